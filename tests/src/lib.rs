@@ -1,0 +1,1 @@
+//! Integration tests of Kami; see `docs/testing.md`.

@@ -1,0 +1,93 @@
+//! The seam between Kami and storage: a small file system.
+//!
+//! Everything Kami keeps goes through [`Medium`]: log segments, batch files, snapshots. That lets one
+//! seeded simulation tear, forget, garble and fill up *all* of a store's storage, not only its log.
+//! Three media stand behind it: the disk with the `direct` and `mapped` commit paths, and the
+//! simulated one.
+//!
+//! Paths are relative to the store's directory, with `/` between components.
+//!
+//! # What a medium promises
+//! * [`File::write_at`] may be lost, torn or reordered by a power cut until [`File::sync`] has returned `Ok`.
+//! * `create`, `rename` and `remove` may be undone by a power cut until [`Medium::sync_dir`] of the
+//!   directory has returned `Ok`.
+//! * [`Segment::commit`] has made the bytes durable when it returns `Ok`.
+//! * After an error from `sync`, `sync_dir` or `commit` nothing is known of the bytes concerned, and a
+//!   second attempt proves nothing.
+
+use std::io;
+
+use crate::segment::SegmentMemory;
+
+/// How a log segment reaches the disk. Both paths keep the same promise; they differ in speed and in
+/// what the file system must support.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitPath {
+    /// `O_DIRECT | O_DSYNC` writes from anonymous memory into the prewritten segment file.
+    Direct,
+    /// The segment file itself is mapped and committed with `msync`.
+    Mapped,
+    /// The simulated medium of the tests.
+    Simulated,
+}
+
+/// A place that keeps files.
+pub trait Medium: Send + Sync + 'static {
+    /// The commit path its segments use.
+    fn commit_path(&self) -> CommitPath;
+    /// The names in directory `dir` (`""` is the store's own), in no particular order.
+    /// A directory that does not exist is empty.
+    fn list(&self, dir: &str) -> io::Result<Vec<String>>;
+    /// Makes directory `dir`, and durably so. Succeeds if it exists.
+    fn create_dir(&self, dir: &str) -> io::Result<()>;
+    /// Makes an empty file and opens it for reading and writing.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if there is one; `StorageFull`.
+    fn create(&self, path: &str) -> io::Result<Box<dyn File>>;
+    /// Opens an existing file for reading and writing.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    fn open(&self, path: &str) -> io::Result<Box<dyn File>>;
+    /// Renames a file, replacing `to` if it exists.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &str) -> io::Result<()>;
+    /// Makes the names in `dir` durable.
+    fn sync_dir(&self, dir: &str) -> io::Result<()>;
+    /// Makes a new log segment of `bytes` bytes: allocated, prewritten with zeros, and synced, its
+    /// directory too. On an error nothing of it remains.
+    ///
+    /// # Errors
+    /// `StorageFull` when there is no room for it.
+    fn create_segment(&self, path: &str, bytes: u64) -> io::Result<Box<dyn Segment>>;
+}
+
+/// One ordinary file of a [`Medium`].
+pub trait File: Send + Sync {
+    /// The file's length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file is empty.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Reads exactly `buffer.len()` bytes from `offset`.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the file ends before; whatever the device reports.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// Writes all of `bytes` at `offset`, growing the file where needed.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Makes everything written so far, and the length, durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A log segment that is being written: memory to encode into, and a way to make ranges of it durable.
+pub trait Segment: Send + Sync {
+    /// The memory records are encoded in; as long as the segment file.
+    fn memory(&self) -> &SegmentMemory;
+    /// Makes bytes `offset .. offset + len` of the memory durable in the file. Both are multiples of
+    /// the block size, 4096.
+    fn commit(&self, offset: u64, len: u64) -> io::Result<()>;
+}
