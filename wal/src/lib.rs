@@ -28,7 +28,7 @@ pub use append::Appended;
 pub use disk::{CommitChoice, DiskError, DiskMedium, DiskOptions};
 pub use durable::{Durable, Poisoned};
 pub use error::{OpenError, ReadError};
-pub use format::{RecordHead, RecordKind};
+pub use format::{RECORD_HEAD_BYTES, RecordHead, RecordKind};
 pub use lsn::Lsn;
 pub use medium::{CommitPath, File, Medium, Segment};
 pub use memory::SegmentMemory;

@@ -11,10 +11,13 @@
 //! add: it closes a block at most once for more than [`SLOT_DATA_BYTES_MAX`] new bytes and then adds
 //! less than [`CLOSE_BYTES_MAX`], so 17/8 of the bytes cover both.
 
+use std::task::{Context, Poll, Waker};
+
 use crate::format::{
     BLOCK_BYTES, CHAIN_RECORD_BYTES, HEAD_BYTES, RECORD_HEAD_BYTES, SEGMENT_RECORD_BYTES, SLOT_DATA_BYTES_MAX,
 };
 use crate::segment::Geometry;
+use crate::sync::{Condvar, Mutex, wait};
 
 /// What closing a block adds at most: a CHAIN record and a PAD of up to a block and a header.
 pub(crate) const CLOSE_BYTES_MAX: u64 = CHAIN_RECORD_BYTES + BLOCK_BYTES + RECORD_HEAD_BYTES;
@@ -85,6 +88,14 @@ impl Space {
         }
     }
 
+    /// Whether it is worth asking for room: there is some, or waiting for it is no use.
+    pub(crate) fn is_settled(&self, open_from: u64) -> bool {
+        let close_due = (self.offset - open_from.clamp(HEAD_BYTES, self.offset)) * 9 / 8;
+        let used = self.offset + close_due + MARGIN_BYTES + self.granted;
+        let roomy = used + self.geometry.segment_bytes / 8 <= self.geometry.segment_bytes;
+        self.ready != 0 || roomy || self.disk_full
+    }
+
     /// Gives back what was granted and not used.
     pub(crate) fn give_back(&mut self, cost: u64) {
         self.granted -= cost;
@@ -114,6 +125,39 @@ impl Space {
 
     pub(crate) fn found_disk_full(&mut self) {
         self.disk_full = true;
+    }
+}
+
+/// Those who wait for room. The preparer tells them whenever it has made a segment or cannot: there is
+/// no room only while a segment is being prepared, so nobody waits in vain.
+#[derive(Default)]
+pub(crate) struct SpaceWaiters {
+    wakers: Mutex<Vec<Waker>>,
+    changed: Condvar,
+}
+
+impl SpaceWaiters {
+    pub(crate) fn notify(&self) {
+        let wakers = std::mem::take(&mut *self.wakers.lock());
+        self.changed.notify_all();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Blocks until `settled`.
+    pub(crate) fn wait(&self, settled: impl Fn() -> bool) {
+        let mut wakers = self.wakers.lock();
+        while !settled() {
+            wait(&self.changed, &mut wakers, None);
+        }
+    }
+
+    pub(crate) fn poll(&self, settled: impl Fn() -> bool, context: &Context<'_>) -> Poll<()> {
+        let mut wakers = self.wakers.lock();
+        if settled() {
+            return Poll::Ready(());
+        }
+        wakers.push(context.waker().clone());
+        Poll::Pending
     }
 }
 

@@ -1,6 +1,7 @@
 //! The log as its user sees it: options, appending, waiting, closing.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,7 +23,7 @@ use crate::read::SegmentFiles;
 use crate::recover::{Recovered, Recovery};
 use crate::replay::{Record, ReplayFrom};
 use crate::segment::{ActiveSegment, Geometry};
-use crate::space::{NoSpace, Space, cost};
+use crate::space::{NoSpace, Space, SpaceWaiters, cost};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::{drive, segment};
 
@@ -105,6 +106,7 @@ pub(crate) struct Shared {
     pub identity: Identity,
     pub appender: Mutex<Appender>,
     pub space: Mutex<Space>,
+    pub space_waiters: SpaceWaiters,
     pub committer: Mutex<Committer>,
     /// Everything below is complete in memory.
     pub tail: AtomicU64,
@@ -187,6 +189,7 @@ impl Wal {
             identity,
             appender: Mutex::new(appender),
             space: Mutex::new(Space::new(geometry, offset)),
+            space_waiters: SpaceWaiters::default(),
             committer: Mutex::new(Committer::begin(
                 identity,
                 Arc::clone(&active),
@@ -263,10 +266,9 @@ impl Wal {
     /// returns how many bytes it used, a multiple of 8. The slice has at least `payload_bytes_max` bytes
     /// of unspecified content. Returning 0 appends nothing. It runs under the log's own lock and must not call the log.
     ///
-    /// Neither waits nor touches the disk. Call [`Wal::kick`] after letting go of locks of your own.
-    ///
-    /// # Errors
-    /// [`Poisoned`] if the log is dead.
+    /// Neither waits nor touches the disk, and cannot fail: the credit saw to that. (What is appended to a
+    /// log that was poisoned since never becomes durable.) Call [`Wal::kick`] after letting go of locks of
+    /// your own.
     ///
     /// # Panics
     /// If the credit does not cover `payload_bytes_max`, or the payload is longer than a record can be.
@@ -275,15 +277,12 @@ impl Wal {
         credit: &mut Credit,
         payload_bytes_max: usize,
         encode: impl FnOnce(&mut [u8], Lsn) -> usize,
-    ) -> Result<Option<Appended>, Poisoned> {
+    ) -> Option<Appended> {
         let shared = &*self.shared;
         let payload_max = (payload_bytes_max as u64).next_multiple_of(8);
         assert!(payload_max + RECORD_HEAD_BYTES <= shared.geometry.record_bytes_max(), "too long a record");
         assert!(cost(payload_max) <= credit.cost, "the credit does not cover the append");
         assert!(std::ptr::eq(shared, &*credit.shared), "the credit belongs to another log");
-        if shared.durability.is_poisoned() {
-            return Err(Poisoned);
-        }
         let durable_end = shared.durability.end();
         let mut appender = shared.appender.lock();
         if !appender.fits(payload_max) {
@@ -300,7 +299,30 @@ impl Wal {
             shared.space.lock().used(used, appender.offset());
             shared.publish_tail(&appender);
         }
-        Ok(appended)
+        appended
+    }
+
+    /// Whether there is room for more records, or waiting for it is no use: the disk is full, or the log
+    /// dead. Otherwise [`Wal::space`] or [`Wal::wait_space`] wait for it.
+    #[must_use]
+    pub fn has_space(&self) -> bool {
+        self.shared.has_space()
+    }
+
+    /// Resolves when [`Wal::has_space`].
+    pub fn space(&self) -> impl Future<Output = ()> + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        std::future::poll_fn(move |context| shared.space_waiters.poll(|| shared.has_space(), context))
+    }
+
+    /// Blocks until [`Wal::has_space`]. A log driven by hand is prepared by this call.
+    pub fn wait_space(&self) {
+        if self.shared.options.drive == Drive::Manual && !self.has_space() {
+            // Whatever comes of it, the next look at the space tells.
+            let _ = self.commit().map(|_| self.prepare());
+            return;
+        }
+        self.shared.space_waiters.wait(|| self.shared.has_space());
     }
 
     /// Wakes the committer if it sleeps. To be called after appending, without holding a lock.
@@ -455,12 +477,17 @@ impl DurableWaiter {
 impl Shared {
     /// Ends all acknowledgement, after `operation` failed.
     pub(crate) fn poison(&self, operation: &str, error: &io::Error) -> Poisoned {
-        if self.durability.poison()
-            && let Some(hook) = &self.options.on_poison
-        {
+        let first = self.durability.poison();
+        self.space_waiters.notify();
+        if first && let Some(hook) = &self.options.on_poison {
             hook(&format!("{operation} failed: {error}"));
         }
         Poisoned
+    }
+
+    fn has_space(&self) -> bool {
+        let open_from = self.open_from.load(Ordering::Acquire);
+        self.durability.is_poisoned() || self.space.lock().is_settled(open_from)
     }
 
     /// How many segments may be ready or held at once: a disk slower than the appender must not let
@@ -487,9 +514,12 @@ impl Shared {
                     let mut appender = self.appender.lock();
                     appender.add_ready(ready);
                     self.space.lock().prepared();
+                    drop(appender);
+                    self.space_waiters.notify();
                 }
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                     self.space.lock().found_disk_full();
+                    self.space_waiters.notify();
                     return Err(NoSpace::DiskFull);
                 }
                 // A device that fails here cannot be trusted with the commits either.

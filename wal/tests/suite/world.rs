@@ -94,7 +94,6 @@ pub fn try_append(wal: &Wal, payload: &[u8]) -> Result<Kept, NoSpace> {
             room[..payload.len()].copy_from_slice(payload);
             payload.len()
         })
-        .map_err(|_| NoSpace::Poisoned)?
         .expect("the payload is not empty");
     Ok(Kept { lsn: appended.lsn.bytes(), end: appended.end.bytes(), payload: payload.to_vec() })
 }
