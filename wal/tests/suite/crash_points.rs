@@ -32,12 +32,11 @@ fn script(medium: &SimMedium, history: &mut Vec<Kept>, promised: &mut usize) -> 
     Ok(())
 }
 
+/// Called with the disk that is left, what was appended, how much of it was promised, and which point it is.
+type Then<'a> = dyn FnMut(SimMedium, &[Kept], usize, String) + 'a;
+
 /// Runs the script with a cut at every operation, and calls `then` with what is left each time.
-fn at_every_operation(
-    start: &SimMedium,
-    history: &[Kept],
-    then: &mut dyn FnMut(SimMedium, &[Kept], usize, String),
-) -> u64 {
+fn at_every_operation(start: &SimMedium, history: &[Kept], then: &mut Then<'_>) -> u64 {
     let mut nth = 1;
     loop {
         let medium = start.kill();
