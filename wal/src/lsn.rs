@@ -26,7 +26,7 @@ impl Lsn {
     /// The position `bytes` bytes into the log, or `None` if that is zero, not a multiple of 8 or out of range.
     #[must_use]
     pub const fn from_bytes(bytes: u64) -> Option<Self> {
-        if bytes % 8 != 0 || bytes >= Self::BYTES_MAX {
+        if !bytes.is_multiple_of(8) || bytes >= Self::BYTES_MAX {
             return None;
         }
         match NonZeroU64::new(bytes) {
