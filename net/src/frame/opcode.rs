@@ -278,7 +278,7 @@ impl Opcode {
     pub const fn frame_bytes_max(self) -> usize {
         match self {
             Opcode::ImportChunk => super::FRAME_BYTES_MAX,
-            Opcode::RedeemBatch => 512 << 10,
+            Opcode::RedeemBatch => 128 << 10,
             _ => SMALL_FRAME_BYTES_MAX,
         }
     }

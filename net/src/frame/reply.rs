@@ -211,6 +211,14 @@ pub struct ItemReport {
     pub value: ValueReport,
 }
 
+impl ItemReport {
+    /// An item that moved nothing yet.
+    pub(crate) const fn nothing(request: RequestId) -> ItemReport {
+        let value = ValueReport { product: ProductId(0), amount: 0, remaining: 0 };
+        ItemReport { request, lsn: None, status: Status::Ok, flags: ReplyFlags(0), value }
+    }
+}
+
 wire!(ItemReport: "ITEM_REPORT" {
     request: RequestId, "the item's request id";
     lsn: Option<Lsn>, "where its effect stands in the log; 0: nowhere";
