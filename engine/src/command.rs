@@ -9,10 +9,13 @@ use std::time::Instant;
 
 use kami_wal::Lsn;
 
-use crate::product::{Money, Product, ProductSpec};
+use crate::product::{CardKind, Money, Product, ProductSpec};
+use crate::record::{self, Head, Kind, Stored};
+use crate::sequencer::GROUP_BYTES;
 use crate::status::Status;
+use crate::table::Batch;
 use crate::vault::CodeList;
-use crate::word::{CardRef, Flags, Lifecycle};
+use crate::word::{CardRef, Flags, Lifecycle, Word};
 
 macro_rules! ids {
     ($($(#[doc = $doc:literal])+ $name:ident($int:ty);)+) => { $(
@@ -562,10 +565,32 @@ pub struct ImportSpec {
     pub expiries: bool,
     /// The face value of the batch's cards; `None` is the product's.
     pub face: Option<Money>,
+    /// From when the batch's cards can be redeemed, in milliseconds since 1970; 0 is at once.
+    pub valid_from_ms: u64,
     /// When the batch's cards expire, in milliseconds since 1970; 0 is the product's rule.
     pub expires_ms: u64,
     /// Whether the cards are redeemable once sold, without a later activation.
     pub active: bool,
+}
+
+impl ImportSpec {
+    /// Active cards with nothing of their own: face and validity are the product's.
+    #[must_use]
+    pub fn of(product: ProductId, rows: u64, code_bytes_max: u8) -> ImportSpec {
+        ImportSpec {
+            product,
+            label: String::new(),
+            rows,
+            code_bytes_max,
+            pins: false,
+            faces: false,
+            expiries: false,
+            face: None,
+            valid_from_ms: 0,
+            expires_ms: 0,
+            active: true,
+        }
+    }
 }
 
 /// One row of an import.
@@ -579,4 +604,230 @@ pub struct ImportRow<'a> {
     pub face: Option<Money>,
     /// The end of validity; only if the batch has expiries. Milliseconds since 1970, 0 is the batch's.
     pub expires_ms: u64,
+}
+
+/// The most bytes of the log an administrative entry takes: its object is small.
+const OBJECT_ENTRY_BYTES_MAX: usize = 1024;
+
+impl Command {
+    /// The card it is about, if it is about one.
+    #[inline]
+    #[must_use]
+    pub fn card(&self) -> Option<CardDigest> {
+        match self {
+            Command::Redeem { card, .. }
+            | Command::Reverse { card, .. }
+            | Command::Query { card }
+            | Command::History { card }
+            | Command::Freeze { card }
+            | Command::Unfreeze { card }
+            | Command::Void { card } => Some(*card),
+            _ => None,
+        }
+    }
+
+    /// The batch it changes, if it changes one.
+    pub(crate) fn batch(&self) -> Option<BatchId> {
+        match self {
+            Command::BatchActivate(batch)
+            | Command::BatchDeactivate(batch)
+            | Command::BatchFreeze(batch)
+            | Command::BatchUnfreeze(batch)
+            | Command::BatchVoid(batch)
+            | Command::BatchExtend { batch, .. } => Some(*batch),
+            _ => None,
+        }
+    }
+
+    /// What is said when there is no such card. To a reversal the answer is that of a card which is
+    /// there, so that nobody can ask with it which codes exist.
+    pub(crate) fn unknown_card(&self) -> Status {
+        match self {
+            Command::Redeem { .. } => Status::CardNotValid,
+            Command::Reverse { .. } => Status::Tombstoned,
+            _ => Status::NotFound,
+        }
+    }
+
+    /// The most bytes of the log that executing it takes. A command that is about no card ends the group
+    /// before it and needs one for itself.
+    pub(crate) fn log_bytes_max(&self) -> usize {
+        match self {
+            Command::Query { .. } | Command::History { .. } => 0,
+            Command::Sell { count, .. } => {
+                2 * GROUP_BYTES + record::Allocation::entry_bytes_max((*count).min(ORDER_CARDS_MAX))
+            }
+            command if command.card().is_some() => record::HEAD_BYTES + record::ORIGINAL_BYTES,
+            command if command.is_read() => GROUP_BYTES,
+            _ => 2 * GROUP_BYTES + OBJECT_ENTRY_BYTES_MAX,
+        }
+    }
+
+    fn is_read(&self) -> bool {
+        matches!(
+            self,
+            Command::BatchList { .. }
+                | Command::ProductList
+                | Command::Stock { .. }
+                | Command::PrincipalList
+                | Command::Stats
+        )
+    }
+
+    /// Whether it changes a batch, product or principal.
+    pub(crate) fn changes_object(&self) -> bool {
+        self.card().is_none()
+            && !self.is_read()
+            && !matches!(self, Command::Sell { .. } | Command::OrderFetch { .. })
+    }
+
+    /// A checksum of what is asked, by which a retry is told from another request with the same id.
+    pub(crate) fn body(&self) -> u32 {
+        let mut bytes = [0; 32];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        match self {
+            Command::Redeem { amount, .. } => put(0, &amount.to_le_bytes()),
+            Command::Reverse { original, .. } => put(0, &original.0.to_le_bytes()),
+            Command::Sell { product, count, validity_s_min, .. } => {
+                put(0, &product.0.to_le_bytes());
+                put(4, &count.to_le_bytes());
+                put(8, &validity_s_min.to_le_bytes());
+            }
+            Command::BatchExtend { expires_ms, .. } => put(0, &expires_ms.to_le_bytes()),
+            Command::ProductAdd(spec) | Command::ProductSet(spec) => {
+                return crc32c::crc32c(&record::StoredProduct::from((&**spec, TenantId(0))).encode());
+            }
+            Command::PrincipalAdd(spec) => {
+                return crc32c::crc32c(&record::StoredPrincipal::from(&**spec).encode());
+            }
+            _ => {}
+        }
+        crc32c::crc32c(&bytes)
+    }
+
+    /// The encoded object of a command that adds or changes one.
+    pub(crate) fn object_tail(&self, tenant: TenantId) -> Vec<u8> {
+        match self {
+            Command::ProductAdd(spec) | Command::ProductSet(spec) => {
+                record::StoredProduct::from((&**spec, tenant)).entry_tail()
+            }
+            Command::PrincipalAdd(spec) => record::StoredPrincipal::from(&**spec).entry_tail(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl Request {
+    /// The head of an entry that records this request; kind, post, subject and prev are the caller's.
+    pub(crate) fn head(&self, kind: Kind) -> Head {
+        Head {
+            kind,
+            request: self.id,
+            principal: self.caller.principal,
+            terminal: self.terminal,
+            merchant: self.caller.merchant,
+            tenant: self.caller.tenant,
+            channel: self.channel,
+            body: self.command.body(),
+            post: 0,
+            subject: 0,
+            prev: 0,
+        }
+    }
+}
+
+impl HistoryEvent {
+    /// The event that an entry of a card's chain records; `word` is the card's word after it.
+    pub(crate) fn of(entry: &record::Entry<'_>, word: Word) -> Result<HistoryEvent, record::FormatError> {
+        let related = match entry.head.kind {
+            Kind::Sell => entry.sale()?.0.0,
+            Kind::Reverse | Kind::Tombstone => entry.original()?.0.0,
+            _ => 0,
+        };
+        Ok(HistoryEvent {
+            kind: entry.head.kind,
+            lsn: entry.lsn,
+            time_ms: entry.time_ms,
+            lifecycle: word.lifecycle(),
+            flags: word.flags(),
+            principal: entry.head.principal,
+            terminal: entry.head.terminal,
+            merchant: entry.head.merchant,
+            channel: entry.head.channel,
+            request: entry.head.request,
+            related,
+        })
+    }
+
+    /// The event a card's history begins with.
+    pub(crate) fn of_import(batch: &Batch) -> HistoryEvent {
+        HistoryEvent {
+            kind: Kind::Import,
+            lsn: batch.import_lsn,
+            time_ms: batch.imported_ms,
+            lifecycle: Lifecycle::Available,
+            flags: Flags::NONE,
+            principal: batch.imported_by,
+            terminal: TerminalId(0),
+            merchant: MerchantId(0),
+            channel: ChannelId(0),
+            request: batch.import,
+            related: u128::from(batch.id.0),
+        }
+    }
+}
+
+impl From<(&ProductSpec, TenantId)> for record::StoredProduct {
+    fn from((spec, tenant): (&ProductSpec, TenantId)) -> Self {
+        record::StoredProduct {
+            tenant: tenant.0,
+            name: spec.name.clone(),
+            kind: spec.kind as u8,
+            currency: spec.currency,
+            face: spec.face,
+            valid_days: spec.valid_days,
+            reversal_s: spec.reversal_s,
+        }
+    }
+}
+
+impl record::StoredProduct {
+    /// The specification, if every field is known to this version.
+    #[must_use]
+    pub fn spec(&self) -> Option<ProductSpec> {
+        Some(ProductSpec {
+            name: self.name.clone(),
+            kind: CardKind::from_number(self.kind)?,
+            currency: self.currency,
+            face: self.face,
+            valid_days: self.valid_days,
+            reversal_s: self.reversal_s,
+        })
+    }
+}
+
+impl From<&PrincipalSpec> for record::StoredPrincipal {
+    fn from(spec: &PrincipalSpec) -> Self {
+        record::StoredPrincipal {
+            name: spec.name.clone(),
+            role: spec.role as u8,
+            tenant: spec.tenant.0,
+            merchant: spec.merchant.0,
+            key: spec.key,
+        }
+    }
+}
+
+impl record::StoredPrincipal {
+    /// The specification, if the role is known to this version.
+    #[must_use]
+    pub fn spec(&self) -> Option<PrincipalSpec> {
+        Some(PrincipalSpec {
+            name: self.name.clone(),
+            role: Role::from_number(self.role)?,
+            tenant: TenantId(self.tenant),
+            merchant: MerchantId(self.merchant),
+            key: self.key,
+        })
+    }
 }

@@ -1,104 +1,352 @@
 //! The engine: open, execute, wait, close.
 
-use std::task::{Context, Poll};
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
-use kami_wal::Lsn;
-
-use crate::command::{
-    Caller, CardDigest, ImportRow, ImportSpec, PinDigest, Principal, Reply, Request, RequestId,
+use kami_wal::{
+    CommitPath, DiskMedium, DiskOptions, Durable, DurableWaiter, Lsn, Medium, Poisoned, Wal, WalOptions,
 };
-use crate::vault::CodeList;
+
+use crate::batch;
+use crate::clock::{Clock, ClockStep, Running, SystemClock, check_step};
+use crate::command::{
+    BatchId, Caller, CardDigest, ChannelId, Command, ImportRow, ImportSpec, PinDigest, Principal, Reply,
+    Request, RequestId, TenantId, TerminalId,
+};
+use crate::import::{Imports, STAGING_SUFFIX, index_batch};
+use crate::index::Index;
+use crate::record::{CLOCKS_BYTES, HEAD_BYTES, Kind};
+use crate::replay::Rebuild;
+use crate::sequencer::{Sequencer, Work};
+use crate::store::{Identity, IdentityError};
+use crate::vault::{Code, CodeError, CodeList, KeyError, Vault};
 use crate::word::CardRef;
 
-/// The engine. A cheap handle; clones share one store.
-#[derive(Clone)]
-pub struct Engine {}
+/// Where a store lies and how it is kept.
+pub struct EngineOptions {
+    /// Where the data goes.
+    pub data: Arc<dyn Medium>,
+    /// Where the keys go: never inside the data, so that a backup of the data carries no key.
+    pub keys: Arc<dyn Medium>,
+    /// How the log is kept; `store_id` is filled in.
+    pub wal: WalOptions,
+    /// The clocks.
+    pub clock: Box<dyn Clock>,
+    /// Accept a step of the wall clock by more than 10 minutes. Default no.
+    pub accept_clock: bool,
+}
 
-/// Requests and their replies, reused from batch to batch.
+impl EngineOptions {
+    /// A store in directory `data` with its keys in directory `keys`, made if they are not there. If the
+    /// log ever fails, the process is ended, because nothing may be acknowledged after that.
+    ///
+    /// # Errors
+    /// If a directory cannot be used: no permission, in use by another process, no real file system.
+    pub fn on_disk(data: &Path, keys: &Path, options: DiskOptions) -> Result<EngineOptions, OpenError> {
+        let disk = |path: &Path, options| {
+            DiskMedium::open(path, options).map(|medium| Arc::new(medium) as Arc<dyn Medium>)
+        };
+        let wal = WalOptions {
+            on_poison: Some(Box::new(|what| {
+                eprintln!("kami: the log failed, nothing more will be acknowledged: {what}");
+                std::process::exit(EXIT_POISONED);
+            })),
+            ..WalOptions::default()
+        };
+        Ok(EngineOptions {
+            keys: disk(keys, options.clone())?,
+            data: disk(data, options)?,
+            wal,
+            clock: Box::new(SystemClock::new().map_err(OpenError::Clock)?),
+            accept_clock: false,
+        })
+    }
+}
+
+/// The exit code of a process whose log failed.
+pub const EXIT_POISONED: i32 = 5;
+
+/// Why a store cannot be opened. Nothing was changed that a second attempt would miss.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Disk(#[from] kami_wal::DiskError),
+    /// The directory is no store, or not one of this version.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The log cannot be used.
+    #[error(transparent)]
+    Log(#[from] kami_wal::OpenError),
+    /// The wall clock is not believed.
+    #[error(transparent)]
+    ClockStep(#[from] ClockStep),
+    /// The kernel does not tell the time.
+    #[error("the machine's clocks cannot be read")]
+    Clock(#[source] io::Error),
+    /// A file of the store cannot be read or written.
+    #[error("a file of the store cannot be read or written: {what}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Two committed batches have the same card.
+    #[error("the store holds a card twice: batch=`{batch}` row=`{row}`")]
+    DuplicateCard {
+        /// The later batch.
+        batch: BatchId,
+        /// Its row.
+        row: u64,
+    },
+    /// There is no room to record the start.
+    #[error("the disk is full: make room and start again")]
+    DiskFull,
+}
+
+/// Why codes could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RevealError {
+    /// The reply that lists them is not durable yet.
+    #[error("codes are revealed only after their reply is durable")]
+    NotDurable,
+    /// The batch file cannot be read.
+    #[error("a batch file cannot be read: batch=`{batch}`")]
+    Io {
+        /// The batch.
+        batch: BatchId,
+        /// Why.
+        source: io::Error,
+    },
+    /// The ciphertext was altered.
+    #[error("a code does not open: the batch file is damaged: batch=`{batch}` row=`{row}`")]
+    Damaged {
+        /// The batch.
+        batch: BatchId,
+        /// The row.
+        row: u64,
+    },
+}
+
+/// The engine: a cheap handle, clones share one store.
 ///
-/// **A reply may leave only when the log is durable up to [`Work::durable_at`].**
-#[derive(Debug, Default)]
-pub struct Work {
-    /// What is asked; at most [`Work::REQUESTS_MAX`] per execution.
-    pub requests: Vec<Request>,
-    /// One reply per request, in order, after [`Engine::execute`].
-    pub replies: Vec<Reply>,
-    durable_at: Option<Lsn>,
+/// Dropping the last handle ends the engine as a crash would: nothing acknowledged is lost, and the next
+/// start recovers. [`Engine::close`] is the orderly way out.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
 }
 
-impl Work {
-    /// The most requests one execution takes.
-    pub const REQUESTS_MAX: usize = 64;
-    /// Up to where the log must be durable before any of the replies leaves.
-    #[must_use]
-    pub fn durable_at(&self) -> Option<Lsn> {
-        self.durable_at
-    }
+struct Shared {
+    sequencer: Sequencer,
+    vault: Vault,
+    imports: Imports,
 }
 
-/// A code that cannot be one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CodeError {
-    /// Not UTF-8.
-    #[error("the code is not valid UTF-8")]
-    NotText,
-    /// Shorter than 4 or longer than 128 bytes once normalised.
-    #[error("a code has 4 to 128 bytes without spaces, this one has `{0}`")]
-    Length(usize),
-}
-
-/// The log failed; nothing is acknowledged any more and the process must end.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the log failed and takes no more")]
-pub struct Poisoned;
-
-#[allow(unused_variables, clippy::todo, clippy::missing_errors_doc, missing_docs)]
 impl Engine {
-    /// Normalises a code and takes its keyed digest.
-    pub fn digest(&self, code: &[u8]) -> Result<CardDigest, CodeError> {
-        todo!()
+    /// Opens a store, or makes a new one where there is nothing, and recovers it.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(options: EngineOptions) -> Result<Engine, OpenError> {
+        let EngineOptions { data, keys, mut wal, clock, accept_clock } = options;
+        let io = |what| move |source| OpenError::Io { what, source };
+        let identity = Identity::read(&*data)?;
+        let vault = Vault::open(keys, identity.is_none())?;
+        let identity = match identity {
+            Some(identity) if identity.key_check != vault.check_value() => {
+                return Err(KeyError::Wrong { file: "lookup.key" }.into());
+            }
+            Some(identity) => identity,
+            None => {
+                Identity::create(&*data, vault.check_value()).map_err(io("making the store's identity"))?
+            }
+        };
+        data.create_dir(batch::DIRECTORY).map_err(io("making the batch directory"))?;
+
+        wal.store_id = Some(identity.store);
+        let mut rebuild = Rebuild::new(Arc::clone(&data), identity.store);
+        let wal = Wal::open(Arc::clone(&data), wal, None, &mut |record| rebuild.record(&vault, &record))?;
+        let Rebuild { table, mut state, clocks, .. } = rebuild;
+
+        let now = clock.read();
+        if !accept_clock {
+            check_step(&now, &clocks, state.now_ms)?;
+        }
+        let running = Running::start(&now, state.now_ms);
+        remove_orphans(&*data, &table).map_err(io("removing what a crashed import left"))?;
+        vault.retain_keys(|key| table.batches().any(|batch| batch.file.layout.key == key));
+        state.settle(&table);
+        let next_batch = state.next_batch();
+        let sequencer = Sequencer::new(Index::new(), table, wal, state, clock, running);
+        for batch in sequencer.table.batches() {
+            let duplicates =
+                index_batch(&sequencer, &batch.file, batch.id).map_err(io("reading a batch's digests"))?;
+            if let Some(duplicate) = duplicates.first() {
+                return Err(OpenError::DuplicateCard { batch: batch.id, row: duplicate.row });
+            }
+        }
+        let imports = Imports::new(data, identity.store, next_batch);
+        let engine = Engine { shared: Arc::new(Shared { sequencer, vault, imports }) };
+        engine.record_start(&now)?;
+        Ok(engine)
     }
+
+    fn record_start(&self, clocks: &crate::record::Clocks) -> Result<(), OpenError> {
+        let sequencer = &self.shared.sequencer;
+        sequencer.wait_space();
+        let mut turn = sequencer.begin(2 * HEAD_BYTES + CLOCKS_BYTES);
+        if !turn.has_credit() {
+            return Err(OpenError::DiskFull);
+        }
+        let request = Request {
+            id: RequestId::default(),
+            caller: Caller { principal: crate::PrincipalId(0), ..Caller::LOCAL },
+            terminal: TerminalId(0),
+            channel: ChannelId(0),
+            deadline: None,
+            command: Command::Stats,
+        };
+        turn.append(HEAD_BYTES + CLOCKS_BYTES, |group| {
+            group.push(&request.head(Kind::Start), CLOCKS_BYTES, |tail| clocks.encode(tail))
+        });
+        turn.end();
+        let tail = sequencer.wal.tail();
+        sequencer.wal.wait_durable(tail).map_err(|Poisoned| kami_wal::OpenError::Poisoned.into())
+    }
+
+    /// Normalises a code and takes its keyed digest, by which all commands name their card.
+    ///
+    /// # Errors
+    /// If it cannot be a code.
+    #[inline]
+    pub fn digest(&self, tenant: TenantId, code: &[u8]) -> Result<CardDigest, CodeError> {
+        Ok(self.shared.vault.digest(tenant, &Code::normalise(code)?))
+    }
+
     /// The keyed digest of a PIN of a card.
+    #[must_use]
     pub fn pin_digest(&self, card: CardDigest, pin: &[u8]) -> PinDigest {
-        todo!()
+        self.shared.vault.pin_digest(card, pin)
     }
-    /// Decides the requests in order and fills in their replies. Never waits for the disk.
+
+    /// Decides the requests in order and fills in their replies. Takes microseconds and never waits for
+    /// the disk, but for log records of cards with a past that are no longer in memory.
+    ///
+    /// **The replies must not leave before the log is durable up to [`Work::durable_at`].**
+    ///
+    /// # Panics
+    /// If there are more than [`Work::REQUESTS_MAX`] requests.
     pub fn execute(&self, work: &mut Work) {
-        todo!()
+        self.shared.sequencer.execute(work);
     }
-    /// Whether there is room for more changes; when not, wait for [`Engine::space`] before executing.
+
+    /// Decides one request and waits, blocking the thread, until its reply may be believed.
+    ///
+    /// # Errors
+    /// If the log failed: the outcome is unknown, and the engine is dead.
+    pub fn submit_blocking(&self, request: Request) -> Result<Reply, Poisoned> {
+        self.shared.sequencer.wait_space();
+        let (reply, durable_at) = self.execute_one(request);
+        self.shared.sequencer.wal.wait_durable(durable_at)?;
+        Ok(reply)
+    }
+
+    /// Decides one request and waits until its reply may be believed.
+    ///
+    /// # Errors
+    /// If the log failed: the outcome is unknown, and the engine is dead.
+    pub async fn submit(&self, request: Request) -> Result<Reply, Poisoned> {
+        self.space().await;
+        let (reply, durable_at) = self.execute_one(request);
+        self.durable(durable_at).await?;
+        Ok(reply)
+    }
+
+    fn execute_one(&self, request: Request) -> (Reply, Lsn) {
+        let mut work = Work::default();
+        work.requests.push(request);
+        self.execute(&mut work);
+        let reply = work.replies.pop().expect("one reply a request");
+        (reply, work.durable_at().expect("executed"))
+    }
+
+    /// Whether there is room for more changes. When not, wait for [`Engine::space`] before executing;
+    /// changes executed without room are answered BUSY or DISK_FULL.
+    #[must_use]
     pub fn has_space(&self) -> bool {
-        todo!()
+        self.shared.sequencer.wal.has_space()
     }
+
     /// Resolves when there is room again, or when waiting is no use (a full disk).
-    pub async fn space(&self) {
-        todo!()
+    pub fn space(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.shared.sequencer.wal.space()
     }
+
+    /// The first position that is not known durable.
+    #[must_use]
     pub fn durable_end(&self) -> Lsn {
-        todo!()
+        self.shared.sequencer.wal.durable_end()
     }
-    pub fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<(), Poisoned>> {
-        todo!()
+
+    /// A place to wait in, for a task that waits again and again.
+    #[must_use]
+    pub fn waiter(&self) -> DurableWaiter {
+        self.shared.sequencer.wal.waiter()
     }
-    pub async fn durable(&self, lsn: Lsn) -> Result<(), Poisoned> {
-        todo!()
+
+    /// A future that resolves when everything below `lsn` is durable.
+    #[must_use]
+    pub fn durable(&self, lsn: Lsn) -> Durable {
+        self.shared.sequencer.wal.durable(lsn)
     }
+
+    /// Blocks until everything below `lsn` is durable.
+    ///
+    /// # Errors
+    /// If the log failed.
     pub fn wait_durable(&self, lsn: Lsn) -> Result<(), Poisoned> {
-        todo!()
+        self.shared.sequencer.wal.wait_durable(lsn)
     }
-    /// Decrypts the codes of a durable reply, in order.
-    pub fn reveal(&self, cards: &CodeList, each: &mut dyn FnMut(CardRef, &[u8])) -> std::io::Result<()> {
-        todo!()
+
+    /// Decrypts the codes that a durable reply lists, in the order's sequence. `each` gets the card and
+    /// its code; the plaintext is wiped afterwards.
+    ///
+    /// # Errors
+    /// See [`RevealError`]. What `each` was given before is right.
+    pub fn reveal(&self, list: &CodeList, each: &mut dyn FnMut(CardRef, &[u8])) -> Result<(), RevealError> {
+        if self.durable_end() < list.durable_at {
+            return Err(RevealError::NotDurable);
+        }
+        list.reveal(&self.shared.sequencer.table, each)
     }
-    /// The principal that owns a key (SHA-256 of the DER `SubjectPublicKeyInfo`), unless revoked.
+
+    /// The principal that owns a key (SHA-256 of the DER `SubjectPublicKeyInfo`), unless it was revoked.
+    #[must_use]
     pub fn principal_by_key(&self, key: &[u8; 32]) -> Option<Principal> {
-        todo!()
+        let state = self.shared.sequencer.state();
+        let id = *state.principal_keys.get(key)?;
+        let principal = &state.principals[id.0 as usize - 1].principal;
+        (!principal.revoked).then(|| principal.clone())
     }
-    /// Stages an import; `id` names it from here on. Blocking; so are the next three.
+
+    /// Stages an import; `id` names it from here on. Blocking, as all imports are; done again it goes on
+    /// where it was.
     pub fn import_begin(&self, caller: Caller, id: RequestId, spec: ImportSpec) -> Reply {
-        todo!()
+        let Shared { sequencer, vault, imports } = &*self.shared;
+        imports.begin(sequencer, vault, caller, id, spec)
     }
-    /// Adds rows; `first_row` is the number of the first. Rows received before are skipped.
+
+    /// Adds rows; `first_row` is the number of the first, and rows received before are skipped. A chunk is
+    /// taken as a whole or not at all: after MALFORMED the reply names the bad row.
     pub fn import_chunk(
         &self,
         caller: Caller,
@@ -106,18 +354,81 @@ impl Engine {
         first_row: u64,
         rows: &mut dyn Iterator<Item = ImportRow<'_>>,
     ) -> Reply {
-        todo!()
+        let Shared { sequencer, vault, imports } = &*self.shared;
+        imports.chunk(sequencer, vault, caller, id, first_row, rows)
     }
+
     /// How far a staged import is.
     pub fn import_status(&self, caller: Caller, id: RequestId) -> Reply {
-        todo!()
+        self.shared.imports.status(&self.shared.sequencer, caller, id)
     }
-    /// Commits a staged import as one batch. Returns when it is durable.
-    pub fn import_commit(&self, caller: Caller, id: RequestId) -> Reply {
-        todo!()
+
+    /// Commits a staged import as one batch, and waits until that is durable.
+    ///
+    /// # Errors
+    /// If the log failed.
+    pub fn import_commit(&self, caller: Caller, id: RequestId) -> Result<Reply, Poisoned> {
+        let sequencer = &self.shared.sequencer;
+        sequencer.wait_space();
+        let reply = self.shared.imports.commit(sequencer, caller, id);
+        sequencer.wal.wait_durable(sequencer.wal.tail())?;
+        Ok(reply)
     }
+
     /// Gives a staged import up.
     pub fn import_abort(&self, caller: Caller, id: RequestId) -> Reply {
-        todo!()
+        self.shared.imports.abort(&self.shared.sequencer, caller, id)
     }
+
+    /// How segments reach the disk.
+    #[must_use]
+    pub fn commit_path(&self) -> CommitPath {
+        self.shared.sequencer.wal.commit_path()
+    }
+
+    /// Checks the invariants over all cards, which takes a look at each: that counters are the sums of
+    /// states, and that nothing for sale is passed over.
+    ///
+    /// # Errors
+    /// The first violation, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let sequencer = &self.shared.sequencer;
+        sequencer.state().check(&sequencer.table)
+    }
+
+    /// For a log that is driven by hand: commits what was appended and prepares segments.
+    ///
+    /// # Errors
+    /// If the log failed.
+    pub fn drive(&self) -> Result<(), Poisoned> {
+        let wal = &self.shared.sequencer.wal;
+        wal.commit()?;
+        let _ = wal.prepare();
+        Ok(())
+    }
+
+    /// Waits until everything executed so far is durable. The store is released when the last handle is
+    /// dropped.
+    ///
+    /// # Errors
+    /// If the log failed.
+    pub fn close(self) -> Result<(), Poisoned> {
+        let sequencer = &self.shared.sequencer;
+        sequencer.wal.wait_durable(sequencer.wal.tail())
+    }
+}
+
+/// Removes the files of imports that no record committed.
+fn remove_orphans(medium: &dyn Medium, table: &crate::table::Table) -> io::Result<()> {
+    let mut removed = false;
+    for name in medium.list(batch::DIRECTORY)? {
+        let number = name.strip_suffix(".batch").and_then(|number| number.parse().ok());
+        let committed = number.is_some_and(|number| table.batch(BatchId(number)).is_some());
+        let ours = number.is_some() || name.ends_with(STAGING_SUFFIX);
+        if ours && !committed {
+            medium.remove(&format!("{}/{name}", batch::DIRECTORY))?;
+            removed = true;
+        }
+    }
+    if removed { medium.sync_dir(batch::DIRECTORY) } else { Ok(()) }
 }

@@ -1,16 +1,69 @@
 //! kami-engine: cards, batches, orders. Knows no sockets.
+//!
+//! One process, one engine: a state machine for every card key, in memory, with every transition in the
+//! log before anyone hears of it.
+//!
+//! # The life of a card
+//! ```text
+//!             SELL                REDEEM
+//! AVAILABLE ────────▶ SOLD ─────────────────▶ REDEEMED
+//!   │  在库            │ 已售  ◀───────────────  已核销
+//!   │                  │           REVERSE
+//!   │ VOID             │ VOID (two people)
+//!   ▼                  ▼
+//! VOIDED 作废     FREEZE and UNFREEZE 冻结 set a flag and leave the state;
+//!                 EXPIRED 过期 follows from engine time and the card's end of validity
+//! ```
+//! RESERVED 占用 and RETURNED 退回 are assigned and come with reservations and returns.
+//!
+//! # The path of a command
+//! ```text
+//! net/connection.rs    bytes -> Request; digest of the code at the door
+//! engine/index.rs      digest -> CardRef, prefetched as a group
+//! engine/chain.rs      cards with a past: read it from the log, before the lock
+//! engine/sequencer.rs  lock; for each: decide -> entry at the tail; publish; then words
+//! engine/card.rs       decide(view, past, action) -> Outcome            pure, total
+//! wal                  append in place, publish the tail; commit; durable_end
+//! net/connection.rs    wait until durable_end >= the tail after the decisions; reply
+//! ```
+//! **No reply leaves before the state it was decided on is durable**: sales, refusals and reads alike.
+//! Changing memory before the log is durable is sound, because whatever rests on the change gets a later
+//! position in the same log, and because a failed write ends the process.
+//!
+//! Recovery takes the same road from [`replay`](record) to the same functions; nothing else writes a word.
 
+mod admin;
+mod batch;
+mod card;
+mod chain;
+mod clock;
 mod command;
 mod engine;
+mod import;
+mod index;
 mod product;
 pub mod record;
+mod region;
+mod replay;
+mod sequencer;
+mod session;
+mod state;
 mod status;
+mod store;
+mod table;
 mod vault;
 mod word;
 
+pub use clock::{Clock, ClockStep, SystemClock};
 pub use command::*;
-pub use engine::{CodeError, Engine, Poisoned, Work};
+pub use engine::{EXIT_POISONED, Engine, EngineOptions, OpenError, RevealError};
+pub use kami_wal::{CommitPath, DiskOptions, Durable, DurableWaiter, Lsn, Poisoned};
 pub use product::{CardKind, Money, Product, ProductSpec};
+pub use record::Kind;
+pub use replay::ReplayError;
+pub use sequencer::Work;
+pub use session::{Call, Failure, Receipt, Reversal, Session, Sold};
 pub use status::{Class, Status};
-pub use vault::CodeList;
+pub use store::IdentityError;
+pub use vault::{CodeError, CodeList, KeyError};
 pub use word::{CardRef, Flags, Lifecycle, Word};

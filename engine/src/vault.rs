@@ -1,12 +1,470 @@
-//! Codes at rest and in flight.
+//! Codes and keys: what stands between a plaintext code and the disk.
+//!
+//! A code is known in three forms. For look-up: a keyed BLAKE3 digest, which is useless without the
+//! look-up key. For delivery: an AES-256-GCM ciphertext under its batch's data key, with the card's
+//! reference as nonce and associated data, so that a row moved to another place does not open. And, for
+//! the moment of a sale's reply, the plaintext. A card never changes its code and a batch never shares
+//! its key, so no nonce is ever used twice.
+//!
+//! Two secrets never lie in the data directory that a backup copies: the look-up key and the master key.
+//! The master key wraps the batches' data keys in the *ring*, a file beside it that is replaced as a
+//! whole; rotation wraps the ring anew and touches no batch.
+//!
+//! ```text
+//! lookup.key  32 bytes     master.key  32 bytes
+//! ring        "KAMIRING" | version u32 | count u32 | count × (key id u64 | nonce 12 | wrapped key 48) | BLAKE3 of all before
+//! ```
 
-/// Cards whose codes a caller may read once the reply that carries this list is durable.
-#[derive(Debug)]
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::rand;
+use kami_wal::{Lsn, Medium};
+use parking_lot::Mutex;
+use unicode_normalization::UnicodeNormalization;
+use zeroize::Zeroizing;
+
+use crate::command::{CardDigest, OrderId, PinDigest, TenantId};
+use crate::engine::RevealError;
+use crate::record::Allocation;
+use crate::table::Table;
+use crate::word::CardRef;
+
+/// The shortest normalised code, in bytes.
+pub const CODE_BYTES_MIN: usize = 4;
+/// The longest normalised code, in bytes.
+pub const CODE_BYTES_MAX: usize = 128;
+/// Bytes that sealing adds to a plaintext.
+pub const TAG_BYTES: usize = 16;
+
+const RING_MAGIC: &[u8; 8] = b"KAMIRING";
+const RING_VERSION: u32 = 1;
+const RING_ENTRY_BYTES: usize = 8 + NONCE_LEN + 32 + TAG_BYTES;
+const LOOKUP_FILE: &str = "lookup.key";
+const MASTER_FILE: &str = "master.key";
+const RING_FILE: &str = "ring";
+
+/// A code that cannot be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodeError {
+    /// Not UTF-8, or with control characters in it.
+    #[error("the code is not text")]
+    NotText,
+    /// Shorter or longer than a code can be, once normalised.
+    #[error("a code has 4 to 128 bytes without spaces, this one has `{0}`")]
+    Length(usize),
+}
+
+/// Why the keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The key files cannot be read or written.
+    #[error("key files cannot be used: file=`{file}`")]
+    Io {
+        /// Which.
+        file: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store has cards, but a key file is not there.
+    #[error("a key is missing: restore it from where the keys are kept; file=`{file}`")]
+    Missing {
+        /// Which.
+        file: &'static str,
+    },
+    /// The keys are not those the store was made with, or are damaged.
+    #[error("the keys are not this store's, or are damaged: file=`{file}`")]
+    Wrong {
+        /// Which.
+        file: &'static str,
+    },
+}
+
+/// A normalised code, on the stack.
+pub struct Code {
+    bytes: Zeroizing<[u8; CODE_BYTES_MAX]>,
+    len: u8,
+}
+
+impl Code {
+    /// Brings a code into the one form that counts: Unicode NFKC, without white space, zero-width and
+    /// direction marks; case and hyphens stay.
+    ///
+    /// # Errors
+    /// If it is no text, or too short or too long.
+    pub fn normalise(code: &[u8]) -> Result<Code, CodeError> {
+        let mut bytes = Zeroizing::new([0; CODE_BYTES_MAX]);
+        let mut len = 0;
+        if code.iter().all(u8::is_ascii_graphic) {
+            // Most codes are plain ASCII, which is its own normal form.
+            len = code.len();
+            if let Some(place) = bytes.get_mut(..len) {
+                place.copy_from_slice(code);
+            }
+        } else {
+            let text = std::str::from_utf8(code).map_err(|_| CodeError::NotText)?;
+            for character in text.nfkc() {
+                if character.is_whitespace() || is_invisible(character) {
+                    continue;
+                }
+                if character.is_control() {
+                    return Err(CodeError::NotText);
+                }
+                let end = len + character.len_utf8();
+                if let Some(place) = bytes.get_mut(len..end) {
+                    character.encode_utf8(place);
+                }
+                len = end;
+            }
+        }
+        if !(CODE_BYTES_MIN..=CODE_BYTES_MAX).contains(&len) {
+            return Err(CodeError::Length(len));
+        }
+        Ok(Code { bytes, len: len as u8 })
+    }
+
+    /// The normalised bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// Zero-width characters, joiners, direction marks and the byte-order mark: they come along when codes
+/// are copied from chats and spreadsheets, and nobody sees them.
+const fn is_invisible(character: char) -> bool {
+    matches!(character, '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{2064}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// The key that opens the codes of one batch.
+pub struct DataKey(LessSafeKey);
+
+impl DataKey {
+    fn new(bytes: &[u8; 32]) -> DataKey {
+        let key = UnboundKey::new(&AES_256_GCM, bytes).expect("the key has the cipher's length");
+        DataKey(LessSafeKey::new(key))
+    }
+
+    /// Nonce and associated data of a card: its reference, which is unique under its batch's key.
+    fn place(card: CardRef) -> (Nonce, Aad<[u8; 8]>) {
+        let mut nonce = [0; NONCE_LEN];
+        nonce[..8].copy_from_slice(&card.to_bits().to_le_bytes());
+        (Nonce::assume_unique_for_key(nonce), Aad::from(card.to_bits().to_le_bytes()))
+    }
+
+    /// Seals `cell` in place: the last [`TAG_BYTES`] become the tag.
+    pub fn seal(&self, card: CardRef, cell: &mut [u8]) {
+        let (nonce, aad) = DataKey::place(card);
+        let (plain, tag) = cell.split_at_mut(cell.len() - TAG_BYTES);
+        let made = self
+            .0
+            .seal_in_place_separate_tag(nonce, aad, plain)
+            .expect("a cell is far below the cipher's limit");
+        tag.copy_from_slice(made.as_ref());
+    }
+
+    /// Opens `cell` in place and yields the plaintext; `None` if it was altered or moved.
+    pub fn open<'a>(&self, card: CardRef, cell: &'a mut [u8]) -> Option<&'a [u8]> {
+        let (nonce, aad) = DataKey::place(card);
+        self.0.open_in_place(nonce, aad, cell).ok().map(|plain| &*plain)
+    }
+}
+
+impl fmt::Debug for DataKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DataKey")
+    }
+}
+
+/// The store's secrets.
+pub struct Vault {
+    lookup: Zeroizing<[u8; 32]>,
+    master: LessSafeKey,
+    ring: Mutex<HashMap<u64, Wrapped>>,
+    medium: std::sync::Arc<dyn Medium>,
+}
+
+#[derive(Clone, Copy)]
+struct Wrapped {
+    nonce: [u8; NONCE_LEN],
+    key: [u8; 32 + TAG_BYTES],
+}
+
+impl Vault {
+    /// Opens the keys on `medium`, or makes new ones if `create` says that the store is new.
+    ///
+    /// # Errors
+    /// See [`KeyError`].
+    pub fn open(medium: std::sync::Arc<dyn Medium>, create: bool) -> Result<Vault, KeyError> {
+        let lookup = Self::secret(&*medium, LOOKUP_FILE, create)?;
+        let master = Self::secret(&*medium, MASTER_FILE, create)?;
+        let master = UnboundKey::new(&AES_256_GCM, &*master).expect("the key has the cipher's length");
+        let master = LessSafeKey::new(master);
+        let ring = Self::read_ring(&*medium, create)?;
+        Ok(Vault { lookup, master, ring: Mutex::new(ring), medium })
+    }
+
+    fn secret(
+        medium: &dyn Medium,
+        file: &'static str,
+        create: bool,
+    ) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+        let io = |source| KeyError::Io { file, source };
+        let mut secret = Zeroizing::new([0; 32]);
+        match medium.open(file) {
+            Ok(open) => {
+                if open.len().map_err(io)? != 32 {
+                    return Err(KeyError::Wrong { file });
+                }
+                open.read_at(0, &mut *secret).map_err(io)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
+                rand::fill(&mut *secret).map_err(|_| io(io::Error::other("no randomness")))?;
+                replace_file(medium, file, &*secret).map_err(io)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(KeyError::Missing { file }),
+            Err(error) => return Err(io(error)),
+        }
+        Ok(secret)
+    }
+
+    fn read_ring(medium: &dyn Medium, create: bool) -> Result<HashMap<u64, Wrapped>, KeyError> {
+        let io = |source| KeyError::Io { file: RING_FILE, source };
+        let wrong = KeyError::Wrong { file: RING_FILE };
+        let open = match medium.open(RING_FILE) {
+            Ok(open) => open,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && create => return Ok(HashMap::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(KeyError::Missing { file: RING_FILE });
+            }
+            Err(error) => return Err(io(error)),
+        };
+        let mut bytes = vec![0; open.len().map_err(io)? as usize];
+        open.read_at(0, &mut bytes).map_err(io)?;
+        let Some((body, hash)) = bytes.split_last_chunk::<32>() else { return Err(wrong) };
+        if blake3::hash(body) != blake3::Hash::from_bytes(*hash)
+            || body.len() < 16
+            || &body[..8] != RING_MAGIC
+        {
+            return Err(wrong);
+        }
+        let number = |at: usize| u32::from_le_bytes(body[at..at + 4].try_into().expect("four bytes"));
+        let entries = &body[16..];
+        if number(8) != RING_VERSION || entries.len() != number(12) as usize * RING_ENTRY_BYTES {
+            return Err(wrong);
+        }
+        let entry = |bytes: &[u8]| {
+            let id = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
+            let nonce = bytes[8..8 + NONCE_LEN].try_into().expect("a nonce");
+            let key = bytes[8 + NONCE_LEN..].try_into().expect("a wrapped key");
+            (id, Wrapped { nonce, key })
+        };
+        Ok(entries.chunks_exact(RING_ENTRY_BYTES).map(entry).collect())
+    }
+
+    /// A value that tells these keys from others without giving anything away; kept with the store.
+    #[must_use]
+    pub fn check_value(&self) -> [u8; 16] {
+        let hash = blake3::keyed_hash(&self.lookup, b"kami store key check v1");
+        hash.as_bytes()[..16].try_into().expect("sixteen bytes")
+    }
+
+    /// The digest of a normalised code of a tenant.
+    #[inline]
+    #[must_use]
+    pub fn digest(&self, tenant: TenantId, code: &Code) -> CardDigest {
+        // Tenant and code fit one or two BLAKE3 blocks together; a code never begins the next field.
+        let mut input = Zeroizing::new([0; 2 + CODE_BYTES_MAX]);
+        input[..2].copy_from_slice(&tenant.0.to_le_bytes());
+        let len = 2 + code.as_bytes().len();
+        input[2..len].copy_from_slice(code.as_bytes());
+        let hash = blake3::keyed_hash(&self.lookup, &input[..len]);
+        let digest = u128::from_le_bytes(hash.as_bytes()[..16].try_into().expect("sixteen bytes"));
+        // The index marks an empty slot by a zero high half.
+        CardDigest(if digest >> 64 == 0 { digest | 1 << 64 } else { digest })
+    }
+
+    /// The digest of a card's PIN.
+    #[must_use]
+    pub fn pin_digest(&self, card: CardDigest, pin: &[u8]) -> PinDigest {
+        let mut hasher = blake3::Hasher::new_keyed(&self.lookup);
+        hasher.update(b"kami pin v1").update(&card.0.to_le_bytes()).update(pin);
+        PinDigest(hasher.finalize().as_bytes()[..16].try_into().expect("sixteen bytes"))
+    }
+
+    /// Makes a data key and stores it, wrapped and durable, before anything is sealed with it.
+    ///
+    /// # Errors
+    /// If the ring cannot be written.
+    pub fn create_key(&self) -> io::Result<(u64, DataKey)> {
+        let no_randomness = |_| io::Error::other("no randomness");
+        let mut plain = Zeroizing::new([0; 32]);
+        rand::fill(&mut *plain).map_err(no_randomness)?;
+        let mut id = [0; 8];
+        rand::fill(&mut id).map_err(no_randomness)?;
+        let mut nonce = [0; NONCE_LEN];
+        rand::fill(&mut nonce).map_err(no_randomness)?;
+
+        let mut key = [0; 32 + TAG_BYTES];
+        key[..32].copy_from_slice(&*plain);
+        let (body, tag) = key.split_at_mut(32);
+        let made = self
+            .master
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(id), body)
+            .map_err(|_| io::Error::other("wrapping a key failed"))?;
+        tag.copy_from_slice(made.as_ref());
+
+        let id = u64::from_le_bytes(id);
+        let mut ring = self.ring.lock();
+        ring.insert(id, Wrapped { nonce, key });
+        if let Err(error) = self.write_ring(&ring) {
+            ring.remove(&id);
+            return Err(error);
+        }
+        Ok((id, DataKey::new(&plain)))
+    }
+
+    /// Drops the keys that no batch uses (of imports that were given up); written with the next change.
+    pub fn retain_keys(&self, used: impl Fn(u64) -> bool) {
+        self.ring.lock().retain(|id, _| used(*id));
+    }
+
+    /// The data key with this id; `None` if the ring has none or the master key does not open it.
+    #[must_use]
+    pub fn key(&self, id: u64) -> Option<DataKey> {
+        let wrapped = *self.ring.lock().get(&id)?;
+        let mut bytes = Zeroizing::new(wrapped.key);
+        let nonce = Nonce::assume_unique_for_key(wrapped.nonce);
+        let plain = self.master.open_in_place(nonce, Aad::from(id.to_le_bytes()), &mut *bytes).ok()?;
+        Some(DataKey::new((&*plain).try_into().ok()?))
+    }
+
+    fn write_ring(&self, ring: &HashMap<u64, Wrapped>) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(48 + ring.len() * RING_ENTRY_BYTES);
+        bytes.extend_from_slice(RING_MAGIC);
+        bytes.extend_from_slice(&RING_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&(ring.len() as u32).to_le_bytes());
+        for (id, wrapped) in ring {
+            bytes.extend_from_slice(&id.to_le_bytes());
+            bytes.extend_from_slice(&wrapped.nonce);
+            bytes.extend_from_slice(&wrapped.key);
+        }
+        let hash = blake3::hash(&bytes);
+        bytes.extend_from_slice(hash.as_bytes());
+        replace_file(&*self.medium, RING_FILE, &bytes)
+    }
+}
+
+/// Replaces a small file as a whole: after a crash either the old or the new one is there.
+pub(crate) fn replace_file(medium: &dyn Medium, path: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = format!("{path}.new");
+    match medium.remove(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = medium.create(&temporary)?;
+    file.write_at(0, bytes)?;
+    file.sync()?;
+    medium.rename(&temporary, path)?;
+    medium.sync_dir(path.rsplit_once('/').map_or("", |(dir, _)| dir))
+}
+
+/// Cards whose codes may be read once the reply that carries this list is durable; see
+/// [`Engine::reveal`](crate::Engine::reveal).
+#[derive(Clone, Debug)]
 pub struct CodeList {
-    /// Cards of the order in all that still belong to it.
+    /// The order.
+    pub order: OrderId,
+    /// Cards of the order that still belong to it.
     pub total: u32,
     /// Which of them is the first here.
     pub from: u32,
     /// How many are here.
     pub count: u32,
+    /// The reveal must be durable up to here before a code is decrypted.
+    pub(crate) durable_at: Lsn,
+    pub(crate) cards: Allocation,
+}
+
+impl CodeList {
+    /// Decrypts the codes. The caller has checked that they may be read.
+    pub(crate) fn reveal(
+        &self,
+        table: &Table,
+        each: &mut dyn FnMut(CardRef, &[u8]),
+    ) -> Result<(), RevealError> {
+        /// Rows read from the file at a time.
+        const ROWS: u32 = 1024;
+        let mut cells = Zeroizing::new(Vec::new());
+        let singles = self.cards.moved.iter().map(|(card, _)| (*card, 1));
+        for (first, rows) in self.cards.ranges.iter().copied().chain(singles) {
+            let batch = table.batch_of(first).expect("a sale's cards are committed");
+            let stride = batch.file.layout.stride();
+            let mut done = 0;
+            while done < rows {
+                let count = ROWS.min(rows - done);
+                let row = first.row() + u64::from(done);
+                let io = |source| RevealError::Io { batch: batch.id, source };
+                batch.file.read(1, row, count as usize, &mut cells).map_err(io)?;
+                for (cell, row) in cells.chunks_exact_mut(stride).zip(row..) {
+                    let card = CardRef::new(first.batch(), row);
+                    let plain = batch.key.open(card, cell);
+                    let code = plain.and_then(|plain| {
+                        let (len, rest) = plain.split_first()?;
+                        rest.get(..usize::from(*len))
+                    });
+                    each(card, code.ok_or(RevealError::Damaged { batch: batch.id, row })?);
+                }
+                done += count;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(code: &str, normal: Result<&str, CodeError>) {
+        let found = Code::normalise(code.as_bytes());
+        let found = found.as_ref().map(|code| std::str::from_utf8(code.as_bytes()).unwrap());
+        assert_eq!(found.map_err(|error| *error), normal, "{code:?}");
+    }
+
+    #[test]
+    fn codes_have_one_normal_form() {
+        check("ABCD-1234", Ok("ABCD-1234"));
+        check("abcd-1234", Ok("abcd-1234"));
+        check(" AB CD\t-12 34 \r\n", Ok("ABCD-1234"));
+        check("ＡＢＣＤ－１２３４", Ok("ABCD-1234"));
+        check("\u{feff}ABCD\u{200b}1234", Ok("ABCD1234"));
+        check("卡密一二", Ok("卡密一二"));
+        check("AB\u{0}CD", Err(CodeError::NotText));
+        check("AB1", Err(CodeError::Length(3)));
+        check(" A ", Err(CodeError::Length(1)));
+        check(&"x".repeat(128), Ok(&"x".repeat(128)));
+        check(&"x".repeat(129), Err(CodeError::Length(129)));
+        check(&"卡".repeat(43), Err(CodeError::Length(129)));
+        assert!(matches!(Code::normalise(b"\xff\xfe\xfd\xfc"), Err(CodeError::NotText)));
+    }
+
+    #[test]
+    fn a_sealed_code_opens_only_in_its_place_and_unaltered() {
+        let key = DataKey::new(&[7; 32]);
+        let card = CardRef::new(3, 9);
+        let mut cell = [0; 40];
+        cell[..4].copy_from_slice(b"CODE");
+        key.seal(card, &mut cell);
+        assert!(!cell.windows(4).any(|bytes| bytes == b"CODE"));
+        assert_eq!(&key.open(card, &mut cell.clone()).unwrap()[..4], b"CODE");
+        assert!(key.open(CardRef::new(3, 10), &mut cell.clone()).is_none());
+        cell[2] ^= 1;
+        assert!(key.open(card, &mut cell.clone()).is_none());
+    }
 }

@@ -245,6 +245,19 @@ impl Word {
         self.0
     }
 
+    /// The low 16 bits of a word with this lifecycle and these flags.
+    #[must_use]
+    pub const fn state_of(lifecycle: Lifecycle, flags: Flags) -> u16 {
+        flags.0 << 4 | lifecycle as u16
+    }
+
+    /// Whether a card that an order bought is still that order's: not void, not returned. (Only a card
+    /// that was returned can be sold again, and a revealed one never comes back into stock.)
+    #[must_use]
+    pub const fn belongs_to_order(self) -> bool {
+        matches!(self.lifecycle(), Lifecycle::Sold | Lifecycle::Redeemed | Lifecycle::Expired)
+    }
+
     /// The low 16 bits, which a log entry keeps as the card's state after it.
     #[must_use]
     pub const fn state(self) -> u16 {

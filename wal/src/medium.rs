@@ -17,7 +17,7 @@
 
 use std::io;
 
-use crate::segment::SegmentMemory;
+use crate::memory::SegmentMemory;
 
 /// How a log segment reaches the disk. Both paths keep the same promise; they differ in speed and in
 /// what the file system must support.

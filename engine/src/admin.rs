@@ -1,0 +1,351 @@
+//! Commands about batches, products and principals, and the reads over many of them.
+//!
+//! They run in the sequencer like all others. Each changes one object, whose entries chain as a card's
+//! do, so that a retry is recognised by the same means.
+
+use kami_wal::Lsn;
+
+use crate::card::Effect;
+use crate::command::{
+    BatchId, BatchReport, Command, Principal, PrincipalId, PrincipalSpec, ProductId, Reply, ReplyBody,
+    ReplyFlags, Request, Stats, TenantId,
+};
+use crate::product::{CardKind, ProductSpec};
+use crate::record::{HEAD_BYTES, Head, Kind};
+use crate::sequencer::{Retry, Turn, Work};
+use crate::state::State;
+use crate::status::Status;
+use crate::table::Batch;
+
+/// The longest name of a product or principal, in bytes.
+const NAME_BYTES_MAX: usize = 64;
+
+/// What a change does to its object.
+type Change<'a> = &'a dyn Fn(&mut State, Lsn);
+
+impl Turn<'_> {
+    /// One command that is not about a card. `None` if something has to be read first.
+    pub(crate) fn object(&mut self, work: &mut Work, at: usize) -> Option<Reply> {
+        match &work.requests[at].command {
+            Command::Sell { .. } => self.sell(work, at),
+            Command::OrderFetch { .. } => self.fetch(work, at),
+            Command::ProductAdd(_) | Command::ProductSet(_) => self.put_product(work, at),
+            Command::ProductFreeze(id) => self.set_product_frozen(work, at, *id, true),
+            Command::ProductUnfreeze(id) => self.set_product_frozen(work, at, *id, false),
+            Command::PrincipalAdd(_) => self.add_principal(work, at),
+            Command::PrincipalRevoke(id) => self.revoke_principal(work, at, *id),
+            command if command.batch().is_some() => self.change_batch(work, at),
+            _ => Some(self.list(&work.requests[at])),
+        }
+    }
+
+    /// Records a change of one object and makes it, unless the request is a retry or cannot be recorded.
+    /// `prev` is the object's last entry, `show` makes the reply's body afterwards.
+    fn change(
+        &mut self,
+        work: &Work,
+        at: usize,
+        kind: Kind,
+        subject: u64,
+        refusal: Option<Status>,
+        change: Change<'_>,
+        show: &dyn Fn(&Self) -> ReplyBody,
+    ) -> Option<Reply> {
+        let request = &work.requests[at];
+        let replay = match self.object_retry(work, at, kind) {
+            Retry::Stale => return None,
+            Retry::Reused => return Some(self.refuse(request, Status::IdReused)),
+            Retry::Replay(effect) => Some(effect),
+            Retry::New => None,
+        };
+        if let Some(Effect { lsn, time_ms, .. }) = replay {
+            let mut reply = self.reply(request, Status::Ok, Some(lsn), show(self));
+            reply.flags = ReplyFlags::REPLAYED;
+            reply.time_ms = time_ms;
+            return Some(reply);
+        }
+        if let Some(status) = refusal {
+            return Some(self.refuse(request, status));
+        }
+        if !self.has_credit() {
+            return Some(self.refuse(request, self.short()));
+        }
+        let prev = self.state.object_lsn(&request.command, request.caller.tenant);
+        let prev = prev.map_or(0, |lsn| lsn.units() << 16);
+        let head = Head { subject, prev, ..request.head(kind) };
+        let (extension, tail) = (extension(&request.command), self.object_tail(work, at));
+        let tail: &[u8] = extension.as_ref().map_or(tail, |bytes| bytes.as_slice());
+        let lsn = self.append(HEAD_BYTES + tail.len(), |group| {
+            group.push(&head, tail.len(), |place| place.copy_from_slice(tail))
+        });
+        change(&mut self.state, lsn);
+        Some(self.reply(request, Status::Ok, Some(lsn), show(self)))
+    }
+
+    fn put_product(&mut self, work: &Work, at: usize) -> Option<Reply> {
+        let request = &work.requests[at];
+        let tenant = request.caller.tenant;
+        let (spec, adds) = match &request.command {
+            Command::ProductAdd(spec) => (spec, true),
+            Command::ProductSet(spec) => (spec, false),
+            _ => unreachable!("the caller matched the command"),
+        };
+        let known = self.state.product_names.get(&(tenant, spec.name.clone())).copied();
+        let id = known.unwrap_or(ProductId(self.state.products.len() as u32 + 1));
+        let present = known.and_then(|id| self.state.product(id, tenant)).map(|state| &state.product.spec);
+        let refusal = match present {
+            _ if !is_sane(spec) => Some(Status::Malformed),
+            _ if spec.kind != CardKind::Single => Some(Status::Unsupported),
+            Some(_) if adds => Some(Status::AlreadyExists),
+            None if !adds => Some(Status::NotFound),
+            Some(old) if old.kind != spec.kind || old.currency != spec.currency => {
+                Some(Status::IllegalTransition)
+            }
+            _ => None,
+        };
+        let spec = (**spec).clone();
+        self.change(
+            work,
+            at,
+            Kind::ProductPut,
+            u64::from(id.0),
+            refusal,
+            &|state, lsn| state.put_product(id, tenant, spec.clone(), lsn),
+            &|turn| turn.show_product(id, tenant),
+        )
+    }
+
+    fn show_product(&self, id: ProductId, tenant: TenantId) -> ReplyBody {
+        let product = self.state.product(id, tenant).map(|state| state.product.clone());
+        ReplyBody::Products(product.into_iter().collect())
+    }
+
+    fn set_product_frozen(&mut self, work: &Work, at: usize, id: ProductId, frozen: bool) -> Option<Reply> {
+        let tenant = work.requests[at].caller.tenant;
+        let refusal = match self.state.product(id, tenant) {
+            None => Some(Status::NotFound),
+            Some(state) if state.product.frozen == frozen => Some(Status::IllegalTransition),
+            Some(_) => None,
+        };
+        let kind = if frozen { Kind::ProductFreeze } else { Kind::ProductUnfreeze };
+        self.change(
+            work,
+            at,
+            kind,
+            u64::from(id.0),
+            refusal,
+            &|state, lsn| state.set_product_frozen(id, frozen, lsn),
+            &|turn| turn.show_product(id, tenant),
+        )
+    }
+
+    fn add_principal(&mut self, work: &Work, at: usize) -> Option<Reply> {
+        let Command::PrincipalAdd(spec) = &work.requests[at].command else {
+            unreachable!("the caller matched the command")
+        };
+        let named = self.state.principals.iter().map(|state| &state.principal);
+        let present =
+            named.filter(|principal| principal.spec.name == spec.name).map(|principal| principal.id).next();
+        let id = present.unwrap_or(PrincipalId(self.state.principals.len() as u32 + 1));
+        let refusal = if spec.name.is_empty() || spec.name.len() > NAME_BYTES_MAX {
+            Some(Status::Malformed)
+        } else if present.is_some() || self.state.principal_keys.contains_key(&spec.key) {
+            Some(Status::AlreadyExists)
+        } else {
+            None
+        };
+        let principal = Principal { id, spec: PrincipalSpec::clone(spec), revoked: false };
+        self.change(
+            work,
+            at,
+            Kind::PrincipalPut,
+            u64::from(id.0),
+            refusal,
+            &|state, lsn| state.put_principal(principal.clone(), lsn),
+            &|turn| turn.show_principal(id),
+        )
+    }
+
+    fn show_principal(&self, id: PrincipalId) -> ReplyBody {
+        let index = id.0 as usize - 1;
+        ReplyBody::Principals(
+            self.state.principals.get(index).map(|state| state.principal.clone()).into_iter().collect(),
+        )
+    }
+
+    fn revoke_principal(&mut self, work: &Work, at: usize, id: PrincipalId) -> Option<Reply> {
+        let index = (id.0 as usize).wrapping_sub(1);
+        let refusal = match self.state.principals.get(index) {
+            None => Some(Status::NotFound),
+            Some(state) if state.principal.revoked => Some(Status::IllegalTransition),
+            // Nobody can lock everyone out by a slip.
+            Some(_) if work.requests[at].caller.principal == id => Some(Status::Forbidden),
+            Some(_) => None,
+        };
+        self.change(
+            work,
+            at,
+            Kind::PrincipalRevoke,
+            u64::from(id.0),
+            refusal,
+            &|state, lsn| state.revoke_principal(id, lsn),
+            &|turn| turn.show_principal(id),
+        )
+    }
+
+    fn change_batch(&mut self, work: &Work, at: usize) -> Option<Reply> {
+        let request = &work.requests[at];
+        let id = request.command.batch().expect("the caller matched the command");
+        let table = &self.sequencer.table;
+        let batch = self.state.batch_stock(id, request.caller.tenant).and_then(|_| table.batch(id));
+        let Some(batch) = batch else { return Some(self.refuse(request, Status::NotFound)) };
+        let (kind, changes) = match request.command {
+            Command::BatchActivate(_) => (Kind::BatchActivate, !batch.is_active()),
+            Command::BatchDeactivate(_) => (Kind::BatchDeactivate, batch.is_active()),
+            Command::BatchFreeze(_) => (Kind::BatchFreeze, !batch.is_frozen()),
+            Command::BatchUnfreeze(_) => (Kind::BatchUnfreeze, batch.is_frozen()),
+            Command::BatchVoid(_) => (Kind::BatchVoid, !batch.is_voided()),
+            Command::BatchExtend { expires_ms, .. } => {
+                let ends = batch.expires_ms != 0 || !batch.columns.expiries.is_empty();
+                (Kind::BatchExtend, ends && expires_ms > batch.extended_ms().max(batch.expires_ms))
+            }
+            _ => unreachable!("the caller matched the command"),
+        };
+        let expires_ms = match request.command {
+            Command::BatchExtend { expires_ms, .. } => expires_ms,
+            _ => 0,
+        };
+        self.change(
+            work,
+            at,
+            kind,
+            u64::from(id.0),
+            (!changes).then_some(Status::IllegalTransition),
+            &|state, lsn| state.change_batch(batch, kind, expires_ms, lsn),
+            &|turn| ReplyBody::Batches(vec![turn.state.batch_report(batch)]),
+        )
+    }
+
+    /// The reads over many objects.
+    fn list(&self, request: &Request) -> Reply {
+        let tenant = request.caller.tenant;
+        let sequencer = self.sequencer;
+        let state = &*self.state;
+        let wanted = |product: Option<ProductId>| {
+            sequencer.table.batches().filter(move |batch| {
+                state.stock(batch.id).tenant == tenant && product.is_none_or(|id| batch.product == id)
+            })
+        };
+        let body = match request.command {
+            Command::ProductList => {
+                let own = state.products.iter().filter(|product| product.tenant == tenant);
+                ReplyBody::Products(own.map(|state| state.product.clone()).collect())
+            }
+            Command::BatchList { product } => {
+                ReplyBody::Batches(wanted(product).map(|batch| state.batch_report(batch)).collect())
+            }
+            Command::Stock { product } => {
+                ReplyBody::Stock(wanted(product).map(|batch| state.stock_line(batch)).collect())
+            }
+            Command::PrincipalList => {
+                ReplyBody::Principals(state.principals.iter().map(|state| state.principal.clone()).collect())
+            }
+            _ => ReplyBody::Stats(Box::new(self.stats())),
+        };
+        self.reply(request, Status::Ok, None, body)
+    }
+
+    fn stats(&self) -> Stats {
+        let (commands, refused) = self.sequencer.counts();
+        let mut stats = Stats {
+            products: self.state.products.len() as u64,
+            orders: self.state.orders.len() as u64,
+            commands,
+            refused,
+            tail: self.sequencer.wal.tail().bytes(),
+            durable_end: self.sequencer.wal.durable_end().bytes(),
+            commits: self.sequencer.wal.stats().commits,
+            time_ms: self.state.now_ms,
+            ..Stats::default()
+        };
+        for batch in self.sequencer.table.batches() {
+            stats.batches += 1;
+            stats.cards += batch.rows();
+            let counts = &self.state.stock(batch.id).counts;
+            stats.counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
+        stats
+    }
+}
+
+/// The tail of BATCH_EXTEND.
+fn extension(command: &Command) -> Option<[u8; 8]> {
+    match command {
+        Command::BatchExtend { expires_ms, .. } => Some(expires_ms.to_le_bytes()),
+        _ => None,
+    }
+}
+
+fn is_sane(spec: &ProductSpec) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&spec.name.len())
+        && !spec.name.chars().any(char::is_control)
+        && spec.currency.iter().all(u8::is_ascii_uppercase)
+        && spec.face >= 0
+}
+
+impl State {
+    /// Freezes a product or ends its freeze.
+    pub fn set_product_frozen(&mut self, id: ProductId, frozen: bool, lsn: Lsn) {
+        let state = &mut self.products[id.0 as usize - 1];
+        state.product.frozen = frozen;
+        state.lsn = lsn;
+    }
+
+    /// Withdraws a principal.
+    pub fn revoke_principal(&mut self, id: PrincipalId, lsn: Lsn) {
+        let state = &mut self.principals[id.0 as usize - 1];
+        state.principal.revoked = true;
+        state.lsn = lsn;
+    }
+
+    /// Changes a batch as an entry of `kind` says.
+    pub fn change_batch(&mut self, batch: &Batch, kind: Kind, expires_ms: u64, lsn: Lsn) {
+        match kind {
+            Kind::BatchActivate => batch.set_active(true),
+            Kind::BatchDeactivate => batch.set_active(false),
+            Kind::BatchFreeze => batch.set_frozen(true),
+            Kind::BatchUnfreeze => batch.set_frozen(false),
+            Kind::BatchVoid => batch.set_voided(),
+            Kind::BatchExtend => batch.set_extended_ms(expires_ms),
+            _ => unreachable!("no change of a batch"),
+        }
+        let stock = self.stock_mut(batch.id);
+        stock.lsn = lsn;
+        if kind == Kind::BatchExtend {
+            // Rows that had expired were passed over and are for sale again.
+            stock.rewind();
+        }
+    }
+
+    /// A batch, to be shown.
+    #[must_use]
+    pub fn batch_report(&self, batch: &Batch) -> BatchReport {
+        BatchReport {
+            id: batch.id,
+            product: batch.product,
+            label: batch.label.clone(),
+            imported_ms: batch.imported_ms,
+            counts: self.stock(batch.id).counts,
+            active: batch.is_active(),
+            frozen: batch.is_frozen(),
+            voided: batch.is_voided(),
+            expires_ms: if batch.expires_ms == 0 { 0 } else { batch.expires_ms.max(batch.extended_ms()) },
+        }
+    }
+
+    /// The batch numbers in use, for a new one.
+    #[must_use]
+    pub fn next_batch(&self) -> BatchId {
+        BatchId((self.stocks.len() as u32).max(1))
+    }
+}

@@ -1,0 +1,256 @@
+//! Batch files: the immutable rows of one import.
+//!
+//! Bulk data never passes through the log. An import writes its rows here, hashes and syncs the file,
+//! and then one log record commits it. A file without that record is an orphan of a crashed import and
+//! is removed at the next start.
+//!
+//! The file is a header block and then whole columns, so that rebuilding the index reads the digests
+//! and nothing else, and so that a row's place follows from its number:
+//!
+//! | at | bytes | what |
+//! |---|---|---|
+//! | 0 | 4096 | header, see [`HEADER_FIELDS`] |
+//! | 4096 | 16 a row | keyed digest |
+//! | | stride a row | sealed code: one length byte, the code, zeros, 16 bytes of tag |
+//! | | 16 a row | PIN digest, if the batch has PINs |
+//! | | 8 a row | face value in minor units, if the batch has faces |
+//! | | 8 a row | end of validity, milliseconds since 1970, 0 the batch's, if the batch has expiries |
+
+use std::io;
+
+use kami_wal::{File, Medium};
+
+use crate::command::ImportSpec;
+use crate::record::Field;
+use crate::vault::TAG_BYTES;
+
+/// Bytes before the first column.
+pub const HEADER_BYTES: u64 = 4096;
+/// Bytes of a digest, and of a PIN digest.
+pub const DIGEST_BYTES: usize = 16;
+/// The directory of the batch files.
+pub const DIRECTORY: &str = "batches";
+
+const MAGIC: &[u8; 8] = b"KAMIBTCH";
+const VERSION: u32 = 1;
+
+/// The layout of a batch file's header.
+pub const HEADER_FIELDS: &[Field] = &[
+    (0, 8, "magic", "\"KAMIBTCH\""),
+    (8, 4, "version", "1"),
+    (12, 4, "batch", "its number"),
+    (16, 8, "store", "the store's id"),
+    (24, 8, "rows", "how many"),
+    (32, 8, "key", "id of the data key in the ring"),
+    (40, 1, "code bytes", "the longest code; the sealed cell has 17 more"),
+    (41, 1, "columns", "bit 0 PINs, bit 1 faces, bit 2 expiries"),
+    (42, 22, "reserved", "zero"),
+    (64, 32, "hash", "BLAKE3 of bytes 0 to 63"),
+    (96, 4000, "reserved", "zero"),
+];
+
+/// Where everything in a batch file lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The batch's number.
+    pub batch: u32,
+    /// The store's id.
+    pub store: u64,
+    /// How many rows.
+    pub rows: u64,
+    /// Which data key sealed the codes.
+    pub key: u64,
+    /// The longest code.
+    pub code_bytes_max: u8,
+    /// Whether there are PINs.
+    pub pins: bool,
+    /// Whether there are faces.
+    pub faces: bool,
+    /// Whether there are expiries.
+    pub expiries: bool,
+}
+
+impl Layout {
+    /// The layout of a new batch.
+    #[must_use]
+    pub fn new(batch: u32, store: u64, key: u64, spec: &ImportSpec) -> Layout {
+        Layout {
+            batch,
+            store,
+            rows: spec.rows,
+            key,
+            code_bytes_max: spec.code_bytes_max,
+            pins: spec.pins,
+            faces: spec.faces,
+            expiries: spec.expiries,
+        }
+    }
+
+    /// The file of a batch number.
+    #[must_use]
+    pub fn path(batch: u32) -> String {
+        format!("{DIRECTORY}/{batch:08}.batch")
+    }
+
+    /// Bytes of a sealed code.
+    #[must_use]
+    pub fn stride(&self) -> usize {
+        1 + usize::from(self.code_bytes_max) + TAG_BYTES
+    }
+
+    /// Bytes of one row in each column, in file order; zero for a column that is not there.
+    #[must_use]
+    pub fn widths(&self) -> [usize; 5] {
+        let pins = if self.pins { DIGEST_BYTES } else { 0 };
+        [DIGEST_BYTES, self.stride(), pins, if self.faces { 8 } else { 0 }, if self.expiries { 8 } else { 0 }]
+    }
+
+    /// Where the cell of `row` in column `column` begins.
+    #[must_use]
+    pub fn cell(&self, column: usize, row: u64) -> u64 {
+        let widths = self.widths();
+        let before: usize = widths[..column].iter().sum();
+        HEADER_BYTES + before as u64 * self.rows + widths[column] as u64 * row
+    }
+
+    /// The file's length.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        HEADER_BYTES + self.widths().iter().sum::<usize>() as u64 * self.rows
+    }
+
+    /// The header block.
+    #[must_use]
+    pub fn header(&self) -> [u8; HEADER_BYTES as usize] {
+        let mut header = [0; HEADER_BYTES as usize];
+        header[0..8].copy_from_slice(MAGIC);
+        header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        header[12..16].copy_from_slice(&self.batch.to_le_bytes());
+        header[16..24].copy_from_slice(&self.store.to_le_bytes());
+        header[24..32].copy_from_slice(&self.rows.to_le_bytes());
+        header[32..40].copy_from_slice(&self.key.to_le_bytes());
+        header[40] = self.code_bytes_max;
+        header[41] = u8::from(self.pins) | u8::from(self.faces) << 1 | u8::from(self.expiries) << 2;
+        let hash = blake3::hash(&header[..64]);
+        header[64..96].copy_from_slice(hash.as_bytes());
+        header
+    }
+
+    /// Reads a header block; `None` if it is not one of this version, or damaged.
+    #[must_use]
+    pub fn parse(header: &[u8]) -> Option<Layout> {
+        let header: &[u8; HEADER_BYTES as usize] = header.try_into().ok()?;
+        let u32_at = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+        let u64_at = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
+        let layout = Layout {
+            batch: u32_at(12),
+            store: u64_at(16),
+            rows: u64_at(24),
+            key: u64_at(32),
+            code_bytes_max: header[40],
+            pins: header[41] & 1 != 0,
+            faces: header[41] & 2 != 0,
+            expiries: header[41] & 4 != 0,
+        };
+        // Comparing with what these fields encode to covers magic, version, hash and reserved bytes.
+        let sane = layout.rows < crate::word::CardRef::ROWS_MAX && *header == layout.header();
+        sane.then_some(layout)
+    }
+}
+
+/// A batch file that is open for reading.
+pub struct BatchFile {
+    /// Where everything lies.
+    pub layout: Layout,
+    file: Box<dyn File>,
+}
+
+impl BatchFile {
+    /// Opens the file of a committed batch and checks header and length, not the rows.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidData` if it is another file.
+    pub fn open(medium: &dyn Medium, batch: u32, store: u64) -> io::Result<BatchFile> {
+        let file = medium.open(&Layout::path(batch))?;
+        let mut header = [0; HEADER_BYTES as usize];
+        file.read_at(0, &mut header)?;
+        let layout = Layout::parse(&header);
+        match layout {
+            Some(layout)
+                if layout.batch == batch && layout.store == store && file.len()? == layout.file_bytes() =>
+            {
+                Ok(BatchFile { layout, file })
+            }
+            _ => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "the batch file's header or length is wrong"))
+            }
+        }
+    }
+
+    /// Takes over the file of an import that was just written.
+    #[must_use]
+    pub fn adopt(layout: Layout, file: Box<dyn File>) -> BatchFile {
+        BatchFile { layout, file }
+    }
+
+    /// Reads `rows` rows of column `column` from `row` on into `buffer`.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn read(&self, column: usize, row: u64, rows: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
+        buffer.resize(self.layout.widths()[column] * rows, 0);
+        self.file.read_at(self.layout.cell(column, row), buffer)
+    }
+
+    /// Hashes the file as its import did. Returns the file's hash and that of the digests.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn hash(&self) -> io::Result<([u8; 32], [u8; 32])> {
+        const CHUNK: u64 = 1 << 14;
+        let mut hasher = FileHasher::new(&self.layout);
+        let mut buffer = Vec::new();
+        for column in 0..5 {
+            let mut row = 0;
+            while row < self.layout.rows {
+                let rows = CHUNK.min(self.layout.rows - row);
+                self.read(column, row, rows as usize, &mut buffer)?;
+                hasher.update(column, &buffer);
+                row += rows;
+            }
+        }
+        Ok(hasher.finish())
+    }
+}
+
+/// Hashes a batch file while it is written: rows arrive for all columns at once, so each column has a
+/// hash of its own and the file's hash is over the header and theirs.
+#[derive(Clone)]
+pub struct FileHasher {
+    header: [u8; HEADER_BYTES as usize],
+    columns: [blake3::Hasher; 5],
+}
+
+impl FileHasher {
+    /// A hasher for a file with this layout.
+    #[must_use]
+    pub fn new(layout: &Layout) -> FileHasher {
+        FileHasher { header: layout.header(), columns: std::array::from_fn(|_| blake3::Hasher::new()) }
+    }
+
+    /// Takes the next bytes of a column.
+    pub fn update(&mut self, column: usize, bytes: &[u8]) {
+        self.columns[column].update(bytes);
+    }
+
+    /// The file's hash and that of the digest column.
+    #[must_use]
+    pub fn finish(&self) -> ([u8; 32], [u8; 32]) {
+        let mut all = blake3::Hasher::new();
+        all.update(&self.header);
+        for column in &self.columns {
+            all.update(column.finalize().as_bytes());
+        }
+        (*all.finalize().as_bytes(), *self.columns[0].finalize().as_bytes())
+    }
+}

@@ -1,0 +1,626 @@
+//! The rule of a single card: what may happen to it, and when.
+//!
+//! [`decide`] is pure and total: for every view of a card and every command it says what moves or why
+//! not, and touches nothing. The sequencer calls it under its lock; the table test below calls it for
+//! all states times all commands.
+
+use kami_wal::Lsn;
+
+use crate::command::{MerchantId, PrincipalId, RequestId};
+use crate::product::{CardKind, Money};
+use crate::record::Kind;
+use crate::status::Status;
+use crate::word::{Flags, Lifecycle, Word};
+
+/// A card keeps at most this many tombstones, so that a hostile till cannot lengthen its chain at will.
+pub const TOMBSTONES_MAX: u32 = 64;
+
+/// All that a decision about one card rests on.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// The card's word.
+    pub word: Word,
+    /// How cards of its product are used.
+    pub kind: CardKind,
+    /// Whether its batch is active.
+    pub batch_active: bool,
+    /// Whether its batch or product is frozen.
+    pub frozen: bool,
+    /// Whether the unsold cards of its batch are void.
+    pub batch_voided: bool,
+    /// From when it is valid, milliseconds; 0 is at once.
+    pub valid_from_ms: u64,
+    /// When it expires, milliseconds; 0 is never.
+    pub expires_ms: u64,
+    /// What it is worth.
+    pub face: Money,
+    /// How long a redemption can be reversed, milliseconds.
+    pub reversal_ms: u64,
+    /// Engine time, milliseconds.
+    pub now_ms: u64,
+}
+
+impl View {
+    /// The lifecycle with the batch's void and the card's expiry taken into account.
+    #[must_use]
+    pub fn lifecycle(&self) -> Lifecycle {
+        match self.word.lifecycle() {
+            Lifecycle::Available if self.batch_voided => Lifecycle::Voided,
+            Lifecycle::Available | Lifecycle::Sold if self.is_expired() => Lifecycle::Expired,
+            lifecycle => lifecycle,
+        }
+    }
+
+    /// The flags with those of batch and product taken into account.
+    #[must_use]
+    pub fn flags(&self) -> Flags {
+        let mut flags = self.word.flags();
+        if self.is_active() {
+            flags = flags.with(Flags::ACTIVE);
+        }
+        if self.frozen {
+            flags = flags.with(Flags::FROZEN);
+        }
+        flags
+    }
+
+    fn is_expired(&self) -> bool {
+        self.expires_ms != 0 && self.now_ms >= self.expires_ms
+    }
+
+    fn is_active(&self) -> bool {
+        let flags = self.word.flags();
+        flags.contains(Flags::ACTIVE) || self.batch_active && !flags.contains(Flags::INACTIVE)
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.frozen || self.word.flags().contains(Flags::FROZEN)
+    }
+}
+
+/// An earlier effect on the same card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// What it was.
+    pub kind: Kind,
+    /// Where it stands.
+    pub lsn: Lsn,
+    /// When it happened, milliseconds.
+    pub time_ms: u64,
+    /// Who asked for it.
+    pub principal: PrincipalId,
+    /// For which merchant.
+    pub merchant: MerchantId,
+    /// Checksum of what was asked.
+    pub body: u32,
+    /// Whether it was reversed since.
+    pub reversed: bool,
+}
+
+/// What the card's chain of entries says about a request. A card without
+/// [`Flags::HAS_EFFECTS`] has the default: nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Past {
+    /// The effect that the request's own id had on this card.
+    pub same: Option<Effect>,
+    /// Of a redemption: its id stands in a tombstone. Of a reversal: the original's id does.
+    pub tombstone: bool,
+    /// Of a reversal: the effect that the original's id had on this card.
+    pub original: Option<Effect>,
+    /// How many tombstones the card has.
+    pub tombstones: u32,
+}
+
+/// What is asked of a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Use it up.
+    Redeem {
+        /// How much; 0 is all.
+        amount: Money,
+        /// Whether the PIN was right, or none is needed.
+        pin_right: bool,
+    },
+    /// Undo the redemption with this id.
+    Reverse(RequestId),
+    /// Freeze it.
+    Freeze,
+    /// End the freeze.
+    Unfreeze,
+    /// Make it void.
+    Void,
+}
+
+/// Who asks, as far as the rule cares.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    /// The caller.
+    pub principal: PrincipalId,
+    /// The caller's merchant.
+    pub merchant: MerchantId,
+    /// Whether the caller may act for every merchant.
+    pub any_merchant: bool,
+    /// Checksum of what is asked.
+    pub body: u32,
+}
+
+/// The decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Something changes.
+    Move {
+        /// What is recorded.
+        kind: Kind,
+        /// The lifecycle afterwards.
+        lifecycle: Lifecycle,
+        /// The flags afterwards.
+        flags: Flags,
+        /// What the caller is told.
+        status: Status,
+        /// Of a reversal: the original's place.
+        original: Option<Lsn>,
+    },
+    /// The request had its effect before.
+    Replay(Effect),
+    /// Nothing changes.
+    Refuse(Status),
+}
+
+/// Decides one command about one card. The order of the checks is the order of precedence.
+#[must_use]
+pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcome {
+    use Outcome::Refuse;
+
+    if let Some(same) = past.same {
+        let is_retry =
+            same.body == asker.body && same.principal == asker.principal && action.is_recorded_as(same.kind);
+        return if is_retry { Outcome::Replay(same) } else { Refuse(Status::IdReused) };
+    }
+    let lifecycle = view.lifecycle();
+    let flags = view.word.flags().with(Flags::HAS_EFFECTS);
+    let stay = |kind, flags| Outcome::Move {
+        kind,
+        lifecycle: view.word.lifecycle(),
+        flags,
+        status: Status::Ok,
+        original: None,
+    };
+    match action {
+        Action::Redeem { amount, pin_right } => {
+            if past.tombstone {
+                return Refuse(Status::ReversedBeforeArrival);
+            }
+            // What a redeemer is told about cards that were never sold, or that it has not the PIN
+            // of, is what it is told about codes that do not exist.
+            if matches!(view.word.lifecycle(), Lifecycle::Available | Lifecycle::Reserved) || !pin_right {
+                return Refuse(Status::CardNotValid);
+            }
+            match lifecycle {
+                Lifecycle::Sold => {}
+                Lifecycle::Redeemed => return Refuse(Status::AlreadyRedeemed),
+                Lifecycle::Expired => return Refuse(Status::Expired),
+                Lifecycle::Returned => return Refuse(Status::Returned),
+                Lifecycle::Voided => return Refuse(Status::Voided),
+                Lifecycle::Available | Lifecycle::Reserved => return Refuse(Status::CardNotValid),
+            }
+            if view.is_frozen() {
+                return Refuse(Status::Frozen);
+            }
+            if !view.is_active() {
+                return Refuse(Status::NotActive);
+            }
+            if view.now_ms < view.valid_from_ms {
+                return Refuse(Status::NotYetValid);
+            }
+            if view.kind != CardKind::Single {
+                return Refuse(Status::Unsupported);
+            }
+            if amount != 0 && amount != view.face {
+                // A single-use card is spent as a whole or not at all.
+                return Refuse(if amount > view.face {
+                    Status::InsufficientValue
+                } else {
+                    Status::IllegalTransition
+                });
+            }
+            Outcome::Move {
+                kind: Kind::Redeem,
+                lifecycle: Lifecycle::Redeemed,
+                flags: flags.with(Flags::USED),
+                status: Status::Ok,
+                original: None,
+            }
+        }
+        Action::Reverse(_) => match past.original {
+            Some(original) if original.kind != Kind::Redeem => Refuse(Status::IllegalTransition),
+            Some(original) if original.merchant != asker.merchant && !asker.any_merchant => {
+                Refuse(Status::ScopeDenied)
+            }
+            Some(original) if original.reversed => Refuse(Status::AlreadyReversed),
+            // An open redemption and another state than REDEEMED contradict each other: touch nothing.
+            Some(_) if view.word.lifecycle() != Lifecycle::Redeemed => Refuse(Status::IllegalTransition),
+            Some(_) if flags.contains(Flags::SETTLED) => Refuse(Status::Settled),
+            Some(original) if view.now_ms.saturating_sub(original.time_ms) > view.reversal_ms => {
+                Refuse(Status::ReverseWindowClosed)
+            }
+            Some(original) => Outcome::Move {
+                kind: Kind::Reverse,
+                lifecycle: Lifecycle::Sold,
+                flags: flags.without(Flags::USED),
+                status: Status::Ok,
+                original: Some(original.lsn),
+            },
+            // The id is refused already; a second tombstone would add nothing.
+            None if past.tombstone => Refuse(Status::Tombstoned),
+            None if past.tombstones >= TOMBSTONES_MAX => Refuse(Status::RateLimited),
+            None => Outcome::Move {
+                kind: Kind::Tombstone,
+                lifecycle: view.word.lifecycle(),
+                flags,
+                status: Status::Tombstoned,
+                original: None,
+            },
+        },
+        Action::Freeze if lifecycle == Lifecycle::Voided => Refuse(Status::Voided),
+        Action::Freeze if flags.contains(Flags::FROZEN) => Refuse(Status::IllegalTransition),
+        Action::Freeze => stay(Kind::Freeze, flags.with(Flags::FROZEN)),
+        Action::Unfreeze if !flags.contains(Flags::FROZEN) => Refuse(Status::IllegalTransition),
+        Action::Unfreeze => stay(Kind::Unfreeze, flags.without(Flags::FROZEN)),
+        Action::Void => match view.word.lifecycle() {
+            Lifecycle::Available | Lifecycle::Expired | Lifecycle::Returned
+                if lifecycle != Lifecycle::Voided =>
+            {
+                Outcome::Move {
+                    kind: Kind::Void,
+                    lifecycle: Lifecycle::Voided,
+                    flags,
+                    status: Status::Ok,
+                    original: None,
+                }
+            }
+            Lifecycle::Sold => Refuse(Status::ApprovalRequired),
+            Lifecycle::Redeemed | Lifecycle::Reserved => Refuse(Status::IllegalTransition),
+            _ => Refuse(Status::Voided),
+        },
+    }
+}
+
+impl Action {
+    /// Whether an entry of this kind is what the action leaves in the log.
+    const fn is_recorded_as(self, kind: Kind) -> bool {
+        match self {
+            Action::Redeem { .. } => matches!(kind, Kind::Redeem),
+            Action::Reverse(_) => matches!(kind, Kind::Reverse | Kind::Tombstone),
+            Action::Freeze => matches!(kind, Kind::Freeze),
+            Action::Unfreeze => matches!(kind, Kind::Unfreeze),
+            Action::Void => matches!(kind, Kind::Void),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_000_000;
+    const ME: PrincipalId = PrincipalId(7);
+    const SHOP: MerchantId = MerchantId(3);
+    const ID: RequestId = RequestId(42);
+
+    fn view(state: &str) -> View {
+        let lsn = Lsn::from_bytes(4096).unwrap();
+        let mut view = View {
+            word: Word::PRISTINE,
+            kind: CardKind::Single,
+            batch_active: true,
+            frozen: false,
+            batch_voided: false,
+            valid_from_ms: 0,
+            expires_ms: 0,
+            face: 100,
+            reversal_ms: 1000,
+            now_ms: NOW,
+        };
+        let mut words = state.split('+');
+        let lifecycle = match words.next().unwrap() {
+            "pristine" | "available" => Lifecycle::Available,
+            "reserved" => Lifecycle::Reserved,
+            "sold" => Lifecycle::Sold,
+            "redeemed" => Lifecycle::Redeemed,
+            "expired" => Lifecycle::Expired,
+            "voided" => Lifecycle::Voided,
+            "returned" => Lifecycle::Returned,
+            other => panic!("no lifecycle: {other}"),
+        };
+        let mut flags = Flags::NONE;
+        for word in words {
+            match word {
+                "frozen" => flags = flags.with(Flags::FROZEN),
+                "active" => flags = flags.with(Flags::ACTIVE),
+                "inactive" => flags = flags.with(Flags::INACTIVE),
+                "settled" => flags = flags.with(Flags::SETTLED),
+                "batch-frozen" => view.frozen = true,
+                "batch-inactive" => view.batch_active = false,
+                "batch-voided" => view.batch_voided = true,
+                "past-end" => view.expires_ms = NOW,
+                "before-end" => view.expires_ms = NOW + 1,
+                "early" => view.valid_from_ms = NOW + 1,
+                "in-time" => view.valid_from_ms = NOW,
+                "multi-use" => view.kind = CardKind::MultiUse,
+                other => panic!("no modifier: {other}"),
+            }
+        }
+        if !state.starts_with("pristine") {
+            view.word = Word::new(lsn, lifecycle, flags);
+        }
+        view
+    }
+
+    fn action(name: &str) -> Action {
+        let redeem = |amount, pin_right| Action::Redeem { amount, pin_right };
+        match name {
+            "redeem" => redeem(0, true),
+            "redeem-face" => redeem(100, true),
+            "redeem-more" => redeem(101, true),
+            "redeem-part" => redeem(99, true),
+            "redeem-wrong-pin" => redeem(0, false),
+            "reverse" => Action::Reverse(ID),
+            "freeze" => Action::Freeze,
+            "unfreeze" => Action::Unfreeze,
+            "void" => Action::Void,
+            other => panic!("no action: {other}"),
+        }
+    }
+
+    /// The id of the request had this effect before.
+    fn effect(kind: Kind) -> Effect {
+        Effect {
+            kind,
+            lsn: Lsn::from_bytes(2048).unwrap(),
+            time_ms: NOW - 1000,
+            principal: ME,
+            merchant: SHOP,
+            body: 5,
+            reversed: false,
+        }
+    }
+
+    fn past(names: &str) -> Past {
+        let mut past = Past::default();
+        for name in names.split('+') {
+            match name {
+                "new" => {}
+                "seen-redeem" => past.same = Some(effect(Kind::Redeem)),
+                "seen-reverse" => past.same = Some(effect(Kind::Reverse)),
+                "seen-tombstone" => past.same = Some(effect(Kind::Tombstone)),
+                "seen-freeze" => past.same = Some(effect(Kind::Freeze)),
+                "seen-other-body" => past.same = Some(Effect { body: 6, ..effect(Kind::Redeem) }),
+                "seen-by-other" => {
+                    past.same = Some(Effect { principal: PrincipalId(8), ..effect(Kind::Redeem) });
+                }
+                "poisoned" => past.tombstone = true,
+                "tombstones" => past.tombstones = TOMBSTONES_MAX,
+                "of-redeem" => past.original = Some(effect(Kind::Redeem)),
+                "of-freeze" => past.original = Some(effect(Kind::Freeze)),
+                "of-reversed" => past.original = Some(Effect { reversed: true, ..effect(Kind::Redeem) }),
+                "of-other-shop" => {
+                    past.original = Some(Effect { merchant: MerchantId(4), ..effect(Kind::Redeem) });
+                }
+                "of-old" => past.original = Some(Effect { time_ms: NOW - 1001, ..effect(Kind::Redeem) }),
+                other => panic!("no past: {other}"),
+            }
+        }
+        past
+    }
+
+    /// One line: state, past, action, outcome.
+    #[track_caller]
+    fn check(line: &str, asker: &Asker) {
+        let mut words = line.split_whitespace();
+        let (state, before, name, expected) =
+            (words.next().unwrap(), words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+        let view = view(state);
+        let found = match decide(&view, &past(before), action(name), asker) {
+            Outcome::Refuse(status) => status.code().to_owned(),
+            Outcome::Replay(effect) => format!("replay-{}", effect.kind.name()),
+            Outcome::Move { kind, lifecycle, flags, status, original } => {
+                assert!(flags.contains(Flags::HAS_EFFECTS), "{line}");
+                assert_eq!(original.is_some(), kind == Kind::Reverse, "{line}");
+                assert_eq!(status == Status::Tombstoned, kind == Kind::Tombstone, "{line}");
+                let frozen = if flags.contains(Flags::FROZEN) { "+frozen" } else { "" };
+                let used = if flags.contains(Flags::USED) { "+used" } else { "" };
+                format!("{}>{}{frozen}{used}", kind.name(), lifecycle.name())
+            }
+        };
+        assert_eq!(found, expected, "{line}");
+    }
+
+    const ASKER: Asker = Asker { principal: ME, merchant: SHOP, any_merchant: false, body: 5 };
+
+    #[test]
+    fn every_state_times_every_action() {
+        let table = "
+            pristine   new  redeem    CARD_NOT_VALID
+            available  new  redeem    CARD_NOT_VALID
+            reserved   new  redeem    CARD_NOT_VALID
+            sold       new  redeem    REDEEM>REDEEMED+used
+            redeemed   new  redeem    ALREADY_REDEEMED
+            expired    new  redeem    EXPIRED
+            voided     new  redeem    VOIDED
+            returned   new  redeem    RETURNED
+
+            pristine   new  reverse   TOMBSTONE>AVAILABLE
+            available  new  reverse   TOMBSTONE>AVAILABLE
+            reserved   new  reverse   TOMBSTONE>RESERVED
+            sold       new  reverse   TOMBSTONE>SOLD
+            redeemed   new  reverse   TOMBSTONE>REDEEMED
+            expired    new  reverse   TOMBSTONE>EXPIRED
+            voided     new  reverse   TOMBSTONE>VOIDED
+            returned   new  reverse   TOMBSTONE>RETURNED
+
+            pristine   new  freeze    FREEZE>AVAILABLE+frozen
+            available  new  freeze    FREEZE>AVAILABLE+frozen
+            reserved   new  freeze    FREEZE>RESERVED+frozen
+            sold       new  freeze    FREEZE>SOLD+frozen
+            redeemed   new  freeze    FREEZE>REDEEMED+frozen
+            expired    new  freeze    FREEZE>EXPIRED+frozen
+            voided     new  freeze    VOIDED
+            returned   new  freeze    FREEZE>RETURNED+frozen
+
+            available+frozen  new  unfreeze  UNFREEZE>AVAILABLE
+            reserved+frozen   new  unfreeze  UNFREEZE>RESERVED
+            sold+frozen       new  unfreeze  UNFREEZE>SOLD
+            redeemed+frozen   new  unfreeze  UNFREEZE>REDEEMED
+            expired+frozen    new  unfreeze  UNFREEZE>EXPIRED
+            voided+frozen     new  unfreeze  UNFREEZE>VOIDED
+            returned+frozen   new  unfreeze  UNFREEZE>RETURNED
+            pristine          new  unfreeze  ILLEGAL_TRANSITION
+            sold              new  unfreeze  ILLEGAL_TRANSITION
+
+            pristine   new  void      VOID>VOIDED
+            available  new  void      VOID>VOIDED
+            reserved   new  void      ILLEGAL_TRANSITION
+            sold       new  void      APPROVAL_REQUIRED
+            redeemed   new  void      ILLEGAL_TRANSITION
+            expired    new  void      VOID>VOIDED
+            voided     new  void      VOIDED
+            returned   new  void      VOID>VOIDED
+        ";
+        table.lines().filter(|line| !line.trim().is_empty()).for_each(|line| check(line, &ASKER));
+    }
+
+    #[test]
+    fn guards_and_their_precedence() {
+        let table = "
+            sold+frozen             new  redeem           FROZEN
+            sold+batch-frozen       new  redeem           FROZEN
+            sold+batch-inactive     new  redeem           NOT_ACTIVE
+            sold+inactive           new  redeem           NOT_ACTIVE
+            sold+batch-inactive+active  new  redeem       REDEEM>REDEEMED+used
+            sold+early              new  redeem           NOT_YET_VALID
+            sold+in-time            new  redeem           REDEEM>REDEEMED+used
+            sold+past-end           new  redeem           EXPIRED
+            sold+before-end         new  redeem           REDEEM>REDEEMED+used
+            sold+batch-voided       new  redeem           REDEEM>REDEEMED+used
+            sold+past-end+frozen    new  redeem           EXPIRED
+            sold+multi-use          new  redeem           UNSUPPORTED
+            sold                    new  redeem-face      REDEEM>REDEEMED+used
+            sold                    new  redeem-more      INSUFFICIENT_VALUE
+            sold                    new  redeem-part      ILLEGAL_TRANSITION
+            sold                    new  redeem-wrong-pin CARD_NOT_VALID
+            redeemed                new  redeem-wrong-pin CARD_NOT_VALID
+            voided                  new  redeem-wrong-pin CARD_NOT_VALID
+            available+batch-voided  new  redeem           CARD_NOT_VALID
+            available+batch-voided  new  freeze           VOIDED
+            available+batch-voided  new  void             VOIDED
+            available+past-end      new  redeem           CARD_NOT_VALID
+            available+past-end      new  void             VOID>VOIDED
+            sold+frozen             new  freeze           ILLEGAL_TRANSITION
+            available+frozen        new  void             VOID>VOIDED+frozen
+        ";
+        table.lines().filter(|line| !line.trim().is_empty()).for_each(|line| check(line, &ASKER));
+    }
+
+    #[test]
+    fn ids_have_one_effect() {
+        let table = "
+            redeemed         seen-redeem      redeem   replay-REDEEM
+            sold             seen-redeem      redeem   replay-REDEEM
+            voided           seen-redeem      redeem   replay-REDEEM
+            redeemed         seen-other-body  redeem   ID_REUSED
+            redeemed         seen-by-other    redeem   ID_REUSED
+            redeemed         seen-reverse     redeem   ID_REUSED
+            redeemed         seen-redeem      reverse  ID_REUSED
+            sold             seen-reverse     reverse  replay-REVERSE
+            sold             seen-tombstone   reverse  replay-TOMBSTONE
+            sold+frozen      seen-freeze      freeze   replay-FREEZE
+            sold             seen-freeze      unfreeze ID_REUSED
+            sold             poisoned         redeem   REVERSED_BEFORE_ARRIVAL
+            available        poisoned         redeem   REVERSED_BEFORE_ARRIVAL
+            sold             poisoned         reverse  TOMBSTONED
+            sold             tombstones       reverse  RATE_LIMITED
+        ";
+        table.lines().filter(|line| !line.trim().is_empty()).for_each(|line| check(line, &ASKER));
+    }
+
+    #[test]
+    fn a_redemption_is_reversed_once_in_time_by_its_own_shop() {
+        let table = "
+            redeemed           of-redeem      reverse  REVERSE>SOLD
+            redeemed+frozen    of-redeem      reverse  REVERSE>SOLD+frozen
+            redeemed+past-end  of-redeem      reverse  REVERSE>SOLD
+            redeemed           of-reversed    reverse  ALREADY_REVERSED
+            redeemed           of-old         reverse  REVERSE_WINDOW_CLOSED
+            redeemed           of-other-shop  reverse  SCOPE_DENIED
+            redeemed+settled   of-redeem      reverse  SETTLED
+            redeemed           of-freeze      reverse  ILLEGAL_TRANSITION
+        ";
+        table.lines().filter(|line| !line.trim().is_empty()).for_each(|line| check(line, &ASKER));
+        let operator = Asker { any_merchant: true, ..ASKER };
+        check("redeemed of-other-shop reverse REVERSE>SOLD", &operator);
+    }
+
+    /// No state, past or action makes it panic, and what it never may do it never does (I9).
+    #[test]
+    fn total_and_within_the_rules() {
+        let lifecycles =
+            ["pristine", "available", "reserved", "sold", "redeemed", "expired", "voided", "returned"];
+        let modifiers = [
+            "",
+            "+frozen",
+            "+batch-frozen",
+            "+batch-inactive",
+            "+batch-voided",
+            "+past-end",
+            "+early",
+            "+settled",
+        ];
+        let pasts = [
+            "new",
+            "seen-redeem",
+            "seen-reverse",
+            "seen-tombstone",
+            "poisoned",
+            "tombstones",
+            "of-redeem",
+            "of-freeze",
+            "of-reversed",
+            "of-other-shop",
+            "of-old",
+        ];
+        let actions = [
+            "redeem",
+            "redeem-face",
+            "redeem-more",
+            "redeem-part",
+            "redeem-wrong-pin",
+            "reverse",
+            "freeze",
+            "unfreeze",
+            "void",
+        ];
+        for lifecycle in lifecycles {
+            for (first, second) in modifiers.iter().flat_map(|a| modifiers.iter().map(move |b| (a, b))) {
+                let view = view(&format!("{lifecycle}{first}{second}"));
+                for (before, name) in pasts.iter().flat_map(|p| actions.iter().map(move |a| (p, a))) {
+                    let Outcome::Move { kind, lifecycle: to, .. } =
+                        decide(&view, &past(before), action(name), &ASKER)
+                    else {
+                        continue;
+                    };
+                    let from = view.word.lifecycle();
+                    let leaves = from != to;
+                    assert!(!(leaves && from == Lifecycle::Voided), "a void card came back");
+                    assert!(
+                        !(leaves && from == Lifecycle::Redeemed) || kind == Kind::Reverse,
+                        "a redeemed card left by {kind:?}"
+                    );
+                    assert!(
+                        to != Lifecycle::Redeemed || from == Lifecycle::Redeemed || from == Lifecycle::Sold,
+                        "redeemed from {from:?}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,526 @@
+//! Checkpoints: fuzzy snapshots of the whole state, so that a start replays the last part of the log only.
+//!
+//! A snapshot is written while the sequencer goes on. It holds every object as it was at *some* moment
+//! between `start` (the log's tail when copying began; everything below it was applied) and `end` (the
+//! tail when copying ended). Replay begins at `start` and installs what an object has not seen yet; each
+//! object carries the position of its last entry, which tells.
+//!
+//! # Invariants
+//! * `start <= end <= durable_end` when the snapshot gets its name: it never holds an effect that a power
+//!   cut could still take back.
+//! * Written under another name, synced, renamed, the directory synced, read back and checked: a name
+//!   that fits is a snapshot that was complete once.
+//! * Two generations are kept. A damaged one is *unreadable*, never older: the other one or the whole log
+//!   is used, and the log is still required to reach the damaged one's end if that can be read.
+//! * The lock is held for a few dozen objects at a time.
+//!
+//! | at | bytes | what |
+//! |---|---|---|
+//! | 0 | 4096 | header, see [`HEADER_FIELDS`] |
+//! | 4096 | objects | rkyv: products, principals, batches |
+//! | | 8 a card | words, batch after batch in order of number |
+//! | | 32 an order | tenant u64, order u128, position u64 |
+
+use std::io;
+
+use kami_wal::{File, Lsn, Medium, Poisoned};
+
+use crate::command::{OrderId, Principal, PrincipalId, ProductId, RequestId, TenantId};
+use crate::orders::SHARDS;
+use crate::record::{Clocks, Field, Stored, StoredBatch, StoredPrincipal, StoredProduct};
+use crate::sequencer::Sequencer;
+use crate::table::Table;
+use crate::word::Word;
+
+/// The directory of the snapshots.
+pub const DIRECTORY: &str = "snapshots";
+const MAGIC: &[u8; 8] = b"KAMISNAP";
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 4096;
+const ORDER_BYTES: usize = 32;
+/// How much is read or written at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Objects copied under one hold of the lock.
+const OBJECTS_PER_HOLD: usize = 32;
+/// Snapshots kept.
+const GENERATIONS: usize = 2;
+
+/// The layout of a snapshot's header.
+pub const HEADER_FIELDS: &[Field] = &[
+    (0, 8, "magic", "\"KAMISNAP\""),
+    (8, 4, "version", "1"),
+    (12, 4, "reserved", "zero"),
+    (16, 8, "store", "the store's id"),
+    (24, 8, "start", "replay begins at this position"),
+    (32, 8, "end", "the log is durable at least up to this position"),
+    (40, 8, "objects", "bytes of the encoded objects, padded to 8"),
+    (48, 8, "words", "how many card words follow"),
+    (56, 8, "orders", "how many orders follow"),
+    (64, 32, "body hash", "BLAKE3 of everything after the header"),
+    (96, 32, "header hash", "BLAKE3 of bytes 0 to 95"),
+    (128, 3968, "reserved", "zero"),
+];
+
+/// The header of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The store's id.
+    pub store: u64,
+    /// Where replay begins.
+    pub start: Lsn,
+    /// Up to where the log is durable at least.
+    pub end: Lsn,
+    objects: u64,
+    words: u64,
+    orders: u64,
+    body_hash: [u8; 32],
+}
+
+impl Header {
+    fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[0..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        let numbers =
+            [self.store, self.start.bytes(), self.end.bytes(), self.objects, self.words, self.orders];
+        for (place, number) in bytes[16..64].chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        bytes[64..96].copy_from_slice(&self.body_hash);
+        let hash = blake3::hash(&bytes[..96]);
+        bytes[96..128].copy_from_slice(hash.as_bytes());
+        bytes
+    }
+
+    fn parse(bytes: &[u8; HEADER_BYTES]) -> Option<Header> {
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let header = Header {
+            store: number(16),
+            start: Lsn::from_bytes(number(24))?,
+            end: Lsn::from_bytes(number(32))?,
+            objects: number(40),
+            words: number(48),
+            orders: number(56),
+            body_hash: bytes[64..96].try_into().expect("a hash"),
+        };
+        // Comparing with what it encodes to covers magic, version, hash and reserved bytes.
+        (*bytes == header.encode()).then_some(header)
+    }
+
+    fn body_bytes(&self) -> Option<u64> {
+        let words = self.words.checked_mul(8)?;
+        let orders = self.orders.checked_mul(ORDER_BYTES as u64)?;
+        self.objects.checked_add(words)?.checked_add(orders)
+    }
+}
+
+/// Everything but words and orders.
+#[derive(Debug, Default, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Objects {
+    /// Engine time.
+    pub now_ms: u64,
+    wall_ms: u64,
+    boot_ms: u64,
+    boot_id: u128,
+    /// Products in order of number.
+    pub products: Vec<ProductObject>,
+    /// Principals in order of number.
+    pub principals: Vec<PrincipalObject>,
+    /// Batches in order of number.
+    pub batches: Vec<BatchObject>,
+}
+
+/// A product in a snapshot.
+#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct ProductObject {
+    /// As in the log.
+    pub stored: StoredProduct,
+    /// Whether it is frozen.
+    pub frozen: bool,
+    /// Its last entry.
+    pub lsn: u64,
+}
+
+/// A principal in a snapshot.
+#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct PrincipalObject {
+    /// As in the log.
+    pub stored: StoredPrincipal,
+    /// Whether it was revoked.
+    pub revoked: bool,
+    /// Its last entry.
+    pub lsn: u64,
+}
+
+/// A batch in a snapshot.
+#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct BatchObject {
+    /// Its number.
+    pub id: u32,
+    /// As in the log.
+    pub stored: StoredBatch,
+    /// The request that imported it.
+    pub import: u128,
+    /// Who imported it.
+    pub imported_by: u32,
+    /// Its IMPORT entry.
+    pub import_lsn: u64,
+    /// When it was imported.
+    pub imported_ms: u64,
+    /// Its last entry.
+    pub lsn: u64,
+    /// Whether it is active.
+    pub active: bool,
+    /// Whether it is frozen.
+    pub frozen: bool,
+    /// Whether its unsold cards are void.
+    pub voided: bool,
+    /// Its extension.
+    pub extended_ms: u64,
+}
+
+impl Stored for Objects {
+    fn encode(&self) -> Vec<u8> {
+        rkyv::to_bytes::<rkyv::rancor::Error>(self).expect("encoding to memory cannot fail").into_vec()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        rkyv::from_bytes::<Self, rkyv::rancor::Error>(bytes).ok()
+    }
+}
+
+impl Objects {
+    /// The clocks at the last start.
+    #[must_use]
+    pub fn clocks(&self) -> Clocks {
+        Clocks { wall_ms: self.wall_ms, boot_ms: self.boot_ms, boot_id: self.boot_id }
+    }
+}
+
+/// Why no snapshot was made. The store is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// It could not be written.
+    #[error("the snapshot cannot be written")]
+    Io(#[from] io::Error),
+    /// It did not read back as it was written.
+    #[error("the snapshot reads back damaged: file=`{file}`")]
+    Damaged {
+        /// The file.
+        file: String,
+    },
+    /// The log failed.
+    #[error(transparent)]
+    Poisoned(#[from] Poisoned),
+}
+
+/// Writes sequentially, in large pieces, hashing on the way.
+struct Writer<'a> {
+    file: &'a dyn File,
+    buffer: Vec<u8>,
+    at: u64,
+    hasher: blake3::Hasher,
+}
+
+impl Writer<'_> {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= CHUNK_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.hasher.update(&self.buffer);
+        self.file.write_at(self.at, &self.buffer)?;
+        self.at += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+/// Writes a snapshot of the running engine. One at a time.
+///
+/// # Errors
+/// See [`CheckpointError`].
+pub fn write(sequencer: &Sequencer, medium: &dyn Medium, store: u64) -> Result<Header, CheckpointError> {
+    medium.create_dir(DIRECTORY)?;
+    let start = {
+        // Under the lock everything below the tail has been applied, words and objects.
+        let _state = sequencer.state();
+        sequencer.wal.tail()
+    };
+    let temporary = format!("{DIRECTORY}/new");
+    match medium.remove(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let file = medium.create(&temporary)?;
+    let mut writer = Writer {
+        file: &*file,
+        buffer: Vec::with_capacity(2 * CHUNK_BYTES),
+        at: HEADER_BYTES as u64,
+        hasher: blake3::Hasher::new(),
+    };
+
+    let objects = copy_objects(sequencer);
+    let mut encoded = (objects.encode().len() as u64).to_le_bytes().to_vec();
+    encoded.extend_from_slice(&objects.encode());
+    encoded.resize(encoded.len().next_multiple_of(8), 0);
+    writer.put(&encoded)?;
+
+    let mut words = 0;
+    for object in &objects.batches {
+        let batch = sequencer.table.batch(crate::BatchId(object.id)).expect("it was listed");
+        for row in 0..batch.rows() {
+            writer.put(&batch.word(row).bits().to_le_bytes())?;
+        }
+        words += batch.rows();
+    }
+
+    let mut orders = 0;
+    let mut copied = Vec::new();
+    for shard in 0..SHARDS {
+        copied.clear();
+        copied.extend(sequencer.state().orders.of_shard(shard));
+        for ((tenant, order), lsn) in &copied {
+            writer.put(&u64::from(tenant.0).to_le_bytes())?;
+            writer.put(&order.0.to_le_bytes())?;
+            writer.put(&lsn.bytes().to_le_bytes())?;
+        }
+        orders += copied.len() as u64;
+    }
+    writer.flush()?;
+
+    let end = {
+        let _state = sequencer.state();
+        sequencer.wal.tail()
+    };
+    let header = Header {
+        store,
+        start,
+        end,
+        objects: encoded.len() as u64,
+        words,
+        orders,
+        body_hash: *writer.hasher.finalize().as_bytes(),
+    };
+    file.write_at(0, &header.encode())?;
+    file.sync()?;
+    sequencer.wal.kick();
+    sequencer.wal.wait_durable(end)?;
+    let path = path(start);
+    medium.rename(&temporary, &path)?;
+    medium.sync_dir(DIRECTORY)?;
+    drop(file);
+
+    let damaged = || CheckpointError::Damaged { file: path.clone() };
+    let reread = Snapshot::open(medium, &path)?.ok_or_else(damaged)?;
+    if reread.header != header || !reread.is_whole()? {
+        return Err(damaged());
+    }
+    for old in list(medium)?.into_iter().skip(GENERATIONS) {
+        medium.remove(&old)?;
+    }
+    Ok(header)
+}
+
+fn path(start: Lsn) -> String {
+    format!("{DIRECTORY}/{:016x}.snapshot", start.bytes())
+}
+
+/// The snapshots there are, newest first.
+///
+/// # Errors
+/// What the device reports.
+pub fn list(medium: &dyn Medium) -> io::Result<Vec<String>> {
+    let mut names = medium.list(DIRECTORY)?;
+    names.retain(|name| name.ends_with(".snapshot"));
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(names.into_iter().map(|name| format!("{DIRECTORY}/{name}")).collect())
+}
+
+fn copy_objects(sequencer: &Sequencer) -> Objects {
+    let mut objects = Objects::default();
+    // Objects are only ever added at the end, so copying them a few at a time misses none that was
+    // there when the copying began. Products come first and batches last, as they depend on each other.
+    loop {
+        let state = sequencer.state();
+        let from = objects.products.len();
+        let some = state.products.iter().skip(from).take(OBJECTS_PER_HOLD);
+        objects.products.extend(some.map(|product| ProductObject {
+            stored: StoredProduct::from((&product.product.spec, product.tenant)),
+            frozen: product.product.frozen,
+            lsn: product.lsn.bytes(),
+        }));
+        if objects.products.len() == from {
+            break;
+        }
+    }
+    loop {
+        let state = sequencer.state();
+        let from = objects.principals.len();
+        let some = state.principals.iter().skip(from).take(OBJECTS_PER_HOLD);
+        objects.principals.extend(some.map(|principal| PrincipalObject {
+            stored: StoredPrincipal::from(&principal.principal.spec),
+            revoked: principal.principal.revoked,
+            lsn: principal.lsn.bytes(),
+        }));
+        if objects.principals.len() == from {
+            break;
+        }
+    }
+    for batch in sequencer.table.batches() {
+        let state = sequencer.state();
+        // The slot is filled just before the stock is added, under the same hold of the lock.
+        let Some(stock) = state.stocks.get(batch.id.0 as usize).and_then(Option::as_ref) else { continue };
+        if batch.product.0 as usize > objects.products.len() {
+            // Its product is newer than the copy; both are replayed.
+            continue;
+        }
+        objects.batches.push(BatchObject {
+            id: batch.id.0,
+            stored: StoredBatch {
+                tenant: stock.tenant.0,
+                product: batch.product.0,
+                label: batch.label.clone(),
+                rows: batch.rows(),
+                file_hash: batch.file_hash,
+                cards_hash: batch.cards_hash,
+                face: batch.face,
+                valid_from_ms: batch.valid_from_ms,
+                expires_ms: batch.expires_ms,
+                active: batch.is_active(),
+            },
+            import: batch.import.0,
+            imported_by: batch.imported_by.0,
+            import_lsn: batch.import_lsn.bytes(),
+            imported_ms: batch.imported_ms,
+            lsn: stock.lsn.bytes(),
+            active: batch.is_active(),
+            frozen: batch.is_frozen(),
+            voided: batch.is_voided(),
+            extended_ms: batch.extended_ms(),
+        });
+    }
+    let state = sequencer.state();
+    objects.now_ms = state.now_ms;
+    (objects.wall_ms, objects.boot_ms, objects.boot_id) =
+        (state.clocks.wall_ms, state.clocks.boot_ms, state.clocks.boot_id);
+    objects
+}
+
+/// A snapshot file.
+pub struct Snapshot {
+    /// Its header.
+    pub header: Header,
+    file: Box<dyn File>,
+}
+
+impl Snapshot {
+    /// Opens a snapshot; `None` if its header or length is damaged.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn open(medium: &dyn Medium, path: &str) -> io::Result<Option<Snapshot>> {
+        let file = medium.open(path)?;
+        if file.len()? < HEADER_BYTES as u64 {
+            return Ok(None);
+        }
+        let mut bytes = [0; HEADER_BYTES];
+        file.read_at(0, &mut bytes)?;
+        let Some(header) = Header::parse(&bytes) else { return Ok(None) };
+        let expected = header.body_bytes().and_then(|bytes| bytes.checked_add(HEADER_BYTES as u64));
+        Ok((expected == Some(file.len()?)).then_some(Snapshot { header, file }))
+    }
+
+    /// Whether the body is what was written.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn is_whole(&self) -> io::Result<bool> {
+        let mut hasher = blake3::Hasher::new();
+        self.read(0, self.header.body_bytes().unwrap_or(0), &mut |bytes| {
+            hasher.update(bytes);
+        })?;
+        Ok(*hasher.finalize().as_bytes() == self.header.body_hash)
+    }
+
+    fn read(&self, from: u64, bytes: u64, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let mut buffer = vec![0; CHUNK_BYTES.min(bytes as usize)];
+        let mut done = 0;
+        while done < bytes {
+            let part = (bytes - done).min(CHUNK_BYTES as u64) as usize;
+            self.file.read_at(HEADER_BYTES as u64 + from + done, &mut buffer[..part])?;
+            each(&buffer[..part]);
+            done += part as u64;
+        }
+        Ok(())
+    }
+
+    /// The objects; `None` if they are damaged.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn objects(&self) -> io::Result<Option<Objects>> {
+        let mut bytes = Vec::new();
+        self.read(0, self.header.objects, &mut |part| bytes.extend_from_slice(part))?;
+        let Some((len, rest)) = bytes.split_first_chunk::<8>() else { return Ok(None) };
+        let len = u64::from_le_bytes(*len) as usize;
+        Ok(rest.get(..len).and_then(Objects::decode))
+    }
+
+    /// Installs the words into the batches of `objects`; `Ok(false)` if one is no word.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn words(&self, objects: &Objects, table: &Table) -> io::Result<bool> {
+        let mut at = self.header.objects;
+        let mut valid = true;
+        for object in &objects.batches {
+            let batch = table.batch(crate::BatchId(object.id)).expect("made from the same objects");
+            let mut row = 0;
+            self.read(at, batch.rows() * 8, &mut |bytes| {
+                for bits in bytes.chunks_exact(8) {
+                    let bits = u64::from_le_bytes(bits.try_into().expect("eight bytes"));
+                    match Word::from_bits(bits) {
+                        // A card that never moved needs no memory.
+                        Some(Word::PRISTINE) => {}
+                        Some(word) => batch.install(row, word),
+                        None => valid = false,
+                    }
+                    row += 1;
+                }
+            })?;
+            at += batch.rows() * 8;
+        }
+        Ok(valid)
+    }
+
+    /// Hands out the orders; `Ok(false)` if one has no position.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn orders(&self, each: &mut dyn FnMut((TenantId, OrderId), Lsn)) -> io::Result<bool> {
+        let at = self.header.objects + self.header.words * 8;
+        let mut valid = true;
+        self.read(at, self.header.orders * ORDER_BYTES as u64, &mut |bytes| {
+            for order in bytes.chunks_exact(ORDER_BYTES) {
+                let number = |at: usize| u64::from_le_bytes(order[at..at + 8].try_into().expect("eight bytes"));
+                let id = u128::from_le_bytes(order[8..24].try_into().expect("sixteen bytes"));
+                match (u16::try_from(number(0)), Lsn::from_bytes(number(24))) {
+                    (Ok(tenant), Some(lsn)) => each((TenantId(tenant), OrderId(id)), lsn),
+                    _ => valid = false,
+                }
+            }
+        })?;
+        Ok(valid)
+    }
+}
+
+impl PrincipalObject {
+    /// The principal with number `id`; `None` if a field is unknown.
+    #[must_use]
+    pub fn principal(&self, id: PrincipalId) -> Option<Principal> {
+        Some(Principal { id, spec: self.stored.spec()?, revoked: self.revoked })
+    }
+}

@@ -1,0 +1,532 @@
+//! Imports: rows are staged in a batch file and committed as a whole.
+//!
+//! ```text
+//! begin   a batch number, a data key (durable in the ring), an empty staging file
+//! chunk   normalise, digest, seal, write; any number of times, in row order
+//! commit  header, sync, rename, directory sync; digests into the index (still invisible);
+//!         one IMPORT record; the table slot is filled: all cards exist from here on
+//! abort   the file is removed
+//! ```
+//! A crash before the IMPORT record leaves a file that the next start removes; a crash after it leaves
+//! the whole batch. The import's request id is its name: begun again it goes on, committed again it
+//! says what it said.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use kami_wal::{File, Medium};
+use parking_lot::Mutex;
+
+use crate::batch::{BatchFile, DIGEST_BYTES, FileHasher, Layout};
+use crate::command::{
+    BatchId, Caller, CardDigest, Command, DUPLICATES_MAX, Duplicate, ImportReport, ImportRow, ImportSpec,
+    Reply, ReplyBody, ReplyFlags, Request, RequestId, TenantId,
+};
+use crate::record::{HEAD_BYTES, Head, Kind, Stored, StoredBatch};
+use crate::region::Region;
+use crate::sequencer::{Sequencer, Turn};
+use crate::status::Status;
+use crate::table::{Batch, Columns, Commit};
+use crate::vault::{CODE_BYTES_MAX, CODE_BYTES_MIN, Code, DataKey, TAG_BYTES, Vault};
+use crate::word::CardRef;
+
+/// Imports that may be staged at the same time.
+const STAGED_MAX: usize = 64;
+/// The longest label, in bytes.
+const LABEL_BYTES_MAX: usize = 128;
+/// Rows whose digests go to the index together.
+const INDEX_ROWS: u64 = 4096;
+/// Added to a batch file's name until it is complete.
+pub(crate) const STAGING_SUFFIX: &str = ".staging";
+
+type Key = (TenantId, RequestId);
+
+/// The staged imports.
+pub struct Imports {
+    medium: Arc<dyn Medium>,
+    store: u64,
+    staged: Mutex<Staging>,
+    /// Only one import at a time touches the index.
+    commit: Mutex<()>,
+}
+
+struct Staging {
+    imports: HashMap<Key, Arc<Mutex<Staged>>>,
+    next_batch: BatchId,
+}
+
+struct Staged {
+    caller: Caller,
+    spec: ImportSpec,
+    layout: Layout,
+    key: Option<DataKey>,
+    file: Option<Box<dyn File>>,
+    hasher: FileHasher,
+    rows: u64,
+    /// One buffer a column, reused from chunk to chunk.
+    buffers: [Vec<u8>; 5],
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Taking rows.
+    Open,
+    /// The file is complete and durable, its digests are in the index; only the record is missing.
+    Indexed,
+    /// Committed or given up.
+    Closed,
+}
+
+impl Imports {
+    /// No imports; the next batch gets the number `next_batch`.
+    pub fn new(medium: Arc<dyn Medium>, store: u64, next_batch: BatchId) -> Imports {
+        let staged = Mutex::new(Staging { imports: HashMap::new(), next_batch });
+        Imports { medium, store, staged, commit: Mutex::new(()) }
+    }
+
+    fn find(&self, caller: Caller, id: RequestId) -> Option<Arc<Mutex<Staged>>> {
+        self.staged.lock().imports.get(&(caller.tenant, id)).cloned()
+    }
+
+    fn forget(&self, caller: Caller, id: RequestId) {
+        self.staged.lock().imports.remove(&(caller.tenant, id));
+    }
+
+    /// See [`Engine::import_begin`](crate::Engine::import_begin).
+    pub fn begin(
+        &self,
+        sequencer: &Sequencer,
+        vault: &Vault,
+        caller: Caller,
+        id: RequestId,
+        spec: ImportSpec,
+    ) -> Reply {
+        if let Some(reply) = committed(sequencer, caller, id) {
+            return reply;
+        }
+        if let Some(staged) = self.find(caller, id) {
+            let staged = staged.lock();
+            let same = staged.spec == spec && staged.caller.principal == caller.principal;
+            return staged.reply(sequencer, id, if same { Status::Ok } else { Status::IdReused });
+        }
+        if let Some(status) = refusal(sequencer, caller, &spec) {
+            return plain(sequencer, id, status);
+        }
+        let mut staging = self.staged.lock();
+        if staging.imports.len() >= STAGED_MAX || staging.next_batch.0 >= CardRef::BATCHES_MAX - 1 {
+            return plain(sequencer, id, Status::Busy);
+        }
+        let batch = staging.next_batch;
+        let staged = self.create(vault, caller, batch, spec);
+        match staged {
+            Ok(staged) => {
+                staging.next_batch = BatchId(batch.0 + 1);
+                let reply = staged.reply(sequencer, id, Status::Ok);
+                staging.imports.insert((caller.tenant, id), Arc::new(Mutex::new(staged)));
+                reply
+            }
+            Err(error) => plain(sequencer, id, io_status(&error)),
+        }
+    }
+
+    fn create(&self, vault: &Vault, caller: Caller, batch: BatchId, spec: ImportSpec) -> io::Result<Staged> {
+        let (key_id, key) = vault.create_key()?;
+        let layout = Layout::new(batch.0, self.store, key_id, &spec);
+        let file = self.medium.create(&staging_path(batch))?;
+        Ok(Staged {
+            caller,
+            spec,
+            key: Some(key),
+            file: Some(file),
+            hasher: FileHasher::new(&layout),
+            layout,
+            rows: 0,
+            buffers: Default::default(),
+            stage: Stage::Open,
+        })
+    }
+
+    /// See [`Engine::import_chunk`](crate::Engine::import_chunk).
+    pub fn chunk(
+        &self,
+        sequencer: &Sequencer,
+        vault: &Vault,
+        caller: Caller,
+        id: RequestId,
+        first_row: u64,
+        rows: &mut dyn Iterator<Item = ImportRow<'_>>,
+    ) -> Reply {
+        let Some(staged) = self.find(caller, id) else {
+            return committed(sequencer, caller, id)
+                .unwrap_or_else(|| plain(sequencer, id, Status::NotFound));
+        };
+        let mut staged = staged.lock();
+        if staged.stage != Stage::Open {
+            return staged.reply(sequencer, id, Status::IllegalTransition);
+        }
+        if first_row > staged.rows {
+            // A chunk is missing in between.
+            return staged.reply(sequencer, id, Status::Malformed);
+        }
+        let skip = (staged.rows - first_row) as usize;
+        match staged.take(vault, &mut rows.skip(skip)) {
+            Ok(()) => staged.reply(sequencer, id, Status::Ok),
+            Err(Bad::Row(row)) => {
+                let mut reply = staged.reply(sequencer, id, Status::Malformed);
+                reply.body = ReplyBody::Import(ImportReport { rows: row, rows_total: staged.spec.rows });
+                reply
+            }
+            Err(Bad::Io(error)) => staged.reply(sequencer, id, io_status(&error)),
+        }
+    }
+
+    /// See [`Engine::import_status`](crate::Engine::import_status).
+    pub fn status(&self, sequencer: &Sequencer, caller: Caller, id: RequestId) -> Reply {
+        match self.find(caller, id) {
+            Some(staged) => staged.lock().reply(sequencer, id, Status::Ok),
+            None => {
+                committed(sequencer, caller, id).unwrap_or_else(|| plain(sequencer, id, Status::NotFound))
+            }
+        }
+    }
+
+    /// See [`Engine::import_abort`](crate::Engine::import_abort).
+    pub fn abort(&self, sequencer: &Sequencer, caller: Caller, id: RequestId) -> Reply {
+        let Some(staged) = self.find(caller, id) else {
+            let status = if committed(sequencer, caller, id).is_some() {
+                Status::IllegalTransition
+            } else {
+                Status::NotFound
+            };
+            return plain(sequencer, id, status);
+        };
+        let mut staged = staged.lock();
+        if staged.stage == Stage::Closed {
+            return plain(sequencer, id, Status::NotFound);
+        }
+        self.discard(&mut staged);
+        self.forget(caller, id);
+        staged.reply(sequencer, id, Status::Ok)
+    }
+
+    /// Removes what was staged. Its digests in the index lead to a batch that never comes.
+    fn discard(&self, staged: &mut Staged) {
+        staged.file = None;
+        let batch = BatchId(staged.layout.batch);
+        for path in [staging_path(batch), Layout::path(batch.0)] {
+            // What cannot be removed now is removed as an orphan at the next start.
+            let _ = self.medium.remove(&path);
+        }
+        staged.stage = Stage::Closed;
+    }
+
+    /// See [`Engine::import_commit`](crate::Engine::import_commit). The reply must still wait for the
+    /// log's tail.
+    pub fn commit(&self, sequencer: &Sequencer, caller: Caller, id: RequestId) -> Reply {
+        let Some(staged) = self.find(caller, id) else {
+            return committed(sequencer, caller, id)
+                .unwrap_or_else(|| plain(sequencer, id, Status::NotFound));
+        };
+        let _one_at_a_time = self.commit.lock();
+        let mut staged = staged.lock();
+        if staged.stage == Stage::Closed {
+            return committed(sequencer, caller, id)
+                .unwrap_or_else(|| plain(sequencer, id, Status::NotFound));
+        }
+        if staged.rows != staged.spec.rows {
+            return staged.reply(sequencer, id, Status::IllegalTransition);
+        }
+        if staged.stage == Stage::Open {
+            match self.complete(sequencer, &mut staged) {
+                Ok(()) => staged.stage = Stage::Indexed,
+                Err(refused) => {
+                    self.discard(&mut staged);
+                    self.forget(caller, id);
+                    return match refused {
+                        Refused::Twice(batch) => {
+                            let mut reply = plain(sequencer, id, Status::DuplicateBatch);
+                            let duplicate = Duplicate { row: 0, batch: Some(batch), other_row: 0 };
+                            reply.body = ReplyBody::Duplicates(vec![duplicate]);
+                            reply
+                        }
+                        Refused::Duplicates(duplicates) => {
+                            let mut reply = plain(sequencer, id, Status::DuplicateCard);
+                            reply.body = ReplyBody::Duplicates(duplicates);
+                            reply
+                        }
+                        Refused::Io(error) => plain(sequencer, id, io_status(&error)),
+                    };
+                }
+            }
+        }
+        let reply = self.record(sequencer, &mut staged, id);
+        if reply.status.is_done() {
+            self.forget(caller, id);
+        }
+        reply
+    }
+
+    /// Makes the file complete and durable, and its digests findable.
+    fn complete(&self, sequencer: &Sequencer, staged: &mut Staged) -> Result<(), Refused> {
+        let file = staged.file.take().ok_or_else(|| io::Error::other("the staging file is closed"))?;
+        let (_, cards_hash) = staged.hasher.finish();
+        let tenant = staged.caller.tenant;
+        let twin = sequencer.table.batches().find(|batch| {
+            batch.cards_hash == cards_hash && sequencer.state().stock(batch.id).tenant == tenant
+        });
+        if let Some(twin) = twin {
+            return Err(Refused::Twice(twin.id));
+        }
+        let batch = BatchId(staged.layout.batch);
+        file.write_at(0, &staged.layout.header())?;
+        file.sync()?;
+        let path = Layout::path(batch.0);
+        self.medium.rename(&staging_path(batch), &path)?;
+        self.medium.sync_dir(crate::batch::DIRECTORY)?;
+
+        let file = BatchFile::adopt(staged.layout, file);
+        let duplicates = index_batch(sequencer, &file, batch)?;
+        if !duplicates.is_empty() {
+            return Err(Refused::Duplicates(duplicates));
+        }
+        Ok(())
+    }
+
+    /// Writes the IMPORT record and lets the cards exist.
+    fn record(&self, sequencer: &Sequencer, staged: &mut Staged, id: RequestId) -> Reply {
+        let batch = BatchId(staged.layout.batch);
+        let read = || -> io::Result<(BatchFile, Columns)> {
+            let file = BatchFile::open(&*self.medium, batch.0, self.store)?;
+            let columns = Columns::read(&file)?;
+            Ok((file, columns))
+        };
+        let (file, columns) = match read() {
+            Ok(parts) => parts,
+            Err(error) => return staged.reply(sequencer, id, io_status(&error)),
+        };
+        let words = Region::zeroed(staged.spec.rows as usize);
+
+        // Everything that can fail or take long is done; the rest is one turn of the sequencer.
+        let mut turn = sequencer.begin(2 * HEAD_BYTES + 1024);
+        if !turn.has_credit() {
+            return staged.reply(sequencer, id, turn.short());
+        }
+        let stored = stored_batch(&turn, staged);
+        let tail = stored.entry_tail();
+        let request = import_request(staged.caller, id);
+        let head =
+            Head { subject: u64::from(batch.0), body: crc32c::crc32c(&tail), ..request.head(Kind::Import) };
+        let lsn = turn.append(HEAD_BYTES + tail.len(), |group| {
+            group.push(&head, tail.len(), |place| place.copy_from_slice(&tail))
+        });
+        let time_ms = turn.state.now_ms;
+        let principal = staged.caller.principal;
+        let commit = Commit { stored, id: batch, import: id, imported_by: principal, lsn, time_ms };
+        let key = staged.key.take().expect("a staged import has its key until it is committed");
+        sequencer.table.commit(Batch::new(commit, file, key, columns, words));
+        let batch = sequencer.table.batch(batch).expect("committed just now");
+        turn.state.put_batch(batch, staged.caller.tenant);
+        staged.stage = Stage::Closed;
+        let body = ReplyBody::Batches(vec![turn.state.batch_report(batch)]);
+        let reply = turn.reply(&request, Status::Ok, Some(lsn), body);
+        turn.end();
+        sequencer.wal.kick();
+        reply
+    }
+}
+
+enum Bad {
+    Row(u64),
+    Io(io::Error),
+}
+
+enum Refused {
+    Twice(BatchId),
+    Duplicates(Vec<Duplicate>),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Refused {
+    fn from(error: io::Error) -> Self {
+        Refused::Io(error)
+    }
+}
+
+impl Staged {
+    /// Takes the next rows: all of them or, on any error, none.
+    fn take(&mut self, vault: &Vault, rows: &mut dyn Iterator<Item = ImportRow<'_>>) -> Result<(), Bad> {
+        self.buffers.iter_mut().for_each(Vec::clear);
+        let key = self.key.as_ref().expect("a staged import has its key until it is committed");
+        let mut row = self.rows;
+        for given in rows {
+            let code = Code::normalise(given.code).map_err(|_| Bad::Row(row))?;
+            let fits = code.as_bytes().len() <= usize::from(self.layout.code_bytes_max)
+                && row < self.spec.rows
+                && given.pin.is_some() == self.layout.pins
+                && given.face.is_some() == self.layout.faces
+                && given.face.is_none_or(|face| face >= 0)
+                && (given.expires_ms == 0 || self.layout.expiries);
+            if !fits {
+                return Err(Bad::Row(row));
+            }
+            let digest = vault.digest(self.caller.tenant, &code);
+            self.buffers[0].extend_from_slice(&digest.0.to_le_bytes());
+            let mut cell = [0; 1 + CODE_BYTES_MAX + TAG_BYTES];
+            let cell = &mut cell[..self.layout.stride()];
+            cell[0] = code.as_bytes().len() as u8;
+            cell[1..=code.as_bytes().len()].copy_from_slice(code.as_bytes());
+            key.seal(CardRef::new(self.layout.batch, row), cell);
+            self.buffers[1].extend_from_slice(cell);
+            if let Some(pin) = given.pin {
+                self.buffers[2].extend_from_slice(&vault.pin_digest(digest, pin).0);
+            }
+            if let Some(face) = given.face {
+                self.buffers[3].extend_from_slice(&face.to_le_bytes());
+            }
+            if self.layout.expiries {
+                self.buffers[4].extend_from_slice(&given.expires_ms.to_le_bytes());
+            }
+            row += 1;
+        }
+        let file =
+            self.file.as_ref().ok_or_else(|| Bad::Io(io::Error::other("the staging file is closed")))?;
+        for (column, buffer) in self.buffers.iter().enumerate() {
+            if !buffer.is_empty() {
+                file.write_at(self.layout.cell(column, self.rows), buffer).map_err(Bad::Io)?;
+            }
+        }
+        for (column, buffer) in self.buffers.iter().enumerate() {
+            self.hasher.update(column, buffer);
+        }
+        self.rows = row;
+        Ok(())
+    }
+
+    fn reply(&self, sequencer: &Sequencer, id: RequestId, status: Status) -> Reply {
+        let body = ReplyBody::Import(ImportReport { rows: self.rows, rows_total: self.spec.rows });
+        Reply { body, ..plain(sequencer, id, status) }
+    }
+}
+
+/// Adds a batch's digests to the index; returns those that were there.
+///
+/// # Errors
+/// If the file cannot be read.
+pub(crate) fn index_batch(
+    sequencer: &Sequencer,
+    file: &BatchFile,
+    batch: BatchId,
+) -> io::Result<Vec<Duplicate>> {
+    let rows = file.layout.rows;
+    sequencer.index.reserve(rows as usize);
+    let mut duplicates = Vec::new();
+    let mut digests = Vec::new();
+    let mut first = 0;
+    while first < rows {
+        let count = INDEX_ROWS.min(rows - first);
+        file.read(0, first, count as usize, &mut digests)?;
+        let keys = digests
+            .chunks_exact(DIGEST_BYTES)
+            .map(|bytes| CardDigest(u128::from_le_bytes(bytes.try_into().expect("sixteen bytes"))));
+        sequencer.index.insert_all(
+            keys.zip(first..).map(|(digest, row)| (digest, CardRef::new(batch.0, row))),
+            // An entry of a batch that was never committed is a remnant of an import given up.
+            |present| present.batch() != batch.0 && sequencer.table.batch_of(present).is_none(),
+            |card, present| {
+                if duplicates.len() < DUPLICATES_MAX {
+                    let other = BatchId(present.batch());
+                    let batch = (other != batch).then_some(other);
+                    duplicates.push(Duplicate { row: card.row(), batch, other_row: present.row() });
+                }
+            },
+        );
+        first += count;
+    }
+    Ok(duplicates)
+}
+
+fn stored_batch(turn: &Turn<'_>, staged: &Staged) -> StoredBatch {
+    let spec = &staged.spec;
+    let (file_hash, cards_hash) = staged.hasher.finish();
+    let product = turn.state.product(spec.product, staged.caller.tenant).expect("checked when it was begun");
+    let product = &product.product.spec;
+    let by_rule = match product.valid_days {
+        0 => 0,
+        days => turn.state.now_ms + u64::from(days) * 24 * 3600 * 1000,
+    };
+    StoredBatch {
+        tenant: staged.caller.tenant.0,
+        product: spec.product.0,
+        label: spec.label.clone(),
+        rows: spec.rows,
+        file_hash,
+        cards_hash,
+        face: spec.face.unwrap_or(product.face),
+        valid_from_ms: spec.valid_from_ms,
+        expires_ms: if spec.expires_ms == 0 { by_rule } else { spec.expires_ms },
+        active: spec.active,
+    }
+}
+
+/// Why an import cannot begin.
+fn refusal(sequencer: &Sequencer, caller: Caller, spec: &ImportSpec) -> Option<Status> {
+    let code_bytes = CODE_BYTES_MIN..=CODE_BYTES_MAX;
+    let sane = (1..CardRef::ROWS_MAX).contains(&spec.rows)
+        && code_bytes.contains(&usize::from(spec.code_bytes_max))
+        && spec.label.len() <= LABEL_BYTES_MAX
+        && spec.face.is_none_or(|face| face >= 0);
+    if !sane {
+        return Some(Status::Malformed);
+    }
+    let state = sequencer.state();
+    if state.product(spec.product, caller.tenant).is_none() {
+        return Some(Status::NotFound);
+    }
+    let over = spec.expires_ms != 0 && spec.expires_ms <= state.now_ms.max(spec.valid_from_ms);
+    over.then_some(Status::Expired)
+}
+
+/// The reply of an import that was committed before.
+fn committed(sequencer: &Sequencer, caller: Caller, id: RequestId) -> Option<Reply> {
+    let state = sequencer.state();
+    let batch = *state.imports.get(&(caller.tenant, id))?;
+    let batch = sequencer.table.batch(batch).expect("its import is committed");
+    Some(Reply {
+        request: id,
+        status: Status::Ok,
+        flags: ReplyFlags::REPLAYED,
+        lsn: Some(batch.import_lsn),
+        time_ms: batch.imported_ms,
+        body: ReplyBody::Batches(vec![state.batch_report(batch)]),
+    })
+}
+
+fn plain(sequencer: &Sequencer, id: RequestId, status: Status) -> Reply {
+    let time_ms = sequencer.state().now_ms;
+    Reply { request: id, status, flags: ReplyFlags::default(), lsn: None, time_ms, body: ReplyBody::None }
+}
+
+fn io_status(error: &io::Error) -> Status {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Status::DiskFull,
+        _ => Status::ReadOnly,
+    }
+}
+
+/// An import as a request, for what requests have in common.
+fn import_request(caller: Caller, id: RequestId) -> Request {
+    Request {
+        id,
+        caller,
+        terminal: crate::TerminalId(0),
+        channel: crate::ChannelId(0),
+        deadline: None,
+        command: Command::Stats,
+    }
+}
+
+fn staging_path(batch: BatchId) -> String {
+    Layout::path(batch.0) + STAGING_SUFFIX
+}

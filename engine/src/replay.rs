@@ -1,0 +1,236 @@
+//! Replay: from log records to state.
+//!
+//! Each entry is installed by the same functions that installed it the first time. An entry carries the
+//! whole state of its object afterwards and the position of the object's entry before, so installing
+//! needs no decision: it checks that the chain fits and puts the new state in place. Objects that a
+//! snapshot already has in a later state are left alone.
+
+use std::io;
+use std::sync::Arc;
+
+use kami_wal::{Lsn, Medium, Record};
+
+use crate::batch::BatchFile;
+use crate::command::{BatchId, Principal, PrincipalId, ProductId};
+use crate::record::{Clocks, Entry, FormatError, Group, Kind, StoredBatch, StoredPrincipal, StoredProduct};
+use crate::region::Region;
+use crate::state::State;
+use crate::table::{Batch, Columns, Commit, Table};
+use crate::vault::Vault;
+use crate::word::{CardRef, Word};
+
+/// Why a record could not be installed: the store is damaged, or Kami is wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// The record is no group of entries of this version.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// An entry does not continue its object's chain.
+    #[error("an entry does not continue the chain of its {object}: lsn=`{lsn}`")]
+    Chain {
+        /// What kind of object.
+        object: &'static str,
+        /// The entry.
+        lsn: Lsn,
+    },
+    /// A committed batch's file cannot be used.
+    #[error("the file of a committed batch is missing or damaged: batch=`{batch}`")]
+    BatchFile {
+        /// The batch.
+        batch: BatchId,
+        /// Why.
+        source: io::Error,
+    },
+    /// The key of a committed batch is not in the ring.
+    #[error(
+        "the key ring has no key for a committed batch: restore it from where the keys are kept; batch=`{batch}`"
+    )]
+    Key {
+        /// The batch.
+        batch: BatchId,
+    },
+}
+
+/// A state that is being rebuilt.
+pub struct Rebuild {
+    /// The batches so far.
+    pub table: Table,
+    /// The rest so far.
+    pub state: State,
+    /// The clocks at the last start.
+    pub clocks: Clocks,
+    /// Groups and entries installed.
+    pub entries: u64,
+    medium: Arc<dyn Medium>,
+    store: u64,
+}
+
+impl Rebuild {
+    /// Nothing yet.
+    pub fn new(medium: Arc<dyn Medium>, store: u64) -> Rebuild {
+        Rebuild {
+            table: Table::new(),
+            state: State::default(),
+            clocks: Clocks::default(),
+            entries: 0,
+            medium,
+            store,
+        }
+    }
+
+    /// Installs the entries of one record.
+    ///
+    /// # Errors
+    /// See [`ReplayError`].
+    pub fn record(&mut self, vault: &Vault, record: &Record<'_>) -> Result<(), ReplayError> {
+        let group = Group::parse(record.payload, record.payload_lsn)?;
+        self.state.now_ms = self.state.now_ms.max(group.time_ms);
+        for entry in group {
+            self.entry(vault, &entry?)?;
+            self.entries += 1;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, vault: &Vault, entry: &Entry<'_>) -> Result<(), ReplayError> {
+        let head = &entry.head;
+        match head.kind {
+            Kind::Start => self.clocks = entry.clocks()?,
+            Kind::ProductPut => self.product(entry)?,
+            Kind::ProductFreeze | Kind::ProductUnfreeze => {
+                let id = ProductId(head.subject as u32);
+                let known = self.state.product(id, head.tenant).map(|product| product.lsn);
+                if self.continues(entry, known, "product")? {
+                    self.state.set_product_frozen(id, head.kind == Kind::ProductFreeze, entry.lsn);
+                }
+            }
+            Kind::PrincipalPut => {
+                let id = PrincipalId(head.subject as u32);
+                let spec = entry.object::<StoredPrincipal>()?.spec();
+                let spec = spec.ok_or(FormatError { what: "unknown role", lsn: entry.lsn })?;
+                if id.0 as usize == self.state.principals.len() + 1 {
+                    self.state.put_principal(Principal { id, spec, revoked: false }, entry.lsn);
+                }
+            }
+            Kind::PrincipalRevoke => {
+                let id = PrincipalId(head.subject as u32);
+                let index = (id.0 as usize).wrapping_sub(1);
+                let known = self.state.principals.get(index).map(|principal| principal.lsn);
+                if self.continues(entry, known, "principal")? {
+                    self.state.revoke_principal(id, entry.lsn);
+                }
+            }
+            Kind::Import => self.import(vault, entry)?,
+            Kind::BatchActivate
+            | Kind::BatchDeactivate
+            | Kind::BatchFreeze
+            | Kind::BatchUnfreeze
+            | Kind::BatchVoid
+            | Kind::BatchExtend => {
+                let id = BatchId(head.subject as u32);
+                let known = self.state.batch_stock(id, head.tenant).map(|stock| stock.lsn);
+                if self.continues(entry, known, "batch")? {
+                    let expires_ms = if head.kind == Kind::BatchExtend { entry.expires_ms()? } else { 0 };
+                    let batch = self.table.batch(id).expect("its stock is there");
+                    self.state.change_batch(batch, head.kind, expires_ms, entry.lsn);
+                }
+            }
+            Kind::Redeem | Kind::Reverse | Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void => {
+                self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?
+            }
+            Kind::Sell => {
+                let (order, cards) = entry.sale()?;
+                for (card, old) in cards.cards() {
+                    let word = self.table.batch_of(card).map(|batch| batch.word(card.row()));
+                    let fits = word.is_some_and(|word| word == old || word.lsn() >= Some(entry.lsn));
+                    if !fits {
+                        return Err(ReplayError::Chain { object: "card", lsn: entry.lsn });
+                    }
+                }
+                self.state.apply_sale(&self.table, entry.lsn, (head.tenant, order), &cards);
+            }
+            Kind::Reveal => {}
+            _ => {
+                return Err(FormatError { what: "a kind this version does not write", lsn: entry.lsn }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an entry about an object is to be installed: it continues the object's chain, or the
+    /// object is already further on.
+    fn continues(
+        &self,
+        entry: &Entry<'_>,
+        known: Option<Lsn>,
+        object: &'static str,
+    ) -> Result<bool, ReplayError> {
+        if known >= Some(entry.lsn) {
+            return Ok(false);
+        }
+        if known.is_some() && entry.prev().lsn() == known {
+            return Ok(true);
+        }
+        Err(ReplayError::Chain { object, lsn: entry.lsn })
+    }
+
+    fn card(&mut self, card: CardRef, prev: Word, post: Word, lsn: Lsn) -> Result<(), ReplayError> {
+        let wrong = ReplayError::Chain { object: "card", lsn };
+        let Some(batch) = self.table.batch_of(card) else { return Err(wrong) };
+        let word = batch.word(card.row());
+        if word.lsn() >= Some(lsn) {
+            return Ok(());
+        }
+        if word != prev {
+            return Err(wrong);
+        }
+        self.state.install(batch, card.row(), word, post);
+        Ok(())
+    }
+
+    fn product(&mut self, entry: &Entry<'_>) -> Result<(), ReplayError> {
+        let head = &entry.head;
+        let id = ProductId(head.subject as u32);
+        let spec = entry.object::<StoredProduct>()?.spec();
+        let spec = spec.ok_or(FormatError { what: "unknown kind of card", lsn: entry.lsn })?;
+        let known = self.state.product(id, head.tenant).map(|product| product.lsn);
+        let is_new = known.is_none() && id.0 as usize == self.state.products.len() + 1;
+        if is_new || self.continues(entry, known, "product")? {
+            self.state.put_product(id, head.tenant, spec, entry.lsn);
+        }
+        Ok(())
+    }
+
+    fn import(&mut self, vault: &Vault, entry: &Entry<'_>) -> Result<(), ReplayError> {
+        let id = BatchId(entry.head.subject as u32);
+        if self.table.batch(id).is_some() {
+            return Ok(());
+        }
+        let stored = entry.object::<StoredBatch>()?;
+        if self.state.product(ProductId(stored.product), entry.head.tenant).is_none() {
+            return Err(ReplayError::Chain { object: "product", lsn: entry.lsn });
+        }
+        let damaged = |source| ReplayError::BatchFile { batch: id, source };
+        let file = BatchFile::open(&*self.medium, id.0, self.store).map_err(damaged)?;
+        if file.layout.rows != stored.rows {
+            let what = io::Error::new(io::ErrorKind::InvalidData, "the file has another number of rows");
+            return Err(damaged(what));
+        }
+        let columns = Columns::read(&file).map_err(damaged)?;
+        let key = vault.key(file.layout.key).ok_or(ReplayError::Key { batch: id })?;
+        let words = Region::zeroed(stored.rows as usize);
+        let commit = Commit {
+            stored,
+            id,
+            import: entry.head.request,
+            imported_by: entry.head.principal,
+            lsn: entry.lsn,
+            time_ms: entry.time_ms,
+        };
+        self.table.commit(Batch::new(commit, file, key, columns, words));
+        let batch = self.table.batch(id).expect("committed just now");
+        self.state.put_batch(batch, entry.head.tenant);
+        Ok(())
+    }
+}

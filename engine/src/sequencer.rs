@@ -1,0 +1,814 @@
+//! The sequencer: how commands become records.
+//!
+//! Commands run in batches under one lock, a few microseconds at a time. Before the lock: index look-up,
+//! prefetch, cold reads of chains, credit for log space. Under it, for each command: decide on the
+//! current state, encode the entry at the log's tail; then publish the tail; then change words and
+//! objects. After it, elsewhere: waiting for durability, decryption, encoding.
+//!
+//! # Invariants
+//! * **Log order is execution order across all objects**, so every prefix of the log is a state the
+//!   engine was in, and commands on several objects need no protocol of their own.
+//! * Nothing can fail between the first byte of a record and the last object it changes; a panic there
+//!   aborts the process, because memory and log would disagree.
+//! * The words of one record's cards are all different, so that deciding on words that change only after
+//!   the record is complete is deciding on current ones. A card that comes up twice ends the turn.
+//! * The lock is never held over I/O or an `.await`. What was read before the lock is used only if the
+//!   object's last position is still the one the read began with; otherwise the command is read again.
+//! * Engine time moves only by being written: a turn that begins [`TICK_MS`] after the last group writes
+//!   one, empty if need be, so that even a refusal for expiry rests on a durable time.
+//!
+//! One lock was measured to be as fast as finer ones on two cores (`docs/architecture.md`), and it makes
+//! void records, latch order, write skew and half-visible orders impossible rather than handled.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use kami_wal::{Credit, Lsn, NoSpace, RECORD_HEAD_BYTES, Wal};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::card::{Action, Asker, Effect, Outcome, Past, View, decide};
+use crate::chain::{Chain, ChainError};
+use crate::clock::{Clock, Running, TICK_MS};
+use crate::command::{
+    CardReport, Command, HistoryEvent, ORDER_CARDS_MAX, OrderId, Reply, ReplyBody, ReplyFlags, Request,
+    RequestId, Role, ValueReport,
+};
+use crate::index::Index;
+use crate::record::{Allocation, GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Head, Kind, ORIGINAL_BYTES};
+use crate::state::{Search, State};
+use crate::status::Status;
+use crate::table::{Batch, Table};
+use crate::vault::CodeList;
+use crate::word::{CardRef, Flags, Lifecycle, Word};
+
+/// A turn takes at most this much of the log, unless a single command needs more.
+const TURN_BYTES_MAX: usize = 1 << 20;
+/// What a group costs beside its entries.
+pub(crate) const GROUP_BYTES: usize = RECORD_HEAD_BYTES as usize + GROUP_HEAD_BYTES;
+
+/// Requests and their replies, reused from batch to batch.
+///
+/// **A reply may leave only when the log is durable up to [`Work::durable_at`]**: not a success, not a
+/// refusal, not a read.
+#[derive(Default)]
+pub struct Work {
+    /// What is asked; at most [`Work::REQUESTS_MAX`] per execution.
+    pub requests: Vec<Request>,
+    /// One reply per request, in order, after [`Engine::execute`](crate::Engine::execute).
+    pub replies: Vec<Reply>,
+    durable_at: Option<Lsn>,
+    prepared: Vec<Prepared>,
+    moves: Vec<(CardRef, Word, Word)>,
+    seen: Seen,
+    search: Search,
+    buffer: Vec<u8>,
+}
+
+impl Work {
+    /// The most requests one execution takes.
+    pub const REQUESTS_MAX: usize = 64;
+
+    /// Up to where the log must be durable before any of the replies leaves. `None` before the first
+    /// execution.
+    #[must_use]
+    pub fn durable_at(&self) -> Option<Lsn> {
+        self.durable_at
+    }
+}
+
+/// What was found out about a request before the lock was taken.
+#[derive(Default)]
+struct Prepared {
+    card: Option<CardRef>,
+    /// The word that `past` and `detail` were read from.
+    word: Word,
+    past: Past,
+    detail: Detail,
+    /// The object's last position that `past` was read from.
+    object: Option<Lsn>,
+    /// The encoded object of an administrative command.
+    tail: Vec<u8>,
+    /// Set if reading failed: the command is not executed.
+    failed: Option<Status>,
+}
+
+#[derive(Default)]
+enum Detail {
+    #[default]
+    None,
+    History(Vec<HistoryEvent>),
+    Order(OrderId),
+    Sale(Box<Sale>),
+}
+
+/// An earlier sale, read from the log.
+struct Sale {
+    effect: Effect,
+    request: RequestId,
+    cards: Allocation,
+}
+
+/// The cards of one turn, to see one come up twice: a small open-addressing set.
+struct Seen([u64; 256]);
+
+impl Default for Seen {
+    fn default() -> Self {
+        Seen([0; 256])
+    }
+}
+
+impl Seen {
+    fn clear(&mut self) {
+        self.0.fill(0);
+    }
+
+    /// Whether the card is new. (Batch numbers begin at 1, so no card is zero.)
+    fn insert(&mut self, card: CardRef) -> bool {
+        let bits = card.to_bits();
+        let mut slot = (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize;
+        while self.0[slot] != 0 {
+            if self.0[slot] == bits {
+                return false;
+            }
+            slot = (slot + 1) % self.0.len();
+        }
+        self.0[slot] = bits;
+        true
+    }
+}
+
+/// The parts a command meets.
+pub struct Sequencer {
+    /// Digest → card.
+    pub index: Index,
+    /// Cards.
+    pub table: Table,
+    /// The log.
+    pub wal: Wal,
+    /// Everything under the lock.
+    state: Mutex<State>,
+    clock: Box<dyn Clock>,
+    running: Running,
+    commands: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// Ends the process if it is dropped by a panic: see the module's second invariant.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+/// One hold of the lock.
+pub(crate) struct Turn<'a> {
+    // First, so that it is dropped before the lock is released.
+    _abort: AbortOnPanic,
+    pub(crate) sequencer: &'a Sequencer,
+    pub(crate) state: MutexGuard<'a, State>,
+    credit: Option<Credit>,
+    /// Why there is no credit.
+    short: Status,
+    tick: bool,
+}
+
+impl Sequencer {
+    /// Puts the parts together after recovery.
+    pub fn new(
+        index: Index,
+        table: Table,
+        wal: Wal,
+        state: State,
+        clock: Box<dyn Clock>,
+        running: Running,
+    ) -> Self {
+        Sequencer {
+            index,
+            table,
+            wal,
+            state: Mutex::new(state),
+            clock,
+            running,
+            commands: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// The state, for readers that are no commands.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Blocks until there is room in the log, or until waiting is no use.
+    pub fn wait_space(&self) {
+        self.wal.wait_space();
+    }
+
+    /// Commands decided and commands refused since open.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.commands.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
+    }
+
+    /// Decides the requests in order. See [`Engine::execute`](crate::Engine::execute).
+    ///
+    /// # Panics
+    /// If there are more than [`Work::REQUESTS_MAX`].
+    pub fn execute(&self, work: &mut Work) {
+        assert!(work.requests.len() <= Work::REQUESTS_MAX, "at most 64 requests an execution");
+        work.replies.clear();
+        let mut from = 0;
+        let mut stale = false;
+        while from < work.requests.len() {
+            let to = self.prepare(work, from, stale);
+            let done = self.turn(work, from, to);
+            stale = done < to;
+            from = done;
+        }
+        let refused = work.replies.iter().filter(|reply| !reply.status.is_done()).count();
+        self.commands.fetch_add(work.replies.len() as u64, Ordering::Relaxed);
+        self.refused.fetch_add(refused as u64, Ordering::Relaxed);
+        // Whatever the replies say, they say it of a log that ends here or before.
+        work.durable_at = Some(self.wal.tail());
+        self.wal.kick();
+    }
+
+    /// Reads what the requests from `from` on need and cannot read under the lock. Returns where the
+    /// turn must end: before a card that comes up twice, or when the turn is large enough.
+    fn prepare(&self, work: &mut Work, from: usize, stale: bool) -> usize {
+        let Work { requests, prepared, seen, buffer, .. } = work;
+        prepared.resize_with(requests.len().max(prepared.len()), Prepared::default);
+        let guard = Index::pin();
+        for request in &requests[from..] {
+            if let Some(digest) = request.command.card() {
+                self.index.prefetch(digest, &guard);
+            }
+        }
+        for (request, prepared) in requests.iter().zip(prepared.iter_mut()).skip(from) {
+            let digest = request.command.card();
+            prepared.card = digest.and_then(|digest| self.index.find(digest, &guard));
+            if let Some((batch, card)) = self.batch_of(prepared.card) {
+                batch.prefetch(card.row());
+            }
+        }
+        seen.clear();
+        let bytes_max = self.wal.payload_bytes_max().min(TURN_BYTES_MAX);
+        let mut bytes = 0;
+        for at in from..requests.len() {
+            let (request, prepared) = (&requests[at], &mut prepared[at]);
+            bytes += request.command.log_bytes_max();
+            if at > from && bytes > bytes_max {
+                return at;
+            }
+            prepared.past = Past::default();
+            prepared.detail = Detail::None;
+            prepared.object = None;
+            prepared.failed = None;
+            if let Some((batch, card)) = self.batch_of(prepared.card) {
+                if !seen.insert(card) {
+                    return at;
+                }
+                prepared.word = batch.word(card.row());
+                let needs_chain = prepared.word.flags().contains(Flags::HAS_EFFECTS)
+                    || matches!(request.command, Command::Query { .. } | Command::History { .. });
+                if needs_chain && let Err(error) = self.read_chain(request, card, prepared, buffer) {
+                    prepared.failed = Some(chain_failed(&error));
+                }
+            } else if request.command.card().is_none()
+                && let Err(error) = self.read_object(request, prepared, buffer, stale && at == from)
+            {
+                prepared.failed = Some(chain_failed(&error));
+            }
+        }
+        requests.len()
+    }
+
+    fn batch_of(&self, card: Option<CardRef>) -> Option<(&Batch, CardRef)> {
+        let card = card?;
+        Some((self.table.batch_of(card)?, card))
+    }
+
+    /// Reads a card's chain as far as the command needs it.
+    fn read_chain(
+        &self,
+        request: &Request,
+        card: CardRef,
+        prepared: &mut Prepared,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), ChainError> {
+        let mut chain = Chain::new(&self.wal, buffer);
+        match request.command {
+            Command::History { .. } => {
+                let mut events = Vec::new();
+                chain.walk(card, prepared.word, |entry, word| {
+                    events.push(HistoryEvent::of(entry, word)?);
+                    Ok(true)
+                })?;
+                let batch = self.table.batch_of(card).expect("the card was found");
+                events.push(HistoryEvent::of_import(batch));
+                prepared.detail = Detail::History(events);
+            }
+            Command::Query { .. } => {
+                chain.walk(card, prepared.word, |entry, _| {
+                    if entry.head.kind != Kind::Sell {
+                        return Ok(true);
+                    }
+                    prepared.detail = Detail::Order(entry.sale()?.0);
+                    Ok(false)
+                })?;
+            }
+            Command::Reverse { original, .. } => {
+                prepared.past = chain.past(card, prepared.word, request.id, Some(original))?;
+            }
+            _ => prepared.past = chain.past(card, prepared.word, request.id, None)?,
+        }
+        Ok(())
+    }
+
+    /// Reads the entries of the object an administrative or order command is about.
+    fn read_object(
+        &self,
+        request: &Request,
+        prepared: &mut Prepared,
+        buffer: &mut Vec<u8>,
+        stale: bool,
+    ) -> Result<(), ChainError> {
+        let tenant = request.caller.tenant;
+        match &request.command {
+            // A sale under a new order id needs nothing; only the lock can tell that it is not new.
+            Command::Sell { .. } if !stale => return Ok(()),
+            Command::Sell { order, .. } | Command::OrderFetch { order, .. } => {
+                let lsn = self.state.lock().orders.get(&(tenant, *order)).copied();
+                if let Some(lsn) = lsn {
+                    let (effect, request, _, cards) = Chain::new(&self.wal, buffer).sale(lsn)?;
+                    prepared.detail = Detail::Sale(Box::new(Sale { effect, request, cards }));
+                    prepared.object = Some(lsn);
+                }
+            }
+            command => {
+                prepared.tail = command.object_tail(tenant);
+                if command.changes_object() {
+                    prepared.object = self.state.lock().object_lsn(command, tenant);
+                    if let Some(lsn) = prepared.object {
+                        prepared.past = Chain::new(&self.wal, buffer).object_past(lsn, request.id)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the lock for a turn. Log space is credited first, for `bytes` of entries in one group and for
+    /// the tick at its end; without it the turn can only read, and the clock stands still.
+    pub(crate) fn begin(&self, bytes: usize) -> Turn<'_> {
+        let boot_ms = self.clock.boot_ms();
+        let now_ms = self.running.at(boot_ms);
+        let (credit, short) = match self.wal.reserve(bytes + GROUP_HEAD_BYTES + GROUP_BYTES) {
+            Ok(credit) => (Some(credit), Status::Busy),
+            Err(NoSpace::DiskFull) => (None, Status::DiskFull),
+            Err(NoSpace::Busy) => (None, Status::Busy),
+            Err(_) => (None, Status::ReadOnly),
+        };
+        let mut state = self.state.lock();
+        let tick = credit.is_some() && now_ms >= state.now_ms + TICK_MS;
+        if tick {
+            state.now_ms = now_ms;
+        }
+        Turn { _abort: AbortOnPanic, sequencer: self, state, credit, short, tick }
+    }
+
+    /// Decides the requests `from .. to`. Returns where it stopped: at `to`, or at the first request that
+    /// has to be prepared again.
+    fn turn(&self, work: &mut Work, from: usize, to: usize) -> usize {
+        let deadline_now =
+            work.requests[from..to].iter().any(|request| request.deadline.is_some()).then(Instant::now);
+        let bytes: usize =
+            work.requests[from..to].iter().map(|request| request.command.log_bytes_max()).sum();
+        let mut turn = self.begin(bytes);
+        let mut at = from;
+        while at < to {
+            let passed = work.requests[at].deadline.is_some_and(|deadline| Some(deadline) <= deadline_now);
+            let refused = if passed { Some(Status::DeadlinePassed) } else { work.prepared[at].failed };
+            if let Some(status) = refused {
+                let reply = turn.refuse(&work.requests[at], status);
+                work.replies.push(reply);
+                at += 1;
+            } else if work.requests[at].command.card().is_some() {
+                let stopped = turn.cards(work, at, to, deadline_now);
+                if stopped == at {
+                    break;
+                }
+                at = stopped;
+            } else {
+                match turn.object(work, at) {
+                    Some(reply) => work.replies.push(reply),
+                    None => break,
+                }
+                at += 1;
+            }
+        }
+        turn.end();
+        at
+    }
+}
+
+fn chain_failed(error: &ChainError) -> Status {
+    // The card's own past cannot be read, so nothing can be decided about it. Others are served.
+    eprintln!("kami: cannot read the log: {error}");
+    Status::Busy
+}
+
+impl Turn<'_> {
+    /// Ends the turn: time that passed without a record is recorded now.
+    pub(crate) fn end(mut self) {
+        if self.tick {
+            self.append(0, |_| ());
+        }
+    }
+
+    /// Whether something can be recorded.
+    pub(crate) fn has_credit(&self) -> bool {
+        self.credit.is_some()
+    }
+
+    /// Appends one group of at most `bytes` bytes of entries. Nothing is appended if `build` adds no
+    /// entry and no tick is due.
+    ///
+    /// # Panics
+    /// If the turn has no credit.
+    pub(crate) fn append<R>(&mut self, bytes: usize, build: impl FnOnce(&mut GroupWriter<'_>) -> R) -> R {
+        let credit = self.credit.as_mut().expect("a turn without credit records nothing");
+        let now_ms = self.state.now_ms;
+        let tick = self.tick;
+        let mut result = None;
+        self.sequencer.wal.append(credit, GROUP_HEAD_BYTES + bytes, |payload, payload_lsn| {
+            let mut group = GroupWriter::new(payload, payload_lsn, RECORD_HEAD_BYTES as usize);
+            result = Some(build(&mut group));
+            if group.entries() == 0 && !tick { 0 } else { group.finish(now_ms) }
+        });
+        self.tick = false;
+        result.expect("the log calls the closure once")
+    }
+
+    pub(crate) fn reply(
+        &self,
+        request: &Request,
+        status: Status,
+        lsn: Option<Lsn>,
+        body: ReplyBody,
+    ) -> Reply {
+        let time_ms = self.state.now_ms;
+        Reply { request: request.id, status, flags: ReplyFlags::default(), lsn, time_ms, body }
+    }
+
+    pub(crate) fn refuse(&self, request: &Request, status: Status) -> Reply {
+        self.reply(request, status, None, ReplyBody::None)
+    }
+
+    /// Why a change cannot be recorded now.
+    pub(crate) fn short(&self) -> Status {
+        self.short
+    }
+
+    /// The commands about single cards from `from` on, as one record. Returns where it stopped.
+    fn cards(&mut self, work: &mut Work, from: usize, to: usize, now: Option<Instant>) -> usize {
+        let Work { requests, replies, prepared, moves, .. } = work;
+        moves.clear();
+        let mut at = from;
+        let sequencer = self.sequencer;
+        let state = &*self.state;
+        let short = self.short;
+        let mut decide_all = |mut group: Option<&mut GroupWriter<'_>>| {
+            while at < to {
+                let (request, prepared) = (&requests[at], &mut prepared[at]);
+                let passed = request.deadline.is_some_and(|deadline| Some(deadline) <= now);
+                if request.command.card().is_none() || prepared.failed.is_some() || passed {
+                    break;
+                }
+                let subject = Subject { sequencer, state, request, short };
+                let Some(reply) = subject.decide(prepared, group.as_deref_mut(), moves) else { break };
+                replies.push(reply);
+                at += 1;
+            }
+        };
+        if self.credit.is_some() {
+            // `append` needs the whole of `self`; what the closure reads was borrowed from its parts.
+            let credit = self.credit.as_mut().expect("checked above");
+            let (now_ms, tick) = (state.now_ms, self.tick);
+            let run = requests[from..to].iter().take_while(|request| request.command.card().is_some());
+            let bytes = GROUP_HEAD_BYTES + run.map(|request| request.command.log_bytes_max()).sum::<usize>();
+            let appended = sequencer.wal.append(credit, bytes, |payload, payload_lsn| {
+                let mut group = GroupWriter::new(payload, payload_lsn, RECORD_HEAD_BYTES as usize);
+                decide_all(Some(&mut group));
+                if group.entries() == 0 { 0 } else { group.finish(now_ms) }
+            });
+            self.tick = tick && appended.is_none();
+        } else {
+            decide_all(None);
+        }
+        // The record is complete and the tail published: now the words may change.
+        for &(card, old, new) in &*moves {
+            let batch = sequencer.table.batch_of(card).expect("decided on this batch");
+            self.state.install(batch, card.row(), old, new);
+        }
+        at
+    }
+
+    /// A sale or the codes of an earlier one. `None` if the order has to be read first.
+    pub(crate) fn sell(&mut self, work: &mut Work, at: usize) -> Option<Reply> {
+        let request = &work.requests[at];
+        let Command::Sell { order, product, count, validity_s_min } = request.command else {
+            unreachable!("the caller matched the command")
+        };
+        let key = (request.caller.tenant, order);
+        if let Some(&lsn) = self.state.orders.get(&key) {
+            let Detail::Sale(sale) = &work.prepared[at].detail else { return None };
+            debug_assert_eq!(sale.effect.lsn, lsn, "an order has one sale");
+            if sale.request != request.id {
+                return Some(self.refuse(request, Status::AlreadyExists));
+            }
+            let body = request.command.body();
+            if sale.effect.body != body || sale.effect.principal != request.caller.principal {
+                return Some(self.refuse(request, Status::IdReused));
+            }
+            return Some(self.reveal_again(request, order, sale, 0, u32::MAX, ReplyFlags::REPLAYED));
+        }
+        if count == 0 {
+            return Some(self.refuse(request, Status::Malformed));
+        }
+        if count > ORDER_CARDS_MAX
+            || Allocation::entry_bytes_max(count) > self.sequencer.wal.payload_bytes_max()
+        {
+            return Some(self.refuse(request, Status::OrderTooLarge));
+        }
+        let Some(product) = self.state.product(product, request.caller.tenant) else {
+            return Some(self.refuse(request, Status::NotFound));
+        };
+        if product.product.frozen {
+            return Some(self.refuse(request, Status::Frozen));
+        }
+        if !self.has_credit() {
+            return Some(self.refuse(request, self.short));
+        }
+        // Stock is taken last, when nothing else can be refused.
+        let product_id = product.product.id;
+        let search = &mut work.search;
+        if !self.state.allocate(&self.sequencer.table, product, count, validity_s_min, search) {
+            return Some(self.refuse(request, Status::OutOfStock));
+        }
+        let post = Word::state_of(Lifecycle::Sold, Flags::REVEALED);
+        let head = Head { post, subject: u64::from(product_id.0), ..request.head(Kind::Sell) };
+        let tail_bytes = search.cards.tail_bytes();
+        let lsn = self.append(HEAD_BYTES + tail_bytes, |group| {
+            group.push(&head, tail_bytes, |tail| search.cards.encode(order, tail))
+        });
+        self.state.sell(&self.sequencer.table, lsn, key, search);
+        let list = CodeList {
+            order,
+            total: count,
+            from: 0,
+            count,
+            durable_at: self.sequencer.wal.tail(),
+            cards: search.cards.clone(),
+        };
+        Some(self.reply(request, Status::Ok, Some(lsn), ReplyBody::Cards(list)))
+    }
+
+    /// Gives out codes of an order again. `None` if the order has to be read first.
+    pub(crate) fn fetch(&mut self, work: &mut Work, at: usize) -> Option<Reply> {
+        let request = &work.requests[at];
+        let Command::OrderFetch { order, from, count } = request.command else {
+            unreachable!("the caller matched the command")
+        };
+        if !self.state.orders.contains_key(&(request.caller.tenant, order)) {
+            return Some(self.refuse(request, Status::NotFound));
+        }
+        let Detail::Sale(sale) = &work.prepared[at].detail else { return None };
+        if sale.effect.principal != request.caller.principal {
+            // Whose order it is, is not told either.
+            return Some(self.refuse(request, Status::NotFound));
+        }
+        Some(self.reveal_again(request, order, sale, from, count, ReplyFlags::default()))
+    }
+
+    /// Records that codes of an earlier sale are given out again, and lists those that still belong to it.
+    fn reveal_again(
+        &mut self,
+        request: &Request,
+        order: OrderId,
+        sale: &Sale,
+        from: u32,
+        count: u32,
+        flags: ReplyFlags,
+    ) -> Reply {
+        if !self.has_credit() {
+            return self.refuse(request, self.short);
+        }
+        let mut list = CodeList {
+            order,
+            total: 0,
+            from,
+            count: 0,
+            durable_at: sale.effect.lsn,
+            cards: Allocation::default(),
+        };
+        for (card, _) in sale.cards.cards() {
+            let batch = self.sequencer.table.batch_of(card).expect("a sale's cards are committed");
+            if !batch.word(card.row()).belongs_to_order() {
+                continue;
+            }
+            if list.total >= from && list.count < count {
+                list.cards.push(card, Word::PRISTINE);
+                list.count += 1;
+            }
+            list.total += 1;
+        }
+        let head = request.head(Kind::Reveal);
+        self.append(HEAD_BYTES + 24, |group| {
+            group.push(&head, 24, |tail| {
+                tail[..16].copy_from_slice(&order.0.to_le_bytes());
+                tail[16..20].copy_from_slice(&from.to_le_bytes());
+                tail[20..].copy_from_slice(&list.count.to_le_bytes());
+            })
+        });
+        list.durable_at = self.sequencer.wal.tail();
+        let mut reply = self.reply(request, Status::Ok, Some(sale.effect.lsn), ReplyBody::Cards(list));
+        reply.flags = flags;
+        reply
+    }
+
+    /// Whether an administrative request was executed before.
+    pub(crate) fn object_retry(&self, work: &Work, at: usize, kind: Kind) -> Retry {
+        let request = &work.requests[at];
+        let prepared = &work.prepared[at];
+        if self.state.object_lsn(&request.command, request.caller.tenant) != prepared.object {
+            return Retry::Stale;
+        }
+        match prepared.past.same {
+            None => Retry::New,
+            Some(same)
+                if same.kind == kind
+                    && same.body == request.command.body()
+                    && same.principal == request.caller.principal =>
+            {
+                Retry::Replay(same)
+            }
+            Some(_) => Retry::Reused,
+        }
+    }
+
+    pub(crate) fn object_tail<'w>(&self, work: &'w Work, at: usize) -> &'w [u8] {
+        &work.prepared[at].tail
+    }
+}
+
+/// What an administrative request's id says.
+pub(crate) enum Retry {
+    /// The object changed since its entries were read; read them again.
+    Stale,
+    /// Never seen.
+    New,
+    /// This is the effect it had.
+    Replay(Effect),
+    /// It was another request's.
+    Reused,
+}
+
+/// One request about one card, under the lock.
+struct Subject<'a> {
+    sequencer: &'a Sequencer,
+    state: &'a State,
+    request: &'a Request,
+    short: Status,
+}
+
+impl Subject<'_> {
+    /// Decides and encodes. `None` if the card moved since it was read.
+    fn decide(
+        &self,
+        prepared: &mut Prepared,
+        group: Option<&mut GroupWriter<'_>>,
+        moves: &mut Vec<(CardRef, Word, Word)>,
+    ) -> Option<Reply> {
+        let request = self.request;
+        let Some((batch, card)) = self.sequencer.batch_of(prepared.card) else {
+            return Some(self.reply(request.command.unknown_card(), None, ReplyBody::None));
+        };
+        let word = batch.word(card.row());
+        if word != prepared.word {
+            return None;
+        }
+        let view = self.state.view(batch, card.row(), word);
+        let action = match request.command {
+            Command::Redeem { pin, amount, .. } => {
+                let pin_right = match (batch.columns.pins.get(card.row() as usize), pin) {
+                    (None, _) => true,
+                    (Some(own), Some(given)) => {
+                        aws_lc_rs::constant_time::verify_slices_are_equal(own, &given.0).is_ok()
+                    }
+                    (Some(_), None) => false,
+                };
+                Action::Redeem { amount, pin_right }
+            }
+            Command::Reverse { original, .. } => Action::Reverse(original),
+            Command::Freeze { .. } => Action::Freeze,
+            Command::Unfreeze { .. } => Action::Unfreeze,
+            Command::Void { .. } => Action::Void,
+            _ => return Some(self.read(prepared, batch, card, &view)),
+        };
+        let asker = Asker {
+            principal: request.caller.principal,
+            merchant: request.caller.merchant,
+            any_merchant: matches!(request.caller.role, Role::Admin | Role::Operator),
+            body: request.command.body(),
+        };
+        let reply = match decide(&view, &prepared.past, action, &asker) {
+            Outcome::Refuse(status) => self.reply(status, None, ReplyBody::None),
+            Outcome::Replay(effect) => self.replay(effect, batch, card, &view),
+            Outcome::Move { kind, lifecycle, flags, status, original } => {
+                let Some(group) = group else { return Some(self.reply(self.short, None, ReplyBody::None)) };
+                let post = Word::state_of(lifecycle, flags);
+                let head = Head { post, subject: card.to_bits(), prev: word.bits(), ..request.head(kind) };
+                let lsn = match action {
+                    Action::Reverse(id) => group.push(&head, ORIGINAL_BYTES, |tail| {
+                        tail[..16].copy_from_slice(&id.0.to_le_bytes());
+                        tail[16..].copy_from_slice(&original.map_or(0, Lsn::bytes).to_le_bytes());
+                    }),
+                    _ => group.push(&head, 0, |_| ()),
+                };
+                let new = Word::new(lsn, lifecycle, flags);
+                moves.push((card, word, new));
+                let body = Self::body(kind, batch, card, &View { word: new, ..view });
+                self.reply(status, receipt(status, lsn), body)
+            }
+        };
+        Some(reply)
+    }
+
+    fn reply(&self, status: Status, lsn: Option<Lsn>, body: ReplyBody) -> Reply {
+        let flags = ReplyFlags::default();
+        Reply { request: self.request.id, status, flags, lsn, time_ms: self.state.now_ms, body }
+    }
+
+    /// The reply of the first time, once more.
+    fn replay(&self, effect: Effect, batch: &Batch, card: CardRef, view: &View) -> Reply {
+        let status = if effect.kind == Kind::Tombstone { Status::Tombstoned } else { Status::Ok };
+        let mut reply =
+            self.reply(status, receipt(status, effect.lsn), Self::body(effect.kind, batch, card, view));
+        reply.flags = ReplyFlags::REPLAYED;
+        if effect.reversed {
+            reply.flags = reply.flags.with(ReplyFlags::REVERSED);
+        }
+        reply.time_ms = effect.time_ms;
+        reply
+    }
+
+    fn body(kind: Kind, batch: &Batch, card: CardRef, view: &View) -> ReplyBody {
+        let value = |remaining| {
+            ReplyBody::Value(ValueReport { product: batch.product, amount: view.face, remaining })
+        };
+        match kind {
+            Kind::Redeem => value(0),
+            Kind::Reverse => value(view.face),
+            // The reversal of what was never seen tells nothing of the card: it may not even be sold.
+            Kind::Tombstone => ReplyBody::None,
+            _ => ReplyBody::Card(report(batch, card, view, None)),
+        }
+    }
+
+    /// QUERY and HISTORY.
+    fn read(&self, prepared: &mut Prepared, batch: &Batch, card: CardRef, view: &View) -> Reply {
+        // A till must not learn of cards that are not sold.
+        let hidden = self.request.caller.role == Role::Redeemer
+            && matches!(view.word.lifecycle(), Lifecycle::Available | Lifecycle::Reserved);
+        if hidden {
+            return self.reply(Status::CardNotValid, None, ReplyBody::None);
+        }
+        let body = match std::mem::take(&mut prepared.detail) {
+            Detail::History(events) => ReplyBody::History(events),
+            Detail::Order(order) => ReplyBody::Card(report(batch, card, view, Some(order))),
+            _ => ReplyBody::Card(report(batch, card, view, None)),
+        };
+        self.reply(Status::Ok, view.word.lsn(), body)
+    }
+}
+
+/// A tombstone has no receipt: for a code that does not exist the answer is the same, and there is none.
+fn receipt(status: Status, lsn: Lsn) -> Option<Lsn> {
+    (status != Status::Tombstoned).then_some(lsn)
+}
+
+fn report(batch: &Batch, card: CardRef, view: &View, order: Option<OrderId>) -> CardReport {
+    CardReport {
+        card,
+        product: batch.product,
+        lifecycle: view.lifecycle(),
+        flags: view.flags(),
+        face: view.face,
+        expires_ms: view.expires_ms,
+        order,
+    }
+}

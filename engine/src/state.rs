@@ -1,0 +1,464 @@
+//! Everything that changes under the sequencer's lock, and the one way each thing changes.
+//!
+//! The same functions are called when a command is executed and when its record is replayed, so memory
+//! after recovery is memory before the crash. Cursors, free lists, counters and look-up maps are derived:
+//! they are kept here while running and computed again at recovery.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use kami_wal::Lsn;
+
+use crate::card::View;
+use crate::command::{
+    BatchId, Command, OrderId, Principal, PrincipalId, ProductId, RequestId, StockLine, TenantId,
+};
+use crate::product::{Product, ProductSpec};
+use crate::record::Allocation;
+use crate::table::{Batch, Table};
+use crate::word::{CardRef, Flags, Lifecycle, Word};
+
+/// Products, batches' stock, orders and principals.
+#[derive(Default)]
+pub struct State {
+    /// Engine time: of the last group in the log, milliseconds.
+    pub now_ms: u64,
+    /// Products by number; number 1 is the first.
+    pub products: Vec<ProductState>,
+    /// Product numbers by tenant and name.
+    pub product_names: HashMap<(TenantId, String), ProductId>,
+    /// Stock by batch number; numbers that were never committed have `None`.
+    pub stocks: Vec<Option<Stock>>,
+    /// Orders by tenant and id: where their SELL stands. The rest is read from there.
+    pub orders: HashMap<(TenantId, OrderId), Lsn>,
+    /// Principals by number; number 1 is the first.
+    pub principals: Vec<PrincipalState>,
+    /// Principal numbers by key.
+    pub principal_keys: HashMap<[u8; 32], PrincipalId>,
+    /// Batch numbers by the id of the import that made them.
+    pub imports: HashMap<(TenantId, RequestId), BatchId>,
+}
+
+/// A product and its batches.
+pub struct ProductState {
+    /// The product.
+    pub product: Product,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Its last entry.
+    pub lsn: Lsn,
+    /// Its batches, oldest first: the order they are sold in.
+    pub batches: Vec<BatchId>,
+}
+
+/// A principal.
+pub struct PrincipalState {
+    /// The principal.
+    pub principal: Principal,
+    /// Its last entry.
+    pub lsn: Lsn,
+}
+
+/// What is derived from the words of one batch.
+pub struct Stock {
+    /// The batch's last entry that is about the batch itself.
+    pub lsn: Lsn,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Cards by logged lifecycle.
+    pub counts: [u64; Lifecycle::COUNT],
+    /// No row below this one is for sale, but for those in `free`.
+    cursor: u64,
+    /// Rows below the cursor that came back for sale.
+    free: BTreeSet<u64>,
+    /// AVAILABLE cards that are frozen by themselves.
+    frozen: u64,
+    /// AVAILABLE cards by their own end of validity, for batches that have such ends.
+    expiries: BTreeMap<u64, u64>,
+}
+
+impl State {
+    /// The product with this number, if it is the tenant's.
+    #[must_use]
+    pub fn product(&self, id: ProductId, tenant: TenantId) -> Option<&ProductState> {
+        let index = (id.0 as usize).checked_sub(1)?;
+        self.products.get(index).filter(|product| product.tenant == tenant)
+    }
+
+    /// The product of a committed batch.
+    ///
+    /// # Panics
+    /// If there is none: a batch is committed only with a product.
+    #[must_use]
+    pub fn product_of(&self, batch: &Batch) -> &ProductState {
+        &self.products[batch.product.0 as usize - 1]
+    }
+
+    /// The stock of a committed batch.
+    ///
+    /// # Panics
+    /// If the batch is not committed.
+    #[must_use]
+    pub fn stock(&self, id: BatchId) -> &Stock {
+        self.stocks[id.0 as usize].as_ref().expect("the batch is committed")
+    }
+
+    /// See [`State::stock`].
+    pub fn stock_mut(&mut self, id: BatchId) -> &mut Stock {
+        self.stocks[id.0 as usize].as_mut().expect("the batch is committed")
+    }
+
+    /// All that a decision about a card rests on.
+    #[inline]
+    #[must_use]
+    pub fn view(&self, batch: &Batch, row: u64, word: Word) -> View {
+        let product = &self.product_of(batch).product;
+        View {
+            word,
+            kind: product.spec.kind,
+            batch_active: batch.is_active(),
+            frozen: batch.is_frozen() || product.frozen,
+            batch_voided: batch.is_voided(),
+            valid_from_ms: batch.valid_from_ms,
+            expires_ms: batch.expires_ms(row),
+            face: batch.face(row),
+            reversal_ms: u64::from(product.spec.reversal_s) * 1000,
+            now_ms: self.now_ms,
+        }
+    }
+
+    /// The last entry of the product, batch or principal that an administrative command changes.
+    pub fn object_lsn(&self, command: &Command, tenant: TenantId) -> Option<Lsn> {
+        match command {
+            Command::ProductAdd(spec) | Command::ProductSet(spec) => {
+                let id = self.product_names.get(&(tenant, spec.name.clone()))?;
+                self.product(*id, tenant).map(|product| product.lsn)
+            }
+            Command::ProductFreeze(id) | Command::ProductUnfreeze(id) => {
+                self.product(*id, tenant).map(|product| product.lsn)
+            }
+            Command::PrincipalAdd(spec) => {
+                let mut named = self.principals.iter().filter(|state| state.principal.spec.name == spec.name);
+                named.next().map(|state| state.lsn)
+            }
+            Command::PrincipalRevoke(id) => {
+                self.principals.get((id.0 as usize).checked_sub(1)?).map(|state| state.lsn)
+            }
+            command => self.batch_stock(command.batch()?, tenant).map(|stock| stock.lsn),
+        }
+    }
+
+    /// The stock of a batch, if it is committed and the tenant's.
+    #[must_use]
+    pub fn batch_stock(&self, id: BatchId, tenant: TenantId) -> Option<&Stock> {
+        self.stocks.get(id.0 as usize)?.as_ref().filter(|stock| stock.tenant == tenant)
+    }
+
+    /// Gives one card its next word and keeps the counters.
+    #[inline]
+    pub fn install(&mut self, batch: &Batch, row: u64, old: Word, new: Word) {
+        batch.install(row, new);
+        let own_expiry = batch.columns.expiries.get(row as usize).copied();
+        self.stock_mut(batch.id).moved(row, old, new, own_expiry);
+    }
+
+    /// Adds or changes a product.
+    pub fn put_product(&mut self, id: ProductId, tenant: TenantId, spec: ProductSpec, lsn: Lsn) {
+        let index = id.0 as usize - 1;
+        if let Some(state) = self.products.get_mut(index) {
+            state.product.spec = spec;
+            state.lsn = lsn;
+        } else {
+            self.product_names.insert((tenant, spec.name.clone()), id);
+            let product = Product { id, spec, frozen: false };
+            self.products.push(ProductState { product, tenant, lsn, batches: Vec::new() });
+        }
+    }
+
+    /// Adds a principal.
+    pub fn put_principal(&mut self, principal: Principal, lsn: Lsn) {
+        self.principal_keys.insert(principal.spec.key, principal.id);
+        self.principals.push(PrincipalState { principal, lsn });
+    }
+
+    /// Adds the stock of a batch whose cards are all untouched.
+    pub fn put_batch(&mut self, batch: &Batch, tenant: TenantId) {
+        let index = batch.id.0 as usize;
+        if self.stocks.len() <= index {
+            self.stocks.resize_with(index + 1, || None);
+        }
+        self.stocks[index] = Some(Stock::new(batch, tenant));
+        self.imports.insert((tenant, batch.import), batch.id);
+        self.products[batch.product.0 as usize - 1].batches.push(batch.id);
+    }
+
+    /// Looks for `count` cards of a product, oldest batch first, in row order. Changes nothing.
+    /// `found` is overwritten; the result says whether there were enough.
+    pub fn allocate(
+        &self,
+        table: &Table,
+        product: &ProductState,
+        count: u32,
+        validity_s_min: u32,
+        found: &mut Search,
+    ) -> bool {
+        found.clear();
+        if product.product.frozen {
+            return false;
+        }
+        let valid_until = self.now_ms + u64::from(validity_s_min) * 1000;
+        let mut missing = u64::from(count);
+        for &id in &product.batches {
+            let batch = table.batch(id).expect("a product's batches are committed");
+            if missing > 0 && !batch.is_frozen() && !batch.is_voided() {
+                self.allocate_from(batch, &mut missing, valid_until, found);
+            }
+        }
+        missing == 0
+    }
+
+    fn allocate_from(&self, batch: &Batch, missing: &mut u64, valid_until: u64, found: &mut Search) {
+        let stock = self.stock(batch.id);
+        let before = found.cards.count();
+        let batch_expires = batch.expires_ms(0);
+        let by_row = !batch.columns.expiries.is_empty();
+        if !by_row && batch_expires != 0 && batch_expires <= valid_until {
+            return;
+        }
+        // A row can be sold if it is in stock, not frozen by itself, and valid long enough.
+        let lasts = |row| match batch.expires_ms(row) {
+            0 => true,
+            expires => expires > valid_until,
+        };
+        let stands =
+            |word: Word| word.lifecycle() == Lifecycle::Available && !word.flags().contains(Flags::FROZEN);
+        for &row in stock.free.iter().filter(|row| lasts(**row)).take(*missing as usize) {
+            found.cards.push(CardRef::new(batch.id.0, row), batch.word(row));
+        }
+        *missing -= u64::from(found.cards.count() - before);
+        let mut row = stock.cursor;
+        // The cursor may pass what is sold, void or frozen, but not what another order could still take.
+        let mut cursor = None;
+        while row < batch.rows() && *missing > 0 {
+            let word = batch.word(row);
+            if stands(word) {
+                if !by_row || lasts(row) {
+                    found.cards.push(CardRef::new(batch.id.0, row), word);
+                    *missing -= 1;
+                } else if cursor.is_none() && batch.expires_ms(row) > self.now_ms {
+                    cursor = Some(row);
+                }
+            }
+            row += 1;
+        }
+        found.cursors.push((batch.id, cursor.unwrap_or(row)));
+    }
+
+    /// Sells the cards that [`State::allocate`] found.
+    pub fn sell(&mut self, table: &Table, lsn: Lsn, order: (TenantId, OrderId), found: &Search) {
+        self.apply_sale(table, lsn, order, &found.cards);
+        for &(batch, cursor) in &found.cursors {
+            self.stock_mut(batch).cursor = cursor;
+        }
+    }
+
+    /// Makes the cards of a sale SOLD. Cards that have moved on since (in a replay over a later
+    /// snapshot) are left as they are.
+    pub fn apply_sale(&mut self, table: &Table, lsn: Lsn, order: (TenantId, OrderId), cards: &Allocation) {
+        for (card, old) in cards.cards() {
+            let batch = table.batch_of(card).expect("a sale's cards are committed");
+            if batch.word(card.row()).lsn() < Some(lsn) {
+                let flags = old.flags().with(Flags::REVEALED);
+                self.install(batch, card.row(), old, Word::new(lsn, Lifecycle::Sold, flags));
+            }
+        }
+        self.orders.insert(order, lsn);
+    }
+
+    /// The stock of a batch, to be shown.
+    #[must_use]
+    pub fn stock_line(&self, batch: &Batch) -> StockLine {
+        let stock = self.stock(batch.id);
+        let closed = batch.is_frozen() || batch.is_voided() || self.product_of(batch).product.frozen;
+        let sellable = if closed { 0 } else { stock.sellable(batch, self.now_ms) };
+        StockLine {
+            product: batch.product,
+            batch: batch.id,
+            imported: batch.rows(),
+            sellable,
+            counts: stock.counts,
+        }
+    }
+
+    /// After recovery: moves every cursor past the rows that are not for sale, so that the first order
+    /// need not.
+    pub fn settle(&mut self, table: &Table) {
+        for batch in table.batches() {
+            let stands = |row: &u64| {
+                let word = batch.word(*row);
+                word.lifecycle() == Lifecycle::Available && !word.flags().contains(Flags::FROZEN)
+            };
+            let first = (0..batch.rows()).find(stands).unwrap_or(batch.rows());
+            let stock = self.stock_mut(batch.id);
+            stock.rewind();
+            stock.cursor = first;
+        }
+    }
+
+    /// Checks that counters, words and orders agree: invariants I1 and I2. Reads every word; for tests,
+    /// recovery and verification.
+    ///
+    /// # Errors
+    /// The first disagreement, in words.
+    pub fn check(&self, table: &Table) -> Result<(), String> {
+        for batch in table.batches() {
+            let stock = self.stock(batch.id);
+            let mut fresh = Stock::new(batch, stock.tenant);
+            fresh.derive(batch);
+            if fresh.counts != stock.counts {
+                return Err(format!(
+                    "counts of batch {}: {:?}, by its words {:?}",
+                    batch.id, stock.counts, fresh.counts
+                ));
+            }
+            if fresh.counts.iter().sum::<u64>() != batch.rows() {
+                return Err(format!("batch {}: states do not sum to the cards imported", batch.id));
+            }
+            if fresh.frozen != stock.frozen || fresh.expiries != stock.expiries {
+                return Err(format!("batch {}: frozen or expiring cards counted wrongly", batch.id));
+            }
+            for row in 0..stock.cursor {
+                let word = batch.word(row);
+                let open = word.lifecycle() == Lifecycle::Available && !word.flags().contains(Flags::FROZEN);
+                let expires = batch.expires_ms(row);
+                if open
+                    && !batch.is_voided()
+                    && (expires == 0 || expires > self.now_ms)
+                    && !stock.free.contains(&row)
+                {
+                    return Err(format!("batch {}: row {row} is for sale and would never be sold", batch.id));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Stock {
+    fn new(batch: &Batch, tenant: TenantId) -> Stock {
+        let mut counts = [0; Lifecycle::COUNT];
+        counts[Lifecycle::Available as usize] = batch.rows();
+        let mut expiries = BTreeMap::new();
+        for &own in &batch.columns.expiries {
+            *expiries.entry(own).or_default() += 1;
+        }
+        Stock { lsn: batch.import_lsn, tenant, counts, cursor: 0, free: BTreeSet::new(), frozen: 0, expiries }
+    }
+
+    /// Computes everything again from the words, as after a snapshot.
+    pub fn derive(&mut self, batch: &Batch) {
+        *self = Stock { lsn: self.lsn, ..Stock::new(batch, self.tenant) };
+        for row in 0..batch.rows() {
+            let word = batch.word(row);
+            if word != Word::PRISTINE {
+                let own_expiry = batch.columns.expiries.get(row as usize).copied();
+                self.moved(row, Word::PRISTINE, word, own_expiry);
+            }
+        }
+    }
+
+    #[inline]
+    fn moved(&mut self, row: u64, old: Word, new: Word, own_expiry: Option<u64>) {
+        let (from, to) = (old.lifecycle(), new.lifecycle());
+        self.counts[from as usize] -= 1;
+        self.counts[to as usize] += 1;
+        if from != Lifecycle::Available && to != Lifecycle::Available {
+            return;
+        }
+        let stood = from == Lifecycle::Available && !old.flags().contains(Flags::FROZEN);
+        let stands = to == Lifecycle::Available && !new.flags().contains(Flags::FROZEN);
+        let frozen = |lifecycle, word: Word| {
+            u64::from(lifecycle == Lifecycle::Available && word.flags().contains(Flags::FROZEN))
+        };
+        self.frozen = self.frozen + frozen(to, new) - frozen(from, old);
+        if let Some(own) = own_expiry {
+            let count = self.expiries.entry(own).or_default();
+            *count = *count + u64::from(stands) - u64::from(stood);
+            if *count == 0 {
+                self.expiries.remove(&own);
+            }
+        }
+        if stands && !stood && row < self.cursor {
+            self.free.insert(row);
+        } else if stood && !stands {
+            self.free.remove(&row);
+        }
+    }
+
+    /// Looks at all rows again at the next sale, after rows that were passed over may be for sale.
+    pub fn rewind(&mut self) {
+        self.cursor = 0;
+        self.free.clear();
+    }
+
+    fn sellable(&self, batch: &Batch, now_ms: u64) -> u64 {
+        let standing = self.counts[Lifecycle::Available as usize] - self.frozen;
+        if self.expiries.is_empty() && batch.columns.expiries.is_empty() {
+            let expires = batch.expires_ms(0);
+            return if expires != 0 && expires <= now_ms { 0 } else { standing };
+        }
+        // Own ends by value; 0 stands for the batch's. An extension covers all that end before it.
+        let extended = batch.extended_ms();
+        let lasts = |own: u64| {
+            let own = if own == 0 { batch.expires_ms } else { own };
+            own == 0 || own.max(extended) > now_ms
+        };
+        self.expiries.iter().filter(|(own, _)| lasts(**own)).map(|(_, count)| count).sum()
+    }
+}
+
+/// The result of looking for cards to sell; reused from order to order.
+#[derive(Default)]
+pub struct Search {
+    /// The cards found.
+    pub cards: Allocation,
+    /// Batches looked at, with their next cursor.
+    cursors: Vec<(BatchId, u64)>,
+}
+
+impl Search {
+    fn clear(&mut self) {
+        self.cards.ranges.clear();
+        self.cards.moved.clear();
+        self.cursors.clear();
+    }
+}
+
+impl Allocation {
+    /// Adds a card: to the last range if it continues it and was never moved.
+    pub fn push(&mut self, card: CardRef, word: Word) {
+        if word != Word::PRISTINE {
+            self.moved.push((card, word));
+            return;
+        }
+        if let Some((first, rows)) = self.ranges.last_mut()
+            && first.to_bits() + u64::from(*rows) == card.to_bits()
+            && first.batch() == card.batch()
+        {
+            *rows += 1;
+            return;
+        }
+        self.ranges.push((card, 1));
+    }
+
+    /// The word the card had before this sale; `None` if it is not part of it.
+    #[must_use]
+    pub fn word_before(&self, card: CardRef) -> Option<Word> {
+        let in_range = self.ranges.iter().any(|(first, rows)| {
+            first.to_bits() <= card.to_bits() && card.to_bits() < first.to_bits() + u64::from(*rows)
+        });
+        if in_range {
+            return Some(Word::PRISTINE);
+        }
+        self.moved.iter().find(|(moved, _)| *moved == card).map(|(_, word)| *word)
+    }
+}

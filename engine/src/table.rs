@@ -1,0 +1,284 @@
+//! The card table: every batch with its words.
+//!
+//! Readers reach a batch without a lock, and a batch never moves: the directory is a list of slots in
+//! blocks of doubling size, filled once each. A slot that is not filled is a batch that was not
+//! committed (or is being imported right now), and its cards do not exist: filling the slot is the flip
+//! that makes them visible.
+//!
+//! **Words and the batch's own flags are written by the sequencer alone, under its lock, through
+//! [`Batch::install`] and the setters here.**
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use kami_wal::Lsn;
+
+use crate::batch::BatchFile;
+use crate::command::{BatchId, PrincipalId, ProductId, RequestId};
+use crate::product::Money;
+use crate::region::{Region, prefetch};
+use crate::vault::DataKey;
+use crate::word::{CardRef, Word};
+
+/// A committed batch.
+pub struct Batch {
+    /// Its number.
+    pub id: BatchId,
+    /// Its product.
+    pub product: ProductId,
+    /// The importer's label.
+    pub label: String,
+    /// The request that imported it.
+    pub import: RequestId,
+    /// Who imported it.
+    pub imported_by: PrincipalId,
+    /// Where its IMPORT entry stands.
+    pub import_lsn: Lsn,
+    /// When it was imported.
+    pub imported_ms: u64,
+    /// What its cards are worth where the rows do not say.
+    pub face: Money,
+    /// From when its cards are valid; 0 is at once.
+    pub valid_from_ms: u64,
+    /// When its cards expire where the rows do not say; 0 is never.
+    pub expires_ms: u64,
+    /// The hash of its digests, to recognise the same import.
+    pub cards_hash: [u8; 32],
+    /// The hash of its file, to recognise damage.
+    pub file_hash: [u8; 32],
+    /// Its rows on disk.
+    pub file: BatchFile,
+    /// What opens its codes.
+    pub key: DataKey,
+    /// The optional columns, which redeeming reads, so that it need not touch the disk.
+    pub columns: Columns,
+    words: Region,
+    active: AtomicBool,
+    frozen: AtomicBool,
+    voided: AtomicBool,
+    extended_ms: AtomicU64,
+}
+
+/// The optional columns of a batch in memory; empty where the batch has none.
+#[derive(Default)]
+pub struct Columns {
+    /// PIN digests.
+    pub pins: Vec<[u8; 16]>,
+    /// Face values.
+    pub faces: Vec<Money>,
+    /// Ends of validity.
+    pub expiries: Vec<u64>,
+}
+
+impl Columns {
+    /// Reads the columns a batch has.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn read(file: &BatchFile) -> std::io::Result<Columns> {
+        let rows = file.layout.rows as usize;
+        let mut columns = Columns::default();
+        let mut bytes = Vec::new();
+        if file.layout.pins {
+            file.read(2, 0, rows, &mut bytes)?;
+            columns.pins = bytes.chunks_exact(16).map(|pin| pin.try_into().expect("sixteen bytes")).collect();
+        }
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+        if file.layout.faces {
+            file.read(3, 0, rows, &mut bytes)?;
+            columns.faces = bytes.chunks_exact(8).map(|face| number(face).cast_signed()).collect();
+        }
+        if file.layout.expiries {
+            file.read(4, 0, rows, &mut bytes)?;
+            columns.expiries = bytes.chunks_exact(8).map(number).collect();
+        }
+        Ok(columns)
+    }
+}
+
+/// What a committed batch is made of; the rest begins empty.
+pub struct Commit {
+    /// See the fields of [`Batch`] of the same names.
+    pub stored: crate::record::StoredBatch,
+    /// Its number.
+    pub id: BatchId,
+    /// The request that imported it.
+    pub import: RequestId,
+    /// Who imported it.
+    pub imported_by: PrincipalId,
+    /// Where its IMPORT entry stands.
+    pub lsn: Lsn,
+    /// When.
+    pub time_ms: u64,
+}
+
+impl Batch {
+    /// A batch whose cards have not moved yet.
+    #[must_use]
+    pub fn new(commit: Commit, file: BatchFile, key: DataKey, columns: Columns, words: Region) -> Batch {
+        let Commit { stored, id, import, imported_by, lsn, time_ms } = commit;
+        Batch {
+            id,
+            product: ProductId(stored.product),
+            label: stored.label,
+            import,
+            imported_by,
+            import_lsn: lsn,
+            imported_ms: time_ms,
+            face: stored.face,
+            valid_from_ms: stored.valid_from_ms,
+            expires_ms: stored.expires_ms,
+            cards_hash: stored.cards_hash,
+            file_hash: stored.file_hash,
+            words,
+            active: AtomicBool::new(stored.active),
+            frozen: AtomicBool::new(false),
+            voided: AtomicBool::new(false),
+            extended_ms: AtomicU64::new(0),
+            file,
+            key,
+            columns,
+        }
+    }
+
+    /// How many cards.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.words.len() as u64
+    }
+
+    /// The word of a row.
+    #[inline]
+    #[must_use]
+    pub fn word(&self, row: u64) -> Word {
+        let bits = self.words[row as usize].load(Ordering::Acquire);
+        Word::from_bits(bits).expect("only `install` writes words, and it writes valid ones")
+    }
+
+    /// Asks for the memory of a row's word.
+    #[inline]
+    pub fn prefetch(&self, row: u64) {
+        prefetch(&self.words[row as usize]);
+    }
+
+    /// Gives a card its next word: **the only way a card ever changes.** The entry that says so has been
+    /// written to the log before; the Release store publishes it to readers that take no lock.
+    #[inline]
+    pub fn install(&self, row: u64, word: Word) {
+        self.words[row as usize].store(word.bits(), Ordering::Release);
+    }
+
+    /// What a row is worth.
+    #[inline]
+    #[must_use]
+    pub fn face(&self, row: u64) -> Money {
+        self.columns.faces.get(row as usize).copied().unwrap_or(self.face)
+    }
+
+    /// When a row expires, extensions included; 0 is never.
+    #[inline]
+    #[must_use]
+    pub fn expires_ms(&self, row: u64) -> u64 {
+        let own = match self.columns.expiries.get(row as usize) {
+            Some(&own) if own != 0 => own,
+            _ => self.expires_ms,
+        };
+        if own == 0 { 0 } else { own.max(self.extended_ms.load(Ordering::Acquire)) }
+    }
+
+    /// Whether its cards are redeemable once sold.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// Whether it is frozen.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Acquire)
+    }
+
+    /// Whether its unsold cards are void.
+    #[must_use]
+    pub fn is_voided(&self) -> bool {
+        self.voided.load(Ordering::Acquire)
+    }
+
+    /// The latest extension; 0 is none.
+    #[must_use]
+    pub fn extended_ms(&self) -> u64 {
+        self.extended_ms.load(Ordering::Acquire)
+    }
+
+    /// See [`Batch::is_active`].
+    pub fn set_active(&self, active: bool) {
+        self.active.store(active, Ordering::Release);
+    }
+
+    /// See [`Batch::is_frozen`].
+    pub fn set_frozen(&self, frozen: bool) {
+        self.frozen.store(frozen, Ordering::Release);
+    }
+
+    /// See [`Batch::is_voided`]. A void is for good.
+    pub fn set_voided(&self) {
+        self.voided.store(true, Ordering::Release);
+    }
+
+    /// See [`Batch::extended_ms`].
+    pub fn set_extended_ms(&self, expires_ms: u64) {
+        self.extended_ms.store(expires_ms, Ordering::Release);
+    }
+}
+
+type Block = Box<[OnceLock<Box<Batch>>]>;
+
+/// All batches. See the module's head.
+pub struct Table {
+    /// Block `b` holds the numbers `2^b - 1 ..= 2^(b+1) - 2`.
+    blocks: [OnceLock<Block>; 24],
+}
+
+impl Table {
+    /// No batches.
+    #[must_use]
+    pub fn new() -> Table {
+        Table { blocks: [const { OnceLock::new() }; 24] }
+    }
+
+    const fn place(id: u32) -> (usize, usize) {
+        let block = (id + 1).ilog2();
+        (block as usize, (id + 1 - (1 << block)) as usize)
+    }
+
+    /// The batch with this number, once it is committed.
+    #[inline]
+    #[must_use]
+    pub fn batch(&self, id: BatchId) -> Option<&Batch> {
+        let (block, slot) = Table::place(id.0);
+        self.blocks.get(block)?.get()?[slot].get().map(|batch| &**batch)
+    }
+
+    /// The batch of a card, once it is committed and if it has that row.
+    #[inline]
+    #[must_use]
+    pub fn batch_of(&self, card: CardRef) -> Option<&Batch> {
+        self.batch(BatchId(card.batch())).filter(|batch| card.row() < batch.rows())
+    }
+
+    /// Makes a batch visible.
+    ///
+    /// # Panics
+    /// If there is one with its number.
+    pub fn commit(&self, batch: Batch) {
+        let (block, slot) = Table::place(batch.id.0);
+        let block = self.blocks[block].get_or_init(|| (0..1 << block).map(|_| OnceLock::new()).collect());
+        assert!(block[slot].set(Box::new(batch)).is_ok(), "a batch number is given once");
+    }
+
+    /// The committed batches in order of number.
+    pub fn batches(&self) -> impl Iterator<Item = &Batch> {
+        let blocks = self.blocks.iter().filter_map(OnceLock::get);
+        blocks.flat_map(|block| block.iter().filter_map(|slot| slot.get().map(|batch| &**batch)))
+    }
+}

@@ -1,0 +1,62 @@
+//! The two threads: loops around what a test can also call by hand.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+use crate::space::NoSpace;
+use crate::sync::Ordering;
+use crate::wal::Shared;
+
+/// Starts the committer and the preparer.
+pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
+    let (committing, preparing) = (Arc::clone(shared), Arc::clone(shared));
+    let committer = Builder::new().name("wal-commit".to_owned()).spawn(move || commit_loop(&committing))?;
+    let preparer = Builder::new().name("wal-prepare".to_owned()).spawn(move || prepare_loop(&preparing));
+    match preparer {
+        Ok(preparer) => Ok(vec![committer, preparer]),
+        Err(error) => {
+            shared.stopping.store(true, Ordering::Release);
+            shared.committer_parker.wake();
+            let _ = committer.join();
+            Err(error)
+        }
+    }
+}
+
+fn commit_loop(shared: &Shared) {
+    let has_work = || {
+        shared.durability.end() < shared.tail.load(Ordering::Acquire)
+            || shared.stopping.load(Ordering::Acquire)
+    };
+    while !shared.stopping.load(Ordering::Acquire) {
+        match shared.commit() {
+            Ok(true) => {}
+            Ok(false) => {
+                // Sealing costs a write, so only a pause is worth one, not every gap between commits.
+                shared.committer_parker.sleep(Some(shared.options.seal_after), has_work);
+                if !has_work() {
+                    if shared.seal().is_err() {
+                        return;
+                    }
+                    shared.committer_parker.sleep(None, has_work);
+                }
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+fn prepare_loop(shared: &Shared) {
+    while !shared.stopping.load(Ordering::Acquire) {
+        let limit = match shared.prepare() {
+            Ok(()) => None,
+            Err(NoSpace::DiskFull) => Some(shared.options.retry_disk_full_after),
+            Err(_) => return,
+        };
+        shared.preparer_parker.sleep(limit, || {
+            let stopping = shared.stopping.load(Ordering::Acquire);
+            stopping || (limit.is_none() && shared.wants_segment())
+        });
+    }
+}

@@ -1,0 +1,219 @@
+//! Verification: reads a stopped store's log as recovery would, changes nothing, and checks the hash
+//! chain as well.
+
+use crate::chain::{Chain, ChainPoint};
+use crate::error::OpenError;
+use crate::format::{BLOCK_BYTES, ChainLink, RecordKind, SegmentStart};
+use crate::image::SegmentImage;
+use crate::lsn::Lsn;
+use crate::medium::Medium;
+use crate::recover::identify;
+use crate::replay::{Found, Record, Walk, Walked};
+use crate::segment::{LOG_DIR, segment_numbers};
+use crate::wal::WalOptions;
+
+/// What a log holds and whether it is whole.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// The store it belongs to.
+    pub store_id: u64,
+    /// The length of its segment files.
+    pub segment_bytes: u64,
+    /// Segments replayed.
+    pub segments: u64,
+    /// Records of all kinds.
+    pub records: u64,
+    /// DATA records.
+    pub data_records: u64,
+    /// Their payload bytes.
+    pub data_bytes: u64,
+    /// Chain values checked.
+    pub chain_values: u64,
+    /// The last epoch.
+    pub epoch: u32,
+    /// Where the log ends, or `None` if it has no records.
+    pub tail: Option<Lsn>,
+    /// How far it is known to be durable.
+    pub durable_end: Option<Lsn>,
+    /// The last chain value in it.
+    pub chain: ChainPoint,
+    /// What is wrong with it, or not.
+    pub verdict: Verdict,
+}
+
+/// The state of a log.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It ends in order.
+    Clean,
+    /// Behind its end lie bytes nobody was told about; the next start cuts them off.
+    TornTail {
+        /// The segment file.
+        file: String,
+        /// Where in it the bytes begin.
+        offset: u64,
+        /// How many there are up to the last that is not zero.
+        bytes: u64,
+    },
+    /// A start would be refused.
+    Damaged(OpenError),
+}
+
+/// Verifies the log on `medium` and hands every record of every kind to `visit`.
+///
+/// # Errors
+/// If the medium fails. Damage is not an error here but a verdict.
+pub fn verify(
+    medium: &dyn Medium,
+    options: &WalOptions,
+    visit: &mut dyn FnMut(Record<'_>),
+) -> Result<VerifyReport, OpenError> {
+    let numbers = segment_numbers(medium).map_err(OpenError::io("listing", LOG_DIR))?;
+    let mut walked = Walked::new();
+    let mut chain = ChainCheck::default();
+    let mut identity = (0, 0);
+    let outcome = identify(medium, options, &numbers).and_then(|expected| {
+        identity = (expected.store_id, expected.geometry.segment_bytes);
+        let walk = Walk { medium, expected, numbers: &numbers, from: None };
+        walk.run(&mut walked, &mut |found| {
+            chain.check(&found)?;
+            visit(found.record());
+            Ok(())
+        })
+    });
+    let verdict = match outcome {
+        Ok(()) => tail_verdict(medium, identity, &walked)?,
+        Err(error) if error.is_damage() => Verdict::Damaged(error),
+        Err(error) => return Err(error),
+    };
+    Ok(VerifyReport {
+        store_id: identity.0,
+        segment_bytes: identity.1,
+        segments: walked.counts.segments,
+        records: walked.counts.records,
+        data_records: walked.counts.data_records,
+        data_bytes: walked.counts.data_bytes,
+        chain_values: chain.values,
+        epoch: walked.epoch,
+        tail: Lsn::from_bytes(walked.tail),
+        durable_end: Lsn::from_bytes(walked.durable_end),
+        chain: walked.chain,
+        verdict,
+    })
+}
+
+fn tail_verdict(
+    medium: &dyn Medium,
+    (store_id, segment_bytes): (u64, u64),
+    walked: &Walked,
+) -> Result<Verdict, OpenError> {
+    if let Some(last) = &walked.last {
+        let tail = walked.tail - last.base();
+        let used = last.used_end(tail);
+        if tail < used {
+            return Ok(Verdict::TornTail { file: last.path.clone(), offset: tail, bytes: used - tail });
+        }
+    }
+    let geometry = crate::segment::Geometry { segment_bytes };
+    let mut spare = Vec::new();
+    for number in &walked.later {
+        let expected = crate::image::Expected { geometry, store_id };
+        let image = SegmentImage::load(medium, expected, *number, spare)?;
+        let used = image.used_end(BLOCK_BYTES);
+        if BLOCK_BYTES < used {
+            return Ok(Verdict::TornTail {
+                file: image.path,
+                offset: BLOCK_BYTES,
+                bytes: used - BLOCK_BYTES,
+            });
+        }
+        spare = image.bytes;
+    }
+    Ok(Verdict::Clean)
+}
+
+/// Follows the chain. Bytes are kept from the last value on, because a value reaches to some place
+/// before its own record.
+#[derive(Default)]
+struct ChainCheck {
+    point: Option<ChainPoint>,
+    bytes: Vec<u8>,
+    /// Where contiguous runs of `bytes` begin: position in the log, index.
+    runs: Vec<(u64, usize)>,
+    /// Where the last record ended.
+    end: u64,
+    values: u64,
+}
+
+impl ChainCheck {
+    fn check(&mut self, found: &Found<'_>) -> Result<(), OpenError> {
+        let lsn = found.head.lsn.bytes();
+        let fits = match found.head.kind {
+            RecordKind::Segment => {
+                SegmentStart::decode(found.payload()).is_some_and(|start| self.segment(start))
+            }
+            RecordKind::Chain => ChainLink::decode(found.payload()).is_some_and(|link| self.link(link)),
+            _ => true,
+        };
+        if !fits {
+            return Err(OpenError::ChainBroken {
+                file: found.image.path.clone(),
+                offset: lsn - found.image.base(),
+                lsn: found.head.lsn,
+            });
+        }
+        if lsn != self.end || self.runs.is_empty() {
+            self.runs.push((lsn, self.bytes.len()));
+        }
+        self.bytes.extend_from_slice(found.bytes);
+        self.end = lsn + u64::from(found.head.length);
+        Ok(())
+    }
+
+    /// A segment repeats the last value, or, after a crash, brings one that reaches to where it begins.
+    fn segment(&mut self, start: SegmentStart) -> bool {
+        let Some(point) = self.point else {
+            // The first segment there is: what it says is where the check begins.
+            self.point = Some(start.chain);
+            return true;
+        };
+        if start.chain.to == point.to {
+            return start.chain == point;
+        }
+        start.chain.to == start.prev_end && self.advance(start.chain)
+    }
+
+    fn link(&mut self, link: ChainLink) -> bool {
+        self.point.is_some_and(|point| point.to == link.from) && self.advance(link.point)
+    }
+
+    fn advance(&mut self, to: ChainPoint) -> bool {
+        let (Some(point), Some((run, index))) =
+            (self.point, self.runs.iter().rev().find(|(run, _)| *run <= to.to).copied())
+        else {
+            return false;
+        };
+        let length = index as u64 + (to.to - run);
+        if (self.bytes.len() as u64) < length {
+            return false;
+        }
+        let mut chain = Chain::from(point);
+        chain.add(&self.bytes[..length as usize]);
+        if chain.close(to.to) != to {
+            return false;
+        }
+        self.values += 1;
+        self.point = Some(to);
+        self.bytes.drain(..length as usize);
+        // Runs that the value covers are used up; the one it ends in goes on behind it.
+        self.runs.retain(|(_, index)| length as usize <= *index);
+        for (_, index) in &mut self.runs {
+            *index -= length as usize;
+        }
+        if self.runs.first().is_none_or(|(_, index)| *index != 0) && !self.bytes.is_empty() {
+            self.runs.insert(0, (to.to, 0));
+        }
+        true
+    }
+}
