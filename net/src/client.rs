@@ -157,7 +157,7 @@ impl Client {
     /// # Errors
     /// If there is no reply; [`ClientError::Unknown`] if it may have taken effect.
     pub async fn send(&self, request: &Request<'_>) -> Result<Answer, ClientError> {
-        self.send_as(request_id(), request).await
+        self.send_as(RequestId::random(), request).await
     }
 
     /// The same under an id of the caller's: the way to resolve an unknown outcome.
@@ -267,7 +267,7 @@ impl Client {
         // In TLS 1.3 the client is done before the server has looked at its certificate: only a reply
         // shows that it was accepted.
         let short = Lane::open(&connection);
-        let request = RequestHead::new(crate::frame::Opcode::Hello, request_id());
+        let request = RequestHead::new(crate::frame::Opcode::Hello, RequestId::random());
         let hello = short.call(request.request, frame(&request, &Request::Hello)?);
         match timeout_at(until, hello).await {
             Ok(Some(Answer { body: Body::Welcome(welcome), .. })) => {
@@ -326,19 +326,6 @@ impl Client {
         }
         self.inner.endpoint.wait_idle().await;
     }
-}
-
-/// A new request id: 128 bits from the system, so that no two clients ever choose the same.
-///
-/// # Panics
-/// If the system has no randomness, as before its generator is seeded: a guessable or repeated id
-/// would be taken for another's request.
-#[must_use]
-pub fn request_id() -> RequestId {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the system gives randomness");
-    // Zero is no id.
-    RequestId(u128::from_le_bytes(bytes).max(1))
 }
 
 fn close(connection: &Connection) {

@@ -8,11 +8,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kami_engine::Lsn;
 use kami_engine::{
-    CardDigest, Command, ImportRow, ImportSpec, PinDigest, Reply, ReplyBody, Request as EngineRequest,
-    RequestId, Status, Work,
+    CardDigest, Command, ImportRow, ImportSpec, PinDigest, Poisoned, Reply, ReplyBody,
+    Request as EngineRequest, RequestId, Status, Work,
 };
-use kami_wal::Lsn;
 use zeroize::Zeroizing;
 
 use crate::frame::opcode::SMALL_FRAME_BYTES_MAX;
@@ -249,7 +249,7 @@ impl Desk {
     }
 
     fn digest(&self, code: Secret<'_>) -> Option<CardDigest> {
-        self.shared.engine.digest(code.0).ok()
+        self.shared.engine.digest(self.peer.caller.tenant, code.0).ok()
     }
 
     fn known(&self, code: Secret<'_>) -> Result<CardDigest, Status> {
@@ -429,12 +429,12 @@ pub(crate) fn run_blocking(
     peer: &Peer,
     head: &RequestHead,
     work: Blocking,
-) -> (ReplyHead, Body) {
+) -> Result<(ReplyHead, Body), Poisoned> {
     let (engine, caller) = (&shared.engine, peer.caller);
     let reply = match work {
         Blocking::Begin(spec) => engine.import_begin(caller, head.request, spec),
         Blocking::Status(import) => engine.import_status(caller, import),
-        Blocking::Commit(import) => engine.import_commit(caller, import),
+        Blocking::Commit(import) => engine.import_commit(caller, import)?,
         Blocking::Abort(import) => engine.import_abort(caller, import),
         Blocking::Chunk(frame) => match Request::decode(Opcode::ImportChunk, &frame[REQUEST_HEAD_BYTES..]) {
             Ok(Request::ImportChunk(chunk)) => {
@@ -443,8 +443,8 @@ pub(crate) fn run_blocking(
                 engine.import_chunk(caller, chunk.import, chunk.first_row, rows)
             }
             // It was decoded before it was handed over.
-            _ => return (ReplyHead::local(head, Status::Malformed), Body::None),
+            _ => return Ok((ReplyHead::local(head, Status::Malformed), Body::None)),
         },
     };
-    (engine_head(head, &reply), Body::from_engine(reply.body).unwrap_or(Body::None))
+    Ok((engine_head(head, &reply), Body::from_engine(reply.body).unwrap_or(Body::None)))
 }

@@ -44,8 +44,8 @@ pub mod split;
 pub mod wire;
 
 use bytes::BytesMut;
+use kami_engine::Lsn;
 use kami_engine::{ChannelId, ReplyFlags, RequestId, Status, TerminalId};
-use kami_wal::Lsn;
 
 pub use close::CloseCode;
 pub use opcode::{Opcode, Roles};

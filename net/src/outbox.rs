@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use kami_engine::{CodeList, Engine, Poisoned};
-use kami_wal::Lsn;
+use kami_engine::Lsn;
+use kami_engine::{CodeList, DurableWaiter, Engine, Poisoned};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
@@ -35,6 +35,7 @@ pub(crate) struct OutboxLimits {
 
 pub(crate) struct Outbox {
     limits: OutboxLimits,
+    waiter: DurableWaiter,
     /// What all streams of the connection keep.
     connection_bytes: Arc<AtomicUsize>,
     /// Encoded replies, oldest first.
@@ -65,9 +66,14 @@ enum What {
 }
 
 impl Outbox {
-    pub(crate) fn new(limits: OutboxLimits, connection_bytes: Arc<AtomicUsize>) -> Outbox {
+    pub(crate) fn new(
+        limits: OutboxLimits,
+        waiter: DurableWaiter,
+        connection_bytes: Arc<AtomicUsize>,
+    ) -> Outbox {
         Outbox {
             limits,
+            waiter,
             connection_bytes,
             encoded: BytesMut::new(),
             waiting: VecDeque::new(),
@@ -150,7 +156,7 @@ impl Outbox {
             if let Some(lsn) = front.durable_at
                 && self.durable < Some(lsn)
             {
-                ready!(engine.poll_durable(lsn, cx))?;
+                ready!(self.waiter.poll_durable(lsn, cx))?;
                 self.durable = Some(engine.durable_end().max(lsn));
             }
             let Some(front) = self.waiting.pop_front() else { return Poll::Pending };

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes};
-use kami_engine::Status;
+use kami_engine::{Poisoned, Status};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::task::JoinHandle;
 
@@ -65,12 +65,14 @@ impl From<EngineFault> for End {
     }
 }
 
-impl From<kami_engine::Poisoned> for End {
-    fn from(_: kami_engine::Poisoned) -> End {
+impl From<Poisoned> for End {
+    fn from(_: Poisoned) -> End {
         End::LogFailed
     }
 }
 
+/// What a command on a thread that may block came to.
+type Blocked = Result<(ReplyHead, Body), Poisoned>;
 type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 struct Stream {
@@ -87,7 +89,7 @@ struct Stream {
     splitter: Splitter,
     desk: Desk,
     /// A command on a thread that may block; what follows it waits.
-    blocking: Option<JoinHandle<Option<(ReplyHead, Body)>>>,
+    blocking: Option<JoinHandle<Option<Blocked>>>,
     /// Room in the log; what follows waits for it.
     space: Option<Waiting>,
     outbox: Outbox,
@@ -107,7 +109,7 @@ impl Stream {
                 let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
             }),
             desk: Desk::new(Arc::clone(&shared), Arc::clone(&peer)),
-            outbox: Outbox::new(limits, Arc::clone(&peer.pending_bytes)),
+            outbox: Outbox::new(limits, shared.engine.waiter(), Arc::clone(&peer.pending_bytes)),
             shared,
             peer,
             send,
@@ -163,7 +165,7 @@ impl Stream {
         if let Some(blocking) = &mut self.blocking {
             let Poll::Ready(done) = Pin::new(blocking).poll(cx) else { return Ok(false) };
             self.blocking = None;
-            let (head, body) = done.ok().flatten().ok_or(End::Fault)?;
+            let (head, body) = done.ok().flatten().ok_or(End::Fault)??;
             // Such commands return when what they rest on is durable.
             self.outbox.push(None, |out| {
                 reply::encode(&head, &body, out);

@@ -1,12 +1,12 @@
 //! The typed calls: one per command, a refusal as an error that says what to do.
 
+use kami_engine::Lsn;
 use kami_engine::{
     BatchId, BatchReport, CardReport, HistoryEvent, Money, OrderId, Principal, PrincipalId, PrincipalSpec,
     Product, ProductId, ProductSpec, ReplyFlags, RequestId, Stats, StockLine, ValueReport,
 };
-use kami_wal::Lsn;
 
-use super::{Client, request_id};
+use super::Client;
 use crate::error::ClientError;
 use crate::frame::reply::Codes;
 use crate::frame::request::{
@@ -71,7 +71,7 @@ impl Client {
         options: RedeemOptions<'_>,
     ) -> Result<Receipt<ValueReport>, ClientError> {
         let body = Redeem { amount: options.amount, code: Secret(code), pin: options.pin.map(Secret) };
-        let id = options.request.unwrap_or_else(request_id);
+        let id = options.request.unwrap_or_else(RequestId::random);
         self.call(id, &Request::Redeem(body), |body| match body {
             Body::Value(value) => Some(value),
             _ => None,
@@ -102,7 +102,7 @@ impl Client {
         original: RequestId,
     ) -> Result<Receipt<Option<ValueReport>>, ClientError> {
         let body = Reverse { original, code: Secret(code) };
-        self.call(request_id(), &Request::Reverse(body), |body| match body {
+        self.call(RequestId::random(), &Request::Reverse(body), |body| match body {
             Body::Value(value) => Some(Some(value)),
             Body::None => Some(None),
             _ => None,
@@ -167,7 +167,7 @@ impl Client {
         options: SellOptions,
     ) -> Result<Receipt<Sold>, ClientError> {
         let body = Sell { order, product, count, validity_s_min: options.validity_s_min };
-        let id = options.request.unwrap_or_else(request_id);
+        let id = options.request.unwrap_or_else(RequestId::random);
         let receipt = self.call(id, &Request::Sell(body), codes).await?;
         self.collect(order, receipt).await
     }
@@ -178,7 +178,7 @@ impl Client {
     /// As [`Client::redeem`].
     pub async fn order(&self, order: OrderId) -> Result<Receipt<Sold>, ClientError> {
         let body = OrderFetch { order, from: 0, count: FETCH_COUNT };
-        let receipt = self.call(request_id(), &Request::OrderFetch(body), codes).await?;
+        let receipt = self.call(RequestId::random(), &Request::OrderFetch(body), codes).await?;
         self.collect(order, receipt).await
     }
 
@@ -197,7 +197,7 @@ impl Client {
                 return Err(ClientError::CodesUnreadable { read, total: page.total });
             }
             let body = OrderFetch { order, from: next, count: FETCH_COUNT.min(page.total - next) };
-            page = self.call(request_id(), &Request::OrderFetch(body), codes).await?.value;
+            page = self.call(RequestId::random(), &Request::OrderFetch(body), codes).await?.value;
         }
     }
 
@@ -284,16 +284,16 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::redeem`].
-    pub async fn product_freeze(&self, product: ProductId) -> Result<Receipt<()>, ClientError> {
-        self.call(request_id(), &Request::ProductFreeze(OneProduct { product }), |_| Some(())).await
+    pub async fn product_freeze(&self, product: ProductId) -> Result<Receipt<Product>, ClientError> {
+        self.product(&Request::ProductFreeze(OneProduct { product })).await
     }
 
     /// Ends the freeze of a product.
     ///
     /// # Errors
     /// As [`Client::redeem`].
-    pub async fn product_unfreeze(&self, product: ProductId) -> Result<Receipt<()>, ClientError> {
-        self.call(request_id(), &Request::ProductUnfreeze(OneProduct { product }), |_| Some(())).await
+    pub async fn product_unfreeze(&self, product: ProductId) -> Result<Receipt<Product>, ClientError> {
+        self.product(&Request::ProductUnfreeze(OneProduct { product })).await
     }
 
     /// Lists the products.
@@ -332,8 +332,8 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::redeem`].
-    pub async fn principal_revoke(&self, principal: PrincipalId) -> Result<Receipt<()>, ClientError> {
-        self.call(request_id(), &Request::PrincipalRevoke(OnePrincipal { principal }), |_| Some(())).await
+    pub async fn principal_revoke(&self, principal: PrincipalId) -> Result<Receipt<Principal>, ClientError> {
+        self.list(&Request::PrincipalRevoke(OnePrincipal { principal }), principals).await?.one()
     }
 
     /// Lists the principals.
@@ -349,7 +349,7 @@ impl Client {
     /// # Errors
     /// As [`Client::redeem`].
     pub async fn stats(&self) -> Result<Receipt<Stats>, ClientError> {
-        self.call(request_id(), &Request::Stats, |body| match body {
+        self.call(RequestId::random(), &Request::Stats, |body| match body {
             Body::Stats(stats) => Some(stats),
             _ => None,
         })
@@ -357,7 +357,7 @@ impl Client {
     }
 
     async fn card(&self, request: &Request<'_>) -> Result<Receipt<CardReport>, ClientError> {
-        self.call(request_id(), request, |body| match body {
+        self.call(RequestId::random(), request, |body| match body {
             Body::Card(card) => Some(card),
             _ => None,
         })
@@ -377,7 +377,7 @@ impl Client {
         request: &Request<'_>,
         rows: fn(Body) -> Option<Listing<T>>,
     ) -> Result<Receipt<Listing<T>>, ClientError> {
-        self.call(request_id(), request, rows).await
+        self.call(RequestId::random(), request, rows).await
     }
 
     async fn call<T>(

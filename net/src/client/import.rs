@@ -12,8 +12,8 @@ use kami_engine::{BatchReport, ImportReport, ImportRow, ImportSpec, Money, Reque
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::Client;
 use super::calls::{Receipt, batches, receipt};
-use super::{Client, request_id};
 use crate::error::ClientError;
 use crate::frame::request::{Chunk, ChunkRows, Columns, OneImport};
 use crate::frame::{Answer, Body, Request, RequestHead};
@@ -59,7 +59,7 @@ impl Client {
         rows: impl Iterator<Item = io::Result<Row>>,
         mut progress: impl FnMut(ImportReport),
     ) -> Result<Receipt<BatchReport>, ClientError> {
-        let import = request_id();
+        let import = RequestId::random();
         let columns = Columns::of(&spec);
         let begun = self.send_as(import, &Request::ImportBegin(spec)).await?;
         progress(receipt(begun, report)?.value);
@@ -72,7 +72,7 @@ impl Client {
             }
         }
         let commit = Request::ImportCommit(OneImport { import });
-        let head = RequestHead::new(commit.opcode(), request_id());
+        let head = RequestHead::new(commit.opcode(), RequestId::random());
         let done = self.send_within(&head, &commit, self.inner.options.import_timeout).await?;
         receipt(done, batches)?.one()
     }
@@ -110,7 +110,7 @@ impl Client {
                 for chunk in sent.iter().skip(unsent) {
                     let body = Chunk::new(import, chunk.first_row, &chunk.rows);
                     let request = Request::ImportChunk(body);
-                    sender.push(&RequestHead::new(request.opcode(), request_id()), &request)?;
+                    sender.push(&RequestHead::new(request.opcode(), RequestId::random()), &request)?;
                 }
                 unsent = sent.len();
                 let mut answers = Vec::new();

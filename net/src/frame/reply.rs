@@ -8,13 +8,13 @@
 use std::fmt;
 
 use bytes::{BufMut, BytesMut};
+use kami_engine::Lsn;
 use kami_engine::{
     BatchId, BatchReport, CardRef, CardReport, ChannelId, Duplicate, Flags, HistoryEvent, ImportReport,
     Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId, Product, ProductId, ReplyBody, ReplyFlags,
     RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
 };
 use kami_engine::{PrincipalSpec, ProductSpec};
-use kami_wal::Lsn;
 use zeroize::Zeroizing;
 
 use super::wire::{Field, Malformed, Reader, Wire, wire};

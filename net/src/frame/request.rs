@@ -368,6 +368,7 @@ wire!(PrincipalSpec: "PRINCIPAL_SPEC" {
 wire!(ImportSpec: "IMPORT_SPEC" {
     rows: u64, "how many rows will come";
     face: Option<Money>, "face value of the batch's cards; the lowest i64: the product's";
+    valid_from_ms: u64, "from when the batch's cards can be redeemed, ms since 1970; 0: at once";
     expires_ms: u64, "when the batch's cards expire, ms since 1970; 0: the product's rule";
     product: ProductId, "the product";
     code_bytes_max: u8, "the longest normalised code, 4 to 128";

@@ -6,11 +6,11 @@
 //! without padding, integers little-endian.
 
 use bytes::{BufMut, BytesMut};
+use kami_engine::Lsn;
 use kami_engine::{
     BatchId, CardKind, CardRef, ChannelId, Flags, Lifecycle, MerchantId, OrderId, PrincipalId, ProductId,
     RequestId, Role, TenantId, TerminalId, record::Kind,
 };
-use kami_wal::Lsn;
 
 /// A body that is not what its opcode says. Names the field, never a value of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

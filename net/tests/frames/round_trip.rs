@@ -1,6 +1,7 @@
 //! Whatever is encoded is decoded as the same, for every body.
 
 use bytes::BytesMut;
+use kami_engine::Lsn;
 use kami_engine::{
     BatchId, BatchReport, CardKind, CardRef, CardReport, ChannelId, Duplicate, Flags, HistoryEvent,
     ImportReport, ImportRow, ImportSpec, Lifecycle, MerchantId, OrderId, Principal, PrincipalId,
@@ -16,7 +17,6 @@ use kami_net::frame::{
     Body, FRAME_BYTES_MAX, ItemReport, Listing, REQUEST_HEAD_BYTES, ReplyHead, Request, RequestFlags,
     RequestHead, Secret, SoldCard, Welcome,
 };
-use kami_wal::Lsn;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -71,8 +71,13 @@ fn principals() -> impl Strategy<Value = PrincipalSpec> {
 }
 
 fn imports() -> impl Strategy<Value = ImportSpec> {
-    (".{0,30}", any::<(u32, u64, u8, u64)>(), any::<[bool; 4]>(), option::of(i64::MIN + 1..)).prop_map(
-        |(label, (product, rows, code_bytes_max, expires_ms), [pins, faces, expiries, active], face)| {
+    (".{0,30}", any::<(u32, u64, u8, u64, u64)>(), any::<[bool; 4]>(), option::of(i64::MIN + 1..)).prop_map(
+        |(
+            label,
+            (product, rows, code_bytes_max, valid_from_ms, expires_ms),
+            [pins, faces, expiries, active],
+            face,
+        )| {
             ImportSpec {
                 product: ProductId(product),
                 label,
@@ -82,6 +87,7 @@ fn imports() -> impl Strategy<Value = ImportSpec> {
                 faces,
                 expiries,
                 face,
+                valid_from_ms,
                 expires_ms,
                 active,
             }

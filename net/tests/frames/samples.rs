@@ -20,8 +20,8 @@ use kami_net::frame::{
 const ID: RequestId = RequestId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0101);
 const ORDER: OrderId = OrderId(0xa0a1_a2a3_a4a5_a6a7_a8a9_aaab_acad_aeaf);
 
-fn lsn(units: u64) -> Option<kami_wal::Lsn> {
-    kami_wal::Lsn::from_units(units)
+fn lsn(units: u64) -> Option<kami_engine::Lsn> {
+    kami_engine::Lsn::from_units(units)
 }
 
 /// Each request body this version has, in order of opcode, as whole frames.
@@ -45,6 +45,7 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         faces: true,
         expiries: true,
         face: None,
+        valid_from_ms: 1_770_000_000_000,
         expires_ms: 1_800_000_000_000,
         active: true,
     };
