@@ -56,38 +56,43 @@ struct One {
 }
 
 pub async fn run(command: BatchCommand, output: &Output) -> Result<(), Failure> {
-    let client = command.remote.connect().await?;
-    let catalogue = Catalogue::read(&client).await?;
-    let id = |one: One| BatchId(one.batch);
-    let batch = match command.action {
-        Action::List { product } => {
-            let product = match product {
-                Some(name) => Some(catalogue.find(&name)?.id),
-                None => None,
-            };
-            let listing = client.batch_list(product).await?.value;
-            let rows: Vec<Value> = listing.rows.iter().map(|batch| value(batch, &catalogue)).collect();
-            return output.result(&json!({ "batches": rows, "total": listing.total }), || {
-                let mut text = lines(&listing.rows, &catalogue);
-                if (listing.rows.len() as u64) < u64::from(listing.total) {
-                    text += &format!(
-                        "\n{} of {}; name a product to see fewer",
-                        listing.rows.len(),
-                        listing.total
-                    );
+    command
+        .remote
+        .talk(async |client| {
+            let catalogue = Catalogue::read(client).await?;
+            let id = |one: One| BatchId(one.batch);
+            let batch = match command.action {
+                Action::List { product } => {
+                    let product = match product {
+                        Some(name) => Some(catalogue.find(&name)?.id),
+                        None => None,
+                    };
+                    let listing = client.batch_list(product).await?.value;
+                    let rows: Vec<Value> =
+                        listing.rows.iter().map(|batch| value(batch, &catalogue)).collect();
+                    return output.result(&json!({ "batches": rows, "total": listing.total }), || {
+                        let mut text = lines(&listing.rows, &catalogue);
+                        if (listing.rows.len() as u64) < u64::from(listing.total) {
+                            text += &format!(
+                                "\n{} of {}; name a product to see fewer",
+                                listing.rows.len(),
+                                listing.total
+                            );
+                        }
+                        text
+                    });
                 }
-                text
-            });
-        }
-        Action::Activate(one) => client.batch_activate(id(one)).await?,
-        Action::Deactivate(one) => client.batch_deactivate(id(one)).await?,
-        Action::Freeze(one) => client.batch_freeze(id(one)).await?,
-        Action::Unfreeze(one) => client.batch_unfreeze(id(one)).await?,
-        Action::Void(one) => client.batch_void(id(one)).await?,
-        Action::Extend { one, expires } => client.batch_extend(id(one), expires).await?,
-    }
-    .value;
-    show(&batch, &catalogue, output)
+                Action::Activate(one) => client.batch_activate(id(one)).await?,
+                Action::Deactivate(one) => client.batch_deactivate(id(one)).await?,
+                Action::Freeze(one) => client.batch_freeze(id(one)).await?,
+                Action::Unfreeze(one) => client.batch_unfreeze(id(one)).await?,
+                Action::Void(one) => client.batch_void(id(one)).await?,
+                Action::Extend { one, expires } => client.batch_extend(id(one), expires).await?,
+            }
+            .value;
+            show(&batch, &catalogue, output)
+        })
+        .await
 }
 
 /// Prints one batch.

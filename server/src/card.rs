@@ -4,7 +4,6 @@ use clap::Args;
 use kami_engine::{CardReport, Flags, HistoryEvent, Lifecycle, ReplyFlags};
 use kami_net::Client;
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use crate::code::{mask, read_secret};
 use crate::exit::Failure;
@@ -46,34 +45,35 @@ struct OneCard {
 }
 
 impl OneCard {
-    async fn connect(&self) -> Result<(Zeroizing<Vec<u8>>, Client), Failure> {
+    /// Asks for the code and connects.
+    async fn talk(
+        &self,
+        talk: impl AsyncFnOnce(&[u8], &Client) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let code = read_secret(&self.code, "code")?;
-        Ok((code, self.remote.connect().await?))
+        self.remote.talk(async |client| talk(&code, client).await).await
     }
 }
 
 pub async fn query(command: Query, output: &Output) -> Result<(), Failure> {
-    let (code, client) = command.card.connect().await?;
-    let report = client.query(&code).await?.value;
-    show(&client, &code, &report, output).await
+    let card = command.card;
+    card.talk(async |code, client| show(client, code, &client.query(code).await?.value, output).await).await
 }
 
 pub async fn freeze(command: Freeze, output: &Output) -> Result<(), Failure> {
-    let (code, client) = command.card.connect().await?;
-    let report = client.freeze(&code).await?.value;
-    show(&client, &code, &report, output).await
+    let card = command.card;
+    card.talk(async |code, client| show(client, code, &client.freeze(code).await?.value, output).await).await
 }
 
 pub async fn unfreeze(command: Unfreeze, output: &Output) -> Result<(), Failure> {
-    let (code, client) = command.card.connect().await?;
-    let report = client.unfreeze(&code).await?.value;
-    show(&client, &code, &report, output).await
+    let card = command.card;
+    card.talk(async |code, client| show(client, code, &client.unfreeze(code).await?.value, output).await)
+        .await
 }
 
 pub async fn void(command: Void, output: &Output) -> Result<(), Failure> {
-    let (code, client) = command.card.connect().await?;
-    let report = client.void(&code).await?.value;
-    show(&client, &code, &report, output).await
+    let card = command.card;
+    card.talk(async |code, client| show(client, code, &client.void(code).await?.value, output).await).await
 }
 
 async fn show(client: &Client, code: &[u8], report: &CardReport, output: &Output) -> Result<(), Failure> {
@@ -107,28 +107,32 @@ async fn show(client: &Client, code: &[u8], report: &CardReport, output: &Output
 }
 
 pub async fn history(command: History, output: &Output) -> Result<(), Failure> {
-    let (code, client) = command.card.connect().await?;
-    let receipt = client.history(&code).await?;
-    let events = &receipt.value.rows;
-    let value = json!({
-        "events": events.iter().map(event).collect::<Vec<_>>(),
-        "complete": !receipt.flags.contains(ReplyFlags::PARTIAL),
-    });
-    output.result(&value, || {
-        let rows = events.iter().map(|event| {
-            vec![
-                time::show(event.time_ms),
-                event.kind.name().to_owned(),
-                event.lifecycle.name().to_owned(),
-                event.principal.to_string(),
-                event.terminal.to_string(),
-                event.request.to_string(),
-                event.lsn.to_string(),
-            ]
-        });
-        let header = ["TIME", "EVENT", "STATE AFTER", "PRINCIPAL", "TERMINAL", "REQUEST", "LSN"];
-        format!("card {}\n{}", mask(&code), table(&header, &[3, 4, 6], rows))
-    })
+    command
+        .card
+        .talk(async |code, client| {
+            let receipt = client.history(code).await?;
+            let events = &receipt.value.rows;
+            let value = json!({
+                "events": events.iter().map(event).collect::<Vec<_>>(),
+                "complete": !receipt.flags.contains(ReplyFlags::PARTIAL),
+            });
+            output.result(&value, || {
+                let rows = events.iter().map(|event| {
+                    vec![
+                        time::show(event.time_ms),
+                        event.kind.name().to_owned(),
+                        event.lifecycle.name().to_owned(),
+                        event.principal.to_string(),
+                        event.terminal.to_string(),
+                        event.request.to_string(),
+                        event.lsn.to_string(),
+                    ]
+                });
+                let header = ["TIME", "EVENT", "STATE AFTER", "PRINCIPAL", "TERMINAL", "REQUEST", "LSN"];
+                format!("card {}\n{}", mask(code), table(&header, &[3, 4, 6], rows))
+            })
+        })
+        .await
 }
 
 fn event(event: &HistoryEvent) -> Value {

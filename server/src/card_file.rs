@@ -314,38 +314,32 @@ impl Column {
 /// Parts a line into cells; the buffers are used again and again.
 struct Cells {
     form: Form,
+    line: Zeroizing<Vec<u8>>,
     text: Zeroizing<Vec<u8>>,
     ends: [usize; COLUMNS_MAX],
 }
 
 impl Cells {
     fn new(form: Form) -> Cells {
-        Cells { form, text: Zeroizing::new(vec![0; LINE_BYTES_MAX + 1]), ends: [0; COLUMNS_MAX] }
+        let line = Zeroizing::new(Vec::with_capacity(LINE_BYTES_MAX + 1));
+        Cells { form, line, text: Zeroizing::new(vec![0; LINE_BYTES_MAX + 1]), ends: [0; COLUMNS_MAX] }
     }
 
     fn split<'a>(&'a mut self, line: &'a [u8]) -> Result<Vec<&'a [u8]>, BadLine> {
         let Form::Separated(separator) = self.form else { return Ok(vec![line]) };
         // A parser of its own for each line: no quote that is left open reaches into the next.
         let mut parser = csv_core::ReaderBuilder::new().delimiter(separator).build();
-        let (result, read, _, mut cells) = parser.read_record(line, &mut self.text, &mut self.ends);
-        let written = match result {
-            ReadRecordResult::InputEmpty if read == line.len() => {
-                let (result, _, _, more) =
-                    parser.read_record(b"\n", &mut self.text[..0], &mut self.ends[cells..]);
-                cells += more;
-                // The cells' ends are counted from the first one, so that the text can stay where it is.
-                if result != ReadRecordResult::Record {
-                    return Err(BadLine("a quotation mark is left open".to_owned()));
-                }
-                cells
-            }
-            ReadRecordResult::OutputEndsFull => {
-                return Err(BadLine(format!("it has more than {COLUMNS_MAX} columns")));
-            }
-            _ => return Err(BadLine("it is no line of comma-separated values".to_owned())),
-        };
+        self.line.clear();
+        self.line.extend_from_slice(line);
+        self.line.push(b'\n');
+        let (result, _, _, count) = parser.read_record(&self.line, &mut self.text, &mut self.ends);
+        match result {
+            ReadRecordResult::Record => {}
+            ReadRecordResult::InputEmpty => return Err(BadLine("a quotation mark is left open".to_owned())),
+            _ => return Err(BadLine(format!("it has more than {COLUMNS_MAX} columns"))),
+        }
         let mut start = 0;
-        Ok(self.ends[..written]
+        Ok(self.ends[..count]
             .iter()
             .map(|end| {
                 let cell = &self.text[start..*end];

@@ -58,7 +58,7 @@ pub struct Demo {
 /// Connections, each with a stream of its own.
 const CONNECTIONS: usize = 4;
 /// Requests outstanding on each.
-const WINDOW: usize = 512;
+const WINDOW: usize = 1024;
 
 pub fn run(command: Demo, output: &Output) -> Result<Exit, Failure> {
     let failed = |error| Failure::environment(format!("the runtime cannot start: {error}"));

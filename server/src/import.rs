@@ -65,28 +65,32 @@ const SHOWN_MAX: u64 = 20;
 pub async fn run(command: Import, output: &Output) -> Result<(), Failure> {
     // A file that is not there needs no server.
     CardFile::open(&command.file, *b"XXX").map(drop)?;
-    let client = command.remote.connect().await?;
-    let catalogue = Catalogue::read(&client).await?;
-    let product = catalogue.find(&command.product)?;
-    let currency = product.spec.currency;
-    let face = match &command.face {
-        None => None,
-        Some(text) => Some(
-            money::parse(text, currency)
-                .map_err(|wrong| Failure::usage(format!("--face `{text}`: {wrong}")))?,
-        ),
-    };
-    let spec = ImportSpec {
-        label: command.label,
-        face,
-        expires_ms: command.expires.unwrap_or(0),
-        active: !command.inactive,
-        ..ImportSpec::of(product.id, 0, 0)
-    };
-    let file = CardFile::open(&command.file, currency)?;
-    let report = command.report.as_deref();
-    let batch = import(&client, &file, product, spec, report, !output.json).await?;
-    batch::show(&batch, &catalogue, output)
+    command
+        .remote
+        .talk(async |client| {
+            let catalogue = Catalogue::read(client).await?;
+            let product = catalogue.find(&command.product)?;
+            let currency = product.spec.currency;
+            let face = match &command.face {
+                None => None,
+                Some(text) => Some(
+                    money::parse(text, currency)
+                        .map_err(|wrong| Failure::usage(format!("--face `{text}`: {wrong}")))?,
+                ),
+            };
+            let spec = ImportSpec {
+                label: command.label,
+                face,
+                expires_ms: command.expires.unwrap_or(0),
+                active: !command.inactive,
+                ..ImportSpec::of(product.id, 0, 0)
+            };
+            let file = CardFile::open(&command.file, currency)?;
+            let report = command.report.as_deref();
+            let batch = import(client, &file, product, spec, report, !output.json).await?;
+            batch::show(&batch, &catalogue, output)
+        })
+        .await
 }
 
 /// Checks the file and imports it; `spec` says everything but what the file itself says.

@@ -65,30 +65,46 @@ pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failu
         Action::Add { name, role, out, merchant, authority } => {
             let beside = || remote.identity.parent().unwrap_or(Path::new(".")).join("ca");
             let authority = authority.unwrap_or_else(beside);
-            let client = remote.connect().await?;
-            let identity = identity(&out, &authority, &name)?;
-            let key = identity.key_fingerprint()?;
-            let spec = PrincipalSpec { name, role, tenant: TenantId(0), merchant: MerchantId(merchant), key };
-            let principal = client.principal_add(spec).await?.value;
-            show(&principal, output)
+            remote
+                .talk(async |client| {
+                    let identity = identity(&out, &authority, &name)?;
+                    let key = identity.key_fingerprint()?;
+                    let spec = PrincipalSpec {
+                        name,
+                        role,
+                        tenant: TenantId(0),
+                        merchant: MerchantId(merchant),
+                        key,
+                    };
+                    let principal = client.principal_add(spec).await?.value;
+                    show(&principal, output)
+                })
+                .await
         }
         Action::List => {
-            let client = remote.connect().await?;
-            let principals = client.principal_list().await?.value.rows;
-            let rows: Vec<Value> = principals.iter().map(value).collect();
-            output.result(&json!({ "principals": rows }), || lines(&principals))
+            remote
+                .talk(async |client| {
+                    let principals = client.principal_list().await?.value.rows;
+                    let rows: Vec<Value> = principals.iter().map(value).collect();
+                    output.result(&json!({ "principals": rows }), || lines(&principals))
+                })
+                .await
         }
         Action::Revoke { principal } => {
-            let client = remote.connect().await?;
-            let principals = client.principal_list().await?.value.rows;
-            let named = principals.iter().find(|known| known.spec.name == principal).map(|known| known.id);
-            let numbered = || principal.parse().ok().map(PrincipalId);
-            let id = named.or_else(numbered).ok_or_else(|| {
-                Failure::refused(format!(
-                    "there is no principal `{principal}`; `kami principal list` shows them"
-                ))
-            })?;
-            show(&client.principal_revoke(id).await?.value, output)
+            remote
+                .talk(async |client| {
+                    let principals = client.principal_list().await?.value.rows;
+                    let named =
+                        principals.iter().find(|known| known.spec.name == principal).map(|known| known.id);
+                    let numbered = || principal.parse().ok().map(PrincipalId);
+                    let id = named.or_else(numbered).ok_or_else(|| {
+                        Failure::refused(format!(
+                            "there is no principal `{principal}`; `kami principal list` shows them"
+                        ))
+                    })?;
+                    show(&client.principal_revoke(id).await?.value, output)
+                })
+                .await
         }
     }
 }

@@ -84,37 +84,40 @@ pub async fn run(command: ProductCommand, output: &Output) -> Result<(), Failure
         }),
         _ => None,
     };
-    let client = remote.connect().await?;
-    let product = match action {
-        Action::Add { .. } => {
-            let Some(spec) = new else { return Ok(()) };
-            client.product_add(spec).await?.value
-        }
-        Action::List => {
-            let catalogue = Catalogue::read(&client).await?;
-            let rows: Vec<Value> = catalogue.all().iter().map(value).collect();
-            return output.result(&json!({ "products": rows }), || listing(catalogue.all()));
-        }
-        Action::Set { name, face, valid_days, reversal_hours } => {
-            let catalogue = Catalogue::read(&client).await?;
-            let mut spec = catalogue.find(&name)?.spec.clone();
-            if let Some(face) = face {
-                spec.face = amount(&face, spec.currency)?;
-            }
-            spec.valid_days = valid_days.unwrap_or(spec.valid_days);
-            spec.reversal_s = reversal_hours.map_or(spec.reversal_s, |hours| hours * 3600);
-            client.product_set(spec).await?.value
-        }
-        Action::Freeze { name } => {
-            let id = Catalogue::read(&client).await?.find(&name)?.id;
-            client.product_freeze(id).await?.value
-        }
-        Action::Unfreeze { name } => {
-            let id = Catalogue::read(&client).await?.find(&name)?.id;
-            client.product_unfreeze(id).await?.value
-        }
-    };
-    output.result(&value(&product), || listing(std::slice::from_ref(&product)))
+    remote
+        .talk(async |client| {
+            let product = match action {
+                Action::Add { .. } => {
+                    let Some(spec) = new else { return Ok(()) };
+                    client.product_add(spec).await?.value
+                }
+                Action::List => {
+                    let catalogue = Catalogue::read(client).await?;
+                    let rows: Vec<Value> = catalogue.all().iter().map(value).collect();
+                    return output.result(&json!({ "products": rows }), || listing(catalogue.all()));
+                }
+                Action::Set { name, face, valid_days, reversal_hours } => {
+                    let catalogue = Catalogue::read(client).await?;
+                    let mut spec = catalogue.find(&name)?.spec.clone();
+                    if let Some(face) = face {
+                        spec.face = amount(&face, spec.currency)?;
+                    }
+                    spec.valid_days = valid_days.unwrap_or(spec.valid_days);
+                    spec.reversal_s = reversal_hours.map_or(spec.reversal_s, |hours| hours * 3600);
+                    client.product_set(spec).await?.value
+                }
+                Action::Freeze { name } => {
+                    let id = Catalogue::read(client).await?.find(&name)?.id;
+                    client.product_freeze(id).await?.value
+                }
+                Action::Unfreeze { name } => {
+                    let id = Catalogue::read(client).await?.find(&name)?.id;
+                    client.product_unfreeze(id).await?.value
+                }
+            };
+            output.result(&value(&product), || listing(std::slice::from_ref(&product)))
+        })
+        .await
 }
 
 fn value(product: &Product) -> Value {

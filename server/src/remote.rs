@@ -36,13 +36,25 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Connects.
-    pub async fn connect(&self) -> Result<Client, Failure> {
-        self.connect_at(TerminalId(0)).await
+    /// Connects, has something done, and closes the connection whatever came of it: a server that is
+    /// told so does not wait for us when it is taken down.
+    pub async fn talk<T>(&self, talk: impl AsyncFnOnce(&Client) -> Result<T, Failure>) -> Result<T, Failure> {
+        self.talk_at(TerminalId(0), talk).await
     }
 
-    /// Connects as a till.
-    pub async fn connect_at(&self, terminal: TerminalId) -> Result<Client, Failure> {
+    /// The same as a till.
+    pub async fn talk_at<T>(
+        &self,
+        terminal: TerminalId,
+        talk: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let client = self.connect(terminal).await?;
+        let result = talk(&client).await;
+        client.close().await;
+        result
+    }
+
+    async fn connect(&self, terminal: TerminalId) -> Result<Client, Failure> {
         let identity = Identity::load(&self.identity)?;
         let (address, host) = self.resolve().await?;
         let options = ClientOptions {

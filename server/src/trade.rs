@@ -88,25 +88,34 @@ pub struct Reverse {
 }
 
 pub async fn sell(command: Sell, output: &Output) -> Result<(), Failure> {
-    let client = command.remote.connect().await?;
-    let product = Catalogue::read(&client).await?.find(&command.product)?.id;
-    let options = SellOptions {
-        validity_s_min: command.min_validity.unwrap_or(0),
-        request: Some(sale_id(command.order)),
-    };
-    match client.sell(command.order, product, command.count, options).await {
-        Ok(sold) => codes(command.order, &sold, output),
-        Err(error @ (ClientError::Unknown { .. } | ClientError::CodesUnreadable { .. })) => {
-            let failure = Failure::from(error);
-            Err(Failure { message: format!("{}; run the same command again", failure.message), ..failure })
-        }
-        Err(error) => Err(error.into()),
-    }
+    command
+        .remote
+        .talk(async |client| {
+            let product = Catalogue::read(client).await?.find(&command.product)?.id;
+            let options = SellOptions {
+                validity_s_min: command.min_validity.unwrap_or(0),
+                request: Some(sale_id(command.order)),
+            };
+            match client.sell(command.order, product, command.count, options).await {
+                Ok(sold) => codes(command.order, &sold, output),
+                Err(error @ (ClientError::Unknown { .. } | ClientError::CodesUnreadable { .. })) => {
+                    let failure = Failure::from(error);
+                    Err(Failure {
+                        message: format!("{}; run the same command again", failure.message),
+                        ..failure
+                    })
+                }
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
 }
 
 pub async fn order(command: Order, output: &Output) -> Result<(), Failure> {
-    let client = command.remote.connect().await?;
-    codes(command.order, &client.order(command.order).await?, output)
+    command
+        .remote
+        .talk(async |client| codes(command.order, &client.order(command.order).await?, output))
+        .await
 }
 
 /// Prints codes: here they are what was asked for.
@@ -127,7 +136,7 @@ fn codes(order: OrderId, sold: &Receipt<Sold>, output: &Output) -> Result<(), Fa
 pub async fn redeem(command: Redeem, output: &Output) -> Result<(), Failure> {
     let code = read_secret(&command.code, "code")?;
     let pin = command.pin.as_deref().map(|pin| read_secret(pin, "PIN")).transpose()?;
-    let client = command.remote.connect_at(TerminalId(command.terminal)).await?;
+    command.remote.talk_at(TerminalId(command.terminal), async |client| {
     let options =
         RedeemOptions { amount: 0, pin: pin.as_ref().map(|pin| pin.as_slice()), request: command.id };
     let receipt = match client.redeem(&code, options).await {
@@ -142,7 +151,7 @@ pub async fn redeem(command: Redeem, output: &Output) -> Result<(), Failure> {
         }
         Err(error) => return Err(error.into()),
     };
-    let catalogue = Catalogue::read_if_allowed(&client).await?;
+    let catalogue = Catalogue::read_if_allowed(client).await?;
     let reversed = receipt.flags.contains(ReplyFlags::REVERSED);
     output.result(&moved(&receipt, &receipt.value, &catalogue), || {
         let again = match (receipt.flags.contains(ReplyFlags::REPLAYED), reversed) {
@@ -158,22 +167,32 @@ pub async fn redeem(command: Redeem, output: &Output) -> Result<(), Failure> {
             receipt.request
         )
     })
+})
+.await
 }
 
 pub async fn reverse(command: Reverse, output: &Output) -> Result<(), Failure> {
     let code = read_secret(&command.code, "code")?;
-    let client = command.remote.connect_at(TerminalId(command.terminal)).await?;
-    let receipt = client.reverse(&code, command.original).await?;
-    let Some(value) = receipt.value else {
-        let value = json!({ "status": "TOMBSTONED", "request": receipt.request.to_string() });
-        return output.result(&value, || {
-            "this redemption was never seen; its request id is refused from now on".to_owned()
-        });
-    };
-    let catalogue = Catalogue::read_if_allowed(&client).await?;
-    output.result(&moved(&receipt, &value, &catalogue), || {
-        format!("reversed {}: {} given back", mask(&code), catalogue.amount(value.product, value.amount))
-    })
+    command
+        .remote
+        .talk_at(TerminalId(command.terminal), async |client| {
+            let receipt = client.reverse(&code, command.original).await?;
+            let Some(value) = receipt.value else {
+                let value = json!({ "status": "TOMBSTONED", "request": receipt.request.to_string() });
+                return output.result(&value, || {
+                    "this redemption was never seen; its request id is refused from now on".to_owned()
+                });
+            };
+            let catalogue = Catalogue::read_if_allowed(client).await?;
+            output.result(&moved(&receipt, &value, &catalogue), || {
+                format!(
+                    "reversed {}: {} given back",
+                    mask(&code),
+                    catalogue.amount(value.product, value.amount)
+                )
+            })
+        })
+        .await
 }
 
 fn moved<T>(receipt: &Receipt<T>, value: &ValueReport, catalogue: &Catalogue) -> Value {
