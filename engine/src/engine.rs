@@ -464,7 +464,7 @@ fn newest_snapshot(
     let mut durable_end = None;
     for path in checkpoint::list(&**data).map_err(io("listing the snapshots"))? {
         let Ok(Some(snapshot)) = Snapshot::open(&**data, &path) else {
-            eprintln!("kami: a snapshot is unreadable and is not used: file=`{path}`");
+            tracing::warn!(file = path, "a snapshot is unreadable and is not used");
             continue;
         };
         if snapshot.header.store != store {
@@ -478,7 +478,7 @@ fn newest_snapshot(
                 Some(ReplayFrom { lsn: snapshot.header.start, durable_end_hint: durable_end }),
             ));
         }
-        eprintln!("kami: a snapshot is damaged and is not used: file=`{path}`");
+        tracing::warn!(file = path, "a snapshot is damaged and is not used");
     }
     let Some(durable_end) = durable_end else { return Ok((Rebuild::new(Arc::clone(data), store), None)) };
     let from = ReplayFrom { lsn: Lsn::START, durable_end_hint: Some(durable_end) };

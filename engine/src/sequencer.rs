@@ -418,7 +418,7 @@ impl Sequencer {
 
 fn chain_failed(error: &ChainError) -> Status {
     // The card's own past cannot be read, so nothing can be decided about it. Others are served.
-    eprintln!("kami: cannot read the log: {error}");
+    tracing::error!(error = error as &dyn std::error::Error, "a card's log entry cannot be read");
     Status::Busy
 }
 
