@@ -18,7 +18,7 @@ use kami_engine::{PrincipalSpec, ProductSpec};
 use zeroize::Zeroizing;
 
 use super::wire::{Field, Malformed, Reader, Wire, wire};
-use super::{FRAME_BYTES_MAX, REPLY_HEAD_BYTES, ReplyHead, close_frame, field};
+use super::{FRAME_BYTES_MAX, Opcode, REPLY_HEAD_BYTES, ReplyHead, close_frame, field};
 
 macro_rules! body_kinds {
     ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $code:literal;)+) => {
@@ -63,26 +63,60 @@ body_kinds! {
     History = 3, "HISTORY";
     /// After SELL and ORDER_FETCH: codes.
     Codes = 4, "CODES";
-    /// After PRODUCT_LIST, PRODUCT_ADD and PRODUCT_SET.
+    /// After PRODUCT_LIST, and the one product after the commands about a product.
     Products = 5, "PRODUCTS";
-    /// After BATCH_LIST, the commands about a batch, and IMPORT_COMMIT.
+    /// After BATCH_LIST, and the one batch after the commands about a batch and IMPORT_COMMIT.
     Batches = 6, "BATCHES";
     /// After STOCK.
     Stock = 7, "STOCK";
-    /// After PRINCIPAL_LIST and PRINCIPAL_ADD.
+    /// After PRINCIPAL_LIST, and the one principal after the commands about a principal.
     Principals = 8, "PRINCIPALS";
     /// After STATS.
     Stats = 9, "STATS";
     /// After an import was refused for duplicates: the first of them.
     Duplicates = 10, "DUPLICATES";
-    /// After IMPORT_BEGIN, IMPORT_CHUNK and IMPORT_STATUS.
+    /// After IMPORT_BEGIN, IMPORT_CHUNK and IMPORT_STATUS; after MALFORMED, `rows` is the bad row.
     Import = 11, "IMPORT";
     /// After HELLO.
     Welcome = 12, "WELCOME";
     /// After REDEEM_BATCH: one line per item, in order.
     Items = 13, "ITEMS";
-    /// After MALFORMED: which field is wrong, for the person who mends the client.
+    /// After MALFORMED: which field of the frame is wrong, for the person who mends the client.
     Reason = 14, "REASON";
+}
+
+impl BodyKind {
+    /// What a reply of class done carries; `None` for what this version does not serve.
+    #[must_use]
+    pub const fn after(opcode: Opcode) -> Option<BodyKind> {
+        Some(match opcode {
+            Opcode::Hello => BodyKind::Welcome,
+            Opcode::Ping | Opcode::ImportAbort => BodyKind::None,
+            Opcode::Redeem | Opcode::Reverse => BodyKind::Value,
+            Opcode::Query | Opcode::Freeze | Opcode::Unfreeze | Opcode::Void => BodyKind::Card,
+            Opcode::History => BodyKind::History,
+            Opcode::RedeemBatch => BodyKind::Items,
+            Opcode::Sell | Opcode::OrderFetch => BodyKind::Codes,
+            Opcode::BatchActivate
+            | Opcode::BatchDeactivate
+            | Opcode::BatchFreeze
+            | Opcode::BatchUnfreeze
+            | Opcode::BatchVoid
+            | Opcode::BatchExtend
+            | Opcode::BatchList
+            | Opcode::ImportCommit => BodyKind::Batches,
+            Opcode::ProductAdd
+            | Opcode::ProductSet
+            | Opcode::ProductFreeze
+            | Opcode::ProductUnfreeze
+            | Opcode::ProductList => BodyKind::Products,
+            Opcode::Stock => BodyKind::Stock,
+            Opcode::ImportBegin | Opcode::ImportChunk | Opcode::ImportStatus => BodyKind::Import,
+            Opcode::PrincipalAdd | Opcode::PrincipalRevoke | Opcode::PrincipalList => BodyKind::Principals,
+            Opcode::Stats => BodyKind::Stats,
+            _ => return None,
+        })
+    }
 }
 
 /// A reply's body.
