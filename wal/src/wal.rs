@@ -188,7 +188,7 @@ impl Wal {
             geometry,
             identity,
             appender: Mutex::new(appender),
-            space: Mutex::new(Space::new(geometry, offset)),
+            space: Mutex::new(Space::new(geometry, tail - offset, offset)),
             space_waiters: SpaceWaiters::default(),
             committer: Mutex::new(Committer::begin(
                 identity,
@@ -288,7 +288,8 @@ impl Wal {
         if !appender.fits(payload_max) {
             let entered = appender.rotate(durable_end);
             shared.held.write().push(entered);
-            shared.space.lock().rotated(appender.offset());
+            let offset = appender.offset();
+            shared.space.lock().rotated(appender.tail() - offset, offset);
             shared.publish_tail(&appender);
             shared.preparer_parker.wake();
         }
