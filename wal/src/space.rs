@@ -45,6 +45,8 @@ pub enum NoSpace {
 /// The room there is, and what of it was granted.
 pub(crate) struct Space {
     geometry: Geometry,
+    /// Where the current segment's file begins, as a position.
+    base: u64,
     /// Offset of the tail in the current segment.
     offset: u64,
     ready: usize,
@@ -60,11 +62,11 @@ pub(crate) fn cost(payload: u64) -> u64 {
 }
 
 impl Space {
-    pub(crate) fn new(geometry: Geometry, offset: u64) -> Self {
-        Self { geometry, offset, ready: 0, granted: 0, disk_full: false }
+    pub(crate) fn new(geometry: Geometry, base: u64, offset: u64) -> Self {
+        Self { geometry, base, offset, ready: 0, granted: 0, disk_full: false }
     }
 
-    /// Grants `cost`. `open_from` is the offset in the current segment up to which blocks are closed.
+    /// Grants `cost`. `open_from` is the position up to which blocks are closed.
     pub(crate) fn grant(&mut self, cost: u64, open_from: u64) -> Result<(), NoSpace> {
         let whole = self.geometry.segment_bytes - HEAD_BYTES - SEGMENT_RECORD_BYTES - MARGIN_BYTES;
         if whole < cost {
@@ -72,7 +74,8 @@ impl Space {
         }
         let granted = self.granted + cost;
         // Bytes already appended have not been charged for a close that is still to come.
-        let close_due = (self.offset - open_from.clamp(HEAD_BYTES, self.offset)) * 9 / 8;
+        let open_offset = open_from.saturating_sub(self.base).clamp(HEAD_BYTES, self.offset);
+        let close_due = (self.offset - open_offset) * 9 / 8;
         let fits_current = self.offset + close_due + MARGIN_BYTES + granted <= self.geometry.segment_bytes;
         let fits_ready = self.ready != 0 && granted <= whole;
         if fits_current || fits_ready {
@@ -102,7 +105,8 @@ impl Space {
     }
 
     /// The current segment was left for a ready one.
-    pub(crate) fn rotated(&mut self, offset: u64) {
+    pub(crate) fn rotated(&mut self, base: u64, offset: u64) {
+        self.base = base;
         self.offset = offset;
         self.ready -= 1;
     }
@@ -125,7 +129,7 @@ mod tests {
 
     #[test]
     fn without_a_ready_segment_only_the_current_one_is_granted() {
-        let mut space = Space::new(GEOMETRY, HEAD_BYTES);
+        let mut space = Space::new(GEOMETRY, 0, HEAD_BYTES);
         space.grant(20_000, HEAD_BYTES).unwrap();
         space.grant(20_000, HEAD_BYTES).unwrap();
         assert_eq!(space.grant(20_000, HEAD_BYTES), Err(NoSpace::Busy));
@@ -138,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_ready_segment_grants_when_the_current_one_is_nearly_full() {
-        let mut space = Space::new(GEOMETRY, 60_000);
+        let mut space = Space::new(GEOMETRY, 0, 60_000);
         assert_eq!(space.grant(20_000, 60_000), Err(NoSpace::Busy));
         space.prepared();
         space.grant(20_000, 60_000).unwrap();
@@ -147,6 +151,6 @@ mod tests {
     #[test]
     fn the_longest_record_can_be_granted() {
         let longest = GEOMETRY.record_bytes_max() - RECORD_HEAD_BYTES;
-        Space::new(GEOMETRY, HEAD_BYTES + SEGMENT_RECORD_BYTES).grant(cost(longest), HEAD_BYTES).unwrap();
+        Space::new(GEOMETRY, 0, HEAD_BYTES + SEGMENT_RECORD_BYTES).grant(cost(longest), HEAD_BYTES).unwrap();
     }
 }

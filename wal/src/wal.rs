@@ -186,7 +186,7 @@ impl Wal {
             geometry,
             identity,
             appender: Mutex::new(appender),
-            space: Mutex::new(Space::new(geometry, offset)),
+            space: Mutex::new(Space::new(geometry, geometry.base(number), offset)),
             committer: Mutex::new(Committer::begin(
                 identity,
                 Arc::clone(&active),
@@ -289,7 +289,7 @@ impl Wal {
         if !appender.fits(payload_max) {
             let entered = appender.rotate(durable_end);
             shared.held.write().push(entered);
-            shared.space.lock().rotated(appender.offset());
+            shared.space.lock().rotated(appender.segment().base, appender.offset());
             shared.publish_tail(&appender);
             shared.preparer_parker.wake();
         }
@@ -394,7 +394,7 @@ impl Wal {
         self.shared.seal()
     }
 
-    /// Counters.
+    /// Counters. Waits for a commit that is under way.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let counts = self.shared.committer.lock().counts;
