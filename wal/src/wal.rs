@@ -108,8 +108,6 @@ pub(crate) struct Shared {
     pub committer: Mutex<Committer>,
     /// Everything below is complete in memory.
     pub tail: AtomicU64,
-    /// Everything below lies in blocks that were written in place.
-    pub open_from: AtomicU64,
     pub durability: Arc<Durability>,
     /// The segments whose records are in memory, oldest first: the current one and those not
     /// completely committed.
@@ -158,7 +156,7 @@ impl Wal {
     /// Opens the log on `medium`, or begins one, and hands every DATA record at or after `from` to
     /// `visit`, in order.
     ///
-    /// What a crash left behind is put in order first: see [`recover`](crate::recover). When this
+    /// What a crash left behind is put in order first: in the steps at the head of `recover.rs`. When this
     /// returns, everything `visit` has seen is durable, and the log goes on behind it.
     ///
     /// # Errors
@@ -186,14 +184,13 @@ impl Wal {
             geometry,
             identity,
             appender: Mutex::new(appender),
-            space: Mutex::new(Space::new(geometry, geometry.base(number), offset)),
+            space: Mutex::new(Space::new(geometry, offset)),
             committer: Mutex::new(Committer::begin(
                 identity,
                 Arc::clone(&active),
                 Chain::from(recovered.chain),
             )),
             tail: AtomicU64::new(tail),
-            open_from: AtomicU64::new(geometry.first_record(number)),
             durability: Arc::new(Durability::new(prev_end)),
             held: RwLock::new(vec![active]),
             files: SegmentFiles::default(),
@@ -252,10 +249,7 @@ impl Wal {
             return Err(NoSpace::Poisoned);
         }
         let cost = cost(payload_bytes as u64);
-        let open_from = self.shared.open_from.load(Ordering::Acquire);
-        let mut space = self.shared.space.lock();
-        space.grant(cost, open_from)?;
-        drop(space);
+        self.shared.space.lock().grant(cost)?;
         Ok(Credit { shared: Arc::clone(&self.shared), cost })
     }
 
@@ -289,7 +283,7 @@ impl Wal {
         if !appender.fits(payload_max) {
             let entered = appender.rotate(durable_end);
             shared.held.write().push(entered);
-            shared.space.lock().rotated(appender.segment().base, appender.offset());
+            shared.space.lock().rotated(appender.offset());
             shared.publish_tail(&appender);
             shared.preparer_parker.wake();
         }
