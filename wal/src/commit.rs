@@ -136,7 +136,6 @@ impl Shared {
                 committer.hashed = HEAD_BYTES;
                 committer.slot = 0;
                 committer.sealed = false;
-                self.open_from.store(next.base + HEAD_BYTES, Ordering::Release);
                 self.release_held(segment.number);
                 done = true;
                 continue;
@@ -154,7 +153,6 @@ impl Shared {
                     continue;
                 };
                 committer.write_in_place(end, self)?;
-                self.open_from.store(segment.base + end, Ordering::Release);
                 end
             };
             committer.sealed = false;

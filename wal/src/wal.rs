@@ -111,8 +111,6 @@ pub(crate) struct Shared {
     pub commit_counts: CommitCounts,
     /// Everything below is complete in memory.
     pub tail: AtomicU64,
-    /// Everything below lies in blocks that were written in place.
-    pub open_from: AtomicU64,
     pub durability: Arc<Durability>,
     /// The segments whose records are in memory, oldest first: the current one and those not
     /// completely committed.
@@ -161,7 +159,7 @@ impl Wal {
     /// Opens the log on `medium`, or begins one, and hands every DATA record at or after `from` to
     /// `visit`, in order.
     ///
-    /// What a crash left behind is put in order first: see [`recover`](crate::recover). When this
+    /// What a crash left behind is put in order first: in the steps at the head of `recover.rs`. When this
     /// returns, everything `visit` has seen is durable, and the log goes on behind it.
     ///
     /// # Errors
@@ -189,7 +187,7 @@ impl Wal {
             geometry,
             identity,
             appender: Mutex::new(appender),
-            space: Mutex::new(Space::new(geometry, tail - offset, offset)),
+            space: Mutex::new(Space::new(geometry, offset)),
             space_waiters: SpaceWaiters::default(),
             committer: Mutex::new(Committer::begin(
                 identity,
@@ -198,7 +196,6 @@ impl Wal {
             )),
             commit_counts: CommitCounts::new(),
             tail: AtomicU64::new(tail),
-            open_from: AtomicU64::new(geometry.first_record(number)),
             durability: Arc::new(Durability::new(prev_end)),
             held: RwLock::new(vec![active]),
             files: SegmentFiles::default(),
@@ -257,10 +254,7 @@ impl Wal {
             return Err(NoSpace::Poisoned);
         }
         let cost = cost(payload_bytes as u64);
-        let open_from = self.shared.open_from.load(Ordering::Acquire);
-        let mut space = self.shared.space.lock();
-        space.grant(cost, open_from)?;
-        drop(space);
+        self.shared.space.lock().grant(cost)?;
         Ok(Credit { shared: Arc::clone(&self.shared), cost })
     }
 
@@ -290,8 +284,7 @@ impl Wal {
         if !appender.fits(payload_max) {
             let entered = appender.rotate(durable_end);
             shared.held.write().push(entered);
-            let offset = appender.offset();
-            shared.space.lock().rotated(appender.tail() - offset, offset);
+            shared.space.lock().rotated(appender.offset());
             shared.publish_tail(&appender);
             shared.preparer_parker.wake();
         }
@@ -419,7 +412,7 @@ impl Wal {
         self.shared.seal()
     }
 
-    /// Counters.
+    /// Counters. Waits for a commit that is under way.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let counts = &self.shared.commit_counts;
@@ -489,8 +482,7 @@ impl Shared {
     }
 
     fn has_space(&self) -> bool {
-        let open_from = self.open_from.load(Ordering::Acquire);
-        self.durability.is_poisoned() || self.space.lock().is_settled(open_from)
+        self.durability.is_poisoned() || self.space.lock().is_settled()
     }
 
     /// How many segments may be ready or held at once: a disk slower than the appender must not let
