@@ -107,7 +107,9 @@ impl Expected {
             (Body::Principals(a), ReplyBody::Principals(b)) => a == b,
             (Body::Stats(a), ReplyBody::Stats(b)) => {
                 let Stats { tail, durable_end, commits, .. } = **b;
-                durable_end <= tail && *a == Stats { tail: 0, durable_end: 0, commits: 0, ..**b } && commits > 0
+                durable_end <= tail
+                    && *a == Stats { tail: 0, durable_end: 0, commits: 0, ..**b }
+                    && commits > 0
             }
             (Body::Duplicates(a), ReplyBody::Duplicates(b)) => a == b,
             (Body::Import(a), ReplyBody::Import(b)) => a == b,

@@ -69,6 +69,9 @@ impl World {
     }
 
     pub fn import_begin(&mut self, caller: Caller, id: u128, spec: &ImportSpec) {
+        if self.medium.is_cut() {
+            return;
+        }
         let reply = self.engine().import_begin(caller, RequestId(id), spec.clone());
         let key = (caller.tenant.0, id);
         if self.medium.is_cut() {
@@ -105,6 +108,9 @@ impl World {
     }
 
     pub fn import_chunk(&mut self, caller: Caller, id: u128, first: u64, rows: &[Row]) {
+        if self.medium.is_cut() {
+            return;
+        }
         let mut given = rows.iter().map(|row| ImportRow {
             code: row.code.as_bytes(),
             pin: row.pin.as_deref().map(str::as_bytes),
@@ -142,6 +148,9 @@ impl World {
     }
 
     pub fn import_status(&mut self, caller: Caller, id: u128) {
+        if self.medium.is_cut() {
+            return;
+        }
         let reply = self.engine().import_status(caller, RequestId(id));
         let expected = match self.staged.get(&(caller.tenant.0, id)) {
             Some(staged) => self.import_report(Status::Ok, staged.rows.len() as u64, staged.spec.rows),
@@ -151,6 +160,9 @@ impl World {
     }
 
     pub fn import_abort(&mut self, caller: Caller, id: u128) {
+        if self.medium.is_cut() {
+            return;
+        }
         let reply = self.engine().import_abort(caller, RequestId(id));
         if self.medium.is_cut() {
             return;
@@ -166,9 +178,16 @@ impl World {
     }
 
     pub fn import_commit(&mut self, caller: Caller, id: u128) {
+        if self.medium.is_cut() {
+            return;
+        }
         let key = (caller.tenant.0, id);
         let before = self.oracle.now_ms;
         let outcome = self.engine().import_commit(caller, RequestId(id));
+        if self.medium.is_cut() && outcome.as_ref().is_ok_and(|reply| reply.status == Status::ReadOnly) {
+            // The power went before its record: nothing happened.
+            return;
+        }
         let Some(staged) = self.staged.get(&key).cloned() else {
             let Ok(reply) = outcome else { return assert!(self.medium.is_cut()) };
             let expected = self.not_staged(caller, id);
@@ -219,8 +238,7 @@ impl World {
 
     fn commit_batch(&mut self, staged: &Staged, id: u128, lsn: Option<u64>) {
         let ask = Ask::new(id, staged.caller, What::Stats);
-        let effect =
-            Effect::Import { id: staged.batch, batch: Box::new(self.batch_of(staged, id)) };
+        let effect = Effect::Import { id: staged.batch, batch: Box::new(self.batch_of(staged, id)) };
         let mut event = self.oracle.event(&ask, Kind::Import, effect);
         event.lsn = lsn;
         self.record(event);

@@ -1,8 +1,8 @@
 //! The oracle's rules for products, batches and principals, and for the reads over many of them.
 
 use kami_engine::{
-    BatchId, BatchReport, CardKind, Kind, Principal, PrincipalId, Product, ProductId, ProductSpec, ReplyFlags,
-    Stats, Status, StockLine,
+    BatchId, BatchReport, CardKind, Kind, Principal, PrincipalId, Product, ProductId, ProductSpec,
+    ReplyFlags, Stats, Status, StockLine,
 };
 
 use super::expected::{At, Body, Expected};

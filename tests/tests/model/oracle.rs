@@ -116,16 +116,44 @@ pub struct Event {
 #[derive(Clone)]
 pub enum Effect {
     /// One card gets this state.
-    Card { place: Place, lifecycle: Lifecycle, flags: Flags, related: u128 },
-    Sell { tenant: u16, order: u128, product: u32, cards: Vec<Place> },
+    Card {
+        place: Place,
+        lifecycle: Lifecycle,
+        flags: Flags,
+        related: u128,
+    },
+    Sell {
+        tenant: u16,
+        order: u128,
+        product: u32,
+        cards: Vec<Place>,
+    },
     /// Codes were given out again: changes nothing but stands in the log.
     Reveal,
-    ProductPut { id: u32, tenant: u16, spec: ProductSpec },
-    ProductFreeze { id: u32, frozen: bool },
-    Batch { id: u32, change: BatchChange },
-    PrincipalAdd { id: u32, spec: PrincipalSpec },
-    PrincipalRevoke { id: u32 },
-    Import { id: u32, batch: Box<Batch> },
+    ProductPut {
+        id: u32,
+        tenant: u16,
+        spec: ProductSpec,
+    },
+    ProductFreeze {
+        id: u32,
+        frozen: bool,
+    },
+    Batch {
+        id: u32,
+        change: BatchChange,
+    },
+    PrincipalAdd {
+        id: u32,
+        spec: PrincipalSpec,
+    },
+    PrincipalRevoke {
+        id: u32,
+    },
+    Import {
+        id: u32,
+        batch: Box<Batch>,
+    },
 }
 
 impl Event {
@@ -202,8 +230,7 @@ impl Oracle {
             Effect::Reveal => {}
             Effect::ProductPut { id, tenant, spec } => {
                 let past = event.past(Lifecycle::Available, Flags::NONE, 0);
-                let fresh =
-                    Product { tenant: *tenant, spec: spec.clone(), frozen: false, past: Vec::new() };
+                let fresh = Product { tenant: *tenant, spec: spec.clone(), frozen: false, past: Vec::new() };
                 let product = self.products.entry(*id).or_insert(fresh);
                 product.spec = spec.clone();
                 product.past.push(past);

@@ -109,7 +109,11 @@ impl World {
             survivors.len()
         );
         assert!(survivors.len() <= self.log.len(), "more effects than were executed");
-        assert!(self.promised_ms <= last_ms, "a reply told of {}, the log ends at {last_ms}", self.promised_ms);
+        assert!(
+            self.promised_ms <= last_ms,
+            "a reply told of {}, the log ends at {last_ms}",
+            self.promised_ms
+        );
         if end == End::PowerCut {
             // What recovery has found once it finds again, whatever cuts it short.
             assert!(kept.is_none_or(|kept| kept == survivors.len()), "recovery changed what survived");

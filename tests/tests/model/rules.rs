@@ -55,7 +55,11 @@ impl Oracle {
         };
         match &ask.what {
             What::Query { .. } | What::History { .. } => self.read(ask, place),
-            _ => match self.card(place).past.iter().find(|past| past.kind != Kind::Sell && past.ask.id == ask.id)
+            _ => match self
+                .card(place)
+                .past
+                .iter()
+                .find(|past| past.kind != Kind::Sell && past.ask.id == ask.id)
             {
                 Some(past) => self.again(ask, place, past),
                 None => self.first_time(ask, place),
@@ -132,10 +136,19 @@ impl Oracle {
         let frozen = card.flags.contains(Flags::FROZEN);
         let effective = self.effective(place, card.lifecycle);
         match &ask.what {
-            What::Redeem { pin, amount, .. } => match self.redeem_refusal(ask.id, place, pin.as_deref(), *amount) {
-                Some(status) => self.refuse(status),
-                None => self.moves(ask, place, Kind::Redeem, Lifecycle::Redeemed, card.flags.with(Flags::USED), 0),
-            },
+            What::Redeem { pin, amount, .. } => {
+                match self.redeem_refusal(ask.id, place, pin.as_deref(), *amount) {
+                    Some(status) => self.refuse(status),
+                    None => self.moves(
+                        ask,
+                        place,
+                        Kind::Redeem,
+                        Lifecycle::Redeemed,
+                        card.flags.with(Flags::USED),
+                        0,
+                    ),
+                }
+            }
             What::Reverse { original, .. } => self.reverse(ask, place, *original),
             What::Freeze { .. } => {
                 if effective == Lifecycle::Voided {
@@ -186,8 +199,7 @@ impl Oracle {
     fn redeem_refusal(&self, id: u128, place: Place, pin: Option<&str>, amount: i64) -> Option<Status> {
         let batch = &self.batches[&place.0];
         let card = self.card(place);
-        let poisoned =
-            card.past.iter().any(|past| past.kind == Kind::Tombstone && past.related == id);
+        let poisoned = card.past.iter().any(|past| past.kind == Kind::Tombstone && past.related == id);
         let pin_right = card.pin.as_deref().is_none_or(|own| pin == Some(own));
         if poisoned {
             return Some(Status::ReversedBeforeArrival);

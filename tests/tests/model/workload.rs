@@ -114,7 +114,8 @@ impl World {
 
     /// A time that may come during the run.
     fn soon(&mut self) -> u64 {
-        let ahead_ms = *self.random.pick(&[60, 150, 1_000, 60_000, 3_600_000, 24 * 3_600_000, 90 * 24 * 3_600_000]);
+        let ahead_ms =
+            *self.random.pick(&[60, 150, 1_000, 60_000, 3_600_000, 24 * 3_600_000, 90 * 24 * 3_600_000]);
         self.oracle.now_ms + ahead_ms
     }
 
