@@ -64,6 +64,33 @@ pub enum What {
     Stats,
 }
 
+impl What {
+    /// The command's name.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            What::Redeem { .. } => "redeem",
+            What::Reverse { .. } => "reverse",
+            What::Query { .. } => "query",
+            What::History { .. } => "history",
+            What::Freeze { .. } => "freeze",
+            What::Unfreeze { .. } => "unfreeze",
+            What::Void { .. } => "void",
+            What::Sell { .. } => "sell",
+            What::Fetch { .. } => "fetch",
+            What::Batch { .. } => "batch",
+            What::BatchList { .. } => "batch list",
+            What::ProductPut { .. } => "product put",
+            What::ProductFreeze { .. } => "product freeze",
+            What::ProductList => "product list",
+            What::Stock { .. } => "stock",
+            What::PrincipalAdd(_) => "principal add",
+            What::PrincipalRevoke(_) => "principal revoke",
+            What::PrincipalList => "principal list",
+            What::Stats => "stats",
+        }
+    }
+}
+
 /// A caller of tenant 0 or 1.
 pub const fn caller(principal: u32, role: Role, merchant: u32, tenant: u16) -> Caller {
     Caller {

@@ -40,6 +40,7 @@ impl World {
 
     fn held_against(&mut self, what: &str, expected: &Expected, reply: &Reply) {
         self.note(|| format!("{what}\n    {reply:?}"));
+        *self.met.entry(format!("{what} {}", reply.status.code())).or_default() += 1;
         if let Err(wrong) = expected.check(reply, self.last_lsn) {
             panic!("{what}: {wrong}");
         }

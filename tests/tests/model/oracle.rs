@@ -207,7 +207,8 @@ impl Oracle {
                 let past = event.past(lifecycle, flags, related);
                 let card = self.card_mut(place);
                 if event.kind == Kind::Reverse {
-                    let original = card.past.iter_mut().find(|past| past.ask.id == related);
+                    let mut redeemed = card.past.iter_mut().filter(|past| past.kind == Kind::Redeem);
+                    let original = redeemed.find(|past| past.ask.id == related);
                     original.expect("what is reversed happened").reversed = true;
                 }
                 assert!(card.lifecycle != Lifecycle::Voided || lifecycle == Lifecycle::Voided, "I9");

@@ -59,10 +59,16 @@ impl World {
                 }
                 Err(error) => {
                     assert!(self.medium.is_cut(), "the store does not open: {error:?}");
+                    *self.met.entry("power cut during recovery".to_owned()).or_default() += 1;
                     self.medium = self.medium.crash(self.random.next());
                 }
             }
         }
+        let met = format!(
+            "restart after {end:?}, {}",
+            if lost.is_empty() { "nothing lost" } else { "effects lost" }
+        );
+        *self.met.entry(met).or_default() += 1;
         self.note(|| format!("---- open again: {} effects, time {}", self.log.len(), self.oracle.now_ms));
         self.audit();
         self.try_again(lost);
@@ -161,10 +167,13 @@ impl World {
     }
 
     /// The whole store as `kami verify` sees it. Returns the hash of the state it leads to.
-    fn verify_offline(&self) -> [u8; 32] {
+    fn verify_offline(&mut self) -> [u8; 32] {
         let medium = std::sync::Arc::new(self.medium.clone());
         let found = kami_engine::verify(medium.clone(), medium).expect("the store can be read");
         assert!(found.problems.is_empty(), "{:?}", found.problems);
+        if 0 < found.snapshots {
+            *self.met.entry("verified with a snapshot".to_owned()).or_default() += 1;
+        }
         assert_eq!(found.cards, self.oracle.places().count() as u64);
         assert_eq!(found.orders, self.oracle.orders.len() as u64);
         found.state_hash
@@ -179,6 +188,7 @@ impl World {
         drop(refused);
         self.medium = self.medium.kill();
         self.clock.set_wall_ms(wall_ms);
+        *self.met.entry("a clock of last year refused".to_owned()).or_default() += 1;
         true
     }
 

@@ -4,7 +4,7 @@
 //! in one batch, ids used again with another body, by another principal, on another card.
 
 use kami_engine::{
-    Caller, CardKind, ImportSpec, MerchantId, PrincipalSpec, ProductId, ProductSpec, Role, TenantId,
+    Caller, CardKind, ImportSpec, Kind, MerchantId, PrincipalSpec, ProductId, ProductSpec, Role, TenantId,
 };
 
 use super::imports::Row;
@@ -65,6 +65,10 @@ impl World {
     }
 
     fn product(&mut self) -> u32 {
+        if self.random.percent(80) && !self.oracle.committed.is_empty() {
+            let batch = *self.random.pick(&self.oracle.committed);
+            return self.oracle.batches[&batch].product;
+        }
         1 + self.random.below(self.oracle.products.len() as u64 + 1) as u32
     }
 
@@ -87,6 +91,14 @@ impl World {
         What::Redeem { code, pin, amount }
     }
 
+    /// A redemption that was reversed before it came.
+    fn late_original(&mut self, code: &str) -> Option<u128> {
+        let card = self.oracle.card(self.oracle.find(0, code)?);
+        let tombstones = card.past.iter().filter(|past| past.kind == Kind::Tombstone);
+        let originals: Vec<u128> = tombstones.map(|past| past.related).collect();
+        (!originals.is_empty()).then(|| *self.random.pick(&originals))
+    }
+
     fn reverse(&mut self) -> What {
         let code = self.code();
         let done: Vec<u128> = self
@@ -104,8 +116,8 @@ impl World {
         let change = match self.random.below(13) {
             0..3 => BatchChange::Activate,
             3 => BatchChange::Deactivate,
-            4 | 5 => BatchChange::Freeze,
-            6..9 => BatchChange::Unfreeze,
+            4 => BatchChange::Freeze,
+            5..9 => BatchChange::Unfreeze,
             9 if self.random.percent(30) => BatchChange::Void,
             _ => BatchChange::Extend(self.soon()),
         };
@@ -151,9 +163,18 @@ impl World {
 
     fn fresh_ask(&mut self) -> Ask {
         let roll = self.random.below(1000);
-        let id = self.id();
+        let mut id = self.id();
         let (caller, what) = match roll {
-            0..270 => (*self.random.pick(&TILLS), self.redeem()),
+            0..270 => {
+                let what = self.redeem();
+                if let What::Redeem { code, .. } = &what
+                    && let Some(late) = self.late_original(code)
+                    && self.random.percent(30)
+                {
+                    id = late;
+                }
+                (*self.random.pick(&TILLS), what)
+            }
             270..400 => {
                 let callers = [TILLS[0], TILLS[1], TILLS[2], OPERATOR];
                 (*self.random.pick(&callers), self.reverse())
@@ -200,7 +221,7 @@ impl World {
                 (ADMIN, What::ProductPut { spec, adds })
             }
             940..955 => {
-                let (product, frozen) = (self.product(), self.random.percent(35));
+                let (product, frozen) = (self.product(), self.random.percent(20));
                 (OPERATOR, What::ProductFreeze { product, frozen })
             }
             955..960 => (AUDITOR, What::ProductList),

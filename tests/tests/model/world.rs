@@ -55,6 +55,8 @@ pub struct World {
     pub read_as: BTreeMap<(u16, String), u128>,
     /// Requests to try again.
     pub asked: Vec<Ask>,
+    /// Replies by command and status, to see that a run meets everything.
+    pub met: BTreeMap<String, u64>,
     work: Work,
 }
 
@@ -93,6 +95,7 @@ impl World {
             next_batch: 1,
             read_as: BTreeMap::new(),
             asked: Vec::new(),
+            met: BTreeMap::new(),
             work: Work::default(),
         };
         let engine = Engine::open(world.options(false)).expect("a new store opens");
@@ -172,6 +175,9 @@ impl World {
         for (ask, reply) in asks.iter().zip(work.replies.drain(..)) {
             self.note(|| format!("{ask:?}\n    {reply:?}"));
             let listed = self.judge(ask, &reply, (commands, refused));
+            let replayed = if reply.flags == kami_engine::ReplyFlags::default() { "" } else { " again" };
+            let met = format!("{} {}{replayed}", ask.what.name(), reply.status.code());
+            *self.met.entry(met).or_default() += 1;
             self.commands += 1;
             self.refused += u64::from(!reply.status.is_done());
             if let (Some(listed), ReplyBody::Cards(list)) = (listed, reply.body) {
