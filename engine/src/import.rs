@@ -25,10 +25,9 @@ use crate::command::{
 };
 use crate::index::Index;
 use crate::record::{HEAD_BYTES, Head, Kind, Stored, StoredBatch};
-use crate::region::Region;
 use crate::sequencer::{Sequencer, Turn};
 use crate::status::Status;
-use crate::table::{Batch, Columns, Commit, Table};
+use crate::table::{Batch, Columns, Commit, Table, Words};
 use crate::vault::{CODE_BYTES_MAX, CODE_BYTES_MIN, Code, DataKey, TAG_BYTES, Vault};
 use crate::word::CardRef;
 
@@ -307,7 +306,7 @@ impl Imports {
             Ok(parts) => parts,
             Err(error) => return staged.reply(sequencer, id, io_status(&error)),
         };
-        let words = Region::zeroed(staged.spec.rows as usize);
+        let words = Words::pristine(staged.spec.rows);
 
         // Everything that can fail or take long is done; the rest is one turn of the sequencer.
         let mut turn = sequencer.begin(2 * HEAD_BYTES + 1024);

@@ -418,7 +418,7 @@ impl Sequencer {
 
 fn chain_failed(error: &ChainError) -> Status {
     // The card's own past cannot be read, so nothing can be decided about it. Others are served.
-    eprintln!("kami: cannot read the log: {error}");
+    tracing::error!(error = error as &dyn std::error::Error, "a card's log entry cannot be read");
     Status::Busy
 }
 
@@ -495,9 +495,7 @@ impl Turn<'_> {
                 at += 1;
             }
         };
-        if self.credit.is_some() {
-            // `append` needs the whole of `self`; what the closure reads was borrowed from its parts.
-            let credit = self.credit.as_mut().expect("checked above");
+        if let Some(credit) = &mut self.credit {
             let (now_ms, tick) = (state.now_ms, self.tick);
             let run = requests[from..to].iter().take_while(|request| request.command.card().is_some());
             let bytes = GROUP_HEAD_BYTES + run.map(|request| request.command.log_bytes_max()).sum::<usize>();

@@ -24,7 +24,8 @@ pub(crate) const CLOSE_BYTES_MAX: u64 = CHAIN_RECORD_BYTES + BLOCK_BYTES + RECOR
 
 const _: () = assert!(CLOSE_BYTES_MAX * 8 <= (SLOT_DATA_BYTES_MAX + 8) * 9);
 
-/// Kept free at the end of a segment: one close that was due before the grant, and a last header.
+/// Kept free at the end of a segment: one close of everything appended before the grant, and a last
+/// header.
 const MARGIN_BYTES: u64 = CLOSE_BYTES_MAX + RECORD_HEAD_BYTES;
 
 /// Why there is no room now.
@@ -67,16 +68,14 @@ impl Space {
         Self { geometry, offset, ready: 0, granted: 0, disk_full: false }
     }
 
-    /// Grants `cost`. `open_from` is the offset in the current segment up to which blocks are closed.
-    pub(crate) fn grant(&mut self, cost: u64, open_from: u64) -> Result<(), NoSpace> {
+    /// Grants `cost`.
+    pub(crate) fn grant(&mut self, cost: u64) -> Result<(), NoSpace> {
         let whole = self.geometry.segment_bytes - HEAD_BYTES - SEGMENT_RECORD_BYTES - MARGIN_BYTES;
         if whole < cost {
             return Err(NoSpace::TooLarge);
         }
         let granted = self.granted + cost;
-        // Bytes already appended have not been charged for a close that is still to come.
-        let close_due = (self.offset - open_from.clamp(HEAD_BYTES, self.offset)) * 9 / 8;
-        let fits_current = self.offset + close_due + MARGIN_BYTES + granted <= self.geometry.segment_bytes;
+        let fits_current = self.offset + MARGIN_BYTES + granted <= self.geometry.segment_bytes;
         let fits_ready = self.ready != 0 && granted <= whole;
         if fits_current || fits_ready {
             self.granted = granted;
@@ -89,9 +88,8 @@ impl Space {
     }
 
     /// Whether it is worth asking for room: there is some, or waiting for it is no use.
-    pub(crate) fn is_settled(&self, open_from: u64) -> bool {
-        let close_due = (self.offset - open_from.clamp(HEAD_BYTES, self.offset)) * 9 / 8;
-        let used = self.offset + close_due + MARGIN_BYTES + self.granted;
+    pub(crate) fn is_settled(&self) -> bool {
+        let used = self.offset + MARGIN_BYTES + self.granted;
         let roomy = used + self.geometry.segment_bytes / 8 <= self.geometry.segment_bytes;
         self.ready != 0 || roomy || self.disk_full
     }
@@ -170,27 +168,27 @@ mod tests {
     #[test]
     fn without_a_ready_segment_only_the_current_one_is_granted() {
         let mut space = Space::new(GEOMETRY, HEAD_BYTES);
-        space.grant(20_000, HEAD_BYTES).unwrap();
-        space.grant(20_000, HEAD_BYTES).unwrap();
-        assert_eq!(space.grant(20_000, HEAD_BYTES), Err(NoSpace::Busy));
+        space.grant(20_000).unwrap();
+        space.grant(20_000).unwrap();
+        assert_eq!(space.grant(20_000), Err(NoSpace::Busy));
         space.found_disk_full();
-        assert_eq!(space.grant(20_000, HEAD_BYTES), Err(NoSpace::DiskFull));
+        assert_eq!(space.grant(20_000), Err(NoSpace::DiskFull));
         space.give_back(20_000);
-        space.grant(20_000, HEAD_BYTES).unwrap();
-        assert_eq!(space.grant(60_000, HEAD_BYTES), Err(NoSpace::TooLarge));
+        space.grant(20_000).unwrap();
+        assert_eq!(space.grant(60_000), Err(NoSpace::TooLarge));
     }
 
     #[test]
     fn a_ready_segment_grants_when_the_current_one_is_nearly_full() {
         let mut space = Space::new(GEOMETRY, 60_000);
-        assert_eq!(space.grant(20_000, 60_000), Err(NoSpace::Busy));
+        assert_eq!(space.grant(20_000), Err(NoSpace::Busy));
         space.prepared();
-        space.grant(20_000, 60_000).unwrap();
+        space.grant(20_000).unwrap();
     }
 
     #[test]
     fn the_longest_record_can_be_granted() {
         let longest = GEOMETRY.record_bytes_max() - RECORD_HEAD_BYTES;
-        Space::new(GEOMETRY, HEAD_BYTES + SEGMENT_RECORD_BYTES).grant(cost(longest), HEAD_BYTES).unwrap();
+        Space::new(GEOMETRY, HEAD_BYTES + SEGMENT_RECORD_BYTES).grant(cost(longest)).unwrap();
     }
 }
