@@ -694,7 +694,8 @@ impl Subject<'_> {
     ) -> Option<Reply> {
         let request = self.request;
         let Some((batch, card)) = self.sequencer.batch_of(prepared.card) else {
-            return Some(self.reply(request.command.unknown_card(), None, ReplyBody::None));
+            let status = request.command.unknown_card(request.caller.role);
+            return Some(self.reply(status, None, ReplyBody::None));
         };
         let word = batch.word(card.row());
         if word != prepared.word {

@@ -1,0 +1,7 @@
+//! The integration tests of Kami: whole engines, whole processes.
+
+#![allow(missing_docs, reason = "the tests' own types are not an interface")]
+
+mod ask;
+mod model;
+mod random;
