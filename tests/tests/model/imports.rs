@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kami_engine::{
-    BatchId, Caller, Duplicate, Flags, ImportReport, ImportRow, ImportSpec, Kind, Lifecycle, Lsn, Reply,
-    ReplyFlags, RequestId, Status,
+    BatchId, Caller, Duplicate, Flags, ImportReport, ImportRow, ImportSpec, Kind, Lifecycle, Lsn, Poisoned,
+    Reply, ReplyBody, ReplyFlags, RequestId, Status,
 };
 
 use super::expected::{At, Body, Expected};
@@ -36,6 +36,19 @@ impl World {
     /// Whether the disk may have refused this, and did: nothing changed.
     fn found_no_room(&self, reply: &Reply) -> bool {
         self.tight && matches!(reply.status, Status::DiskFull | Status::Busy)
+    }
+
+    /// The reply, unless the power went; whatever it says, all effects before it are durable.
+    fn heard(&mut self, outcome: Result<Reply, Poisoned>) -> Option<Reply> {
+        let Ok(reply) = outcome else {
+            assert!(self.medium.is_cut(), "only a power cut ends the log");
+            return None;
+        };
+        self.settle();
+        // Rows that were staged rest on nothing in the log; everything else does.
+        let staged = reply.status.is_done() && matches!(reply.body, ReplyBody::Import(_));
+        assert!(staged || self.pending.is_empty(), "a reply of an import waits for everything before it");
+        Some(reply)
     }
 
     fn held_against(&mut self, what: &str, expected: &Expected, reply: &Reply) {
@@ -73,7 +86,8 @@ impl World {
         if self.medium.is_cut() {
             return;
         }
-        let reply = self.engine().import_begin(caller, RequestId(id), spec.clone());
+        let outcome = self.engine().import_begin(caller, RequestId(id), spec.clone());
+        let Some(reply) = self.heard(outcome) else { return };
         let key = (caller.tenant.0, id);
         if self.medium.is_cut() {
             return;
@@ -118,7 +132,8 @@ impl World {
             face: row.face,
             expires_ms: row.expires_ms,
         });
-        let reply = self.engine().import_chunk(caller, RequestId(id), first, &mut given);
+        let outcome = self.engine().import_chunk(caller, RequestId(id), first, &mut given);
+        let Some(reply) = self.heard(outcome) else { return };
         if self.medium.is_cut() || self.found_no_room(&reply) {
             return;
         }
@@ -152,7 +167,8 @@ impl World {
         if self.medium.is_cut() {
             return;
         }
-        let reply = self.engine().import_status(caller, RequestId(id));
+        let outcome = self.engine().import_status(caller, RequestId(id));
+        let Some(reply) = self.heard(outcome) else { return };
         let expected = match self.staged.get(&(caller.tenant.0, id)) {
             Some(staged) => self.import_report(Status::Ok, staged.rows.len() as u64, staged.spec.rows),
             None => self.not_staged(caller, id),
@@ -164,7 +180,8 @@ impl World {
         if self.medium.is_cut() {
             return;
         }
-        let reply = self.engine().import_abort(caller, RequestId(id));
+        let outcome = self.engine().import_abort(caller, RequestId(id));
+        let Some(reply) = self.heard(outcome) else { return };
         if self.medium.is_cut() {
             return;
         }
@@ -190,19 +207,19 @@ impl World {
             return;
         }
         let Some(staged) = self.staged.get(&key).cloned() else {
-            let Ok(reply) = outcome else { return assert!(self.medium.is_cut()) };
+            let Some(reply) = self.heard(outcome) else { return };
             let expected = self.not_staged(caller, id);
             return self.held_against("import commit", &expected, &reply);
         };
         if staged.rows.len() as u64 != staged.spec.rows {
-            let Ok(reply) = outcome else { return assert!(self.medium.is_cut()) };
+            let Some(reply) = self.heard(outcome) else { return };
             let expected =
                 self.import_report(Status::IllegalTransition, staged.rows.len() as u64, staged.spec.rows);
             return self.held_against("import commit", &expected, &reply);
         }
         let duplicates = self.duplicates(&staged);
         if let Some((status, duplicates)) = duplicates {
-            let Ok(reply) = outcome else { return assert!(self.medium.is_cut()) };
+            let Some(reply) = self.heard(outcome) else { return };
             self.staged.remove(&key);
             let body = Body::Duplicates(duplicates);
             let expected = Expected { body, ..Expected::plain(status, self.oracle.now_ms) };
@@ -214,6 +231,7 @@ impl World {
             self.oracle.now_ms = self.due_ms().unwrap_or(before);
             return self.commit_batch(&staged, id, None);
         };
+        self.settle();
         if self.found_no_room(&reply) {
             self.staged.get_mut(&key).expect("found").indexed = true;
             return;
@@ -232,8 +250,6 @@ impl World {
         self.held_against("import commit", &expected, &reply);
         assert!(Some(newest) < lsn, "a new entry stands further on");
         self.last_lsn = lsn.expect("compared");
-        // It waited for the log itself.
-        self.settle();
         (self.promised, self.promised_ms) = (self.log.len(), now_ms);
     }
 
