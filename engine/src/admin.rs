@@ -259,7 +259,7 @@ impl Turn<'_> {
         let (commands, refused) = self.sequencer.counts();
         let mut stats = Stats {
             products: self.state.products.len() as u64,
-            orders: self.state.orders.len() as u64,
+            orders: self.state.orders.count(),
             commands,
             refused,
             tail: self.sequencer.wal.tail().bytes(),

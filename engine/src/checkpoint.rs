@@ -25,7 +25,7 @@ use std::io;
 
 use kami_wal::{File, Lsn, Medium, Poisoned};
 
-use crate::command::{OrderId, Principal, PrincipalId, ProductId, RequestId, TenantId};
+use crate::command::{OrderId, Principal, PrincipalId, TenantId};
 use crate::orders::SHARDS;
 use crate::record::{Clocks, Field, Stored, StoredBatch, StoredPrincipal, StoredProduct};
 use crate::sequencer::Sequencer;
@@ -263,8 +263,9 @@ pub fn write(sequencer: &Sequencer, medium: &dyn Medium, store: u64) -> Result<H
     };
 
     let objects = copy_objects(sequencer);
-    let mut encoded = (objects.encode().len() as u64).to_le_bytes().to_vec();
-    encoded.extend_from_slice(&objects.encode());
+    let bytes = objects.encode();
+    let mut encoded = (bytes.len() as u64).to_le_bytes().to_vec();
+    encoded.extend_from_slice(&bytes);
     encoded.resize(encoded.len().next_multiple_of(8), 0);
     writer.put(&encoded)?;
 
@@ -505,7 +506,8 @@ impl Snapshot {
         let mut valid = true;
         self.read(at, self.header.orders * ORDER_BYTES as u64, &mut |bytes| {
             for order in bytes.chunks_exact(ORDER_BYTES) {
-                let number = |at: usize| u64::from_le_bytes(order[at..at + 8].try_into().expect("eight bytes"));
+                let number =
+                    |at: usize| u64::from_le_bytes(order[at..at + 8].try_into().expect("eight bytes"));
                 let id = u128::from_le_bytes(order[8..24].try_into().expect("sixteen bytes"));
                 match (u16::try_from(number(0)), Lsn::from_bytes(number(24))) {
                     (Ok(tenant), Some(lsn)) => each((TenantId(tenant), OrderId(id)), lsn),

@@ -23,11 +23,12 @@ use crate::command::{
     BatchId, Caller, CardDigest, Command, DUPLICATES_MAX, Duplicate, ImportReport, ImportRow, ImportSpec,
     Reply, ReplyBody, ReplyFlags, Request, RequestId, TenantId,
 };
+use crate::index::Index;
 use crate::record::{HEAD_BYTES, Head, Kind, Stored, StoredBatch};
 use crate::region::Region;
 use crate::sequencer::{Sequencer, Turn};
 use crate::status::Status;
-use crate::table::{Batch, Columns, Commit};
+use crate::table::{Batch, Columns, Commit, Table};
 use crate::vault::{CODE_BYTES_MAX, CODE_BYTES_MIN, Code, DataKey, TAG_BYTES, Vault};
 use crate::word::CardRef;
 
@@ -287,7 +288,7 @@ impl Imports {
         self.medium.sync_dir(crate::batch::DIRECTORY)?;
 
         let file = BatchFile::adopt(staged.layout, file);
-        let duplicates = index_batch(sequencer, &file, batch)?;
+        let duplicates = index_batch(&sequencer.index, &sequencer.table, &file, batch)?;
         if !duplicates.is_empty() {
             return Err(Refused::Duplicates(duplicates));
         }
@@ -415,12 +416,13 @@ impl Staged {
 /// # Errors
 /// If the file cannot be read.
 pub(crate) fn index_batch(
-    sequencer: &Sequencer,
+    index: &Index,
+    table: &Table,
     file: &BatchFile,
     batch: BatchId,
 ) -> io::Result<Vec<Duplicate>> {
     let rows = file.layout.rows;
-    sequencer.index.reserve(rows as usize);
+    index.reserve(rows as usize);
     let mut duplicates = Vec::new();
     let mut digests = Vec::new();
     let mut first = 0;
@@ -430,10 +432,10 @@ pub(crate) fn index_batch(
         let keys = digests
             .chunks_exact(DIGEST_BYTES)
             .map(|bytes| CardDigest(u128::from_le_bytes(bytes.try_into().expect("sixteen bytes"))));
-        sequencer.index.insert_all(
+        index.insert_all(
             keys.zip(first..).map(|(digest, row)| (digest, CardRef::new(batch.0, row))),
             // An entry of a batch that was never committed is a remnant of an import given up.
-            |present| present.batch() != batch.0 && sequencer.table.batch_of(present).is_none(),
+            |present| present.batch() != batch.0 && table.batch_of(present).is_none(),
             |card, present| {
                 if duplicates.len() < DUPLICATES_MAX {
                     let other = BatchId(present.batch());

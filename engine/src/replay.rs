@@ -11,8 +11,9 @@ use std::sync::Arc;
 use kami_wal::{Lsn, Medium, Record};
 
 use crate::batch::BatchFile;
-use crate::command::{BatchId, Principal, PrincipalId, ProductId};
-use crate::record::{Clocks, Entry, FormatError, Group, Kind, StoredBatch, StoredPrincipal, StoredProduct};
+use crate::checkpoint::Snapshot;
+use crate::command::{BatchId, Principal, PrincipalId, ProductId, RequestId, TenantId};
+use crate::record::{Entry, FormatError, Group, Kind, StoredBatch, StoredPrincipal, StoredProduct};
 use crate::region::Region;
 use crate::state::State;
 use crate::table::{Batch, Columns, Commit, Table};
@@ -55,12 +56,10 @@ pub enum ReplayError {
 /// A state that is being rebuilt.
 pub struct Rebuild {
     /// The batches so far.
-    pub table: Table,
+    pub table: Arc<Table>,
     /// The rest so far.
     pub state: State,
-    /// The clocks at the last start.
-    pub clocks: Clocks,
-    /// Groups and entries installed.
+    /// Entries installed.
     pub entries: u64,
     medium: Arc<dyn Medium>,
     store: u64,
@@ -69,14 +68,7 @@ pub struct Rebuild {
 impl Rebuild {
     /// Nothing yet.
     pub fn new(medium: Arc<dyn Medium>, store: u64) -> Rebuild {
-        Rebuild {
-            table: Table::new(),
-            state: State::default(),
-            clocks: Clocks::default(),
-            entries: 0,
-            medium,
-            store,
-        }
+        Rebuild { table: Arc::new(Table::new()), state: State::default(), entries: 0, medium, store }
     }
 
     /// Installs the entries of one record.
@@ -96,7 +88,7 @@ impl Rebuild {
     fn entry(&mut self, vault: &Vault, entry: &Entry<'_>) -> Result<(), ReplayError> {
         let head = &entry.head;
         match head.kind {
-            Kind::Start => self.clocks = entry.clocks()?,
+            Kind::Start => self.state.clocks = entry.clocks()?,
             Kind::ProductPut => self.product(entry)?,
             Kind::ProductFreeze | Kind::ProductUnfreeze => {
                 let id = ProductId(head.subject as u32);
@@ -211,15 +203,6 @@ impl Rebuild {
         if self.state.product(ProductId(stored.product), entry.head.tenant).is_none() {
             return Err(ReplayError::Chain { object: "product", lsn: entry.lsn });
         }
-        let damaged = |source| ReplayError::BatchFile { batch: id, source };
-        let file = BatchFile::open(&*self.medium, id.0, self.store).map_err(damaged)?;
-        if file.layout.rows != stored.rows {
-            let what = io::Error::new(io::ErrorKind::InvalidData, "the file has another number of rows");
-            return Err(damaged(what));
-        }
-        let columns = Columns::read(&file).map_err(damaged)?;
-        let key = vault.key(file.layout.key).ok_or(ReplayError::Key { batch: id })?;
-        let words = Region::zeroed(stored.rows as usize);
         let commit = Commit {
             stored,
             id,
@@ -228,9 +211,89 @@ impl Rebuild {
             lsn: entry.lsn,
             time_ms: entry.time_ms,
         };
+        self.commit(vault, commit, entry.head.tenant)
+    }
+
+    /// Opens a committed batch's file and makes the batch visible, its cards untouched.
+    fn commit(&mut self, vault: &Vault, commit: Commit, tenant: TenantId) -> Result<(), ReplayError> {
+        let id = commit.id;
+        let damaged = |source| ReplayError::BatchFile { batch: id, source };
+        let file = BatchFile::open(&*self.medium, id.0, self.store).map_err(damaged)?;
+        if file.layout.rows != commit.stored.rows {
+            let what = io::Error::new(io::ErrorKind::InvalidData, "the file has another number of rows");
+            return Err(damaged(what));
+        }
+        let columns = Columns::read(&file).map_err(damaged)?;
+        let key = vault.key(file.layout.key).ok_or(ReplayError::Key { batch: id })?;
+        let words = Region::zeroed(commit.stored.rows as usize);
         self.table.commit(Batch::new(commit, file, key, columns, words));
         let batch = self.table.batch(id).expect("committed just now");
-        self.state.put_batch(batch, entry.head.tenant);
+        self.state.put_batch(batch, tenant);
         Ok(())
+    }
+
+    /// Installs a snapshot into an empty state. `Ok(false)` if its contents make no sense, although its
+    /// checksum fits; nothing of this state may be used then.
+    ///
+    /// # Errors
+    /// See [`ReplayError`]; an unreadable file is reported as an unusable snapshot.
+    pub fn snapshot(&mut self, vault: &Vault, snapshot: &Snapshot) -> Result<bool, ReplayError> {
+        let Ok(Some(objects)) = snapshot.objects() else { return Ok(false) };
+        self.state.now_ms = objects.now_ms;
+        self.state.clocks = objects.clocks();
+        for (id, object) in (1..).zip(&objects.products) {
+            let (Some(spec), Some(lsn)) = (object.stored.spec(), Lsn::from_bytes(object.lsn)) else {
+                return Ok(false);
+            };
+            let id = ProductId(id);
+            self.state.put_product(id, TenantId(object.stored.tenant), spec, lsn);
+            self.state.set_product_frozen(id, object.frozen, lsn);
+        }
+        for (id, object) in (1..).zip(&objects.principals) {
+            let (Some(principal), Some(lsn)) =
+                (object.principal(PrincipalId(id)), Lsn::from_bytes(object.lsn))
+            else {
+                return Ok(false);
+            };
+            self.state.put_principal(principal, lsn);
+        }
+        for object in &objects.batches {
+            let (Some(import_lsn), Some(lsn)) =
+                (Lsn::from_bytes(object.import_lsn), Lsn::from_bytes(object.lsn))
+            else {
+                return Ok(false);
+            };
+            let tenant = TenantId(object.stored.tenant);
+            let product = ProductId(object.stored.product);
+            if self.state.product(product, tenant).is_none() {
+                return Ok(false);
+            }
+            let id = BatchId(object.id);
+            let commit = Commit {
+                stored: object.stored.clone(),
+                id,
+                import: RequestId(object.import),
+                imported_by: PrincipalId(object.imported_by),
+                lsn: import_lsn,
+                time_ms: object.imported_ms,
+            };
+            self.commit(vault, commit, tenant)?;
+            let batch = self.table.batch(id).expect("committed just now");
+            batch.set_active(object.active);
+            batch.set_frozen(object.frozen);
+            if object.voided {
+                batch.set_voided();
+            }
+            batch.set_extended_ms(object.extended_ms);
+            self.state.stock_mut(id).lsn = lsn;
+        }
+        if !matches!(snapshot.words(&objects, &self.table), Ok(true)) {
+            return Ok(false);
+        }
+        for batch in self.table.batches() {
+            self.state.stock_mut(batch.id).derive(batch);
+        }
+        let orders = &mut self.state.orders;
+        Ok(matches!(snapshot.orders(&mut |key, lsn| orders.insert(key, lsn)), Ok(true)))
     }
 }

@@ -20,6 +20,7 @@
 //! One lock was measured to be as fast as finer ones on two cores (`docs/architecture.md`), and it makes
 //! void records, latch order, write skew and half-visible orders impossible rather than handled.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -142,7 +143,7 @@ pub struct Sequencer {
     /// Digest → card.
     pub index: Index,
     /// Cards.
-    pub table: Table,
+    pub table: Arc<Table>,
     /// The log.
     pub wal: Wal,
     /// Everything under the lock.
@@ -180,7 +181,7 @@ impl Sequencer {
     /// Puts the parts together after recovery.
     pub fn new(
         index: Index,
-        table: Table,
+        table: Arc<Table>,
         wal: Wal,
         state: State,
         clock: Box<dyn Clock>,
@@ -341,7 +342,7 @@ impl Sequencer {
             // A sale under a new order id needs nothing; only the lock can tell that it is not new.
             Command::Sell { .. } if !stale => return Ok(()),
             Command::Sell { order, .. } | Command::OrderFetch { order, .. } => {
-                let lsn = self.state.lock().orders.get(&(tenant, *order)).copied();
+                let lsn = self.state.lock().orders.find(&(tenant, *order));
                 if let Some(lsn) = lsn {
                     let (effect, request, _, cards) = Chain::new(&self.wal, buffer).sale(lsn)?;
                     prepared.detail = Detail::Sale(Box::new(Sale { effect, request, cards }));
@@ -417,7 +418,7 @@ impl Sequencer {
 
 fn chain_failed(error: &ChainError) -> Status {
     // The card's own past cannot be read, so nothing can be decided about it. Others are served.
-    eprintln!("kami: cannot read the log: {error}");
+    tracing::error!(error = error as &dyn std::error::Error, "a card's log entry cannot be read");
     Status::Busy
 }
 
@@ -524,7 +525,7 @@ impl Turn<'_> {
             unreachable!("the caller matched the command")
         };
         let key = (request.caller.tenant, order);
-        if let Some(&lsn) = self.state.orders.get(&key) {
+        if let Some(lsn) = self.state.orders.find(&key) {
             let Detail::Sale(sale) = &work.prepared[at].detail else { return None };
             debug_assert_eq!(sale.effect.lsn, lsn, "an order has one sale");
             if sale.request != request.id {
@@ -583,7 +584,7 @@ impl Turn<'_> {
         let Command::OrderFetch { order, from, count } = request.command else {
             unreachable!("the caller matched the command")
         };
-        if !self.state.orders.contains_key(&(request.caller.tenant, order)) {
+        if self.state.orders.find(&(request.caller.tenant, order)).is_none() {
             return Some(self.refuse(request, Status::NotFound));
         }
         let Detail::Sale(sale) = &work.prepared[at].detail else { return None };

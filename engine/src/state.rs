@@ -9,11 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use kami_wal::Lsn;
 
 use crate::card::View;
-use crate::command::{
-    BatchId, Command, OrderId, Principal, PrincipalId, ProductId, RequestId, StockLine, TenantId,
-};
+use crate::command::{BatchId, Command, Principal, PrincipalId, ProductId, RequestId, StockLine, TenantId};
+use crate::orders::{OrderKey, Orders};
 use crate::product::{Product, ProductSpec};
-use crate::record::Allocation;
+use crate::record::{Allocation, Clocks};
 use crate::table::{Batch, Table};
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
@@ -28,8 +27,10 @@ pub struct State {
     pub product_names: HashMap<(TenantId, String), ProductId>,
     /// Stock by batch number; numbers that were never committed have `None`.
     pub stocks: Vec<Option<Stock>>,
-    /// Orders by tenant and id: where their SELL stands. The rest is read from there.
-    pub orders: HashMap<(TenantId, OrderId), Lsn>,
+    /// Orders.
+    pub orders: Orders,
+    /// The clocks at the last start.
+    pub clocks: Clocks,
     /// Principals by number; number 1 is the first.
     pub principals: Vec<PrincipalState>,
     /// Principal numbers by key.
@@ -254,7 +255,7 @@ impl State {
     }
 
     /// Sells the cards that [`State::allocate`] found.
-    pub fn sell(&mut self, table: &Table, lsn: Lsn, order: (TenantId, OrderId), found: &Search) {
+    pub fn sell(&mut self, table: &Table, lsn: Lsn, order: OrderKey, found: &Search) {
         self.apply_sale(table, lsn, order, &found.cards);
         for &(batch, cursor) in &found.cursors {
             self.stock_mut(batch).cursor = cursor;
@@ -263,7 +264,7 @@ impl State {
 
     /// Makes the cards of a sale SOLD. Cards that have moved on since (in a replay over a later
     /// snapshot) are left as they are.
-    pub fn apply_sale(&mut self, table: &Table, lsn: Lsn, order: (TenantId, OrderId), cards: &Allocation) {
+    pub fn apply_sale(&mut self, table: &Table, lsn: Lsn, order: OrderKey, cards: &Allocation) {
         for (card, old) in cards.cards() {
             let batch = table.batch_of(card).expect("a sale's cards are committed");
             if batch.word(card.row()).lsn() < Some(lsn) {

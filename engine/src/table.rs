@@ -96,7 +96,7 @@ impl Columns {
     }
 }
 
-/// What a committed batch is made of; the rest begins empty.
+/// How a batch came to be; the rest begins empty.
 pub struct Commit {
     /// See the fields of [`Batch`] of the same names.
     pub stored: crate::record::StoredBatch,

@@ -77,7 +77,7 @@ pub const RECORD_HEAD: &[Field] = &[
 pub const SEGMENT_HEAD: &[Field] = &[
     field(0, 8, "magic", "[u8; 8]", "`kami-wal`"),
     field(8, 4, "version", "u32", "1"),
-    field(12, 4, "crc", "u32", "CRC-32C of bytes 16 to 64"),
+    field(12, 4, "crc", "u32", "CRC-32C of bytes 0 to 12 and 16 to 64"),
     field(16, 8, "store_id", "u64", "the store the segment belongs to"),
     field(24, 8, "segment_bytes", "u64", "length of every segment file of this store"),
     field(32, 8, "features", "u64", "0; a reader refuses a bit it does not know"),
@@ -328,7 +328,7 @@ impl SegmentHead {
         bytes[24..32].copy_from_slice(&self.segment_bytes.to_le_bytes());
         bytes[40..44].copy_from_slice(&self.segment.to_le_bytes());
         bytes[44..48].copy_from_slice(&(BLOCK_BYTES as u32).to_le_bytes());
-        let crc = crc32c::crc32c(&bytes[16..]);
+        let crc = head_crc(&bytes);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
@@ -339,15 +339,14 @@ impl SegmentHead {
         if bytes[0..8] != SEGMENT_MAGIC {
             return Err(InvalidSegment::Damaged);
         }
-        let crc_holds = u32_at(bytes, 12) == crc32c::crc32c(&bytes[16..]);
-        // A damaged version field must not read as a newer program's file, so one of the two has to
-        // speak for it: a checksum that holds, or a number no flipped bit of ours gives.
+        // First of all, and in every version to come at this place: a damaged version field must not
+        // read as a newer program's file.
+        if u32_at(bytes, 12) != head_crc(bytes) {
+            return Err(InvalidSegment::Damaged);
+        }
         let version = u32_at(bytes, 8);
         if version != u32::from(FORMAT_VERSION) {
-            return Err(if crc_holds { InvalidSegment::Version(version) } else { InvalidSegment::Damaged });
-        }
-        if !crc_holds {
-            return Err(InvalidSegment::Damaged);
+            return Err(InvalidSegment::Version(version));
         }
         let features = u64_at(bytes, 32);
         if features != 0 || bytes[48..].iter().any(|byte| *byte != 0) {
@@ -362,6 +361,10 @@ impl SegmentHead {
         }
         Ok(Self { store_id: u64_at(bytes, 16), segment_bytes, segment: u32_at(bytes, 40) })
     }
+}
+
+fn head_crc(bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..SEGMENT_HEAD_USED])
 }
 
 /// Why a segment header cannot be used.

@@ -10,6 +10,8 @@ mod drive;
 mod durable;
 mod error;
 mod image;
+#[cfg(all(test, loom))]
+mod loom_models;
 mod lsn;
 mod medium;
 mod memory;

@@ -17,10 +17,16 @@ impl Lsn {
     /// The exclusive upper bound of all positions, in bytes.
     pub const BYTES_MAX: u64 = 1 << 51;
 
+    /// A position before every record: replay from here is replay of everything.
+    pub const START: Lsn = match Lsn::from_bytes(8) {
+        Some(lsn) => lsn,
+        None => unreachable!(),
+    };
+
     /// The position `bytes` bytes into the log, or `None` if that is zero, not a multiple of 8 or out of range.
     #[must_use]
     pub const fn from_bytes(bytes: u64) -> Option<Self> {
-        if bytes % 8 != 0 || bytes >= Self::BYTES_MAX {
+        if !bytes.is_multiple_of(8) || bytes >= Self::BYTES_MAX {
             return None;
         }
         match NonZeroU64::new(bytes) {

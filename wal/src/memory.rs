@@ -102,7 +102,7 @@ impl SegmentMemory {
             map: ManuallyDrop::new(map),
             home,
             #[cfg(loom)]
-            cells: (0..bytes / 8).map(|_| loom::cell::UnsafeCell::new(())).collect(),
+            cells: (HEAD_BYTES / 8..bytes.div_ceil(8)).map(|_| loom::cell::UnsafeCell::new(())).collect(),
         }
     }
 
@@ -133,7 +133,7 @@ impl SegmentMemory {
         } else {
             assert!(end <= self.published(), "a range reaches beyond what is published");
             #[cfg(loom)]
-            for cell in &self.cells[offset as usize / 8..(end as usize).div_ceil(8)] {
+            for cell in self.cells(offset, end) {
                 cell.with(|_| ());
             }
             // SAFETY: inside the mapping and below `published`: complete, and never written again.
@@ -179,12 +179,18 @@ impl SegmentMemory {
         let from = self.published.load(Ordering::Relaxed);
         assert!(from + len <= self.bytes, "a record reaches beyond its segment");
         #[cfg(loom)]
-        for cell in &self.cells[from as usize / 8..((from + len) as usize).div_ceil(8)] {
+        for cell in self.cells(from, from + len) {
             cell.with_mut(|_| ());
         }
         // SAFETY: inside the mapping, at or above `published`, and the only token is borrowed for as
         // long as the slice lives.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(from as usize), len as usize) }
+    }
+
+    /// What loom watches in place of the bytes `from..to`.
+    #[cfg(loom)]
+    fn cells(&self, from: u64, to: u64) -> &[loom::cell::UnsafeCell<()>] {
+        &self.cells[((from - HEAD_BYTES) / 8) as usize..((to - HEAD_BYTES).div_ceil(8)) as usize]
     }
 
     /// Declares the next `len` bytes complete. They never change again.

@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 
 use crate::append::{Appended, Appender, Identity};
 use crate::chain::Chain;
-use crate::commit::Committer;
+use crate::commit::{CommitCounts, Committer};
 use crate::durable::{Durability, Durable, Poisoned, Waiter};
 use crate::error::{OpenError, ReadError};
 use crate::format::{RECORD_HEAD_BYTES, RecordHead, segment_bytes_allowed};
@@ -108,6 +108,7 @@ pub(crate) struct Shared {
     pub space: Mutex<Space>,
     pub space_waiters: SpaceWaiters,
     pub committer: Mutex<Committer>,
+    pub commit_counts: CommitCounts,
     /// Everything below is complete in memory.
     pub tail: AtomicU64,
     /// Everything below lies in blocks that were written in place.
@@ -188,13 +189,14 @@ impl Wal {
             geometry,
             identity,
             appender: Mutex::new(appender),
-            space: Mutex::new(Space::new(geometry, offset)),
+            space: Mutex::new(Space::new(geometry, tail - offset, offset)),
             space_waiters: SpaceWaiters::default(),
             committer: Mutex::new(Committer::begin(
                 identity,
                 Arc::clone(&active),
                 Chain::from(recovered.chain),
             )),
+            commit_counts: CommitCounts::new(),
             tail: AtomicU64::new(tail),
             open_from: AtomicU64::new(geometry.first_record(number)),
             durability: Arc::new(Durability::new(prev_end)),
@@ -288,7 +290,8 @@ impl Wal {
         if !appender.fits(payload_max) {
             let entered = appender.rotate(durable_end);
             shared.held.write().push(entered);
-            shared.space.lock().rotated(appender.offset());
+            let offset = appender.offset();
+            shared.space.lock().rotated(appender.tail() - offset, offset);
             shared.publish_tail(&appender);
             shared.preparer_parker.wake();
         }
@@ -419,11 +422,11 @@ impl Wal {
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let counts = self.shared.committer.lock().counts;
+        let counts = &self.shared.commit_counts;
         Stats {
-            commits: counts.commits,
-            slot_commits: counts.slot_commits,
-            bytes_written: counts.bytes,
+            commits: counts.commits.load(Ordering::Relaxed),
+            slot_commits: counts.slot_commits.load(Ordering::Relaxed),
+            bytes_written: counts.bytes.load(Ordering::Relaxed),
             durable_end: self.durable_end(),
             tail: self.tail(),
             ready_segments: self.shared.appender.lock().ready_count(),

@@ -1,5 +1,14 @@
 //! The tests of the log as a whole. Each module is one way in which storage or a machine misbehaves.
+#![cfg(not(loom))]
 
 mod basics;
+mod crash_points;
+mod damage;
+mod decoder;
+mod disk;
+mod disk_full;
+mod failing_sync;
+mod golden;
 mod power_cut;
+mod recovery_table;
 mod world;

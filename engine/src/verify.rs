@@ -1,0 +1,332 @@
+//! Offline verification of a whole store: nothing of it is taken on trust, and nothing is changed.
+//!
+//! The log is read from its first record: checksums and hash chain by the log, then every entry is
+//! replayed into an empty state and audited on its own: is the transition one the rules allow, does it
+//! continue its object's chain, has its request id had an effect on this card before. The counters
+//! must be the sums of the words, every batch file must hash to what its import recorded and hold no card
+//! twice, and every snapshot, brought up to date by the log, must give the same state to the bit.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+
+use kami_wal::{Medium, RecordKind, ReplayFrom, Verdict, VerifyReport, WalOptions};
+
+use crate::checkpoint::{self, Snapshot};
+use crate::import::index_batch;
+use crate::index::Index;
+use crate::orders::SHARDS;
+use crate::record::{Entry, Group, Kind};
+use crate::replay::{Rebuild, ReplayError};
+use crate::store::{Identity, IdentityError};
+use crate::vault::{KeyError, Vault};
+use crate::word::{Flags, Lifecycle, Word};
+
+/// What a verification found.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Verification {
+    /// What the log says of itself.
+    pub log: VerifyReport,
+    /// Cards in committed batches.
+    pub cards: u64,
+    /// Committed batches.
+    pub batches: u64,
+    /// Orders.
+    pub orders: u64,
+    /// Entries replayed.
+    pub entries: u64,
+    /// Snapshots that led to the same state.
+    pub snapshots: u64,
+    /// BLAKE3 of the whole state in a canonical form: equal states have equal hashes.
+    pub state_hash: [u8; 32],
+    /// Everything that is wrong, in words, each with the file or position it concerns. Empty: the store
+    /// is as it should be.
+    pub problems: Vec<String>,
+}
+
+/// Why a store could not be verified at all.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// There is no store, or not one of this version.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The log cannot be read at all.
+    #[error(transparent)]
+    Log(#[from] kami_wal::OpenError),
+    /// A file cannot be read.
+    #[error("the store cannot be read")]
+    Io(#[from] io::Error),
+    /// The directory holds no store.
+    #[error("there is no store in this directory")]
+    Empty,
+}
+
+/// Verifies the store on `data` with its keys on `keys`. Only on a stopped store.
+///
+/// # Errors
+/// If it cannot be done. What is found to be wrong is no error but a problem in the result.
+pub fn verify(data: Arc<dyn Medium>, keys: Arc<dyn Medium>) -> Result<Verification, VerifyError> {
+    let identity = Identity::read(&*data)?.ok_or(VerifyError::Empty)?;
+    let vault = Vault::open(keys, false)?;
+    let mut problems = Vec::new();
+    if identity.key_check != vault.check_value() {
+        return Err(KeyError::Wrong { file: "lookup.key" }.into());
+    }
+    let mut rebuild = Rebuild::new(Arc::clone(&data), identity.store);
+    let mut audit = Audit::default();
+    let mut broken = None;
+    let options = WalOptions { store_id: Some(identity.store), ..WalOptions::default() };
+    let log = kami_wal::verify(&*data, &options, &mut |record| {
+        if broken.is_some() || record.kind != RecordKind::Data {
+            return;
+        }
+        let replayed = audit
+            .record(record.payload, record.payload_lsn, &mut problems)
+            .and_then(|()| rebuild.record(&vault, &record));
+        broken = replayed.err();
+    })?;
+    if let Some(error) = &broken {
+        problems.push(format!("replay stopped: {}", chain_of(error)));
+    }
+    if let Verdict::Damaged(error) = &log.verdict {
+        problems.push(chain_of(error));
+    }
+    let whole = broken.is_none() && !matches!(log.verdict, Verdict::Damaged(_));
+
+    rebuild.state.settle(&rebuild.table);
+    if let Err(problem) = rebuild.state.check(&rebuild.table) {
+        problems.push(problem);
+    }
+    check_batches(&rebuild, &mut problems)?;
+    let state_hash = rebuild.state_hash();
+    let mut snapshots = 0;
+    for path in checkpoint::list(&*data)? {
+        if !whole {
+            problems.push(format!("not compared, because the log is damaged: file=`{path}`"));
+            continue;
+        }
+        match replay_snapshot(&data, &vault, identity.store, &path)? {
+            Ok(hash) if hash == state_hash => snapshots += 1,
+            Ok(_) => {
+                problems.push(format!("the snapshot leads to another state than the log: file=`{path}`"))
+            }
+            Err(problem) => problems.push(format!("{problem}: file=`{path}`")),
+        }
+    }
+    Ok(Verification {
+        log,
+        cards: rebuild.table.batches().map(crate::table::Batch::rows).sum(),
+        batches: rebuild.table.batches().count() as u64,
+        orders: rebuild.state.orders.count(),
+        entries: rebuild.entries,
+        snapshots,
+        state_hash,
+        problems,
+    })
+}
+
+/// Hashes every batch file and looks for cards that are there twice.
+fn check_batches(rebuild: &Rebuild, problems: &mut Vec<String>) -> io::Result<()> {
+    let index = Index::new();
+    for batch in rebuild.table.batches() {
+        let path = crate::batch::Layout::path(batch.id.0);
+        match batch.file.hash() {
+            Ok((file_hash, cards_hash)) => {
+                if file_hash != batch.file_hash || cards_hash != batch.cards_hash {
+                    problems.push(format!("the batch file is not what was imported: file=`{path}`"));
+                    continue;
+                }
+            }
+            Err(error) => {
+                problems.push(format!("the batch file cannot be read ({error}): file=`{path}`"));
+                continue;
+            }
+        }
+        let duplicates = index_batch(&index, &rebuild.table, &batch.file, batch.id)?;
+        if let Some(first) = duplicates.first() {
+            problems.push(format!("a card is there twice: file=`{path}` row=`{}`", first.row));
+        }
+    }
+    Ok(())
+}
+
+/// The hash of the state that a snapshot and the log after it give, or what is wrong with the snapshot.
+fn replay_snapshot(
+    data: &Arc<dyn Medium>,
+    vault: &Vault,
+    store: u64,
+    path: &str,
+) -> Result<Result<[u8; 32], String>, VerifyError> {
+    let Some(snapshot) = Snapshot::open(&**data, path)? else {
+        return Ok(Err("the snapshot's header is damaged".to_owned()));
+    };
+    if snapshot.header.store != store {
+        return Ok(Err("the snapshot is another store's".to_owned()));
+    }
+    if !snapshot.is_whole()? {
+        return Ok(Err("the snapshot is damaged".to_owned()));
+    }
+    let mut rebuild = Rebuild::new(Arc::clone(data), store);
+    match rebuild.snapshot(vault, &snapshot) {
+        Ok(true) => {}
+        Ok(false) => return Ok(Err("the snapshot makes no sense".to_owned())),
+        Err(error) => return Ok(Err(format!("the snapshot cannot be used ({})", chain_of(&error)))),
+    }
+    let from = ReplayFrom { lsn: snapshot.header.start, durable_end_hint: Some(snapshot.header.end) };
+    let mut broken = None;
+    let options = WalOptions { store_id: Some(store), ..WalOptions::default() };
+    kami_wal::verify(&**data, &options, &mut |record| {
+        if broken.is_none() && record.kind == RecordKind::Data && record.lsn >= from.lsn {
+            broken = rebuild.record(vault, &record).err();
+        }
+    })?;
+    match broken {
+        Some(error) => Ok(Err(format!("the log does not continue the snapshot ({})", chain_of(&error)))),
+        None => Ok(Ok(rebuild.state_hash())),
+    }
+}
+
+/// An error with its causes, on one line.
+fn chain_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Checks entries one by one.
+#[derive(Default)]
+struct Audit {
+    /// A hash of each (card, request id) that had an effect.
+    effects: HashSet<u64>,
+}
+
+impl Audit {
+    fn record(
+        &mut self,
+        payload: &[u8],
+        payload_lsn: crate::Lsn,
+        problems: &mut Vec<String>,
+    ) -> Result<(), ReplayError> {
+        for entry in Group::parse(payload, payload_lsn)? {
+            let entry = entry?;
+            if !is_about_card(entry.head.kind) {
+                continue;
+            }
+            if !is_legal(&entry) {
+                problems.push(format!(
+                    "{} moved a card from {:?} to {:?}: lsn=`{}`",
+                    entry.head.kind.name(),
+                    entry.prev(),
+                    entry.post(),
+                    entry.lsn
+                ));
+            }
+            let mut key = [0; 24];
+            key[..8].copy_from_slice(&entry.head.subject.to_le_bytes());
+            key[8..].copy_from_slice(&entry.head.request.0.to_le_bytes());
+            let hash = blake3::hash(&key);
+            let hash = u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes"));
+            if !self.effects.insert(hash) {
+                problems.push(format!("a request id had two effects on one card: lsn=`{}`", entry.lsn));
+            }
+        }
+        Ok(())
+    }
+}
+
+const fn is_about_card(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Redeem | Kind::Reverse | Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void
+    )
+}
+
+/// Whether the rules allow a card to go from the entry's `prev` to its `post`.
+fn is_legal(entry: &Entry<'_>) -> bool {
+    let (from, to) = (entry.prev().lifecycle(), entry.post().lifecycle());
+    let (had, has) = (entry.prev().flags(), entry.post().flags());
+    let stays = from == to;
+    let marked = has.contains(Flags::HAS_EFFECTS);
+    let same_but = |flags: Flags| had.without(flags).with(Flags::HAS_EFFECTS) == has.without(flags);
+    marked
+        && match entry.head.kind {
+            Kind::Redeem => {
+                from == Lifecycle::Sold
+                    && to == Lifecycle::Redeemed
+                    && has.contains(Flags::USED)
+                    && !had.contains(Flags::FROZEN)
+                    && same_but(Flags::USED)
+            }
+            Kind::Reverse => {
+                from == Lifecycle::Redeemed
+                    && to == Lifecycle::Sold
+                    && !has.contains(Flags::USED)
+                    && !had.contains(Flags::SETTLED)
+                    && same_but(Flags::USED)
+            }
+            Kind::Tombstone => stays && same_but(Flags::NONE),
+            Kind::Freeze => stays && has.contains(Flags::FROZEN) && same_but(Flags::FROZEN),
+            Kind::Unfreeze => stays && !has.contains(Flags::FROZEN) && same_but(Flags::FROZEN),
+            Kind::Void => {
+                matches!(from, Lifecycle::Available | Lifecycle::Expired | Lifecycle::Returned)
+                    && to == Lifecycle::Voided
+                    && same_but(Flags::NONE)
+            }
+            _ => false,
+        }
+}
+
+impl Rebuild {
+    /// BLAKE3 of the state in a canonical form.
+    #[must_use]
+    pub fn state_hash(&self) -> [u8; 32] {
+        self.state.hash(&self.table)
+    }
+}
+
+impl crate::state::State {
+    /// BLAKE3 of the state in a canonical form: products, principals, batches with all their words, and
+    /// orders in order of id. Counters and cursors follow from these and are left out.
+    #[must_use]
+    pub fn hash(&self, table: &crate::table::Table) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        for product in &self.products {
+            hasher.update(format!("{:?} {:?} {}\n", product.product, product.tenant, product.lsn).as_bytes());
+        }
+        for principal in &self.principals {
+            hasher.update(format!("{:?} {}\n", principal.principal, principal.lsn).as_bytes());
+        }
+        let mut bytes = Vec::new();
+        for batch in table.batches() {
+            let stock = self.stock(batch.id);
+            let flags = (batch.is_active(), batch.is_frozen(), batch.is_voided(), batch.extended_ms());
+            hasher.update(format!("{} {} {flags:?}\n", batch.id, stock.lsn).as_bytes());
+            hasher.update(&batch.file_hash);
+            for row in 0..batch.rows() {
+                let word: Word = batch.word(row);
+                bytes.extend_from_slice(&word.bits().to_le_bytes());
+                if bytes.len() >= 1 << 16 || row + 1 == batch.rows() {
+                    hasher.update(&bytes);
+                    bytes.clear();
+                }
+            }
+        }
+        let mut orders: Vec<_> = (0..SHARDS).flat_map(|shard| self.orders.of_shard(shard)).collect();
+        orders.sort_unstable();
+        for ((tenant, order), lsn) in orders {
+            hasher.update(&tenant.0.to_le_bytes());
+            hasher.update(&order.0.to_le_bytes());
+            hasher.update(&lsn.bytes().to_le_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+}
