@@ -76,9 +76,6 @@ pub enum Workload {
     /// Opens a store and says when it is ready.
     #[value(hide = true)]
     RecoveryChild,
-    /// Imports and reports its own memory.
-    #[value(hide = true)]
-    MemoryChild,
 }
 
 impl Workload {

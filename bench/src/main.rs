@@ -16,10 +16,15 @@
 
 mod args;
 mod codes;
+mod fsync;
+mod import;
 mod machine;
+mod mixed;
 mod outstanding;
+mod recovery;
 mod redeem;
 mod report;
+mod sell;
 mod store;
 
 use std::process::ExitCode;
@@ -42,7 +47,14 @@ fn main() -> ExitCode {
     }
     let outcome = match args.workload {
         Workload::EngineRedeem => redeem::run(&args, &mut report),
-        _ => Err(anyhow::anyhow!("not built yet")),
+        Workload::EngineSell => sell::run(&args, &mut report),
+        Workload::EngineMixed => mixed::run(&args, &mut report),
+        Workload::Import => import::run(&args, &mut report),
+        Workload::Memory => import::memory(&args, &mut report),
+        Workload::Recovery => recovery::run(&args, &mut report),
+        Workload::Fsync => fsync::run(&args, &mut report),
+        Workload::RecoveryFill => return child(recovery::fill(&args)),
+        Workload::RecoveryChild => return child(recovery::recover(&args)),
     };
     if let Err(error) = outcome {
         eprintln!("kami-bench: {error:#}");
@@ -50,4 +62,15 @@ fn main() -> ExitCode {
     }
     print!("{}", if args.json { report.json() + "\n" } else { report.text() });
     if report.errors == 0 { ExitCode::SUCCESS } else { EXIT_ERRORS.into() }
+}
+
+/// A child workload reports to its parent and not to the user.
+fn child(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kami-bench: {error:#}");
+            EXIT_ENVIRONMENT.into()
+        }
+    }
 }

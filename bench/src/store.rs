@@ -182,11 +182,6 @@ impl Store {
         request(request_id(Purpose::Sell, order), command)
     }
 
-    /// Orders sold by [`Store::sell`]: the next order's number.
-    pub fn orders(&self) -> u64 {
-        self.orders
-    }
-
     /// The number of the card at `row` of a batch.
     #[inline]
     pub fn number(&self, batch: u32, row: u64) -> u64 {
