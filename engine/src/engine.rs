@@ -61,7 +61,7 @@ impl EngineOptions {
             ..WalOptions::default()
         };
         Ok(EngineOptions {
-            keys: disk(keys, options.clone())?,
+            keys: disk(keys, options)?,
             data: disk(data, options)?,
             wal,
             clock: Box::new(SystemClock::new().map_err(OpenError::Clock)?),

@@ -495,9 +495,7 @@ impl Turn<'_> {
                 at += 1;
             }
         };
-        if self.credit.is_some() {
-            // `append` needs the whole of `self`; what the closure reads was borrowed from its parts.
-            let credit = self.credit.as_mut().expect("checked above");
+        if let Some(credit) = &mut self.credit {
             let (now_ms, tick) = (state.now_ms, self.tick);
             let run = requests[from..to].iter().take_while(|request| request.command.card().is_some());
             let bytes = GROUP_HEAD_BYTES + run.map(|request| request.command.log_bytes_max()).sum::<usize>();

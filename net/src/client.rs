@@ -1,0 +1,354 @@
+//! The client: connects, sends, and finds out what became of what it sent.
+//!
+//! Every request has an id, and the same id on the same target is the same request. So a request whose
+//! reply is lost is sent again as it was, over a new connection if need be, until a reply comes or the
+//! time is up; only then is the outcome [`ClientError::Unknown`], and the caller may go on asking with
+//! the same id. Replies that say NOT EXECUTED (busy, recovering) are waited out the same way.
+//!
+//! Two lanes (streams) carry the typed calls: short ones, and those with long replies, so that a
+//! redemption does not stand behind an order of 100,000 codes. Imports have a stream of their own, and
+//! so has a load generator ([`Client::channel`]).
+
+mod calls;
+mod channel;
+mod import;
+mod lane;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use kami_engine::{ChannelId, Class, RequestId, Status, TerminalId};
+use quinn::{Connection, ConnectionError, Endpoint, EndpointConfig, TokioRuntime, VarInt};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
+use zeroize::Zeroize;
+
+use crate::error::ClientError;
+use crate::frame::{Answer, Body, CloseCode, Request, RequestHead, Welcome};
+use crate::tls::Identity;
+use crate::transport;
+
+pub use calls::{Receipt, RedeemOptions, SellOptions, Sold};
+pub use channel::{ChannelLost, ChannelReceiver, ChannelSender, RawReply, Received};
+pub use import::Row;
+use lane::Lane;
+
+/// Where to connect, as whom, and how long to try. [`ClientOptions::new`] gives the defaults.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// The server's address.
+    pub server: SocketAddr,
+    /// The name or address that its certificate must carry.
+    pub server_name: String,
+    /// Who we are, and whose servers we trust.
+    pub identity: Identity,
+    /// How long a call is tried in all, reconnecting and sending again included. Default 30 s.
+    pub timeout: Duration,
+    /// The same for the commit of an import, which takes longer the larger it is. Default 10 minutes.
+    pub import_timeout: Duration,
+    /// How long one attempt to connect may take. Default 5 s.
+    pub connect_timeout: Duration,
+    /// A connection on which nothing comes back is given up after this, at most 30 s. Default 10 s.
+    pub idle: Duration,
+    /// The till that stands in every request. Default 0.
+    pub terminal: TerminalId,
+    /// The sales channel that stands in every request. Default 0.
+    pub channel: ChannelId,
+}
+
+impl ClientOptions {
+    /// The defaults, for a server whose certificate carries its address.
+    #[must_use]
+    pub fn new(server: SocketAddr, identity: Identity) -> ClientOptions {
+        ClientOptions {
+            server,
+            server_name: server.ip().to_string(),
+            identity,
+            timeout: Duration::from_secs(30),
+            import_timeout: Duration::from_secs(600),
+            connect_timeout: Duration::from_secs(5),
+            idle: Duration::from_secs(10),
+            terminal: TerminalId(0),
+            channel: ChannelId(0),
+        }
+    }
+}
+
+/// A connection to a server that heals itself. A cheap handle; clones share it.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: ClientOptions,
+    endpoint: Endpoint,
+    config: quinn::ClientConfig,
+    /// The live connection, if there is one.
+    link: Mutex<Option<Link>>,
+}
+
+#[derive(Clone)]
+struct Link {
+    connection: Connection,
+    welcome: Welcome,
+    short: Lane,
+    long: Lane,
+}
+
+/// Which stream a call takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Short,
+    Long,
+}
+
+/// Before the first resend; doubled up to a second.
+const BACKOFF_MIN: Duration = Duration::from_millis(10);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("server", &self.inner.options.server).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Connects and says hello.
+    ///
+    /// # Errors
+    /// If the server cannot be reached within the time-out, or does not accept the identity.
+    pub async fn connect(options: ClientOptions) -> Result<Client, ClientError> {
+        let any = match options.server {
+            SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
+            SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),
+        };
+        let socket = transport::bind(any).map_err(ClientError::Socket)?;
+        let mut endpoint_config = EndpointConfig::default();
+        // In range by a constant; the default would only cost speed.
+        let _ = endpoint_config.max_udp_payload_size(transport::UDP_PAYLOAD_BYTES_MAX);
+        let endpoint = Endpoint::new(endpoint_config, None, socket, Arc::new(TokioRuntime))
+            .map_err(ClientError::Socket)?;
+        let mut config = quinn::ClientConfig::new(Arc::new(options.identity.client_config()?));
+        // A server opens no streams towards us.
+        let mut transport = transport::config(0, options.idle);
+        transport.keep_alive_interval(Some(options.idle / 3));
+        config.transport_config(Arc::new(transport));
+        let client = Client { inner: Arc::new(Inner { options, endpoint, config, link: Mutex::new(None) }) };
+        let deadline = Instant::now() + client.inner.options.timeout;
+        client.link(deadline).await?;
+        Ok(client)
+    }
+
+    /// Who the server takes us for.
+    ///
+    /// # Errors
+    /// If the server cannot be reached within the time-out.
+    pub async fn welcome(&self) -> Result<Welcome, ClientError> {
+        let deadline = Instant::now() + self.inner.options.timeout;
+        Ok(self.link(deadline).await?.welcome)
+    }
+
+    /// Sends a request under a new random id and waits for its reply, whatever its status.
+    ///
+    /// # Errors
+    /// If there is no reply; [`ClientError::Unknown`] if it may have taken effect.
+    pub async fn send(&self, request: &Request<'_>) -> Result<Answer, ClientError> {
+        self.send_as(RequestId::random(), request).await
+    }
+
+    /// The same under an id of the caller's: the way to resolve an unknown outcome.
+    ///
+    /// # Errors
+    /// If there is no reply; [`ClientError::Unknown`] if it may have taken effect.
+    pub async fn send_as(&self, id: RequestId, request: &Request<'_>) -> Result<Answer, ClientError> {
+        let head = RequestHead {
+            terminal: self.inner.options.terminal,
+            channel: self.inner.options.channel,
+            ..RequestHead::new(request.opcode(), id)
+        };
+        self.send_within(&head, request, self.inner.options.timeout).await
+    }
+
+    async fn send_within(
+        &self,
+        head: &RequestHead,
+        request: &Request<'_>,
+        timeout: Duration,
+    ) -> Result<Answer, ClientError> {
+        let way = match request {
+            Request::Sell(_)
+            | Request::OrderFetch(_)
+            | Request::History(_)
+            | Request::BatchList(_)
+            | Request::ProductList
+            | Request::PrincipalList
+            | Request::Stock(_)
+            | Request::ImportCommit(_) => Way::Long,
+            _ => Way::Short,
+        };
+        let frame = frame(head, request)?;
+        let deadline = Instant::now() + timeout;
+        let mut backoff = BACKOFF_MIN;
+        // Whether some earlier attempt may have had its effect without our knowing.
+        let mut unknown = false;
+        let lost =
+            |unknown, error| if unknown { ClientError::Unknown { request: head.request } } else { error };
+        loop {
+            let link = match self.link(deadline).await {
+                Ok(link) => link,
+                Err(error) => return Err(lost(unknown, error)),
+            };
+            let lane = if way == Way::Short { &link.short } else { &link.long };
+            match timeout_at(deadline, lane.call(head.request, frame.clone())).await {
+                Err(_) => return Err(ClientError::Unknown { request: head.request }),
+                Ok(Some(answer)) => {
+                    let later = answer.head.status.class() == Class::NotExecuted
+                        && answer.head.status != Status::DeadlinePassed;
+                    if !later || Instant::now() + backoff >= deadline {
+                        return Ok(answer);
+                    }
+                }
+                Ok(None) => {
+                    unknown = true;
+                    self.unlink(&link.connection).await;
+                }
+            }
+            if Instant::now() + backoff >= deadline {
+                return Err(lost(unknown, self.unreachable("no reply")));
+            }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// The live connection, made anew if it is gone.
+    async fn link(&self, deadline: Instant) -> Result<Link, ClientError> {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            let attempt = async {
+                let mut link = self.inner.link.lock().await;
+                if let Some(live) = link.as_ref().filter(|link| link.connection.close_reason().is_none()) {
+                    return Ok(live.clone());
+                }
+                let new = self.dial().await?;
+                *link = Some(new.clone());
+                Ok(new)
+            };
+            let error = match timeout_at(deadline, attempt).await {
+                Ok(Ok(link)) => return Ok(link),
+                Ok(Err(error)) => error,
+                Err(_) => return Err(self.unreachable("time is up")),
+            };
+            if !matches!(error, ClientError::Unreachable { .. }) || Instant::now() + backoff >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    async fn dial(&self) -> Result<Link, ClientError> {
+        let options = &self.inner.options;
+        let connecting = self
+            .inner
+            .endpoint
+            .connect_with(self.inner.config.clone(), options.server, &options.server_name)
+            .map_err(|error| self.unreachable(&error.to_string()))?;
+        let until = Instant::now() + options.connect_timeout;
+        let connection = match timeout_at(until, connecting).await {
+            Err(_) => return Err(self.unreachable("no answer to the handshake")),
+            Ok(Err(error)) => return Err(self.refusal(&error)),
+            Ok(Ok(connection)) => connection,
+        };
+        // In TLS 1.3 the client is done before the server has looked at its certificate: only a reply
+        // shows that it was accepted.
+        let short = Lane::open(&connection);
+        let request = RequestHead::new(crate::frame::Opcode::Hello, RequestId::random());
+        let hello = short.call(request.request, frame(&request, &Request::Hello)?);
+        match timeout_at(until, hello).await {
+            Ok(Some(Answer { body: Body::Welcome(welcome), .. })) => {
+                let long = Lane::open(&connection);
+                Ok(Link { connection, welcome, short, long })
+            }
+            Ok(Some(_)) => Err(ClientError::BadReply),
+            Ok(None) => {
+                let reason = match timeout_at(until, connection.closed()).await {
+                    Ok(reason) => self.refusal(&reason),
+                    Err(_) => self.unreachable("the stream was ended"),
+                };
+                Err(reason)
+            }
+            Err(_) => Err(self.unreachable("no reply to the first request")),
+        }
+    }
+
+    /// Forgets a connection that lost a request, unless another call has replaced it already.
+    async fn unlink(&self, connection: &Connection) {
+        let mut link = self.inner.link.lock().await;
+        if link.as_ref().is_some_and(|link| link.connection.stable_id() == connection.stable_id()) {
+            *link = None;
+        }
+        close(connection);
+    }
+
+    fn unreachable(&self, cause: &str) -> ClientError {
+        ClientError::Unreachable { server: self.inner.options.server, cause: cause.to_owned() }
+    }
+
+    fn refusal(&self, error: &ConnectionError) -> ClientError {
+        match error {
+            ConnectionError::ApplicationClosed(close)
+                if close.error_code.into_inner() == u64::from(CloseCode::Unauthenticated.number()) =>
+            {
+                ClientError::Unauthenticated
+            }
+            // Codes 0x100 to 0x1ff are TLS alerts: a certificate or a name that does not fit.
+            ConnectionError::TransportError(error) if (0x100..0x200).contains(&u64::from(error.code)) => {
+                ClientError::Untrusted { cause: error.to_string() }
+            }
+            ConnectionError::ConnectionClosed(close)
+                if (0x100..0x200).contains(&u64::from(close.error_code)) =>
+            {
+                ClientError::Untrusted { cause: close.to_string() }
+            }
+            error => self.unreachable(&error.to_string()),
+        }
+    }
+
+    /// Ends the connection. Calls under way have no reply then.
+    pub async fn close(self) {
+        if let Some(link) = self.inner.link.lock().await.take() {
+            close(&link.connection);
+        }
+        self.inner.endpoint.wait_idle().await;
+    }
+}
+
+fn close(connection: &Connection) {
+    connection.close(VarInt::from_u32(CloseCode::Done.number()), b"");
+}
+
+/// A request's bytes, wiped when the last copy of the handle is gone: they may hold a code.
+fn frame(head: &RequestHead, request: &Request<'_>) -> Result<Bytes, ClientError> {
+    let mut out = BytesMut::with_capacity(512);
+    request.encode(head, &mut out)?;
+    Ok(Bytes::from_owner(Wiped(out)))
+}
+
+struct Wiped(BytesMut);
+
+impl AsRef<[u8]> for Wiped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        self.0.as_mut().zeroize();
+    }
+}

@@ -1,0 +1,451 @@
+//! The typed calls: one per command, a refusal as an error that says what to do.
+
+use kami_engine::Lsn;
+use kami_engine::{
+    BatchId, BatchReport, CardReport, HistoryEvent, Money, OrderId, Principal, PrincipalId, PrincipalSpec,
+    Product, ProductId, ProductSpec, ReplyFlags, RequestId, Stats, StockLine, ValueReport,
+};
+
+use super::Client;
+use crate::error::ClientError;
+use crate::frame::reply::Codes;
+use crate::frame::request::{
+    BatchExtend, Item, Items, OfProduct, OneBatch, OneCard, OnePrincipal, OneProduct, OrderFetch, Redeem,
+    Reverse, Sell,
+};
+use crate::frame::{Answer, Body, ItemReport, Listing, Request, Secret, SoldCard};
+
+/// What a command brought, and the proof of it.
+#[derive(Clone, Debug)]
+pub struct Receipt<T> {
+    /// What was asked for.
+    pub value: T,
+    /// The request id: the same again is the same request, and REVERSE names it.
+    pub request: RequestId,
+    /// Where the effect stands in the log.
+    pub lsn: Option<Lsn>,
+    /// Engine time of the decision, milliseconds since 1970.
+    pub time_ms: u64,
+    /// REPLAYED, PARTIAL, REVERSED.
+    pub flags: ReplyFlags,
+}
+
+/// Options of [`Client::redeem`]. The default takes all of a card without a PIN.
+#[derive(Clone, Debug, Default)]
+pub struct RedeemOptions<'a> {
+    /// How much, in minor units; 0 is all of it.
+    pub amount: Money,
+    /// The PIN, if the card has one.
+    pub pin: Option<&'a [u8]>,
+    /// The request id; a new one if absent.
+    pub request: Option<RequestId>,
+}
+
+/// Options of [`Client::sell`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SellOptions {
+    /// Cards that expire sooner than this many seconds from now are not sold.
+    pub validity_s_min: u32,
+    /// The request id; a new one if absent.
+    pub request: Option<RequestId>,
+}
+
+/// What an order bought. `Debug` shows no code.
+#[derive(Clone, Debug)]
+pub struct Sold {
+    /// The cards with their codes.
+    pub cards: Vec<SoldCard>,
+}
+
+/// Codes asked for in one ORDER_FETCH: what fits a frame whatever their length.
+const FETCH_COUNT: u32 = 7000;
+
+impl Client {
+    /// Redeems a card.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] if the card cannot be redeemed; [`ClientError::Unknown`] if no reply came.
+    pub async fn redeem(
+        &self,
+        code: &[u8],
+        options: RedeemOptions<'_>,
+    ) -> Result<Receipt<ValueReport>, ClientError> {
+        let body = Redeem { amount: options.amount, code: Secret(code), pin: options.pin.map(Secret) };
+        let id = options.request.unwrap_or_else(RequestId::random);
+        self.call(id, &Request::Redeem(body), |body| match body {
+            Body::Value(value) => Some(value),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Redeems many cards in one frame, each under its own id; a report per item, in order.
+    ///
+    /// # Errors
+    /// If the frame as a whole is refused or has no reply. Refused items are in their reports.
+    pub async fn redeem_batch(&self, items: &[Item<'_>]) -> Result<Receipt<Vec<ItemReport>>, ClientError> {
+        self.list(&Request::RedeemBatch(Items::new(items)), |body| match body {
+            Body::Items(rows) => Some(rows),
+            _ => None,
+        })
+        .await
+        .map(|receipt| receipt.map(|listing| listing.rows))
+    }
+
+    /// Undoes a redemption. TOMBSTONED, for one never seen, counts as done.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn reverse(
+        &self,
+        code: &[u8],
+        original: RequestId,
+    ) -> Result<Receipt<Option<ValueReport>>, ClientError> {
+        let body = Reverse { original, code: Secret(code) };
+        self.call(RequestId::random(), &Request::Reverse(body), |body| match body {
+            Body::Value(value) => Some(Some(value)),
+            Body::None => Some(None),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Reads a card's state.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn query(&self, code: &[u8]) -> Result<Receipt<CardReport>, ClientError> {
+        self.card(&Request::Query(OneCard { code: Secret(code) })).await
+    }
+
+    /// Freezes a card.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn freeze(&self, code: &[u8]) -> Result<Receipt<CardReport>, ClientError> {
+        self.card(&Request::Freeze(OneCard { code: Secret(code) })).await
+    }
+
+    /// Ends the freeze of a card.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn unfreeze(&self, code: &[u8]) -> Result<Receipt<CardReport>, ClientError> {
+        self.card(&Request::Unfreeze(OneCard { code: Secret(code) })).await
+    }
+
+    /// Makes a card void for good.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn void(&self, code: &[u8]) -> Result<Receipt<CardReport>, ClientError> {
+        self.card(&Request::Void(OneCard { code: Secret(code) })).await
+    }
+
+    /// Reads all that ever happened to a card, newest first.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn history(&self, code: &[u8]) -> Result<Receipt<Listing<HistoryEvent>>, ClientError> {
+        self.list(&Request::History(OneCard { code: Secret(code) }), |body| match body {
+            Body::History(rows) => Some(rows),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Sells cards and collects all their codes, however many replies that takes.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] if nothing was sold. After any other error the order may stand: the same
+    /// call with the same request id, or [`Client::order`], brings its codes.
+    pub async fn sell(
+        &self,
+        order: OrderId,
+        product: ProductId,
+        count: u32,
+        options: SellOptions,
+    ) -> Result<Receipt<Sold>, ClientError> {
+        let body = Sell { order, product, count, validity_s_min: options.validity_s_min };
+        let id = options.request.unwrap_or_else(RequestId::random);
+        let receipt = self.call(id, &Request::Sell(body), codes).await?;
+        self.collect(order, receipt).await
+    }
+
+    /// Collects all codes of an order again. Only the principal that bought it may.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn order(&self, order: OrderId) -> Result<Receipt<Sold>, ClientError> {
+        let body = OrderFetch { order, from: 0, count: FETCH_COUNT };
+        let receipt = self.call(RequestId::random(), &Request::OrderFetch(body), codes).await?;
+        self.collect(order, receipt).await
+    }
+
+    async fn collect(&self, order: OrderId, first: Receipt<Codes>) -> Result<Receipt<Sold>, ClientError> {
+        let mut receipt = first.clone_head(Sold { cards: Vec::new() });
+        let mut page = first.value;
+        loop {
+            let next = page.from.saturating_add(u32::try_from(page.cards.len()).unwrap_or(u32::MAX));
+            let nothing = page.cards.is_empty();
+            receipt.value.cards.append(&mut page.cards);
+            if next >= page.total {
+                return Ok(receipt);
+            }
+            if nothing {
+                let read = u32::try_from(receipt.value.cards.len()).unwrap_or(u32::MAX);
+                return Err(ClientError::CodesUnreadable { read, total: page.total });
+            }
+            let body = OrderFetch { order, from: next, count: FETCH_COUNT.min(page.total - next) };
+            page = self.call(RequestId::random(), &Request::OrderFetch(body), codes).await?.value;
+        }
+    }
+
+    /// Makes all cards of a batch redeemable.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn batch_activate(&self, batch: BatchId) -> Result<Receipt<BatchReport>, ClientError> {
+        self.batch(&Request::BatchActivate(OneBatch { batch })).await
+    }
+
+    /// Makes the unused cards of a batch not redeemable.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn batch_deactivate(&self, batch: BatchId) -> Result<Receipt<BatchReport>, ClientError> {
+        self.batch(&Request::BatchDeactivate(OneBatch { batch })).await
+    }
+
+    /// Freezes all cards of a batch.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn batch_freeze(&self, batch: BatchId) -> Result<Receipt<BatchReport>, ClientError> {
+        self.batch(&Request::BatchFreeze(OneBatch { batch })).await
+    }
+
+    /// Ends the freeze of a batch.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn batch_unfreeze(&self, batch: BatchId) -> Result<Receipt<BatchReport>, ClientError> {
+        self.batch(&Request::BatchUnfreeze(OneBatch { batch })).await
+    }
+
+    /// Makes the unsold cards of a batch void for good.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn batch_void(&self, batch: BatchId) -> Result<Receipt<BatchReport>, ClientError> {
+        self.batch(&Request::BatchVoid(OneBatch { batch })).await
+    }
+
+    /// Moves the end of validity of a batch to a later time.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn batch_extend(
+        &self,
+        batch: BatchId,
+        expires_ms: u64,
+    ) -> Result<Receipt<BatchReport>, ClientError> {
+        self.batch(&Request::BatchExtend(BatchExtend { batch, expires_ms })).await
+    }
+
+    /// Lists the batches, of one product or all.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn batch_list(
+        &self,
+        product: Option<ProductId>,
+    ) -> Result<Receipt<Listing<BatchReport>>, ClientError> {
+        self.list(&Request::BatchList(OfProduct { product }), batches).await
+    }
+
+    /// Adds a product.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn product_add(&self, spec: ProductSpec) -> Result<Receipt<Product>, ClientError> {
+        self.product(&Request::ProductAdd(spec)).await
+    }
+
+    /// Changes a product.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn product_set(&self, spec: ProductSpec) -> Result<Receipt<Product>, ClientError> {
+        self.product(&Request::ProductSet(spec)).await
+    }
+
+    /// Freezes all cards of a product.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn product_freeze(&self, product: ProductId) -> Result<Receipt<Product>, ClientError> {
+        self.product(&Request::ProductFreeze(OneProduct { product })).await
+    }
+
+    /// Ends the freeze of a product.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn product_unfreeze(&self, product: ProductId) -> Result<Receipt<Product>, ClientError> {
+        self.product(&Request::ProductUnfreeze(OneProduct { product })).await
+    }
+
+    /// Lists the products.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn product_list(&self) -> Result<Receipt<Listing<Product>>, ClientError> {
+        self.list(&Request::ProductList, products).await
+    }
+
+    /// Counts the stock by product and batch.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn stock(
+        &self,
+        product: Option<ProductId>,
+    ) -> Result<Receipt<Listing<StockLine>>, ClientError> {
+        self.list(&Request::Stock(OfProduct { product }), |body| match body {
+            Body::Stock(rows) => Some(rows),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Adds a principal.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn principal_add(&self, spec: PrincipalSpec) -> Result<Receipt<Principal>, ClientError> {
+        let receipt = self.list(&Request::PrincipalAdd(spec), principals).await?;
+        receipt.one()
+    }
+
+    /// Withdraws a principal for good and closes its connections.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn principal_revoke(&self, principal: PrincipalId) -> Result<Receipt<Principal>, ClientError> {
+        self.list(&Request::PrincipalRevoke(OnePrincipal { principal }), principals).await?.one()
+    }
+
+    /// Lists the principals.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn principal_list(&self) -> Result<Receipt<Listing<Principal>>, ClientError> {
+        self.list(&Request::PrincipalList, principals).await
+    }
+
+    /// Reads the engine's own figures.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn stats(&self) -> Result<Receipt<Stats>, ClientError> {
+        self.call(RequestId::random(), &Request::Stats, |body| match body {
+            Body::Stats(stats) => Some(stats),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn card(&self, request: &Request<'_>) -> Result<Receipt<CardReport>, ClientError> {
+        self.call(RequestId::random(), request, |body| match body {
+            Body::Card(card) => Some(card),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn batch(&self, request: &Request<'_>) -> Result<Receipt<BatchReport>, ClientError> {
+        self.list(request, batches).await?.one()
+    }
+
+    async fn product(&self, request: &Request<'_>) -> Result<Receipt<Product>, ClientError> {
+        self.list(request, products).await?.one()
+    }
+
+    async fn list<T>(
+        &self,
+        request: &Request<'_>,
+        rows: fn(Body) -> Option<Listing<T>>,
+    ) -> Result<Receipt<Listing<T>>, ClientError> {
+        self.call(RequestId::random(), request, rows).await
+    }
+
+    async fn call<T>(
+        &self,
+        id: RequestId,
+        request: &Request<'_>,
+        body: impl FnOnce(Body) -> Option<T>,
+    ) -> Result<Receipt<T>, ClientError> {
+        receipt(self.send_as(id, request).await?, body)
+    }
+}
+
+/// A reply as a receipt, if it says done and carries what it should.
+pub(super) fn receipt<T>(
+    answer: Answer,
+    body: impl FnOnce(Body) -> Option<T>,
+) -> Result<Receipt<T>, ClientError> {
+    let head = answer.head;
+    if !head.status.is_done() {
+        return Err(ClientError::Refused { status: head.status, answer: Box::new(answer) });
+    }
+    let value = body(answer.body).ok_or(ClientError::BadReply)?;
+    Ok(Receipt { value, request: head.request, lsn: head.lsn, time_ms: head.time_ms, flags: head.flags })
+}
+
+impl<T> Receipt<T> {
+    fn map<U>(self, map: impl FnOnce(T) -> U) -> Receipt<U> {
+        let Receipt { value, request, lsn, time_ms, flags } = self;
+        Receipt { value: map(value), request, lsn, time_ms, flags }
+    }
+
+    const fn clone_head<U>(&self, value: U) -> Receipt<U> {
+        Receipt { value, request: self.request, lsn: self.lsn, time_ms: self.time_ms, flags: self.flags }
+    }
+}
+
+impl<T> Receipt<Listing<T>> {
+    /// The one row of a list that must have one.
+    pub(super) fn one(mut self) -> Result<Receipt<T>, ClientError> {
+        let row = self.value.rows.pop().ok_or(ClientError::BadReply)?;
+        Ok(self.map(|_| row))
+    }
+}
+
+pub(super) fn batches(body: Body) -> Option<Listing<BatchReport>> {
+    match body {
+        Body::Batches(rows) => Some(rows),
+        _ => None,
+    }
+}
+
+fn products(body: Body) -> Option<Listing<Product>> {
+    match body {
+        Body::Products(rows) => Some(rows),
+        _ => None,
+    }
+}
+
+fn principals(body: Body) -> Option<Listing<Principal>> {
+    match body {
+        Body::Principals(rows) => Some(rows),
+        _ => None,
+    }
+}
+
+fn codes(body: Body) -> Option<Codes> {
+    match body {
+        Body::Codes(codes) => Some(codes),
+        _ => None,
+    }
+}

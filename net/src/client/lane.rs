@@ -1,0 +1,92 @@
+//! A stream shared by many calls: requests out in the order they came, replies in the same order.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use kami_engine::RequestId;
+use quinn::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::channel::{self, ChannelReceiver};
+use crate::frame::Answer;
+
+/// Calls waiting to be written.
+const QUEUE_MAX: usize = 1024;
+/// Requests put into one write.
+const WRITE_MAX: usize = 256;
+
+#[derive(Clone)]
+pub(super) struct Lane {
+    queue: mpsc::Sender<Call>,
+}
+
+struct Call {
+    id: RequestId,
+    frame: Bytes,
+    reply: oneshot::Sender<Answer>,
+}
+
+impl Lane {
+    /// Opens a lane; it lives as long as its stream, or until the last handle is dropped.
+    pub(super) fn open(connection: &Connection) -> Lane {
+        let (queue, calls) = mpsc::channel(QUEUE_MAX);
+        let connection = connection.clone();
+        tokio::spawn(run(connection, calls));
+        Lane { queue }
+    }
+
+    /// Sends a frame and waits for its reply; `None` if the lane is lost first.
+    pub(super) async fn call(&self, id: RequestId, frame: Bytes) -> Option<Answer> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Call { id, frame, reply }).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// Ends with its stream; every call still waiting then finds its end of the line dropped.
+async fn run(connection: Connection, mut calls: mpsc::Receiver<Call>) {
+    let Ok((mut send, recv)) = connection.open_bi().await else { return };
+    let (expect, expected) = mpsc::unbounded_channel();
+    let writer = async move {
+        let mut batch = Vec::with_capacity(WRITE_MAX);
+        while calls.recv_many(&mut batch, WRITE_MAX).await > 0 {
+            let mut frames = Vec::with_capacity(batch.len());
+            for Call { id, frame, reply } in batch.drain(..) {
+                frames.push(frame);
+                // Expected before it is sent: no reply can come before its place in the line.
+                let _ = expect.send((id, reply));
+            }
+            if send.write_all_chunks(&mut frames).await.is_err() {
+                return;
+            }
+        }
+        // No handle is left; what was sent is still answered.
+        let _ = send.finish();
+        expect.closed().await;
+    };
+    tokio::select! {
+        () = writer => {}
+        () = read(ChannelReceiver::new(recv), expected) => {}
+    }
+}
+
+async fn read(
+    mut receiver: ChannelReceiver,
+    mut expected: mpsc::UnboundedReceiver<(RequestId, oneshot::Sender<Answer>)>,
+) {
+    let mut answers = VecDeque::new();
+    loop {
+        let received = receiver.receive(|reply| answers.push_back(reply.answer())).await;
+        if !matches!(received, Ok(channel::Received::Replies(_))) {
+            return;
+        }
+        for answer in answers.drain(..) {
+            let (Ok(answer), Ok((id, reply))) = (answer, expected.try_recv()) else { return };
+            if answer.head.request != id {
+                // Out of step: no reply on this stream can be believed any more.
+                return;
+            }
+            let _ = reply.send(answer);
+        }
+    }
+}

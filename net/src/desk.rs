@@ -1,0 +1,450 @@
+//! From a frame to the engine and back to a reply.
+//!
+//! A desk gathers the requests of one stream until a batch is full or nothing more has arrived, has
+//! the engine decide them together, and puts the replies into the stream's [`Outbox`] in the order of
+//! the frames. What the engine need not be asked (unknown, forbidden or malformed requests) takes its
+//! place in the same line. Codes and PINs end here: only their digests go on.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kami_engine::Lsn;
+use kami_engine::{
+    CardDigest, Command, ImportRow, ImportSpec, PinDigest, Poisoned, Reply, ReplyBody,
+    Request as EngineRequest, RequestId, Status, Work,
+};
+use zeroize::Zeroizing;
+
+use crate::frame::opcode::SMALL_FRAME_BYTES_MAX;
+use crate::frame::reply;
+use crate::frame::request::{BATCH_ITEMS_MAX, Items};
+use crate::frame::{
+    BadFrame, Body, FRAME_BYTES_MAX, ItemReport, Listing, Malformed, Opcode, REQUEST_HEAD_BYTES, ReplyHead,
+    Request, RequestFlags, RequestHead, Secret, VERSION, Welcome,
+};
+use crate::outbox::Outbox;
+use crate::registry::Peer;
+use crate::server::Shared;
+
+pub(crate) struct Desk {
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    work: Work,
+    /// One entry per frame taken in, in order.
+    line: Vec<Place>,
+    /// When the bytes being decoded were received.
+    pub(crate) received: Instant,
+}
+
+enum Place {
+    /// The next reply of the engine, to the request with this head.
+    Engine(RequestHead),
+    /// An answer that needed no engine, and no body.
+    Status(ReplyHead),
+    /// This field is wrong.
+    Malformed(ReplyHead, &'static str),
+    /// The answer to HELLO.
+    Welcome(ReplyHead),
+}
+
+/// What to do after a frame was taken in.
+pub(crate) enum Admitted<'a> {
+    /// Go on.
+    Placed,
+    /// Items to be decided by [`Desk::run_items`], after what was gathered.
+    Items(RequestHead, Items<'a>),
+    /// Work for a thread that may block, after what was gathered and before what follows.
+    Blocking(RequestHead, Blocking),
+}
+
+/// A command that waits for the disk.
+pub(crate) enum Blocking {
+    Begin(ImportSpec),
+    Status(RequestId),
+    Commit(RequestId),
+    Abort(RequestId),
+    /// The whole frame, to be read again by the thread that works on it.
+    Chunk(Zeroizing<Vec<u8>>),
+}
+
+impl Desk {
+    pub(crate) fn new(shared: Arc<Shared>, peer: Arc<Peer>) -> Desk {
+        Desk { shared, peer, work: Work::default(), line: Vec::new(), received: Instant::now() }
+    }
+
+    /// Whether no more frames should be taken in before [`Desk::run`].
+    pub(crate) fn is_full(&self) -> bool {
+        self.line.len() >= Work::REQUESTS_MAX
+    }
+
+    /// How long a frame with this head may be: short unless the caller may send long ones.
+    pub(crate) fn frame_bytes_max(&self, head: &[u8]) -> usize {
+        let opcode = Opcode::from_number(u16::from_le_bytes([head[6], head[7]]));
+        match opcode {
+            Some(opcode) if opcode.allows(self.peer.caller.role) => opcode.frame_bytes_max(),
+            _ => SMALL_FRAME_BYTES_MAX,
+        }
+    }
+
+    /// Takes a frame in.
+    pub(crate) fn admit<'a>(&mut self, frame: &'a [u8]) -> Admitted<'a> {
+        let (head, opcode) = match self.admit_head(frame) {
+            Ok(known) => known,
+            Err(place) => {
+                self.line.push(place);
+                return Admitted::Placed;
+            }
+        };
+        match Request::decode(opcode, &frame[REQUEST_HEAD_BYTES..]) {
+            Ok(request) => self.admit_request(head, request, frame),
+            Err(malformed) => {
+                self.line.push(Place::malformed(&head, malformed));
+                Admitted::Placed
+            }
+        }
+    }
+
+    /// Answers a frame that is longer than its opcode or the caller's role allows.
+    pub(crate) fn refuse_long(&mut self, head: &[u8]) {
+        let place = match self.admit_head(head) {
+            Ok((head, _)) => Place::status(&head, Status::TooLarge),
+            Err(place) => place,
+        };
+        self.line.push(place);
+    }
+
+    /// Answers the frame that ends the stream, as far as it can be.
+    pub(crate) fn refuse_stream(&mut self, head: Option<&[u8]>, status: Status) {
+        let nobody = RequestHead { opcode: 0, ..RequestHead::new(Opcode::Ping, RequestId(0)) };
+        let head = head.and_then(RequestHead::decode_lenient).unwrap_or(nobody);
+        self.line.push(Place::status(&head, status));
+    }
+
+    /// The head and the opcode, if the caller may send it and this version serves it.
+    fn admit_head(&self, frame: &[u8]) -> Result<(RequestHead, Opcode), Place> {
+        let head = match RequestHead::decode(frame) {
+            Ok(head) => head,
+            Err(malformed) => {
+                let head = RequestHead::decode_lenient(frame)
+                    .unwrap_or(RequestHead { opcode: 0, ..RequestHead::new(Opcode::Ping, RequestId(0)) });
+                return Err(Place::malformed(&head, malformed));
+            }
+        };
+        let Some(opcode) = Opcode::from_number(head.opcode) else {
+            return Err(Place::status(&head, Status::Unsupported));
+        };
+        if !opcode.allows(self.peer.caller.role) {
+            return Err(Place::status(&head, Status::Forbidden));
+        }
+        // ATOMIC is assigned for batch frames and is not served yet; anywhere else it means nothing.
+        if !opcode.is_served() || head.flags == RequestFlags::ATOMIC && opcode == Opcode::RedeemBatch {
+            return Err(Place::status(&head, Status::Unsupported));
+        }
+        if head.flags != RequestFlags::NONE {
+            return Err(Place::malformed(&head, Malformed { field: "flags" }));
+        }
+        Ok((head, opcode))
+    }
+
+    #[inline]
+    fn admit_request<'a>(&mut self, head: RequestHead, request: Request<'a>, frame: &[u8]) -> Admitted<'a> {
+        let command = match self.command(request) {
+            Ok(Translated::Command(command)) => command,
+            Ok(Translated::Ping) => {
+                self.line.push(Place::status(&head, Status::Ok));
+                return Admitted::Placed;
+            }
+            Ok(Translated::Hello) => {
+                self.line.push(Place::Welcome(ReplyHead::local(&head, Status::Ok)));
+                return Admitted::Placed;
+            }
+            Ok(Translated::Items(items)) => return Admitted::Items(head, items),
+            Ok(Translated::Blocking(blocking)) => return Admitted::Blocking(head, blocking),
+            Ok(Translated::Chunk) => {
+                return Admitted::Blocking(head, Blocking::Chunk(Zeroizing::new(frame.to_vec())));
+            }
+            Err(status) => {
+                self.line.push(Place::status(&head, status));
+                return Admitted::Placed;
+            }
+        };
+        self.place(&head, head.request, command);
+        self.line.push(Place::Engine(head));
+        Admitted::Placed
+    }
+
+    fn place(&mut self, head: &RequestHead, id: RequestId, command: Command) {
+        let deadline = match head.deadline_ms {
+            0 => None,
+            ms => Some(self.received + Duration::from_millis(ms.into())),
+        };
+        self.work.requests.push(EngineRequest {
+            id,
+            caller: self.peer.caller,
+            terminal: head.terminal,
+            channel: head.channel,
+            deadline,
+            command,
+        });
+    }
+
+    /// What the engine is to be asked. A code that cannot be one is answered like one nobody has.
+    #[inline]
+    fn command<'a>(&self, request: Request<'a>) -> Result<Translated<'a>, Status> {
+        let command = match request {
+            Request::Redeem(body) => self.redeem(body.code, body.pin, body.amount)?,
+            Request::Reverse(body) => {
+                let card = self.digest(body.code).ok_or(Status::CardNotValid)?;
+                Command::Reverse { card, original: body.original }
+            }
+            Request::Query(body) => Command::Query { card: self.known(body.code)? },
+            Request::History(body) => Command::History { card: self.known(body.code)? },
+            Request::Freeze(body) => Command::Freeze { card: self.known(body.code)? },
+            Request::Unfreeze(body) => Command::Unfreeze { card: self.known(body.code)? },
+            Request::Void(body) => Command::Void { card: self.known(body.code)? },
+            Request::Sell(body) => Command::Sell {
+                order: body.order,
+                product: body.product,
+                count: body.count,
+                validity_s_min: body.validity_s_min,
+            },
+            Request::OrderFetch(body) => {
+                Command::OrderFetch { order: body.order, from: body.from, count: body.count }
+            }
+            Request::BatchActivate(body) => Command::BatchActivate(body.batch),
+            Request::BatchDeactivate(body) => Command::BatchDeactivate(body.batch),
+            Request::BatchFreeze(body) => Command::BatchFreeze(body.batch),
+            Request::BatchUnfreeze(body) => Command::BatchUnfreeze(body.batch),
+            Request::BatchVoid(body) => Command::BatchVoid(body.batch),
+            Request::BatchExtend(body) => {
+                Command::BatchExtend { batch: body.batch, expires_ms: body.expires_ms }
+            }
+            Request::BatchList(body) => Command::BatchList { product: body.product },
+            Request::ProductAdd(spec) => Command::ProductAdd(Box::new(spec)),
+            Request::ProductSet(spec) => Command::ProductSet(Box::new(spec)),
+            Request::ProductFreeze(body) => Command::ProductFreeze(body.product),
+            Request::ProductUnfreeze(body) => Command::ProductUnfreeze(body.product),
+            Request::ProductList => Command::ProductList,
+            Request::Stock(body) => Command::Stock { product: body.product },
+            Request::PrincipalAdd(spec) => Command::PrincipalAdd(Box::new(spec)),
+            Request::PrincipalRevoke(body) => Command::PrincipalRevoke(body.principal),
+            Request::PrincipalList => Command::PrincipalList,
+            Request::Stats => Command::Stats,
+            Request::RedeemBatch(items) => return Ok(Translated::Items(items)),
+            Request::ImportBegin(spec) => return Ok(Translated::Blocking(Blocking::Begin(spec))),
+            Request::ImportChunk(_) => return Ok(Translated::Chunk),
+            Request::ImportStatus(body) => return Ok(Translated::Blocking(Blocking::Status(body.import))),
+            Request::ImportCommit(body) => return Ok(Translated::Blocking(Blocking::Commit(body.import))),
+            Request::ImportAbort(body) => return Ok(Translated::Blocking(Blocking::Abort(body.import))),
+            Request::Ping => return Ok(Translated::Ping),
+            Request::Hello => return Ok(Translated::Hello),
+        };
+        Ok(Translated::Command(command))
+    }
+
+    fn redeem(&self, code: Secret<'_>, pin: Option<Secret<'_>>, amount: i64) -> Result<Command, Status> {
+        let card = self.digest(code).ok_or(Status::CardNotValid)?;
+        let pin: Option<PinDigest> = pin.map(|pin| self.shared.engine.pin_digest(card, pin.0));
+        Ok(Command::Redeem { card, pin, amount })
+    }
+
+    fn digest(&self, code: Secret<'_>) -> Option<CardDigest> {
+        self.shared.engine.digest(self.peer.caller.tenant, code.0).ok()
+    }
+
+    fn known(&self, code: Secret<'_>) -> Result<CardDigest, Status> {
+        self.digest(code).ok_or(Status::NotFound)
+    }
+
+    fn welcome(&self) -> Welcome {
+        let caller = self.peer.caller;
+        Welcome {
+            principal: caller.principal,
+            merchant: caller.merchant,
+            tenant: caller.tenant,
+            role: caller.role,
+            version_max: VERSION,
+            frame_bytes_max: FRAME_BYTES_MAX as u32,
+            streams_max: self.shared.options.streams_max,
+            items_max: BATCH_ITEMS_MAX as u32,
+        }
+    }
+
+    /// Has what was gathered decided, and puts the replies into the outbox.
+    pub(crate) fn run(&mut self, outbox: &mut Outbox) -> Result<(), EngineFault> {
+        if self.line.is_empty() {
+            return Ok(());
+        }
+        let durable_at = self.execute()?;
+        let welcome = self.welcome();
+        let mut replies = self.work.replies.drain(..);
+        let mut line = self.line.drain(..).peekable();
+        while line.peek().is_some() {
+            // Replies with codes part the line; all others go into one buffer in one go.
+            let mut codes = None;
+            outbox.push(durable_at, |out| {
+                let mut count = 0;
+                for place in line.by_ref() {
+                    let (head, body) = match place {
+                        Place::Status(head) => (head, Body::None),
+                        Place::Malformed(head, field) => (head, Body::Reason(field.to_owned())),
+                        Place::Welcome(head) => (head, Body::Welcome(welcome)),
+                        Place::Engine(head) => {
+                            let Some(reply) = replies.next() else { continue };
+                            let reply_head = engine_head(&head, &reply);
+                            match reply.body {
+                                ReplyBody::Cards(list) => {
+                                    codes = Some((reply_head, list));
+                                    return count;
+                                }
+                                body => (reply_head, Body::from_engine(body).unwrap_or(Body::None)),
+                            }
+                        }
+                    };
+                    reply::encode(&head, &body, out);
+                    count += 1;
+                }
+                count
+            });
+            if let Some((head, list)) = codes {
+                outbox.push_codes(durable_at, head, list);
+            }
+        }
+        drop(replies);
+        self.work.requests.clear();
+        Ok(())
+    }
+
+    /// Decides the items of a REDEEM_BATCH one by one, as if each had come in a frame of its own, and
+    /// answers them in one frame.
+    pub(crate) fn run_items(
+        &mut self,
+        head: &RequestHead,
+        items: &Items<'_>,
+        outbox: &mut Outbox,
+    ) -> Result<(), EngineFault> {
+        let mut reports: Vec<ItemReport> = Vec::with_capacity(items.len());
+        let mut asked = Vec::with_capacity(Work::REQUESTS_MAX);
+        let (mut durable_at, mut time_ms) = (None, 0);
+        let mut items = items.iter().peekable();
+        while items.peek().is_some() {
+            for item in items.by_ref().take(Work::REQUESTS_MAX) {
+                let mut report = ItemReport::nothing(item.request);
+                match self.redeem(item.code, item.pin, item.amount) {
+                    Ok(command) => {
+                        self.place(head, item.request, command);
+                        asked.push(reports.len());
+                    }
+                    Err(status) => report.status = status,
+                }
+                reports.push(report);
+            }
+            durable_at = self.execute()?.max(durable_at);
+            for (at, reply) in asked.drain(..).zip(self.work.replies.drain(..)) {
+                let report = &mut reports[at];
+                (report.status, report.flags, report.lsn) = (reply.status, reply.flags, reply.lsn);
+                if let ReplyBody::Value(value) = reply.body {
+                    report.value = value;
+                }
+                time_ms = reply.time_ms;
+            }
+            self.work.requests.clear();
+        }
+        let done = reports.iter().filter(|report| report.status.is_done()).count();
+        let status = if done == reports.len() { Status::Ok } else { Status::OkPartial };
+        let head = ReplyHead { time_ms, ..ReplyHead::local(head, status) };
+        outbox.push(durable_at, |out| {
+            reply::encode(&head, &Body::Items(Listing::of(reports)), out);
+            1
+        });
+        Ok(())
+    }
+
+    /// Has the gathered requests decided.
+    fn execute(&mut self) -> Result<Option<Lsn>, EngineFault> {
+        if self.work.requests.is_empty() {
+            return Ok(None);
+        }
+        self.shared.engine.execute(&mut self.work);
+        if self.work.replies.len() != self.work.requests.len() {
+            return Err(EngineFault);
+        }
+        for (request, reply) in self.work.requests.iter().zip(&self.work.replies) {
+            if let Command::PrincipalRevoke(principal) = request.command
+                && reply.status.is_done()
+            {
+                self.shared.registry.close_principal(principal);
+            }
+        }
+        Ok(self.work.durable_at())
+    }
+}
+
+/// The engine answered fewer requests than it was asked: nothing of this batch may be sent.
+#[derive(Debug)]
+pub(crate) struct EngineFault;
+
+enum Translated<'a> {
+    Command(Command),
+    Ping,
+    Hello,
+    Items(Items<'a>),
+    Blocking(Blocking),
+    Chunk,
+}
+
+impl Place {
+    fn status(head: &RequestHead, status: Status) -> Place {
+        Place::Status(ReplyHead::local(head, status))
+    }
+
+    fn malformed(head: &RequestHead, malformed: Malformed) -> Place {
+        Place::Malformed(ReplyHead::local(head, Status::Malformed), malformed.field)
+    }
+}
+
+/// Which status a stream ends with.
+pub(crate) const fn bad_frame_status(bad: BadFrame) -> Status {
+    match bad {
+        BadFrame::TooLong { .. } => Status::TooLarge,
+        BadFrame::Version { .. } => Status::Unsupported,
+        BadFrame::TooShort { .. } => Status::Malformed,
+    }
+}
+
+fn engine_head(request: &RequestHead, reply: &Reply) -> ReplyHead {
+    ReplyHead {
+        flags: reply.flags,
+        opcode: request.opcode,
+        request: request.request,
+        status: reply.status,
+        lsn: reply.lsn,
+        time_ms: reply.time_ms,
+    }
+}
+
+/// Carries out a command that waits for the disk; called on a thread that may.
+pub(crate) fn run_blocking(
+    shared: &Shared,
+    peer: &Peer,
+    head: &RequestHead,
+    work: Blocking,
+) -> Result<(ReplyHead, Body), Poisoned> {
+    let (engine, caller) = (&shared.engine, peer.caller);
+    let reply = match work {
+        Blocking::Begin(spec) => engine.import_begin(caller, head.request, spec),
+        Blocking::Status(import) => engine.import_status(caller, import),
+        Blocking::Commit(import) => engine.import_commit(caller, import)?,
+        Blocking::Abort(import) => engine.import_abort(caller, import),
+        Blocking::Chunk(frame) => match Request::decode(Opcode::ImportChunk, &frame[REQUEST_HEAD_BYTES..]) {
+            Ok(Request::ImportChunk(chunk)) => {
+                let mut rows = chunk.rows();
+                let rows: &mut dyn Iterator<Item = ImportRow<'_>> = &mut rows;
+                engine.import_chunk(caller, chunk.import, chunk.first_row, rows)
+            }
+            // It was decoded before it was handed over.
+            _ => return Ok((ReplyHead::local(head, Status::Malformed), Body::None)),
+        },
+    };
+    Ok((engine_head(head, &reply), Body::from_engine(reply.body).unwrap_or(Body::None)))
+}

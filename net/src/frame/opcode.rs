@@ -1,0 +1,288 @@
+//! Every command of the protocol: its number, who may send it, and whether this version serves it.
+//!
+//! Numbers are assigned to everything the product is going to do, so that later versions add bodies
+//! and not numbers; what this version does not do yet is answered UNSUPPORTED. A number is never
+//! reused. The high byte groups: 00 session, 01 card, 02 order, 03 batch, 04 product, 05 stock and
+//! reports, 06 import, 07 principals, 08 money and limits, 09 feeds and proofs, 0a administration.
+
+use kami_engine::Role;
+
+/// Which roles may send a command. An admin always may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles(u8);
+
+impl Roles {
+    const fn of(roles: &[Role]) -> Roles {
+        let mut bits = 1 << Role::Admin as u8;
+        let mut i = 0;
+        while i < roles.len() {
+            bits |= 1 << roles[i] as u8;
+            i += 1;
+        }
+        Roles(bits)
+    }
+
+    /// Whether `role` is one of them.
+    #[must_use]
+    pub const fn contains(self, role: Role) -> bool {
+        self.0 >> role as u8 & 1 == 1
+    }
+}
+
+macro_rules! opcodes {
+    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $code:literal, $served:ident, [$($role:ident),*];)+) => {
+        /// What a request asks for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u16)]
+        #[non_exhaustive]
+        pub enum Opcode { $($(#[doc = $doc])+ $name = $number,)+ }
+
+        impl Opcode {
+            /// Every opcode, in order of number.
+            pub const ALL: &'static [Opcode] = &[$(Opcode::$name,)+];
+
+            /// The opcode with this number.
+            #[must_use]
+            pub const fn from_number(number: u16) -> Option<Opcode> {
+                match number { $($number => Some(Opcode::$name),)+ _ => None }
+            }
+
+            /// The stable name.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self { $(Opcode::$name => $code,)+ }
+            }
+
+            /// One sentence.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Opcode::$name => concat!($($doc,)+).trim_ascii(),)+ }
+            }
+
+            /// Who may send it.
+            #[must_use]
+            pub const fn roles(self) -> Roles {
+                match self { $(Opcode::$name => const { Roles::of(&[$(Role::$role),*]) },)+ }
+            }
+
+            /// Whether this version carries it out; what it does not is answered UNSUPPORTED.
+            #[must_use]
+            pub const fn is_served(self) -> bool {
+                match self { $(Opcode::$name => opcodes!(@ $served),)+ }
+            }
+        }
+    };
+    (@ served) => { true };
+    (@ later) => { false };
+}
+
+opcodes! {
+    /// Says who the server takes the caller for, and the limits of this connection.
+    Hello = 0x0001, "HELLO", served, [Issuer, Seller, Redeemer, Operator, Finance, Auditor];
+    /// Does nothing; the reply shows that the server answers.
+    Ping = 0x0002, "PING", served, [Issuer, Seller, Redeemer, Operator, Finance, Auditor];
+    /// Asks what became of a request id on a target, without doing it.
+    OutcomeQuery = 0x0003, "OUTCOME_QUERY", later, [Issuer, Seller, Redeemer, Operator, Finance, Auditor];
+    /// Runs the next command without effect, to try an integration.
+    Sandbox = 0x0004, "SANDBOX", later, [Issuer, Seller, Redeemer, Operator];
+
+    /// Uses up a sold card, in part or as a whole.
+    Redeem = 0x0101, "REDEEM", served, [Redeemer, Operator];
+    /// 冲正: undoes a redemption by its request id; one never seen is refused from then on.
+    Reverse = 0x0102, "REVERSE", served, [Redeemer, Operator];
+    /// Reads a card's state.
+    Query = 0x0103, "QUERY", served, [Seller, Redeemer, Operator, Finance, Auditor];
+    /// Reads all that ever happened to a card.
+    History = 0x0104, "HISTORY", served, [Operator, Finance, Auditor];
+    /// Freezes a card.
+    Freeze = 0x0105, "FREEZE", served, [Operator];
+    /// Ends the freeze of a card.
+    Unfreeze = 0x0106, "UNFREEZE", served, [Operator];
+    /// Makes a card void for good.
+    Void = 0x0107, "VOID", served, [Operator];
+    /// Makes a card redeemable.
+    Activate = 0x0108, "ACTIVATE", later, [Seller, Operator];
+    /// Makes an unused card not redeemable.
+    Deactivate = 0x0109, "DEACTIVATE", later, [Operator];
+    /// Moves the end of a card's validity to a later time.
+    Extend = 0x010a, "EXTEND", later, [Operator];
+    /// Ends a card's validity now.
+    Expire = 0x010b, "EXPIRE", later, [Operator];
+    /// Holds part of a card's value.
+    Hold = 0x010c, "HOLD", later, [Redeemer, Operator];
+    /// Redeems all or part of what is held.
+    Capture = 0x010d, "CAPTURE", later, [Redeemer, Operator];
+    /// Gives back what is held.
+    Release = 0x010e, "RELEASE", later, [Redeemer, Operator];
+    /// A hold ran out; written by the engine alone.
+    HoldTimeout = 0x010f, "HOLD_TIMEOUT", later, [];
+    /// Loads value onto a card.
+    Load = 0x0110, "LOAD", later, [Seller];
+    /// Gives value back after the reversal window or settlement.
+    RefundValue = 0x0111, "REFUND_VALUE", later, [Operator, Finance];
+    /// Takes a sold card back.
+    Return = 0x0112, "RETURN", later, [Operator];
+    /// Sends a returned card back to its supplier.
+    Restock = 0x0113, "RESTOCK", later, [];
+    /// Replaces a card by another.
+    Replace = 0x0114, "REPLACE", later, [Operator];
+    /// Moves a card's value to another.
+    Transfer = 0x0115, "TRANSFER", later, [Operator];
+    /// Marks a redemption as settled.
+    Settle = 0x0116, "SETTLE", later, [Finance];
+    /// Reports a redemption made offline.
+    Advice = 0x0117, "ADVICE", later, [Redeemer, Operator];
+    /// Lifts the lock that wrong PINs put on a card.
+    PinUnlock = 0x0118, "PIN_UNLOCK", later, [Operator];
+    /// Redeems many cards in one frame, each under an id of its own.
+    RedeemBatch = 0x0140, "REDEEM_BATCH", served, [Redeemer, Operator];
+
+    /// Sells cards of a product under an order id, all or nothing, and delivers their codes.
+    Sell = 0x0201, "SELL", served, [Seller];
+    /// Delivers the codes of an order again, to the principal that bought it.
+    OrderFetch = 0x0202, "ORDER_FETCH", served, [Seller];
+    /// Takes cards for an order that is not paid yet.
+    Reserve = 0x0203, "RESERVE", later, [Seller];
+    /// Completes a reservation.
+    Confirm = 0x0204, "CONFIRM", later, [Seller];
+    /// Gives a reservation up.
+    Cancel = 0x0205, "CANCEL", later, [Seller];
+    /// A reservation ran out; written by the engine alone.
+    ReserveTimeout = 0x0206, "RESERVE_TIMEOUT", later, [];
+    /// A late payment took other cards; written by the engine alone.
+    Realloc = 0x0207, "REALLOC", later, [];
+    /// Gives cards out without a price.
+    Issue = 0x0208, "ISSUE", later, [Seller, Operator];
+    /// Sells several products and denominations under one order id.
+    SellLines = 0x0209, "SELL_LINES", later, [Seller];
+    /// Reads an order without its codes.
+    OrderStatus = 0x020a, "ORDER_STATUS", later, [Seller, Operator, Finance, Auditor];
+    /// Lists orders.
+    OrderList = 0x020b, "ORDER_LIST", later, [Seller, Operator, Finance, Auditor];
+    /// Makes a link under which the buyer may fetch the codes.
+    OrderLink = 0x020c, "ORDER_LINK", later, [Seller];
+
+    /// Makes all cards of a batch redeemable.
+    BatchActivate = 0x0301, "BATCH_ACTIVATE", served, [Operator];
+    /// Makes the unused cards of a batch not redeemable.
+    BatchDeactivate = 0x0302, "BATCH_DEACTIVATE", served, [Operator];
+    /// Freezes all cards of a batch.
+    BatchFreeze = 0x0303, "BATCH_FREEZE", served, [Operator];
+    /// Ends the freeze of a batch.
+    BatchUnfreeze = 0x0304, "BATCH_UNFREEZE", served, [Operator];
+    /// Makes the unsold cards of a batch void for good.
+    BatchVoid = 0x0305, "BATCH_VOID", served, [Operator];
+    /// Moves the end of validity of a batch to a later time.
+    BatchExtend = 0x0306, "BATCH_EXTEND", served, [Operator];
+    /// Lists batches.
+    BatchList = 0x0307, "BATCH_LIST", served, [Issuer, Operator, Finance, Auditor];
+
+    /// Adds a product.
+    ProductAdd = 0x0401, "PRODUCT_ADD", served, [];
+    /// Changes a product.
+    ProductSet = 0x0402, "PRODUCT_SET", served, [];
+    /// Freezes all cards of a product.
+    ProductFreeze = 0x0403, "PRODUCT_FREEZE", served, [Operator];
+    /// Ends the freeze of a product.
+    ProductUnfreeze = 0x0404, "PRODUCT_UNFREEZE", served, [Operator];
+    /// Lists products.
+    ProductList = 0x0405, "PRODUCT_LIST", served, [Issuer, Seller, Operator, Finance, Auditor];
+
+    /// Counts the stock.
+    Stock = 0x0501, "STOCK", served, [Issuer, Seller, Operator, Finance, Auditor];
+    /// Totals by day, merchant and terminal.
+    Reconcile = 0x0502, "RECONCILE", later, [Operator, Finance, Auditor];
+
+    /// Announces an import; the request id names it from here on.
+    ImportBegin = 0x0601, "IMPORT_BEGIN", served, [Issuer];
+    /// Adds rows to an import.
+    ImportChunk = 0x0602, "IMPORT_CHUNK", served, [Issuer];
+    /// Says how far an import is.
+    ImportStatus = 0x0603, "IMPORT_STATUS", served, [Issuer];
+    /// Makes an import's cards stock, all or none.
+    ImportCommit = 0x0604, "IMPORT_COMMIT", served, [Issuer];
+    /// Gives an import up.
+    ImportAbort = 0x0605, "IMPORT_ABORT", served, [Issuer];
+
+    /// Adds a principal.
+    PrincipalAdd = 0x0701, "PRINCIPAL_ADD", served, [];
+    /// Withdraws a principal for good and closes its connections.
+    PrincipalRevoke = 0x0702, "PRINCIPAL_REVOKE", served, [];
+    /// Lists principals.
+    PrincipalList = 0x0703, "PRINCIPAL_LIST", served, [Operator, Auditor];
+    /// Adds or changes a tenant.
+    TenantPut = 0x0704, "TENANT_PUT", later, [];
+    /// Freezes all cards of a tenant.
+    TenantFreeze = 0x0705, "TENANT_FREEZE", later, [Operator];
+    /// Ends the freeze of a tenant.
+    TenantUnfreeze = 0x0706, "TENANT_UNFREEZE", later, [Operator];
+    /// Proposes a change that a second person must approve.
+    Propose = 0x0707, "PROPOSE", later, [Operator, Finance];
+    /// Approves a proposed change.
+    Approve = 0x0708, "APPROVE", later, [Operator, Finance];
+
+    /// Adds or changes an account.
+    AccountPut = 0x0801, "ACCOUNT_PUT", later, [Finance];
+    /// Freezes an account.
+    AccountFreeze = 0x0802, "ACCOUNT_FREEZE", later, [Operator, Finance];
+    /// Ends the freeze of an account.
+    AccountUnfreeze = 0x0803, "ACCOUNT_UNFREEZE", later, [Operator, Finance];
+    /// Moves money between accounts.
+    Post = 0x0804, "POST", later, [Finance];
+    /// Reads an account.
+    AccountQuery = 0x0805, "ACCOUNT_QUERY", later, [Seller, Operator, Finance, Auditor];
+    /// Lists accounts.
+    AccountList = 0x0806, "ACCOUNT_LIST", later, [Finance, Auditor];
+    /// Sets a limit on purchases, reservations or velocity.
+    LimitPut = 0x0807, "LIMIT_PUT", later, [Operator];
+    /// Lists limits.
+    LimitList = 0x0808, "LIMIT_LIST", later, [Operator, Finance, Auditor];
+
+    /// Follows the log's events in order from a position.
+    FeedOpen = 0x0901, "FEED_OPEN", later, [Operator, Finance, Auditor];
+    /// Tells how far a feed was read, and how much more may be sent.
+    FeedAck = 0x0902, "FEED_ACK", later, [Operator, Finance, Auditor];
+    /// Proves that an event is part of the log.
+    Proof = 0x0903, "PROOF", later, [Operator, Finance, Auditor];
+
+    /// Reads the engine's own figures.
+    Stats = 0x0a01, "STATS", served, [Operator, Finance, Auditor];
+    /// Writes a snapshot.
+    Checkpoint = 0x0a02, "CHECKPOINT", later, [];
+    /// Accepts a step of the wall clock.
+    ClockAccept = 0x0a03, "CLOCK_ACCEPT", later, [];
+    /// Rotates the master key.
+    KeyRotate = 0x0a04, "KEY_ROTATE", later, [];
+    /// Signs the log's chain as it stands.
+    SignedCheckpoint = 0x0a05, "SIGNED_CHECKPOINT", later, [];
+    /// Stops or resumes changes.
+    ReadOnly = 0x0a06, "READ_ONLY", later, [];
+}
+
+impl Opcode {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        self as u16
+    }
+
+    /// Whether a caller of this role may send it: denied unless the table says otherwise.
+    #[must_use]
+    pub const fn allows(self, role: Role) -> bool {
+        self.roles().contains(role)
+    }
+
+    /// The longest frame of this command, head included. Only commands that carry many rows may be
+    /// long, so that few callers can make the server keep much.
+    #[must_use]
+    pub const fn frame_bytes_max(self) -> usize {
+        match self {
+            Opcode::ImportChunk => super::FRAME_BYTES_MAX,
+            Opcode::RedeemBatch => 128 << 10,
+            _ => SMALL_FRAME_BYTES_MAX,
+        }
+    }
+}
+
+/// The longest frame of a command that carries no rows, and of an unknown one.
+pub const SMALL_FRAME_BYTES_MAX: usize = 4 << 10;

@@ -1,0 +1,662 @@
+//! What the body of each reply holds.
+//!
+//! A reply's head names its body by number, so that a refusal can carry another body than a success,
+//! and a reader that does not know a body can still use the head. Lists that do not fit a frame are
+//! cut: the reply is flagged PARTIAL and says how many rows there are in all, so nothing is lost in
+//! silence.
+
+use std::fmt;
+
+use bytes::{BufMut, BytesMut};
+use kami_engine::Lsn;
+use kami_engine::{
+    BatchId, BatchReport, CardRef, CardReport, ChannelId, Duplicate, Flags, HistoryEvent, ImportReport,
+    Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId, Product, ProductId, ReplyBody, ReplyFlags,
+    RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
+};
+use kami_engine::{PrincipalSpec, ProductSpec};
+use zeroize::Zeroizing;
+
+use super::wire::{Field, Malformed, Reader, Wire, wire};
+use super::{FRAME_BYTES_MAX, Opcode, REPLY_HEAD_BYTES, ReplyHead, close_frame, field};
+
+macro_rules! body_kinds {
+    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $code:literal;)+) => {
+        /// Which body follows a reply's head.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u16)]
+        pub enum BodyKind { $($(#[doc = $doc])+ $name = $number,)+ }
+
+        impl BodyKind {
+            /// Every kind, in order of number.
+            pub const ALL: &'static [BodyKind] = &[$(BodyKind::$name,)+];
+
+            /// The kind with this number.
+            #[must_use]
+            pub const fn from_number(number: u16) -> Option<BodyKind> {
+                match number { $($number => Some(BodyKind::$name),)+ _ => None }
+            }
+
+            /// The stable name.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self { $(BodyKind::$name => $code,)+ }
+            }
+
+            /// One sentence.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(BodyKind::$name => concat!($($doc,)+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+body_kinds! {
+    /// Nothing.
+    None = 0, "NONE";
+    /// After REDEEM and REVERSE: what was moved and what is left.
+    Value = 1, "VALUE";
+    /// After QUERY, FREEZE, UNFREEZE and VOID.
+    Card = 2, "CARD";
+    /// After HISTORY, newest first.
+    History = 3, "HISTORY";
+    /// After SELL and ORDER_FETCH: codes.
+    Codes = 4, "CODES";
+    /// After PRODUCT_LIST, and the one product after the commands about a product.
+    Products = 5, "PRODUCTS";
+    /// After BATCH_LIST, and the one batch after the commands about a batch and IMPORT_COMMIT.
+    Batches = 6, "BATCHES";
+    /// After STOCK.
+    Stock = 7, "STOCK";
+    /// After PRINCIPAL_LIST, and the one principal after the commands about a principal.
+    Principals = 8, "PRINCIPALS";
+    /// After STATS.
+    Stats = 9, "STATS";
+    /// After an import was refused for duplicates: the first of them.
+    Duplicates = 10, "DUPLICATES";
+    /// After IMPORT_BEGIN, IMPORT_CHUNK and IMPORT_STATUS; after MALFORMED, `rows` is the bad row.
+    Import = 11, "IMPORT";
+    /// After HELLO.
+    Welcome = 12, "WELCOME";
+    /// After REDEEM_BATCH: one line per item, in order.
+    Items = 13, "ITEMS";
+    /// After MALFORMED: which field of the frame is wrong, for the person who mends the client.
+    Reason = 14, "REASON";
+}
+
+impl BodyKind {
+    /// What a reply of class done carries; `None` for what this version does not serve.
+    #[must_use]
+    pub const fn after(opcode: Opcode) -> Option<BodyKind> {
+        Some(match opcode {
+            Opcode::Hello => BodyKind::Welcome,
+            Opcode::Ping | Opcode::ImportAbort => BodyKind::None,
+            Opcode::Redeem | Opcode::Reverse => BodyKind::Value,
+            Opcode::Query | Opcode::Freeze | Opcode::Unfreeze | Opcode::Void => BodyKind::Card,
+            Opcode::History => BodyKind::History,
+            Opcode::RedeemBatch => BodyKind::Items,
+            Opcode::Sell | Opcode::OrderFetch => BodyKind::Codes,
+            Opcode::BatchActivate
+            | Opcode::BatchDeactivate
+            | Opcode::BatchFreeze
+            | Opcode::BatchUnfreeze
+            | Opcode::BatchVoid
+            | Opcode::BatchExtend
+            | Opcode::BatchList
+            | Opcode::ImportCommit => BodyKind::Batches,
+            Opcode::ProductAdd
+            | Opcode::ProductSet
+            | Opcode::ProductFreeze
+            | Opcode::ProductUnfreeze
+            | Opcode::ProductList => BodyKind::Products,
+            Opcode::Stock => BodyKind::Stock,
+            Opcode::ImportBegin | Opcode::ImportChunk | Opcode::ImportStatus => BodyKind::Import,
+            Opcode::PrincipalAdd | Opcode::PrincipalRevoke | Opcode::PrincipalList => BodyKind::Principals,
+            Opcode::Stats => BodyKind::Stats,
+            _ => return None,
+        })
+    }
+}
+
+/// A reply's body.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Body {
+    /// Nothing.
+    None,
+    /// What a redemption or reversal moved.
+    Value(ValueReport),
+    /// A card.
+    Card(CardReport),
+    /// A card's events, newest first.
+    History(Listing<HistoryEvent>),
+    /// Codes.
+    Codes(Codes),
+    /// Products.
+    Products(Listing<Product>),
+    /// Batches.
+    Batches(Listing<BatchReport>),
+    /// Stock, a line per batch.
+    Stock(Listing<StockLine>),
+    /// Principals.
+    Principals(Listing<Principal>),
+    /// Figures.
+    Stats(Stats),
+    /// Rows of an import that are there already.
+    Duplicates(Listing<Duplicate>),
+    /// How far an import is.
+    Import(ImportReport),
+    /// Who the caller is, and the limits.
+    Welcome(Welcome),
+    /// One line per item.
+    Items(Listing<ItemReport>),
+    /// Which field is wrong.
+    Reason(String),
+}
+
+/// Rows of a reply, and how many there are in all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing<T> {
+    /// How many there are; more than `rows` if the reply is PARTIAL.
+    pub total: u32,
+    /// Those that fitted.
+    pub rows: Vec<T>,
+}
+
+impl<T> Listing<T> {
+    /// All there are.
+    #[must_use]
+    pub fn of(rows: Vec<T>) -> Listing<T> {
+        Listing { total: u32::try_from(rows.len()).unwrap_or(u32::MAX), rows }
+    }
+}
+
+/// Codes of an order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Codes {
+    /// Cards of the order in all that still belong to it.
+    pub total: u32,
+    /// Which of them is the first here.
+    pub from: u32,
+    /// Those that fitted.
+    pub cards: Vec<SoldCard>,
+}
+
+/// A card with its code, which is wiped when this is dropped and shown by no trace.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SoldCard {
+    /// Where it stands.
+    pub card: CardRef,
+    /// Its code.
+    pub code: Zeroizing<Box<[u8]>>,
+}
+
+impl fmt::Debug for SoldCard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} …", self.card)
+    }
+}
+
+/// Who the server takes the caller for, and the limits of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// The caller.
+    pub principal: PrincipalId,
+    /// The merchant it redeems for.
+    pub merchant: MerchantId,
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// What it may do.
+    pub role: Role,
+    /// The highest protocol version the server speaks.
+    pub version_max: u8,
+    /// The longest frame.
+    pub frame_bytes_max: u32,
+    /// How many streams may be open at a time.
+    pub streams_max: u32,
+    /// The most items of a REDEEM_BATCH.
+    pub items_max: u32,
+}
+
+wire!(Welcome: "WELCOME" {
+    principal: PrincipalId, "who the server takes the caller for";
+    merchant: MerchantId, "the merchant it redeems for, or 0";
+    tenant: TenantId, "its tenant";
+    role: Role, "its role, as in PRINCIPAL_SPEC";
+    version_max: u8, "the highest protocol version the server speaks";
+    frame_bytes_max: u32, "the longest frame, either way";
+    streams_max: u32, "how many streams may be open at a time";
+    items_max: u32, "the most items of a REDEEM_BATCH";
+});
+
+/// What became of one item of a REDEEM_BATCH.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemReport {
+    /// The item's request id.
+    pub request: RequestId,
+    /// Where its effect stands in the log.
+    pub lsn: Option<Lsn>,
+    /// Its outcome.
+    pub status: Status,
+    /// More about the outcome.
+    pub flags: ReplyFlags,
+    /// What was moved and what is left; zeros after a refusal.
+    pub value: ValueReport,
+}
+
+impl ItemReport {
+    /// An item that moved nothing yet.
+    pub(crate) const fn nothing(request: RequestId) -> ItemReport {
+        let value = ValueReport { product: ProductId(0), amount: 0, remaining: 0 };
+        ItemReport { request, lsn: None, status: Status::Ok, flags: ReplyFlags(0), value }
+    }
+}
+
+wire!(ItemReport: "ITEM_REPORT" {
+    request: RequestId, "the item's request id";
+    lsn: Option<Lsn>, "where its effect stands in the log; 0: nowhere";
+    status: Status, "the item's outcome";
+    flags: ReplyFlags, "as in the reply head";
+    value: ValueReport, "zeros unless the outcome is of class done";
+});
+
+wire!(ValueReport: "VALUE" {
+    amount: Money, "redeemed or given back, in minor units";
+    remaining: Money, "left on the card, in minor units";
+    product: ProductId, "the product";
+});
+
+wire!(CardReport: "CARD" {
+    card: CardRef, "where it stands: batch in the upper 24 bits, row in the lower 40";
+    face: Money, "face value in minor units";
+    expires_ms: u64, "when it expires, ms since 1970; 0: never";
+    order: Option<OrderId>, "the order that bought it; 0: none";
+    product: ProductId, "its product";
+    flags: Flags, "effective flags, see the table of flags";
+    lifecycle: Lifecycle, "effective state, see the table of states";
+});
+
+wire!(HistoryEvent: "EVENT" {
+    lsn: Lsn, "where it stands in the log";
+    time_ms: u64, "when, ms since 1970";
+    request: RequestId, "with which request id";
+    related: u128, "the order of a sale, the original of a reversal, else 0";
+    principal: PrincipalId, "who did it; 0: the engine";
+    terminal: TerminalId, "at which till";
+    merchant: MerchantId, "for which merchant";
+    channel: ChannelId, "through which channel";
+    flags: Flags, "the flags it left";
+    lifecycle: Lifecycle, "the state it left";
+    kind: Kind, "what happened, see the table of events";
+});
+
+wire!(Product: "PRODUCT" {
+    id: ProductId, "its number";
+    frozen: bool, "1: all its cards are frozen";
+    spec: ProductSpec, "what it was added or last changed with";
+});
+
+wire!(BatchReport: "BATCH" {
+    imported_ms: u64, "when it was imported, ms since 1970";
+    expires_ms: u64, "when its cards expire, ms since 1970; 0: never";
+    counts: [u64; 8], "its cards by logged state, indexed by the state's number";
+    id: BatchId, "its number";
+    product: ProductId, "its product";
+    active: bool, "1: its cards are redeemable once sold";
+    frozen: bool, "1: frozen";
+    voided: bool, "1: its unsold cards were made void";
+    label: String, "the importer's label";
+});
+
+wire!(StockLine: "STOCK_LINE" {
+    imported: u64, "how many cards were imported: the sum of counts";
+    sellable: u64, "how many an order could take now";
+    counts: [u64; 8], "the cards by logged state, indexed by the state's number";
+    product: ProductId, "the product";
+    batch: BatchId, "the batch";
+});
+
+wire!(Principal: "PRINCIPAL" {
+    id: PrincipalId, "its number";
+    revoked: bool, "1: revoked";
+    spec: PrincipalSpec, "what it was added with";
+});
+
+wire!(Stats: "STATS" {
+    cards: u64, "cards in committed batches";
+    batches: u64, "committed batches";
+    products: u64, "products";
+    orders: u64, "orders";
+    commands: u64, "commands decided since the start";
+    refused: u64, "commands refused since the start";
+    tail: u64, "the log's tail, in bytes";
+    durable_end: u64, "the end of what is durable, in bytes";
+    commits: u64, "commits since the start";
+    time_ms: u64, "engine time, ms since 1970";
+    counts: [u64; 8], "cards by logged state, indexed by the state's number";
+});
+
+wire!(Duplicate: "DUPLICATE" {
+    row: u64, "the row of the import, counted from 0";
+    other_row: u64, "the row that holds the same card";
+    batch: Option<BatchId>, "the batch that has it; 0xffffffff: this import itself";
+});
+
+wire!(ImportReport: "IMPORT" {
+    rows: u64, "rows received; the next chunk begins with this row";
+    rows_total: u64, "rows announced";
+});
+
+impl Wire<'_> for Status {
+    const TYPE: &'static str = "u16";
+    #[inline]
+    fn put(&self, out: &mut BytesMut) {
+        self.number().put(out);
+    }
+    fn take(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Status::from_number(u16::take(reader)?).ok_or(reader.malformed())
+    }
+}
+
+impl Wire<'_> for ReplyFlags {
+    const TYPE: &'static str = "u8";
+    #[inline]
+    fn put(&self, out: &mut BytesMut) {
+        self.0.put(out);
+    }
+    fn take(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        u8::take(reader).map(ReplyFlags)
+    }
+}
+
+impl Wire<'_> for SoldCard {
+    const TYPE: &'static str = "SOLD_CARD";
+    const FIELDS: &'static [Field] =
+        &[field("card", "u64", "where it stands"), field("code", "bytes8", "its code")];
+    fn put(&self, out: &mut BytesMut) {
+        self.card.put(out);
+        (&**self.code).put(out);
+    }
+    fn take(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let card = reader.field("card")?;
+        let code: &[u8] = reader.field("code")?;
+        Ok(SoldCard { card, code: Zeroizing::new(code.into()) })
+    }
+}
+
+impl Body {
+    /// The number in the head.
+    #[must_use]
+    pub const fn kind(&self) -> BodyKind {
+        match self {
+            Body::None => BodyKind::None,
+            Body::Value(_) => BodyKind::Value,
+            Body::Card(_) => BodyKind::Card,
+            Body::History(_) => BodyKind::History,
+            Body::Codes(_) => BodyKind::Codes,
+            Body::Products(_) => BodyKind::Products,
+            Body::Batches(_) => BodyKind::Batches,
+            Body::Stock(_) => BodyKind::Stock,
+            Body::Principals(_) => BodyKind::Principals,
+            Body::Stats(_) => BodyKind::Stats,
+            Body::Duplicates(_) => BodyKind::Duplicates,
+            Body::Import(_) => BodyKind::Import,
+            Body::Welcome(_) => BodyKind::Welcome,
+            Body::Items(_) => BodyKind::Items,
+            Body::Reason(_) => BodyKind::Reason,
+        }
+    }
+
+    /// What the engine answered, as it travels. Codes do not: they are read once the reply is durable
+    /// and written by [`CodesFrame`].
+    #[must_use]
+    pub fn from_engine(body: ReplyBody) -> Option<Body> {
+        Some(match body {
+            ReplyBody::None => Body::None,
+            ReplyBody::Value(value) => Body::Value(value),
+            ReplyBody::Card(card) => Body::Card(card),
+            ReplyBody::History(events) => Body::History(Listing::of(events)),
+            ReplyBody::Products(products) => Body::Products(Listing::of(products)),
+            ReplyBody::Batches(batches) => Body::Batches(Listing::of(batches)),
+            ReplyBody::Stock(lines) => Body::Stock(Listing::of(lines)),
+            ReplyBody::Principals(principals) => Body::Principals(Listing::of(principals)),
+            ReplyBody::Stats(stats) => Body::Stats(*stats),
+            ReplyBody::Duplicates(duplicates) => Body::Duplicates(Listing::of(duplicates)),
+            ReplyBody::Import(report) => Body::Import(report),
+            _ => return None,
+        })
+    }
+
+    fn take(kind: BodyKind, reader: &mut Reader<'_>) -> Result<Body, Malformed> {
+        Ok(match kind {
+            BodyKind::None => Body::None,
+            BodyKind::Value => Body::Value(Wire::take(reader)?),
+            BodyKind::Card => Body::Card(Wire::take(reader)?),
+            BodyKind::History => Body::History(take_rows(reader)?),
+            BodyKind::Codes => {
+                let (total, from) = (reader.field("total")?, reader.field("from")?);
+                let count: u32 = reader.field("count")?;
+                let mut cards = Vec::new();
+                for _ in 0..count {
+                    cards.push(Wire::take(reader)?);
+                }
+                Body::Codes(Codes { total, from, cards })
+            }
+            BodyKind::Products => Body::Products(take_rows(reader)?),
+            BodyKind::Batches => Body::Batches(take_rows(reader)?),
+            BodyKind::Stock => Body::Stock(take_rows(reader)?),
+            BodyKind::Principals => Body::Principals(take_rows(reader)?),
+            BodyKind::Stats => Body::Stats(Wire::take(reader)?),
+            BodyKind::Duplicates => Body::Duplicates(take_rows(reader)?),
+            BodyKind::Import => Body::Import(Wire::take(reader)?),
+            BodyKind::Welcome => Body::Welcome(Wire::take(reader)?),
+            BodyKind::Items => Body::Items(take_rows(reader)?),
+            BodyKind::Reason => Body::Reason(reader.field("reason")?),
+        })
+    }
+
+    /// Writes the body; whether all of it fitted.
+    #[inline]
+    fn put(&self, out: &mut BytesMut, end: usize) -> bool {
+        match self {
+            Body::None => {}
+            Body::Value(value) => value.put(out),
+            Body::Card(card) => card.put(out),
+            Body::History(rows) => return put_rows(rows, out, end),
+            Body::Codes(codes) => {
+                let mut frame = CodesRows::begin(codes.total, codes.from, out);
+                return codes.cards.iter().all(|card| frame.push(card.card, &card.code, out, end));
+            }
+            Body::Products(rows) => return put_rows(rows, out, end),
+            Body::Batches(rows) => return put_rows(rows, out, end),
+            Body::Stock(rows) => return put_rows(rows, out, end),
+            Body::Principals(rows) => return put_rows(rows, out, end),
+            Body::Stats(stats) => stats.put(out),
+            Body::Duplicates(rows) => return put_rows(rows, out, end),
+            Body::Import(report) => report.put(out),
+            Body::Welcome(welcome) => welcome.put(out),
+            Body::Items(rows) => return put_rows(rows, out, end),
+            Body::Reason(reason) => reason.put(out),
+        }
+        true
+    }
+}
+
+/// Appends a whole reply frame. What does not fit is cut and the reply flagged PARTIAL.
+#[inline]
+pub fn encode(head: &ReplyHead, body: &Body, out: &mut BytesMut) {
+    let start = out.len();
+    head.put(body.kind() as u16, out);
+    if !body.put(out, start + FRAME_BYTES_MAX) {
+        out[start + 5] |= ReplyFlags::PARTIAL.0;
+    }
+    close_frame(out, start);
+}
+
+/// Writes a reply with codes piece by piece, as they are decrypted, into a buffer that is never
+/// reallocated (so that no copy of a code stays behind) and takes no more than a frame.
+pub struct CodesFrame {
+    out: BytesMut,
+    rows: CodesRows,
+    wanted: u32,
+}
+
+impl CodesFrame {
+    /// Begins a reply with up to `count` codes of an order of `total` cards, from the card `from` on.
+    #[must_use]
+    pub fn begin(head: &ReplyHead, total: u32, from: u32, count: u32) -> CodesFrame {
+        let row_bytes_max = 8 + 1 + 128;
+        let bytes = REPLY_HEAD_BYTES + 12 + (count as usize).saturating_mul(row_bytes_max);
+        let mut out = BytesMut::with_capacity(bytes.min(FRAME_BYTES_MAX));
+        head.put(BodyKind::Codes as u16, &mut out);
+        let rows = CodesRows::begin(total, from, &mut out);
+        CodesFrame { out, rows, wanted: count }
+    }
+
+    /// Adds a code; `false` when the frame is full, and then nothing more fits.
+    pub fn push(&mut self, card: CardRef, code: &[u8]) -> bool {
+        self.rows.push(card, code, &mut self.out, FRAME_BYTES_MAX)
+    }
+
+    /// The finished frame. It is PARTIAL if fewer codes were added than wanted.
+    #[must_use]
+    pub fn finish(mut self) -> Zeroizing<Vec<u8>> {
+        if self.rows.count < self.wanted {
+            self.out[5] |= ReplyFlags::PARTIAL.0;
+        }
+        close_frame(&mut self.out, 0);
+        Zeroizing::new(Vec::from(self.out))
+    }
+}
+
+/// The rows of a CODES body, whose count is written as they come.
+struct CodesRows {
+    count: u32,
+    count_at: usize,
+    full: bool,
+}
+
+impl CodesRows {
+    fn begin(total: u32, from: u32, out: &mut BytesMut) -> CodesRows {
+        total.put(out);
+        from.put(out);
+        let count_at = out.len();
+        out.put_u32_le(0);
+        CodesRows { count: 0, count_at, full: false }
+    }
+
+    fn push(&mut self, card: CardRef, code: &[u8], out: &mut BytesMut, end: usize) -> bool {
+        self.full |= out.len() + 8 + 1 + code.len() > end;
+        if !self.full {
+            card.put(out);
+            code.put(out);
+            self.count += 1;
+            out[self.count_at..self.count_at + 4].copy_from_slice(&self.count.to_le_bytes());
+        }
+        !self.full
+    }
+}
+
+fn put_rows<'a, T: Wire<'a>>(listing: &Listing<T>, out: &mut BytesMut, end: usize) -> bool {
+    listing.total.put(out);
+    let count_at = out.len();
+    out.put_u32_le(0);
+    let mut count = 0_u32;
+    for row in &listing.rows {
+        let before = out.len();
+        row.put(out);
+        if out.len() > end {
+            out.truncate(before);
+            break;
+        }
+        count += 1;
+    }
+    out[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
+    count as usize == listing.rows.len()
+}
+
+fn take_rows<'a, T: Wire<'a>>(reader: &mut Reader<'a>) -> Result<Listing<T>, Malformed> {
+    let total = reader.field("total")?;
+    let count: u32 = reader.field("count")?;
+    // Grown row by row: the count is the peer's word, the bytes are not.
+    let mut rows = Vec::new();
+    for _ in 0..count {
+        rows.push(T::take(reader)?);
+    }
+    Ok(Listing { total, rows })
+}
+
+/// A whole reply as a client reads it.
+#[derive(Debug, PartialEq)]
+pub struct Answer {
+    /// The head.
+    pub head: ReplyHead,
+    /// The body.
+    pub body: Body,
+}
+
+impl Answer {
+    /// Reads a frame whose length and version were checked by a [`Splitter`](super::Splitter).
+    ///
+    /// # Errors
+    /// If it is not well formed or this version does not know its body.
+    pub fn decode(frame: &[u8]) -> Result<Answer, Malformed> {
+        let (head, kind) = ReplyHead::decode(frame)?;
+        let kind = BodyKind::from_number(kind).ok_or(Malformed { field: "body" })?;
+        let mut reader = Reader::new(&frame[REPLY_HEAD_BYTES..]);
+        let body = Body::take(kind, &mut reader)?;
+        reader.end()?;
+        Ok(Answer { head, body })
+    }
+}
+
+/// Every layout of a reply, for the document and the golden tests: name and fields.
+#[must_use]
+pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
+    fn of<T: Wire<'static>>() -> (&'static str, &'static [Field]) {
+        (T::TYPE, T::FIELDS)
+    }
+    const CODES: &[Field] = &[
+        field("total", "u32", "cards of the order in all that still belong to it"),
+        field("from", "u32", "which of them is the first here"),
+        field("count", "u32", "how many are here"),
+        field("rows", "SOLD_CARD × count", "cards with their codes"),
+    ];
+    macro_rules! listing {
+        ($name:literal, $row:literal) => {
+            ($name, {
+                const FIELDS: &[Field] = &[
+                    field("total", "u32", "how many there are in all"),
+                    field("count", "u32", "how many are here"),
+                    field("rows", concat!($row, " × count"), "the rows"),
+                ];
+                FIELDS
+            })
+        };
+    }
+    vec![
+        of::<ValueReport>(),
+        of::<CardReport>(),
+        listing!("HISTORY", "EVENT"),
+        of::<HistoryEvent>(),
+        ("CODES", CODES),
+        of::<SoldCard>(),
+        listing!("PRODUCTS", "PRODUCT"),
+        of::<Product>(),
+        listing!("BATCHES", "BATCH"),
+        of::<BatchReport>(),
+        listing!("STOCK", "STOCK_LINE"),
+        of::<StockLine>(),
+        listing!("PRINCIPALS", "PRINCIPAL"),
+        of::<Principal>(),
+        of::<Stats>(),
+        listing!("DUPLICATES", "DUPLICATE"),
+        of::<Duplicate>(),
+        of::<ImportReport>(),
+        of::<Welcome>(),
+        listing!("ITEMS", "ITEM_REPORT"),
+        of::<ItemReport>(),
+        ("REASON", const { &[field("reason", "text8", "which field is wrong")] }),
+    ]
+}

@@ -1,0 +1,244 @@
+//! Replies of one stream between their decision and their departure, in order.
+//!
+//! **No byte of a reply reaches QUIC before the log is durable up to where it stood after the
+//! decision.** Replies are encoded at once, into one buffer, and only the position up to which the
+//! log must be durable is kept beside them; when it is, the buffer's front is handed on without a
+//! copy. Only replies with codes wait undecoded: a code is not decrypted before the sale is durable.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use kami_engine::Lsn;
+use kami_engine::{CodeList, DurableWaiter, Engine, Poisoned};
+use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
+
+use crate::frame::reply::CodesFrame;
+use crate::frame::{FRAME_BYTES_MAX, ReplyHead};
+
+/// A stream may always keep this much, however much its connection's other streams keep.
+const SHARE_BYTES_MIN: usize = 64 << 10;
+/// Decrypting more codes than this is left to a thread that may block.
+const INLINE_CODES_MAX: u32 = 256;
+
+/// How much may wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OutboxLimits {
+    pub(crate) replies_max: usize,
+    pub(crate) bytes_max: usize,
+    pub(crate) connection_bytes_max: usize,
+}
+
+pub(crate) struct Outbox {
+    limits: OutboxLimits,
+    waiter: DurableWaiter,
+    /// What all streams of the connection keep.
+    connection_bytes: Arc<AtomicUsize>,
+    /// Encoded replies, oldest first.
+    encoded: BytesMut,
+    /// What stands in `encoded`, and the replies with codes between.
+    waiting: VecDeque<Waiting>,
+    /// Codes being decrypted: the front of the line.
+    revealing: Option<JoinHandle<Bytes>>,
+    /// Durable and not yet taken by QUIC.
+    pub(crate) ready: VecDeque<Bytes>,
+    /// The log is known to be durable up to here.
+    durable: Option<Lsn>,
+    replies: usize,
+    bytes: usize,
+}
+
+struct Waiting {
+    /// `None`: rests on nothing in the log.
+    durable_at: Option<Lsn>,
+    replies: usize,
+    what: What,
+}
+
+enum What {
+    /// So many bytes of `encoded`.
+    Encoded(usize),
+    Codes(ReplyHead, CodeList),
+}
+
+impl Outbox {
+    pub(crate) fn new(
+        limits: OutboxLimits,
+        waiter: DurableWaiter,
+        connection_bytes: Arc<AtomicUsize>,
+    ) -> Outbox {
+        Outbox {
+            limits,
+            waiter,
+            connection_bytes,
+            encoded: BytesMut::new(),
+            waiting: VecDeque::new(),
+            revealing: None,
+            ready: VecDeque::new(),
+            durable: None,
+            replies: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Whether nothing more may be decided for this stream until some replies have left.
+    pub(crate) fn is_full(&self) -> bool {
+        self.replies >= self.limits.replies_max
+            || self.bytes >= self.limits.bytes_max
+            || self.bytes >= SHARE_BYTES_MIN
+                && self.connection_bytes.load(Ordering::Relaxed) >= self.limits.connection_bytes_max
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.ready.is_empty() && self.revealing.is_none()
+    }
+
+    /// Adds the replies that `encode` appends and counts; they leave when the log is durable up to
+    /// `durable_at`.
+    pub(crate) fn push(&mut self, durable_at: Option<Lsn>, encode: impl FnOnce(&mut BytesMut) -> usize) {
+        let before = self.encoded.len();
+        let replies = encode(&mut self.encoded);
+        let bytes = self.encoded.len() - before;
+        if bytes == 0 {
+            return;
+        }
+        self.account(replies, bytes);
+        if let Some(Waiting { durable_at: last, replies: r, what: What::Encoded(b) }) =
+            self.waiting.back_mut()
+            && *last == durable_at
+        {
+            *r += replies;
+            *b += bytes;
+            return;
+        }
+        self.waiting.push_back(Waiting { durable_at, replies, what: What::Encoded(bytes) });
+    }
+
+    /// Adds a reply whose codes are decrypted once the log is durable up to `durable_at`.
+    pub(crate) fn push_codes(&mut self, durable_at: Option<Lsn>, head: ReplyHead, codes: CodeList) {
+        self.account(1, codes_bytes(&codes));
+        self.waiting.push_back(Waiting { durable_at, replies: 1, what: What::Codes(head, codes) });
+    }
+
+    /// Moves to `ready` what may leave now. Registers for one wake-up: the oldest reply's.
+    pub(crate) fn poll_durable(
+        &mut self,
+        engine: &Engine,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Poisoned>> {
+        let mut encoded = 0;
+        let result = self.poll_front(engine, cx, &mut encoded);
+        if encoded > 0 {
+            // Behind nothing: codes flush what stands before them.
+            self.ready.push_back(self.encoded.split_to(encoded).freeze());
+        }
+        result
+    }
+
+    fn poll_front(
+        &mut self,
+        engine: &Engine,
+        cx: &mut Context<'_>,
+        encoded: &mut usize,
+    ) -> Poll<Result<(), Poisoned>> {
+        loop {
+            if let Some(revealing) = &mut self.revealing {
+                // A thread that died leaves the reply unsent and ends the stream's task with it.
+                let codes = ready!(Pin::new(revealing).poll(cx)).unwrap_or_default();
+                self.revealing = None;
+                self.ready.push_back(codes);
+            }
+            let Some(front) = self.waiting.front() else { return Poll::Pending };
+            if let Some(lsn) = front.durable_at
+                && self.durable < Some(lsn)
+            {
+                ready!(self.waiter.poll_durable(lsn, cx))?;
+                self.durable = Some(engine.durable_end().max(lsn));
+            }
+            let Some(front) = self.waiting.pop_front() else { return Poll::Pending };
+            self.replies -= front.replies;
+            match front.what {
+                What::Encoded(bytes) => *encoded += bytes,
+                What::Codes(head, codes) => {
+                    if *encoded > 0 {
+                        self.ready.push_back(self.encoded.split_to(std::mem::take(encoded)).freeze());
+                    }
+                    self.release(codes_bytes(&codes));
+                    if codes.count <= INLINE_CODES_MAX {
+                        let frame = reveal(engine, &head, &codes);
+                        self.hold(frame.len());
+                        self.ready.push_back(frame);
+                    } else {
+                        let engine = engine.clone();
+                        self.hold(codes_bytes(&codes));
+                        self.revealing =
+                            Some(tokio::task::spawn_blocking(move || reveal(&engine, &head, &codes)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// QUIC took so many bytes of `ready`.
+    pub(crate) fn taken(&mut self, bytes: usize) {
+        // What is left of an estimate goes with the last byte.
+        self.release(if self.is_empty() { self.bytes } else { bytes });
+    }
+
+    fn account(&mut self, replies: usize, bytes: usize) {
+        self.replies += replies;
+        self.hold(bytes);
+    }
+
+    fn hold(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.connection_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn release(&mut self, bytes: usize) {
+        // Codes are counted by an estimate until they are decrypted.
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.connection_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.connection_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// The frame with the codes, in a buffer that is wiped when QUIC has had it acknowledged.
+fn reveal(engine: &Engine, head: &ReplyHead, codes: &CodeList) -> Bytes {
+    let mut frame = CodesFrame::begin(head, codes.total, codes.from, codes.count);
+    let mut full = false;
+    let result = engine.reveal(codes, &mut |card, code| {
+        full = full || !frame.push(card, code);
+    });
+    let frame = match result {
+        Ok(()) => frame,
+        Err(error) => {
+            // The cards are sold; only reading their codes failed. An empty PARTIAL reply says both.
+            tracing::error!(%error, "codes of a sold order cannot be read");
+            CodesFrame::begin(head, codes.total, codes.from, codes.count)
+        }
+    };
+    Bytes::from_owner(Wiped(frame.finish()))
+}
+
+struct Wiped(Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for Wiped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn codes_bytes(codes: &CodeList) -> usize {
+    (codes.count as usize).saturating_mul(8 + 1 + 32).min(FRAME_BYTES_MAX)
+}

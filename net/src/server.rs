@@ -1,0 +1,263 @@
+//! The server: accepts connections, bounds how many, and takes them down in order.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use kami_engine::Engine;
+use quinn::{Endpoint, EndpointConfig, Incoming, TokioRuntime, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::connection;
+use crate::error::ServerError;
+use crate::frame::CloseCode;
+use crate::registry::Registry;
+use crate::tls::Identity;
+use crate::transport;
+
+/// How the server listens and what it bounds. [`ServerOptions::new`] gives the defaults.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The server's own identity; its authority is the one whose certificates are accepted.
+    pub identity: Identity,
+    /// Connections in all, handshakes included. Default 1,024. Each may cost up to 6 MiB if its peer
+    /// reads nothing and leaves everything unread, see the crate's documentation.
+    pub connections_max: usize,
+    /// Connections from one address. Default 256.
+    pub connections_per_address_max: usize,
+    /// Connections of one principal. Default 256.
+    pub connections_per_principal_max: usize,
+    /// Streams of one connection. Default and maximum 32.
+    pub streams_max: u32,
+    /// Replies a stream may have waiting for the disk or its reader. Default 8,192.
+    pub pending_replies_max: usize,
+    /// Their bytes. Default 512 KiB; one reply more is always possible.
+    pub pending_bytes_max: usize,
+    /// The bytes of all streams of a connection, beyond which a stream keeps at most 64 KiB. Default 2 MiB.
+    pub connection_pending_bytes_max: usize,
+    /// Handshakes under way from which on a new peer must first show that its address is its own.
+    /// Default 64.
+    pub handshakes_unproven_max: usize,
+    /// How long a handshake may take. Default 10 s.
+    pub handshake: Duration,
+    /// A silent connection is closed after this. Default and maximum 30 s.
+    pub idle: Duration,
+    /// How long a shutdown waits for replies to be acknowledged. Default 10 s.
+    pub drain: Duration,
+    /// Imports and other commands that wait for the disk, at a time. Default 4.
+    pub blocking_max: usize,
+}
+
+impl ServerOptions {
+    /// The defaults.
+    #[must_use]
+    pub const fn new(listen: SocketAddr, identity: Identity) -> ServerOptions {
+        ServerOptions {
+            listen,
+            identity,
+            connections_max: 1024,
+            connections_per_address_max: 256,
+            connections_per_principal_max: 256,
+            streams_max: 32,
+            pending_replies_max: 8192,
+            pending_bytes_max: 512 << 10,
+            connection_pending_bytes_max: 2 << 20,
+            handshakes_unproven_max: 64,
+            handshake: Duration::from_secs(10),
+            idle: Duration::from_secs(30),
+            drain: Duration::from_secs(10),
+            blocking_max: 4,
+        }
+    }
+
+    fn check(&self) -> Result<(), ServerError> {
+        let in_range = [
+            ("connections_max", 0 < self.connections_max),
+            ("connections_per_address_max", 0 < self.connections_per_address_max),
+            ("connections_per_principal_max", 0 < self.connections_per_principal_max),
+            ("streams_max", 0 < self.streams_max && self.streams_max <= 32),
+            ("pending_replies_max", 0 < self.pending_replies_max),
+            ("pending_bytes_max", 0 < self.pending_bytes_max),
+            ("idle", Duration::ZERO < self.idle && self.idle <= Duration::from_secs(30)),
+            ("blocking_max", 0 < self.blocking_max),
+        ];
+        match in_range.into_iter().find(|(_, ok)| !ok) {
+            Some((option, _)) => Err(ServerError::Option { option }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What every connection and stream needs.
+pub(crate) struct Shared {
+    pub(crate) engine: Engine,
+    pub(crate) options: ServerOptions,
+    pub(crate) registry: Arc<Registry>,
+    /// Permits for commands that wait for the disk.
+    pub(crate) blocking: Arc<Semaphore>,
+    /// Where the server stands; only ever goes forward.
+    pub(crate) phase: watch::Sender<Phase>,
+}
+
+/// Where the server stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Serving,
+    /// Nothing new is read; what was decided is delivered.
+    Draining,
+    /// The log failed: nothing is delivered any more.
+    LogFailed,
+}
+
+impl Shared {
+    pub(crate) fn advance(&self, phase: Phase) {
+        self.phase.send_if_modified(|now| {
+            let modified = *now < phase;
+            *now = phase.max(*now);
+            modified
+        });
+    }
+}
+
+/// A bound server. A cheap handle; clones share one.
+#[derive(Clone)]
+pub struct Server {
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("connections", &self.connection_count()).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Takes the address and makes ready. Must run inside a tokio runtime.
+    ///
+    /// # Errors
+    /// If the address cannot be had, the identity does not serve or an option is out of range.
+    pub fn bind(engine: Engine, options: ServerOptions) -> Result<Server, ServerError> {
+        options.check()?;
+        let keys = options.identity.transport_keys()?;
+        let mut config =
+            quinn::ServerConfig::new(Arc::new(options.identity.server_config()?), Arc::new(keys.token));
+        config
+            .max_incoming(1024)
+            .incoming_buffer_size(64 << 10)
+            .incoming_buffer_size_total(8 << 20)
+            .transport_config(Arc::new(transport::config(options.streams_max, options.idle)));
+        let mut endpoint_config = EndpointConfig::new(Arc::new(keys.reset));
+        endpoint_config
+            .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(keys.connection_id)))
+            .max_udp_payload_size(transport::UDP_PAYLOAD_BYTES_MAX)
+            .map_err(|_| ServerError::Option { option: "udp payload" })?;
+        let bind_error = |source| ServerError::Bind { address: options.listen, source };
+        let socket = transport::bind(options.listen).map_err(bind_error)?;
+        let endpoint = Endpoint::new(endpoint_config, Some(config), socket, Arc::new(TokioRuntime))
+            .map_err(bind_error)?;
+        let blocking = Arc::new(Semaphore::new(options.blocking_max));
+        let registry = Arc::default();
+        let phase = watch::Sender::new(Phase::Serving);
+        Ok(Server { endpoint, shared: Arc::new(Shared { engine, options, registry, blocking, phase }) })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// If the socket is gone.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// How many connections there are, handshakes included.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.shared.registry.total()
+    }
+
+    /// Serves until [`Server::shutdown`] is called or the log fails.
+    ///
+    /// # Errors
+    /// If the log failed: the process must end, for nothing is acknowledged any more.
+    pub async fn serve(&self) -> Result<(), ServerError> {
+        let mut phase = self.shared.phase.subscribe();
+        let handshakes = Arc::new(AtomicUsize::new(0));
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                _ = phase.wait_for(|phase| *phase != Phase::Serving) => break,
+                Some(_) = connections.join_next(), if !connections.is_empty() => {}
+                incoming = self.endpoint.accept() => {
+                    let Some(incoming) = incoming else { break };
+                    self.meet(incoming, &handshakes, &mut connections);
+                }
+            }
+        }
+        // New peers are refused from here on; known ones finish.
+        self.endpoint.set_server_config(None);
+        let all = async { while connections.join_next().await.is_some() {} };
+        let in_time = tokio::time::timeout(self.shared.options.drain, all).await.is_ok();
+        if !in_time {
+            tracing::warn!("some peers did not take their replies in time; their connections are cut");
+        }
+        connections.shutdown().await;
+        let failed = *self.shared.phase.borrow() == Phase::LogFailed;
+        let code = if failed { CloseCode::LogFailed } else { CloseCode::ShuttingDown };
+        self.endpoint.close(VarInt::from_u32(code.number()), code.code().as_bytes());
+        // The close frames are on their way when the endpoint is idle; a second is plenty.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
+        if failed { Err(ServerError::LogFailed) } else { Ok(()) }
+    }
+
+    /// Takes the server down in order: nothing new is read, what was decided is delivered. Returns at
+    /// once; [`Server::serve`] returns when it is done, within [`ServerOptions::drain`] and a second.
+    pub fn shutdown(&self) {
+        self.shared.advance(Phase::Draining);
+    }
+
+    /// Decides whether to talk to a new peer at all.
+    fn meet(&self, incoming: Incoming, handshakes: &Arc<AtomicUsize>, connections: &mut JoinSet<()>) {
+        let options = &self.shared.options;
+        let pending = handshakes.load(Ordering::Relaxed);
+        if pending >= options.handshakes_unproven_max && incoming.may_retry() {
+            // An address that may be forged costs us one packet and no memory.
+            let _ = incoming.retry();
+            return;
+        }
+        let address: IpAddr = incoming.remote_address().ip().to_canonical();
+        let place =
+            self.shared.registry.admit(address, options.connections_max, options.connections_per_address_max);
+        let Some(place) = place else {
+            incoming.refuse();
+            return;
+        };
+        let Ok(connecting) = incoming.accept() else { return };
+        handshakes.fetch_add(1, Ordering::Relaxed);
+        let handshake = Handshake(Arc::clone(handshakes));
+        let shared = Arc::clone(&self.shared);
+        connections.spawn(async move {
+            let connected = tokio::time::timeout(shared.options.handshake, connecting).await;
+            drop(handshake);
+            if let Ok(Ok(connection)) = connected {
+                connection::serve(shared, connection).await;
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Counts a handshake under way until dropped.
+struct Handshake(Arc<AtomicUsize>);
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,311 @@
+//! One stream: frames in, replies out, in order.
+//!
+//! A stream is one task and one poll: take in what has arrived, have it decided in batches, hand on
+//! what has become durable. Its three waits (bytes to read, the log, room to write) register in the
+//! same poll, so a wake-up from any of them moves all. Nothing is taken in while too many replies
+//! wait, so a peer that does not read stops being read.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+use kami_engine::{Poisoned, Status};
+use quinn::{RecvStream, SendStream, VarInt};
+use tokio::task::JoinHandle;
+
+use crate::desk::{Admitted, Blocking, Desk, EngineFault, bad_frame_status, run_blocking};
+use crate::frame::{Body, CloseCode, REQUEST_HEAD_BYTES, ReplyHead, RequestHead, Split, Splitter, reply};
+use crate::outbox::{Outbox, OutboxLimits};
+use crate::registry::Peer;
+use crate::server::{Phase, Shared};
+
+/// Pieces taken from QUIC in one read.
+const PIECES_MAX: usize = 16;
+/// Batches decided before replies get their turn.
+const BATCHES_PER_ROUND: usize = 8;
+/// Rounds before other tasks get theirs.
+const ROUNDS_PER_POLL: usize = 16;
+
+/// Serves a stream until it ends.
+pub(crate) async fn serve(shared: Arc<Shared>, peer: Arc<Peer>, send: SendStream, recv: RecvStream) {
+    let mut stream = Stream::new(Arc::clone(&shared), peer, send, recv);
+    match poll_fn(|cx| stream.poll(cx)).await {
+        Ok(()) => {
+            // `finish` only asks for the end; the peer has all replies when it acknowledges it.
+            let _ = stream.send.finish();
+            let _ = stream.send.stopped().await;
+        }
+        Err(End::Gone) => {}
+        Err(End::LogFailed) => shared.advance(Phase::LogFailed),
+        Err(End::Fault) => {
+            tracing::error!("the engine answered fewer requests than it was asked; the stream is cut");
+            let _ = stream.send.reset(VarInt::from_u32(CloseCode::LogFailed.number()));
+        }
+    }
+}
+
+/// Why a stream ends before its last reply is delivered.
+enum End {
+    /// The peer or the connection is gone.
+    Gone,
+    /// The log failed.
+    LogFailed,
+    /// The engine broke its word.
+    Fault,
+}
+
+impl From<EngineFault> for End {
+    fn from(_: EngineFault) -> End {
+        End::Fault
+    }
+}
+
+impl From<Poisoned> for End {
+    fn from(_: Poisoned) -> End {
+        End::LogFailed
+    }
+}
+
+/// What a command on a thread that may block came to.
+type Blocked = Result<(ReplyHead, Body), Poisoned>;
+type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+struct Stream {
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    send: SendStream,
+    recv: RecvStream,
+    /// No more is read: the peer finished, broke the framing, or the server drains.
+    closed: bool,
+    /// Resolves when the server stops serving.
+    draining: Waiting,
+    /// Received and not yet decoded.
+    input: VecDeque<Bytes>,
+    splitter: Splitter,
+    desk: Desk,
+    /// A command on a thread that may block; what follows it waits.
+    blocking: Option<JoinHandle<Option<Blocked>>>,
+    /// Room in the log; what follows waits for it.
+    space: Option<Waiting>,
+    outbox: Outbox,
+}
+
+impl Stream {
+    fn new(shared: Arc<Shared>, peer: Arc<Peer>, send: SendStream, recv: RecvStream) -> Stream {
+        let options = &shared.options;
+        let limits = OutboxLimits {
+            replies_max: options.pending_replies_max,
+            bytes_max: options.pending_bytes_max,
+            connection_bytes_max: options.connection_pending_bytes_max,
+        };
+        let mut phase = shared.phase.subscribe();
+        Stream {
+            draining: Box::pin(async move {
+                let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
+            }),
+            desk: Desk::new(Arc::clone(&shared), Arc::clone(&peer)),
+            outbox: Outbox::new(limits, shared.engine.waiter(), Arc::clone(&peer.pending_bytes)),
+            shared,
+            peer,
+            send,
+            recv,
+            closed: false,
+            input: VecDeque::new(),
+            splitter: Splitter::new(REQUEST_HEAD_BYTES),
+            blocking: None,
+            space: None,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if !self.closed && self.draining.as_mut().poll(cx).is_ready() {
+            self.close(CloseCode::ShuttingDown);
+        }
+        if *self.shared.phase.borrow() == Phase::LogFailed {
+            return Poll::Ready(Err(End::LogFailed));
+        }
+        for _ in 0..ROUNDS_PER_POLL {
+            let moved_in = self.take_in(cx)?;
+            let moved_out = self.hand_on(cx)?;
+            let idle = self.input.is_empty() && self.blocking.is_none() && self.outbox.is_empty();
+            if self.closed && idle {
+                return Poll::Ready(Ok(()));
+            }
+            if !moved_in && !moved_out {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads, decodes and has decided; whether anything moved.
+    fn take_in(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        for batch in 0..BATCHES_PER_ROUND {
+            if !self.is_clear(cx)? {
+                return Ok(batch > 0);
+            }
+            if self.input.is_empty() && !self.read(cx)? {
+                return Ok(batch > 0);
+            }
+            if let Some((head, work)) = self.decide()? {
+                self.start_blocking(head, work);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether more may be decided now.
+    fn is_clear(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if let Some(blocking) = &mut self.blocking {
+            let Poll::Ready(done) = Pin::new(blocking).poll(cx) else { return Ok(false) };
+            self.blocking = None;
+            let (head, body) = done.ok().flatten().ok_or(End::Fault)??;
+            // Such commands return when what they rest on is durable.
+            self.outbox.push(None, |out| {
+                reply::encode(&head, &body, out);
+                1
+            });
+        }
+        if self.outbox.is_full() {
+            return Ok(false);
+        }
+        if self.peer.revoked.load(Ordering::Relaxed) {
+            return Err(End::Gone);
+        }
+        if self.space.is_none() && !self.shared.engine.has_space() {
+            let engine = self.shared.engine.clone();
+            self.space = Some(Box::pin(async move { engine.space().await }));
+        }
+        if let Some(space) = &mut self.space {
+            if space.as_mut().poll(cx).is_pending() {
+                return Ok(false);
+            }
+            self.space = None;
+        }
+        Ok(true)
+    }
+
+    /// Takes what has arrived from QUIC; whether there is anything.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if self.closed {
+            return Ok(false);
+        }
+        let mut pieces: [Bytes; PIECES_MAX] = Default::default();
+        let read = pin!(self.recv.read_chunks(&mut pieces)).poll(cx);
+        match read {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Ok(Some(count))) => self.input.extend(pieces.into_iter().take(count)),
+            Poll::Ready(Ok(None)) => {
+                self.closed = true;
+                if !self.splitter.is_between_frames() {
+                    self.desk.refuse_stream(None, Status::Malformed);
+                    self.desk.run(&mut self.outbox)?;
+                }
+                return Ok(false);
+            }
+            Poll::Ready(Err(_)) => return Err(End::Gone),
+        }
+        self.desk.received = Instant::now();
+        Ok(true)
+    }
+
+    /// Decodes up to a batch of frames and has them decided.
+    fn decide(&mut self) -> Result<Option<(RequestHead, Blocking)>, End> {
+        let mut blocking = None;
+        let mut broken = None;
+        'batch: while let Some(mut piece) = self.input.pop_front() {
+            let mut rest: &[u8] = &piece;
+            let more = loop {
+                let split = self.splitter.next(&mut rest, |head| self.desk.frame_bytes_max(head));
+                match split {
+                    Ok(Split::More) => break true,
+                    Ok(Split::TooLong(head)) => self.desk.refuse_long(head),
+                    Ok(Split::Frame(frame)) => match self.desk.admit(frame) {
+                        Admitted::Placed => {}
+                        Admitted::Items(head, items) => {
+                            self.desk.run(&mut self.outbox)?;
+                            self.desk.run_items(&head, &items, &mut self.outbox)?;
+                            break false;
+                        }
+                        Admitted::Blocking(head, work) => {
+                            blocking = Some((head, work));
+                            break false;
+                        }
+                    },
+                    Err(bad) => {
+                        let status = bad_frame_status(bad);
+                        self.desk.refuse_stream(self.splitter.head(rest), status);
+                        broken = Some(status);
+                        break false;
+                    }
+                }
+                if self.desk.is_full() {
+                    break false;
+                }
+            };
+            if more {
+                continue;
+            }
+            let used = piece.len() - rest.len();
+            piece.advance(used);
+            if !piece.is_empty() {
+                self.input.push_front(piece);
+            }
+            break 'batch;
+        }
+        self.desk.run(&mut self.outbox)?;
+        if let Some(status) = broken {
+            self.close(match status {
+                Status::TooLarge => CloseCode::TooLarge,
+                Status::Unsupported => CloseCode::Unsupported,
+                _ => CloseCode::Malformed,
+            });
+        }
+        Ok(blocking)
+    }
+
+    fn start_blocking(&mut self, head: RequestHead, work: Blocking) {
+        let (shared, peer) = (Arc::clone(&self.shared), Arc::clone(&self.peer));
+        self.blocking = Some(tokio::spawn(async move {
+            // The semaphore is never closed; without a permit the work would still be right.
+            let permit = Arc::clone(&shared.blocking).acquire_owned().await;
+            let work = tokio::task::spawn_blocking(move || {
+                let done = run_blocking(&shared, &peer, &head, work);
+                drop(permit);
+                done
+            });
+            // A thread that died may have had its effect: then there is no reply to give.
+            work.await.ok()
+        }));
+    }
+
+    /// Hands what is durable to QUIC; whether anything moved.
+    fn hand_on(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if let Poll::Ready(result) = self.outbox.poll_durable(&self.shared.engine, cx) {
+            result?;
+        }
+        let mut moved = false;
+        while !self.outbox.ready.is_empty() {
+            let pieces = self.outbox.ready.make_contiguous();
+            let Poll::Ready(written) = pin!(self.send.write_chunks(pieces)).poll(cx) else { break };
+            let written = written.map_err(|_| End::Gone)?;
+            self.outbox.ready.drain(..written.chunks);
+            self.outbox.taken(written.bytes);
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    /// Reads no more; the peer is told why. What was decided is still delivered.
+    fn close(&mut self, code: CloseCode) {
+        self.closed = true;
+        self.input.clear();
+        let _ = self.recv.stop(VarInt::from_u32(code.number()));
+    }
+}

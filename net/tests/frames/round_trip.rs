@@ -1,0 +1,396 @@
+//! Whatever is encoded is decoded as the same, for every body.
+
+use bytes::BytesMut;
+use kami_engine::Lsn;
+use kami_engine::{
+    BatchId, BatchReport, CardKind, CardRef, CardReport, ChannelId, Duplicate, Flags, HistoryEvent,
+    ImportReport, ImportRow, ImportSpec, Lifecycle, MerchantId, OrderId, Principal, PrincipalId,
+    PrincipalSpec, Product, ProductId, ProductSpec, ReplyFlags, RequestId, Role, Stats, Status, StockLine,
+    TenantId, TerminalId, ValueReport, record::Kind,
+};
+use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
+use kami_net::frame::request::{
+    BatchExtend, Chunk, ChunkRows, Columns, Item, Items, OfProduct, OneBatch, OneCard, OneImport,
+    OnePrincipal, OneProduct, OrderFetch, Redeem, Reverse, Sell,
+};
+use kami_net::frame::{
+    Body, FRAME_BYTES_MAX, ItemReport, Listing, REQUEST_HEAD_BYTES, ReplyHead, Request, RequestFlags,
+    RequestHead, Secret, SoldCard, Welcome,
+};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+fn same(head: RequestHead, request: &Request<'_>) {
+    let mut out = BytesMut::from(&b"before"[..]);
+    request.encode(&head, &mut out).unwrap();
+    let frame = &out[6..];
+    assert_eq!(u32::from_le_bytes(frame[..4].try_into().unwrap()) as usize, frame.len());
+    let expected = RequestHead { opcode: request.opcode().number(), ..head };
+    assert_eq!(RequestHead::decode(frame).unwrap(), expected);
+    assert_eq!(&Request::decode(request.opcode(), &frame[REQUEST_HEAD_BYTES..]).unwrap(), request);
+}
+
+fn heads() -> impl Strategy<Value = RequestHead> {
+    (0_u8..2, 1_u128.., any::<u32>(), any::<u32>(), any::<u16>()).prop_map(
+        |(flags, id, deadline_ms, t, c)| RequestHead {
+            flags: RequestFlags(flags),
+            opcode: 0,
+            request: RequestId(id),
+            deadline_ms,
+            terminal: TerminalId(t),
+            channel: ChannelId(c),
+        },
+    )
+}
+
+fn specs() -> impl Strategy<Value = ProductSpec> {
+    (".{0,20}", 1_u8..5, any::<[u8; 3]>(), any::<i64>(), any::<(u32, u32)>()).prop_map(
+        |(name, kind, currency, face, (valid_days, reversal_s))| ProductSpec {
+            name,
+            kind: CardKind::from_number(kind).unwrap(),
+            currency,
+            face,
+            valid_days,
+            reversal_s,
+        },
+    )
+}
+
+fn principals() -> impl Strategy<Value = PrincipalSpec> {
+    (".{0,20}", select(&Role::ALL[..]), any::<u16>(), any::<u32>(), any::<[u8; 32]>()).prop_map(
+        |(name, role, tenant, merchant, key)| PrincipalSpec {
+            name,
+            role,
+            tenant: TenantId(tenant),
+            merchant: MerchantId(merchant),
+            key,
+        },
+    )
+}
+
+fn imports() -> impl Strategy<Value = ImportSpec> {
+    (".{0,30}", any::<(u32, u64, u8, u64, u64)>(), any::<[bool; 4]>(), option::of(i64::MIN + 1..)).prop_map(
+        |(
+            label,
+            (product, rows, code_bytes_max, valid_from_ms, expires_ms),
+            [pins, faces, expiries, active],
+            face,
+        )| {
+            ImportSpec {
+                product: ProductId(product),
+                label,
+                rows,
+                code_bytes_max,
+                pins,
+                faces,
+                expiries,
+                face,
+                valid_from_ms,
+                expires_ms,
+                active,
+            }
+        },
+    )
+}
+
+fn codes() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..=255)
+}
+
+fn pins() -> impl Strategy<Value = Option<Vec<u8>>> {
+    option::of(vec(any::<u8>(), 1..20))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn card_commands(head in heads(), code in codes(), pin in pins(), amount in any::<i64>(), id in any::<u128>()) {
+        let code = Secret(&code);
+        let card = OneCard { code };
+        same(head, &Request::Redeem(Redeem { amount, code, pin: pin.as_deref().map(Secret) }));
+        same(head, &Request::Reverse(Reverse { original: RequestId(id), code }));
+        same(head, &Request::Query(card));
+        same(head, &Request::History(card));
+        same(head, &Request::Freeze(card));
+        same(head, &Request::Unfreeze(card));
+        same(head, &Request::Void(card));
+    }
+
+    #[test]
+    fn batch_frames(head in heads(), rows in vec((1_u128.., any::<i64>(), codes(), pins()), 1..40)) {
+        let items: Vec<Item<'_>> = rows.iter().map(|(id, amount, code, pin)| Item {
+            request: RequestId(*id), amount: *amount, code: Secret(code), pin: pin.as_deref().map(Secret),
+        }).collect();
+        same(head, &Request::RedeemBatch(Items::new(&items)));
+    }
+
+    #[test]
+    fn objects(head in heads(), order in 1_u128.., a in any::<u32>(), b in any::<u32>(), product in option::of(0..u32::MAX), ms in any::<u64>(), id in any::<u128>()) {
+        same(head, &Request::Sell(Sell { order: OrderId(order), product: ProductId(a), count: b, validity_s_min: a }));
+        same(head, &Request::OrderFetch(OrderFetch { order: OrderId(order), from: a, count: b }));
+        let batch = OneBatch { batch: BatchId(a) };
+        same(head, &Request::BatchActivate(batch));
+        same(head, &Request::BatchDeactivate(batch));
+        same(head, &Request::BatchFreeze(batch));
+        same(head, &Request::BatchUnfreeze(batch));
+        same(head, &Request::BatchVoid(batch));
+        same(head, &Request::BatchExtend(BatchExtend { batch: BatchId(a), expires_ms: ms }));
+        same(head, &Request::BatchList(OfProduct { product: product.map(ProductId) }));
+        same(head, &Request::Stock(OfProduct { product: product.map(ProductId) }));
+        same(head, &Request::ProductFreeze(OneProduct { product: ProductId(a) }));
+        same(head, &Request::ProductUnfreeze(OneProduct { product: ProductId(a) }));
+        same(head, &Request::ImportStatus(OneImport { import: RequestId(id) }));
+        same(head, &Request::ImportCommit(OneImport { import: RequestId(id) }));
+        same(head, &Request::ImportAbort(OneImport { import: RequestId(id) }));
+        same(head, &Request::PrincipalRevoke(OnePrincipal { principal: PrincipalId(a) }));
+        for plain in [Request::Hello, Request::Ping, Request::ProductList, Request::PrincipalList, Request::Stats] {
+            same(head, &plain);
+        }
+    }
+
+    #[test]
+    fn specifications(head in heads(), product in specs(), principal in principals(), import in imports()) {
+        same(head, &Request::ProductAdd(product.clone()));
+        same(head, &Request::ProductSet(product));
+        same(head, &Request::PrincipalAdd(principal));
+        same(head, &Request::ImportBegin(import));
+    }
+
+    #[test]
+    fn chunks(head in heads(), import in imports(), first_row in any::<u64>(), rows in vec((codes(), pins(), option::of(i64::MIN + 1..), any::<u64>()), 0..60)) {
+        let columns = Columns::of(&import);
+        let rows: Vec<ImportRow<'_>> = rows.iter().map(|(code, pin, face, expires_ms)| ImportRow {
+            code,
+            pin: pin.as_deref().filter(|_| import.pins),
+            face: face.filter(|_| import.faces),
+            expires_ms: if import.expiries { *expires_ms } else { 0 },
+        }).collect();
+        let mut encoded = ChunkRows::new(columns, 1 << 16);
+        let mut scratch = BytesMut::new();
+        for row in &rows {
+            prop_assert!(encoded.push(row, &mut scratch));
+        }
+        let chunk = Chunk::new(RequestId(7), first_row, &encoded);
+        same(head, &Request::ImportChunk(chunk.clone()));
+        let mut out = BytesMut::new();
+        Request::ImportChunk(chunk).encode(&head, &mut out).unwrap();
+        let opcode = kami_net::frame::Opcode::ImportChunk;
+        let Ok(Request::ImportChunk(read)) = Request::decode(opcode, &out[REQUEST_HEAD_BYTES..]) else { panic!() };
+        let fields = |row: &ImportRow<'_>| (row.code.to_vec(), row.pin.map(<[u8]>::to_vec), row.face, row.expires_ms);
+        prop_assert!(read.rows().map(|row| fields(&row)).eq(rows.iter().map(fields)));
+    }
+}
+
+fn lsns() -> impl Strategy<Value = Lsn> {
+    (1_u64..1 << 48).prop_map(|units| Lsn::from_units(units).unwrap())
+}
+
+fn flags() -> impl Strategy<Value = Flags> {
+    (0_u16..256).prop_map(|bits| Flags::from_bits(bits).unwrap())
+}
+
+fn values() -> impl Strategy<Value = ValueReport> {
+    any::<(u32, i64, i64)>().prop_map(|(product, amount, remaining)| ValueReport {
+        product: ProductId(product),
+        amount,
+        remaining,
+    })
+}
+
+fn counts() -> impl Strategy<Value = [u64; 8]> {
+    any::<[u64; 8]>()
+}
+
+fn orders() -> impl Strategy<Value = Option<OrderId>> {
+    option::of((1_u128..).prop_map(OrderId))
+}
+
+fn bodies() -> impl Strategy<Value = Body> {
+    let card = (any::<(u64, u32, i64, u64)>(), select(&Lifecycle::ALL[..]), flags(), orders()).prop_map(
+        |((card, product, face, expires_ms), lifecycle, flags, order)| CardReport {
+            card: CardRef::from_bits(card),
+            product: ProductId(product),
+            lifecycle,
+            flags,
+            face,
+            expires_ms,
+            order,
+        },
+    );
+    let event = (
+        select(Kind::ALL),
+        lsns(),
+        select(&Lifecycle::ALL[..]),
+        flags(),
+        any::<(u64, u32, u32, u32, u16, u128, u128)>(),
+    )
+        .prop_map(|(kind, lsn, lifecycle, flags, (time_ms, p, t, m, c, request, related))| {
+            HistoryEvent {
+                kind,
+                lsn,
+                time_ms,
+                lifecycle,
+                flags,
+                principal: PrincipalId(p),
+                terminal: TerminalId(t),
+                merchant: MerchantId(m),
+                channel: ChannelId(c),
+                request: RequestId(request),
+                related,
+            }
+        });
+    let sold = (any::<u64>(), codes()).prop_map(|(card, code)| SoldCard {
+        card: CardRef::from_bits(card),
+        code: zeroize::Zeroizing::new(code.into()),
+    });
+    let product = (any::<u32>(), specs(), any::<bool>()).prop_map(|(id, spec, frozen)| Product {
+        id: ProductId(id),
+        spec,
+        frozen,
+    });
+    let batch = (any::<(u32, u32, u64, u64)>(), ".{0,30}", counts(), any::<[bool; 3]>()).prop_map(
+        |((id, product, imported_ms, expires_ms), label, counts, [active, frozen, voided])| BatchReport {
+            id: BatchId(id),
+            product: ProductId(product),
+            label,
+            imported_ms,
+            counts,
+            active,
+            frozen,
+            voided,
+            expires_ms,
+        },
+    );
+    let stock = (any::<(u32, u32, u64, u64)>(), counts()).prop_map(
+        |((product, batch, imported, sellable), counts)| StockLine {
+            product: ProductId(product),
+            batch: BatchId(batch),
+            imported,
+            sellable,
+            counts,
+        },
+    );
+    let principal = (any::<u32>(), principals(), any::<bool>()).prop_map(|(id, spec, revoked)| Principal {
+        id: PrincipalId(id),
+        spec,
+        revoked,
+    });
+    let stats = (any::<[u64; 10]>(), counts()).prop_map(|(n, counts)| Stats {
+        cards: n[0],
+        batches: n[1],
+        products: n[2],
+        orders: n[3],
+        commands: n[4],
+        refused: n[5],
+        tail: n[6],
+        durable_end: n[7],
+        commits: n[8],
+        time_ms: n[9],
+        counts,
+    });
+    let duplicate = (any::<(u64, u64)>(), option::of(0..u32::MAX))
+        .prop_map(|((row, other_row), batch)| Duplicate { row, batch: batch.map(BatchId), other_row });
+    let welcome = (any::<(u32, u32, u16, u8)>(), select(&Role::ALL[..]), any::<[u32; 3]>()).prop_map(
+        |((principal, merchant, tenant, version_max), role, [frame_bytes_max, streams_max, items_max])| {
+            Welcome {
+                principal: PrincipalId(principal),
+                merchant: MerchantId(merchant),
+                tenant: TenantId(tenant),
+                role,
+                version_max,
+                frame_bytes_max,
+                streams_max,
+                items_max,
+            }
+        },
+    );
+    let item = (any::<u128>(), option::of(lsns()), select(Status::ALL), any::<u8>(), values()).prop_map(
+        |(request, lsn, status, flags, value)| ItemReport {
+            request: RequestId(request),
+            lsn,
+            status,
+            flags: ReplyFlags(flags),
+            value,
+        },
+    );
+    prop_oneof![
+        Just(Body::None),
+        values().prop_map(Body::Value),
+        card.prop_map(Body::Card),
+        vec(event, 0..20).prop_map(|rows| Body::History(Listing::of(rows))),
+        (any::<(u32, u32)>(), vec(sold, 0..20)).prop_map(|((total, from), cards)| Body::Codes(Codes {
+            total,
+            from,
+            cards
+        })),
+        vec(product, 0..20).prop_map(|rows| Body::Products(Listing::of(rows))),
+        vec(batch, 0..20).prop_map(|rows| Body::Batches(Listing::of(rows))),
+        vec(stock, 0..20).prop_map(|rows| Body::Stock(Listing::of(rows))),
+        vec(principal, 0..20).prop_map(|rows| Body::Principals(Listing::of(rows))),
+        stats.prop_map(Body::Stats),
+        vec(duplicate, 0..20).prop_map(|rows| Body::Duplicates(Listing::of(rows))),
+        any::<(u64, u64)>().prop_map(|(rows, rows_total)| Body::Import(ImportReport { rows, rows_total })),
+        welcome.prop_map(Body::Welcome),
+        vec(item, 0..20).prop_map(|rows| Body::Items(Listing::of(rows))),
+        ".{0,30}".prop_map(Body::Reason),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn replies(body in bodies(), status in select(Status::ALL), flags in 0_u8..8, opcode in any::<u16>(), id in any::<u128>(), lsn in option::of(lsns()), time_ms in any::<u64>()) {
+        let head = ReplyHead { flags: ReplyFlags(flags), opcode, request: RequestId(id), status, lsn, time_ms };
+        let mut out = BytesMut::from(&b"before"[..]);
+        reply::encode(&head, &body, &mut out);
+        let frame = &out[6..];
+        assert_eq!(u32::from_le_bytes(frame[..4].try_into().unwrap()) as usize, frame.len());
+        prop_assert_eq!(Answer::decode(frame).unwrap(), Answer { head, body });
+    }
+}
+
+fn reply_head() -> ReplyHead {
+    ReplyHead {
+        flags: ReplyFlags(0),
+        opcode: 1,
+        request: RequestId(1),
+        status: Status::Ok,
+        lsn: None,
+        time_ms: 0,
+    }
+}
+
+/// A list that does not fit is cut at a row, flagged, and says how many there are.
+#[test]
+fn long_lists_are_partial_and_fit_a_frame() {
+    let line =
+        StockLine { product: ProductId(1), batch: BatchId(2), imported: 3, sellable: 4, counts: [0; 8] };
+    let mut out = BytesMut::new();
+    reply::encode(&reply_head(), &Body::Stock(Listing::of(vec![line; 20_000])), &mut out);
+    assert!(out.len() <= FRAME_BYTES_MAX && out.len() > FRAME_BYTES_MAX - 100);
+    let answer = Answer::decode(&out).unwrap();
+    assert!(answer.head.flags.contains(ReplyFlags::PARTIAL));
+    let Body::Stock(listing) = answer.body else { panic!() };
+    assert_eq!(listing.total, 20_000);
+    assert_eq!(listing.rows.len(), (FRAME_BYTES_MAX - 48 - 8) / 88);
+}
+
+/// Codes beyond a frame are left for ORDER_FETCH; the total tells how many.
+#[test]
+fn many_codes_are_partial_and_fit_a_frame() {
+    let mut frame = CodesFrame::begin(&reply_head(), 100_000, 0, 100_000);
+    let mut pushed = 0_u32;
+    while frame.push(CardRef::new(1, pushed.into()), b"0123456789abcdef") {
+        pushed += 1;
+    }
+    assert!(!frame.push(CardRef::new(1, 0), b"x"), "nothing may follow a code that was left out");
+    let bytes = frame.finish();
+    assert!(bytes.len() <= FRAME_BYTES_MAX);
+    let answer = Answer::decode(&bytes).unwrap();
+    assert!(answer.head.flags.contains(ReplyFlags::PARTIAL));
+    let Body::Codes(codes) = answer.body else { panic!() };
+    assert_eq!((codes.total, codes.from, codes.cards.len() as u32), (100_000, 0, pushed));
+    assert!(pushed > 40_000);
+}

@@ -1,0 +1,304 @@
+//! One frame of every kind, with values that tell the fields apart.
+
+use bytes::BytesMut;
+use kami_engine::{
+    BatchId, BatchReport, CardKind, CardRef, CardReport, ChannelId, Duplicate, Flags, HistoryEvent,
+    ImportReport, ImportRow, ImportSpec, Lifecycle, MerchantId, OrderId, Principal, PrincipalId,
+    PrincipalSpec, Product, ProductId, ProductSpec, ReplyFlags, RequestId, Role, Stats, Status, StockLine,
+    TenantId, TerminalId, ValueReport, record::Kind,
+};
+use kami_net::frame::reply::{self, Codes};
+use kami_net::frame::request::{
+    BatchExtend, Chunk, ChunkRows, Columns, Item, Items, OfProduct, OneBatch, OneCard, OneImport,
+    OnePrincipal, OneProduct, OrderFetch, Redeem, Reverse, Sell,
+};
+use kami_net::frame::{
+    Body, ItemReport, Listing, Opcode, ReplyHead, Request, RequestFlags, RequestHead, Secret, SoldCard,
+    Welcome,
+};
+
+const ID: RequestId = RequestId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0101);
+const ORDER: OrderId = OrderId(0xa0a1_a2a3_a4a5_a6a7_a8a9_aaab_acad_aeaf);
+
+fn lsn(units: u64) -> Option<kami_engine::Lsn> {
+    kami_engine::Lsn::from_units(units)
+}
+
+/// Each request body this version has, in order of opcode, as whole frames.
+pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
+    let code = Secret(b"KAMI-7QFM-2X9T");
+    let card = OneCard { code };
+    let batch = OneBatch { batch: BatchId(7) };
+    let product = OneProduct { product: ProductId(3) };
+    let of_product = OfProduct { product: Some(ProductId(3)) };
+    let import = OneImport { import: ID };
+    let items = [
+        Item { request: RequestId(0x21), amount: 0, code, pin: None },
+        Item { request: RequestId(0x22), amount: 250, code: Secret(b"CARD0002"), pin: Some(Secret(b"4711")) },
+    ];
+    let import_spec = ImportSpec {
+        product: ProductId(3),
+        label: "PO-2031".to_owned(),
+        rows: 2,
+        code_bytes_max: 16,
+        pins: true,
+        faces: true,
+        expiries: true,
+        face: None,
+        valid_from_ms: 1_770_000_000_000,
+        expires_ms: 1_800_000_000_000,
+        active: true,
+    };
+    let mut rows = ChunkRows::new(Columns::of(&import_spec), 4096);
+    let mut scratch = BytesMut::new();
+    for row in [
+        ImportRow { code: b"CARD0001", pin: Some(b"0815"), face: Some(5000), expires_ms: 0 },
+        ImportRow { code: b"CARD0002", pin: None, face: None, expires_ms: 1_900_000_000_000 },
+    ] {
+        assert!(rows.push(&row, &mut scratch));
+    }
+    let bodies = vec![
+        Request::Hello,
+        Request::Ping,
+        Request::Redeem(Redeem { amount: 1234, code, pin: Some(Secret(b"4711")) }),
+        Request::Reverse(Reverse { original: RequestId(0x31), code }),
+        Request::Query(card),
+        Request::History(card),
+        Request::Freeze(card),
+        Request::Unfreeze(card),
+        Request::Void(card),
+        Request::RedeemBatch(Items::new(&items)),
+        Request::Sell(Sell { order: ORDER, product: ProductId(3), count: 100, validity_s_min: 86400 }),
+        Request::OrderFetch(OrderFetch { order: ORDER, from: 10, count: 90 }),
+        Request::BatchActivate(batch),
+        Request::BatchDeactivate(batch),
+        Request::BatchFreeze(batch),
+        Request::BatchUnfreeze(batch),
+        Request::BatchVoid(batch),
+        Request::BatchExtend(BatchExtend { batch: BatchId(7), expires_ms: 1_900_000_000_000 }),
+        Request::BatchList(of_product),
+        Request::ProductAdd(product_spec()),
+        Request::ProductSet(product_spec()),
+        Request::ProductFreeze(product),
+        Request::ProductUnfreeze(product),
+        Request::ProductList,
+        Request::Stock(OfProduct { product: None }),
+        Request::ImportBegin(import_spec),
+        Request::ImportChunk(Chunk::new(ID, 1000, &rows)),
+        Request::ImportStatus(import),
+        Request::ImportCommit(import),
+        Request::ImportAbort(import),
+        Request::PrincipalAdd(principal_spec()),
+        Request::PrincipalRevoke(OnePrincipal { principal: PrincipalId(9) }),
+        Request::PrincipalList,
+        Request::Stats,
+    ];
+    let encode = |body: &Request<'_>| {
+        let head = RequestHead {
+            flags: RequestFlags::NONE,
+            opcode: 0,
+            request: ID,
+            deadline_ms: 1500,
+            terminal: TerminalId(0x7e57),
+            channel: ChannelId(5),
+        };
+        let mut out = BytesMut::new();
+        body.encode(&head, &mut out).unwrap();
+        (body.opcode(), out.to_vec())
+    };
+    bodies.iter().map(encode).collect()
+}
+
+/// A reply with each kind of body, as whole frames.
+pub fn replies() -> Vec<(&'static str, Vec<u8>)> {
+    replies_decoded()
+        .into_iter()
+        .map(|(head, body)| {
+            let mut out = BytesMut::new();
+            reply::encode(&head, &body, &mut out);
+            (body.kind().code(), out.to_vec())
+        })
+        .collect()
+}
+
+/// The same before they are encoded.
+pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
+    let value = ValueReport { product: ProductId(3), amount: 1234, remaining: 766 };
+    let counts = [1, 2, 3, 4, 5, 6, 7, 0];
+    let card = CardRef::new(7, 41);
+    let sold = |card, code: &[u8]| SoldCard { card, code: zeroize::Zeroizing::new(code.into()) };
+    let bodies = vec![
+        (Opcode::Ping, Body::None),
+        (Opcode::Redeem, Body::Value(value)),
+        (
+            Opcode::Query,
+            Body::Card(CardReport {
+                card,
+                product: ProductId(3),
+                lifecycle: Lifecycle::Sold,
+                flags: Flags::ACTIVE.with(Flags::REVEALED),
+                face: 2000,
+                expires_ms: 1_900_000_000_000,
+                order: Some(ORDER),
+            }),
+        ),
+        (
+            Opcode::History,
+            Body::History(Listing::of(vec![HistoryEvent {
+                kind: Kind::Redeem,
+                lsn: lsn(0x2000).unwrap(),
+                time_ms: 1_767_225_600_123,
+                lifecycle: Lifecycle::Redeemed,
+                flags: Flags::HAS_EFFECTS.with(Flags::USED),
+                principal: PrincipalId(9),
+                terminal: TerminalId(0x7e57),
+                merchant: MerchantId(6),
+                channel: ChannelId(5),
+                request: ID,
+                related: 0,
+            }])),
+        ),
+        (
+            Opcode::Sell,
+            Body::Codes(Codes {
+                total: 5,
+                from: 1,
+                cards: vec![sold(card, b"CARD0001"), sold(CardRef::new(7, 42), b"CARD0002")],
+            }),
+        ),
+        (
+            Opcode::ProductList,
+            Body::Products(Listing::of(vec![Product {
+                id: ProductId(3),
+                spec: product_spec(),
+                frozen: true,
+            }])),
+        ),
+        (
+            Opcode::BatchList,
+            Body::Batches(Listing::of(vec![BatchReport {
+                id: BatchId(7),
+                product: ProductId(3),
+                label: "PO-2031".to_owned(),
+                imported_ms: 1_767_225_600_000,
+                counts,
+                active: true,
+                frozen: false,
+                voided: true,
+                expires_ms: 1_900_000_000_000,
+            }])),
+        ),
+        (
+            Opcode::Stock,
+            Body::Stock(Listing::of(vec![StockLine {
+                product: ProductId(3),
+                batch: BatchId(7),
+                imported: 28,
+                sellable: 1,
+                counts,
+            }])),
+        ),
+        (
+            Opcode::PrincipalList,
+            Body::Principals(Listing::of(vec![Principal {
+                id: PrincipalId(9),
+                spec: principal_spec(),
+                revoked: false,
+            }])),
+        ),
+        (
+            Opcode::Stats,
+            Body::Stats(Stats {
+                cards: 28,
+                batches: 1,
+                products: 3,
+                orders: 4,
+                commands: 100,
+                refused: 8,
+                tail: 0x2_0000,
+                durable_end: 0x1_ff00,
+                commits: 12,
+                time_ms: 1_767_225_600_123,
+                counts,
+            }),
+        ),
+        (
+            Opcode::ImportCommit,
+            Body::Duplicates(Listing::of(vec![
+                Duplicate { row: 17, batch: Some(BatchId(6)), other_row: 4 },
+                Duplicate { row: 18, batch: None, other_row: 2 },
+            ])),
+        ),
+        (Opcode::ImportChunk, Body::Import(ImportReport { rows: 1002, rows_total: 5000 })),
+        (
+            Opcode::Hello,
+            Body::Welcome(Welcome {
+                principal: PrincipalId(9),
+                merchant: MerchantId(6),
+                tenant: TenantId(0),
+                role: Role::Redeemer,
+                version_max: 1,
+                frame_bytes_max: 1 << 20,
+                streams_max: 32,
+                items_max: 1024,
+            }),
+        ),
+        (
+            Opcode::RedeemBatch,
+            Body::Items(Listing::of(vec![
+                ItemReport {
+                    request: RequestId(0x21),
+                    lsn: lsn(0x2000),
+                    status: Status::Ok,
+                    flags: ReplyFlags::REPLAYED,
+                    value,
+                },
+                ItemReport {
+                    request: RequestId(0x22),
+                    lsn: None,
+                    status: Status::CardNotValid,
+                    flags: ReplyFlags(0),
+                    value: ValueReport { product: ProductId(0), amount: 0, remaining: 0 },
+                },
+            ])),
+        ),
+        (Opcode::Redeem, Body::Reason("code".to_owned())),
+    ];
+    let head = |opcode: Opcode, body: &Body| ReplyHead {
+        flags: match body {
+            Body::Codes(_) => ReplyFlags::PARTIAL,
+            _ => ReplyFlags(0),
+        },
+        opcode: opcode.number(),
+        request: ID,
+        status: match body {
+            Body::Duplicates(_) => Status::DuplicateCard,
+            Body::Reason(_) => Status::Malformed,
+            _ => Status::Ok,
+        },
+        lsn: lsn(0x2008),
+        time_ms: 1_767_225_600_123,
+    };
+    bodies.into_iter().map(|(opcode, body)| (head(opcode, &body), body)).collect()
+}
+
+pub fn product_spec() -> ProductSpec {
+    ProductSpec {
+        name: "coffee-20".to_owned(),
+        kind: CardKind::StoredValue,
+        currency: *b"CNY",
+        face: 2000,
+        valid_days: 365,
+        reversal_s: 86400,
+    }
+}
+
+pub fn principal_spec() -> PrincipalSpec {
+    PrincipalSpec {
+        name: "till-17".to_owned(),
+        role: Role::Redeemer,
+        tenant: TenantId(0),
+        merchant: MerchantId(6),
+        key: std::array::from_fn(|i| i as u8),
+    }
+}

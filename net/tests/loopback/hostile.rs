@@ -1,0 +1,293 @@
+//! Peers that break the rules: what each gets for it, and that others are served meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kami_engine::{RequestId, Status};
+use kami_net::client::RedeemOptions;
+use kami_net::frame::reply::Answer;
+use kami_net::frame::{
+    Body, CloseCode, FRAME_BYTES_MAX, Opcode, REPLY_HEAD_BYTES, Request, RequestHead, Secret, Split, Splitter,
+};
+use kami_net::{Authority, Client, ClientError, Identity};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{Connection, RecvStream, SendStream};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::time::{sleep, timeout};
+
+use crate::house::{House, sold};
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// A peer that speaks QUIC and writes whatever it likes.
+async fn raw(house: &House, identity: Option<&Identity>, alpn: &[u8]) -> Result<Connection, String> {
+    let dir = house.dir().join(format!("{:032x}", RequestId::random().0));
+    house.admin.save(&dir).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(dir.join("ca.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        Some(identity) => {
+            let dir = dir.join("own");
+            identity.save(&dir).unwrap();
+            let certificate = CertificateDer::from_pem_file(dir.join("cert.pem")).unwrap();
+            let key = PrivateKeyDer::from_pem_file(dir.join("key.pem")).unwrap();
+            config.with_client_auth_cert(vec![certificate], key).unwrap()
+        }
+        None => config.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = house.server.local_addr().unwrap();
+    let connecting = endpoint.connect_with(config, address, "127.0.0.1").unwrap();
+    let connection = connecting.await.map_err(|error| error.to_string())?;
+    // The endpoint lives as long as its connection does.
+    std::mem::forget(endpoint);
+    Ok(connection)
+}
+
+fn frame(head: &RequestHead, request: &Request<'_>) -> Vec<u8> {
+    let mut out = bytes::BytesMut::new();
+    request.encode(head, &mut out).unwrap();
+    out.to_vec()
+}
+
+fn ping(id: u128) -> Vec<u8> {
+    frame(&RequestHead::new(Opcode::Ping, RequestId(id)), &Request::Ping)
+}
+
+/// Reads until the stream ends or so many replies came.
+async fn answers(recv: &mut RecvStream, count: usize) -> Vec<Answer> {
+    let mut splitter = Splitter::new(REPLY_HEAD_BYTES);
+    let mut answers = Vec::new();
+    while answers.len() < count {
+        let chunk = timeout(SOON, recv.read_chunk(1 << 16, true)).await.expect("a reply in time").unwrap();
+        let Some(chunk) = chunk else { break };
+        let mut piece: &[u8] = &chunk.bytes;
+        while let Ok(Split::Frame(frame)) = splitter.next(&mut piece, |_| FRAME_BYTES_MAX) {
+            answers.push(Answer::decode(frame).unwrap());
+        }
+    }
+    answers
+}
+
+/// Sends bytes and a ping behind them; the answers to both.
+async fn send(connection: &Connection, bytes: &[u8]) -> (Vec<Answer>, SendStream, RecvStream) {
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    let mut all = bytes.to_vec();
+    all.extend_from_slice(&ping(99));
+    send.write_all(&all).await.unwrap();
+    let answers = answers(&mut recv, 2).await;
+    (answers, send, recv)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn well_framed_nonsense_is_answered_and_the_stream_goes_on() {
+    let house = House::open().await;
+    let connection = raw(&house, Some(&house.admin), b"kami/1").await.unwrap();
+    let head = RequestHead::new(Opcode::Query, RequestId(1));
+    let good = frame(&head, &Request::Query(kami_net::frame::request::OneCard { code: Secret(b"CARD") }));
+
+    let with = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut frame = good.clone();
+        change(&mut frame);
+        let length = frame.len() as u32;
+        frame[..4].copy_from_slice(&length.to_le_bytes());
+        frame
+    };
+    let reserve = Opcode::Reserve.number().to_le_bytes();
+    let batch = Opcode::RedeemBatch.number().to_le_bytes();
+    let import = Opcode::ImportChunk.number().to_le_bytes();
+    let cases: Vec<(&str, Vec<u8>, Status)> = vec![
+        ("an opcode nobody assigned", with(&|f| f[6..8].fill(0xee)), Status::Unsupported),
+        ("an opcode of later versions", with(&|f| f[6..8].copy_from_slice(&reserve)), Status::Unsupported),
+        ("a body too short", with(&|f| f.truncate(f.len() - 1)), Status::Malformed),
+        ("a body too long", with(&|f| f.push(0)), Status::Malformed),
+        ("a reserved field", with(&|f| f[36] = 1), Status::Malformed),
+        ("an unassigned flag", with(&|f| f[5] = 2), Status::Malformed),
+        ("a flag of another command", with(&|f| f[5] = 1), Status::Malformed),
+        ("an id of zero", with(&|f| f[8..24].fill(0)), Status::Malformed),
+        (
+            "all or nothing, which is not there yet",
+            with(&|f| {
+                f[5] = 1;
+                f[6..8].copy_from_slice(&batch);
+            }),
+            Status::Unsupported,
+        ),
+        ("longer than its command may be", with(&|f| f.resize(5000, 0)), Status::TooLarge),
+        ("much longer", with(&|f| f.resize(FRAME_BYTES_MAX, 0)), Status::TooLarge),
+        (
+            "a chunk that lies about its rows",
+            with(&|f| {
+                f[6..8].copy_from_slice(&import);
+                f.resize(200_000, 0xff);
+            }),
+            Status::Malformed,
+        ),
+    ];
+    for (what, bytes, status) in cases {
+        let (answers, _send, _recv) = send(&connection, &bytes).await;
+        assert_eq!(answers.len(), 2, "{what}");
+        assert_eq!(answers[0].head.status, status, "{what}");
+        assert_eq!(answers[0].head.opcode.to_le_bytes(), bytes[6..8], "{what}");
+        if status == Status::Malformed {
+            assert!(matches!(answers[0].body, Body::Reason(_)), "{what}");
+        }
+        assert_eq!((answers[1].head.status, answers[1].head.request), (Status::Ok, RequestId(99)), "{what}");
+    }
+    house.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_length_ends_the_stream_and_nothing_else() {
+    let house = House::open().await;
+    let connection = raw(&house, Some(&house.admin), b"kami/1").await.unwrap();
+    let cases: Vec<(&str, usize, [u8; 4], Status, CloseCode)> = vec![
+        ("too long", 0, (FRAME_BYTES_MAX as u32 + 1).to_le_bytes(), Status::TooLarge, CloseCode::TooLarge),
+        ("four thousand million", 0, [0xff; 4], Status::TooLarge, CloseCode::TooLarge),
+        ("too short", 0, 39_u32.to_le_bytes(), Status::Malformed, CloseCode::Malformed),
+        ("nothing", 0, [0; 4], Status::Malformed, CloseCode::Malformed),
+        ("another version", 4, [2, 0, 2, 0], Status::Unsupported, CloseCode::Unsupported),
+    ];
+    for (what, at, value, status, code) in cases {
+        let mut bytes = ping(7);
+        bytes[at..at + 4].copy_from_slice(&value);
+        let (mut answers, send, mut recv) = send(&connection, &[ping(6), bytes].concat()).await;
+        assert_eq!(answers.len(), 2, "{what}");
+        let last = answers.pop().unwrap();
+        assert_eq!((last.head.status, last.head.request), (status, RequestId(7)), "{what}");
+        assert_eq!(answers[0].head.request, RequestId(6), "what came before is answered: {what}");
+        assert!(self::answers(&mut recv, 1).await.is_empty(), "the stream ends: {what}");
+        let stopped = timeout(SOON, send.stopped()).await.unwrap().unwrap();
+        assert_eq!(stopped.map(|code| code.into_inner()), Some(code.number().into()), "{what}");
+    }
+    // A stream that ends inside a frame.
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    send.write_all(&[ping(6), ping(7)[..20].to_vec()].concat()).await.unwrap();
+    send.finish().unwrap();
+    let answers = answers(&mut recv, 3).await;
+    assert_eq!(answers.len(), 2);
+    assert_eq!((answers[1].head.status, answers[1].head.request), (Status::Malformed, RequestId(0)));
+    // The connection lives.
+    let (answers, _send, _recv) = self::send(&connection, &ping(8)).await;
+    assert_eq!(answers.len(), 2);
+    house.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_stay_out() {
+    let house = House::open().await;
+    // A key that nobody enrolled.
+    let unknown = house.authority.issue("unknown").unwrap();
+    let refused = Client::connect(house.options(&unknown)).await;
+    assert!(matches!(refused, Err(ClientError::Unauthenticated)), "{refused:?}");
+    // Another authority: neither side trusts the other.
+    let dir = tempfile::tempdir().unwrap();
+    let other = Authority::create(dir.path()).unwrap();
+    let stranger = other.issue("stranger").unwrap();
+    house.enrol("stranger", kami_engine::Role::Admin, &stranger);
+    let refused = Client::connect(house.options(&stranger)).await;
+    assert!(matches!(refused, Err(ClientError::Untrusted { .. })), "{refused:?}");
+    // It trusts us, we do not trust it, though its key is enrolled.
+    assert!(is_refused(raw(&house, Some(&stranger), b"kami/1").await).await);
+    // No certificate, a server's certificate, another protocol.
+    assert!(is_refused(raw(&house, None, b"kami/1").await).await);
+    let server = house.authority.issue_server(&[]).unwrap();
+    house.enrol("server", kami_engine::Role::Admin, &server);
+    assert!(is_refused(raw(&house, Some(&server), b"kami/1").await).await);
+    assert!(is_refused(raw(&house, Some(&house.admin), b"h3").await).await);
+    // Another name than the server's certificate carries.
+    let mut options = house.options(&house.admin);
+    options.server_name = "elsewhere".to_owned();
+    assert!(matches!(Client::connect(options).await, Err(ClientError::Untrusted { .. })));
+    // Others are served.
+    house.client().await.stats().await.unwrap();
+    house.shut_down().await;
+}
+
+/// In TLS 1.3 a client learns after its own handshake that it was refused.
+async fn is_refused(connected: Result<Connection, String>) -> bool {
+    let Ok(connection) = connected else { return true };
+    let Ok((mut send, mut recv)) = connection.open_bi().await else { return true };
+    let _ = send.write_all(&ping(1)).await;
+    timeout(SOON, recv.read_chunk(100, true)).await.expect("refused in time").is_err()
+}
+
+/// A peer that sends and never reads is stopped; it costs a bounded amount and nobody else notices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_reader_is_stopped_and_others_are_served() {
+    let house = House::open().await;
+    let other = house.client().await;
+    let codes = sold(&other, 100).await;
+    let connection = raw(&house, Some(&house.admin), b"kami/1").await.unwrap();
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    // 40 MB of pings, whose replies are larger than they are.
+    let pings: Vec<u8> = (1..=1000).flat_map(ping).collect();
+    let mut written = 0;
+    while written < 1000 {
+        match timeout(Duration::from_millis(300), send.write_all(&pings)).await {
+            Ok(written_all) => written_all.unwrap(),
+            Err(_) => break,
+        }
+        written += 1;
+    }
+    // The windows of both directions and the outbox: some 5 MB.
+    assert!(written < 200, "{written} MB/25 were taken from a peer that reads nothing");
+    for code in &codes {
+        timeout(Duration::from_secs(1), other.redeem(code, RedeemOptions::default())).await.unwrap().unwrap();
+    }
+    // When it reads at last, everything is there.
+    let answers = answers(&mut recv, written * 1000).await;
+    assert_eq!(answers.len() / 1000, written);
+    for (n, answer) in answers.iter().enumerate() {
+        assert_eq!(answer.head.request.0, (n % 1000) as u128 + 1);
+    }
+    house.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_are_many_and_bounded() {
+    let house = House::open().await;
+    let connection = raw(&house, Some(&house.admin), b"kami/1").await.unwrap();
+    assert!(timeout(Duration::from_millis(300), connection.open_uni()).await.is_err(), "no such streams");
+    let mut streams = Vec::new();
+    for n in 1..=32 {
+        let (mut send, mut recv) = connection.open_bi().await.unwrap();
+        send.write_all(&ping(n)).await.unwrap();
+        assert_eq!(answers(&mut recv, 1).await[0].head.request, RequestId(n));
+        streams.push((send, recv));
+    }
+    assert!(timeout(Duration::from_millis(300), connection.open_bi()).await.is_err(), "a stream too many");
+    streams.clear();
+    // One request and the end, many times over.
+    for n in 1..=500 {
+        let (mut send, mut recv) = timeout(SOON, connection.open_bi()).await.unwrap().unwrap();
+        send.write_all(&ping(n)).await.unwrap();
+        send.finish().unwrap();
+        let answers = answers(&mut recv, 2).await;
+        assert_eq!((answers.len(), answers[0].head.request), (1, RequestId(n)));
+    }
+    assert!(connection.max_datagram_size().is_none(), "datagrams are off");
+    house.shut_down().await;
+}
+
+/// Frames one byte at a time are frames all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dripping_peer_is_understood() {
+    let house = House::open().await;
+    let connection = raw(&house, Some(&house.admin), b"kami/1").await.unwrap();
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    for byte in [ping(1), ping(2)].concat() {
+        send.write_all(&[byte]).await.unwrap();
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(answers(&mut recv, 2).await.len(), 2);
+    house.shut_down().await;
+}

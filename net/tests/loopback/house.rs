@@ -1,0 +1,138 @@
+//! A store, a server and whoever wants in.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kami_engine::{
+    Caller, ChannelId, Command, Engine, EngineOptions, ImportSpec, MerchantId, OrderId, PrincipalSpec,
+    ProductId, ProductSpec, Reply, Request, RequestId, Role, SystemClock, TenantId, TerminalId,
+};
+use kami_net::client::Row;
+use kami_net::{Authority, Client, ClientOptions, Identity, Server, ServerError, ServerOptions};
+use kami_wal::{Drive, SimMedium, SimMode, WalOptions};
+use tokio::task::JoinHandle;
+
+pub struct House {
+    dir: tempfile::TempDir,
+    pub authority: Authority,
+    pub engine: Engine,
+    pub disk: SimMedium,
+    pub server: Server,
+    pub serving: JoinHandle<Result<(), ServerError>>,
+    pub admin: Identity,
+}
+
+impl House {
+    pub async fn open() -> House {
+        House::with(Drive::Threads, |_| ()).await
+    }
+
+    pub async fn with(drive: Drive, set: impl FnOnce(&mut ServerOptions)) -> House {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::create(&dir.path().join("ca")).unwrap();
+        let disk = SimMedium::new(7, SimMode::Direct);
+        let options = EngineOptions {
+            data: Arc::new(disk.clone()),
+            keys: Arc::new(SimMedium::new(8, SimMode::Direct)),
+            wal: WalOptions { segment_bytes: 4 << 20, drive, ..WalOptions::default() },
+            clock: Box::new(SystemClock::new().unwrap()),
+            accept_clock: false,
+        };
+        let engine = Engine::open(options).unwrap();
+        let admin = authority.issue("admin").unwrap();
+        let mut options =
+            ServerOptions::new(SocketAddr::from(([127, 0, 0, 1], 0)), authority.issue_server(&[]).unwrap());
+        set(&mut options);
+        let server = Server::bind(engine.clone(), options).unwrap();
+        let serving = tokio::spawn({
+            let server = server.clone();
+            async move { server.serve().await }
+        });
+        let house = House { dir, authority, engine, disk, server, serving, admin };
+        house.enrol("admin", Role::Admin, &house.admin);
+        house
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Makes an identity known to the engine.
+    pub fn enrol(&self, name: &str, role: Role, identity: &Identity) {
+        let spec = PrincipalSpec {
+            name: name.to_owned(),
+            role,
+            tenant: TenantId(0),
+            merchant: MerchantId(1),
+            key: identity.key_fingerprint().unwrap(),
+        };
+        let reply = self.ask(Command::PrincipalAdd(Box::new(spec)));
+        assert!(reply.status.is_done(), "{reply:?}");
+    }
+
+    /// Asks the engine itself.
+    pub fn ask(&self, command: Command) -> Reply {
+        let mut work = kami_engine::Work::default();
+        work.requests.push(Request {
+            id: RequestId::random(),
+            caller: Caller::LOCAL,
+            terminal: TerminalId(0),
+            channel: ChannelId(0),
+            deadline: None,
+            command,
+        });
+        self.engine.execute(&mut work);
+        work.replies.pop().unwrap()
+    }
+
+    pub fn options(&self, identity: &Identity) -> ClientOptions {
+        ClientOptions {
+            timeout: Duration::from_secs(10),
+            ..ClientOptions::new(self.server.local_addr().unwrap(), identity.clone())
+        }
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(self.options(&self.admin)).await.unwrap()
+    }
+
+    pub async fn client_as(&self, name: &str, role: Role) -> Client {
+        let identity = self.authority.issue(name).unwrap();
+        self.enrol(name, role, &identity);
+        Client::connect(self.options(&identity)).await.unwrap()
+    }
+
+    pub async fn shut_down(self) {
+        self.server.shutdown();
+        self.serving.await.unwrap().unwrap();
+    }
+}
+
+pub fn code(n: usize) -> Vec<u8> {
+    format!("KAMI-{n:08}").into_bytes()
+}
+
+/// Imports `count` cards of a new product.
+pub async fn stock(client: &Client, product: &str, count: usize) -> ProductId {
+    let product = client.product_add(ProductSpec::single(product, *b"CNY", 2000)).await.unwrap().value.id;
+    import(client, product, 0, count).await;
+    product
+}
+
+pub async fn import(client: &Client, product: ProductId, from: usize, count: usize) {
+    let rows = (from..from + count).map(|n| Ok(Row { code: code(n).into(), ..Row::default() }));
+    let spec = ImportSpec::of(product, count as u64, 16);
+    let mut last = 0;
+    let batch = client.import(spec, rows, |report| last = report.rows).await.unwrap().value;
+    assert_eq!(last, count as u64);
+    assert_eq!(batch.counts[0], count as u64);
+}
+
+/// Imports and sells `count` cards; returns their codes in order of sale.
+pub async fn sold(client: &Client, count: usize) -> Vec<Vec<u8>> {
+    let product = stock(client, "coffee", count).await;
+    let order = client.sell(OrderId(1), product, count as u32, Default::default()).await.unwrap();
+    order.value.cards.iter().map(|card| card.code.to_vec()).collect()
+}

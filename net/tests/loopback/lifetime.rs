@@ -1,0 +1,177 @@
+//! Connections come and go: drains, restarts, revocations, limits.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use kami_engine::{Lifecycle, RequestId, Role};
+use kami_net::client::{Received, RedeemOptions};
+use kami_net::frame::request::Redeem;
+use kami_net::frame::{Opcode, Request, RequestHead, Secret};
+use kami_net::{Client, ClientError, Server, ServerOptions};
+use kami_wal::Drive;
+use tokio::time::{sleep, timeout};
+
+use crate::house::{House, sold};
+
+/// Every redemption the engine did before the drain is answered; none that it did not do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_delivers_what_was_decided() {
+    let house = House::open().await;
+    let client = house.client().await;
+    let codes = sold(&client, 40_000).await;
+    let (mut sender, mut receiver) = client.channel().await.unwrap();
+    let push = tokio::spawn(async move {
+        for chunk in codes.chunks(64) {
+            for code in chunk {
+                let body = Request::Redeem(Redeem { amount: 0, code: Secret(code), pin: None });
+                sender.push(&RequestHead::new(Opcode::Redeem, RequestId::random()), &body).unwrap();
+            }
+            if sender.flush().await.is_err() {
+                break;
+            }
+        }
+        // The stream must not end before the server ends it.
+        sleep(Duration::from_secs(20)).await;
+    });
+    let mut done = HashSet::new();
+    let mut is_draining = false;
+    while let Ok(Received::Replies(_)) = receiver
+        .receive(|reply| {
+            let head = reply.head().unwrap();
+            assert!(head.status.is_done(), "{head:?}");
+            assert!(done.insert(head.request));
+        })
+        .await
+    {
+        if done.len() > 2000 && !is_draining {
+            is_draining = true;
+            house.server.shutdown();
+        }
+    }
+    timeout(Duration::from_secs(15), house.serving).await.unwrap().unwrap().unwrap();
+    push.abort();
+    let kami_engine::ReplyBody::Stats(stats) = ask_stats(&house.engine) else { panic!() };
+    assert_eq!(stats.counts[Lifecycle::Redeemed as usize], done.len() as u64);
+    assert!(done.len() > 2000);
+}
+
+fn ask_stats(engine: &kami_engine::Engine) -> kami_engine::ReplyBody {
+    let mut work = kami_engine::Work::default();
+    work.requests.push(kami_engine::Request {
+        id: RequestId::random(),
+        caller: kami_engine::Caller::LOCAL,
+        terminal: kami_engine::TerminalId(0),
+        channel: kami_engine::ChannelId(0),
+        deadline: None,
+        command: kami_engine::Command::Stats,
+    });
+    engine.execute(&mut work);
+    work.replies.pop().unwrap().body
+}
+
+/// A server that comes back on the same address: the client reconnects, and the same id has one effect.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_survives_a_restart_and_its_ids_keep_their_effect() {
+    let house = House::open().await;
+    let client = house.client().await;
+    let codes = sold(&client, 10).await;
+    let id = RequestId::random();
+    let options = || RedeemOptions { request: Some(id), ..RedeemOptions::default() };
+    let first = client.redeem(&codes[0], options()).await.unwrap();
+
+    let address = house.server.local_addr().unwrap();
+    house.server.shutdown();
+    let call = tokio::spawn({
+        let (client, code) = (client.clone(), codes[0].clone());
+        let options = options().request;
+        async move {
+            sleep(Duration::from_millis(50)).await;
+            client.redeem(&code, RedeemOptions { request: options, ..RedeemOptions::default() }).await
+        }
+    });
+    timeout(Duration::from_secs(15), house.serving).await.unwrap().unwrap().unwrap();
+    drop(house.server);
+    sleep(Duration::from_millis(300)).await;
+    let identity = house.authority.issue_server(&[]).unwrap();
+    let server = loop {
+        // The old socket goes when its last handle does.
+        match Server::bind(house.engine.clone(), ServerOptions::new(address, identity.clone())) {
+            Ok(server) => break server,
+            Err(_) => sleep(Duration::from_millis(20)).await,
+        }
+    };
+    let serving = tokio::spawn({
+        let server = server.clone();
+        async move { server.serve().await }
+    });
+    let again = call.await.unwrap().unwrap();
+    assert_eq!((again.lsn, again.request), (first.lsn, id));
+    assert!(again.flags.contains(kami_engine::ReplyFlags::REPLAYED));
+    server.shutdown();
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_principal_is_cut_off_and_stays_out() {
+    let house = House::open().await;
+    let admin = house.client().await;
+    let codes = sold(&admin, 10).await;
+    let till = house.client_as("till", Role::Redeemer).await;
+    till.redeem(&codes[0], RedeemOptions::default()).await.unwrap();
+    let (_sender, mut receiver) = till.channel().await.unwrap();
+    let principal = till.welcome().await.unwrap().principal;
+    admin.principal_revoke(principal).await.unwrap();
+    let cut = timeout(Duration::from_secs(1), receiver.receive(|_| ())).await.unwrap();
+    assert!(cut.is_err(), "the live connection is closed at once");
+    let refused = till.redeem(&codes[1], RedeemOptions::default()).await;
+    assert!(matches!(refused, Err(ClientError::Unauthenticated)), "{refused:?}");
+    assert_eq!(admin.query(&codes[1]).await.unwrap().value.lifecycle, Lifecycle::Sold);
+    house.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_counted_and_places_given_back() {
+    let house = House::with(Drive::Threads, |options| options.connections_per_principal_max = 2).await;
+    let first = house.client().await;
+    let _second = house.client().await;
+    let mut options = house.options(&house.admin);
+    options.timeout = Duration::from_millis(500);
+    let third = Client::connect(options.clone()).await;
+    assert!(matches!(third, Err(ClientError::Unreachable { .. })), "{third:?}");
+    first.close().await;
+    options.timeout = Duration::from_secs(5);
+    Client::connect(options).await.unwrap();
+    house.shut_down().await;
+
+    let house = House::with(Drive::Threads, |options| options.connections_per_address_max = 1).await;
+    let _first = house.client().await;
+    let mut options = house.options(&house.admin);
+    options.timeout = Duration::from_millis(500);
+    assert!(Client::connect(options).await.is_err());
+    house.shut_down().await;
+}
+
+/// A peer that vanishes without a word gives its place back after the idle time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_half_open_connection_is_dropped() {
+    let house = House::with(Drive::Threads, |options| options.idle = Duration::from_secs(1)).await;
+    // A runtime of its own, so that all its tasks can be made to stop at once.
+    let options = house.options(&house.admin);
+    let gone = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let client = runtime.block_on(Client::connect(options)).unwrap();
+        std::mem::forget(client);
+        // Not polled again: nothing is sent any more, not even that it closes.
+        std::mem::forget(runtime);
+    });
+    gone.join().unwrap();
+    assert_eq!(house.server.connection_count(), 1);
+    timeout(Duration::from_secs(5), async {
+        while house.server.connection_count() > 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
+    house.shut_down().await;
+}

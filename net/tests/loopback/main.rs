@@ -1,0 +1,7 @@
+//! Server and client over the loopback interface, on a simulated disk.
+
+mod durability;
+mod hostile;
+mod house;
+mod lifetime;
+mod trade;
