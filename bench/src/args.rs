@@ -48,9 +48,25 @@ pub struct Args {
     /// Whether the codes of sold cards are decrypted and compared.
     #[arg(long, value_enum, default_value_t = YesNo::Yes)]
     pub reveal: YesNo,
-    /// For the hidden child workloads: the store to use.
+    /// Connections. Default 16, for terminals 64, for sales 4, for latency with a rate 16 and without 1.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub connections: Option<u32>,
+    /// Commands a second that latency is measured at, over all connections: an open loop. Without it one
+    /// command is outstanding.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
+    /// The shape of the echo.
+    #[arg(long, value_enum, default_value_t = Shape::Redeem)]
+    pub like: Shape,
+    /// Leave server and client to the scheduler. Else the server runs on core 0 and the client on core 1.
+    #[arg(long)]
+    pub no_pin: bool,
+    /// For the hidden child workloads: the directory to use.
     #[arg(long, hide = true)]
     pub store: Option<PathBuf>,
+    /// For the hidden child workloads: how many of the cards are sold ahead.
+    #[arg(long, hide = true, default_value_t = 0)]
+    pub sold: u64,
 }
 
 /// The workloads.
@@ -70,6 +86,24 @@ pub enum Workload {
     Recovery,
     /// What the disk and the log alone can do.
     Fsync,
+    /// Redeem over QUIC: 16 connections, 1,024 outstanding each, 64 frames a write.
+    QuicRedeem,
+    /// Sell orders of many cards over QUIC; the codes arrive and are compared.
+    QuicSell,
+    /// The mix of `engine-mixed` over QUIC.
+    QuicMixed,
+    /// Redeem from 64 connections with 16 outstanding each, one frame a write.
+    QuicTerminals,
+    /// Latency of a redemption over QUIC, alone or at a fixed rate.
+    QuicLatency,
+    /// The same frames and loop on bare quinn, sent back as they came: the limit.
+    Echo,
+    /// Serves a store over QUIC.
+    #[value(hide = true)]
+    QuicServer,
+    /// Sends back what it gets.
+    #[value(hide = true)]
+    EchoServer,
     /// Fills a store and waits to be killed.
     #[value(hide = true)]
     RecoveryFill,
@@ -97,6 +131,15 @@ pub enum PathChoice {
 }
 
 impl PathChoice {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            PathChoice::Direct => "direct",
+            PathChoice::Mapped => "mapped",
+            PathChoice::Auto => "auto",
+        }
+    }
+
     /// As the log calls it.
     pub fn choice(self) -> kami_wal::CommitChoice {
         match self {
@@ -105,6 +148,17 @@ impl PathChoice {
             PathChoice::Auto => kami_wal::CommitChoice::Auto,
         }
     }
+}
+
+/// What the echo is shaped like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shape {
+    /// `quic-redeem`.
+    Redeem,
+    /// `quic-terminals`.
+    Terminals,
+    /// `quic-latency` without a rate.
+    Latency,
 }
 
 /// A flag with both values spelled out.

@@ -15,17 +15,23 @@
 //! ```
 
 mod args;
+mod child;
 mod codes;
+mod echo;
 mod fsync;
 mod import;
 mod machine;
+mod mix;
 mod mixed;
 mod outstanding;
+mod quic;
 mod recovery;
 mod redeem;
 mod report;
 mod sell;
+mod serve;
 mod store;
+mod traffic;
 
 use std::process::ExitCode;
 
@@ -53,6 +59,14 @@ fn main() -> ExitCode {
         Workload::Memory => import::memory(&args, &mut report),
         Workload::Recovery => recovery::run(&args, &mut report),
         Workload::Fsync => fsync::run(&args, &mut report),
+        Workload::QuicRedeem | Workload::QuicTerminals | Workload::QuicLatency => {
+            quic::redeem(&args, &mut report)
+        }
+        Workload::QuicMixed => quic::mixed(&args, &mut report),
+        Workload::QuicSell => quic::sell(&args, &mut report),
+        Workload::Echo => quic::echo(&args, &mut report),
+        Workload::QuicServer => return child(serve::serve(&args)),
+        Workload::EchoServer => return child(echo::serve(&args)),
         Workload::RecoveryFill => return child(recovery::fill(&args)),
         Workload::RecoveryChild => return child(recovery::recover(&args)),
     };

@@ -9,14 +9,13 @@
 //! snapshot and the batch files may still be in the cache, as after the crash of a process they are.
 //! Every redemption the filler knew of must be there again.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use kami_engine::Lifecycle;
 
-use crate::args::{Args, PathChoice, Workload};
+use crate::args::{Args, Workload};
+use crate::child::{Child, answer, say, wait_for_the_end};
 use crate::redeem::{Load, redeem};
 use crate::report::{Report, rounded};
 use crate::store::{Scratch, Store};
@@ -26,14 +25,15 @@ pub fn run(args: &Args, report: &mut Report) -> Result<()> {
     let scratch = Scratch::new(&args.dir)?;
     let count = args.count.unwrap_or(args.cards).min(args.cards);
     let begun = Instant::now();
-    let mut filler = Process::start(args, Workload::RecoveryFill, scratch.path(), count)?;
-    let [redeemed, since] = filler.answer("filled")?;
+    let counted = ["--count".to_owned(), count.to_string()];
+    let mut filler = Child::start(args, Workload::RecoveryFill, scratch.path(), &counted)?;
+    let [redeemed, since] = answer(&filler.line("filled")?)?;
     filler.kill()?;
     eprintln!("filled in {:.1} s and killed", begun.elapsed().as_secs_f64());
 
     let begun = Instant::now();
-    let mut child = Process::start(args, Workload::RecoveryChild, scratch.path(), count)?;
-    let [found, cards] = child.answer("ready")?;
+    let mut child = Child::start(args, Workload::RecoveryChild, scratch.path(), &[])?;
+    let [found, cards] = answer(&child.line("ready")?)?;
     report.recover_seconds = Some(rounded(begun.elapsed().as_secs_f64()));
     child.kill()?;
     if (found, cards) != (redeemed, args.cards) {
@@ -73,62 +73,4 @@ pub fn recover(args: &Args) -> Result<()> {
     let stats = store.stats()?;
     say(&format!("ready {} {}", stats.counts[Lifecycle::Redeemed as usize], stats.cards));
     wait_for_the_end()
-}
-
-fn say(line: &str) {
-    println!("{line}");
-    std::io::stdout().flush().expect("the parent listens");
-}
-
-/// Blocks until the parent kills us, or is gone itself.
-fn wait_for_the_end() -> Result<()> {
-    let _ = std::io::stdin().read_line(&mut String::new())?;
-    Ok(())
-}
-
-/// A child process of this same binary, killed when dropped.
-struct Process(Child);
-
-impl Process {
-    fn start(args: &Args, workload: Workload, store: &std::path::Path, count: u64) -> Result<Process> {
-        let path = match args.commit_path {
-            PathChoice::Direct => "direct",
-            PathChoice::Mapped => "mapped",
-            PathChoice::Auto => "auto",
-        };
-        let child = Command::new(std::env::current_exe()?)
-            .args([&workload.name(), "--commit-path", path])
-            .args(["--cards", &args.cards.to_string(), "--count", &count.to_string()])
-            .args(["--seed", &args.seed.to_string(), "--store"])
-            .arg(store)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start a child")?;
-        Ok(Process(child))
-    }
-
-    /// Waits for the line that begins with `word`; returns its two numbers.
-    fn answer(&mut self, word: &str) -> Result<[u64; 2]> {
-        let mut line = String::new();
-        BufReader::new(self.0.stdout.as_mut().context("no output of a child")?).read_line(&mut line)?;
-        let mut words = line.split_whitespace();
-        ensure!(words.next() == Some(word), "the child ended before it was {word}");
-        let mut number = || words.next().and_then(|word| word.parse().ok());
-        let numbers = number().zip(number()).context("a line without numbers")?;
-        Ok(numbers.into())
-    }
-
-    fn kill(&mut self) -> Result<()> {
-        self.0.kill()?;
-        self.0.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may be gone already; then there is nothing to do.
-        let _ = self.kill();
-    }
 }

@@ -79,7 +79,12 @@ impl Done {
             Ok(done)
         };
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..load.threads).map(|thread| scope.spawn(move || run(thread))).collect();
+            // Named, so that a profile tells drivers from the log's threads and from the preparations.
+            let start = |thread| {
+                let named = std::thread::Builder::new().name(format!("driver-{thread}"));
+                named.spawn_scoped(scope, move || run(thread)).expect("the system starts a thread")
+            };
+            let threads: Vec<_> = (0..load.threads).map(start).collect();
             threads.into_iter().try_fold(Done::default(), |mut total, thread| {
                 let part: Result<Done> = thread.join().expect("a driver thread does not panic");
                 let part = part?;

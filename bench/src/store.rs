@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use kami_engine::{
-    Caller, Command, CommitPath, DiskOptions, Engine, EngineOptions, ImportRow, ImportSpec, ORDER_CARDS_MAX,
-    OrderId, ProductId, ProductSpec, ReplyBody, Request, RequestId, Session, Stats, Work,
+    Caller, CodeError, Command, CommitPath, DiskOptions, Engine, EngineOptions, ImportRow, ImportSpec,
+    ORDER_CARDS_MAX, OrderId, ProductId, ProductSpec, ReplyBody, Request, RequestId, Session, Stats, Work,
 };
 
 use crate::args::Args;
 use crate::codes::{CODE_BYTES, Codes};
+use crate::mix::Step;
 use crate::report::Report;
 
 /// A directory of our own that goes when this does.
@@ -61,6 +62,10 @@ pub enum Purpose {
     Redeem,
     /// Reversing.
     Reverse,
+    /// Asking.
+    Query,
+    /// Adding the client of a network run.
+    Principal,
 }
 
 /// The id of the `number`th request for `purpose`.
@@ -180,6 +185,21 @@ impl Store {
             validity_s_min: 0,
         };
         request(request_id(Purpose::Sell, order), command)
+    }
+
+    /// The request for a step of the mix.
+    #[inline]
+    pub fn step(&self, step: Step) -> Result<Request, CodeError> {
+        let card = |number| self.engine.digest(Caller::LOCAL.tenant, &self.codes.code(number));
+        let command = match step {
+            Step::Redeem(number) => Command::Redeem { card: card(number)?, pin: None, amount: 0 },
+            Step::Reverse(number) => {
+                Command::Reverse { card: card(number)?, original: Step::Redeem(number).id() }
+            }
+            Step::Query { number, .. } => Command::Query { card: card(number)? },
+            Step::Sell(order) => return Ok(self.sale(order, 1)),
+        };
+        Ok(request(step.id(), command))
     }
 
     /// The number of the card at `row` of a batch.
