@@ -22,6 +22,40 @@ pub fn load() -> f64 {
     load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(f64::NAN)
 }
 
+/// Processor time until now, in the kernel's ticks.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticks {
+    /// Of all processors together, idle or not.
+    all: u64,
+    /// Of these, spent on something.
+    busy: u64,
+    /// Of these, spent by this process and its children that have ended.
+    own: u64,
+}
+
+impl Ticks {
+    /// As it is now.
+    pub fn now() -> Ticks {
+        let machine = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let fields = machine.lines().next().unwrap_or_default().split_whitespace().skip(1);
+        let ticks: Vec<u64> = fields.take(8).filter_map(|ticks| ticks.parse().ok()).collect();
+        let all = ticks.iter().sum();
+        // The fourth and fifth are idle and waiting for a disk.
+        let idle: u64 = ticks.iter().skip(3).take(2).sum();
+        let own = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        // The name may hold anything but is the only thing in parentheses; times are 14th to 17th.
+        let fields = own.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+        let own = fields.skip(11).take(4).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        Ticks { all, busy: all - idle, own }
+    }
+
+    /// Which share of the machine others have used since `before`, the kernel's own threads included.
+    pub fn others_since(self, before: Ticks) -> f64 {
+        let others = (self.busy - before.busy).saturating_sub(self.own - before.own);
+        others as f64 / (self.all - before.all).max(1) as f64
+    }
+}
+
 /// Resident memory of this process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Resident {

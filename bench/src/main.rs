@@ -74,6 +74,7 @@ fn main() -> ExitCode {
         eprintln!("kami-bench: {error:#}");
         return EXIT_ENVIRONMENT.into();
     }
+    report.finish();
     print!("{}", if args.json { report.json() + "\n" } else { report.text() });
     if report.errors == 0 { ExitCode::SUCCESS } else { EXIT_ERRORS.into() }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::args::Args;
-use crate::machine;
+use crate::machine::{self, Ticks};
 
 /// One result. The fields' names are read by other tools; what does not apply is `null`.
 #[derive(Debug, Serialize)]
@@ -56,6 +56,11 @@ pub struct Report {
     pub seed: u64,
     /// The machine's load before the run began; above 0.3 others were at work.
     pub load_before: f64,
+    /// The share of the machine's processor time that others used from the beginning of the run to its
+    /// end, kernel threads that write our data included: above 0.05 the figures are no good.
+    pub others_cpu: f64,
+    #[serde(skip)]
+    begun: Ticks,
     /// What only this workload has.
     #[serde(flatten)]
     pub own: Map<String, Value>,
@@ -87,6 +92,8 @@ impl Report {
             commit: machine::COMMIT,
             seed: args.seed,
             load_before: machine::load(),
+            others_cpu: 0.0,
+            begun: Ticks::now(),
             own: Map::new(),
         }
     }
@@ -102,6 +109,11 @@ impl Report {
     pub fn latencies(&mut self, latencies: &Latencies) {
         let [p50, p99, p999] = latencies.percentiles_us();
         (self.p50_us, self.p99_us, self.p999_us) = (p50, p99, p999);
+    }
+
+    /// Ends the run: all children have been waited for.
+    pub fn finish(&mut self) {
+        self.others_cpu = rounded(Ticks::now().others_since(self.begun));
     }
 
     /// Adds a field of the workload's own.
