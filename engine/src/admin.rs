@@ -20,8 +20,19 @@ use crate::table::Batch;
 /// The longest name of a product or principal, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
-/// What a change does to its object.
-type Change<'a> = &'a dyn Fn(&mut State, Lsn);
+/// A change of one object, ready to be recorded.
+struct Change<'a> {
+    /// What is recorded.
+    kind: Kind,
+    /// The object's number.
+    subject: u64,
+    /// Why it cannot be made.
+    refusal: Option<Status>,
+    /// What it does, given where its entry stands.
+    apply: &'a dyn Fn(&mut State, Lsn),
+    /// The object as the reply shows it.
+    show: &'a dyn Fn(&State) -> ReplyBody,
+}
 
 impl Turn<'_> {
     /// One command that is not about a card. `None` if something has to be read first.
@@ -40,31 +51,22 @@ impl Turn<'_> {
     }
 
     /// Records a change of one object and makes it, unless the request is a retry or cannot be recorded.
-    /// `prev` is the object's last entry, `show` makes the reply's body afterwards.
-    fn change(
-        &mut self,
-        work: &Work,
-        at: usize,
-        kind: Kind,
-        subject: u64,
-        refusal: Option<Status>,
-        change: Change<'_>,
-        show: &dyn Fn(&Self) -> ReplyBody,
-    ) -> Option<Reply> {
+    /// `None` if the object changed since its entries were read.
+    fn change(&mut self, work: &Work, at: usize, change: &Change<'_>) -> Option<Reply> {
         let request = &work.requests[at];
-        let replay = match self.object_retry(work, at, kind) {
+        let replay = match self.object_retry(work, at, change.kind) {
             Retry::Stale => return None,
             Retry::Reused => return Some(self.refuse(request, Status::IdReused)),
             Retry::Replay(effect) => Some(effect),
             Retry::New => None,
         };
         if let Some(Effect { lsn, time_ms, .. }) = replay {
-            let mut reply = self.reply(request, Status::Ok, Some(lsn), show(self));
+            let mut reply = self.reply(request, Status::Ok, Some(lsn), (change.show)(&self.state));
             reply.flags = ReplyFlags::REPLAYED;
             reply.time_ms = time_ms;
             return Some(reply);
         }
-        if let Some(status) = refusal {
+        if let Some(status) = change.refusal {
             return Some(self.refuse(request, status));
         }
         if !self.has_credit() {
@@ -72,14 +74,14 @@ impl Turn<'_> {
         }
         let prev = self.state.object_lsn(&request.command, request.caller.tenant);
         let prev = prev.map_or(0, |lsn| lsn.units() << 16);
-        let head = Head { subject, prev, ..request.head(kind) };
+        let head = Head { subject: change.subject, prev, ..request.head(change.kind) };
         let (extension, tail) = (extension(&request.command), self.object_tail(work, at));
         let tail: &[u8] = extension.as_ref().map_or(tail, |bytes| bytes.as_slice());
         let lsn = self.append(HEAD_BYTES + tail.len(), |group| {
             group.push(&head, tail.len(), |place| place.copy_from_slice(tail))
         });
-        change(&mut self.state, lsn);
-        Some(self.reply(request, Status::Ok, Some(lsn), show(self)))
+        (change.apply)(&mut self.state, lsn);
+        Some(self.reply(request, Status::Ok, Some(lsn), (change.show)(&self.state)))
     }
 
     fn put_product(&mut self, work: &Work, at: usize) -> Option<Reply> {
@@ -104,20 +106,14 @@ impl Turn<'_> {
             _ => None,
         };
         let spec = (**spec).clone();
-        self.change(
-            work,
-            at,
-            Kind::ProductPut,
-            u64::from(id.0),
+        let change = Change {
+            kind: Kind::ProductPut,
+            subject: u64::from(id.0),
             refusal,
-            &|state, lsn| state.put_product(id, tenant, spec.clone(), lsn),
-            &|turn| turn.show_product(id, tenant),
-        )
-    }
-
-    fn show_product(&self, id: ProductId, tenant: TenantId) -> ReplyBody {
-        let product = self.state.product(id, tenant).map(|state| state.product.clone());
-        ReplyBody::Products(product.into_iter().collect())
+            apply: &|state, lsn| state.put_product(id, tenant, spec.clone(), lsn),
+            show: &|state| state.show_product(id, tenant),
+        };
+        self.change(work, at, &change)
     }
 
     fn set_product_frozen(&mut self, work: &Work, at: usize, id: ProductId, frozen: bool) -> Option<Reply> {
@@ -128,15 +124,14 @@ impl Turn<'_> {
             Some(_) => None,
         };
         let kind = if frozen { Kind::ProductFreeze } else { Kind::ProductUnfreeze };
-        self.change(
-            work,
-            at,
+        let change = Change {
             kind,
-            u64::from(id.0),
+            subject: u64::from(id.0),
             refusal,
-            &|state, lsn| state.set_product_frozen(id, frozen, lsn),
-            &|turn| turn.show_product(id, tenant),
-        )
+            apply: &|state, lsn| state.set_product_frozen(id, frozen, lsn),
+            show: &|state| state.show_product(id, tenant),
+        };
+        self.change(work, at, &change)
     }
 
     fn add_principal(&mut self, work: &Work, at: usize) -> Option<Reply> {
@@ -155,22 +150,14 @@ impl Turn<'_> {
             None
         };
         let principal = Principal { id, spec: PrincipalSpec::clone(spec), revoked: false };
-        self.change(
-            work,
-            at,
-            Kind::PrincipalPut,
-            u64::from(id.0),
+        let change = Change {
+            kind: Kind::PrincipalPut,
+            subject: u64::from(id.0),
             refusal,
-            &|state, lsn| state.put_principal(principal.clone(), lsn),
-            &|turn| turn.show_principal(id),
-        )
-    }
-
-    fn show_principal(&self, id: PrincipalId) -> ReplyBody {
-        let index = id.0 as usize - 1;
-        ReplyBody::Principals(
-            self.state.principals.get(index).map(|state| state.principal.clone()).into_iter().collect(),
-        )
+            apply: &|state, lsn| state.put_principal(principal.clone(), lsn),
+            show: &|state| state.show_principal(id),
+        };
+        self.change(work, at, &change)
     }
 
     fn revoke_principal(&mut self, work: &Work, at: usize, id: PrincipalId) -> Option<Reply> {
@@ -182,15 +169,14 @@ impl Turn<'_> {
             Some(_) if work.requests[at].caller.principal == id => Some(Status::Forbidden),
             Some(_) => None,
         };
-        self.change(
-            work,
-            at,
-            Kind::PrincipalRevoke,
-            u64::from(id.0),
+        let change = Change {
+            kind: Kind::PrincipalRevoke,
+            subject: u64::from(id.0),
             refusal,
-            &|state, lsn| state.revoke_principal(id, lsn),
-            &|turn| turn.show_principal(id),
-        )
+            apply: &|state, lsn| state.revoke_principal(id, lsn),
+            show: &|state| state.show_principal(id),
+        };
+        self.change(work, at, &change)
     }
 
     fn change_batch(&mut self, work: &Work, at: usize) -> Option<Reply> {
@@ -215,15 +201,14 @@ impl Turn<'_> {
             Command::BatchExtend { expires_ms, .. } => expires_ms,
             _ => 0,
         };
-        self.change(
-            work,
-            at,
+        let change = Change {
             kind,
-            u64::from(id.0),
-            (!changes).then_some(Status::IllegalTransition),
-            &|state, lsn| state.change_batch(batch, kind, expires_ms, lsn),
-            &|turn| ReplyBody::Batches(vec![turn.state.batch_report(batch)]),
-        )
+            subject: u64::from(id.0),
+            refusal: (!changes).then_some(Status::IllegalTransition),
+            apply: &|state, lsn| state.change_batch(batch, kind, expires_ms, lsn),
+            show: &|state| ReplyBody::Batches(vec![state.batch_report(batch)]),
+        };
+        self.change(work, at, &change)
     }
 
     /// The reads over many objects.
@@ -325,6 +310,16 @@ impl State {
             // Rows that had expired were passed over and are for sale again.
             stock.rewind();
         }
+    }
+
+    fn show_product(&self, id: ProductId, tenant: TenantId) -> ReplyBody {
+        let product = self.product(id, tenant).map(|state| state.product.clone());
+        ReplyBody::Products(product.into_iter().collect())
+    }
+
+    fn show_principal(&self, id: PrincipalId) -> ReplyBody {
+        let principal = self.principals.get(id.0 as usize - 1).map(|state| state.principal.clone());
+        ReplyBody::Principals(principal.into_iter().collect())
     }
 
     /// A batch, to be shown.

@@ -45,6 +45,7 @@ impl SystemClock {
 }
 
 impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
     fn read(&self) -> Clocks {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Clocks { wall_ms: wall.as_millis() as u64, boot_ms: self.boot_ms(), boot_id: self.boot_id }

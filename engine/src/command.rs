@@ -639,11 +639,13 @@ impl Command {
         }
     }
 
-    /// What is said when there is no such card. To a reversal the answer is that of a card which is
-    /// there, so that nobody can ask with it which codes exist.
-    pub(crate) fn unknown_card(&self) -> Status {
+    /// What is said to `role` when there is no such card. To a reversal the answer is that of a card which
+    /// is there, and to a till's read that of a card which is not sold, so that nobody can ask with them
+    /// which codes exist.
+    pub(crate) fn unknown_card(&self, role: Role) -> Status {
         match self {
             Command::Redeem { .. } => Status::CardNotValid,
+            Command::Query { .. } | Command::History { .. } if role == Role::Redeemer => Status::CardNotValid,
             Command::Reverse { .. } => Status::Tombstoned,
             _ => Status::NotFound,
         }

@@ -17,7 +17,7 @@ use crate::checkpoint::{self, CheckpointError, Snapshot};
 use crate::clock::{Clock, ClockStep, Running, SystemClock, check_step};
 use crate::command::{
     BatchId, Caller, CardDigest, ChannelId, Command, ImportRow, ImportSpec, PinDigest, Principal, Reply,
-    Request, RequestId, TenantId, TerminalId,
+    ReplyBody, Request, RequestId, TenantId, TerminalId,
 };
 use crate::import::{Imports, STAGING_SUFFIX, index_batch};
 use crate::index::Index;
@@ -61,7 +61,7 @@ impl EngineOptions {
             ..WalOptions::default()
         };
         Ok(EngineOptions {
-            keys: disk(keys, options.clone())?,
+            keys: disk(keys, options)?,
             data: disk(data, options)?,
             wal,
             clock: Box::new(SystemClock::new().map_err(OpenError::Clock)?),
@@ -347,44 +347,64 @@ impl Engine {
 
     /// Stages an import; `id` names it from here on. Blocking, as all imports are; done again it goes on
     /// where it was.
-    pub fn import_begin(&self, caller: Caller, id: RequestId, spec: ImportSpec) -> Reply {
+    ///
+    /// # Errors
+    /// If the log failed, as for the four calls below.
+    pub fn import_begin(&self, caller: Caller, id: RequestId, spec: ImportSpec) -> Result<Reply, Poisoned> {
         let Shared { sequencer, vault, imports, .. } = &*self.shared;
-        imports.begin(sequencer, vault, caller, id, spec)
+        self.settled(imports.begin(sequencer, vault, caller, id, spec))
     }
 
     /// Adds rows; `first_row` is the number of the first, and rows received before are skipped. A chunk is
     /// taken as a whole or not at all: after MALFORMED the reply names the bad row.
+    ///
+    /// # Errors
+    /// See [`Engine::import_begin`].
     pub fn import_chunk(
         &self,
         caller: Caller,
         id: RequestId,
         first_row: u64,
         rows: &mut dyn Iterator<Item = ImportRow<'_>>,
-    ) -> Reply {
+    ) -> Result<Reply, Poisoned> {
         let Shared { sequencer, vault, imports, .. } = &*self.shared;
-        imports.chunk(sequencer, vault, caller, id, first_row, rows)
+        self.settled(imports.chunk(sequencer, vault, caller, id, first_row, rows))
     }
 
     /// How far a staged import is.
-    pub fn import_status(&self, caller: Caller, id: RequestId) -> Reply {
-        self.shared.imports.status(&self.shared.sequencer, caller, id)
-    }
-
-    /// Commits a staged import as one batch, and waits until that is durable.
     ///
     /// # Errors
-    /// If the log failed.
+    /// See [`Engine::import_begin`].
+    pub fn import_status(&self, caller: Caller, id: RequestId) -> Result<Reply, Poisoned> {
+        self.settled(self.shared.imports.status(&self.shared.sequencer, caller, id))
+    }
+
+    /// Commits a staged import as one batch.
+    ///
+    /// # Errors
+    /// See [`Engine::import_begin`].
     pub fn import_commit(&self, caller: Caller, id: RequestId) -> Result<Reply, Poisoned> {
         let sequencer = &self.shared.sequencer;
         sequencer.wait_space();
-        let reply = self.shared.imports.commit(sequencer, caller, id);
-        sequencer.wal.wait_durable(sequencer.wal.tail())?;
-        Ok(reply)
+        self.settled(self.shared.imports.commit(sequencer, caller, id))
     }
 
     /// Gives a staged import up.
-    pub fn import_abort(&self, caller: Caller, id: RequestId) -> Reply {
-        self.shared.imports.abort(&self.shared.sequencer, caller, id)
+    ///
+    /// # Errors
+    /// See [`Engine::import_begin`].
+    pub fn import_abort(&self, caller: Caller, id: RequestId) -> Result<Reply, Poisoned> {
+        self.settled(self.shared.imports.abort(&self.shared.sequencer, caller, id))
+    }
+
+    /// Waits until what the reply rests on is durable. Rows that were staged rest on nothing in the log.
+    fn settled(&self, reply: Reply) -> Result<Reply, Poisoned> {
+        let staged = reply.status.is_done() && matches!(reply.body, ReplyBody::Import(_));
+        if !staged {
+            let wal = &self.shared.sequencer.wal;
+            wal.wait_durable(wal.tail())?;
+        }
+        Ok(reply)
     }
 
     /// How segments reach the disk.
@@ -464,7 +484,7 @@ fn newest_snapshot(
     let mut durable_end = None;
     for path in checkpoint::list(&**data).map_err(io("listing the snapshots"))? {
         let Ok(Some(snapshot)) = Snapshot::open(&**data, &path) else {
-            eprintln!("kami: a snapshot is unreadable and is not used: file=`{path}`");
+            tracing::warn!(file = path, "a snapshot is unreadable and is not used");
             continue;
         };
         if snapshot.header.store != store {
@@ -478,7 +498,7 @@ fn newest_snapshot(
                 Some(ReplayFrom { lsn: snapshot.header.start, durable_end_hint: durable_end }),
             ));
         }
-        eprintln!("kami: a snapshot is damaged and is not used: file=`{path}`");
+        tracing::warn!(file = path, "a snapshot is damaged and is not used");
     }
     let Some(durable_end) = durable_end else { return Ok((Rebuild::new(Arc::clone(data), store), None)) };
     let from = ReplayFrom { lsn: Lsn::START, durable_end_hint: Some(durable_end) };

@@ -52,6 +52,7 @@ mod session;
 mod state;
 mod status;
 mod store;
+mod sync;
 mod table;
 mod vault;
 mod verify;

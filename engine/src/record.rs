@@ -479,7 +479,7 @@ impl<'a> Group<'a> {
             return wrong("entry shorter than its head");
         }
         let length = u32_at(bytes, 4) as usize;
-        if length < HEAD_BYTES || length % 8 != 0 || length > bytes.len() {
+        if length < HEAD_BYTES || !length.is_multiple_of(8) || length > bytes.len() {
             return wrong("entry length out of bounds");
         }
         let Some(kind) = Kind::from_number(bytes[0]) else { return wrong("unknown kind") };

@@ -7,9 +7,10 @@
 #![allow(unsafe_code)]
 
 use std::ops::Deref;
-use std::sync::atomic::AtomicU64;
 
 use memmap2::{Advice, MmapMut};
+
+use crate::sync::AtomicU64;
 
 /// From this many bytes on a region is a mapping of its own.
 const MAPPED_BYTES_MIN: usize = 64 << 10;
@@ -30,7 +31,8 @@ impl Region {
     #[must_use]
     pub fn zeroed(len: usize) -> Region {
         let bytes = len.checked_mul(8).expect("region size overflows");
-        if bytes < MAPPED_BYTES_MIN {
+        // loom's atomics are more than a word; they cannot lie in zeroed memory.
+        if bytes < MAPPED_BYTES_MIN || cfg!(loom) {
             return Region(Memory::Heap((0..len).map(|_| AtomicU64::new(0)).collect()));
         }
         let map = MmapMut::map_anon(bytes).expect("out of memory");
@@ -68,10 +70,10 @@ pub fn prefetch(word: &AtomicU64) {
     let _ = word;
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use std::sync::atomic::Ordering;
+    use crate::sync::Ordering;
 
     #[test]
     fn both_kinds_are_zero_and_keep_what_is_stored() {

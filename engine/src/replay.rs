@@ -14,9 +14,8 @@ use crate::batch::BatchFile;
 use crate::checkpoint::Snapshot;
 use crate::command::{BatchId, Principal, PrincipalId, ProductId, RequestId, TenantId};
 use crate::record::{Entry, FormatError, Group, Kind, StoredBatch, StoredPrincipal, StoredProduct};
-use crate::region::Region;
 use crate::state::State;
-use crate::table::{Batch, Columns, Commit, Table};
+use crate::table::{Batch, Columns, Commit, Table, Words};
 use crate::vault::Vault;
 use crate::word::{CardRef, Word};
 
@@ -225,7 +224,7 @@ impl Rebuild {
         }
         let columns = Columns::read(&file).map_err(damaged)?;
         let key = vault.key(file.layout.key).ok_or(ReplayError::Key { batch: id })?;
-        let words = Region::zeroed(commit.stored.rows as usize);
+        let words = Words::pristine(commit.stored.rows);
         self.table.commit(Batch::new(commit, file, key, columns, words));
         let batch = self.table.batch(id).expect("committed just now");
         self.state.put_batch(batch, tenant);

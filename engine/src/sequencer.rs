@@ -418,7 +418,7 @@ impl Sequencer {
 
 fn chain_failed(error: &ChainError) -> Status {
     // The card's own past cannot be read, so nothing can be decided about it. Others are served.
-    eprintln!("kami: cannot read the log: {error}");
+    tracing::error!(error = error as &dyn std::error::Error, "a card's log entry cannot be read");
     Status::Busy
 }
 
@@ -495,9 +495,7 @@ impl Turn<'_> {
                 at += 1;
             }
         };
-        if self.credit.is_some() {
-            // `append` needs the whole of `self`; what the closure reads was borrowed from its parts.
-            let credit = self.credit.as_mut().expect("checked above");
+        if let Some(credit) = &mut self.credit {
             let (now_ms, tick) = (state.now_ms, self.tick);
             let run = requests[from..to].iter().take_while(|request| request.command.card().is_some());
             let bytes = GROUP_HEAD_BYTES + run.map(|request| request.command.log_bytes_max()).sum::<usize>();
@@ -696,7 +694,8 @@ impl Subject<'_> {
     ) -> Option<Reply> {
         let request = self.request;
         let Some((batch, card)) = self.sequencer.batch_of(prepared.card) else {
-            return Some(self.reply(request.command.unknown_card(), None, ReplyBody::None));
+            let status = request.command.unknown_card(request.caller.role);
+            return Some(self.reply(status, None, ReplyBody::None));
         };
         let word = batch.word(card.row());
         if word != prepared.word {

@@ -279,7 +279,7 @@ impl Session {
     ) -> Result<BatchReport, Failure> {
         /// Rows handed over at a time: what is lost when one of them is bad, and what is kept in memory.
         const CHUNK_ROWS: usize = 4096;
-        let begun = self.engine.import_begin(self.caller, id, spec);
+        let begun = self.engine.import_begin(self.caller, id, spec)?;
         if !begun.status.is_done() {
             return Err(Failure::Refused(begun.status));
         }
@@ -291,9 +291,9 @@ impl Session {
         while rows.peek().is_some() {
             let mut count = 0;
             let mut chunk = rows.by_ref().take(CHUNK_ROWS).inspect(|_| count += 1);
-            let reply = self.engine.import_chunk(self.caller, id, first, &mut chunk);
+            let reply = self.engine.import_chunk(self.caller, id, first, &mut chunk)?;
             if !reply.status.is_done() {
-                self.engine.import_abort(self.caller, id);
+                self.engine.import_abort(self.caller, id)?;
                 return Err(Failure::Refused(reply.status));
             }
             // Rows that were taken by an earlier attempt are skipped, not read; count what was asked for.

@@ -9,7 +9,7 @@
 //! [`Batch::install`] and the setters here.**
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use kami_wal::Lsn;
 
@@ -17,8 +17,33 @@ use crate::batch::BatchFile;
 use crate::command::{BatchId, PrincipalId, ProductId, RequestId};
 use crate::product::Money;
 use crate::region::{Region, prefetch};
+use crate::sync::Ordering;
 use crate::vault::DataKey;
 use crate::word::{CardRef, Word};
+
+/// The words of a batch. Read by anyone at any time, written by the sequencer.
+pub struct Words(Region);
+
+impl Words {
+    /// Words of cards that never moved.
+    #[must_use]
+    pub fn pristine(rows: u64) -> Words {
+        Words(Region::zeroed(rows as usize))
+    }
+
+    #[inline]
+    fn load(&self, row: u64) -> Word {
+        let bits = self.0[row as usize].load(Ordering::Acquire);
+        Word::from_bits(bits).expect("only `store` writes words, and it writes valid ones")
+    }
+
+    /// The Release store publishes the card's entry with its word: whoever sees the word and then reads
+    /// the log's tail finds the entry below it.
+    #[inline]
+    fn store(&self, row: u64, word: Word) {
+        self.0[row as usize].store(word.bits(), Ordering::Release);
+    }
+}
 
 /// A committed batch.
 pub struct Batch {
@@ -52,7 +77,7 @@ pub struct Batch {
     pub key: DataKey,
     /// The optional columns, which redeeming reads, so that it need not touch the disk.
     pub columns: Columns,
-    words: Region,
+    words: Words,
     active: AtomicBool,
     frozen: AtomicBool,
     voided: AtomicBool,
@@ -115,7 +140,7 @@ pub struct Commit {
 impl Batch {
     /// A batch whose cards have not moved yet.
     #[must_use]
-    pub fn new(commit: Commit, file: BatchFile, key: DataKey, columns: Columns, words: Region) -> Batch {
+    pub fn new(commit: Commit, file: BatchFile, key: DataKey, columns: Columns, words: Words) -> Batch {
         let Commit { stored, id, import, imported_by, lsn, time_ms } = commit;
         Batch {
             id,
@@ -144,28 +169,27 @@ impl Batch {
     /// How many cards.
     #[must_use]
     pub fn rows(&self) -> u64 {
-        self.words.len() as u64
+        self.words.0.len() as u64
     }
 
     /// The word of a row.
     #[inline]
     #[must_use]
     pub fn word(&self, row: u64) -> Word {
-        let bits = self.words[row as usize].load(Ordering::Acquire);
-        Word::from_bits(bits).expect("only `install` writes words, and it writes valid ones")
+        self.words.load(row)
     }
 
     /// Asks for the memory of a row's word.
     #[inline]
     pub fn prefetch(&self, row: u64) {
-        prefetch(&self.words[row as usize]);
+        prefetch(&self.words.0[row as usize]);
     }
 
     /// Gives a card its next word: **the only way a card ever changes.** The entry that says so has been
-    /// written to the log before; the Release store publishes it to readers that take no lock.
+    /// written to the log and published before.
     #[inline]
     pub fn install(&self, row: u64, word: Word) {
-        self.words[row as usize].store(word.bits(), Ordering::Release);
+        self.words.store(row, word);
     }
 
     /// What a row is worth.
@@ -280,5 +304,37 @@ impl Table {
     pub fn batches(&self) -> impl Iterator<Item = &Batch> {
         let blocks = self.blocks.iter().filter_map(OnceLock::get);
         blocks.flat_map(|block| block.iter().filter_map(|slot| slot.get().map(|batch| &**batch)))
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_models {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// A reader that takes no lock: if it sees a card's new word, then the log's tail that it reads
+    /// afterwards lies behind the entry, so waiting for that tail is waiting for what it saw.
+    #[test]
+    fn loom_a_word_is_never_seen_before_its_entry() {
+        loom::model(|| {
+            let words = Arc::new(Words::pristine(1));
+            let tail = Arc::new(crate::sync::AtomicU64::new(4096));
+            let reader = {
+                let (words, tail) = (Arc::clone(&words), Arc::clone(&tail));
+                thread::spawn(move || {
+                    let word = words.load(0);
+                    let tail = tail.load(Ordering::Acquire);
+                    assert!(word.lsn().is_none_or(|lsn| lsn.bytes() < tail), "a reply would leave too early");
+                })
+            };
+            for turn in 0..2 {
+                let lsn = Lsn::from_bytes(4096 + turn * 64).unwrap();
+                // As the sequencer does: the entry, the tail, then the word.
+                tail.store(lsn.bytes() + 64, Ordering::Release);
+                words.store(0, Word::new(lsn, crate::Lifecycle::Sold, crate::Flags::REVEALED));
+            }
+            reader.join().unwrap();
+        });
     }
 }

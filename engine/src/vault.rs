@@ -204,8 +204,18 @@ impl Vault {
         let master = Self::secret(&*medium, MASTER_FILE, create)?;
         let master = UnboundKey::new(&AES_256_GCM, &*master).expect("the key has the cipher's length");
         let master = LessSafeKey::new(master);
-        let ring = Self::read_ring(&*medium, create)?;
-        Ok(Vault { lookup, master, ring: Mutex::new(ring), medium })
+        let ring = Self::read_ring(&*medium)?;
+        if ring.is_none() && !create {
+            return Err(KeyError::Missing { file: RING_FILE });
+        }
+        let is_new = ring.is_none();
+        let vault = Vault { lookup, master, ring: Mutex::new(ring.unwrap_or_default()), medium };
+        if is_new {
+            // A store that was never imported into has a ring too: a missing one is always a loss.
+            let ring = vault.ring.lock();
+            vault.write_ring(&ring).map_err(|source| KeyError::Io { file: RING_FILE, source })?;
+        }
+        Ok(vault)
     }
 
     fn secret(
@@ -232,15 +242,13 @@ impl Vault {
         Ok(secret)
     }
 
-    fn read_ring(medium: &dyn Medium, create: bool) -> Result<HashMap<u64, Wrapped>, KeyError> {
+    /// The ring; `None` if there is none.
+    fn read_ring(medium: &dyn Medium) -> Result<Option<HashMap<u64, Wrapped>>, KeyError> {
         let io = |source| KeyError::Io { file: RING_FILE, source };
         let wrong = KeyError::Wrong { file: RING_FILE };
         let open = match medium.open(RING_FILE) {
             Ok(open) => open,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && create => return Ok(HashMap::new()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(KeyError::Missing { file: RING_FILE });
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io(error)),
         };
         let mut bytes = vec![0; open.len().map_err(io)? as usize];
@@ -263,7 +271,7 @@ impl Vault {
             let key = bytes[8 + NONCE_LEN..].try_into().expect("a wrapped key");
             (id, Wrapped { nonce, key })
         };
-        Ok(entries.chunks_exact(RING_ENTRY_BYTES).map(entry).collect())
+        Ok(Some(entries.chunks_exact(RING_ENTRY_BYTES).map(entry).collect()))
     }
 
     /// A value that tells these keys from others without giving anything away; kept with the store.

@@ -432,15 +432,15 @@ pub(crate) fn run_blocking(
 ) -> Result<(ReplyHead, Body), Poisoned> {
     let (engine, caller) = (&shared.engine, peer.caller);
     let reply = match work {
-        Blocking::Begin(spec) => engine.import_begin(caller, head.request, spec),
-        Blocking::Status(import) => engine.import_status(caller, import),
+        Blocking::Begin(spec) => engine.import_begin(caller, head.request, spec)?,
+        Blocking::Status(import) => engine.import_status(caller, import)?,
         Blocking::Commit(import) => engine.import_commit(caller, import)?,
-        Blocking::Abort(import) => engine.import_abort(caller, import),
+        Blocking::Abort(import) => engine.import_abort(caller, import)?,
         Blocking::Chunk(frame) => match Request::decode(Opcode::ImportChunk, &frame[REQUEST_HEAD_BYTES..]) {
             Ok(Request::ImportChunk(chunk)) => {
                 let mut rows = chunk.rows();
                 let rows: &mut dyn Iterator<Item = ImportRow<'_>> = &mut rows;
-                engine.import_chunk(caller, chunk.import, chunk.first_row, rows)
+                engine.import_chunk(caller, chunk.import, chunk.first_row, rows)?
             }
             // It was decoded before it was handed over.
             _ => return Ok((ReplyHead::local(head, Status::Malformed), Body::None)),

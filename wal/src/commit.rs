@@ -25,7 +25,7 @@ use crate::format::{
 };
 use crate::lsn::Lsn;
 use crate::segment::ActiveSegment;
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
 use crate::wal::Shared;
 
 /// The committer's own state.
@@ -41,29 +41,30 @@ pub(crate) struct Committer {
     slot: usize,
     /// Whether a header that lies in another block covers everything acknowledged.
     sealed: bool,
-    pub(crate) counts: CommitCounts,
 }
 
-/// What the committer has done.
-#[derive(Clone, Copy, Debug, Default)]
+/// What the committer has done. Apart from its state, so that reading it waits for no write.
 pub(crate) struct CommitCounts {
-    pub commits: u64,
-    pub slot_commits: u64,
-    pub bytes: u64,
+    pub commits: AtomicU64,
+    pub slot_commits: AtomicU64,
+    pub bytes: AtomicU64,
+}
+
+impl CommitCounts {
+    pub(crate) fn new() -> Self {
+        Self { commits: AtomicU64::new(0), slot_commits: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+    }
+
+    fn count(&self, slots: u64, bytes: u64) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.slot_commits.fetch_add(slots, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 impl Committer {
     pub(crate) fn begin(identity: Identity, segment: Arc<ActiveSegment>, chain: Chain) -> Self {
-        Self {
-            identity,
-            segment,
-            open_block: HEAD_BYTES,
-            hashed: HEAD_BYTES,
-            chain,
-            slot: 0,
-            sealed: false,
-            counts: CommitCounts::default(),
-        }
+        Self { identity, segment, open_block: HEAD_BYTES, hashed: HEAD_BYTES, chain, slot: 0, sealed: false }
     }
 
     /// Takes the segment's bytes up to `offset` into the chain.
@@ -79,8 +80,7 @@ impl Committer {
         if from < end {
             acknowledge_early(shared, self.segment.base + end);
             write(&self.segment, from, end - from)?;
-            self.counts.commits += 1;
-            self.counts.bytes += end - from;
+            shared.commit_counts.count(0, end - from);
         }
         self.open_block = end;
         Ok(())
@@ -104,9 +104,7 @@ impl Committer {
         });
         acknowledge_early(shared, self.segment.base + end);
         write(&self.segment, slot, BLOCK_BYTES)?;
-        self.counts.commits += 1;
-        self.counts.slot_commits += 1;
-        self.counts.bytes += BLOCK_BYTES;
+        shared.commit_counts.count(1, BLOCK_BYTES);
         if !cfg!(feature = "bug-rewrite-acknowledged-block") {
             self.slot = 1 - self.slot;
         }
@@ -138,7 +136,6 @@ impl Shared {
                 committer.hashed = HEAD_BYTES;
                 committer.slot = 0;
                 committer.sealed = false;
-                self.open_from.store(next.base + HEAD_BYTES, Ordering::Release);
                 self.release_held(segment.number);
                 done = true;
                 continue;
@@ -156,7 +153,6 @@ impl Shared {
                     continue;
                 };
                 committer.write_in_place(end, self)?;
-                self.open_from.store(segment.base + end, Ordering::Release);
                 end
             };
             committer.sealed = false;

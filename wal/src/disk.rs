@@ -6,12 +6,13 @@
 use std::fmt;
 use std::fs::{self, File as StdFile, OpenOptions};
 use std::io::{self, Read, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::MmapMut;
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use crate::format::BLOCK_BYTES;
@@ -24,6 +25,11 @@ const LOCK_FILE: &str = "LOCK";
 const PROBE_FILE: &str = "direct-io-probe";
 /// Zeros are written this many bytes at a time.
 const ZERO_BYTES: usize = 1 << 20;
+
+/// Reads of at least this many bytes are taken for part of a sequential one.
+const SEQUENTIAL_BYTES_MIN: usize = 1 << 20;
+/// How much is fetched ahead of a sequential read.
+const READ_AHEAD_BYTES: Option<NonZeroU64> = NonZeroU64::new(8 << 20);
 
 /// Which commit path to take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -255,6 +261,16 @@ impl File for DiskFile {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if SEQUENTIAL_BYTES_MIN <= buffer.len() {
+            // A replay reads on: have the device work on what follows while this part is being parsed.
+            // Only advice, so whether it is taken does not matter.
+            let _ = rustix::fs::fadvise(
+                &self.0,
+                offset + buffer.len() as u64,
+                READ_AHEAD_BYTES,
+                Advice::WillNeed,
+            );
+        }
         self.0.read_exact_at(buffer, offset)
     }
 

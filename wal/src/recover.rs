@@ -112,14 +112,9 @@ impl Recovery<'_> {
                 self.quarantine(last, tail, used, walked.tail, quarantined)?;
             }
         }
-        let mut spare = Vec::new();
-        for number in &walked.later {
-            let image = SegmentImage::load(self.medium, expected, *number, spare)?;
-            let used = image.used_end(BLOCK_BYTES);
-            if BLOCK_BYTES < used {
-                self.quarantine(&image, BLOCK_BYTES, used, walked.tail, quarantined)?;
-            }
-            spare = image.bytes;
+        for (number, used) in walked.later.iter().copied().filter(|(_, used)| BLOCK_BYTES < *used) {
+            let image = SegmentImage::load(self.medium, expected, number, Vec::new())?;
+            self.quarantine(&image, BLOCK_BYTES, used, walked.tail, quarantined)?;
         }
 
         for (number, block, bytes) in &walked.repairs {
@@ -145,7 +140,7 @@ impl Recovery<'_> {
             }
         }
 
-        for number in walked.later.iter().rev() {
+        for (number, _) in walked.later.iter().rev() {
             let path = segment_path(*number);
             self.medium.remove(&path).map_err(OpenError::io("removing a segment", &path))?;
         }

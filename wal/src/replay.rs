@@ -25,6 +25,8 @@
 //! | 14 | a segment of a newer version or with unknown features | any | refuse: `Unsupported` |
 //! | 15 | no record at all | none | a new log |
 
+use std::thread::{Builder, Scope, ScopedJoinHandle};
+
 use crate::append::position;
 use crate::chain::ChainPoint;
 use crate::error::OpenError;
@@ -35,6 +37,9 @@ use crate::image::{Expected, SegmentImage, Slot, peek_start};
 use crate::lsn::Lsn;
 use crate::medium::Medium;
 use crate::segment::segment_path;
+
+/// Smaller segments are read faster than a thread is started for them.
+const READ_AHEAD_BYTES_MIN: u64 = 1 << 20;
 
 /// Where a replay begins.
 #[derive(Clone, Copy, Debug)]
@@ -105,8 +110,9 @@ pub(crate) struct Walked {
     pub tail: u64,
     /// The segment it ends in.
     pub last: Option<SegmentImage>,
-    /// The segments behind that one.
-    pub later: Vec<u32>,
+    /// The segments behind that one, and where what lies in them ends; what is not in use ends with
+    /// its header.
+    pub later: Vec<(u32, u64)>,
     /// D of the legend.
     pub durable_end: u64,
     /// The highest epoch seen, beyond the break too.
@@ -143,15 +149,34 @@ impl Walk<'_> {
         walked: &mut Walked,
         visit: &mut dyn FnMut(Found<'_>) -> Result<(), OpenError>,
     ) -> Result<(), OpenError> {
-        let geometry = self.expected.geometry;
-        let mut number = self.from.map_or(1, |from| geometry.segment_ending_at(from.lsn.bytes()).max(1));
         if let Some(from) = self.from {
             walked.durable_end = from.lsn.bytes().max(from.durable_end_hint.map_or(0, Lsn::bytes));
         }
+        let mut overlays = Vec::new();
+        let broken = std::thread::scope(|scope| self.follow(scope, walked, &mut overlays, visit))?;
+        self.look_beyond(walked)?;
+        // A block that was repaired is in the last segment only if the log ends there.
+        if let Some(last) = &walked.last {
+            walked.repairs.retain(|(number, ..)| *number != last.number);
+        }
+        self.decide(walked, broken)?;
+        self.check_overlays(walked, overlays)
+    }
+
+    /// Takes segment after segment up to the break, reading the next one meanwhile.
+    fn follow<'scope, 'env>(
+        &'env self,
+        scope: &'scope Scope<'scope, 'env>,
+        walked: &mut Walked,
+        overlays: &mut Vec<Overlay>,
+        visit: &mut dyn FnMut(Found<'_>) -> Result<(), OpenError>,
+    ) -> Result<Break, OpenError> {
+        let geometry = self.expected.geometry;
+        let mut number = self.from.map_or(1, |from| geometry.segment_ending_at(from.lsn.bytes()).max(1));
         let first = number;
         let mut spare = Vec::new();
-        let mut overlays = Vec::new();
-        let broken = loop {
+        let mut ahead: Option<ScopedJoinHandle<'_, Result<SegmentImage, OpenError>>> = None;
+        loop {
             let next = Break {
                 file: segment_path(number),
                 offset: HEAD_BYTES,
@@ -159,13 +184,24 @@ impl Walk<'_> {
                 missing: false,
             };
             if self.numbers.binary_search(&number).is_err() {
-                break Break { missing: true, ..next };
+                return Ok(Break { missing: true, ..next });
             }
-            let image = SegmentImage::load(self.medium, self.expected, number, std::mem::take(&mut spare))?;
+            let image = match ahead.take().map(ScopedJoinHandle::join) {
+                Some(Ok(image)) => image?,
+                // It could not be started, or panicked: once more, here.
+                _ => SegmentImage::load(self.medium, self.expected, number, Vec::new())?,
+            };
+            if READ_AHEAD_BYTES_MIN <= geometry.segment_bytes
+                && self.numbers.binary_search(&(number + 1)).is_ok()
+            {
+                let buffer = std::mem::take(&mut spare);
+                let load = move || SegmentImage::load(self.medium, self.expected, number + 1, buffer);
+                ahead = Builder::new().name("wal-replay".to_owned()).spawn_scoped(scope, load).ok();
+            }
             self.check_head(&image)?;
             let Some(start) = self.follows(&image, walked, number == first)? else {
                 // Its records, if it has any, are looked at with those beyond the break.
-                break next;
+                return Ok(next);
             };
             walked.counts.segments += 1;
             let end = self.parse(&image, start, walked, visit)?;
@@ -178,12 +214,12 @@ impl Walk<'_> {
             if !end.left {
                 overlays.extend(overlay);
                 let image = walked.last.as_ref().expect("just put there");
-                break Break {
+                return Ok(Break {
                     file: image.path.clone(),
                     offset: end.offset,
                     position: walked.tail,
                     missing: false,
-                };
+                });
             }
             if let (Some(overlay), Some(image)) = (&overlay, walked.last.as_ref()) {
                 let block = overlay.block as usize..(overlay.block + BLOCK_BYTES) as usize;
@@ -191,14 +227,7 @@ impl Walk<'_> {
             }
             overlays.extend(overlay);
             number += 1;
-        };
-        self.look_beyond(walked)?;
-        // A block that was repaired is in the last segment only if the log ends there.
-        if let Some(last) = &walked.last {
-            walked.repairs.retain(|(number, ..)| *number != last.number);
         }
-        self.decide(walked, broken)?;
-        self.check_overlays(walked, overlays)
     }
 
     /// Rows 4 and 8, and by omission 1, 2, 3, 10 and 15.
@@ -370,7 +399,7 @@ impl Walk<'_> {
             let image = SegmentImage::load(self.medium, self.expected, number, spare)?;
             self.check_head(&image)?;
             image.scan(HEAD_BYTES, self.expected, &mut note);
-            walked.later.push(number);
+            walked.later.push((number, image.used_end(BLOCK_BYTES)));
             spare = image.bytes;
         }
         (walked.durable_end, walked.epoch) = (durable_end, epoch);

@@ -24,7 +24,8 @@ pub(crate) const CLOSE_BYTES_MAX: u64 = CHAIN_RECORD_BYTES + BLOCK_BYTES + RECOR
 
 const _: () = assert!(CLOSE_BYTES_MAX * 8 <= (SLOT_DATA_BYTES_MAX + 8) * 9);
 
-/// Kept free at the end of a segment: one close that was due before the grant, and a last header.
+/// Kept free at the end of a segment: one close of everything appended before the grant, and a last
+/// header.
 const MARGIN_BYTES: u64 = CLOSE_BYTES_MAX + RECORD_HEAD_BYTES;
 
 /// Why there is no room now.
@@ -48,8 +49,6 @@ pub enum NoSpace {
 /// The room there is, and what of it was granted.
 pub(crate) struct Space {
     geometry: Geometry,
-    /// Where the current segment begins, as a position.
-    base: u64,
     /// Offset of the tail in the current segment.
     offset: u64,
     ready: usize,
@@ -65,18 +64,18 @@ pub(crate) fn cost(payload: u64) -> u64 {
 }
 
 impl Space {
-    pub(crate) fn new(geometry: Geometry, base: u64, offset: u64) -> Self {
-        Self { geometry, base, offset, ready: 0, granted: 0, disk_full: false }
+    pub(crate) fn new(geometry: Geometry, offset: u64) -> Self {
+        Self { geometry, offset, ready: 0, granted: 0, disk_full: false }
     }
 
-    /// Grants `cost`. `open_from` is the position up to which blocks are closed.
-    pub(crate) fn grant(&mut self, cost: u64, open_from: u64) -> Result<(), NoSpace> {
+    /// Grants `cost`.
+    pub(crate) fn grant(&mut self, cost: u64) -> Result<(), NoSpace> {
         let whole = self.geometry.segment_bytes - HEAD_BYTES - SEGMENT_RECORD_BYTES - MARGIN_BYTES;
         if whole < cost {
             return Err(NoSpace::TooLarge);
         }
         let granted = self.granted + cost;
-        let fits_current = self.worst_end(open_from) + granted <= self.geometry.segment_bytes;
+        let fits_current = self.offset + MARGIN_BYTES + granted <= self.geometry.segment_bytes;
         let fits_ready = self.ready != 0 && granted <= whole;
         if fits_current || fits_ready {
             self.granted = granted;
@@ -89,17 +88,10 @@ impl Space {
     }
 
     /// Whether it is worth asking for room: there is some, or waiting for it is no use.
-    pub(crate) fn is_settled(&self, open_from: u64) -> bool {
-        let used = self.worst_end(open_from) + self.granted;
+    pub(crate) fn is_settled(&self) -> bool {
+        let used = self.offset + MARGIN_BYTES + self.granted;
         let roomy = used + self.geometry.segment_bytes / 8 <= self.geometry.segment_bytes;
         self.ready != 0 || roomy || self.disk_full
-    }
-
-    /// Where in the current segment the tail may be, at worst, once everything appended is closed: bytes
-    /// already appended have not been charged for a close that is still to come.
-    fn worst_end(&self, open_from: u64) -> u64 {
-        let closed = open_from.saturating_sub(self.base).clamp(HEAD_BYTES, self.offset);
-        self.offset + (self.offset - closed) * 9 / 8 + MARGIN_BYTES
     }
 
     /// Gives back what was granted and not used.
@@ -119,8 +111,7 @@ impl Space {
     }
 
     /// The current segment was left for a ready one.
-    pub(crate) fn rotated(&mut self, base: u64, offset: u64) {
-        self.base = base;
+    pub(crate) fn rotated(&mut self, offset: u64) {
         self.offset = offset;
         self.ready -= 1;
     }
@@ -173,42 +164,31 @@ mod tests {
     use super::*;
 
     const GEOMETRY: Geometry = Geometry { segment_bytes: 65536 };
-    const BASE: u64 = 3 * 65536;
 
     #[test]
     fn without_a_ready_segment_only_the_current_one_is_granted() {
-        let mut space = Space::new(GEOMETRY, BASE, HEAD_BYTES);
-        space.grant(20_000, BASE + HEAD_BYTES).unwrap();
-        space.grant(20_000, BASE + HEAD_BYTES).unwrap();
-        assert_eq!(space.grant(20_000, BASE + HEAD_BYTES), Err(NoSpace::Busy));
+        let mut space = Space::new(GEOMETRY, HEAD_BYTES);
+        space.grant(20_000).unwrap();
+        space.grant(20_000).unwrap();
+        assert_eq!(space.grant(20_000), Err(NoSpace::Busy));
         space.found_disk_full();
-        assert_eq!(space.grant(20_000, BASE + HEAD_BYTES), Err(NoSpace::DiskFull));
+        assert_eq!(space.grant(20_000), Err(NoSpace::DiskFull));
         space.give_back(20_000);
-        space.grant(20_000, BASE + HEAD_BYTES).unwrap();
-        assert_eq!(space.grant(60_000, BASE + HEAD_BYTES), Err(NoSpace::TooLarge));
+        space.grant(20_000).unwrap();
+        assert_eq!(space.grant(60_000), Err(NoSpace::TooLarge));
     }
 
     #[test]
     fn a_ready_segment_grants_when_the_current_one_is_nearly_full() {
-        let mut space = Space::new(GEOMETRY, BASE, 60_000);
-        assert_eq!(space.grant(20_000, BASE + 60_000), Err(NoSpace::Busy));
+        let mut space = Space::new(GEOMETRY, 60_000);
+        assert_eq!(space.grant(20_000), Err(NoSpace::Busy));
         space.prepared();
-        space.grant(20_000, BASE + 60_000).unwrap();
-    }
-
-    #[test]
-    fn what_is_not_closed_yet_is_charged_for_its_close() {
-        let mut space = Space::new(GEOMETRY, BASE, 40_000);
-        assert_eq!(space.grant(10_000, BASE + HEAD_BYTES), Err(NoSpace::Busy));
-        assert_eq!(space.grant(10_000, 0), Err(NoSpace::Busy), "an earlier segment is still being committed");
-        space.grant(10_000, BASE + 40_000).unwrap();
+        space.grant(20_000).unwrap();
     }
 
     #[test]
     fn the_longest_record_can_be_granted() {
         let longest = GEOMETRY.record_bytes_max() - RECORD_HEAD_BYTES;
-        Space::new(GEOMETRY, BASE, HEAD_BYTES + SEGMENT_RECORD_BYTES)
-            .grant(cost(longest), BASE + HEAD_BYTES)
-            .unwrap();
+        Space::new(GEOMETRY, HEAD_BYTES + SEGMENT_RECORD_BYTES).grant(cost(longest)).unwrap();
     }
 }

@@ -31,6 +31,7 @@ mod modelled {
     use std::time::Duration;
 
     /// loom's mutex with parking_lot's interface.
+    #[derive(Default)]
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
     /// The guard of [`Mutex`]; empty only inside [`wait`], which holds it exclusively.

@@ -4,12 +4,11 @@
 use crate::chain::{Chain, ChainPoint};
 use crate::error::OpenError;
 use crate::format::{BLOCK_BYTES, ChainLink, RecordKind, SegmentStart};
-use crate::image::SegmentImage;
 use crate::lsn::Lsn;
 use crate::medium::Medium;
 use crate::recover::identify;
 use crate::replay::{Found, Record, Walk, Walked};
-use crate::segment::{LOG_DIR, segment_numbers};
+use crate::segment::{LOG_DIR, segment_numbers, segment_path};
 use crate::wal::WalOptions;
 
 /// What a log holds and whether it is whole.
@@ -83,7 +82,7 @@ pub fn verify(
         })
     });
     let verdict = match outcome {
-        Ok(()) => tail_verdict(medium, identity, &walked)?,
+        Ok(()) => tail_verdict(&walked),
         Err(error) if error.is_damage() => Verdict::Damaged(error),
         Err(error) => return Err(error),
     };
@@ -103,34 +102,20 @@ pub fn verify(
     })
 }
 
-fn tail_verdict(
-    medium: &dyn Medium,
-    (store_id, segment_bytes): (u64, u64),
-    walked: &Walked,
-) -> Result<Verdict, OpenError> {
+fn tail_verdict(walked: &Walked) -> Verdict {
     if let Some(last) = &walked.last {
         let tail = walked.tail - last.base();
         let used = last.used_end(tail);
         if tail < used {
-            return Ok(Verdict::TornTail { file: last.path.clone(), offset: tail, bytes: used - tail });
+            return Verdict::TornTail { file: last.path.clone(), offset: tail, bytes: used - tail };
         }
     }
-    let geometry = crate::segment::Geometry { segment_bytes };
-    let mut spare = Vec::new();
-    for number in &walked.later {
-        let expected = crate::image::Expected { geometry, store_id };
-        let image = SegmentImage::load(medium, expected, *number, spare)?;
-        let used = image.used_end(BLOCK_BYTES);
-        if BLOCK_BYTES < used {
-            return Ok(Verdict::TornTail {
-                file: image.path,
-                offset: BLOCK_BYTES,
-                bytes: used - BLOCK_BYTES,
-            });
+    match walked.later.iter().find(|(_, used)| BLOCK_BYTES < *used) {
+        Some((number, used)) => {
+            Verdict::TornTail { file: segment_path(*number), offset: BLOCK_BYTES, bytes: used - BLOCK_BYTES }
         }
-        spare = image.bytes;
+        None => Verdict::Clean,
     }
-    Ok(Verdict::Clean)
 }
 
 /// Follows the chain. Bytes are kept from the last value on, because a value reaches to some place

@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 
 use crate::append::{Appended, Appender, Identity};
 use crate::chain::Chain;
-use crate::commit::Committer;
+use crate::commit::{CommitCounts, Committer};
 use crate::durable::{Durability, Durable, Poisoned, Waiter};
 use crate::error::{OpenError, ReadError};
 use crate::format::{RECORD_HEAD_BYTES, RecordHead, segment_bytes_allowed};
@@ -108,10 +108,9 @@ pub(crate) struct Shared {
     pub space: Mutex<Space>,
     pub space_waiters: SpaceWaiters,
     pub committer: Mutex<Committer>,
+    pub commit_counts: CommitCounts,
     /// Everything below is complete in memory.
     pub tail: AtomicU64,
-    /// Everything below lies in blocks that were written in place.
-    pub open_from: AtomicU64,
     pub durability: Arc<Durability>,
     /// The segments whose records are in memory, oldest first: the current one and those not
     /// completely committed.
@@ -160,7 +159,7 @@ impl Wal {
     /// Opens the log on `medium`, or begins one, and hands every DATA record at or after `from` to
     /// `visit`, in order.
     ///
-    /// What a crash left behind is put in order first: see [`recover`](crate::recover). When this
+    /// What a crash left behind is put in order first: in the steps at the head of `recover.rs`. When this
     /// returns, everything `visit` has seen is durable, and the log goes on behind it.
     ///
     /// # Errors
@@ -188,15 +187,15 @@ impl Wal {
             geometry,
             identity,
             appender: Mutex::new(appender),
-            space: Mutex::new(Space::new(geometry, tail - offset, offset)),
+            space: Mutex::new(Space::new(geometry, offset)),
             space_waiters: SpaceWaiters::default(),
             committer: Mutex::new(Committer::begin(
                 identity,
                 Arc::clone(&active),
                 Chain::from(recovered.chain),
             )),
+            commit_counts: CommitCounts::new(),
             tail: AtomicU64::new(tail),
-            open_from: AtomicU64::new(geometry.first_record(number)),
             durability: Arc::new(Durability::new(prev_end)),
             held: RwLock::new(vec![active]),
             files: SegmentFiles::default(),
@@ -255,10 +254,7 @@ impl Wal {
             return Err(NoSpace::Poisoned);
         }
         let cost = cost(payload_bytes as u64);
-        let open_from = self.shared.open_from.load(Ordering::Acquire);
-        let mut space = self.shared.space.lock();
-        space.grant(cost, open_from)?;
-        drop(space);
+        self.shared.space.lock().grant(cost)?;
         Ok(Credit { shared: Arc::clone(&self.shared), cost })
     }
 
@@ -288,8 +284,7 @@ impl Wal {
         if !appender.fits(payload_max) {
             let entered = appender.rotate(durable_end);
             shared.held.write().push(entered);
-            let offset = appender.offset();
-            shared.space.lock().rotated(appender.tail() - offset, offset);
+            shared.space.lock().rotated(appender.offset());
             shared.publish_tail(&appender);
             shared.preparer_parker.wake();
         }
@@ -417,14 +412,14 @@ impl Wal {
         self.shared.seal()
     }
 
-    /// Counters.
+    /// Counters. Waits for a commit that is under way.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let counts = self.shared.committer.lock().counts;
+        let counts = &self.shared.commit_counts;
         Stats {
-            commits: counts.commits,
-            slot_commits: counts.slot_commits,
-            bytes_written: counts.bytes,
+            commits: counts.commits.load(Ordering::Relaxed),
+            slot_commits: counts.slot_commits.load(Ordering::Relaxed),
+            bytes_written: counts.bytes.load(Ordering::Relaxed),
             durable_end: self.durable_end(),
             tail: self.tail(),
             ready_segments: self.shared.appender.lock().ready_count(),
@@ -487,8 +482,7 @@ impl Shared {
     }
 
     fn has_space(&self) -> bool {
-        let open_from = self.open_from.load(Ordering::Acquire);
-        self.durability.is_poisoned() || self.space.lock().is_settled(open_from)
+        self.durability.is_poisoned() || self.space.lock().is_settled()
     }
 
     /// How many segments may be ready or held at once: a disk slower than the appender must not let

@@ -11,4 +11,5 @@ mod failing_sync;
 mod golden;
 mod power_cut;
 mod recovery_table;
+mod threads;
 mod world;

@@ -1,0 +1,190 @@
+//! What the tests ask of the engine, in plain values: codes and PINs as text, objects by number.
+//!
+//! The oracle decides on these; only [`Ask::request`] turns one into what the engine takes, so that
+//! the oracle never sees a digest.
+
+use std::time::{Duration, Instant};
+
+use kami_engine::{
+    BatchId, Caller, ChannelId, Command, Engine, MerchantId, OrderId, PrincipalId, PrincipalSpec, ProductId,
+    ProductSpec, Request, RequestId, Role, TenantId, TerminalId,
+};
+
+/// One request.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub id: u128,
+    pub caller: Caller,
+    pub terminal: u32,
+    pub channel: u16,
+    pub deadline: Deadline,
+    pub what: What,
+}
+
+/// By when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    None,
+    Passed,
+    Ahead,
+}
+
+/// How a batch is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchChange {
+    Activate,
+    Deactivate,
+    Freeze,
+    Unfreeze,
+    Void,
+    Extend(u64),
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    Redeem { code: String, pin: Option<String>, amount: i64 },
+    Reverse { code: String, original: u128 },
+    Query { code: String },
+    History { code: String },
+    Freeze { code: String },
+    Unfreeze { code: String },
+    Void { code: String },
+    Sell { order: u128, product: u32, count: u32, validity_s_min: u32 },
+    Fetch { order: u128, from: u32, count: u32 },
+    Batch { batch: u32, change: BatchChange },
+    BatchList { product: Option<u32> },
+    ProductPut { spec: ProductSpec, adds: bool },
+    ProductFreeze { product: u32, frozen: bool },
+    ProductList,
+    Stock { product: Option<u32> },
+    PrincipalAdd(PrincipalSpec),
+    PrincipalRevoke(u32),
+    PrincipalList,
+    Stats,
+}
+
+impl What {
+    /// The command's name.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            What::Redeem { .. } => "redeem",
+            What::Reverse { .. } => "reverse",
+            What::Query { .. } => "query",
+            What::History { .. } => "history",
+            What::Freeze { .. } => "freeze",
+            What::Unfreeze { .. } => "unfreeze",
+            What::Void { .. } => "void",
+            What::Sell { .. } => "sell",
+            What::Fetch { .. } => "fetch",
+            What::Batch { .. } => "batch",
+            What::BatchList { .. } => "batch list",
+            What::ProductPut { .. } => "product put",
+            What::ProductFreeze { .. } => "product freeze",
+            What::ProductList => "product list",
+            What::Stock { .. } => "stock",
+            What::PrincipalAdd(_) => "principal add",
+            What::PrincipalRevoke(_) => "principal revoke",
+            What::PrincipalList => "principal list",
+            What::Stats => "stats",
+        }
+    }
+}
+
+/// A caller of tenant 0 or 1.
+pub const fn caller(principal: u32, role: Role, merchant: u32, tenant: u16) -> Caller {
+    Caller {
+        tenant: TenantId(tenant),
+        principal: PrincipalId(principal),
+        role,
+        merchant: MerchantId(merchant),
+    }
+}
+
+/// What people and copy-and-paste do to a code. It is the same card.
+pub fn untidy(code: &str) -> String {
+    let (head, tail) = code.split_at(2);
+    format!(" {head}\u{200b}{tail}\r\n")
+}
+
+impl Ask {
+    pub fn new(id: u128, caller: Caller, what: What) -> Ask {
+        Ask { id, caller, terminal: 0, channel: 0, deadline: Deadline::None, what }
+    }
+
+    /// The code it names, if it is about a card.
+    pub fn code(&self) -> Option<&str> {
+        match &self.what {
+            What::Redeem { code, .. }
+            | What::Reverse { code, .. }
+            | What::Query { code }
+            | What::History { code }
+            | What::Freeze { code }
+            | What::Unfreeze { code }
+            | What::Void { code } => Some(code),
+            _ => None,
+        }
+    }
+
+    /// As the engine takes it; `messy` writes the code as a customer would.
+    pub fn request(&self, engine: &Engine, messy: bool) -> Request {
+        let card = |code: &str| {
+            let typed = if messy { untidy(code) } else { code.to_owned() };
+            engine.digest(self.caller.tenant, typed.as_bytes()).expect("the tests' codes are codes")
+        };
+        let deadline = match self.deadline {
+            Deadline::None => None,
+            Deadline::Passed => Some(Instant::now()),
+            Deadline::Ahead => Some(Instant::now() + Duration::from_secs(3600)),
+        };
+        let command = match &self.what {
+            What::Redeem { code, pin, amount } => {
+                let card = card(code);
+                let pin = pin.as_ref().map(|pin| engine.pin_digest(card, pin.as_bytes()));
+                Command::Redeem { card, pin, amount: *amount }
+            }
+            What::Reverse { code, original } => {
+                Command::Reverse { card: card(code), original: RequestId(*original) }
+            }
+            What::Query { code } => Command::Query { card: card(code) },
+            What::History { code } => Command::History { card: card(code) },
+            What::Freeze { code } => Command::Freeze { card: card(code) },
+            What::Unfreeze { code } => Command::Unfreeze { card: card(code) },
+            What::Void { code } => Command::Void { card: card(code) },
+            &What::Sell { order, product, count, validity_s_min } => {
+                Command::Sell { order: OrderId(order), product: ProductId(product), count, validity_s_min }
+            }
+            &What::Fetch { order, from, count } => Command::OrderFetch { order: OrderId(order), from, count },
+            &What::Batch { batch, change } => {
+                let batch = BatchId(batch);
+                match change {
+                    BatchChange::Activate => Command::BatchActivate(batch),
+                    BatchChange::Deactivate => Command::BatchDeactivate(batch),
+                    BatchChange::Freeze => Command::BatchFreeze(batch),
+                    BatchChange::Unfreeze => Command::BatchUnfreeze(batch),
+                    BatchChange::Void => Command::BatchVoid(batch),
+                    BatchChange::Extend(expires_ms) => Command::BatchExtend { batch, expires_ms },
+                }
+            }
+            What::BatchList { product } => Command::BatchList { product: product.map(ProductId) },
+            What::ProductPut { spec, adds: true } => Command::ProductAdd(Box::new(spec.clone())),
+            What::ProductPut { spec, adds: false } => Command::ProductSet(Box::new(spec.clone())),
+            &What::ProductFreeze { product, frozen: true } => Command::ProductFreeze(ProductId(product)),
+            &What::ProductFreeze { product, frozen: false } => Command::ProductUnfreeze(ProductId(product)),
+            What::ProductList => Command::ProductList,
+            What::Stock { product } => Command::Stock { product: product.map(ProductId) },
+            What::PrincipalAdd(spec) => Command::PrincipalAdd(Box::new(spec.clone())),
+            What::PrincipalRevoke(id) => Command::PrincipalRevoke(PrincipalId(*id)),
+            What::PrincipalList => Command::PrincipalList,
+            What::Stats => Command::Stats,
+        };
+        Request {
+            id: RequestId(self.id),
+            caller: self.caller,
+            terminal: TerminalId(self.terminal),
+            channel: ChannelId(self.channel),
+            deadline,
+            command,
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The integration tests of Kami: whole engines, whole processes.
+
+#![allow(missing_docs, reason = "the tests' own types are not an interface")]
+
+mod ask;
+mod house;
+mod model;
+mod random;

@@ -1,0 +1,130 @@
+//! What a reply must be, and how the one that came is held against it.
+
+use kami_engine::{
+    BatchReport, CardReport, Duplicate, HistoryEvent, ImportReport, Lsn, Principal, Product, Reply,
+    ReplyBody, ReplyFlags, Stats, Status, StockLine, ValueReport,
+};
+
+use super::oracle::Place;
+
+/// A reply as the oracle expects it.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    pub status: Status,
+    pub flags: ReplyFlags,
+    pub lsn: At,
+    pub time_ms: u64,
+    pub body: Body,
+}
+
+/// Where the reply must say that its effect stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// Nowhere.
+    None,
+    /// Further on than everything before.
+    New,
+    /// There, or anywhere if no reply has told yet.
+    Known(Option<u64>),
+}
+
+/// An order's codes, to be compared when they may be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub order: u128,
+    pub total: u32,
+    pub from: u32,
+    pub codes: Vec<(Place, String)>,
+}
+
+/// A line of a history; the position apart, because it may not be known yet.
+#[derive(Clone, Copy, Debug)]
+pub struct HistoryLine {
+    pub lsn: Option<u64>,
+    pub event: HistoryEvent,
+}
+
+/// The body of a reply.
+#[derive(Clone, Debug)]
+pub enum Body {
+    None,
+    Value(ValueReport),
+    Card(CardReport),
+    History(Vec<HistoryLine>),
+    Cards(Listed),
+    Products(Vec<Product>),
+    Batches(Vec<BatchReport>),
+    Stock(Vec<StockLine>),
+    Principals(Vec<Principal>),
+    /// Positions and commits are left out of the comparison.
+    Stats(Stats),
+    Duplicates(Vec<Duplicate>),
+    Import(ImportReport),
+}
+
+impl Expected {
+    /// A reply without a body.
+    pub fn plain(status: Status, time_ms: u64) -> Expected {
+        Expected { status, flags: ReplyFlags::default(), lsn: At::None, time_ms, body: Body::None }
+    }
+
+    /// Whether `reply` is this. `last` is the highest position a reply has named before.
+    pub fn check(&self, reply: &Reply, last: u64) -> Result<(), String> {
+        let differs = |what: &str| Err(format!("{what}: expected {self:?}\n  came {reply:?}"));
+        if reply.status != self.status {
+            return differs("status");
+        }
+        if reply.flags != self.flags {
+            return differs("flags");
+        }
+        if reply.time_ms != self.time_ms {
+            return differs("time");
+        }
+        let lsn = reply.lsn.map(Lsn::bytes);
+        let placed = match self.lsn {
+            At::None => lsn.is_none(),
+            At::New => lsn.is_some_and(|lsn| lsn > last),
+            At::Known(None) => lsn.is_some(),
+            At::Known(known) => lsn == known,
+        };
+        if !placed {
+            return differs("position");
+        }
+        let same = match (&self.body, &reply.body) {
+            (Body::None, ReplyBody::None) => true,
+            (Body::Value(a), ReplyBody::Value(b)) => a == b,
+            (Body::Card(a), ReplyBody::Card(b)) => a == b,
+            (Body::History(a), ReplyBody::History(b)) => same_history(a, b),
+            (Body::Cards(a), ReplyBody::Cards(b)) => {
+                a.order == b.order.0
+                    && a.total == b.total
+                    && a.from == b.from
+                    && a.codes.len() == b.count as usize
+            }
+            (Body::Products(a), ReplyBody::Products(b)) => a == b,
+            (Body::Batches(a), ReplyBody::Batches(b)) => a == b,
+            (Body::Stock(a), ReplyBody::Stock(b)) => a == b,
+            (Body::Principals(a), ReplyBody::Principals(b)) => a == b,
+            (Body::Stats(a), ReplyBody::Stats(b)) => {
+                let Stats { tail, durable_end, commits, .. } = **b;
+                durable_end <= tail
+                    && *a == Stats { tail: 0, durable_end: 0, commits: 0, ..**b }
+                    && commits > 0
+            }
+            (Body::Duplicates(a), ReplyBody::Duplicates(b)) => a == b,
+            (Body::Import(a), ReplyBody::Import(b)) => a == b,
+            _ => false,
+        };
+        if same { Ok(()) } else { differs("body") }
+    }
+}
+
+fn same_history(expected: &[HistoryLine], came: &[HistoryEvent]) -> bool {
+    // I8: positions fall from line to line.
+    let falls = came.windows(2).all(|pair| pair[1].lsn < pair[0].lsn);
+    let same = |(line, event): (&HistoryLine, &HistoryEvent)| {
+        line.lsn.is_none_or(|lsn| lsn == event.lsn.bytes())
+            && HistoryEvent { lsn: event.lsn, ..line.event } == *event
+    };
+    falls && expected.len() == came.len() && expected.iter().zip(came).all(same)
+}

@@ -1,0 +1,30 @@
+//! The model: an engine on a simulated disk and an oracle that knows what every reply must be, through
+//! crashes, kills, clock steps and full disks.
+//!
+//! | file | what |
+//! |---|---|
+//! | `oracle.rs` | what a store must hold; events and their effect |
+//! | `rules.rs`, `object_rules.rs` | what the reply to every command must be |
+//! | `expected.rs` | holding a reply against that |
+//! | `world.rs` | engine, disk and oracle together; when a reply may leave |
+//! | `imports.rs` | imports beside the oracle |
+//! | `restart.rs` | ends of process and machine; what must survive; the invariants |
+//! | `workload.rs` | what is asked, by seed |
+//!
+//! ```text
+//! cargo test -p kami-tests                      200 seeds a disk
+//! KAMI_SEEDS=5000 cargo test -p kami-tests -- model::runs
+//! KAMI_SEED=17 cargo test -p kami-tests -- --exact model::runs::direct --nocapture
+//! ```
+
+pub mod clock;
+pub mod expected;
+pub mod imports;
+pub mod object_rules;
+pub mod oracle;
+pub mod restart;
+pub mod rules;
+pub mod workload;
+pub mod world;
+
+mod runs;

@@ -1,0 +1,245 @@
+//! The oracle's rules for products, batches and principals, and for the reads over many of them.
+
+use kami_engine::{
+    BatchId, BatchReport, CardKind, Kind, Principal, PrincipalId, Product, ProductId, ProductSpec,
+    ReplyFlags, Stats, Status, StockLine,
+};
+
+use super::expected::{At, Body, Expected};
+use super::oracle::{Effect, Oracle, Past};
+use super::rules::Verdict;
+use crate::ask::{Ask, BatchChange, What};
+
+/// The longest name of a product or principal.
+const NAME_BYTES_MAX: usize = 64;
+
+impl Oracle {
+    pub fn on_object(&self, ask: &Ask) -> Verdict {
+        let tenant = ask.caller.tenant.0;
+        match &ask.what {
+            What::ProductPut { spec, adds } => self.put_product(ask, spec, *adds),
+            &What::ProductFreeze { product, frozen } => self.freeze_product(ask, product, frozen),
+            &What::Batch { batch, change } => self.change_batch(ask, batch, change),
+            What::PrincipalAdd(_) => self.add_principal(ask),
+            &What::PrincipalRevoke(id) => self.revoke_principal(ask, id),
+            What::ProductList => self.listed(Body::Products(
+                self.products
+                    .iter()
+                    .filter(|(_, product)| product.tenant == tenant)
+                    .map(|(id, _)| self.product_report(*id))
+                    .collect(),
+            )),
+            &What::BatchList { product } => self.listed(Body::Batches(
+                self.batches_of(tenant, product).map(|id| self.batch_report(id)).collect(),
+            )),
+            &What::Stock { product } => self.listed(Body::Stock(
+                self.batches_of(tenant, product).map(|id| self.stock_line(id)).collect(),
+            )),
+            What::PrincipalList => self.listed(Body::Principals(
+                self.principals.keys().map(|id| self.principal_report(*id)).collect(),
+            )),
+            What::Stats => self.listed(Body::Stats(self.stats())),
+            _ => unreachable!("about a card or an order"),
+        }
+    }
+
+    fn listed(&self, body: Body) -> Verdict {
+        (Expected { body, ..Expected::plain(Status::Ok, self.now_ms) }, None)
+    }
+
+    fn batches_of(&self, tenant: u16, product: Option<u32>) -> impl Iterator<Item = u32> + '_ {
+        let wanted = self.batches.iter().filter(move |(_, batch)| {
+            batch.tenant == tenant && product.is_none_or(|product| batch.product == product)
+        });
+        wanted.map(|(id, _)| *id)
+    }
+
+    /// A change of an object whose earlier changes are `past`: a retry, a reused id, a refusal or new.
+    /// `show` gives the reply's body in a given state.
+    fn change(
+        &self,
+        ask: &Ask,
+        past: &[Past],
+        kind: Kind,
+        refusal: Option<Status>,
+        effect: Effect,
+        show: impl Fn(&Oracle) -> Body,
+    ) -> Verdict {
+        if let Some(same) = past.iter().find(|past| past.ask.id == ask.id) {
+            let is_retry = same.kind == kind
+                && same_object_body(&same.ask.what, &ask.what)
+                && same.ask.caller.principal == ask.caller.principal;
+            if !is_retry {
+                return self.refuse(Status::IdReused);
+            }
+            let expected = Expected {
+                flags: ReplyFlags::REPLAYED,
+                lsn: At::Known(same.lsn),
+                body: show(self),
+                ..Expected::plain(Status::Ok, same.time_ms)
+            };
+            return (expected, None);
+        }
+        if let Some(status) = refusal {
+            return self.refuse(status);
+        }
+        let event = self.event(ask, kind, effect);
+        let mut after = self.clone();
+        after.apply(&event);
+        let expected =
+            Expected { lsn: At::New, body: show(&after), ..Expected::plain(Status::Ok, self.now_ms) };
+        (expected, Some(event))
+    }
+
+    fn put_product(&self, ask: &Ask, spec: &ProductSpec, adds: bool) -> Verdict {
+        let tenant = ask.caller.tenant.0;
+        let known = self
+            .products
+            .iter()
+            .find(|(_, product)| product.tenant == tenant && product.spec.name == spec.name);
+        let is_sane = (1..=NAME_BYTES_MAX).contains(&spec.name.len())
+            && !spec.name.chars().any(char::is_control)
+            && spec.currency.iter().all(u8::is_ascii_uppercase)
+            && spec.face >= 0;
+        let refusal = match known {
+            _ if !is_sane => Some(Status::Malformed),
+            _ if spec.kind != CardKind::Single => Some(Status::Unsupported),
+            Some(_) if adds => Some(Status::AlreadyExists),
+            None if !adds => Some(Status::NotFound),
+            Some((_, product)) if product.spec.currency != spec.currency => Some(Status::IllegalTransition),
+            _ => None,
+        };
+        let id = known.map_or(self.products.len() as u32 + 1, |(id, _)| *id);
+        let past = known.map_or(&[][..], |(_, product)| &product.past);
+        let effect = Effect::ProductPut { id, tenant, spec: spec.clone() };
+        self.change(ask, past, Kind::ProductPut, refusal, effect, |oracle| {
+            Body::Products(vec![oracle.product_report(id)])
+        })
+    }
+
+    fn freeze_product(&self, ask: &Ask, id: u32, frozen: bool) -> Verdict {
+        let known = self.products.get(&id).filter(|product| product.tenant == ask.caller.tenant.0);
+        let Some(product) = known else { return self.refuse(Status::NotFound) };
+        let refusal = (product.frozen == frozen).then_some(Status::IllegalTransition);
+        let kind = if frozen { Kind::ProductFreeze } else { Kind::ProductUnfreeze };
+        self.change(ask, &product.past, kind, refusal, Effect::ProductFreeze { id, frozen }, |oracle| {
+            Body::Products(vec![oracle.product_report(id)])
+        })
+    }
+
+    fn change_batch(&self, ask: &Ask, id: u32, change: BatchChange) -> Verdict {
+        let known = self.batches.get(&id).filter(|batch| batch.tenant == ask.caller.tenant.0);
+        let Some(batch) = known else { return self.refuse(Status::NotFound) };
+        let (kind, changes) = match change {
+            BatchChange::Activate => (Kind::BatchActivate, !batch.active),
+            BatchChange::Deactivate => (Kind::BatchDeactivate, batch.active),
+            BatchChange::Freeze => (Kind::BatchFreeze, !batch.frozen),
+            BatchChange::Unfreeze => (Kind::BatchUnfreeze, batch.frozen),
+            BatchChange::Void => (Kind::BatchVoid, !batch.voided),
+            BatchChange::Extend(expires_ms) => {
+                let ends = batch.expires_ms != 0 || batch.has_expiries;
+                (Kind::BatchExtend, ends && batch.expires_ms.max(batch.extended_ms) < expires_ms)
+            }
+        };
+        let refusal = (!changes).then_some(Status::IllegalTransition);
+        self.change(ask, &batch.past, kind, refusal, Effect::Batch { id, change }, |oracle| {
+            Body::Batches(vec![oracle.batch_report(id)])
+        })
+    }
+
+    fn add_principal(&self, ask: &Ask) -> Verdict {
+        let What::PrincipalAdd(spec) = &ask.what else { unreachable!("adds a principal") };
+        let known = self.principals.iter().find(|(_, principal)| principal.spec.name == spec.name);
+        let key_known = self.principals.values().any(|principal| principal.spec.key == spec.key);
+        let refusal = if !(1..=NAME_BYTES_MAX).contains(&spec.name.len()) {
+            Some(Status::Malformed)
+        } else if known.is_some() || key_known {
+            Some(Status::AlreadyExists)
+        } else {
+            None
+        };
+        let id = known.map_or(self.principals.len() as u32 + 1, |(id, _)| *id);
+        let past = known.map_or(&[][..], |(_, principal)| &principal.past);
+        let effect = Effect::PrincipalAdd { id, spec: spec.clone() };
+        self.change(ask, past, Kind::PrincipalPut, refusal, effect, |oracle| {
+            Body::Principals(vec![oracle.principal_report(id)])
+        })
+    }
+
+    fn revoke_principal(&self, ask: &Ask, id: u32) -> Verdict {
+        let Some(principal) = self.principals.get(&id) else { return self.refuse(Status::NotFound) };
+        let refusal = if principal.revoked {
+            Some(Status::IllegalTransition)
+        } else if ask.caller.principal.0 == id {
+            Some(Status::Forbidden)
+        } else {
+            None
+        };
+        let effect = Effect::PrincipalRevoke { id };
+        self.change(ask, &principal.past, Kind::PrincipalRevoke, refusal, effect, |oracle| {
+            Body::Principals(vec![oracle.principal_report(id)])
+        })
+    }
+
+    fn product_report(&self, id: u32) -> Product {
+        let product = &self.products[&id];
+        Product { id: ProductId(id), spec: product.spec.clone(), frozen: product.frozen }
+    }
+
+    fn principal_report(&self, id: u32) -> Principal {
+        let principal = &self.principals[&id];
+        Principal { id: PrincipalId(id), spec: principal.spec.clone(), revoked: principal.revoked }
+    }
+
+    pub fn batch_report(&self, id: u32) -> BatchReport {
+        let batch = &self.batches[&id];
+        BatchReport {
+            id: BatchId(id),
+            product: ProductId(batch.product),
+            label: batch.label.clone(),
+            imported_ms: batch.imported_ms,
+            counts: self.counts(id),
+            active: batch.active,
+            frozen: batch.frozen,
+            voided: batch.voided,
+            expires_ms: if batch.expires_ms == 0 { 0 } else { batch.expires_ms.max(batch.extended_ms) },
+        }
+    }
+
+    fn stock_line(&self, id: u32) -> StockLine {
+        let batch = &self.batches[&id];
+        let sellable = (0..batch.cards.len()).filter(|row| self.is_sellable((id, *row), self.now_ms));
+        StockLine {
+            product: ProductId(batch.product),
+            batch: BatchId(id),
+            imported: batch.cards.len() as u64,
+            sellable: sellable.count() as u64,
+            counts: self.counts(id),
+        }
+    }
+
+    /// The figures but for those of the log and of the commands, which the world counts.
+    fn stats(&self) -> Stats {
+        let mut stats = Stats {
+            batches: self.batches.len() as u64,
+            products: self.products.len() as u64,
+            orders: self.orders.len() as u64,
+            time_ms: self.now_ms,
+            ..Stats::default()
+        };
+        for (id, batch) in &self.batches {
+            stats.cards += batch.cards.len() as u64;
+            stats.counts.iter_mut().zip(self.counts(*id)).for_each(|(sum, count)| *sum += count);
+        }
+        stats
+    }
+}
+
+/// Whether two changes of one kind ask the same.
+fn same_object_body(first: &What, second: &What) -> bool {
+    match (first, second) {
+        // An addition and a change of a product record the same thing.
+        (What::ProductPut { spec: first, .. }, What::ProductPut { spec: second, .. }) => first == second,
+        _ => first == second,
+    }
+}

@@ -1,0 +1,335 @@
+//! The oracle's state: what a store must hold, kept in plain maps and changed by plain events.
+//!
+//! It is written from the rules and shares no code with the engine but the types of its interface. Every
+//! command that has an effect becomes one [`Event`]; the state after a crash is the state at the last
+//! restart and the events that survived, applied again. So the oracle can be rolled back to any prefix.
+
+use std::collections::BTreeMap;
+
+use kami_engine::{Flags, Kind, Lifecycle, PrincipalSpec, ProductSpec};
+
+use crate::ask::{Ask, BatchChange};
+
+/// A card by its place: batch number and row.
+pub type Place = (u32, usize);
+
+/// Everything.
+#[derive(Clone, Default)]
+pub struct Oracle {
+    /// Engine time: what the last group in the log says.
+    pub now_ms: u64,
+    pub products: BTreeMap<u32, Product>,
+    pub batches: BTreeMap<u32, Batch>,
+    /// Batch numbers in the order they were committed, which is the order they are sold in.
+    pub committed: Vec<u32>,
+    /// By tenant and code.
+    pub codes: BTreeMap<(u16, String), Place>,
+    /// By tenant and id.
+    pub orders: BTreeMap<(u16, u128), Order>,
+    pub principals: BTreeMap<u32, Principal>,
+    /// By tenant and request id.
+    pub imports: BTreeMap<(u16, u128), u32>,
+}
+
+/// Something that happened to an object; a retry is recognised by it.
+#[derive(Clone, Debug)]
+pub struct Past {
+    pub kind: Kind,
+    /// Where it stands. `None` until a reply tells.
+    pub lsn: Option<u64>,
+    pub time_ms: u64,
+    /// The state it left a card in.
+    pub lifecycle: Lifecycle,
+    pub flags: Flags,
+    pub ask: Ask,
+    /// The order of a sale, the original of a reversal.
+    pub related: u128,
+    /// Whether a redemption was reversed since.
+    pub reversed: bool,
+}
+
+#[derive(Clone)]
+pub struct Product {
+    pub tenant: u16,
+    pub spec: ProductSpec,
+    pub frozen: bool,
+    pub past: Vec<Past>,
+}
+
+#[derive(Clone)]
+pub struct Principal {
+    pub spec: PrincipalSpec,
+    pub revoked: bool,
+    pub past: Vec<Past>,
+}
+
+#[derive(Clone)]
+pub struct Batch {
+    pub tenant: u16,
+    pub product: u32,
+    pub label: String,
+    pub import: u128,
+    pub imported_ms: u64,
+    pub import_lsn: Option<u64>,
+    pub face: i64,
+    pub valid_from_ms: u64,
+    pub expires_ms: u64,
+    pub has_expiries: bool,
+    pub active: bool,
+    pub frozen: bool,
+    pub voided: bool,
+    pub extended_ms: u64,
+    pub past: Vec<Past>,
+    pub cards: Vec<Card>,
+}
+
+#[derive(Clone)]
+pub struct Card {
+    pub code: String,
+    pub pin: Option<String>,
+    pub face: Option<i64>,
+    /// Its own end of validity; 0 is the batch's.
+    pub expires_ms: u64,
+    pub lifecycle: Lifecycle,
+    pub flags: Flags,
+    /// Everything but the import, oldest first.
+    pub past: Vec<Past>,
+}
+
+#[derive(Clone)]
+pub struct Order {
+    pub sale: Past,
+    pub cards: Vec<Place>,
+}
+
+/// One effect. What the log must hold of it is its kind, request id, principal, time and subject.
+#[derive(Clone)]
+pub struct Event {
+    pub kind: Kind,
+    pub ask: Ask,
+    pub time_ms: u64,
+    pub lsn: Option<u64>,
+    pub effect: Effect,
+}
+
+/// What an event changes.
+#[derive(Clone)]
+pub enum Effect {
+    /// One card gets this state.
+    Card {
+        place: Place,
+        lifecycle: Lifecycle,
+        flags: Flags,
+        related: u128,
+    },
+    Sell {
+        tenant: u16,
+        order: u128,
+        product: u32,
+        cards: Vec<Place>,
+    },
+    /// Codes were given out again: changes nothing but stands in the log.
+    Reveal,
+    ProductPut {
+        id: u32,
+        tenant: u16,
+        spec: ProductSpec,
+    },
+    ProductFreeze {
+        id: u32,
+        frozen: bool,
+    },
+    Batch {
+        id: u32,
+        change: BatchChange,
+    },
+    PrincipalAdd {
+        id: u32,
+        spec: PrincipalSpec,
+    },
+    PrincipalRevoke {
+        id: u32,
+    },
+    Import {
+        id: u32,
+        batch: Box<Batch>,
+    },
+}
+
+impl Event {
+    /// The subject of the entry in the log; `None` where it has none of its own.
+    pub fn subject(&self) -> Option<u64> {
+        match &self.effect {
+            Effect::Card { place: (batch, row), .. } => Some(u64::from(*batch) << 40 | *row as u64),
+            Effect::Sell { product, .. } => Some(u64::from(*product)),
+            Effect::Reveal => None,
+            Effect::ProductPut { id, .. }
+            | Effect::ProductFreeze { id, .. }
+            | Effect::Batch { id, .. }
+            | Effect::PrincipalAdd { id, .. }
+            | Effect::PrincipalRevoke { id }
+            | Effect::Import { id, .. } => Some(u64::from(*id)),
+        }
+    }
+
+    fn past(&self, lifecycle: Lifecycle, flags: Flags, related: u128) -> Past {
+        let Event { kind, ask, time_ms, lsn, .. } = self.clone();
+        Past { kind, lsn, time_ms, lifecycle, flags, ask, related, reversed: false }
+    }
+}
+
+impl Oracle {
+    pub fn card(&self, place: Place) -> &Card {
+        &self.batches[&place.0].cards[place.1]
+    }
+
+    fn card_mut(&mut self, place: Place) -> &mut Card {
+        let batch = self.batches.get_mut(&place.0).expect("the event is about a known batch");
+        &mut batch.cards[place.1]
+    }
+
+    pub fn find(&self, tenant: u16, code: &str) -> Option<Place> {
+        self.codes.get(&(tenant, code.to_owned())).copied()
+    }
+
+    /// All cards with their tenant.
+    pub fn places(&self) -> impl Iterator<Item = (u16, Place)> + '_ {
+        self.batches
+            .iter()
+            .flat_map(|(id, batch)| (0..batch.cards.len()).map(|row| (batch.tenant, (*id, row))))
+    }
+
+    /// Makes an event's change.
+    pub fn apply(&mut self, event: &Event) {
+        self.now_ms = self.now_ms.max(event.time_ms);
+        match &event.effect {
+            &Effect::Card { place, lifecycle, flags, related } => {
+                let past = event.past(lifecycle, flags, related);
+                let card = self.card_mut(place);
+                if event.kind == Kind::Reverse {
+                    let mut redeemed = card.past.iter_mut().filter(|past| past.kind == Kind::Redeem);
+                    let original = redeemed.find(|past| past.ask.id == related);
+                    original.expect("what is reversed happened").reversed = true;
+                }
+                assert!(card.lifecycle != Lifecycle::Voided || lifecycle == Lifecycle::Voided, "I9");
+                (card.lifecycle, card.flags) = (lifecycle, flags);
+                card.past.push(past);
+            }
+            Effect::Sell { tenant, order, cards, .. } => {
+                for &place in cards {
+                    let flags = self.card(place).flags.with(Flags::REVEALED);
+                    let past = event.past(Lifecycle::Sold, flags, *order);
+                    let card = self.card_mut(place);
+                    assert!(!card.past.iter().any(|past| past.kind == Kind::Sell), "I2: sold twice");
+                    (card.lifecycle, card.flags) = (Lifecycle::Sold, flags);
+                    card.past.push(past);
+                }
+                let sale = event.past(Lifecycle::Sold, Flags::REVEALED, *order);
+                let twin = self.orders.insert((*tenant, *order), Order { sale, cards: cards.clone() });
+                assert!(twin.is_none(), "one sale an order");
+            }
+            Effect::Reveal => {}
+            Effect::ProductPut { id, tenant, spec } => {
+                let past = event.past(Lifecycle::Available, Flags::NONE, 0);
+                let fresh = Product { tenant: *tenant, spec: spec.clone(), frozen: false, past: Vec::new() };
+                let product = self.products.entry(*id).or_insert(fresh);
+                product.spec = spec.clone();
+                product.past.push(past);
+            }
+            Effect::ProductFreeze { id, frozen } => {
+                let past = event.past(Lifecycle::Available, Flags::NONE, 0);
+                let product = self.products.get_mut(id).expect("known");
+                product.frozen = *frozen;
+                product.past.push(past);
+            }
+            Effect::Batch { id, change } => {
+                let past = event.past(Lifecycle::Available, Flags::NONE, 0);
+                let batch = self.batches.get_mut(id).expect("known");
+                match *change {
+                    BatchChange::Activate => batch.active = true,
+                    BatchChange::Deactivate => batch.active = false,
+                    BatchChange::Freeze => batch.frozen = true,
+                    BatchChange::Unfreeze => batch.frozen = false,
+                    BatchChange::Void => batch.voided = true,
+                    BatchChange::Extend(expires_ms) => batch.extended_ms = expires_ms,
+                }
+                batch.past.push(past);
+            }
+            Effect::PrincipalAdd { id, spec } => {
+                let past = vec![event.past(Lifecycle::Available, Flags::NONE, 0)];
+                self.principals.insert(*id, Principal { spec: spec.clone(), revoked: false, past });
+            }
+            Effect::PrincipalRevoke { id } => {
+                let past = event.past(Lifecycle::Available, Flags::NONE, 0);
+                let principal = self.principals.get_mut(id).expect("known");
+                principal.revoked = true;
+                principal.past.push(past);
+            }
+            Effect::Import { id, batch } => {
+                let mut batch = Batch::clone(batch);
+                batch.import_lsn = event.lsn;
+                batch.imported_ms = event.time_ms;
+                batch.past.push(event.past(Lifecycle::Available, Flags::NONE, 0));
+                for (row, card) in batch.cards.iter().enumerate() {
+                    let twin = self.codes.insert((batch.tenant, card.code.clone()), (*id, row));
+                    assert!(twin.is_none(), "a code is a card once");
+                }
+                self.imports.insert((batch.tenant, batch.import), *id);
+                self.committed.push(*id);
+                self.batches.insert(*id, batch);
+            }
+        }
+    }
+
+    /// What a card is worth.
+    pub fn face(&self, place: Place) -> i64 {
+        self.card(place).face.unwrap_or(self.batches[&place.0].face)
+    }
+
+    /// When a card ends, extensions included; 0 is never.
+    pub fn expires_ms(&self, place: Place) -> u64 {
+        let batch = &self.batches[&place.0];
+        let own = match self.card(place).expires_ms {
+            0 => batch.expires_ms,
+            own => own,
+        };
+        if own == 0 { 0 } else { own.max(batch.extended_ms) }
+    }
+
+    pub fn is_expired(&self, place: Place) -> bool {
+        let expires_ms = self.expires_ms(place);
+        expires_ms != 0 && expires_ms <= self.now_ms
+    }
+
+    /// The lifecycle a reader sees where the log says `lifecycle`.
+    pub fn effective(&self, place: Place, lifecycle: Lifecycle) -> Lifecycle {
+        match lifecycle {
+            Lifecycle::Available if self.batches[&place.0].voided => Lifecycle::Voided,
+            Lifecycle::Available | Lifecycle::Sold if self.is_expired(place) => Lifecycle::Expired,
+            lifecycle => lifecycle,
+        }
+    }
+
+    pub fn is_frozen(&self, place: Place) -> bool {
+        let batch = &self.batches[&place.0];
+        self.card(place).flags.contains(Flags::FROZEN) || batch.frozen || self.products[&batch.product].frozen
+    }
+
+    /// Whether an order could take it, if it needs to last beyond `until_ms`.
+    pub fn is_sellable(&self, place: Place, until_ms: u64) -> bool {
+        let expires_ms = self.expires_ms(place);
+        self.card(place).lifecycle == Lifecycle::Available
+            && !self.batches[&place.0].voided
+            && !self.is_frozen(place)
+            && (expires_ms == 0 || expires_ms > until_ms)
+    }
+
+    /// Cards of a batch by logged lifecycle.
+    pub fn counts(&self, batch: u32) -> [u64; Lifecycle::COUNT] {
+        let mut counts = [0; Lifecycle::COUNT];
+        for card in &self.batches[&batch].cards {
+            counts[card.lifecycle as usize] += 1;
+        }
+        counts
+    }
+}

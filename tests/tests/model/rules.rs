@@ -1,0 +1,394 @@
+//! The oracle's rules for cards and orders: what the reply must be, and which event it is.
+
+use kami_engine::{
+    CardRef, CardReport, Flags, HistoryEvent, Kind, Lifecycle, OrderId, ProductId, ReplyFlags, Role, Status,
+    ValueReport,
+};
+
+use super::expected::{At, Body, Expected, HistoryLine, Listed};
+use super::oracle::{Effect, Event, Oracle, Past, Place};
+use crate::ask::{Ask, Deadline, What};
+
+/// A card keeps at most this many tombstones.
+const TOMBSTONES_MAX: usize = 64;
+/// The most cards an order may hold.
+const ORDER_CARDS_MAX: u32 = 100_000;
+
+/// What must come of a request: the reply, and the event if it has an effect.
+pub type Verdict = (Expected, Option<Event>);
+
+impl Oracle {
+    /// Decides a request at the oracle's time. `order_cards_max` is how many cards one record of this log
+    /// can hold.
+    pub fn decide(&self, ask: &Ask, order_cards_max: u32) -> Verdict {
+        if ask.deadline == Deadline::Passed {
+            return self.refuse(Status::DeadlinePassed);
+        }
+        match &ask.what {
+            What::Sell { .. } => self.sell(ask, order_cards_max),
+            What::Fetch { .. } => self.fetch(ask),
+            _ if ask.code().is_some() => self.on_card(ask),
+            _ => self.on_object(ask),
+        }
+    }
+
+    pub fn refuse(&self, status: Status) -> Verdict {
+        (Expected::plain(status, self.now_ms), None)
+    }
+
+    pub fn event(&self, ask: &Ask, kind: Kind, effect: Effect) -> Event {
+        Event { kind, ask: ask.clone(), time_ms: self.now_ms, lsn: None, effect }
+    }
+
+    fn on_card(&self, ask: &Ask) -> Verdict {
+        let tenant = ask.caller.tenant.0;
+        let Some(place) = self.find(tenant, ask.code().expect("about a card")) else {
+            return self.refuse(match ask.what {
+                What::Redeem { .. } => Status::CardNotValid,
+                // To a reversal and to a till the answer is the one for a card that is there, or not sold.
+                What::Reverse { .. } => Status::Tombstoned,
+                What::Query { .. } | What::History { .. } if ask.caller.role == Role::Redeemer => {
+                    Status::CardNotValid
+                }
+                _ => Status::NotFound,
+            });
+        };
+        match &ask.what {
+            What::Query { .. } | What::History { .. } => self.read(ask, place),
+            _ => match self
+                .card(place)
+                .past
+                .iter()
+                .find(|past| past.kind != Kind::Sell && past.ask.id == ask.id)
+            {
+                Some(past) => self.again(ask, place, past),
+                None => self.first_time(ask, place),
+            },
+        }
+    }
+
+    /// The id had an effect on this card before.
+    fn again(&self, ask: &Ask, place: Place, past: &Past) -> Verdict {
+        let same_body = match (&ask.what, &past.ask.what) {
+            (What::Redeem { amount, .. }, What::Redeem { amount: first, .. }) => amount == first,
+            (What::Reverse { original, .. }, What::Reverse { original: first, .. }) => original == first,
+            (What::Freeze { .. }, What::Freeze { .. })
+            | (What::Unfreeze { .. }, What::Unfreeze { .. })
+            | (What::Void { .. }, What::Void { .. }) => true,
+            _ => false,
+        };
+        if !same_body || past.ask.caller.principal != ask.caller.principal {
+            return self.refuse(Status::IdReused);
+        }
+        let status = if past.kind == Kind::Tombstone { Status::Tombstoned } else { Status::Ok };
+        let mut expected = Expected::plain(status, past.time_ms);
+        expected.flags = ReplyFlags::REPLAYED;
+        if past.reversed {
+            expected.flags = expected.flags.with(ReplyFlags::REVERSED);
+        }
+        if past.kind != Kind::Tombstone {
+            expected.lsn = At::Known(past.lsn);
+        }
+        let card = self.card(place);
+        expected.body = self.card_body(past.kind, place, card.lifecycle, card.flags);
+        (expected, None)
+    }
+
+    fn card_body(&self, kind: Kind, place: Place, lifecycle: Lifecycle, flags: Flags) -> Body {
+        let face = self.face(place);
+        let product = ProductId(self.batches[&place.0].product);
+        match kind {
+            Kind::Redeem => Body::Value(ValueReport { product, amount: face, remaining: 0 }),
+            Kind::Reverse => Body::Value(ValueReport { product, amount: face, remaining: face }),
+            Kind::Tombstone => Body::None,
+            _ => Body::Card(self.card_report(place, lifecycle, flags, None)),
+        }
+    }
+
+    /// A card as a reader sees it, once its logged state is `lifecycle` and `flags`.
+    fn card_report(
+        &self,
+        place: Place,
+        lifecycle: Lifecycle,
+        mut flags: Flags,
+        order: Option<u128>,
+    ) -> CardReport {
+        let batch = &self.batches[&place.0];
+        if batch.active {
+            flags = flags.with(Flags::ACTIVE);
+        }
+        if batch.frozen || self.products[&batch.product].frozen {
+            flags = flags.with(Flags::FROZEN);
+        }
+        CardReport {
+            card: CardRef::from_bits(u64::from(place.0) << 40 | place.1 as u64),
+            product: ProductId(batch.product),
+            lifecycle: self.effective(place, lifecycle),
+            flags,
+            face: self.face(place),
+            expires_ms: self.expires_ms(place),
+            order: order.map(OrderId),
+        }
+    }
+
+    fn first_time(&self, ask: &Ask, place: Place) -> Verdict {
+        let card = self.card(place);
+        let frozen = card.flags.contains(Flags::FROZEN);
+        let effective = self.effective(place, card.lifecycle);
+        match &ask.what {
+            What::Redeem { pin, amount, .. } => {
+                match self.redeem_refusal(ask.id, place, pin.as_deref(), *amount) {
+                    Some(status) => self.refuse(status),
+                    None => self.moves(
+                        ask,
+                        place,
+                        Kind::Redeem,
+                        Lifecycle::Redeemed,
+                        card.flags.with(Flags::USED),
+                        0,
+                    ),
+                }
+            }
+            What::Reverse { original, .. } => self.reverse(ask, place, *original),
+            What::Freeze { .. } => {
+                if effective == Lifecycle::Voided {
+                    self.refuse(Status::Voided)
+                } else if frozen {
+                    self.refuse(Status::IllegalTransition)
+                } else {
+                    self.moves(ask, place, Kind::Freeze, card.lifecycle, card.flags.with(Flags::FROZEN), 0)
+                }
+            }
+            What::Unfreeze { .. } if !frozen => self.refuse(Status::IllegalTransition),
+            What::Unfreeze { .. } => {
+                self.moves(ask, place, Kind::Unfreeze, card.lifecycle, card.flags.without(Flags::FROZEN), 0)
+            }
+            What::Void { .. } => match card.lifecycle {
+                Lifecycle::Available if effective != Lifecycle::Voided => {
+                    self.moves(ask, place, Kind::Void, Lifecycle::Voided, card.flags, 0)
+                }
+                Lifecycle::Available | Lifecycle::Voided => self.refuse(Status::Voided),
+                // A sold card is voided by two people only.
+                Lifecycle::Sold => self.refuse(Status::ApprovalRequired),
+                _ => self.refuse(Status::IllegalTransition),
+            },
+            _ => unreachable!("not about a card, or a read"),
+        }
+    }
+
+    fn moves(
+        &self,
+        ask: &Ask,
+        place: Place,
+        kind: Kind,
+        lifecycle: Lifecycle,
+        flags: Flags,
+        related: u128,
+    ) -> Verdict {
+        let flags = flags.with(Flags::HAS_EFFECTS);
+        let event = self.event(ask, kind, Effect::Card { place, lifecycle, flags, related });
+        let tombstone = kind == Kind::Tombstone;
+        let status = if tombstone { Status::Tombstoned } else { Status::Ok };
+        let mut expected = Expected::plain(status, self.now_ms);
+        // A tombstone has no receipt, as the answer for a code that does not exist has none.
+        expected.lsn = if tombstone { At::None } else { At::New };
+        expected.body = self.card_body(kind, place, lifecycle, flags);
+        (expected, Some(event))
+    }
+
+    fn redeem_refusal(&self, id: u128, place: Place, pin: Option<&str>, amount: i64) -> Option<Status> {
+        let batch = &self.batches[&place.0];
+        let card = self.card(place);
+        let poisoned = card.past.iter().any(|past| past.kind == Kind::Tombstone && past.related == id);
+        let pin_right = card.pin.as_deref().is_none_or(|own| pin == Some(own));
+        if poisoned {
+            return Some(Status::ReversedBeforeArrival);
+        }
+        if card.lifecycle == Lifecycle::Available || !pin_right {
+            return Some(Status::CardNotValid);
+        }
+        match self.effective(place, card.lifecycle) {
+            Lifecycle::Redeemed => return Some(Status::AlreadyRedeemed),
+            Lifecycle::Voided => return Some(Status::Voided),
+            Lifecycle::Expired => return Some(Status::Expired),
+            _ => {}
+        }
+        let face = self.face(place);
+        if self.is_frozen(place) {
+            Some(Status::Frozen)
+        } else if !batch.active {
+            Some(Status::NotActive)
+        } else if self.now_ms < batch.valid_from_ms {
+            Some(Status::NotYetValid)
+        } else if amount != 0 && amount > face {
+            Some(Status::InsufficientValue)
+        } else if amount != 0 && amount != face {
+            Some(Status::IllegalTransition)
+        } else {
+            None
+        }
+    }
+
+    fn reverse(&self, ask: &Ask, place: Place, original: u128) -> Verdict {
+        let card = self.card(place);
+        let any_merchant = matches!(ask.caller.role, Role::Admin | Role::Operator);
+        let seen = card.past.iter().find(|past| past.kind != Kind::Sell && past.ask.id == original);
+        let window_ms = u64::from(self.products[&self.batches[&place.0].product].spec.reversal_s) * 1000;
+        let refusal = match seen {
+            Some(past) if past.kind != Kind::Redeem => Some(Status::IllegalTransition),
+            Some(past) if past.ask.caller.merchant != ask.caller.merchant && !any_merchant => {
+                Some(Status::ScopeDenied)
+            }
+            Some(past) if past.reversed => Some(Status::AlreadyReversed),
+            Some(past) if self.now_ms - past.time_ms > window_ms => Some(Status::ReverseWindowClosed),
+            Some(_) => None,
+            None => {
+                let tombstones = card.past.iter().filter(|past| past.kind == Kind::Tombstone);
+                if tombstones.clone().any(|past| past.related == original) {
+                    Some(Status::Tombstoned)
+                } else if tombstones.count() >= TOMBSTONES_MAX {
+                    Some(Status::RateLimited)
+                } else {
+                    None
+                }
+            }
+        };
+        match (refusal, seen) {
+            (Some(status), _) => self.refuse(status),
+            (None, Some(_)) => {
+                let flags = card.flags.without(Flags::USED);
+                self.moves(ask, place, Kind::Reverse, Lifecycle::Sold, flags, original)
+            }
+            (None, None) => self.moves(ask, place, Kind::Tombstone, card.lifecycle, card.flags, original),
+        }
+    }
+
+    fn read(&self, ask: &Ask, place: Place) -> Verdict {
+        let card = self.card(place);
+        if ask.caller.role == Role::Redeemer && card.lifecycle == Lifecycle::Available {
+            return self.refuse(Status::CardNotValid);
+        }
+        let mut expected = Expected::plain(Status::Ok, self.now_ms);
+        if let Some(last) = card.past.last() {
+            expected.lsn = At::Known(last.lsn);
+        }
+        expected.body = if matches!(ask.what, What::History { .. }) {
+            Body::History(self.history(place))
+        } else {
+            let sale = card.past.iter().find(|past| past.kind == Kind::Sell);
+            let order = sale.map(|sale| sale.related);
+            Body::Card(self.card_report(place, card.lifecycle, card.flags, order))
+        };
+        (expected, None)
+    }
+
+    fn history(&self, place: Place) -> Vec<HistoryLine> {
+        let batch = &self.batches[&place.0];
+        let line = |past: &Past| HistoryLine {
+            lsn: past.lsn,
+            event: HistoryEvent {
+                kind: past.kind,
+                lsn: kami_engine::Lsn::START,
+                time_ms: past.time_ms,
+                lifecycle: past.lifecycle,
+                flags: past.flags,
+                principal: past.ask.caller.principal,
+                terminal: kami_engine::TerminalId(past.ask.terminal),
+                merchant: past.ask.caller.merchant,
+                channel: kami_engine::ChannelId(past.ask.channel),
+                request: kami_engine::RequestId(past.ask.id),
+                related: past.related,
+            },
+        };
+        let mut lines: Vec<_> = self.card(place).past.iter().rev().map(line).collect();
+        let import = line(&batch.past[0]);
+        lines.push(HistoryLine {
+            event: HistoryEvent { related: u128::from(place.0), ..import.event },
+            ..import
+        });
+        lines
+    }
+
+    fn sell(&self, ask: &Ask, order_cards_max: u32) -> Verdict {
+        let What::Sell { order, product, count, validity_s_min } = ask.what else { unreachable!("a sale") };
+        let tenant = ask.caller.tenant.0;
+        if let Some(known) = self.orders.get(&(tenant, order)) {
+            return if known.sale.ask.id != ask.id {
+                self.refuse(Status::AlreadyExists)
+            } else if known.sale.ask.what != ask.what
+                || known.sale.ask.caller.principal != ask.caller.principal
+            {
+                self.refuse(Status::IdReused)
+            } else {
+                self.reveal(ask, order, 0, u32::MAX, ReplyFlags::REPLAYED)
+            };
+        }
+        if count == 0 {
+            return self.refuse(Status::Malformed);
+        }
+        if count > ORDER_CARDS_MAX.min(order_cards_max) {
+            return self.refuse(Status::OrderTooLarge);
+        }
+        match self.products.get(&product) {
+            Some(product) if product.tenant == tenant && product.frozen => {
+                return self.refuse(Status::Frozen);
+            }
+            Some(product) if product.tenant == tenant => {}
+            _ => return self.refuse(Status::NotFound),
+        }
+        let until_ms = self.now_ms + u64::from(validity_s_min) * 1000;
+        let of_product = self.committed.iter().filter(|id| self.batches[id].product == product);
+        let rows = of_product.flat_map(|id| (0..self.batches[id].cards.len()).map(|row| (*id, row)));
+        let found: Vec<Place> =
+            rows.filter(|place| self.is_sellable(*place, until_ms)).take(count as usize).collect();
+        if found.len() < count as usize {
+            return self.refuse(Status::OutOfStock);
+        }
+        // Cards that never moved come first in the order's sequence.
+        let (fresh, moved): (Vec<Place>, Vec<Place>) =
+            found.into_iter().partition(|place| self.card(*place).past.is_empty());
+        let cards = [fresh, moved].concat();
+        let listed = Listed {
+            order,
+            total: count,
+            from: 0,
+            codes: cards.iter().map(|place| (*place, self.card(*place).code.clone())).collect(),
+        };
+        let mut expected = Expected::plain(Status::Ok, self.now_ms);
+        expected.lsn = At::New;
+        expected.body = Body::Cards(listed);
+        let effect = Effect::Sell { tenant, order, product, cards };
+        (expected, Some(self.event(ask, Kind::Sell, effect)))
+    }
+
+    fn fetch(&self, ask: &Ask) -> Verdict {
+        let What::Fetch { order, from, count } = ask.what else { unreachable!("a fetch") };
+        match self.orders.get(&(ask.caller.tenant.0, order)) {
+            // Whose order it is, is not told either.
+            Some(known) if known.sale.ask.caller.principal == ask.caller.principal => {
+                self.reveal(ask, order, from, count, ReplyFlags::default())
+            }
+            _ => self.refuse(Status::NotFound),
+        }
+    }
+
+    fn reveal(&self, ask: &Ask, order: u128, from: u32, count: u32, flags: ReplyFlags) -> Verdict {
+        let known = &self.orders[&(ask.caller.tenant.0, order)];
+        let keeps = |place: &&Place| {
+            matches!(self.card(**place).lifecycle, Lifecycle::Sold | Lifecycle::Redeemed | Lifecycle::Expired)
+        };
+        let own: Vec<Place> = known.cards.iter().filter(keeps).copied().collect();
+        let wanted = own.iter().skip(from as usize).take(count as usize);
+        let listed = Listed {
+            order,
+            total: own.len() as u32,
+            from,
+            codes: wanted.map(|place| (*place, self.card(*place).code.clone())).collect(),
+        };
+        let mut expected = Expected::plain(Status::Ok, self.now_ms);
+        expected.flags = flags;
+        expected.lsn = At::Known(known.sale.lsn);
+        expected.body = Body::Cards(listed);
+        (expected, Some(self.event(ask, Kind::Reveal, Effect::Reveal)))
+    }
+}

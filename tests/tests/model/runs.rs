@@ -1,0 +1,193 @@
+//! Whole lives of a store, by seed.
+
+use kami_wal::SimMode;
+
+use super::restart::End;
+use super::workload::ADMIN;
+use super::world::World;
+use crate::ask::{Ask, What, caller};
+use crate::random::for_seeds;
+
+impl World {
+    /// Products and a few cards, so that there is something to sell.
+    pub fn stock_up(&mut self) {
+        for (tenant, name) in [(0, "product 2"), (0, "product 3"), (1, "product 2")] {
+            let spec = kami_engine::ProductSpec::single(name, *b"CNY", 100);
+            let id = u128::from(self.random.next());
+            let mut admin = ADMIN;
+            admin.tenant.0 = tenant;
+            self.execute(&[Ask::new(id, admin, What::ProductPut { spec, adds: true })]);
+        }
+        for _ in 0..2 {
+            self.import();
+        }
+    }
+
+    /// An import in chunks, with whatever comes between.
+    fn import(&mut self) {
+        let id = u128::from(self.random.next());
+        let tenant = u16::from(self.random.percent(15));
+        let importer = caller(8, kami_engine::Role::Issuer, 0, tenant);
+        let product = 1 + self.random.below(3) as u32;
+        let mut spec = self.some_import_spec(product);
+        let mut rows = self.some_rows(tenant, &spec);
+        // The same file once more, under another id.
+        let twin = self.oracle.batches.values().find(|batch| batch.tenant == tenant);
+        if let Some(twin) = twin
+            && self.random.percent(4)
+        {
+            let codes = twin.cards.iter().map(|card| card.code.clone());
+            let plain = |code| super::imports::Row { code, pin: None, face: None, expires_ms: 0 };
+            rows = codes.map(plain).collect();
+            spec = kami_engine::ImportSpec::of(spec.product, rows.len() as u64, 20);
+        }
+        if self.random.percent(8) {
+            rows.pop();
+        }
+        if self.random.percent(8) && !rows.is_empty() {
+            let at = self.random.below(rows.len() as u64) as usize;
+            match self.random.below(4) {
+                0 => rows[at].code = "abc".to_owned(),
+                1 => rows[at].code = "x".repeat(21),
+                2 => rows[at].pin = if spec.pins { None } else { Some("1".to_owned()) },
+                _ => rows[at].face = if spec.faces { Some(-1) } else { Some(5) },
+            }
+        }
+        self.import_begin(importer, id, &spec);
+        let mut first = 0;
+        while first < rows.len() && !self.medium.is_cut() {
+            let count = (1 + self.random.below(30) as usize).min(rows.len() - first);
+            // A chunk may come again, or begin before what was taken.
+            let from = first - self.random.below(3).min(first as u64) as usize;
+            self.import_chunk(importer, id, from as u64, &rows[from..first + count]);
+            if self.random.percent(5) {
+                self.import_status(importer, id);
+            }
+            if self.random.percent(10) && !self.medium.is_cut() {
+                let asks = self.some_asks();
+                self.execute(&asks);
+            }
+            first += count;
+        }
+        if self.medium.is_cut() {
+            return;
+        }
+        match self.random.below(20) {
+            0 => self.import_abort(importer, id),
+            // Left lying; perhaps another import overtakes it.
+            1 => {}
+            _ => self.import_commit(importer, id),
+        }
+        if self.random.percent(20) && !self.medium.is_cut() {
+            match self.random.below(4) {
+                0 => self.import_begin(importer, id, &spec),
+                1 => self.import_status(importer, id),
+                2 => self.import_abort(importer, id),
+                _ => self.import_commit(importer, id),
+            }
+        }
+    }
+
+    /// One step. Returns false if the power is off.
+    pub fn step(&mut self) -> bool {
+        match self.random.below(100) {
+            0..60 => {
+                if self.random.percent(85) && !self.drive() {
+                    return false;
+                }
+                let asks = self.some_asks();
+                self.execute(&asks);
+            }
+            60..80 => return self.drive(),
+            80..92 => {
+                let ms = *self.random.pick(&[
+                    1,
+                    30,
+                    70,
+                    99,
+                    100,
+                    100,
+                    1_000,
+                    59_000,
+                    61_000,
+                    3_600_000,
+                    25 * 3_600_000,
+                ]);
+                self.clock.advance(ms);
+            }
+            92..97 => self.import(),
+            97..99 => self.checkpoint(),
+            _ => self.engine().check().unwrap(),
+        }
+        !self.medium.is_cut()
+    }
+
+    fn checkpoint(&mut self) {
+        let made = self.engine().checkpoint();
+        self.settle();
+        if !self.medium.is_cut() {
+            made.expect("a snapshot is made");
+        }
+    }
+
+    /// An import that was left lying is committed after one that came later.
+    fn take_up_an_import(&mut self) {
+        let Some((&(_, id), staged)) = self.staged.iter().next() else { return };
+        let caller = staged.caller;
+        self.import_commit(caller, id);
+    }
+}
+
+/// Whole lives by seed. `KAMI_MET=1` prints how often each command met each status.
+fn lives(test: &str, mode: SimMode) {
+    let met = std::cell::RefCell::new(std::collections::BTreeMap::<String, u64>::new());
+    for_seeds(test, 200, |seed, verbose| {
+        for (what, count) in life(seed, mode, verbose) {
+            *met.borrow_mut().entry(what).or_default() += count;
+        }
+    });
+    if std::env::var_os("KAMI_MET").is_some() {
+        met.borrow().iter().for_each(|(what, count)| println!("{count:9} {what}"));
+    }
+}
+
+fn life(seed: u64, mode: SimMode, verbose: bool) -> std::collections::BTreeMap<String, u64> {
+    let segment_bytes = if seed % 4 == 3 { 256 << 10 } else { 64 << 10 };
+    let mut world = World::new(seed, mode, segment_bytes);
+    world.verbose = verbose;
+    world.stock_up();
+    for _ in 0..3 {
+        if world.random.percent(60) {
+            let soon = world.medium.operations() + 1 + world.random.below(120);
+            world.medium.cut_power_at(soon);
+        }
+        let steps = 40 + world.random.below(160);
+        for _ in 0..steps {
+            if !world.step() {
+                break;
+            }
+            if world.random.percent(4) {
+                world.take_up_an_import();
+            }
+        }
+        let end = match world.random.below(10) {
+            0..6 => End::PowerCut,
+            6..9 => End::Kill,
+            _ => End::Close,
+        };
+        world.restart(end);
+    }
+    world.met
+}
+
+/// Every reply is what the rules say; what was promised survives every power cut and kill, what was not is
+/// there as a prefix; a retry has one effect.
+#[test]
+fn direct() {
+    lives("model::runs::direct", SimMode::Direct);
+}
+
+#[test]
+fn mapped() {
+    lives("model::runs::mapped", SimMode::Mapped);
+}

@@ -1,0 +1,336 @@
+//! What the world is asked, drawn by seed: mostly sense, and all kinds of nonsense.
+//!
+//! Few cards, few orders and few ids, so that everything meets everything: the same card several times
+//! in one batch, ids used again with another body, by another principal, on another card.
+
+use kami_engine::{
+    Caller, CardKind, ImportSpec, Kind, MerchantId, PrincipalSpec, ProductId, ProductSpec, Role, TenantId,
+};
+
+use super::imports::Row;
+use super::world::World;
+use crate::ask::{Ask, BatchChange, Deadline, What, caller};
+
+pub const ADMIN: Caller = caller(1, Role::Admin, 0, 0);
+pub const OPERATOR: Caller = caller(2, Role::Operator, 0, 0);
+pub const AUDITOR: Caller = caller(9, Role::Auditor, 0, 0);
+pub const SELLERS: [Caller; 2] = [caller(3, Role::Seller, 0, 0), caller(4, Role::Seller, 0, 0)];
+/// Two tills of one merchant and one of another.
+pub const TILLS: [Caller; 3] =
+    [caller(5, Role::Redeemer, 1, 0), caller(6, Role::Redeemer, 1, 0), caller(7, Role::Redeemer, 2, 0)];
+
+/// The most requests kept to be tried again.
+const ASKED_MAX: usize = 200;
+
+impl World {
+    fn id(&mut self) -> u128 {
+        if self.random.percent(12) && !self.asked.is_empty() {
+            return self.random.pick(&self.asked).id;
+        }
+        u128::from(self.random.next()) << 64 | u128::from(self.random.next())
+    }
+
+    fn of_some_tenant(&mut self, mut caller: Caller) -> Caller {
+        caller.tenant = TenantId(u16::from(self.random.percent(6)));
+        caller
+    }
+
+    /// A code: most often one of a few, or one that was sold lately.
+    fn code(&mut self) -> String {
+        let count = self.oracle.codes.len() as u64;
+        if count == 0 || self.random.percent(3) {
+            return format!("NOBODY-{}", self.random.below(100));
+        }
+        let sold = self.oracle.orders.values().flat_map(|order| order.cards.iter().copied());
+        let sold: Vec<_> = sold.collect();
+        let place = if self.random.percent(60) && !sold.is_empty() {
+            *self.random.pick(&sold)
+        } else {
+            let nth = if self.random.percent(50) {
+                self.random.below(count.min(8))
+            } else {
+                self.random.below(count)
+            };
+            *self.oracle.codes.values().nth(nth as usize).expect("counted")
+        };
+        self.oracle.card(place).code.clone()
+    }
+
+    fn order(&mut self) -> u128 {
+        if self.random.percent(40) && !self.oracle.orders.is_empty() {
+            let nth = self.random.below(self.oracle.orders.len() as u64) as usize;
+            return self.oracle.orders.keys().nth(nth).expect("counted").1;
+        }
+        if self.random.percent(50) { u128::from(self.random.below(6)) } else { self.id() }
+    }
+
+    fn product(&mut self) -> u32 {
+        if self.random.percent(80) && !self.oracle.committed.is_empty() {
+            let batch = *self.random.pick(&self.oracle.committed);
+            return self.oracle.batches[&batch].product;
+        }
+        1 + self.random.below(self.oracle.products.len() as u64 + 1) as u32
+    }
+
+    fn redeem(&mut self) -> What {
+        let code = self.code();
+        let place = self.oracle.find(0, &code);
+        let pin = place.and_then(|place| self.oracle.card(place).pin.clone());
+        let pin = match self.random.below(10) {
+            0 => None,
+            1 => Some("0000".to_owned()),
+            _ => pin,
+        };
+        let face = place.map_or(100, |place| self.oracle.face(place));
+        let amount = match self.random.below(20) {
+            0 => face + 1,
+            1 => face - 1,
+            2..5 => face,
+            _ => 0,
+        };
+        What::Redeem { code, pin, amount }
+    }
+
+    /// A redemption that was reversed before it came.
+    fn late_original(&mut self, code: &str) -> Option<u128> {
+        let card = self.oracle.card(self.oracle.find(0, code)?);
+        let tombstones = card.past.iter().filter(|past| past.kind == Kind::Tombstone);
+        let originals: Vec<u128> = tombstones.map(|past| past.related).collect();
+        (!originals.is_empty()).then(|| *self.random.pick(&originals))
+    }
+
+    fn reverse(&mut self) -> What {
+        let code = self.code();
+        let done: Vec<u128> = self
+            .oracle
+            .find(0, &code)
+            .map(|place| self.oracle.card(place).past.iter().map(|past| past.ask.id).collect())
+            .unwrap_or_default();
+        let original =
+            if self.random.percent(70) && !done.is_empty() { *self.random.pick(&done) } else { self.id() };
+        What::Reverse { code, original }
+    }
+
+    fn batch_change(&mut self) -> What {
+        let batch = 1 + self.random.below(u64::from(self.next_batch)) as u32;
+        let change = match self.random.below(13) {
+            0..3 => BatchChange::Activate,
+            3 => BatchChange::Deactivate,
+            4 => BatchChange::Freeze,
+            5..9 => BatchChange::Unfreeze,
+            9 if self.random.percent(30) => BatchChange::Void,
+            _ => BatchChange::Extend(self.soon()),
+        };
+        What::Batch { batch, change }
+    }
+
+    /// A time that may come during the run.
+    fn soon(&mut self) -> u64 {
+        let ahead_ms =
+            *self.random.pick(&[60, 150, 1_000, 60_000, 3_600_000, 24 * 3_600_000, 90 * 24 * 3_600_000]);
+        self.oracle.now_ms + ahead_ms
+    }
+
+    fn product_spec(&mut self) -> ProductSpec {
+        let name = match self.random.below(12) {
+            0 => String::new(),
+            1 => "tab\tbed".to_owned(),
+            n => format!("product {}", n % 4),
+        };
+        let mut spec = ProductSpec::single(&name, *b"CNY", 100);
+        spec.face = *self.random.pick(&[100, 100, 2_800, -1]);
+        spec.valid_days = *self.random.pick(&[0, 0, 1, 30]);
+        spec.reversal_s = *self.random.pick(&[0, 60, 24 * 3600]);
+        if self.random.percent(5) {
+            spec.kind = CardKind::StoredValue;
+        }
+        if self.random.percent(5) {
+            spec.currency = *b"USD";
+        }
+        spec
+    }
+
+    fn principal_spec(&mut self) -> PrincipalSpec {
+        let name = format!("till {}", self.random.below(6));
+        PrincipalSpec {
+            name: if self.random.percent(5) { "x".repeat(65) } else { name },
+            role: *self.random.pick(&Role::ALL),
+            tenant: TenantId(0),
+            merchant: MerchantId(self.random.below(3) as u32),
+            key: [self.random.below(6) as u8; 32],
+        }
+    }
+
+    fn fresh_ask(&mut self) -> Ask {
+        let roll = self.random.below(1000);
+        let mut id = self.id();
+        let (caller, what) = match roll {
+            0..270 => {
+                let what = self.redeem();
+                if let What::Redeem { code, .. } = &what
+                    && let Some(late) = self.late_original(code)
+                    && self.random.percent(30)
+                {
+                    id = late;
+                }
+                (*self.random.pick(&TILLS), what)
+            }
+            270..400 => {
+                let callers = [TILLS[0], TILLS[1], TILLS[2], OPERATOR];
+                (*self.random.pick(&callers), self.reverse())
+            }
+            400..580 => {
+                let count = match self.random.below(20) {
+                    0 => 0,
+                    1 => 100_001,
+                    2 => 20_000,
+                    3..6 => 1 + self.random.below(60),
+                    _ => 1 + self.random.below(5),
+                };
+                let validity_s_min = *self.random.pick(&[0, 0, 0, 1, 3_600, 10 * 24 * 3_600]);
+                let (order, product) = (self.order(), self.product());
+                let what = What::Sell { order, product, count: count as u32, validity_s_min };
+                (*self.random.pick(&SELLERS), what)
+            }
+            580..640 => {
+                let what = What::Fetch {
+                    order: self.order(),
+                    from: self.random.below(4) as u32,
+                    count: *self.random.pick(&[0, 1, 3, u32::MAX]),
+                };
+                (*self.random.pick(&SELLERS), what)
+            }
+            640..700 => {
+                let what = What::Query { code: self.code() };
+                (*self.random.pick(&[OPERATOR, TILLS[0]]), what)
+            }
+            700..740 => {
+                let what = What::History { code: self.code() };
+                (*self.random.pick(&[OPERATOR, TILLS[0]]), what)
+            }
+            740..790 => (OPERATOR, What::Freeze { code: self.code() }),
+            790..840 => (OPERATOR, What::Unfreeze { code: self.code() }),
+            840..860 => (ADMIN, What::Void { code: self.code() }),
+            860..910 => (OPERATOR, self.batch_change()),
+            910..925 => {
+                let product = Some(self.product()).filter(|_| self.random.percent(50));
+                (AUDITOR, What::BatchList { product })
+            }
+            925..940 => {
+                let (spec, adds) = (self.product_spec(), self.random.percent(40));
+                (ADMIN, What::ProductPut { spec, adds })
+            }
+            940..955 => {
+                let (product, frozen) = (self.product(), self.random.percent(20));
+                (OPERATOR, What::ProductFreeze { product, frozen })
+            }
+            955..960 => (AUDITOR, What::ProductList),
+            960..975 => {
+                let product = Some(self.product()).filter(|_| self.random.percent(50));
+                (AUDITOR, What::Stock { product })
+            }
+            975..983 => (ADMIN, What::PrincipalAdd(self.principal_spec())),
+            983..988 => (ADMIN, What::PrincipalRevoke(self.random.below(8) as u32)),
+            988..992 => (ADMIN, What::PrincipalList),
+            _ => (AUDITOR, What::Stats),
+        };
+        let mut ask = Ask::new(id, self.of_some_tenant(caller), what);
+        ask.terminal = self.random.below(3) as u32;
+        ask.channel = self.random.below(3) as u16;
+        ask.deadline = match self.random.below(50) {
+            0 => Deadline::Passed,
+            1 => Deadline::Ahead,
+            _ => Deadline::None,
+        };
+        ask
+    }
+
+    /// A request from before: as it was, or bent a little.
+    fn asked_again(&mut self) -> Ask {
+        let mut ask = self.random.pick(&self.asked).clone();
+        ask.deadline = Deadline::None;
+        match self.random.below(10) {
+            0 => ask.caller = *self.random.pick(&[TILLS[0], TILLS[2], SELLERS[0], SELLERS[1], OPERATOR]),
+            1 => match &mut ask.what {
+                What::Redeem { amount, .. } => *amount += 1,
+                What::Reverse { original, .. } => *original += 1,
+                What::Sell { count, .. } => *count += 1,
+                What::Batch { change, .. } => *change = BatchChange::Freeze,
+                _ => {}
+            },
+            2 => {
+                let fresh = self.id();
+                ask.id = fresh;
+            }
+            _ => {}
+        }
+        ask
+    }
+
+    pub fn some_asks(&mut self) -> Vec<Ask> {
+        let count = match self.random.below(10) {
+            0..4 => 1,
+            4..9 => 1 + self.random.below(12),
+            _ => 1 + self.random.below(64),
+        };
+        let mut asks: Vec<Ask> = Vec::new();
+        for _ in 0..count {
+            let ask = if self.random.percent(10) && !asks.is_empty() {
+                self.random.pick(&asks).clone()
+            } else if self.random.percent(20) && !self.asked.is_empty() {
+                self.asked_again()
+            } else {
+                self.fresh_ask()
+            };
+            if self.asked.len() < ASKED_MAX {
+                self.asked.push(ask.clone());
+            } else {
+                let at = self.random.below(ASKED_MAX as u64) as usize;
+                self.asked[at] = ask.clone();
+            }
+            asks.push(ask);
+        }
+        asks
+    }
+
+    /// The rows of an import: new codes, and with some luck one that is there already.
+    pub fn some_rows(&mut self, tenant: u16, spec: &ImportSpec) -> Vec<Row> {
+        let mut rows: Vec<Row> = Vec::new();
+        let doubtful = self.random.percent(15);
+        for _ in 0..spec.rows {
+            let code = if doubtful && self.random.percent(10) && !rows.is_empty() {
+                self.random.pick(&rows).code.clone()
+            } else if doubtful && self.random.percent(10) {
+                self.code()
+            } else {
+                format!("CODE-{tenant}-{:05}", self.random.below(100_000))
+            };
+            rows.push(Row {
+                code,
+                pin: spec.pins.then(|| format!("{:04}", self.random.below(3))),
+                face: spec.faces.then(|| 100 + self.random.below(3) as i64),
+                expires_ms: if spec.expiries && self.random.percent(70) { self.soon() } else { 0 },
+            });
+        }
+        rows
+    }
+
+    pub fn some_import_spec(&mut self, product: u32) -> ImportSpec {
+        let rows = if self.random.percent(3) { 0 } else { 1 + self.random.below(50) };
+        ImportSpec {
+            label: if self.random.percent(2) { "x".repeat(129) } else { format!("order {rows}") },
+            pins: self.random.percent(30),
+            faces: self.random.percent(30),
+            expiries: self.random.percent(40),
+            face: Some(500).filter(|_| self.random.percent(20)),
+            valid_from_ms: if self.random.percent(10) { self.soon() } else { 0 },
+            expires_ms: match self.random.below(10) {
+                0 => self.oracle.now_ms,
+                1..4 => self.soon(),
+                _ => 0,
+            },
+            active: self.random.percent(85),
+            ..ImportSpec::of(ProductId(product), rows, 20)
+        }
+    }
+}

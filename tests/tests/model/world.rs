@@ -1,0 +1,339 @@
+//! An engine on a simulated disk beside the oracle: every reply is held against what it must be.
+//!
+//! The world keeps `log`, every effect since the store began, in execution order. The engine promises
+//! that its own log is a prefix of that after any crash, and that the prefix holds everything whose
+//! reply was allowed to leave; `restart.rs` checks both and rolls the oracle to it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use kami_engine::{Clock, CodeList, Engine, EngineOptions, Lsn, Reply, ReplyBody, RevealError, Status, Work};
+use kami_wal::{Drive, SimMedium, SimMode, WalOptions};
+
+use super::clock::ManualClock;
+use super::expected::{At, Body, Listed};
+use super::imports::Staged;
+use super::oracle::{Event, Oracle};
+use crate::ask::{Ask, What};
+use crate::random::Random;
+
+/// A turn that begins this much after engine time moves it.
+const TICK_MS: u64 = 100;
+/// The wall clock at the start of the world.
+pub const EPOCH_MS: u64 = 1_700_000_000_000;
+
+pub struct World {
+    pub verbose: bool,
+    pub random: Random,
+    pub medium: SimMedium,
+    pub segment_bytes: u64,
+    pub engine: Option<Engine>,
+    pub clock: ManualClock,
+    pub oracle: Oracle,
+    /// Every effect since the store began.
+    pub log: Vec<Event>,
+    /// The oracle after the first `base_len` of them: the state at the last restart.
+    pub base: Oracle,
+    pub base_len: usize,
+    /// So many effects belong to replies that were allowed to leave.
+    pub promised: usize,
+    /// The latest time such a reply told.
+    pub promised_ms: u64,
+    pub pending: VecDeque<Pending>,
+    /// Engine time ran on from here at this reading of the boot clock.
+    pub running: (u64, u64),
+    pub commands: u64,
+    pub refused: u64,
+    pub last_lsn: u64,
+    /// The disk may be full: BUSY and DISK_FULL are answers to be had at any time.
+    pub tight: bool,
+    /// Segments were prepared since the last command, so there must be room.
+    pub fresh: bool,
+    pub staged: BTreeMap<(u16, u128), Staged>,
+    pub next_batch: u32,
+    /// The order under which a code was read: never two.
+    pub read_as: BTreeMap<(u16, String), u128>,
+    /// Requests to try again.
+    pub asked: Vec<Ask>,
+    /// Replies by command and status, to see that a run meets everything.
+    pub met: BTreeMap<String, u64>,
+    work: Work,
+}
+
+/// Replies that wait for the log.
+pub struct Pending {
+    durable_at: Lsn,
+    events: usize,
+    now_ms: u64,
+    lists: Vec<(u16, CodeList, Listed)>,
+}
+
+impl World {
+    /// A new store on a new disk.
+    pub fn new(seed: u64, mode: SimMode, segment_bytes: u64) -> World {
+        let mut world = World {
+            verbose: false,
+            random: Random::new(seed),
+            medium: SimMedium::new(seed, mode),
+            segment_bytes,
+            engine: None,
+            clock: ManualClock::new(EPOCH_MS),
+            oracle: Oracle::default(),
+            log: Vec::new(),
+            base: Oracle::default(),
+            base_len: 0,
+            promised: 0,
+            promised_ms: 0,
+            pending: VecDeque::new(),
+            running: (0, 0),
+            commands: 0,
+            refused: 0,
+            last_lsn: 0,
+            tight: false,
+            fresh: false,
+            staged: BTreeMap::new(),
+            next_batch: 1,
+            read_as: BTreeMap::new(),
+            asked: Vec::new(),
+            met: BTreeMap::new(),
+            work: Work::default(),
+        };
+        let engine = Engine::open(world.options(false)).expect("a new store opens");
+        world.opened(engine);
+        world
+    }
+
+    /// How the engine is opened.
+    pub fn options(&self, accept_clock: bool) -> EngineOptions {
+        EngineOptions {
+            data: Arc::new(self.medium.clone()),
+            keys: Arc::new(self.medium.clone()),
+            wal: WalOptions {
+                segment_bytes: self.segment_bytes,
+                drive: Drive::Manual,
+                ..WalOptions::default()
+            },
+            clock: Box::new(self.clock.clone()),
+            accept_clock,
+        }
+    }
+
+    /// The engine is open and has recorded its start.
+    pub fn opened(&mut self, engine: Engine) {
+        let now = self.clock.read();
+        self.running = (now.wall_ms.max(self.oracle.now_ms), now.boot_ms);
+        self.oracle.now_ms = self.due_ms().unwrap_or(self.oracle.now_ms);
+        self.engine = Some(engine);
+        (self.base, self.base_len) = (self.oracle.clone(), self.log.len());
+        self.promised = self.log.len();
+        self.promised_ms = self.oracle.now_ms;
+        self.pending.clear();
+        (self.commands, self.refused) = (0, 0);
+        self.staged.clear();
+        self.next_batch = self.oracle.batches.keys().last().map_or(1, |last| last + 1);
+        self.fresh = false;
+    }
+
+    pub fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("the engine is open")
+    }
+
+    pub fn note(&self, what: impl FnOnce() -> String) {
+        if self.verbose {
+            println!("{}", what());
+        }
+    }
+
+    /// What engine time becomes if something is recorded now; `None` if it stays.
+    pub fn due_ms(&self) -> Option<u64> {
+        let running = self.running.0 + self.clock.boot_ms().saturating_sub(self.running.1);
+        (running >= self.oracle.now_ms + TICK_MS).then_some(running)
+    }
+
+    /// The most cards a sale can hold in this log: a record is at most a quarter of a segment.
+    pub fn order_cards_max(&self) -> u32 {
+        let payload = self.segment_bytes / 4 - kami_wal::RECORD_HEAD_BYTES;
+        // The group's head, the entry's and the sale's; 16 bytes a card.
+        ((payload - 16 - 64 - 32) / 16) as u32
+    }
+
+    /// Runs requests as one batch and judges every reply.
+    pub fn execute(&mut self, asks: &[Ask]) {
+        if self.medium.is_cut() {
+            return;
+        }
+        let engine = self.engine().clone();
+        let mut work = std::mem::take(&mut self.work);
+        work.requests.clear();
+        for ask in asks {
+            work.requests.push(ask.request(&engine, self.random.percent(10)));
+        }
+        engine.execute(&mut work);
+        assert_eq!(work.replies.len(), asks.len(), "one reply a request");
+        let mut lists = Vec::new();
+        let (commands, refused) = (self.commands, self.refused);
+        for (ask, reply) in asks.iter().zip(work.replies.drain(..)) {
+            self.note(|| format!("{ask:?}\n    {reply:?}"));
+            let listed = self.judge(ask, &reply, (commands, refused));
+            let replayed = if reply.flags == kami_engine::ReplyFlags::default() { "" } else { " again" };
+            let met = format!("{} {}{replayed}", ask.what.name(), reply.status.code());
+            *self.met.entry(met).or_default() += 1;
+            self.commands += 1;
+            self.refused += u64::from(!reply.status.is_done());
+            if let (Some(listed), ReplyBody::Cards(list)) = (listed, reply.body) {
+                // Nothing was committed since the reveal was recorded.
+                let early = engine.reveal(&list, &mut |_, _| panic!("a code before its reveal is durable"));
+                assert!(matches!(early, Err(RevealError::NotDurable)), "{early:?}");
+                lists.push((ask.caller.tenant.0, list, listed));
+            }
+        }
+        let durable_at = work.durable_at().expect("executed");
+        let pending = Pending { durable_at, events: self.log.len(), now_ms: self.oracle.now_ms, lists };
+        self.pending.push_back(pending);
+        self.fresh = false;
+        self.work = work;
+        self.settle();
+        // The reply to a retry tells the first time's time: whether the clock moved has to be asked.
+        if self.due_ms().is_some() && asks.iter().all(|ask| ask.what != What::Stats) {
+            self.execute(&[Ask::new(6, super::workload::AUDITOR, What::Stats)]);
+        }
+    }
+
+    /// Finds what the reply must be and takes its effect into the oracle. Returns the codes it promises.
+    fn judge(&mut self, ask: &Ask, reply: &Reply, counted: (u64, u64)) -> Option<Listed> {
+        assert_eq!(reply.request.0, ask.id, "the reply to another request");
+        // Room is asked for before the size of an order is looked at.
+        let too_large = matches!(ask.what, What::Sell { count, .. } if self.order_cards_max() < count);
+        let strict = self.fresh && !self.tight && !too_large;
+        let before = self.oracle.now_ms;
+        let times = match self.due_ms() {
+            Some(due) if strict => vec![due],
+            // Without room the clock stands still.
+            Some(due) => vec![before, due],
+            None => vec![before],
+        };
+        let mut wrong = Vec::new();
+        for now_ms in times {
+            self.oracle.now_ms = now_ms;
+            let (mut expected, event) = self.oracle.decide(ask, self.order_cards_max());
+            if let Body::Stats(stats) = &mut expected.body {
+                (stats.commands, stats.refused) = counted;
+            }
+            let needs_room = event.is_some()
+                || matches!(ask.what, What::Sell { .. }) && expected.status == Status::OutOfStock;
+            let short = !strict
+                && needs_room
+                && matches!(reply.status, Status::Busy | Status::DiskFull)
+                && reply.lsn.is_none()
+                && reply.time_ms == now_ms
+                && matches!(reply.body, ReplyBody::None);
+            if short {
+                return None;
+            }
+            match expected.check(reply, self.last_lsn) {
+                Err(what) => wrong.push(what),
+                Ok(()) => {
+                    if let Some(mut event) = event {
+                        if expected.lsn == At::New {
+                            event.lsn = reply.lsn.map(Lsn::bytes);
+                            self.last_lsn = event.lsn.expect("checked");
+                        }
+                        self.record(event);
+                    }
+                    return match expected.body {
+                        Body::Cards(listed) => Some(listed),
+                        _ => None,
+                    };
+                }
+            }
+        }
+        panic!("{ask:?}\n{}", wrong.join("\n"));
+    }
+
+    /// Takes an effect into the oracle.
+    pub fn record(&mut self, event: Event) {
+        self.oracle.apply(&event);
+        self.log.push(event);
+    }
+
+    /// Lets those replies leave that may, and reads the codes they carry.
+    pub fn settle(&mut self) {
+        let engine = self.engine().clone();
+        let durable_end = engine.durable_end();
+        while self.pending.front().is_some_and(|pending| pending.durable_at <= durable_end) {
+            let Pending { events, now_ms, lists, .. } = self.pending.pop_front().expect("looked at");
+            assert!(self.promised <= events && self.promised_ms <= now_ms, "replies leave in order");
+            (self.promised, self.promised_ms) = (events, now_ms);
+            for (tenant, list, listed) in lists {
+                if self.medium.is_cut() {
+                    continue;
+                }
+                let mut read = Vec::new();
+                engine
+                    .reveal(&list, &mut |card, code| {
+                        let code = String::from_utf8(code.to_vec()).expect("codes are text");
+                        read.push(((card.batch(), card.row() as usize), code));
+                    })
+                    .expect("a durable reply's codes can be read");
+                assert_eq!(read, listed.codes, "the codes of order {:x}", listed.order);
+                for (_, code) in read {
+                    let order = *self.read_as.entry((tenant, code.clone())).or_insert(listed.order);
+                    assert_eq!(order, listed.order, "{code} was given to two orders");
+                }
+            }
+        }
+    }
+
+    /// Commits and prepares. Returns false if the power is off.
+    pub fn drive(&mut self) -> bool {
+        let outcome = self.engine().drive();
+        self.settle();
+        if self.medium.is_cut() {
+            return false;
+        }
+        outcome.expect("only a power cut ends the log");
+        self.fresh = true;
+        true
+    }
+
+    /// Looks at everything there is, card by card, through the commands a client has.
+    pub fn audit(&mut self) {
+        use super::workload::{AUDITOR, OPERATOR};
+        self.engine().check().unwrap();
+        let mut asks = Vec::new();
+        for (tenant, place) in self.oracle.places() {
+            let code = self.oracle.card(place).code.clone();
+            let mut caller = OPERATOR;
+            caller.tenant.0 = tenant;
+            asks.push(Ask::new(1, caller, What::Query { code: code.clone() }));
+            asks.push(Ask::new(2, caller, What::History { code }));
+        }
+        for ((tenant, order), known) in &self.oracle.orders {
+            let fetch = What::Fetch { order: *order, from: 0, count: u32::MAX };
+            asks.push(Ask::new(3, known.sale.ask.caller, fetch.clone()));
+            let mut other = AUDITOR;
+            other.tenant.0 = *tenant;
+            asks.push(Ask::new(4, other, fetch));
+        }
+        for tenant in 0..2 {
+            let mut caller = AUDITOR;
+            caller.tenant.0 = tenant;
+            for what in [
+                What::Stock { product: None },
+                What::BatchList { product: None },
+                What::ProductList,
+                What::PrincipalList,
+                What::Stats,
+            ] {
+                asks.push(Ask::new(5, caller, what));
+            }
+        }
+        for some in asks.chunks(64) {
+            self.execute(some);
+            if !self.drive() {
+                return;
+            }
+        }
+        self.oracle.check();
+    }
+}
