@@ -238,27 +238,30 @@ impl Imports {
         if staged.rows != staged.spec.rows {
             return staged.reply(sequencer, id, Status::IllegalTransition);
         }
-        if staged.stage == Stage::Open {
-            match self.complete(sequencer, &mut staged) {
-                Ok(()) => staged.stage = Stage::Indexed,
-                Err(refused) => {
-                    self.discard(&mut staged);
-                    self.forget(caller, id);
-                    return match refused {
-                        Refused::Twice(batch) => {
-                            let mut reply = plain(sequencer, id, Status::DuplicateBatch);
-                            let duplicate = Duplicate { row: 0, batch: Some(batch), other_row: 0 };
-                            reply.body = ReplyBody::Duplicates(vec![duplicate]);
-                            reply
-                        }
-                        Refused::Duplicates(duplicates) => {
-                            let mut reply = plain(sequencer, id, Status::DuplicateCard);
-                            reply.body = ReplyBody::Duplicates(duplicates);
-                            reply
-                        }
-                        Refused::Io(error) => plain(sequencer, id, io_status(&error)),
-                    };
-                }
+        let checked = Self::refuse_twin(sequencer, &staged).and_then(|()| match staged.stage {
+            Stage::Open => self.complete(sequencer, &mut staged),
+            // While it waited for room, another import may have brought the same cards.
+            _ => self.index_again(sequencer, &staged),
+        });
+        match checked {
+            Ok(()) => staged.stage = Stage::Indexed,
+            Err(refused) => {
+                self.discard(&mut staged);
+                self.forget(caller, id);
+                return match refused {
+                    Refused::Twice(batch) => {
+                        let mut reply = plain(sequencer, id, Status::DuplicateBatch);
+                        let duplicate = Duplicate { row: 0, batch: Some(batch), other_row: 0 };
+                        reply.body = ReplyBody::Duplicates(vec![duplicate]);
+                        reply
+                    }
+                    Refused::Duplicates(duplicates) => {
+                        let mut reply = plain(sequencer, id, Status::DuplicateCard);
+                        reply.body = ReplyBody::Duplicates(duplicates);
+                        reply
+                    }
+                    Refused::Io(error) => plain(sequencer, id, io_status(&error)),
+                };
             }
         }
         let reply = self.record(sequencer, &mut staged, id);
@@ -271,14 +274,6 @@ impl Imports {
     /// Makes the file complete and durable, and its digests findable.
     fn complete(&self, sequencer: &Sequencer, staged: &mut Staged) -> Result<(), Refused> {
         let file = staged.file.take().ok_or_else(|| io::Error::other("the staging file is closed"))?;
-        let (_, cards_hash) = staged.hasher.finish();
-        let tenant = staged.caller.tenant;
-        let twin = sequencer.table.batches().find(|batch| {
-            batch.cards_hash == cards_hash && sequencer.state().stock(batch.id).tenant == tenant
-        });
-        if let Some(twin) = twin {
-            return Err(Refused::Twice(twin.id));
-        }
         let batch = BatchId(staged.layout.batch);
         file.write_at(0, &staged.layout.header())?;
         file.sync()?;
@@ -292,6 +287,27 @@ impl Imports {
             return Err(Refused::Duplicates(duplicates));
         }
         Ok(())
+    }
+
+    /// Refuses a list of cards that was imported before.
+    fn refuse_twin(sequencer: &Sequencer, staged: &Staged) -> Result<(), Refused> {
+        let (_, cards_hash) = staged.hasher.finish();
+        let tenant = staged.caller.tenant;
+        let twin = sequencer.table.batches().find(|batch| {
+            batch.cards_hash == cards_hash && sequencer.state().stock(batch.id).tenant == tenant
+        });
+        if let Some(twin) = twin {
+            return Err(Refused::Twice(twin.id));
+        }
+        Ok(())
+    }
+
+    /// Looks for duplicates once more, after a commit that found no room for its record.
+    fn index_again(&self, sequencer: &Sequencer, staged: &Staged) -> Result<(), Refused> {
+        let batch = BatchId(staged.layout.batch);
+        let file = BatchFile::open(&*self.medium, batch.0, self.store)?;
+        let duplicates = index_batch(&sequencer.index, &sequencer.table, &file, batch)?;
+        if duplicates.is_empty() { Ok(()) } else { Err(Refused::Duplicates(duplicates)) }
     }
 
     /// Writes the IMPORT record and lets the cards exist.
@@ -311,7 +327,10 @@ impl Imports {
         // Everything that can fail or take long is done; the rest is one turn of the sequencer.
         let mut turn = sequencer.begin(2 * HEAD_BYTES + 1024);
         if !turn.has_credit() {
-            return staged.reply(sequencer, id, turn.short());
+            let short = turn.short();
+            // A reply looks at the state, which the turn holds.
+            turn.end();
+            return staged.reply(sequencer, id, short);
         }
         let stored = stored_batch(&turn, staged);
         let tail = stored.entry_tail();
@@ -436,7 +455,8 @@ pub(crate) fn index_batch(
             // An entry of a batch that was never committed is a remnant of an import given up.
             |present| present.batch() != batch.0 && table.batch_of(present).is_none(),
             |card, present| {
-                if duplicates.len() < DUPLICATES_MAX {
+                // Its own entry is there when an import is looked through a second time.
+                if present != card && duplicates.len() < DUPLICATES_MAX {
                     let other = BatchId(present.batch());
                     let batch = (other != batch).then_some(other);
                     duplicates.push(Duplicate { row: card.row(), batch, other_row: present.row() });
