@@ -539,7 +539,7 @@ impl Turn<'_> {
             return Some(self.refuse(request, Status::Malformed));
         }
         if count > ORDER_CARDS_MAX
-            || Allocation::entry_bytes_max(count) > self.sequencer.wal.payload_bytes_max()
+            || GROUP_HEAD_BYTES + Allocation::entry_bytes_max(count) > self.sequencer.wal.payload_bytes_max()
         {
             return Some(self.refuse(request, Status::OrderTooLarge));
         }
