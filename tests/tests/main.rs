@@ -3,5 +3,6 @@
 #![allow(missing_docs, reason = "the tests' own types are not an interface")]
 
 mod ask;
+mod faults;
 mod model;
 mod random;

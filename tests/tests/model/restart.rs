@@ -87,10 +87,14 @@ impl World {
                 self.medium.kill()
             }
             End::Close => {
-                engine.close().expect("nothing fails here");
-                self.promised = self.log.len();
-                self.promised_ms = self.oracle.now_ms;
-                self.medium.kill()
+                if engine.close().is_ok() {
+                    self.promised = self.log.len();
+                    self.promised_ms = self.oracle.now_ms;
+                    self.medium.kill()
+                } else {
+                    assert!(self.medium.is_cut(), "only a power cut ends the log");
+                    self.medium.crash(self.random.next())
+                }
             }
         };
         if end == End::PowerCut || self.random.percent(20) {
