@@ -5,4 +5,6 @@
 mod ask;
 mod faults;
 mod model;
+mod planted;
 mod random;
+mod storage;
