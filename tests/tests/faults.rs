@@ -73,7 +73,7 @@ fn a_till_could_tell_an_unknown_code_from_one_not_sold() {
 fn a_store_that_never_imported_did_not_open_again() {
     let mut world = World::new(7, SimMode::Direct, 64 << 10);
     for end in [End::Close, End::Kill, End::PowerCut] {
-        world.restart(end);
+        world.restart_for_good(end);
     }
 }
 
@@ -110,7 +110,7 @@ fn an_import_tried_again_was_not_looked_through_for_duplicates_again() {
     commit(&mut world, 2);
     assert_eq!(world.met.get("import commit OK"), Some(&1));
     assert_eq!(world.met.get("import commit DUPLICATE_CARD"), Some(&1));
-    world.restart(End::Close);
+    world.restart_for_good(End::Close);
 }
 
 /// The size of an order was checked without the head of its group: one that fitted by a hair, of cards that
@@ -136,7 +136,7 @@ fn a_snapshot_forgot_which_batch_is_sold_first() {
     commit(&mut world, 3);
     commit(&mut world, 2);
     world.engine().checkpoint().expect("a snapshot is made");
-    world.restart(End::Close);
+    world.restart_for_good(End::Close);
     assert!(world.drive());
     let what = What::Sell { order: 1, product: 1, count: 1, validity_s_min: 0 };
     world.execute(&[Ask::new(9, SELLERS[0], what)]);

@@ -4,7 +4,9 @@
 
 mod ask;
 mod faults;
+mod golden;
 mod model;
 mod planted;
 mod random;
 mod storage;
+mod threads;

@@ -14,7 +14,7 @@
 //! | `kami-wal/bug-ignore-durable-end` | a hole below the durable end is cut off as a torn tail | `damage_below_the_durable_end_is_refused` |
 
 use kami_engine::{Engine, ImportSpec, OpenError, ProductId, ProductSpec, Role};
-use kami_wal::{Medium, SimMode};
+use kami_wal::{Medium, SimMode, WalOptions};
 
 use crate::ask::{Ask, What, caller};
 use crate::model::imports::Row;
@@ -127,10 +127,15 @@ fn damage_below_the_durable_end_is_refused() {
     }
     drop(world.engine.take());
     world.medium = world.medium.kill();
+    let mut records = Vec::new();
+    kami_wal::verify(&world.medium, &WalOptions::default(), &mut |record| records.push(record.lsn.bytes()))
+        .expect("the log can be read");
     let mut names = world.medium.list("log").expect("the disk is on");
     names.sort_unstable();
     // The middle of a record that was acknowledged long ago.
-    world.medium.edit(&format!("log/{}", names[0]), |bytes| bytes[6000] ^= 0x40);
+    let at = records[records.len() / 3] + 64;
+    let name = &names[(at / world.segment_bytes - records[0] / world.segment_bytes) as usize];
+    world.medium.edit(&format!("log/{name}"), |bytes| bytes[(at % world.segment_bytes) as usize] ^= 0x40);
     let opened = Engine::open(world.options(false));
-    assert!(matches!(&opened, Err(OpenError::Log(error)) if error.is_damage()), "damage was overlooked");
+    assert!(matches!(&opened, Err(OpenError::Log(error)) if error.is_damage()), "{:?}", opened.err());
 }

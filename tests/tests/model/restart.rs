@@ -74,6 +74,15 @@ impl World {
         self.try_again(lost);
     }
 
+    /// Restarts until no power cut is under way, and none is due.
+    pub fn restart_for_good(&mut self, end: End) {
+        self.restart(end);
+        while self.medium.is_cut() {
+            self.restart(End::PowerCut);
+        }
+        self.medium.cut_power_at(u64::MAX);
+    }
+
     /// Ends the engine and gives the machine some time.
     fn end(&mut self, end: End) {
         let engine = self.engine.take().expect("the engine is open");
@@ -103,7 +112,9 @@ impl World {
             // Somebody sets the wall clock back a little: engine time must not follow.
             if self.random.percent(20) {
                 let wall_ms = kami_engine::Clock::read(&self.clock).wall_ms;
-                self.clock.set_wall_ms(wall_ms - self.random.below(300_000));
+                // Ten minutes behind what was logged is not believed any more.
+                let lowest_ms = self.oracle.now_ms - 9 * 60_000;
+                self.clock.set_wall_ms((wall_ms - self.random.below(300_000)).max(lowest_ms));
             }
         }
     }
