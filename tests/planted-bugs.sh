@@ -27,6 +27,8 @@ kami-engine/bug-reveal-before-durable      planted::codes_wait_for_their_reveal
 kami-engine/bug-apply-retry-twice          planted::a_retry_has_one_effect
 kami-engine/bug-ignore-tombstones          planted::a_late_original_is_refused
 kami-wal/bug-ack-before-sync               model::runs::direct
+kami-wal/bug-retry-after-failed-sync        storage::after_a_failed_sync_nothing_is_acknowledged_and_nothing_is_lost
+kami-wal/bug-rewrite-acknowledged-block     model::runs::direct
 kami-wal/bug-ignore-durable-end            planted::damage_below_the_durable_end_is_refused
 BUGS
 exit $missed

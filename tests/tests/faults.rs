@@ -95,7 +95,7 @@ fn an_import_tried_again_was_not_looked_through_for_duplicates_again() {
         Ask::new(1000 + n, ADMIN, What::ProductPut { spec, adds: false })
     };
     let mut n = 0;
-    while world.met.get("product put DISK_FULL").is_none() {
+    while !world.met.contains_key("product put DISK_FULL") {
         world.execute(&[freeze(n)]);
         assert!(world.drive());
         n += 1;

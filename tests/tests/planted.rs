@@ -11,6 +11,8 @@
 //! | `kami-engine/bug-apply-retry-twice` | a retry has its effect again | `a_retry_has_one_effect` |
 //! | `kami-engine/bug-ignore-tombstones` | a late original takes effect after its reversal | `a_late_original_is_refused` |
 //! | `kami-wal/bug-ack-before-sync` | durable is said before it is | `model::runs::direct` |
+//! | `kami-wal/bug-retry-after-failed-sync` | a failed sync is tried again and believed | `storage::after_a_failed_sync_nothing_is_acknowledged_and_nothing_is_lost` |
+//! | `kami-wal/bug-rewrite-acknowledged-block` | a block with acknowledged bytes is written again | `model::runs::direct` |
 //! | `kami-wal/bug-ignore-durable-end` | a hole below the durable end is cut off as a torn tail | `damage_below_the_durable_end_is_refused` |
 
 use kami_engine::{Engine, ImportSpec, OpenError, ProductId, ProductSpec, Role};

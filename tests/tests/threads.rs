@@ -34,7 +34,7 @@ fn races_sell_each_order_and_redeem_each_card_once() {
     let disk = DiskOptions { unsafe_filesystem: true, ..DiskOptions::default() };
     let open = || {
         let (data, keys) = (directory.path().join("data"), directory.path().join("keys"));
-        let mut options = EngineOptions::on_disk(&data, &keys, disk.clone()).expect("a place for a store");
+        let mut options = EngineOptions::on_disk(&data, &keys, disk).expect("a place for a store");
         options.wal.segment_bytes = 1 << 20;
         Engine::open(options).expect("the store opens")
     };
