@@ -330,7 +330,7 @@ impl Engine {
     /// # Errors
     /// See [`RevealError`]. What `each` was given before is right.
     pub fn reveal(&self, list: &CodeList, each: &mut dyn FnMut(CardRef, &[u8])) -> Result<(), RevealError> {
-        if self.durable_end() < list.durable_at {
+        if self.durable_end() < list.durable_at && !cfg!(feature = "bug-reveal-before-durable") {
             return Err(RevealError::NotDurable);
         }
         list.reveal(&self.shared.sequencer.table, each)

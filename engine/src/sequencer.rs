@@ -234,6 +234,9 @@ impl Sequencer {
         self.refused.fetch_add(refused as u64, Ordering::Relaxed);
         // Whatever the replies say, they say it of a log that ends here or before.
         work.durable_at = Some(self.wal.tail());
+        if cfg!(feature = "bug-refusals-do-not-wait") && refused == work.replies.len() {
+            work.durable_at = Some(self.wal.durable_end());
+        }
         self.wal.kick();
     }
 
@@ -539,7 +542,7 @@ impl Turn<'_> {
             return Some(self.refuse(request, Status::Malformed));
         }
         if count > ORDER_CARDS_MAX
-            || Allocation::entry_bytes_max(count) > self.sequencer.wal.payload_bytes_max()
+            || GROUP_HEAD_BYTES + Allocation::entry_bytes_max(count) > self.sequencer.wal.payload_bytes_max()
         {
             return Some(self.refuse(request, Status::OrderTooLarge));
         }
@@ -701,7 +704,10 @@ impl Subject<'_> {
         if word != prepared.word {
             return None;
         }
-        let view = self.state.view(batch, card.row(), word);
+        let mut view = self.state.view(batch, card.row(), word);
+        if cfg!(feature = "bug-expired-by-running-clock") {
+            view.now_ms = self.sequencer.running.at(self.sequencer.clock.boot_ms());
+        }
         let action = match request.command {
             Command::Redeem { pin, amount, .. } => {
                 let pin_right = match (batch.columns.pins.get(card.row() as usize), pin) {
