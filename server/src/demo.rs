@@ -173,12 +173,11 @@ impl Running {
             channels
                 .spawn(async move { load::run(&client, &plan, &load, number, CONNECTIONS, WINDOW).await });
         }
-        tokio::select! {
-            () = load.reached() => {}
-            Some(early) = channels.join_next() => {
-                // Only a failure ends a channel before the kill.
-                joined(early)?;
-                return Err(Failure::new(Exit::ProofFailed, "the load ended before the server was killed"));
+        let mut ledger = Ledger::new(Arc::clone(&plan));
+        loop {
+            tokio::select! {
+                () = load.reached() => break,
+                Some(early) = channels.join_next() => ledger.add(joined(early)?),
             }
         }
         let outstanding = load.outstanding();
@@ -206,7 +205,6 @@ impl Running {
         self.server = Some(server);
 
         let resumed = Instant::now();
-        let mut ledger = Ledger::new(Arc::clone(&plan));
         while let Some(partial) = channels.join_next().await {
             ledger.add(joined(partial)?);
         }
