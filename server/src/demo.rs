@@ -214,6 +214,12 @@ impl Running {
             count(ledger.unknown_resolved),
             count(ledger.replayed)
         ));
+        if let Some(first) = &ledger.first_unexpected {
+            self.say(&format!(
+                "unexpected   {} replies that cannot be; the first: {first}",
+                count(ledger.unexpected)
+            ));
+        }
         let (sold, redeemed) = (ledger.sold(), ledger.redeemed());
         self.say(&format!(
             "load done    {} cards sold in {} orders and {} redeemed, {:.1} s without the outage",
@@ -239,7 +245,7 @@ impl Running {
         let (lost, done_twice) = (audit.lost, audit.done_twice);
         let holds = lost == 0 && done_twice == 0 && audit.unexpected == 0 && counters_agree && whole;
         self.say(&format!(
-            "{}        {} acknowledged replies: {lost} lost, {done_twice} done twice",
+            "{}       {} acknowledged replies: {lost} lost, {done_twice} done twice",
             if holds { "PROVED" } else { "FAILED" },
             count(audit.acknowledged)
         ));
