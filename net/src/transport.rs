@@ -8,13 +8,16 @@
 //! | unacknowledged bytes we sent | 2 MiB | what a slow reader can make us keep |
 //! | idle | 30 s | a peer that is gone frees its place; clients send keep-alives |
 //! | UDP payload | up to 6,500 bytes, found by probing | fewer packets on loopback and jumbo paths |
+//! | first flight | 64 KB | ten of the largest packets; with QUIC's usual 14 KB two packets fill it, and the notice that a connection is closed waits behind them until it is too late to send it |
 //! | socket buffers | 4 MB, as far as the system grants | bursts are not lost before they are read |
 //! | segmentation offload | on (the default) | off costs a factor of three |
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::congestion::CubicConfig;
 use quinn::{MtuDiscoveryConfig, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -27,11 +30,16 @@ pub(crate) const SEND_BYTES_MAX: u64 = 2 << 20;
 /// The largest UDP payload, where the path takes it.
 pub(crate) const UDP_PAYLOAD_BYTES_MAX: u16 = 6500;
 
+/// What may be under way before the first acknowledgement.
+const FIRST_FLIGHT_BYTES: u64 = 10 * UDP_PAYLOAD_BYTES_MAX as u64;
+
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 /// The settings both sides share. `idle` is at most 30 seconds.
 pub(crate) fn config(streams_max: u32, idle: Duration) -> TransportConfig {
     let mut config = TransportConfig::default();
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(FIRST_FLIGHT_BYTES);
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(UDP_PAYLOAD_BYTES_MAX);
     // A duration within 30 seconds always fits QUIC's millisecond count.
@@ -45,6 +53,7 @@ pub(crate) fn config(streams_max: u32, idle: Duration) -> TransportConfig {
         .send_fairness(false)
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(VarInt::from_u32(idle_ms).into()))
+        .congestion_controller_factory(Arc::new(congestion))
         .mtu_discovery_config(Some(discovery));
     config
 }

@@ -173,12 +173,11 @@ impl Running {
             channels
                 .spawn(async move { load::run(&client, &plan, &load, number, CONNECTIONS, WINDOW).await });
         }
-        tokio::select! {
-            () = load.reached() => {}
-            Some(early) = channels.join_next() => {
-                // Only a failure ends a channel before the kill.
-                joined(early)?;
-                return Err(Failure::new(Exit::ProofFailed, "the load ended before the server was killed"));
+        let mut ledger = Ledger::new(Arc::clone(&plan));
+        loop {
+            tokio::select! {
+                () = load.reached() => break,
+                Some(early) = channels.join_next() => ledger.add(joined(early)?),
             }
         }
         let outstanding = load.outstanding();
@@ -206,7 +205,6 @@ impl Running {
         self.server = Some(server);
 
         let resumed = Instant::now();
-        let mut ledger = Ledger::new(Arc::clone(&plan));
         while let Some(partial) = channels.join_next().await {
             ledger.add(joined(partial)?);
         }
@@ -216,6 +214,12 @@ impl Running {
             count(ledger.unknown_resolved),
             count(ledger.replayed)
         ));
+        if let Some(first) = &ledger.first_unexpected {
+            self.say(&format!(
+                "unexpected   {} replies that cannot be; the first: {first}",
+                count(ledger.unexpected)
+            ));
+        }
         let (sold, redeemed) = (ledger.sold(), ledger.redeemed());
         self.say(&format!(
             "load done    {} cards sold in {} orders and {} redeemed, {:.1} s without the outage",
@@ -241,7 +245,7 @@ impl Running {
         let (lost, done_twice) = (audit.lost, audit.done_twice);
         let holds = lost == 0 && done_twice == 0 && audit.unexpected == 0 && counters_agree && whole;
         self.say(&format!(
-            "{}        {} acknowledged replies: {lost} lost, {done_twice} done twice",
+            "{}       {} acknowledged replies: {lost} lost, {done_twice} done twice",
             if holds { "PROVED" } else { "FAILED" },
             count(audit.acknowledged)
         ));

@@ -109,6 +109,9 @@ pub async fn import(
     if let Some(failure) = fault_report(file, &survey, report)? {
         return Err(failure);
     }
+    if survey.cards == 0 {
+        return Err(Failure::refused("nothing was imported: the card file has a header and no cards"));
+    }
     let columns = file.columns();
     let spec = ImportSpec {
         rows: survey.cards,

@@ -7,8 +7,7 @@ use jiff::{Timestamp, ToSpan};
 /// Reads an end of validity: a date (`2027-12-31`) counts to its last moment in the local time zone; a
 /// date and time (`2027-12-31 18:00`) is local; with an offset (`2027-12-31T18:00:00+08:00`) it is exact.
 pub fn parse_end(text: &str) -> Result<u64, String> {
-    // Spreadsheets write dates with slashes.
-    let text = text.trim().replace('/', "-");
+    let text = spreadsheet_style(text.trim());
     let wrong = |_| "it is no date, such as 2027-12-31 or 2027-12-31T18:00:00+08:00".to_owned();
     let stamp = if let Ok(stamp) = text.parse::<Timestamp>() {
         stamp
@@ -20,6 +19,18 @@ pub fn parse_end(text: &str) -> Result<u64, String> {
         time.to_zoned(TimeZone::system()).map_err(wrong)?.timestamp()
     };
     u64::try_from(stamp.as_millisecond()).map_err(|_| "it is before 1970".to_owned())
+}
+
+/// Spreadsheets write `2027/1/2 8:30`: the same with dashes, and with two digits each.
+fn spreadsheet_style(text: &str) -> String {
+    let text = text.replace('/', "-");
+    let (date, time) = text.find([' ', 'T']).map_or((text.as_str(), ""), |end| text.split_at(end));
+    let date: Vec<String> = date.split('-').map(|part| format!("{part:0>2}")).collect();
+    let time = match time.as_bytes() {
+        [_, hour, b':', ..] if hour.is_ascii_digit() => format!("{}0{}", &time[..1], &time[1..]),
+        _ => time.to_owned(),
+    };
+    date.join("-") + &time
 }
 
 /// A time for a person, in the local time zone; `-` for none.
@@ -61,6 +72,8 @@ mod tests {
     fn a_date_lasts_to_its_end() {
         let day = parse_end("2027-12-31").unwrap();
         assert_eq!(parse_end("2027/12/31"), Ok(day));
+        assert_eq!(parse_end("2027/1/2"), parse_end("2027-01-02"));
+        assert_eq!(parse_end("2027/1/2 8:30"), parse_end("2027-01-02T08:30:00"));
         assert_eq!(parse_end("2027-12-31 23:59:59").map(|ms| ms + 1000), Ok(day));
         assert_eq!(parse_end("2027-12-31T18:00:00+08:00"), Ok(1_830_247_200_000));
         for text in ["", "soon", "2027-13-01", "2027-12", "31.12.2027", "1950-01-01"] {

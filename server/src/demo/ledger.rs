@@ -31,7 +31,9 @@ pub struct Ledger {
     pub replayed: u64,
     orders: u64,
     /// Replies that say what cannot be: refusals, or codes that are none of ours.
-    unexpected: u64,
+    pub unexpected: u64,
+    /// The first of them, in words.
+    pub first_unexpected: Option<String>,
 }
 
 impl Ledger {
@@ -45,6 +47,7 @@ impl Ledger {
             replayed: 0,
             orders: 0,
             unexpected: 0,
+            first_unexpected: None,
         }
     }
 
@@ -54,6 +57,7 @@ impl Ledger {
         self.unknown_resolved += part.unknown_resolved;
         self.replayed += part.replayed;
         self.unexpected += part.unexpected;
+        self.first_unexpected = self.first_unexpected.take().or(part.first_unexpected);
         self.orders += part.orders;
         for (order, card, lsn) in part.sales {
             let promise = &mut self.cards[card as usize];

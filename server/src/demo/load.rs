@@ -5,7 +5,7 @@
 //! new. That is all a client ever has to do.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kami_engine::{Class, Lsn, ReplyFlags, RequestId, Status};
 use kami_net::Client;
@@ -25,12 +25,19 @@ pub struct Load {
     outstanding: AtomicU64,
     /// The number of replies at which the server is to be killed.
     kill_at: u64,
+    killed: AtomicBool,
     reached: Notify,
 }
 
 impl Load {
     pub fn new(kill_at: u64) -> Load {
-        Load { replies: AtomicU64::new(0), outstanding: AtomicU64::new(0), kill_at, reached: Notify::new() }
+        Load {
+            replies: AtomicU64::new(0),
+            outstanding: AtomicU64::new(0),
+            kill_at,
+            killed: AtomicBool::new(false),
+            reached: Notify::new(),
+        }
     }
 
     pub fn replies(&self) -> u64 {
@@ -46,16 +53,17 @@ impl Load {
         self.reached.notified().await;
     }
 
+    /// Requests were sent. The kill falls here, when a channel has its window full again.
     fn sent(&self, count: u64) {
         self.outstanding.fetch_add(count, Ordering::Relaxed);
+        if self.kill_at <= self.replies() && !self.killed.swap(true, Ordering::Relaxed) {
+            self.reached.notify_one();
+        }
     }
 
     fn answered(&self, count: u64) {
         self.outstanding.fetch_sub(count, Ordering::Relaxed);
-        let before = self.replies.fetch_add(count, Ordering::Relaxed);
-        if before < self.kill_at && self.kill_at <= before + count {
-            self.reached.notify_one();
-        }
+        self.replies.fetch_add(count, Ordering::Relaxed);
     }
 
     fn lost(&self, count: u64) {
@@ -75,6 +83,16 @@ pub struct Partial {
     pub unknown_resolved: u64,
     pub replayed: u64,
     pub unexpected: u64,
+    /// The first of them, in words.
+    pub first_unexpected: Option<String>,
+}
+
+impl Partial {
+    /// A reply that cannot be if every earlier one is kept.
+    fn surprise(&mut self, what: impl FnOnce() -> String) {
+        self.unexpected += 1;
+        self.first_unexpected.get_or_insert_with(what);
+    }
 }
 
 /// A request under way.
@@ -186,12 +204,8 @@ impl Channel<'_> {
             (Asked::Sell(order), Body::Codes(codes), Some(lsn)) if head.status == Status::Ok => {
                 let expected = self.plan.orders[order as usize] as usize;
                 if codes.cards.len() != expected {
-                    self.heard.unexpected += 1;
-                    tracing::error!(
-                        expected,
-                        got = codes.cards.len(),
-                        "an order has another number of cards"
-                    );
+                    let got = codes.cards.len();
+                    self.heard.surprise(|| format!("an order of {expected} cards has {got}"));
                 }
                 self.heard.orders += 1;
                 for card in &codes.cards {
@@ -201,8 +215,7 @@ impl Channel<'_> {
                             self.bought.push_back(card);
                         }
                         None => {
-                            self.heard.unexpected += 1;
-                            tracing::error!("an order has a code that was never imported");
+                            self.heard.surprise(|| "an order has a code that was never imported".to_owned());
                         }
                     }
                 }
@@ -211,8 +224,7 @@ impl Channel<'_> {
                 self.heard.redemptions.push((card, lsn));
             }
             _ => {
-                self.heard.unexpected += 1;
-                tracing::error!(status = head.status.code(), "a request was refused that cannot be");
+                self.heard.surprise(|| format!("a request was answered {}", head.status.code()));
             }
         }
         Ok(())

@@ -8,8 +8,9 @@ use std::path::Path;
 
 use kami_engine::{OrderId, ProductId, RequestId};
 
-/// How many cards the orders take, in turn.
-const ORDER_CARDS: [u32; 12] = [1, 1, 2, 1, 5, 1, 10, 2, 1, 50, 3, 100];
+/// How many cards the orders take, in turn. As many sizes as share no factor with the number of channels,
+/// which take the orders in turn.
+const ORDER_CARDS: [u32; 13] = [1, 1, 2, 1, 5, 1, 10, 2, 1, 50, 3, 100, 1];
 /// The same for few cards, so that there are many orders all the same.
 const ORDER_CARDS_FEW: [u32; 3] = [1, 2, 1];
 /// From so many cards on, orders are of all sizes.

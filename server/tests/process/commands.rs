@@ -1,0 +1,173 @@
+//! The command line from end to end, as a merchant, a shop and a till use it.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::store::Home;
+
+const FIRST: &str = "0123456789abcdef0123456789abcdef";
+const SECOND: &str = "0123456789abcdef0123456789abcde0";
+
+#[test]
+fn a_day_in_the_life_of_a_store() {
+    let home = Home::new();
+    let server = home.serve();
+    assert_eq!(server.ready("cards"), 0);
+    assert!(server.line.ends_with("commit=direct\n") || server.line.ends_with("commit=mapped\n"));
+
+    // Products.
+    let product = server.json(&["product", "add", "coffee", "--face", "28", "--currency", "cny"]);
+    assert_eq!((&product["face_minor"], &product["id"]), (&2800.into(), &1.into()));
+    server.run(&["product", "add", "coffee", "--face", "1", "--currency", "CNY"]).fails(3, "ALREADY_EXISTS");
+    let product = server.json(&["product", "set", "coffee", "--face", "30.5", "--valid-days", "90"]);
+    assert_eq!((&product["face_minor"], &product["valid_days"]), (&3050.into(), &90.into()));
+    assert_eq!(server.json(&["product", "list"])["products"][0]["currency"], "CNY");
+
+    // Imports: CSV as a spreadsheet saves it, and text.
+    home.file(
+        "cards.csv",
+        "\u{feff}卡号,密码,面值,有效期\r\nCOFFEE-0001,11,28.5,2099-12-31\r\nCOFFEE-0002,22,,\r\n",
+    );
+    let batch = server.json(&["import", "cards.csv", "--product", "coffee", "--label", "PO-17"]);
+    assert_eq!((&batch["cards"], &batch["label"]), (&2.into(), &"PO-17".into()));
+    home.file("more.txt", (1..=500).map(|n| format!("MORE-{n:06}\n")).collect::<String>());
+    let batch =
+        server.json(&["import", "more.txt", "--product", "1", "--inactive", "--expires", "2099-01-01"]);
+    assert_eq!((&batch["cards"], &batch["active"]), (&500.into(), &false.into()));
+    server.run(&["import", "more.txt", "--product", "coffee"]).fails(3, "as batch 2");
+
+    // Selling: the same order again is the same sale.
+    let sell = ["sell", "coffee", "--count", "3", "--order", "2026-0001"];
+    let sold = server.run(&sell);
+    assert_eq!(sold.out, "COFFEE-0001\nCOFFEE-0002\nMORE-000001\n", "{sold:?}");
+    let again = server.json(&sell);
+    assert_eq!((&again["replayed"], &again["count"]), (&true.into(), &3.into()));
+    assert_eq!(server.run(&["order", "2026-0001"]).out, sold.out);
+    server.run(&["sell", "coffee", "--count", "4", "--order", "2026-0001"]).fails(3, "ID_REUSED");
+    server.run(&["sell", "coffee", "--count", "900", "--order", "2"]).fails(3, "OUT_OF_STOCK");
+    server.run(&["order", "unheard-of"]).fails(3, "NOT_FOUND");
+
+    // Redeeming: by PIN, from standard input, once.
+    server.run(&["redeem", "COFFEE-0001"]).fails(3, "CARD_NOT_VALID");
+    let redeemed =
+        server.run_with(&["redeem", "-", "--pin", "-", "--id", FIRST, "--json"], "COFFEE-0001\n11\n").json();
+    assert_eq!((&redeemed["amount_minor"], &redeemed["replayed"]), (&2850.into(), &false.into()));
+    let again = server.json(&["redeem", "COFFEE-0001", "--pin", "11", "--id", FIRST]);
+    assert_eq!((&again["lsn"], &again["replayed"]), (&redeemed["lsn"], &true.into()));
+    let twice = server.run(&["redeem", "COFFEE-0001", "--pin", "11", "--id", SECOND]);
+    twice.fails(3, "ALREADY_REDEEMED");
+    server.run(&["redeem", "MORE-000001"]).fails(3, "NOT_ACTIVE");
+    assert_eq!(server.json(&["batch", "activate", "2"])["active"], true);
+    assert_eq!(server.json(&["redeem", "MORE-000001"])["amount_minor"], 3050);
+
+    // Taking it back.
+    assert_eq!(server.json(&["reverse", "COFFEE-0001", "--original", FIRST])["amount_minor"], 2850);
+    let late = server.json(&["reverse", "COFFEE-0001", "--original", SECOND]);
+    assert_eq!(late["status"], "TOMBSTONED");
+    server.run(&["redeem", "COFFEE-0001", "--pin", "11", "--id", SECOND]).fails(3, "REVERSED_BEFORE_ARRIVAL");
+
+    // Looking: the code is not shown in full.
+    let shown = server.run(&["query", "COFFEE-0001"]);
+    assert!(shown.out.contains("****0001") && shown.out.contains("SOLD 已售"), "{shown:?}");
+    assert!(!shown.out.contains("COFFEE-0001"), "{shown:?}");
+    let history = server.json(&["history", "COFFEE-0001"]);
+    let events: Vec<&str> =
+        history["events"].as_array().unwrap().iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["TOMBSTONE", "REVERSE", "REDEEM", "SELL", "IMPORT"]);
+
+    // Freezing and voiding, by card, batch and product.
+    server.json(&["freeze", "COFFEE-0002"]);
+    server.run(&["redeem", "COFFEE-0002", "--pin", "22"]).fails(3, "FROZEN");
+    server.json(&["unfreeze", "COFFEE-0002"]);
+    assert_eq!(server.json(&["void", "MORE-000500"])["state"], "VOIDED");
+    assert_eq!(server.json(&["batch", "freeze", "2"])["frozen"], true);
+    server.run(&["sell", "coffee", "--count", "1", "--order", "3"]).fails(3, "OUT_OF_STOCK");
+    server.json(&["batch", "unfreeze", "2"]);
+    assert_eq!(server.json(&["product", "freeze", "coffee"])["frozen"], true);
+    server.json(&["product", "unfreeze", "coffee"]);
+    assert_eq!(server.json(&["batch", "extend", "2", "2099-06-01"])["id"], 2);
+    assert_eq!(server.json(&["batch", "list", "coffee"])["total"], 2);
+
+    // Figures.
+    let stock = server.json(&["stock", "coffee"]);
+    assert_eq!((&stock["imported"], &stock["sellable"]), (&502.into(), &498.into()));
+    let stats = server.json(&["stats"]);
+    assert_eq!((&stats["cards"], &stats["states"]["REDEEMED"]), (&502.into(), &1.into()));
+    assert!(server.run(&["stats"]).out.contains("cards        502"));
+
+    // The end of the day, and the books.
+    let ended = server.stop();
+    assert_eq!((ended.code, ended.out.as_str()), (Some(0), ""), "{ended:?}");
+    let verified = home.run(&["verify", "--data", "kami-data", "--json"]).json();
+    assert_eq!((&verified["whole"], &verified["cards"]), (&true.into(), &502.into()));
+    let inspected = home.run(&["wal", "inspect", "--data", "kami-data", "--json"]).json();
+    assert_eq!((&inspected["entries"]["TOMBSTONE"], &inspected["entries"]["SELL"]), (&1.into(), &1.into()));
+    let records = home.run(&["wal", "inspect", "--data", "kami-data", "--records"]);
+    assert!(records.out.contains("REVERSE") && !records.out.contains("COFFEE"), "{records:?}");
+}
+
+#[test]
+fn principals_may_what_their_role_allows_until_they_are_revoked() {
+    let home = Home::new();
+    let server = home.serve();
+    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
+    let till = server.json(&[
+        "principal",
+        "add",
+        "till-1",
+        "--role",
+        "redeemer",
+        "--out",
+        "till",
+        "--merchant",
+        "7",
+    ]);
+    assert_eq!((&till["id"], &till["merchant"]), (&2.into(), &7.into()));
+    server
+        .run(&["principal", "add", "till-1", "--role", "redeemer", "--out", "other"])
+        .fails(3, "ALREADY_EXISTS");
+    server
+        .run(&["principal", "add", "x", "--role", "emperor", "--out", "x"])
+        .code
+        .map(|code| assert_eq!(code, 2));
+    // A till may redeem, and is told no more than that a card is not valid.
+    server.run(&["redeem", "TEA-0001", "--identity", "till"]).fails(3, "CARD_NOT_VALID");
+    server.run(&["stock", "--identity", "till"]).fails(3, "FORBIDDEN");
+    server.json(&["principal", "revoke", "till-1"]);
+    server.run(&["redeem", "TEA-0001", "--identity", "till"]).fails(3, "does not know this identity");
+    let names: Vec<_> = server.json(&["principal", "list"])["principals"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|principal| (principal["name"].clone(), principal["revoked"].clone()))
+        .collect();
+    assert_eq!(names, [("admin".into(), false.into()), ("till-1".into(), true.into())]);
+}
+
+#[test]
+fn a_server_ends_in_order_and_starts_again_at_once() {
+    let home = Home::new();
+    let server = home.serve();
+    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
+    home.file("tea.txt", (0..20_000).map(|n| format!("TEA-{n:08}\n")).collect::<String>());
+    server.json(&["import", "tea.txt", "--product", "tea"]);
+    server.json(&["sell", "tea", "--count", "20000", "--order", "all"]);
+    let begun = Instant::now();
+    server.signal(Signal::INT);
+    let ended = server.stop();
+    // A second signal ends it at once, which is as good.
+    assert!(matches!(ended.code, Some(0 | 130)), "{ended:?}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "nobody is connected, so there is nothing to wait for");
+
+    let server = home.serve();
+    let ended = server.stop();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.err.contains("closed with a snapshot"), "{ended:?}");
+    let begun = Instant::now();
+    let server = home.serve();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(server.ready("cards"), 20_000);
+    assert_eq!(server.json(&["principal", "list"])["principals"].as_array().unwrap().len(), 1, "one admin");
+    assert_eq!(server.json(&["order", "all"])["count"], 20_000);
+}

@@ -1,0 +1,11 @@
+//! Tests with real processes: the `kami` binary as people start it, on ports the system chooses.
+//!
+//! Nothing here waits for a length of time: a server is ready when its ready line comes, and a process is
+//! over when it has ended.
+
+mod commands;
+mod demo;
+mod environment;
+mod files;
+mod kill;
+mod store;
