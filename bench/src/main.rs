@@ -1,1 +1,91 @@
-fn main() {}
+//! kami-bench: one load generator for Kami and its peers.
+//!
+//! One run is one workload and one result, printed as a line of JSON or as text. A figure counts only
+//! what a user would count: commands that were answered DONE, on distinct cards that were really
+//! imported and sold, whose replies waited for the disk. Whatever else is answered is an error, and a
+//! run with errors exits with 1.
+//!
+//! ```text
+//! args.rs         flags, and the acceptance configuration as their defaults
+//! codes.rs        codes computed from a card's number, so that they take no memory
+//! store.rs        a fresh store with imported and sold cards
+//! outstanding.rs  executed and not yet durable: the window, and the latencies
+//! redeem.rs …     one workload a file
+//! report.rs       the result;  machine.rs: what it was taken on
+//! ```
+
+mod args;
+mod child;
+mod codes;
+mod echo;
+mod fsync;
+mod import;
+mod machine;
+mod mix;
+mod mixed;
+mod outstanding;
+mod quic;
+mod recovery;
+mod redeem;
+mod report;
+mod sell;
+mod serve;
+mod store;
+mod traffic;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Workload};
+use crate::report::Report;
+
+/// The run was made, but something in it was not as it must be.
+const EXIT_ERRORS: u8 = 1;
+/// The run could not be made.
+const EXIT_ENVIRONMENT: u8 = 6;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let mut report = Report::new(&args);
+    if cfg!(debug_assertions) {
+        eprintln!("kami-bench: this is a debug build, its figures mean nothing");
+    }
+    let outcome = match args.workload {
+        Workload::EngineRedeem => redeem::run(&args, &mut report),
+        Workload::EngineSell => sell::run(&args, &mut report),
+        Workload::EngineMixed => mixed::run(&args, &mut report),
+        Workload::Import => import::run(&args, &mut report),
+        Workload::Memory => import::memory(&args, &mut report),
+        Workload::Recovery => recovery::run(&args, &mut report),
+        Workload::Fsync => fsync::run(&args, &mut report),
+        Workload::QuicRedeem | Workload::QuicTerminals | Workload::QuicLatency => {
+            quic::redeem(&args, &mut report)
+        }
+        Workload::QuicMixed => quic::mixed(&args, &mut report),
+        Workload::QuicSell => quic::sell(&args, &mut report),
+        Workload::Echo => quic::echo(&args, &mut report),
+        Workload::QuicServer => return child(serve::serve(&args)),
+        Workload::EchoServer => return child(echo::serve(&args)),
+        Workload::RecoveryFill => return child(recovery::fill(&args)),
+        Workload::RecoveryChild => return child(recovery::recover(&args)),
+    };
+    if let Err(error) = outcome {
+        eprintln!("kami-bench: {error:#}");
+        return EXIT_ENVIRONMENT.into();
+    }
+    report.finish();
+    print!("{}", if args.json { report.json() + "\n" } else { report.text() });
+    if report.errors == 0 { ExitCode::SUCCESS } else { EXIT_ERRORS.into() }
+}
+
+/// A child workload reports to its parent and not to the user.
+fn child(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kami-bench: {error:#}");
+            EXIT_ENVIRONMENT.into()
+        }
+    }
+}

@@ -187,12 +187,6 @@ impl BatchFile {
         }
     }
 
-    /// Takes over the file of an import that was just written.
-    #[must_use]
-    pub fn adopt(layout: Layout, file: Box<dyn File>) -> BatchFile {
-        BatchFile { layout, file }
-    }
-
     /// Reads `rows` rows of column `column` from `row` on into `buffer`.
     ///
     /// # Errors

@@ -73,8 +73,8 @@ struct Staged {
 enum Stage {
     /// Taking rows.
     Open,
-    /// The file is complete and durable, its digests are in the index; only the record is missing.
-    Indexed,
+    /// The file is complete and durable under its name; the index and the record are missing.
+    Complete,
     /// Committed or given up.
     Closed,
 }
@@ -238,31 +238,26 @@ impl Imports {
         if staged.rows != staged.spec.rows {
             return staged.reply(sequencer, id, Status::IllegalTransition);
         }
-        let checked = Self::refuse_twin(sequencer, &staged).and_then(|()| match staged.stage {
-            Stage::Open => self.complete(sequencer, &mut staged),
-            // While it waited for room, another import may have brought the same cards.
-            _ => self.index_again(sequencer, &staged),
-        });
-        match checked {
-            Ok(()) => staged.stage = Stage::Indexed,
-            Err(refused) => {
-                self.discard(&mut staged);
-                self.forget(caller, id);
-                return match refused {
-                    Refused::Twice(batch) => {
-                        let mut reply = plain(sequencer, id, Status::DuplicateBatch);
-                        let duplicate = Duplicate { row: 0, batch: Some(batch), other_row: 0 };
-                        reply.body = ReplyBody::Duplicates(vec![duplicate]);
-                        reply
-                    }
-                    Refused::Duplicates(duplicates) => {
-                        let mut reply = plain(sequencer, id, Status::DuplicateCard);
-                        reply.body = ReplyBody::Duplicates(duplicates);
-                        reply
-                    }
-                    Refused::Io(error) => plain(sequencer, id, io_status(&error)),
-                };
-            }
+        // An earlier attempt may have got as far as the index; another import may have overtaken it since.
+        let ready =
+            self.complete(&mut staged).map_err(Refused::Io).and_then(|()| self.index(sequencer, &staged));
+        if let Err(refused) = ready {
+            self.discard(&mut staged);
+            self.forget(caller, id);
+            return match refused {
+                Refused::Twice(batch) => {
+                    let mut reply = plain(sequencer, id, Status::DuplicateBatch);
+                    let duplicate = Duplicate { row: 0, batch: Some(batch), other_row: 0 };
+                    reply.body = ReplyBody::Duplicates(vec![duplicate]);
+                    reply
+                }
+                Refused::Duplicates(duplicates) => {
+                    let mut reply = plain(sequencer, id, Status::DuplicateCard);
+                    reply.body = ReplyBody::Duplicates(duplicates);
+                    reply
+                }
+                Refused::Io(error) => plain(sequencer, id, io_status(&error)),
+            };
         }
         let reply = self.record(sequencer, &mut staged, id);
         if reply.status.is_done() {
@@ -271,26 +266,20 @@ impl Imports {
         reply
     }
 
-    /// Makes the file complete and durable, and its digests findable.
-    fn complete(&self, sequencer: &Sequencer, staged: &mut Staged) -> Result<(), Refused> {
-        let file = staged.file.take().ok_or_else(|| io::Error::other("the staging file is closed"))?;
+    /// Makes the file complete and durable under its name.
+    fn complete(&self, staged: &mut Staged) -> io::Result<()> {
+        let Some(file) = staged.file.take() else { return Ok(()) };
         let batch = BatchId(staged.layout.batch);
         file.write_at(0, &staged.layout.header())?;
         file.sync()?;
-        let path = Layout::path(batch.0);
-        self.medium.rename(&staging_path(batch), &path)?;
+        self.medium.rename(&staging_path(batch), &Layout::path(batch.0))?;
         self.medium.sync_dir(crate::batch::DIRECTORY)?;
-
-        let file = BatchFile::adopt(staged.layout, file);
-        let duplicates = index_batch(&sequencer.index, &sequencer.table, &file, batch)?;
-        if !duplicates.is_empty() {
-            return Err(Refused::Duplicates(duplicates));
-        }
+        staged.stage = Stage::Complete;
         Ok(())
     }
 
-    /// Refuses a list of cards that was imported before.
-    fn refuse_twin(sequencer: &Sequencer, staged: &Staged) -> Result<(), Refused> {
+    /// Makes the digests findable, if nobody has the cards yet.
+    fn index(&self, sequencer: &Sequencer, staged: &Staged) -> Result<(), Refused> {
         let (_, cards_hash) = staged.hasher.finish();
         let tenant = staged.caller.tenant;
         let twin = sequencer.table.batches().find(|batch| {
@@ -299,11 +288,6 @@ impl Imports {
         if let Some(twin) = twin {
             return Err(Refused::Twice(twin.id));
         }
-        Ok(())
-    }
-
-    /// Looks for duplicates once more, after a commit that found no room for its record.
-    fn index_again(&self, sequencer: &Sequencer, staged: &Staged) -> Result<(), Refused> {
         let batch = BatchId(staged.layout.batch);
         let file = BatchFile::open(&*self.medium, batch.0, self.store)?;
         let duplicates = index_batch(&sequencer.index, &sequencer.table, &file, batch)?;
@@ -328,8 +312,8 @@ impl Imports {
         let mut turn = sequencer.begin(2 * HEAD_BYTES + 1024);
         if !turn.has_credit() {
             let short = turn.short();
-            // A reply looks at the state, which the turn holds.
-            turn.end();
+            // The reply takes the lock again.
+            drop(turn);
             return staged.reply(sequencer, id, short);
         }
         let stored = stored_batch(&turn, staged);
@@ -452,11 +436,13 @@ pub(crate) fn index_batch(
             .map(|bytes| CardDigest(u128::from_le_bytes(bytes.try_into().expect("sixteen bytes"))));
         index.insert_all(
             keys.zip(first..).map(|(digest, row)| (digest, CardRef::new(batch.0, row))),
-            // An entry of a batch that was never committed is a remnant of an import given up.
-            |present| present.batch() != batch.0 && table.batch_of(present).is_none(),
+            // The entry may be there from an earlier attempt to commit this import. One of another batch
+            // that is not committed is a remnant, or that import's loss: whoever commits first has the card.
             |card, present| {
-                // Its own entry is there when an import is looked through a second time.
-                if present != card && duplicates.len() < DUPLICATES_MAX {
+                present == card || present.batch() != batch.0 && table.batch_of(present).is_none()
+            },
+            |card, present| {
+                if duplicates.len() < DUPLICATES_MAX {
                     let other = BatchId(present.batch());
                     let batch = (other != batch).then_some(other);
                     duplicates.push(Duplicate { row: card.row(), batch, other_row: present.row() });

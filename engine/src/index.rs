@@ -146,12 +146,12 @@ impl Index {
         }
     }
 
-    /// Adds entries, with their memory asked for in groups ahead. What [`Index::insert`] would refuse goes
-    /// to `refused`, with the present card.
+    /// Adds entries, with their memory asked for in groups ahead. `replace` is asked with the new card and
+    /// the present one; what it does not allow goes to `refused`, likewise.
     pub fn insert_all(
         &self,
         entries: impl Iterator<Item = (CardDigest, CardRef)>,
-        replace: impl Fn(CardRef) -> bool,
+        replace: impl Fn(CardRef, CardRef) -> bool,
         mut refused: impl FnMut(CardRef, CardRef),
     ) {
         const GROUP: usize = 32;
@@ -165,7 +165,7 @@ impl Index {
                 self.prefetch(*digest, &guard);
             }
             for &(digest, card) in &group {
-                if let Err(present) = self.insert(digest, card, &replace) {
+                if let Err(present) = self.insert(digest, card, |present| replace(card, present)) {
                     refused(card, present);
                 }
             }

@@ -37,9 +37,11 @@
 //! given; a length is checked before anything is kept for it; a decoded body has no bytes left over.
 
 pub mod close;
+mod codes;
 pub mod opcode;
 pub mod reply;
 pub mod request;
+mod rows;
 pub mod split;
 pub mod wire;
 

@@ -1,9 +1,76 @@
-//! The wire.
+//! kami-net: the binary QUIC protocol, server and client. Holds no card state.
+//!
+//! # The path of a request
+//! ```text
+//! server.rs      accept a connection; bound how many; prove the address under load
+//! connection.rs  certificate -> key -> principal -> Caller; accept its streams
+//! stream.rs      one task a stream: read what has arrived, many frames at once
+//! frame/         bytes -> Request                        refuse: malformed, unknown, too large
+//! desk.rs        role; code -> digest, and the plaintext ends; 64 requests -> Engine::execute
+//! outbox.rs      encoded reply + the position the log must be durable to; wait; hand to QUIC
+//! ```
+//! **No byte of a reply reaches QUIC before the log is durable up to where it stood after the
+//! decision**: successes, refusals and reads alike.
+//!
+//! # Architecture invariants
+//! * `frame/` does no I/O and is the only place that knows bytes; it alone is fuzzed.
+//! * Only `server`, `connection`, `stream`, `transport`, `tls` and `client/` touch quinn.
+//! * A code is in memory here as bytes that were received and not yet decoded, as a carry buffer that is
+//!   wiped, or as a reply to the order that owns it, which is wiped when it has been acknowledged. No
+//!   `Debug`, trace or error shows one.
+//! * Nothing that a peer sends can panic, or allocate more than the table below says.
+//! * No lock is held and nothing is allocated per request on the way of a redemption; per batch of up
+//!   to 64 there is one call of the engine, per commit of the log one wake-up a stream.
+//!
+//! # The stream model
+//! Few long-lived bidirectional streams; many frames a write; one reply a frame, in order per stream. A
+//! stream is one task with three waits in one poll (bytes to read, the log, room to write). A command
+//! that waits for the disk itself (the imports) runs on a thread of its own, four at a time, and the
+//! stream takes nothing in until it is done, so order holds. A stream may carry one request and end.
+//!
+//! # Limits, and the worst they allow
+//! | What a peer can make the server keep | Bytes |
+//! |---|---:|
+//! | unread bytes of a connection (QUIC's receive window) | 2 MiB |
+//! | sent and not acknowledged (send window) | 2 MiB |
+//! | replies waiting for the log or their reader, all streams | 2 MiB, or 64 KiB and one reply a stream |
+//! | a frame that is not complete, per stream | 4 KiB; 128 KiB for REDEEM_BATCH; 1 MiB for IMPORT_CHUNK |
+//!
+//! A frame's bytes are kept as they come, never by the length it announces, and one that is longer than
+//! its opcode or the sender's role allows is stepped over. So a peer without a valid certificate costs
+//! the bounded state of a handshake (at most 1,024 wait, and from 64 under way on a new one must first
+//! prove its address); an enrolled till that is out to do harm costs some 12 MiB a connection at most
+//! (32 streams, each with a REDEEM_BATCH cut short), and a principal has at most 256 connections.
+//! Defaults, bounds and costs stand at each field of [`ServerOptions`].
+//!
+//! Overload: when the log has no room, streams wait for it before executing, and flow control passes the
+//! wait on to the clients; nothing piles up.
+//!
+//! # Why 0-RTT is off
+//! Early data can be replayed by whoever saw it, and a replayed sale would be a double sale to anyone
+//! who did not look at request ids. The engine does look, but no reason is good enough to rest the first
+//! promise on one check: 0-RTT is off on both sides, and so are the session tickets it needs.
+//!
+//! # What becomes of a stranded reply
+//! A reply whose connection is lost is dropped here; its effect stands in the log. The client does not
+//! know the outcome, sends the same request with the same id, and gets the first effect's reply
+//! ([`Client`] does so by itself). REVERSE resolves it the other way round. Nothing on the server
+//! remembers connections: any connection of the same principal, to a restarted server too, will do.
+//!
+//! # Shutdown
+//! [`Server::shutdown`]: new peers are refused, streams read no more, what was decided is made durable
+//! and delivered until its peer acknowledges it, at most [`ServerOptions::drain`], then connections close
+//! with SHUTTING_DOWN. What was received and not decided is dropped, and its client sends it again. When
+//! the log fails, nothing more is sent, connections close with LOG_FAILED, and [`Server::serve`] returns
+//! the error that must end the process. After a crash, QUIC's reset and connection-id keys (derived from
+//! the server's private key) let the restarted server end its predecessor's connections at once.
+
+pub mod frame;
+
 pub mod client;
 mod connection;
 mod desk;
 mod error;
-pub mod frame;
 mod outbox;
 mod registry;
 mod server;

@@ -25,7 +25,7 @@ pub struct ServerOptions {
     pub listen: SocketAddr,
     /// The server's own identity; its authority is the one whose certificates are accepted.
     pub identity: Identity,
-    /// Connections in all, handshakes included. Default 1,024. Each may cost up to 6 MiB if its peer
+    /// Connections in all, handshakes included. Default 1,024. Each may cost up to 12 MiB if its peer
     /// reads nothing and leaves everything unread, see the crate's documentation.
     pub connections_max: usize,
     /// Connections from one address. Default 256.

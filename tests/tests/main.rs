@@ -5,6 +5,7 @@
 mod ask;
 mod faults;
 mod golden;
+mod house;
 mod model;
 mod planted;
 mod random;

@@ -5,8 +5,6 @@
 //! cut: the reply is flagged PARTIAL and says how many rows there are in all, so nothing is lost in
 //! silence.
 
-use std::fmt;
-
 use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
 use kami_engine::{
@@ -15,8 +13,8 @@ use kami_engine::{
     RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
 };
 use kami_engine::{PrincipalSpec, ProductSpec};
-use zeroize::Zeroizing;
 
+pub use super::codes::{Codes, CodesFrame, SoldCard};
 use super::wire::{Field, Malformed, Reader, Wire, wire};
 use super::{FRAME_BYTES_MAX, Opcode, REPLY_HEAD_BYTES, ReplyHead, close_frame, field};
 
@@ -169,32 +167,6 @@ impl<T> Listing<T> {
     #[must_use]
     pub fn of(rows: Vec<T>) -> Listing<T> {
         Listing { total: u32::try_from(rows.len()).unwrap_or(u32::MAX), rows }
-    }
-}
-
-/// Codes of an order.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Codes {
-    /// Cards of the order in all that still belong to it.
-    pub total: u32,
-    /// Which of them is the first here.
-    pub from: u32,
-    /// Those that fitted.
-    pub cards: Vec<SoldCard>,
-}
-
-/// A card with its code, which is wiped when this is dropped and shown by no trace.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SoldCard {
-    /// Where it stands.
-    pub card: CardRef,
-    /// Its code.
-    pub code: Zeroizing<Box<[u8]>>,
-}
-
-impl fmt::Debug for SoldCard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} …", self.card)
     }
 }
 
@@ -370,21 +342,6 @@ impl Wire<'_> for ReplyFlags {
     }
 }
 
-impl Wire<'_> for SoldCard {
-    const TYPE: &'static str = "SOLD_CARD";
-    const FIELDS: &'static [Field] =
-        &[field("card", "u64", "where it stands"), field("code", "bytes8", "its code")];
-    fn put(&self, out: &mut BytesMut) {
-        self.card.put(out);
-        (&**self.code).put(out);
-    }
-    fn take(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let card = reader.field("card")?;
-        let code: &[u8] = reader.field("code")?;
-        Ok(SoldCard { card, code: Zeroizing::new(code.into()) })
-    }
-}
-
 impl Body {
     /// The number in the head.
     #[must_use]
@@ -434,15 +391,7 @@ impl Body {
             BodyKind::Value => Body::Value(Wire::take(reader)?),
             BodyKind::Card => Body::Card(Wire::take(reader)?),
             BodyKind::History => Body::History(take_rows(reader)?),
-            BodyKind::Codes => {
-                let (total, from) = (reader.field("total")?, reader.field("from")?);
-                let count: u32 = reader.field("count")?;
-                let mut cards = Vec::new();
-                for _ in 0..count {
-                    cards.push(Wire::take(reader)?);
-                }
-                Body::Codes(Codes { total, from, cards })
-            }
+            BodyKind::Codes => Body::Codes(Codes::take(reader)?),
             BodyKind::Products => Body::Products(take_rows(reader)?),
             BodyKind::Batches => Body::Batches(take_rows(reader)?),
             BodyKind::Stock => Body::Stock(take_rows(reader)?),
@@ -464,10 +413,7 @@ impl Body {
             Body::Value(value) => value.put(out),
             Body::Card(card) => card.put(out),
             Body::History(rows) => return put_rows(rows, out, end),
-            Body::Codes(codes) => {
-                let mut frame = CodesRows::begin(codes.total, codes.from, out);
-                return codes.cards.iter().all(|card| frame.push(card.card, &card.code, out, end));
-            }
+            Body::Codes(codes) => return codes.put(out, end),
             Body::Products(rows) => return put_rows(rows, out, end),
             Body::Batches(rows) => return put_rows(rows, out, end),
             Body::Stock(rows) => return put_rows(rows, out, end),
@@ -492,70 +438,6 @@ pub fn encode(head: &ReplyHead, body: &Body, out: &mut BytesMut) {
         out[start + 5] |= ReplyFlags::PARTIAL.0;
     }
     close_frame(out, start);
-}
-
-/// Writes a reply with codes piece by piece, as they are decrypted, into a buffer that is never
-/// reallocated (so that no copy of a code stays behind) and takes no more than a frame.
-pub struct CodesFrame {
-    out: BytesMut,
-    rows: CodesRows,
-    wanted: u32,
-}
-
-impl CodesFrame {
-    /// Begins a reply with up to `count` codes of an order of `total` cards, from the card `from` on.
-    #[must_use]
-    pub fn begin(head: &ReplyHead, total: u32, from: u32, count: u32) -> CodesFrame {
-        let row_bytes_max = 8 + 1 + 128;
-        let bytes = REPLY_HEAD_BYTES + 12 + (count as usize).saturating_mul(row_bytes_max);
-        let mut out = BytesMut::with_capacity(bytes.min(FRAME_BYTES_MAX));
-        head.put(BodyKind::Codes as u16, &mut out);
-        let rows = CodesRows::begin(total, from, &mut out);
-        CodesFrame { out, rows, wanted: count }
-    }
-
-    /// Adds a code; `false` when the frame is full, and then nothing more fits.
-    pub fn push(&mut self, card: CardRef, code: &[u8]) -> bool {
-        self.rows.push(card, code, &mut self.out, FRAME_BYTES_MAX)
-    }
-
-    /// The finished frame. It is PARTIAL if fewer codes were added than wanted.
-    #[must_use]
-    pub fn finish(mut self) -> Zeroizing<Vec<u8>> {
-        if self.rows.count < self.wanted {
-            self.out[5] |= ReplyFlags::PARTIAL.0;
-        }
-        close_frame(&mut self.out, 0);
-        Zeroizing::new(Vec::from(self.out))
-    }
-}
-
-/// The rows of a CODES body, whose count is written as they come.
-struct CodesRows {
-    count: u32,
-    count_at: usize,
-    full: bool,
-}
-
-impl CodesRows {
-    fn begin(total: u32, from: u32, out: &mut BytesMut) -> CodesRows {
-        total.put(out);
-        from.put(out);
-        let count_at = out.len();
-        out.put_u32_le(0);
-        CodesRows { count: 0, count_at, full: false }
-    }
-
-    fn push(&mut self, card: CardRef, code: &[u8], out: &mut BytesMut, end: usize) -> bool {
-        self.full |= out.len() + 8 + 1 + code.len() > end;
-        if !self.full {
-            card.put(out);
-            code.put(out);
-            self.count += 1;
-            out[self.count_at..self.count_at + 4].copy_from_slice(&self.count.to_le_bytes());
-        }
-        !self.full
-    }
 }
 
 fn put_rows<'a, T: Wire<'a>>(listing: &Listing<T>, out: &mut BytesMut, end: usize) -> bool {

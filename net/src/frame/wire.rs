@@ -1,7 +1,7 @@
 //! How single values lie on the wire, and the one description they and the documents share.
 //!
 //! A type that travels says once which fields it has, in which order and what they mean
-//! ([`wire!`]); encoder, decoder, the tables of `docs/wire-protocol.md` and the field names of the
+//! (`wire!`); encoder, decoder, the tables of `docs/wire-protocol.md` and the field names of the
 //! golden files all come from that list, so they cannot drift apart. Values lie one after the other
 //! without padding, integers little-endian.
 

@@ -80,6 +80,39 @@ async fn a_reply_waits_for_the_disk_whatever_it_says() {
     house.server.shutdown();
 }
 
+/// A drain that begins between a decision and its durability still delivers the reply; so does a stream
+/// whose client sent one request and ended its side.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_decided_is_delivered_though_nothing_more_is_read() {
+    let house = House::with(Drive::Manual, |_| ()).await;
+    let committer = Committer::start(&house);
+    let client = house.client().await;
+    let codes = sold(&client, 10).await;
+    committer.stop().await;
+    let mut streams = Vec::new();
+    for code in &codes[..2] {
+        let (mut sender, receiver) = client.channel().await.unwrap();
+        let body = Request::Redeem(Redeem { amount: 0, code: Secret(code), pin: None });
+        sender.push(&RequestHead::new(Opcode::Redeem, RequestId::random()), &body).unwrap();
+        sender.flush().await.unwrap();
+        streams.push((Some(sender), receiver));
+    }
+    streams[0].0.take().unwrap().finish().unwrap();
+    tokio::time::sleep(A_WHILE).await;
+    house.server.shutdown();
+    tokio::time::sleep(A_WHILE).await;
+    house.engine.drive().unwrap();
+    for (_sender, receiver) in &mut streams {
+        let mut done = 0;
+        let each =
+            |reply: kami_net::client::RawReply<'_>| done += u32::from(reply.head().unwrap().status.is_done());
+        let read = timeout(Duration::from_secs(1), receiver.receive(each)).await.unwrap();
+        assert!(matches!(read, Ok(Received::Replies(1))), "{read:?}");
+        assert_eq!(done, 1);
+    }
+    timeout(Duration::from_secs(5), house.serving).await.unwrap().unwrap().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_failed_log_acknowledges_nothing_and_ends_the_server() {
     let house = House::open().await;

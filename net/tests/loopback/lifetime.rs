@@ -1,6 +1,7 @@
 //! Connections come and go: drains, restarts, revocations, limits.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use kami_engine::{Lifecycle, RequestId, Role};
@@ -173,5 +174,38 @@ async fn a_half_open_connection_is_dropped() {
     })
     .await
     .unwrap();
+    house.shut_down().await;
+}
+
+/// A server that dies without a word and comes back: its peers are told by a stateless reset, which
+/// takes a moment, and need not wait out the idle time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_server_is_noticed_at_once() {
+    let house = House::open().await;
+    let identity = house.authority.issue_server(&[]).unwrap();
+    let start = |address: SocketAddr| {
+        let (engine, identity) = (house.engine.clone(), identity.clone());
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let server = {
+            let _inside = runtime.enter();
+            Server::bind(engine, ServerOptions::new(address, identity)).unwrap()
+        };
+        let address = server.local_addr().unwrap();
+        runtime.spawn(async move { server.serve().await });
+        (runtime, address)
+    };
+    let (first, address) = start(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let mut options = house.options(&house.admin);
+    options.server = address;
+    let client = Client::connect(options).await.unwrap();
+    let codes = sold(&client, 10).await;
+    // All its tasks are dropped where they stand; no close is sent.
+    first.shutdown_background();
+    sleep(Duration::from_millis(200)).await;
+    let (second, _) = start(address);
+    let redeemed = timeout(Duration::from_secs(4), client.redeem(&codes[0], RedeemOptions::default())).await;
+    redeemed.expect("noticed before the idle time of 10 s").unwrap();
+    second.shutdown_background();
     house.shut_down().await;
 }

@@ -1,0 +1,179 @@
+//! The command line. Every flag has a default that makes a bare `kami-bench WORKLOAD` the acceptance
+//! configuration; which flags a workload reads stands in `docs/benchmarks.md`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// Load generator for Kami: one workload a run, one result a run.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "kami-bench", version, max_term_width = 100)]
+pub struct Args {
+    /// What to measure.
+    pub workload: Workload,
+    /// Print one JSON object on standard output and nothing else there.
+    #[arg(long)]
+    pub json: bool,
+    /// Cards that are imported.
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub cards: u64,
+    /// Threads that submit. Default 2, for import 1.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub threads: Option<u32>,
+    /// Commands an execution, or frames a write. Default 64, for single orders and terminals 1.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub batch: Option<u32>,
+    /// Commands outstanding: in process over all threads (default 65536), over QUIC for each connection.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    pub window: Option<u32>,
+    /// End after this long, if the count is not done before.
+    #[arg(long, value_parser = seconds)]
+    pub seconds: Option<Duration>,
+    /// End after this many operations. Default all that the cards allow.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// From which codes and request ids are generated.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How the log reaches the disk.
+    #[arg(long, value_enum, default_value_t = PathChoice::Auto)]
+    pub commit_path: PathChoice,
+    /// Where the fresh store goes: a `kami-bench-*` directory under this one, removed at the end.
+    #[arg(long, default_value = ".")]
+    pub dir: PathBuf,
+    /// Cards an order.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub order_cards: u32,
+    /// Whether the codes of sold cards are decrypted and compared.
+    #[arg(long, value_enum, default_value_t = YesNo::Yes)]
+    pub reveal: YesNo,
+    /// Connections. Default 16, for terminals 64, for sales 4, for latency with a rate 16 and without 1.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub connections: Option<u32>,
+    /// Commands a second that latency is measured at, over all connections: an open loop. Without it one
+    /// command is outstanding.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
+    /// The shape of the echo.
+    #[arg(long, value_enum, default_value_t = Shape::Redeem)]
+    pub like: Shape,
+    /// Leave server and client to the scheduler. Else the server runs on core 0 and the client on core 1.
+    #[arg(long)]
+    pub no_pin: bool,
+    /// For the hidden child workloads: the directory to use.
+    #[arg(long, hide = true)]
+    pub store: Option<PathBuf>,
+    /// For the hidden child workloads: how many of the cards are sold ahead.
+    #[arg(long, hide = true, default_value_t = 0)]
+    pub sold: u64,
+}
+
+/// The workloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Redeem distinct sold cards, in process, durable, from the plaintext code.
+    EngineRedeem,
+    /// Sell orders of many cards, in process, durable, codes revealed.
+    EngineSell,
+    /// Sell single cards, redeem, query and reverse, in process, durable.
+    EngineMixed,
+    /// Import generated rows until they are committed.
+    Import,
+    /// Resident memory a card.
+    Memory,
+    /// Time from the start of a process to a ready engine, after SIGKILL.
+    Recovery,
+    /// What the disk and the log alone can do.
+    Fsync,
+    /// Redeem over QUIC: 16 connections, 1,024 outstanding each, 64 frames a write.
+    QuicRedeem,
+    /// Sell orders of many cards over QUIC; the codes arrive and are compared.
+    QuicSell,
+    /// The mix of `engine-mixed` over QUIC.
+    QuicMixed,
+    /// Redeem from 64 connections with 16 outstanding each, one frame a write.
+    QuicTerminals,
+    /// Latency of a redemption over QUIC, alone or at a fixed rate.
+    QuicLatency,
+    /// The same frames and loop on bare quinn, sent back as they came: the limit.
+    Echo,
+    /// Serves a store over QUIC.
+    #[value(hide = true)]
+    QuicServer,
+    /// Sends back what it gets.
+    #[value(hide = true)]
+    EchoServer,
+    /// Fills a store and waits to be killed.
+    #[value(hide = true)]
+    RecoveryFill,
+    /// Opens a store and says when it is ready.
+    #[value(hide = true)]
+    RecoveryChild,
+}
+
+impl Workload {
+    /// The name on the command line and in results.
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+/// See [`Args::commit_path`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PathChoice {
+    /// O_DIRECT and O_DSYNC.
+    Direct,
+    /// mmap and msync.
+    Mapped,
+    /// Direct where the file system takes it.
+    Auto,
+}
+
+impl PathChoice {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            PathChoice::Direct => "direct",
+            PathChoice::Mapped => "mapped",
+            PathChoice::Auto => "auto",
+        }
+    }
+
+    /// As the log calls it.
+    pub fn choice(self) -> kami_wal::CommitChoice {
+        match self {
+            PathChoice::Direct => kami_wal::CommitChoice::Direct,
+            PathChoice::Mapped => kami_wal::CommitChoice::Mapped,
+            PathChoice::Auto => kami_wal::CommitChoice::Auto,
+        }
+    }
+}
+
+/// What the echo is shaped like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shape {
+    /// `quic-redeem`.
+    Redeem,
+    /// `quic-terminals`.
+    Terminals,
+    /// `quic-latency` without a rate.
+    Latency,
+}
+
+/// A flag with both values spelled out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum YesNo {
+    /// Yes.
+    Yes,
+    /// No.
+    No,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("must be more than 0".to_owned()),
+    }
+}

@@ -1,0 +1,136 @@
+//! `kami batch`: what can be done to all cards of one import at once.
+
+use clap::{Args, Subcommand};
+use kami_engine::{BatchId, BatchReport, Lifecycle};
+use serde_json::{Value, json};
+
+use crate::exit::Failure;
+use crate::output::{Output, count, table};
+use crate::remote::{Catalogue, Remote};
+use crate::stock::states;
+use crate::time;
+
+/// List, activate, freeze, void and extend batches.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  kami batch list\n  kami batch freeze 3\n  kami batch extend 3 2028-12-31"
+)]
+pub struct BatchCommand {
+    #[command(flatten)]
+    remote: Remote,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// List the batches.
+    List {
+        /// Only this product's.
+        product: Option<String>,
+    },
+    /// Make the cards redeemable once sold.
+    Activate(One),
+    /// Make the unused cards not redeemable.
+    Deactivate(One),
+    /// Freeze all cards: nothing is sold or redeemed.
+    Freeze(One),
+    /// End the freeze.
+    Unfreeze(One),
+    /// Make the unsold cards void for good.
+    Void(One),
+    /// Move the end of validity to a later time.
+    Extend {
+        #[command(flatten)]
+        one: One,
+        /// The new end: 2028-12-31 (to its last moment, local time) or 2028-12-31T18:00:00+08:00.
+        #[arg(value_parser = time::parse_end)]
+        expires: u64,
+    },
+}
+
+#[derive(Args)]
+struct One {
+    /// The batch's number.
+    batch: u32,
+}
+
+pub async fn run(command: BatchCommand, output: &Output) -> Result<(), Failure> {
+    command
+        .remote
+        .talk(async |client| {
+            let catalogue = Catalogue::read(client).await?;
+            let id = |one: One| BatchId(one.batch);
+            let batch = match command.action {
+                Action::List { product } => {
+                    let product = match product {
+                        Some(name) => Some(catalogue.find(&name)?.id),
+                        None => None,
+                    };
+                    let listing = client.batch_list(product).await?.value;
+                    let rows: Vec<Value> =
+                        listing.rows.iter().map(|batch| value(batch, &catalogue)).collect();
+                    return output.result(&json!({ "batches": rows, "total": listing.total }), || {
+                        let mut text = lines(&listing.rows, &catalogue);
+                        if (listing.rows.len() as u64) < u64::from(listing.total) {
+                            text += &format!(
+                                "\n{} of {}; name a product to see fewer",
+                                listing.rows.len(),
+                                listing.total
+                            );
+                        }
+                        text
+                    });
+                }
+                Action::Activate(one) => client.batch_activate(id(one)).await?,
+                Action::Deactivate(one) => client.batch_deactivate(id(one)).await?,
+                Action::Freeze(one) => client.batch_freeze(id(one)).await?,
+                Action::Unfreeze(one) => client.batch_unfreeze(id(one)).await?,
+                Action::Void(one) => client.batch_void(id(one)).await?,
+                Action::Extend { one, expires } => client.batch_extend(id(one), expires).await?,
+            }
+            .value;
+            show(&batch, &catalogue, output)
+        })
+        .await
+}
+
+/// Prints one batch.
+pub fn show(batch: &BatchReport, catalogue: &Catalogue, output: &Output) -> Result<(), Failure> {
+    output.result(&value(batch, catalogue), || lines(std::slice::from_ref(batch), catalogue))
+}
+
+fn value(batch: &BatchReport, catalogue: &Catalogue) -> Value {
+    json!({
+        "id": batch.id.0,
+        "product_id": batch.product.0,
+        "product": catalogue.get(batch.product).map(|product| &product.spec.name),
+        "label": batch.label,
+        "imported_ms": batch.imported_ms,
+        "cards": batch.counts.iter().sum::<u64>(),
+        "states": states(&batch.counts),
+        "active": batch.active,
+        "frozen": batch.frozen,
+        "voided": batch.voided,
+        "expires_ms": batch.expires_ms,
+    })
+}
+
+fn lines(batches: &[BatchReport], catalogue: &Catalogue) -> String {
+    let rows = batches.iter().map(|batch| {
+        let marks = [(!batch.active, "inactive"), (batch.frozen, "frozen"), (batch.voided, "void")];
+        let marks: Vec<&str> = marks.into_iter().filter(|(set, _)| *set).map(|(_, mark)| mark).collect();
+        vec![
+            batch.id.to_string(),
+            catalogue.name(batch.product),
+            batch.label.clone(),
+            count(batch.counts.iter().sum()),
+            count(batch.counts[Lifecycle::Available as usize]),
+            time::show(batch.imported_ms),
+            time::show(batch.expires_ms),
+            marks.join(", "),
+        ]
+    });
+    let header = ["BATCH", "PRODUCT", "LABEL", "CARDS", "AVAILABLE", "IMPORTED", "EXPIRES", ""];
+    table(&header, &[0, 3, 4], rows)
+}

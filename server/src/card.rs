@@ -1,0 +1,168 @@
+//! `kami query`, `history`, `freeze`, `unfreeze` and `void`: looking after single cards.
+
+use clap::Args;
+use kami_engine::{CardReport, Flags, HistoryEvent, Lifecycle, ReplyFlags};
+use kami_net::Client;
+use serde_json::{Value, json};
+
+use crate::code::{mask, read_secret};
+use crate::exit::Failure;
+use crate::output::{Output, table};
+use crate::remote::{Catalogue, Remote};
+use crate::{money, time};
+
+macro_rules! commands {
+    ($($(#[doc = $doc:literal])+ $name:ident = $example:literal;)+) => { $(
+        $(#[doc = $doc])+
+        #[derive(Args)]
+        #[command(after_help = concat!("Example:\n  ", $example))]
+        pub struct $name {
+            #[command(flatten)]
+            card: OneCard,
+        }
+    )+ };
+}
+
+commands! {
+    /// Show a card's state.
+    Query = "kami query COFFEE-00000001";
+    /// Show all that ever happened to a card, newest first.
+    History = "kami history COFFEE-00000001";
+    /// Freeze a card: it is neither sold nor redeemed.
+    Freeze = "kami freeze COFFEE-00000001";
+    /// End the freeze of a card.
+    Unfreeze = "kami unfreeze COFFEE-00000001";
+    /// Make an unsold card void for good.
+    Void = "kami void COFFEE-00000001";
+}
+
+#[derive(Args)]
+struct OneCard {
+    /// The code; `-` reads it from standard input, where `ps` does not show it.
+    code: String,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+impl OneCard {
+    /// Asks for the code and connects.
+    async fn talk(
+        &self,
+        talk: impl AsyncFnOnce(&[u8], &Client) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let code = read_secret(&self.code, "code")?;
+        self.remote.talk(async |client| talk(&code, client).await).await
+    }
+}
+
+pub async fn query(command: Query, output: &Output) -> Result<(), Failure> {
+    let card = command.card;
+    card.talk(async |code, client| show(client, code, &client.query(code).await?.value, output).await).await
+}
+
+pub async fn freeze(command: Freeze, output: &Output) -> Result<(), Failure> {
+    let card = command.card;
+    card.talk(async |code, client| show(client, code, &client.freeze(code).await?.value, output).await).await
+}
+
+pub async fn unfreeze(command: Unfreeze, output: &Output) -> Result<(), Failure> {
+    let card = command.card;
+    card.talk(async |code, client| show(client, code, &client.unfreeze(code).await?.value, output).await)
+        .await
+}
+
+pub async fn void(command: Void, output: &Output) -> Result<(), Failure> {
+    let card = command.card;
+    card.talk(async |code, client| show(client, code, &client.void(code).await?.value, output).await).await
+}
+
+async fn show(client: &Client, code: &[u8], report: &CardReport, output: &Output) -> Result<(), Failure> {
+    let catalogue = Catalogue::read_if_allowed(client).await?;
+    let product = catalogue.get(report.product);
+    let value = json!({
+        "card": report.card.to_string(),
+        "state": report.lifecycle.name(),
+        "flags": flag_names(report.flags),
+        "product_id": report.product.0,
+        "product": product.map(|product| &product.spec.name),
+        "currency": product.map(|product| money::name(product.spec.currency)),
+        "face_minor": report.face,
+        "expires_ms": report.expires_ms,
+        "order": report.order.map(|order| order.to_string()),
+    });
+    output.result(&value, || {
+        let mut lines = vec![
+            format!("card     {} ({})", mask(code), report.card),
+            format!("state    {} {}", report.lifecycle.name(), in_chinese(report.lifecycle)),
+            format!("flags    {:?}", report.flags),
+            format!("product  {}", catalogue.name(report.product)),
+            format!("face     {}", catalogue.amount(report.product, report.face)),
+            format!("expires  {}", time::show(report.expires_ms)),
+        ];
+        if let Some(order) = report.order {
+            lines.push(format!("order    {order}"));
+        }
+        lines.join("\n")
+    })
+}
+
+pub async fn history(command: History, output: &Output) -> Result<(), Failure> {
+    command
+        .card
+        .talk(async |code, client| {
+            let receipt = client.history(code).await?;
+            let events = &receipt.value.rows;
+            let value = json!({
+                "events": events.iter().map(event).collect::<Vec<_>>(),
+                "complete": !receipt.flags.contains(ReplyFlags::PARTIAL),
+            });
+            output.result(&value, || {
+                let rows = events.iter().map(|event| {
+                    vec![
+                        time::show(event.time_ms),
+                        event.kind.name().to_owned(),
+                        event.lifecycle.name().to_owned(),
+                        event.principal.to_string(),
+                        event.terminal.to_string(),
+                        event.request.to_string(),
+                        event.lsn.to_string(),
+                    ]
+                });
+                let header = ["TIME", "EVENT", "STATE AFTER", "PRINCIPAL", "TERMINAL", "REQUEST", "LSN"];
+                format!("card {}\n{}", mask(code), table(&header, &[3, 4, 6], rows))
+            })
+        })
+        .await
+}
+
+fn event(event: &HistoryEvent) -> Value {
+    json!({
+        "event": event.kind.name(),
+        "lsn": event.lsn.bytes(),
+        "time_ms": event.time_ms,
+        "state": event.lifecycle.name(),
+        "flags": flag_names(event.flags),
+        "principal": event.principal.0,
+        "terminal": event.terminal.0,
+        "merchant": event.merchant.0,
+        "channel": event.channel.0,
+        "request": event.request.to_string(),
+        "related": format!("{:032x}", event.related),
+    })
+}
+
+pub fn flag_names(flags: Flags) -> Vec<&'static str> {
+    Flags::NAMED.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| name).collect()
+}
+
+const fn in_chinese(lifecycle: Lifecycle) -> &'static str {
+    match lifecycle {
+        Lifecycle::Available => "在库",
+        Lifecycle::Reserved => "占用",
+        Lifecycle::Sold => "已售",
+        Lifecycle::Redeemed => "已核销",
+        Lifecycle::Expired => "过期",
+        Lifecycle::Voided => "作废",
+        Lifecycle::Returned => "退回",
+    }
+}

@@ -1,0 +1,96 @@
+//! Codes and ids as they are given on the command line.
+
+use std::io::BufRead;
+
+use kami_engine::{OrderId, RequestId};
+use zeroize::Zeroizing;
+
+use crate::exit::Failure;
+
+/// A secret from the command line; `-` stands for the next line of standard input, because arguments
+/// can be seen by everyone on the machine.
+pub fn read_secret(argument: &str, what: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    /// No code or PIN is longer, however it is spaced.
+    const LINE_BYTES_MAX: u64 = 4096;
+    if argument != "-" {
+        return Ok(Zeroizing::new(argument.as_bytes().to_vec()));
+    }
+    let mut line = Zeroizing::new(Vec::with_capacity(LINE_BYTES_MAX as usize));
+    let mut stdin = std::io::stdin().lock();
+    let read = std::io::Read::take(&mut stdin, LINE_BYTES_MAX).read_until(b'\n', &mut line);
+    read.map_err(|error| Failure::environment(format!("standard input cannot be read: {error}")))?;
+    let end = line.trim_ascii_end().len();
+    line.truncate(end);
+    if line.is_empty() {
+        return Err(Failure::usage(format!("there is no {what} on standard input")));
+    }
+    Ok(line)
+}
+
+/// A code for the eyes of whoever knows it already: all but the last four characters hidden.
+pub fn mask(code: &[u8]) -> String {
+    let text = String::from_utf8_lossy(code);
+    let characters: Vec<char> = text.trim().chars().collect();
+    let shown = if characters.len() >= 8 { 4 } else { 0 };
+    let tail: String = characters[characters.len() - shown..].iter().collect();
+    format!("****{tail}")
+}
+
+/// 32 hex digits are an id as it is.
+pub fn parse_id(text: &str) -> Result<RequestId, String> {
+    match hex_id(text) {
+        Some(0) => Err("zero is no id".to_owned()),
+        Some(id) => Ok(RequestId(id)),
+        None => Err("an id is 32 hex digits".to_owned()),
+    }
+}
+
+/// An order by what the shop calls it: 32 hex digits are the id itself, any other text is hashed to one.
+pub fn order_id(name: &str) -> Result<OrderId, String> {
+    if name.is_empty() {
+        return Err("an order needs a name".to_owned());
+    }
+    let id = hex_id(name).unwrap_or_else(|| derive("kami 2026-11 order id of a name", name.as_bytes()));
+    if id == 0 { Err("zero is no order id".to_owned()) } else { Ok(OrderId(id)) }
+}
+
+/// The request id of an order's sale. It follows from the order, so that the same command run again is
+/// a retry and not a second sale.
+pub fn sale_id(order: OrderId) -> RequestId {
+    RequestId(derive("kami 2026-11 request id of an order's sale", &order.0.to_le_bytes()).max(1))
+}
+
+fn hex_id(text: &str) -> Option<u128> {
+    let hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    hex.then(|| u128::from_str_radix(text, 16).ok()).flatten()
+}
+
+fn derive(context: &str, input: &[u8]) -> u128 {
+    let hash = blake3::derive_key(context, input);
+    let (half, _) = hash.split_first_chunk().expect("a hash has 32 bytes");
+    u128::from_le_bytes(*half)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_show_no_more_than_four() {
+        assert_eq!(mask(b"ABCD-EFGH-1234"), "****1234");
+        assert_eq!(mask(b"1234567"), "****");
+        assert_eq!(mask("卡密一二三四五六".as_bytes()), "****三四五六");
+    }
+
+    #[test]
+    fn an_order_has_one_id_and_its_sale_another() {
+        let id = order_id("2026-0001").unwrap();
+        assert_eq!(order_id("2026-0001"), Ok(id));
+        assert_ne!(order_id("2026-0002"), Ok(id));
+        assert_eq!(order_id(&id.to_string()), Ok(id), "shown and typed again");
+        assert_ne!(sale_id(id).0, id.0);
+        assert!(order_id("").is_err());
+        assert!(order_id(&"0".repeat(32)).is_err());
+        assert!(parse_id("12").is_err());
+    }
+}

@@ -1,0 +1,231 @@
+//! What lies in the key directory beside the engine's own keys: the certificates.
+//!
+//! ```text
+//! lookup.key master.key ring    the engine's
+//! ca/      ca.pem ca-key.pem            the authority that signs every certificate of this store
+//! server/  ca.pem cert.pem key.pem names   the server's identity and what it is called
+//! admin/   ca.pem cert.pem key.pem      the first principal, for the command line
+//! ```
+//! Each directory appears as a whole by a rename, so a crash in between leaves one or none, and the next
+//! start goes on. The authority is needed only to issue: `ca/` may be kept elsewhere once it is not.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kami_engine::{
+    Caller, Command, Engine, MerchantId, Principal, PrincipalSpec, Reply, ReplyBody, RequestId, Role,
+    Session, Stats, TenantId,
+};
+use kami_net::{Authority, Identity};
+
+use crate::exit::Failure;
+
+/// The directory of keys that belongs to a data directory, unless told otherwise: beside it, so that a
+/// backup of the data carries no key.
+pub fn beside(data: &Path) -> PathBuf {
+    // `.` and `..` have no name of their own.
+    let named = match data.file_name() {
+        Some(_) => data.to_owned(),
+        None => fs::canonicalize(data).unwrap_or_else(|_| data.to_owned()),
+    };
+    let mut name = named.file_name().unwrap_or_default().to_owned();
+    name.push(".keys");
+    named.with_file_name(name)
+}
+
+/// Refuses keys inside the data.
+pub fn check_apart(data: &Path, keys: &Path) -> Result<(), Failure> {
+    let absolute = |path: &Path| fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+    match (absolute(data), absolute(keys)) {
+        (Ok(data), Ok(keys)) if keys.starts_with(&data) => Err(Failure::usage(
+            "the keys must not lie in the data directory, whose backups would carry them; choose another \
+             directory with --keys",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The server's identity, made at the first start and made anew when it is to be reached under names that
+/// it does not carry yet.
+pub fn server_identity(keys: &Path, names: &[String]) -> Result<Identity, Failure> {
+    let home = keys.join("server");
+    let names_file = home.join("names");
+    let mut known: Vec<String> = match fs::read_to_string(&names_file) {
+        Ok(text) => text.lines().map(str::to_owned).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(file_failure(&names_file, &error)),
+    };
+    if home.exists() && names.iter().all(|name| known.contains(name)) {
+        return Ok(Identity::load(&home)?);
+    }
+    known.extend(names.iter().filter(|name| !known.contains(name)).cloned().collect::<Vec<_>>());
+    let authority = authority(keys)?;
+    let identity = authority.issue_server(&known)?;
+    install(&home, |new| {
+        identity.save(new)?;
+        let file = new.join("names");
+        write_synced(&file, known.join("\n").as_bytes()).map_err(|error| file_failure(&file, &error))
+    })?;
+    Ok(identity)
+}
+
+/// Sees to it that the identity in `admin/` exists and that the engine knows it.
+///
+/// A store begins with it as principal 1. If the directory was lost, a new identity is made and
+/// registered under another name, which stands in the log like every change. One that was revoked stays
+/// revoked.
+pub fn ensure_admin(engine: &Engine, keys: &Path) -> Result<(), Failure> {
+    let home = keys.join("admin");
+    if !home.exists() {
+        let identity = authority(keys)?.issue("admin")?;
+        install(&home, |new| Ok(identity.save(new)?))?;
+    }
+    let key = Identity::load(&home)?.key_fingerprint()?;
+    let principals = principals(engine)?;
+    match principals.iter().find(|principal| principal.spec.key == key) {
+        Some(principal) if principal.revoked => {
+            tracing::warn!(identity = %home.display(), "the local admin identity was revoked; it opens nothing");
+            return Ok(());
+        }
+        Some(_) => return Ok(()),
+        None => {}
+    }
+    let taken = |name: &str| principals.iter().any(|principal| principal.spec.name == name);
+    let mut name = "admin".to_owned();
+    let mut number = 1;
+    while taken(&name) {
+        number += 1;
+        name = format!("admin-{number}");
+    }
+    let spec = PrincipalSpec {
+        name: name.clone(),
+        role: Role::Admin,
+        tenant: TenantId(0),
+        merchant: MerchantId(0),
+        key,
+    };
+    let reply = run(engine, Command::PrincipalAdd(Box::new(spec)))?;
+    if !reply.status.is_done() {
+        return Err(Failure {
+            status: Some(reply.status),
+            ..Failure::refused(format!("the admin cannot be registered: {}", reply.status.meaning()))
+        });
+    }
+    tracing::info!(name, identity = %home.display(), "registered the local admin identity");
+    Ok(())
+}
+
+fn principals(engine: &Engine) -> Result<Vec<Principal>, Failure> {
+    match run(engine, Command::PrincipalList)?.body {
+        ReplyBody::Principals(principals) => Ok(principals),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The engine's figures.
+pub fn stats(engine: &Engine) -> Result<Stats, Failure> {
+    match run(engine, Command::Stats)?.body {
+        ReplyBody::Stats(stats) => Ok(*stats),
+        _ => Ok(Stats::default()),
+    }
+}
+
+/// Has the engine do something before anyone else can reach it.
+fn run(engine: &Engine, command: Command) -> Result<Reply, Failure> {
+    let session = Session::new(engine, Caller::LOCAL);
+    session
+        .run(RequestId::random(), command)
+        .wait()
+        .map_err(|error| Failure::environment(crate::exit::sentence(&error)))
+}
+
+/// The store's authority, made at the first need.
+pub fn authority(keys: &Path) -> Result<Authority, Failure> {
+    let home = keys.join("ca");
+    if !home.exists() {
+        if keys.join("server").exists() {
+            return Err(Failure::environment(format!(
+                "the certificate authority is missing: restore it from where it is kept path=`{}`",
+                home.display()
+            )));
+        }
+        install(&home, |new| Ok(Authority::create(new).map(drop)?))?;
+    }
+    Ok(Authority::load(&home)?)
+}
+
+/// Makes a directory of key files as a whole: written beside its place, synced, renamed.
+fn install(home: &Path, fill: impl FnOnce(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
+    let new = home.with_extension("new");
+    let old = home.with_extension("old");
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |error: io::Error| file_failure(&path, &error)
+    };
+    // Left by a crash in between.
+    for left in [&new, &old] {
+        if left.exists() {
+            fs::remove_dir_all(left).map_err(failed(left))?;
+        }
+    }
+    fill(&new)?;
+    sync(&new).map_err(failed(&new))?;
+    if home.exists() {
+        fs::rename(home, &old).map_err(failed(home))?;
+    }
+    fs::rename(&new, home).map_err(failed(&new))?;
+    if let Some(parent) = home.parent() {
+        sync(parent).map_err(failed(parent))?;
+    }
+    if old.exists() {
+        fs::remove_dir_all(&old).map_err(failed(&old))?;
+    }
+    Ok(())
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    io::Write::write_all(&mut file, bytes)?;
+    file.sync_all()
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+fn file_failure(path: &Path, error: &io::Error) -> Failure {
+    Failure::environment(format!("the key directory cannot be used path=`{}`: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_lie_beside_the_data() {
+        assert_eq!(beside(Path::new("kami-data")), Path::new("kami-data.keys"));
+        assert_eq!(beside(Path::new("/srv/kami/")), Path::new("/srv/kami.keys"));
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(beside(Path::new(".")).parent(), here.parent());
+        assert!(check_apart(Path::new("a"), Path::new("a/keys")).is_err());
+        assert!(check_apart(Path::new("a"), Path::new("a.keys")).is_ok());
+    }
+
+    #[test]
+    fn certificates_survive_a_crash_between_their_files() {
+        let dir = tempfile::tempdir().unwrap();
+        // A start that died after the authority's key and before its certificate.
+        fs::create_dir(dir.path().join("ca.new")).unwrap();
+        fs::write(dir.path().join("ca.new/ca-key.pem"), "half").unwrap();
+        let names = ["localhost".to_owned()];
+        let first = server_identity(dir.path(), &names).unwrap().key_fingerprint().unwrap();
+        let again = server_identity(dir.path(), &names).unwrap().key_fingerprint().unwrap();
+        assert_eq!(first, again, "the same server to its peers");
+        let more = ["kami.example".to_owned()];
+        let renamed = server_identity(dir.path(), &more).unwrap().key_fingerprint().unwrap();
+        assert_ne!(first, renamed);
+        let both = ["localhost".to_owned(), "kami.example".to_owned()];
+        assert_eq!(server_identity(dir.path(), &both).unwrap().key_fingerprint().unwrap(), renamed);
+    }
+}

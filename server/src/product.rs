@@ -1,0 +1,150 @@
+//! `kami product`: what cards are worth, how long, and how long a redemption can be taken back.
+
+use clap::{Args, Subcommand};
+use kami_engine::{CardKind, Product, ProductSpec};
+use serde_json::{Value, json};
+
+use crate::exit::Failure;
+use crate::money;
+use crate::output::{Output, table};
+use crate::remote::{Catalogue, Remote};
+
+/// Add, list and change products.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  kami product add coffee --face 28 --currency CNY --valid-days 365\n  kami product set coffee --face 30"
+)]
+pub struct ProductCommand {
+    #[command(flatten)]
+    remote: Remote,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Add a product; its name is new.
+    Add {
+        /// What it is called: 1 to 64 bytes.
+        name: String,
+        /// What a card is worth, in the currency's main unit: 28 or 28.50.
+        #[arg(long, value_name = "AMOUNT")]
+        face: String,
+        /// Three letters, such as CNY.
+        #[arg(long, value_name = "CUR", value_parser = money::parse_currency)]
+        currency: [u8; 3],
+        /// Days from import until a card expires; 0 is never.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        valid_days: u32,
+        /// Hours in which a redemption can be reversed.
+        #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+        reversal_hours: u32,
+    },
+    /// List the products.
+    List,
+    /// Change a product; what is not given stays as it is, and so do the cards imported before.
+    Set {
+        /// Its name.
+        name: String,
+        /// What a card is worth, in the currency's main unit.
+        #[arg(long, value_name = "AMOUNT")]
+        face: Option<String>,
+        /// Days from import until a card expires; 0 is never.
+        #[arg(long, value_name = "N")]
+        valid_days: Option<u32>,
+        /// Hours in which a redemption can be reversed.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+        reversal_hours: Option<u32>,
+    },
+    /// Freeze all cards of a product: nothing is sold or redeemed.
+    Freeze {
+        /// Its name.
+        name: String,
+    },
+    /// End the freeze of a product.
+    Unfreeze {
+        /// Its name.
+        name: String,
+    },
+}
+
+pub async fn run(command: ProductCommand, output: &Output) -> Result<(), Failure> {
+    let ProductCommand { remote, action } = command;
+    let amount = |text: &str, currency| {
+        money::parse(text, currency).map_err(|wrong| Failure::usage(format!("--face `{text}`: {wrong}")))
+    };
+    let new = match &action {
+        Action::Add { name, face, currency, valid_days, reversal_hours } => Some(ProductSpec {
+            name: name.clone(),
+            kind: CardKind::Single,
+            currency: *currency,
+            face: amount(face, *currency)?,
+            valid_days: *valid_days,
+            reversal_s: reversal_hours * 3600,
+        }),
+        _ => None,
+    };
+    remote
+        .talk(async |client| {
+            let product = match action {
+                Action::Add { .. } => {
+                    let Some(spec) = new else { return Ok(()) };
+                    client.product_add(spec).await?.value
+                }
+                Action::List => {
+                    let catalogue = Catalogue::read(client).await?;
+                    let rows: Vec<Value> = catalogue.all().iter().map(value).collect();
+                    return output.result(&json!({ "products": rows }), || listing(catalogue.all()));
+                }
+                Action::Set { name, face, valid_days, reversal_hours } => {
+                    let catalogue = Catalogue::read(client).await?;
+                    let mut spec = catalogue.find(&name)?.spec.clone();
+                    if let Some(face) = face {
+                        spec.face = amount(&face, spec.currency)?;
+                    }
+                    spec.valid_days = valid_days.unwrap_or(spec.valid_days);
+                    spec.reversal_s = reversal_hours.map_or(spec.reversal_s, |hours| hours * 3600);
+                    client.product_set(spec).await?.value
+                }
+                Action::Freeze { name } => {
+                    let id = Catalogue::read(client).await?.find(&name)?.id;
+                    client.product_freeze(id).await?.value
+                }
+                Action::Unfreeze { name } => {
+                    let id = Catalogue::read(client).await?.find(&name)?.id;
+                    client.product_unfreeze(id).await?.value
+                }
+            };
+            output.result(&value(&product), || listing(std::slice::from_ref(&product)))
+        })
+        .await
+}
+
+fn value(product: &Product) -> Value {
+    let spec = &product.spec;
+    json!({
+        "id": product.id.0,
+        "name": spec.name,
+        "currency": money::name(spec.currency),
+        "face": money::show(spec.face, spec.currency),
+        "face_minor": spec.face,
+        "valid_days": spec.valid_days,
+        "reversal_s": spec.reversal_s,
+        "frozen": product.frozen,
+    })
+}
+
+fn listing(products: &[Product]) -> String {
+    let rows = products.iter().map(|product| {
+        let spec = &product.spec;
+        vec![
+            product.id.to_string(),
+            spec.name.clone(),
+            money::show_with(spec.face, spec.currency),
+            if spec.valid_days == 0 { "-".to_owned() } else { format!("{} days", spec.valid_days) },
+            format!("{} h", spec.reversal_s / 3600),
+            if product.frozen { "frozen" } else { "" }.to_owned(),
+        ]
+    });
+    table(&["ID", "NAME", "FACE", "VALID", "REVERSAL", ""], &[0, 2], rows)
+}

@@ -1,0 +1,141 @@
+//! Which server a command talks to, and as whom.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use kami_engine::{Product, ProductId, TerminalId};
+use kami_net::{Client, ClientError, ClientOptions, Identity};
+
+use crate::exit::{Exit, Failure};
+
+/// Options of every command that talks to a server.
+#[derive(Args)]
+#[command(next_help_heading = "Server")]
+pub struct Remote {
+    /// Where the server listens.
+    #[arg(long, global = true, env = "KAMI_SERVER", value_name = "ADDR", default_value = "127.0.0.1:7400")]
+    server: String,
+    /// Directory with ca.pem, cert.pem and key.pem; the default is the admin of `kami serve --data
+    /// kami-data` started in the same directory.
+    #[arg(
+        long,
+        global = true,
+        env = "KAMI_IDENTITY",
+        value_name = "DIR",
+        default_value = "kami-data.keys/admin"
+    )]
+    pub identity: PathBuf,
+    /// The name in the server's certificate, if it is not the host of --server.
+    #[arg(long, global = true, value_name = "HOST")]
+    server_name: Option<String>,
+    /// How many seconds to try.
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
+}
+
+impl Remote {
+    /// Connects, has something done, and closes the connection whatever came of it: a server that is
+    /// told so does not wait for us when it is taken down.
+    pub async fn talk<T>(&self, talk: impl AsyncFnOnce(&Client) -> Result<T, Failure>) -> Result<T, Failure> {
+        self.talk_at(TerminalId(0), talk).await
+    }
+
+    /// The same as a till.
+    pub async fn talk_at<T>(
+        &self,
+        terminal: TerminalId,
+        talk: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let client = self.connect(terminal).await?;
+        let result = talk(&client).await;
+        client.close().await;
+        result
+    }
+
+    async fn connect(&self, terminal: TerminalId) -> Result<Client, Failure> {
+        let identity = Identity::load(&self.identity)?;
+        let (address, host) = self.resolve().await?;
+        let options = ClientOptions {
+            server_name: self.server_name.clone().unwrap_or(host),
+            timeout: Duration::from_secs(self.timeout),
+            terminal,
+            ..ClientOptions::new(address, identity)
+        };
+        Ok(Client::connect(options).await?)
+    }
+
+    async fn resolve(&self) -> Result<(SocketAddr, String), Failure> {
+        let wrong = || Failure::usage(format!("--server is HOST:PORT, not `{}`", self.server));
+        let (host, _) = self.server.rsplit_once(':').ok_or_else(wrong)?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let found = tokio::net::lookup_host(&self.server).await;
+        let addresses: Vec<SocketAddr> = match found {
+            Ok(addresses) => addresses.collect(),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => return Err(wrong()),
+            Err(error) => {
+                let message = format!("the server's name cannot be looked up: {host}: {error}");
+                return Err(Failure::new(Exit::Unreachable, message));
+            }
+        };
+        // A name with both kinds of address: servers listen on IPv4 unless told otherwise.
+        let address = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+        let address = *address
+            .ok_or_else(|| Failure::new(Exit::Unreachable, format!("the server has no address: {host}")))?;
+        Ok((address, host))
+    }
+}
+
+/// The products, as far as the caller may read them.
+pub struct Catalogue(Vec<Product>);
+
+impl Catalogue {
+    /// Asks for the products.
+    pub async fn read(client: &Client) -> Result<Catalogue, Failure> {
+        Ok(Catalogue(client.product_list().await?.value.rows))
+    }
+
+    /// Asks for the products; a caller who may not read them goes without names and currencies.
+    pub async fn read_if_allowed(client: &Client) -> Result<Catalogue, Failure> {
+        match client.product_list().await {
+            Ok(products) => Ok(Catalogue(products.value.rows)),
+            Err(ClientError::Refused { .. }) => Ok(Catalogue(Vec::new())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The product with this name, or else with this number.
+    pub fn find(&self, name: &str) -> Result<&Product, Failure> {
+        let by_name = self.0.iter().find(|product| product.spec.name == name);
+        let by_number = || {
+            let id: u32 = name.parse().ok()?;
+            self.get(ProductId(id))
+        };
+        by_name.or_else(by_number).ok_or_else(|| Failure {
+            status: Some(kami_engine::Status::NotFound),
+            ..Failure::refused(format!("there is no product `{name}`; `kami product list` shows them"))
+        })
+    }
+
+    pub fn get(&self, id: ProductId) -> Option<&Product> {
+        self.0.iter().find(|product| product.id == id)
+    }
+
+    /// What to call a product.
+    pub fn name(&self, id: ProductId) -> String {
+        self.get(id).map_or_else(|| format!("#{id}"), |product| product.spec.name.clone())
+    }
+
+    /// An amount of a product's currency.
+    pub fn amount(&self, id: ProductId, money: kami_engine::Money) -> String {
+        match self.get(id) {
+            Some(product) => crate::money::show_with(money, product.spec.currency),
+            None => format!("{money} minor units"),
+        }
+    }
+
+    pub fn all(&self) -> &[Product] {
+        &self.0
+    }
+}

@@ -1,0 +1,79 @@
+//! Times as people type and read them. Inside, a time is milliseconds since 1970.
+
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+
+/// Reads an end of validity: a date (`2027-12-31`) counts to its last moment in the local time zone; a
+/// date and time (`2027-12-31 18:00`) is local; with an offset (`2027-12-31T18:00:00+08:00`) it is exact.
+pub fn parse_end(text: &str) -> Result<u64, String> {
+    // Spreadsheets write dates with slashes.
+    let text = text.trim().replace('/', "-");
+    let wrong = |_| "it is no date, such as 2027-12-31 or 2027-12-31T18:00:00+08:00".to_owned();
+    let stamp = if let Ok(stamp) = text.parse::<Timestamp>() {
+        stamp
+    } else if let (Ok(date), true) = (text.parse::<Date>(), text.len() <= 10) {
+        let next = date.checked_add(1.day()).map_err(wrong)?;
+        next.to_zoned(TimeZone::system()).map_err(wrong)?.timestamp()
+    } else {
+        let time: DateTime = text.parse().map_err(wrong)?;
+        time.to_zoned(TimeZone::system()).map_err(wrong)?.timestamp()
+    };
+    u64::try_from(stamp.as_millisecond()).map_err(|_| "it is before 1970".to_owned())
+}
+
+/// A time for a person, in the local time zone; `-` for none.
+pub fn show(ms: u64) -> String {
+    let stamp = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    match stamp {
+        Some(stamp) if ms > 0 => {
+            stamp.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%:z").to_string()
+        }
+        _ => "-".to_owned(),
+    }
+}
+
+/// Now, by this machine's clock: good enough to say that a date in a file has passed.
+pub fn now_ms() -> u64 {
+    Timestamp::now().as_millisecond().unsigned_abs()
+}
+
+/// Reads `90s`, `15m`, `12h` or `30d`.
+pub fn parse_seconds(text: &str) -> Result<u32, String> {
+    let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => 0,
+    };
+    let number: Option<u32> = number.parse().ok().filter(|_| seconds > 0);
+    let wrong = "it is no length of time, such as 90s, 15m, 12h or 30d".to_owned();
+    number.and_then(|number| number.checked_mul(seconds)).ok_or(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_lasts_to_its_end() {
+        let day = parse_end("2027-12-31").unwrap();
+        assert_eq!(parse_end("2027/12/31"), Ok(day));
+        assert_eq!(parse_end("2027-12-31 23:59:59").map(|ms| ms + 1000), Ok(day));
+        assert_eq!(parse_end("2027-12-31T18:00:00+08:00"), Ok(1_830_247_200_000));
+        for text in ["", "soon", "2027-13-01", "2027-12", "31.12.2027", "1950-01-01"] {
+            assert!(parse_end(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lengths_of_time_have_a_unit() {
+        assert_eq!(parse_seconds("90s"), Ok(90));
+        assert_eq!(parse_seconds("30d"), Ok(2_592_000));
+        for text in ["", "d", "30", "1w", "-1d", "99999999d", "3天"] {
+            assert!(parse_seconds(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! `kami sell`, `order`, `redeem` and `reverse`: what shops and tills do.
+//!
+//! Running a command again must never do it twice. A sale's request id follows from its order id; a
+//! redemption has the id given with `--id`, or a new one that is printed, so that it can be asked for
+//! again or reversed.
+
+use clap::Args;
+use kami_engine::{OrderId, ReplyFlags, RequestId, TerminalId, ValueReport};
+use kami_net::ClientError;
+use kami_net::client::{Receipt, RedeemOptions, SellOptions, Sold};
+use serde_json::{Value, json};
+
+use crate::code::{mask, order_id, parse_id, read_secret, sale_id};
+use crate::exit::Failure;
+use crate::output::Output;
+use crate::remote::{Catalogue, Remote};
+use crate::{money, time};
+
+/// Sell cards under an order id and print their codes, one a line.
+///
+/// The same command run again is a retry: it prints the same codes and sells nothing more.
+#[derive(Args)]
+#[command(after_help = "Example:\n  kami sell coffee --count 2 --order 2026-0001")]
+pub struct Sell {
+    /// The product's name or number.
+    product: String,
+    /// How many cards.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    count: u32,
+    /// The order's id: 32 hex digits are taken as they are, any other text is hashed to 128 bits.
+    #[arg(long, value_name = "ID", value_parser = order_id)]
+    order: OrderId,
+    /// Sell only cards that stay valid at least so long: 12h, 30d.
+    #[arg(long, value_name = "TIME", value_parser = time::parse_seconds)]
+    min_validity: Option<u32>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// Print the codes of an order again; only the principal that bought it may.
+#[derive(Args)]
+#[command(after_help = "Example:\n  kami order 2026-0001")]
+pub struct Order {
+    /// The order's id, as it was given to `sell`.
+    #[arg(value_name = "ID", value_parser = order_id)]
+    order: OrderId,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// Redeem a card.
+#[derive(Args)]
+#[command(after_help = "Example:\n  kami redeem COFFEE-00000001\n  kami redeem - < code.txt")]
+pub struct Redeem {
+    /// The code; `-` reads it from standard input, where `ps` does not show it.
+    code: String,
+    /// The card's PIN; `-` reads it from standard input, after the code.
+    #[arg(long, value_name = "PIN", allow_hyphen_values = true)]
+    pin: Option<String>,
+    /// The request id, 32 hex digits: the same id again is the same redemption [default: a new one].
+    #[arg(long, value_name = "HEX", value_parser = parse_id)]
+    id: Option<RequestId>,
+    /// The till's number.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    terminal: u32,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// Take a redemption back by its request id.
+///
+/// If the redemption was never seen, its id is refused from now on, so that it cannot arrive late.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  kami reverse COFFEE-00000001 --original 0123456789abcdef0123456789abcdef"
+)]
+pub struct Reverse {
+    /// The code; `-` reads it from standard input.
+    code: String,
+    /// The request id of the redemption.
+    #[arg(long, value_name = "ID", value_parser = parse_id)]
+    original: RequestId,
+    /// The till's number.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    terminal: u32,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+pub async fn sell(command: Sell, output: &Output) -> Result<(), Failure> {
+    command
+        .remote
+        .talk(async |client| {
+            let product = Catalogue::read(client).await?.find(&command.product)?.id;
+            let options = SellOptions {
+                validity_s_min: command.min_validity.unwrap_or(0),
+                request: Some(sale_id(command.order)),
+            };
+            match client.sell(command.order, product, command.count, options).await {
+                Ok(sold) => codes(command.order, &sold, output),
+                Err(error @ (ClientError::Unknown { .. } | ClientError::CodesUnreadable { .. })) => {
+                    let failure = Failure::from(error);
+                    Err(Failure {
+                        message: format!("{}; run the same command again", failure.message),
+                        ..failure
+                    })
+                }
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
+}
+
+pub async fn order(command: Order, output: &Output) -> Result<(), Failure> {
+    command
+        .remote
+        .talk(async |client| codes(command.order, &client.order(command.order).await?, output))
+        .await
+}
+
+/// Prints codes: here they are what was asked for.
+fn codes(order: OrderId, sold: &Receipt<Sold>, output: &Output) -> Result<(), Failure> {
+    let cards = &sold.value.cards;
+    let texts: Vec<_> = cards.iter().map(|card| String::from_utf8_lossy(&card.code)).collect();
+    let value = json!({
+        "order": order.to_string(),
+        "count": cards.len(),
+        "lsn": sold.lsn.map(kami_engine::Lsn::bytes),
+        "time_ms": sold.time_ms,
+        "replayed": sold.flags.contains(ReplyFlags::REPLAYED),
+        "codes": texts,
+    });
+    output.result(&value, || texts.join("\n"))
+}
+
+pub async fn redeem(command: Redeem, output: &Output) -> Result<(), Failure> {
+    let code = read_secret(&command.code, "code")?;
+    let pin = command.pin.as_deref().map(|pin| read_secret(pin, "PIN")).transpose()?;
+    command.remote.talk_at(TerminalId(command.terminal), async |client| {
+    let options =
+        RedeemOptions { amount: 0, pin: pin.as_ref().map(|pin| pin.as_slice()), request: command.id };
+    let receipt = match client.redeem(&code, options).await {
+        Ok(receipt) => receipt,
+        Err(error @ ClientError::Unknown { request }) => {
+            let failure = Failure::from(error);
+            let message = format!(
+                "{}; ask again with --id {request}, or take it back with `kami reverse --original {request}`",
+                failure.message
+            );
+            return Err(Failure { message, ..failure });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let catalogue = Catalogue::read_if_allowed(client).await?;
+    let reversed = receipt.flags.contains(ReplyFlags::REVERSED);
+    output.result(&moved(&receipt, &receipt.value, &catalogue), || {
+        let again = match (receipt.flags.contains(ReplyFlags::REPLAYED), reversed) {
+            (true, true) => " (earlier, and reversed since)",
+            (true, false) => " (earlier, by the same request)",
+            _ => "",
+        };
+        format!(
+            "redeemed {}: {} of {}{again}\nrequest {}",
+            mask(&code),
+            catalogue.amount(receipt.value.product, receipt.value.amount),
+            catalogue.name(receipt.value.product),
+            receipt.request
+        )
+    })
+})
+.await
+}
+
+pub async fn reverse(command: Reverse, output: &Output) -> Result<(), Failure> {
+    let code = read_secret(&command.code, "code")?;
+    command
+        .remote
+        .talk_at(TerminalId(command.terminal), async |client| {
+            let receipt = client.reverse(&code, command.original).await?;
+            let Some(value) = receipt.value else {
+                let value = json!({ "status": "TOMBSTONED", "request": receipt.request.to_string() });
+                return output.result(&value, || {
+                    "this redemption was never seen; its request id is refused from now on".to_owned()
+                });
+            };
+            let catalogue = Catalogue::read_if_allowed(client).await?;
+            output.result(&moved(&receipt, &value, &catalogue), || {
+                format!(
+                    "reversed {}: {} given back",
+                    mask(&code),
+                    catalogue.amount(value.product, value.amount)
+                )
+            })
+        })
+        .await
+}
+
+fn moved<T>(receipt: &Receipt<T>, value: &ValueReport, catalogue: &Catalogue) -> Value {
+    let product = catalogue.get(value.product);
+    json!({
+        "status": "OK",
+        "request": receipt.request.to_string(),
+        "lsn": receipt.lsn.map(kami_engine::Lsn::bytes),
+        "time_ms": receipt.time_ms,
+        "replayed": receipt.flags.contains(ReplyFlags::REPLAYED),
+        "reversed": receipt.flags.contains(ReplyFlags::REVERSED),
+        "product_id": value.product.0,
+        "product": product.map(|product| &product.spec.name),
+        "currency": product.map(|product| money::name(product.spec.currency)),
+        "amount_minor": value.amount,
+        "remaining_minor": value.remaining,
+    })
+}
