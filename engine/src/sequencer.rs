@@ -777,9 +777,12 @@ impl Subject<'_> {
 
     /// The reply of the first time, once more.
     fn replay(&self, effect: Effect, batch: &Batch, card: CardRef, view: &View) -> Reply {
-        let status = if effect.kind == Kind::Tombstone { Status::Tombstoned } else { Status::Ok };
-        let mut reply =
-            self.reply(status, receipt(status, effect.lsn), Self::body(effect.kind, batch, card, view));
+        if effect.kind == Kind::Tombstone {
+            // Marked as a retry it would tell that the card exists.
+            return self.reply(Status::Tombstoned, None, ReplyBody::None);
+        }
+        let body = Self::body(effect.kind, batch, card, view);
+        let mut reply = self.reply(Status::Ok, Some(effect.lsn), body);
         reply.flags = ReplyFlags::REPLAYED;
         if effect.reversed {
             reply.flags = reply.flags.with(ReplyFlags::REVERSED);
