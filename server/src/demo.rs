@@ -204,11 +204,18 @@ impl Running {
         ));
         self.server = Some(server);
 
-        let resumed = Instant::now();
+        load.restarted();
+        let ready_at = Instant::now();
         while let Some(partial) = channels.join_next().await {
             ledger.add(joined(partial)?);
         }
+        // Clients take a moment to find out that their connections are gone; that is part of the outage.
+        let resumed = load.resumed().unwrap_or(ready_at);
         let active = (before_kill + resumed.elapsed()).as_secs_f64();
+        self.say(&format!(
+            "resumed      {:.2} s later, when the clients had found out and connected again",
+            (resumed - ready_at).as_secs_f64()
+        ));
         self.say(&format!(
             "resolved     {} requests of unknown outcome by their ids, {} of which had taken effect",
             count(ledger.unknown_resolved),

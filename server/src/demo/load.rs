@@ -5,7 +5,9 @@
 //! new. That is all a client ever has to do.
 
 use std::collections::VecDeque;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use kami_engine::{Class, Lsn, ReplyFlags, RequestId, Status};
 use kami_net::Client;
@@ -27,6 +29,10 @@ pub struct Load {
     kill_at: u64,
     killed: AtomicBool,
     reached: Notify,
+    /// Whether the server is there again.
+    restarted: AtomicBool,
+    /// When the first reply came after that.
+    resumed: OnceLock<Instant>,
 }
 
 impl Load {
@@ -37,6 +43,8 @@ impl Load {
             kill_at,
             killed: AtomicBool::new(false),
             reached: Notify::new(),
+            restarted: AtomicBool::new(false),
+            resumed: OnceLock::new(),
         }
     }
 
@@ -64,6 +72,19 @@ impl Load {
     fn answered(&self, count: u64) {
         self.outstanding.fetch_sub(count, Ordering::Relaxed);
         self.replies.fetch_add(count, Ordering::Relaxed);
+        if count > 0 && self.restarted.load(Ordering::Relaxed) {
+            self.resumed.get_or_init(Instant::now);
+        }
+    }
+
+    /// Says that the server is there again.
+    pub fn restarted(&self) {
+        self.restarted.store(true, Ordering::Relaxed);
+    }
+
+    /// When the first reply came after the restart.
+    pub fn resumed(&self) -> Option<Instant> {
+        self.resumed.get().copied()
     }
 
     fn lost(&self, count: u64) {
