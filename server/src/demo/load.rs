@@ -25,6 +25,9 @@ use super::plan::Plan;
 pub struct Load {
     replies: AtomicU64,
     outstanding: AtomicU64,
+    /// Cards sold and redeemed so far.
+    sold: AtomicU64,
+    redeemed: AtomicU64,
     /// The number of replies at which the server is to be killed.
     kill_at: u64,
     killed: AtomicBool,
@@ -40,6 +43,8 @@ impl Load {
         Load {
             replies: AtomicU64::new(0),
             outstanding: AtomicU64::new(0),
+            sold: AtomicU64::new(0),
+            redeemed: AtomicU64::new(0),
             kill_at,
             killed: AtomicBool::new(false),
             reached: Notify::new(),
@@ -54,6 +59,11 @@ impl Load {
 
     pub fn outstanding(&self) -> u64 {
         self.outstanding.load(Ordering::Relaxed)
+    }
+
+    /// Cards sold and redeemed so far.
+    pub fn cards(&self) -> (u64, u64) {
+        (self.sold.load(Ordering::Relaxed), self.redeemed.load(Ordering::Relaxed))
     }
 
     /// Resolves when it is time for the kill.
@@ -183,10 +193,13 @@ pub async fn run(
                     Ok(Received::Replies(_))
                 );
             load.answered(answers.len() as u64);
+            let (sold, redeemed) = (channel.heard.sales.len(), channel.heard.redemptions.len());
             for answer in answers {
                 let answer = answer.map_err(|_| protocol_error())?;
                 channel.hear(&answer)?;
             }
+            load.sold.fetch_add((channel.heard.sales.len() - sold) as u64, Ordering::Relaxed);
+            load.redeemed.fetch_add((channel.heard.redemptions.len() - redeemed) as u64, Ordering::Relaxed);
             if lost {
                 load.lost(channel.waiting.len() as u64);
                 break;
