@@ -182,10 +182,18 @@ impl Running {
         }
         let outstanding = load.outstanding();
         let replies = load.replies();
+        // Rates are those up to the kill: the outage would make them smaller and say nothing.
+        let seconds = started.elapsed().as_secs_f64();
+        let (sold, redeemed) = load.cards();
+        let (sell_per_s, redeem_per_s) = (sold as f64 / seconds, redeemed as f64 / seconds);
         if let Some(server) = self.server.take() {
             server.kill().await;
         }
-        let before_kill = started.elapsed();
+        self.say(&format!(
+            "load         {} cards sold/s and {} redeemed/s together, every reply after the disk",
+            count(sell_per_s as u64),
+            count(redeem_per_s as u64)
+        ));
         let share = replies as f64 * 100.0 / plan.replies() as f64;
         self.say(&format!(
             "SIGKILL      after {} replies ({share:.1} %), with {} requests outstanding",
@@ -204,35 +212,33 @@ impl Running {
         ));
         self.server = Some(server);
 
-        let resumed = Instant::now();
+        load.restarted();
+        let ready_at = Instant::now();
         while let Some(partial) = channels.join_next().await {
             ledger.add(joined(partial)?);
         }
-        let active = (before_kill + resumed.elapsed()).as_secs_f64();
+        // Clients take a moment to find out that their connections are gone.
+        let resumed = load.resumed().unwrap_or(ready_at);
+        self.say(&format!(
+            "resumed      first reply {:.2} s after the restart, all done {:.2} s after it",
+            (resumed - ready_at).as_secs_f64(),
+            ready_at.elapsed().as_secs_f64()
+        ));
         self.say(&format!(
             "resolved     {} requests of unknown outcome by their ids, {} of which had taken effect",
             count(ledger.unknown_resolved),
             count(ledger.replayed)
         ));
         if let Some(first) = &ledger.first_unexpected {
-            self.say(&format!(
-                "unexpected   {} replies that cannot be; the first: {first}",
-                count(ledger.unexpected)
-            ));
+            let surprises = count(ledger.unexpected);
+            self.say(&format!("unexpected   {surprises} replies that cannot be; the first: {first}"));
         }
         let (sold, redeemed) = (ledger.sold(), ledger.redeemed());
         self.say(&format!(
-            "load done    {} cards sold in {} orders and {} redeemed, {:.1} s without the outage",
+            "load done    {} cards sold in {} orders and {} redeemed",
             count(sold),
             count(ledger.orders()),
-            count(redeemed),
-            active
-        ));
-        let (sell_per_s, redeem_per_s) = (sold as f64 / active, redeemed as f64 / active);
-        self.say(&format!(
-            "             {} cards sold/s and {} redeemed/s, every reply after the disk",
-            count(sell_per_s as u64),
-            count(redeem_per_s as u64)
+            count(redeemed)
         ));
 
         let audit = self.audit(&clients, ledger).await?;

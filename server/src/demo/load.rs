@@ -5,7 +5,9 @@
 //! new. That is all a client ever has to do.
 
 use std::collections::VecDeque;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use kami_engine::{Class, Lsn, ReplyFlags, RequestId, Status};
 use kami_net::Client;
@@ -23,10 +25,17 @@ use super::plan::Plan;
 pub struct Load {
     replies: AtomicU64,
     outstanding: AtomicU64,
+    /// Cards sold and redeemed so far.
+    sold: AtomicU64,
+    redeemed: AtomicU64,
     /// The number of replies at which the server is to be killed.
     kill_at: u64,
     killed: AtomicBool,
     reached: Notify,
+    /// Whether the server is there again.
+    restarted: AtomicBool,
+    /// When the first reply came after that.
+    resumed: OnceLock<Instant>,
 }
 
 impl Load {
@@ -34,9 +43,13 @@ impl Load {
         Load {
             replies: AtomicU64::new(0),
             outstanding: AtomicU64::new(0),
+            sold: AtomicU64::new(0),
+            redeemed: AtomicU64::new(0),
             kill_at,
             killed: AtomicBool::new(false),
             reached: Notify::new(),
+            restarted: AtomicBool::new(false),
+            resumed: OnceLock::new(),
         }
     }
 
@@ -46,6 +59,11 @@ impl Load {
 
     pub fn outstanding(&self) -> u64 {
         self.outstanding.load(Ordering::Relaxed)
+    }
+
+    /// Cards sold and redeemed so far.
+    pub fn cards(&self) -> (u64, u64) {
+        (self.sold.load(Ordering::Relaxed), self.redeemed.load(Ordering::Relaxed))
     }
 
     /// Resolves when it is time for the kill.
@@ -64,6 +82,19 @@ impl Load {
     fn answered(&self, count: u64) {
         self.outstanding.fetch_sub(count, Ordering::Relaxed);
         self.replies.fetch_add(count, Ordering::Relaxed);
+        if count > 0 && self.restarted.load(Ordering::Relaxed) {
+            self.resumed.get_or_init(Instant::now);
+        }
+    }
+
+    /// Says that the server is there again.
+    pub fn restarted(&self) {
+        self.restarted.store(true, Ordering::Relaxed);
+    }
+
+    /// When the first reply came after the restart.
+    pub fn resumed(&self) -> Option<Instant> {
+        self.resumed.get().copied()
     }
 
     fn lost(&self, count: u64) {
@@ -162,10 +193,13 @@ pub async fn run(
                     Ok(Received::Replies(_))
                 );
             load.answered(answers.len() as u64);
+            let (sold, redeemed) = (channel.heard.sales.len(), channel.heard.redemptions.len());
             for answer in answers {
                 let answer = answer.map_err(|_| protocol_error())?;
                 channel.hear(&answer)?;
             }
+            load.sold.fetch_add((channel.heard.sales.len() - sold) as u64, Ordering::Relaxed);
+            load.redeemed.fetch_add((channel.heard.redemptions.len() - redeemed) as u64, Ordering::Relaxed);
             if lost {
                 load.lost(channel.waiting.len() as u64);
                 break;

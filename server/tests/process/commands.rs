@@ -127,7 +127,8 @@ fn principals_may_what_their_role_allows_until_they_are_revoked() {
     server
         .run(&["principal", "add", "till-1", "--role", "redeemer", "--out", "other"])
         .fails(3, "ALREADY_EXISTS");
-    assert_eq!(server.run(&["principal", "add", "x", "--role", "emperor", "--out", "x"]).code, Some(2));
+    let unknown = server.run(&["principal", "add", "x", "--role", "emperor", "--out", "x"]);
+    assert_eq!(unknown.code, Some(2), "{unknown:?}");
     // A till may redeem, and is told no more than that a card is not valid.
     server.run(&["redeem", "TEA-0001", "--identity", "till"]).fails(3, "CARD_NOT_VALID");
     server.run(&["stock", "--identity", "till"]).fails(3, "FORBIDDEN");

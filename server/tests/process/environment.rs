@@ -46,8 +46,8 @@ fn directories_that_cannot_be_used() {
     home.file("kami-data", "a file");
     refused(&home, &[]).fails(6, "path=");
     fs::remove_file(home.path("kami-data")).unwrap();
-    home.file("kami-data.keys", "a file");
-    refused(&home, &[]).fails(6, "path=");
+    home.file("keys", "a file");
+    refused(&home, &["--keys", "keys"]).fails(6, "path=");
     refused(&home, &["--keys", "kami-data/keys"]).fails(2, "--keys");
     home.run(&["verify", "--data", "nowhere"]).fails(6, "No such file");
     fs::create_dir(home.path("nothing")).unwrap();
@@ -117,14 +117,19 @@ fn servers_that_cannot_be_reached_and_identities_that_open_nothing() {
 #[test]
 fn damage_below_what_was_durable_refuses_to_start_and_names_the_place() {
     let home = stopped_store();
+    // A start after a crash completes the last block of the old segment and begins a new one.
+    home.serve().stop();
     let log = home.path("kami-data/log");
     let segment = fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
     let whole = fs::read(&segment).unwrap();
-    // The product's name stands in a record at the log's beginning.
-    let place = whole.windows(3).position(|bytes| bytes == b"tea").unwrap();
+    // The product's name stands in a record at the log's beginning, after the segment's head.
+    let head = kami_wal::format::HEAD_BYTES as usize;
+    let place = head + whole[head..].windows(3).position(|bytes| bytes == b"tea").unwrap();
     let mut damaged = whole.clone();
     damaged[place] ^= 1;
     fs::write(&segment, &damaged).unwrap();
+    // Without its snapshots the whole log must be read.
+    fs::remove_dir_all(home.path("kami-data/snapshots")).unwrap();
     let ended = refused(&home, &[]);
     ended.fails(5, "damaged below its durable end");
     assert!(ended.err.contains("offset=") && ended.err.contains("lsn="), "{ended:?}");
@@ -144,19 +149,28 @@ fn damage_below_what_was_durable_refuses_to_start_and_names_the_place() {
     refused(&home, &[]).fails(5, "identity is damaged");
 }
 
-/// The wall clock cannot be set here, but a log from the future looks the same: a server whose clock was a
-/// year ahead is one after which the clock went back.
+/// The wall clock cannot be set in a test, but a time namespace moves the other one: in it the machine has
+/// been up for a year longer, and the wall clock has not moved, as if it had been set back.
 #[test]
 fn a_clock_that_was_set_back_needs_an_operator() {
-    if !Command::new("faketime").arg("--version").output().is_ok_and(|output| output.status.success()) {
-        eprintln!("NOT RUN: faketime is not installed; the engine's tests step an injected clock");
+    let in_a_year = ["--time", "--boottime", "31536000", "--fork"];
+    let works = Command::new("unshare").args(in_a_year).arg("true").output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        eprintln!("NOT RUN: no time namespaces here; the engine's own tests step an injected clock");
         return;
     }
     let home = stopped_store();
-    let mut command = Command::new("faketime");
-    command.args(["-f", "-365d", env!("CARGO_BIN_EXE_kami"), "serve", "--data", "kami-data"]);
-    command.args(["--listen", "127.0.0.1:0"]).current_dir(home.path("."));
-    let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(6), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("--accept-clock"), "{output:?}");
+    let serve = |more: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(in_a_year).arg(env!("CARGO_BIN_EXE_kami")).args(["serve", "--data", "kami-data"]);
+        // Accepted, it goes on to find that it cannot listen there: a server that ends by itself.
+        command.args(["--listen", "192.0.2.1:0"]).args(more).current_dir(home.path("."));
+        Ended::of(command.output().unwrap())
+    };
+    let ended = serve(&[]);
+    ended.fails(6, "the wall clock stepped");
+    assert!(ended.err.contains("--accept-clock"), "{ended:?}");
+    serve(&["--accept-clock"]).fails(6, "cannot listen");
+    let server = home.serve();
+    assert_eq!(server.json(&["order", "1"])["count"], 10);
 }

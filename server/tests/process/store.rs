@@ -86,7 +86,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    fn of(output: Output) -> Ended {
+    pub fn of(output: Output) -> Ended {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
