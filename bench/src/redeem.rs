@@ -1,11 +1,12 @@
 //! `engine-redeem`: the main figure. Distinct sold cards are redeemed from their plaintext codes.
 //!
-//! Every thread walks its part of the cards in an order that jumps, executes batches as a connection
+//! Every thread walks parts of the cards in an order that jumps, executes batches as a connection
 //! would, and keeps its share of the window under way. Inside the clock: making the code, normalising,
 //! digesting, look-up, decision, log entry, the wait for the disk. Outside: importing and selling the
 //! cards, and the check at the end that the engine counts as many redeemed cards as were acknowledged.
 
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -124,10 +125,15 @@ pub fn run(args: &Args, report: &mut Report) -> Result<()> {
 
 /// Redeems `count` of `cards` sold cards, each once.
 pub fn redeem(engine: &Engine, codes: Codes, cards: u64, count: u64, load: &Load) -> Result<Done> {
-    Done::by(load, |thread, begun| {
-        let (thread, threads) = (u64::from(thread), u64::from(load.threads));
-        let share = count * (thread + 1) / threads - count * thread / threads;
-        let mut numbers = Scattered::part(cards, thread, threads).take(share as usize);
+    // Taken by whoever is free: a thread that shares its core with the log's own must not be waited for.
+    let (parts, next_part) = (u64::from(load.threads) * 64, AtomicU64::new(0));
+    let part = || {
+        let part = next_part.fetch_add(1, Ordering::Relaxed);
+        let share = count * (part + 1) / parts - count * part / parts;
+        (part < parts).then(|| Scattered::part(cards, part, parts).take(share as usize))
+    };
+    Done::by(load, |_, begun| {
+        let mut numbers = std::iter::from_fn(part).flatten();
         let mut outstanding = Outstanding::new(engine, (load.share() / u64::from(load.batch)) as usize);
         let mut work = Work::default();
         let mut errors = 0;

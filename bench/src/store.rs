@@ -242,7 +242,7 @@ pub fn import_batch(
     /// Rows handed over at a time, as the network hands them over.
     const CHUNK_ROWS: u64 = 4096;
     let id = request_id(Purpose::Import, batch);
-    let begun = engine.import_begin(Caller::LOCAL, id, ImportSpec::of(product, count, CODE_BYTES as u8));
+    let begun = engine.import_begin(Caller::LOCAL, id, ImportSpec::of(product, count, CODE_BYTES as u8))?;
     ensure!(begun.status.is_done(), "the import was refused: {}", begun.status.code());
     let mut chunk = Vec::with_capacity(CHUNK_ROWS as usize);
     for from in (0..count).step_by(CHUNK_ROWS as usize) {
@@ -250,7 +250,7 @@ pub fn import_batch(
         chunk.clear();
         chunk.extend((from..to).map(|row| codes.code(first + row)));
         let mut rows = chunk.iter().map(|code| ImportRow { code, pin: None, face: None, expires_ms: 0 });
-        let reply = engine.import_chunk(Caller::LOCAL, id, from, &mut rows);
+        let reply = engine.import_chunk(Caller::LOCAL, id, from, &mut rows)?;
         ensure!(reply.status.is_done(), "a chunk was refused: {}", reply.status.code());
     }
     let committed = engine.import_commit(Caller::LOCAL, id)?;

@@ -74,7 +74,8 @@ impl Turn<'_> {
         }
         let prev = self.state.object_lsn(&request.command, request.caller.tenant);
         let prev = prev.map_or(0, |lsn| lsn.units() << 16);
-        let head = Head { subject: change.subject, prev, ..request.head(change.kind) };
+        let head =
+            Head { subject: change.subject, prev, ..request.head(change.kind, self.object_body(work, at)) };
         let (extension, tail) = (extension(&request.command), self.object_tail(work, at));
         let tail: &[u8] = extension.as_ref().map_or(tail, |bytes| bytes.as_slice());
         let lsn = self.append(HEAD_BYTES + tail.len(), |group| {

@@ -171,10 +171,18 @@ pub enum Outcome {
 pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcome {
     use Outcome::Refuse;
 
+    // What a redeemer is told about a card that was never sold is what it is told about a code that does
+    // not exist, whatever ids the card has seen: so that nobody can ask which codes there are.
+    let unsold = matches!(view.word.lifecycle(), Lifecycle::Available | Lifecycle::Reserved);
+    if unsold && matches!(action, Action::Redeem { .. }) {
+        return Refuse(Status::CardNotValid);
+    }
     if let Some(same) = past.same {
         let is_retry =
             same.body == asker.body && same.principal == asker.principal && action.is_recorded_as(same.kind);
-        return if is_retry { Outcome::Replay(same) } else { Refuse(Status::IdReused) };
+        if !(is_retry && cfg!(feature = "bug-apply-retry-twice")) {
+            return if is_retry { Outcome::Replay(same) } else { Refuse(Status::IdReused) };
+        }
     }
     let lifecycle = view.lifecycle();
     let flags = view.word.flags().with(Flags::HAS_EFFECTS);
@@ -187,12 +195,10 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
     };
     match action {
         Action::Redeem { amount, pin_right } => {
-            if past.tombstone {
+            if past.tombstone && !cfg!(feature = "bug-ignore-tombstones") {
                 return Refuse(Status::ReversedBeforeArrival);
             }
-            // What a redeemer is told about cards that were never sold, or that it has not the PIN
-            // of, is what it is told about codes that do not exist.
-            if matches!(view.word.lifecycle(), Lifecycle::Available | Lifecycle::Reserved) || !pin_right {
+            if !pin_right {
                 return Refuse(Status::CardNotValid);
             }
             match lifecycle {
@@ -536,7 +542,8 @@ mod tests {
             sold+frozen      seen-freeze      freeze   replay-FREEZE
             sold             seen-freeze      unfreeze ID_REUSED
             sold             poisoned         redeem   REVERSED_BEFORE_ARRIVAL
-            available        poisoned         redeem   REVERSED_BEFORE_ARRIVAL
+            available        poisoned         redeem   CARD_NOT_VALID
+            available        seen-tombstone   redeem   CARD_NOT_VALID
             sold             poisoned         reverse  TOMBSTONED
             sold             tombstones       reverse  RATE_LIMITED
         ";

@@ -132,7 +132,7 @@ impl<'a> Chain<'a> {
             if Some(head.request) == reverses {
                 past.original = Some(effect);
             }
-            Ok(true)
+            Ok(!cfg!(feature = "bug-last-entry-only"))
         })?;
         Ok(past)
     }

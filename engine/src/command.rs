@@ -720,8 +720,9 @@ impl Command {
 }
 
 impl Request {
-    /// The head of an entry that records this request; kind, post, subject and prev are the caller's.
-    pub(crate) fn head(&self, kind: Kind) -> Head {
+    /// The head of an entry that records this request; post, subject and prev are the caller's. `body` is
+    /// [`Command::body`], which takes a while.
+    pub(crate) fn head(&self, kind: Kind, body: u32) -> Head {
         Head {
             kind,
             request: self.id,
@@ -730,7 +731,7 @@ impl Request {
             merchant: self.caller.merchant,
             tenant: self.caller.tenant,
             channel: self.channel,
-            body: self.command.body(),
+            body,
             post: 0,
             subject: 0,
             prev: 0,

@@ -319,8 +319,7 @@ impl Imports {
         let stored = stored_batch(&turn, staged);
         let tail = stored.entry_tail();
         let request = import_request(staged.caller, id);
-        let head =
-            Head { subject: u64::from(batch.0), body: crc32c::crc32c(&tail), ..request.head(Kind::Import) };
+        let head = Head { subject: u64::from(batch.0), ..request.head(Kind::Import, crc32c::crc32c(&tail)) };
         let lsn = turn.append(HEAD_BYTES + tail.len(), |group| {
             group.push(&head, tail.len(), |place| place.copy_from_slice(&tail))
         });
@@ -364,7 +363,7 @@ impl Staged {
         let key = self.key.as_ref().expect("a staged import has its key until it is committed");
         let mut row = self.rows;
         for given in rows {
-            let code = Code::normalise(given.code).map_err(|_| Bad::Row(row))?;
+            let mut code = Code::normalise(given.code).map_err(|_| Bad::Row(row))?;
             let fits = code.as_bytes().len() <= usize::from(self.layout.code_bytes_max)
                 && row < self.spec.rows
                 && given.pin.is_some() == self.layout.pins
@@ -374,7 +373,7 @@ impl Staged {
             if !fits {
                 return Err(Bad::Row(row));
             }
-            let digest = vault.digest(self.caller.tenant, &code);
+            let digest = vault.digest(self.caller.tenant, &mut code);
             self.buffers[0].extend_from_slice(&digest.0.to_le_bytes());
             let mut cell = [0; 1 + CODE_BYTES_MAX + TAG_BYTES];
             let cell = &mut cell[..self.layout.stride()];

@@ -256,7 +256,10 @@ impl Rebuild {
             };
             self.state.put_principal(principal, lsn);
         }
-        for object in &objects.batches {
+        // In the order they were committed, which is the order they are sold in.
+        let mut batches: Vec<_> = objects.batches.iter().collect();
+        batches.sort_by_key(|object| object.import_lsn);
+        for object in batches {
             let (Some(import_lsn), Some(lsn)) =
                 (Lsn::from_bytes(object.import_lsn), Lsn::from_bytes(object.lsn))
             else {

@@ -81,6 +81,8 @@ impl Work {
 #[derive(Default)]
 struct Prepared {
     card: Option<CardRef>,
+    /// [`Command::body`].
+    body: u32,
     /// The word that `past` and `detail` were read from.
     word: Word,
     past: Past,
@@ -234,6 +236,9 @@ impl Sequencer {
         self.refused.fetch_add(refused as u64, Ordering::Relaxed);
         // Whatever the replies say, they say it of a log that ends here or before.
         work.durable_at = Some(self.wal.tail());
+        if cfg!(feature = "bug-refusals-do-not-wait") && refused == work.replies.len() {
+            work.durable_at = Some(self.wal.durable_end());
+        }
         self.wal.kick();
     }
 
@@ -264,6 +269,7 @@ impl Sequencer {
             if at > from && bytes > bytes_max {
                 return at;
             }
+            prepared.body = request.command.body();
             prepared.past = Past::default();
             prepared.detail = Detail::None;
             prepared.object = None;
@@ -529,8 +535,8 @@ impl Turn<'_> {
             if sale.request != request.id {
                 return Some(self.refuse(request, Status::AlreadyExists));
             }
-            let body = request.command.body();
-            if sale.effect.body != body || sale.effect.principal != request.caller.principal {
+            if sale.effect.body != work.prepared[at].body || sale.effect.principal != request.caller.principal
+            {
                 return Some(self.refuse(request, Status::IdReused));
             }
             return Some(self.reveal_again(request, order, sale, 0, u32::MAX, ReplyFlags::REPLAYED));
@@ -539,7 +545,7 @@ impl Turn<'_> {
             return Some(self.refuse(request, Status::Malformed));
         }
         if count > ORDER_CARDS_MAX
-            || Allocation::entry_bytes_max(count) > self.sequencer.wal.payload_bytes_max()
+            || GROUP_HEAD_BYTES + Allocation::entry_bytes_max(count) > self.sequencer.wal.payload_bytes_max()
         {
             return Some(self.refuse(request, Status::OrderTooLarge));
         }
@@ -559,7 +565,11 @@ impl Turn<'_> {
             return Some(self.refuse(request, Status::OutOfStock));
         }
         let post = Word::state_of(Lifecycle::Sold, Flags::REVEALED);
-        let head = Head { post, subject: u64::from(product_id.0), ..request.head(Kind::Sell) };
+        let head = Head {
+            post,
+            subject: u64::from(product_id.0),
+            ..request.head(Kind::Sell, work.prepared[at].body)
+        };
         let tail_bytes = search.cards.tail_bytes();
         let lsn = self.append(HEAD_BYTES + tail_bytes, |group| {
             group.push(&head, tail_bytes, |tail| search.cards.encode(order, tail))
@@ -625,7 +635,7 @@ impl Turn<'_> {
             }
             list.total += 1;
         }
-        let head = request.head(Kind::Reveal);
+        let head = request.head(Kind::Reveal, request.command.body());
         self.append(HEAD_BYTES + 24, |group| {
             group.push(&head, 24, |tail| {
                 tail[..16].copy_from_slice(&order.0.to_le_bytes());
@@ -650,13 +660,17 @@ impl Turn<'_> {
             None => Retry::New,
             Some(same)
                 if same.kind == kind
-                    && same.body == request.command.body()
+                    && same.body == prepared.body
                     && same.principal == request.caller.principal =>
             {
                 Retry::Replay(same)
             }
             Some(_) => Retry::Reused,
         }
+    }
+
+    pub(crate) fn object_body(&self, work: &Work, at: usize) -> u32 {
+        work.prepared[at].body
     }
 
     pub(crate) fn object_tail<'w>(&self, work: &'w Work, at: usize) -> &'w [u8] {
@@ -701,7 +715,10 @@ impl Subject<'_> {
         if word != prepared.word {
             return None;
         }
-        let view = self.state.view(batch, card.row(), word);
+        let mut view = self.state.view(batch, card.row(), word);
+        if cfg!(feature = "bug-expired-by-running-clock") {
+            view.now_ms = self.sequencer.running.at(self.sequencer.clock.boot_ms());
+        }
         let action = match request.command {
             Command::Redeem { pin, amount, .. } => {
                 let pin_right = match (batch.columns.pins.get(card.row() as usize), pin) {
@@ -723,7 +740,7 @@ impl Subject<'_> {
             principal: request.caller.principal,
             merchant: request.caller.merchant,
             any_merchant: matches!(request.caller.role, Role::Admin | Role::Operator),
-            body: request.command.body(),
+            body: prepared.body,
         };
         let reply = match decide(&view, &prepared.past, action, &asker) {
             Outcome::Refuse(status) => self.reply(status, None, ReplyBody::None),
@@ -731,7 +748,12 @@ impl Subject<'_> {
             Outcome::Move { kind, lifecycle, flags, status, original } => {
                 let Some(group) = group else { return Some(self.reply(self.short, None, ReplyBody::None)) };
                 let post = Word::state_of(lifecycle, flags);
-                let head = Head { post, subject: card.to_bits(), prev: word.bits(), ..request.head(kind) };
+                let head = Head {
+                    post,
+                    subject: card.to_bits(),
+                    prev: word.bits(),
+                    ..request.head(kind, prepared.body)
+                };
                 let lsn = match action {
                     Action::Reverse(id) => group.push(&head, ORIGINAL_BYTES, |tail| {
                         tail[..16].copy_from_slice(&id.0.to_le_bytes());
@@ -755,9 +777,12 @@ impl Subject<'_> {
 
     /// The reply of the first time, once more.
     fn replay(&self, effect: Effect, batch: &Batch, card: CardRef, view: &View) -> Reply {
-        let status = if effect.kind == Kind::Tombstone { Status::Tombstoned } else { Status::Ok };
-        let mut reply =
-            self.reply(status, receipt(status, effect.lsn), Self::body(effect.kind, batch, card, view));
+        if effect.kind == Kind::Tombstone {
+            // Marked as a retry it would tell that the card exists.
+            return self.reply(Status::Tombstoned, None, ReplyBody::None);
+        }
+        let body = Self::body(effect.kind, batch, card, view);
+        let mut reply = self.reply(Status::Ok, Some(effect.lsn), body);
         reply.flags = ReplyFlags::REPLAYED;
         if effect.reversed {
             reply.flags = reply.flags.with(ReplyFlags::REVERSED);

@@ -24,7 +24,7 @@ use aws_lc_rs::rand;
 use kami_wal::{Lsn, Medium};
 use parking_lot::Mutex;
 use unicode_normalization::UnicodeNormalization;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::command::{CardDigest, OrderId, PinDigest, TenantId};
 use crate::engine::RevealError;
@@ -83,10 +83,22 @@ pub enum KeyError {
     },
 }
 
-/// A normalised code, on the stack.
+/// A normalised code, on the stack; wiped when dropped.
 pub struct Code {
-    bytes: Zeroizing<[u8; CODE_BYTES_MAX]>,
+    /// The tenant, for the digest, and the code behind it.
+    bytes: [u8; TENANT_BYTES + CODE_BYTES_MAX],
     len: u8,
+}
+
+/// Room for the tenant before a code, so that digesting copies nothing.
+const TENANT_BYTES: usize = 2;
+
+impl Drop for Code {
+    fn drop(&mut self) {
+        // What lies behind was never written. Wiping is byte by byte, so wiping all would cost more than
+        // hashing.
+        self.bytes[..TENANT_BYTES + usize::from(self.len)].zeroize();
+    }
 }
 
 impl Code {
@@ -96,7 +108,8 @@ impl Code {
     /// # Errors
     /// If it is no text, or too short or too long.
     pub fn normalise(code: &[u8]) -> Result<Code, CodeError> {
-        let mut bytes = Zeroizing::new([0; CODE_BYTES_MAX]);
+        let mut normal = Code { bytes: [0; TENANT_BYTES + CODE_BYTES_MAX], len: 0 };
+        let bytes = &mut normal.bytes[TENANT_BYTES..];
         let mut len = 0;
         if code.iter().all(u8::is_ascii_graphic) {
             // Most codes are plain ASCII, which is its own normal form.
@@ -120,16 +133,18 @@ impl Code {
                 len = end;
             }
         }
-        if !(CODE_BYTES_MIN..=CODE_BYTES_MAX).contains(&len) {
-            return Err(CodeError::Length(len));
+        normal.len = len.min(CODE_BYTES_MAX) as u8;
+        if (CODE_BYTES_MIN..=CODE_BYTES_MAX).contains(&len) {
+            Ok(normal)
+        } else {
+            Err(CodeError::Length(len))
         }
-        Ok(Code { bytes, len: len as u8 })
     }
 
     /// The normalised bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
+        &self.bytes[TENANT_BYTES..TENANT_BYTES + usize::from(self.len)]
     }
 }
 
@@ -284,13 +299,10 @@ impl Vault {
     /// The digest of a normalised code of a tenant.
     #[inline]
     #[must_use]
-    pub fn digest(&self, tenant: TenantId, code: &Code) -> CardDigest {
-        // Tenant and code fit one or two BLAKE3 blocks together; a code never begins the next field.
-        let mut input = Zeroizing::new([0; 2 + CODE_BYTES_MAX]);
-        input[..2].copy_from_slice(&tenant.0.to_le_bytes());
-        let len = 2 + code.as_bytes().len();
-        input[2..len].copy_from_slice(code.as_bytes());
-        let hash = blake3::keyed_hash(&self.lookup, &input[..len]);
+    pub fn digest(&self, tenant: TenantId, code: &mut Code) -> CardDigest {
+        // The tenant has a fixed length, so a code never runs into it.
+        code.bytes[..TENANT_BYTES].copy_from_slice(&tenant.0.to_le_bytes());
+        let hash = blake3::keyed_hash(&self.lookup, &code.bytes[..TENANT_BYTES + usize::from(code.len)]);
         let digest = u128::from_le_bytes(hash.as_bytes()[..16].try_into().expect("sixteen bytes"));
         // The index marks an empty slot by a zero high half.
         CardDigest(if digest >> 64 == 0 { digest | 1 << 64 } else { digest })

@@ -3,6 +3,11 @@
 #![allow(missing_docs, reason = "the tests' own types are not an interface")]
 
 mod ask;
+mod faults;
+mod golden;
 mod house;
 mod model;
+mod planted;
 mod random;
+mod storage;
+mod threads;

@@ -506,7 +506,11 @@ impl State {
             let file = &mut self.files[id];
             for page in pages {
                 let range = page * PAGE..(page + 1) * PAGE;
-                file.live[range.clone()].copy_from_slice(&file.durable[range]);
+                // A file made since the failure has nothing on the device at all.
+                match file.durable.get(range.clone()) {
+                    Some(durable) => file.live[range].copy_from_slice(durable),
+                    None => file.live[range].fill(0),
+                }
                 file.dirty.remove(&page);
             }
         }

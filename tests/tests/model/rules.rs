@@ -55,6 +55,10 @@ impl Oracle {
         };
         match &ask.what {
             What::Query { .. } | What::History { .. } => self.read(ask, place),
+            // A card that is not sold is to a till what a code is that does not exist.
+            What::Redeem { .. } if self.card(place).lifecycle == Lifecycle::Available => {
+                self.refuse(Status::CardNotValid)
+            }
             _ => match self
                 .card(place)
                 .past
@@ -80,15 +84,16 @@ impl Oracle {
         if !same_body || past.ask.caller.principal != ask.caller.principal {
             return self.refuse(Status::IdReused);
         }
-        let status = if past.kind == Kind::Tombstone { Status::Tombstoned } else { Status::Ok };
-        let mut expected = Expected::plain(status, past.time_ms);
+        if past.kind == Kind::Tombstone {
+            // Nothing tells it from the reversal of a code that does not exist.
+            return self.refuse(Status::Tombstoned);
+        }
+        let mut expected = Expected::plain(Status::Ok, past.time_ms);
         expected.flags = ReplyFlags::REPLAYED;
         if past.reversed {
             expected.flags = expected.flags.with(ReplyFlags::REVERSED);
         }
-        if past.kind != Kind::Tombstone {
-            expected.lsn = At::Known(past.lsn);
-        }
+        expected.lsn = At::Known(past.lsn);
         let card = self.card(place);
         expected.body = self.card_body(past.kind, place, card.lifecycle, card.flags);
         (expected, None)
@@ -204,7 +209,7 @@ impl Oracle {
         if poisoned {
             return Some(Status::ReversedBeforeArrival);
         }
-        if card.lifecycle == Lifecycle::Available || !pin_right {
+        if !pin_right {
             return Some(Status::CardNotValid);
         }
         match self.effective(place, card.lifecycle) {

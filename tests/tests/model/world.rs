@@ -260,10 +260,13 @@ impl World {
     pub fn settle(&mut self) {
         let engine = self.engine().clone();
         let durable_end = engine.durable_end();
-        while self.pending.front().is_some_and(|pending| pending.durable_at <= durable_end) {
-            let Pending { events, now_ms, lists, .. } = self.pending.pop_front().expect("looked at");
-            assert!(self.promised <= events && self.promised_ms <= now_ms, "replies leave in order");
-            (self.promised, self.promised_ms) = (events, now_ms);
+        // Every reply leaves by its own position: nobody holds a later one back for an earlier one.
+        let (leaving, staying): (Vec<Pending>, Vec<Pending>) =
+            std::mem::take(&mut self.pending).into_iter().partition(|it| it.durable_at <= durable_end);
+        self.pending = staying.into();
+        for Pending { events, now_ms, lists, .. } in leaving {
+            self.promised = self.promised.max(events);
+            self.promised_ms = self.promised_ms.max(now_ms);
             for (tenant, list, listed) in lists {
                 if self.medium.is_cut() {
                     continue;

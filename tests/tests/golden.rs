@@ -1,0 +1,229 @@
+//! The bytes of the engine's log entries, pinned: one readable file a kind, checked both ways.
+//!
+//! A difference means that old logs would be read wrongly. `UPDATE_GOLDEN=1` rewrites the files, which is
+//! right only for a kind that no released version has written.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use kami_engine::record::{
+    Allocation, CLOCKS_BYTES, Clocks, Field, GROUP_FIELDS, GROUP_HEAD_BYTES, Group, GroupWriter, HEAD_BYTES,
+    HEAD_FIELDS, Head, ORIGINAL_BYTES, Stored, StoredBatch, StoredPrincipal, StoredProduct, TAIL_FIELDS,
+};
+use kami_engine::{
+    CardRef, ChannelId, Flags, Kind, Lifecycle, Lsn, MerchantId, OrderId, PrincipalId, RequestId, TenantId,
+    TerminalId, Word,
+};
+use proptest::prelude::*;
+
+const TIME_MS: u64 = 0x0000_018b_cfe5_6800;
+
+fn lsn(bytes: u64) -> Lsn {
+    Lsn::from_bytes(bytes).expect("a position")
+}
+
+fn head(kind: Kind) -> Head {
+    Head {
+        kind,
+        request: RequestId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100),
+        principal: PrincipalId(0x2120_1f1e),
+        terminal: TerminalId(0x3332_3130),
+        merchant: MerchantId(0x4342_4140),
+        tenant: TenantId(0x5150),
+        channel: ChannelId(0x6160),
+        body: 0x7372_7170,
+        post: Word::state_of(Lifecycle::Redeemed, Flags::HAS_EFFECTS.with(Flags::USED)),
+        subject: CardRef::new(3, 0x12345).to_bits(),
+        prev: Word::new(lsn(0x11000), Lifecycle::Sold, Flags::REVEALED).bits(),
+    }
+}
+
+/// Every kind that is written, with a tail.
+fn entries() -> Vec<(Kind, Vec<u8>)> {
+    let mut start = vec![0; CLOCKS_BYTES];
+    Clocks { wall_ms: TIME_MS, boot_ms: 77, boot_id: 0xb007 }.encode(&mut start);
+    let mut original = vec![0; ORIGINAL_BYTES];
+    original[..16].copy_from_slice(&0xa0a1_u128.to_le_bytes());
+    original[16..].copy_from_slice(&0x11000_u64.to_le_bytes());
+    let cards = Allocation {
+        ranges: vec![(CardRef::new(3, 5), 10), (CardRef::new(4, 0), 1)],
+        moved: vec![(CardRef::new(3, 2), Word::new(lsn(0x2000), Lifecycle::Available, Flags::HAS_EFFECTS))],
+    };
+    let mut sale = vec![0; cards.tail_bytes()];
+    cards.encode(OrderId(0x0bde), &mut sale);
+    let mut reveal = vec![0; 24];
+    reveal[..16].copy_from_slice(&0x0bde_u128.to_le_bytes());
+    reveal[16..20].copy_from_slice(&2_u32.to_le_bytes());
+    reveal[20..].copy_from_slice(&3_u32.to_le_bytes());
+    let product = StoredProduct {
+        tenant: 0,
+        name: "coffee to go".to_owned(),
+        kind: 1,
+        currency: *b"CNY",
+        face: 2800,
+        valid_days: 30,
+        reversal_s: 86_400,
+    };
+    let principal =
+        StoredPrincipal { name: "till".to_owned(), role: 4, tenant: 0, merchant: 9, key: [0x5a; 32] };
+    let batch = StoredBatch {
+        tenant: 0,
+        product: 1,
+        label: "purchase order 12".to_owned(),
+        rows: 1000,
+        file_hash: [0xf1; 32],
+        cards_hash: [0xca; 32],
+        face: 2800,
+        valid_from_ms: 0,
+        expires_ms: TIME_MS,
+        active: true,
+    };
+    let mut entries = vec![
+        (Kind::Start, start),
+        (Kind::ProductPut, product.entry_tail()),
+        (Kind::PrincipalPut, principal.entry_tail()),
+        (Kind::Import, batch.entry_tail()),
+        (Kind::BatchExtend, TIME_MS.to_le_bytes().to_vec()),
+        (Kind::Reverse, original.clone()),
+        (Kind::Tombstone, original),
+        (Kind::Sell, sale),
+        (Kind::Reveal, reveal),
+    ];
+    let bare = [
+        Kind::ProductFreeze,
+        Kind::ProductUnfreeze,
+        Kind::PrincipalRevoke,
+        Kind::BatchActivate,
+        Kind::BatchDeactivate,
+        Kind::BatchFreeze,
+        Kind::BatchUnfreeze,
+        Kind::BatchVoid,
+        Kind::Redeem,
+        Kind::Freeze,
+        Kind::Unfreeze,
+        Kind::Void,
+    ];
+    entries.extend(bare.map(|kind| (kind, Vec::new())));
+    entries
+}
+
+fn payload(kind: Kind, tail: &[u8]) -> Vec<u8> {
+    let mut payload = vec![0xEE; GROUP_HEAD_BYTES + HEAD_BYTES + tail.len()];
+    let mut group = GroupWriter::new(&mut payload, lsn(0x12030), 48);
+    group.push(&head(kind), tail.len(), |place| place.copy_from_slice(tail));
+    let used = group.finish(TIME_MS);
+    assert_eq!(used, payload.len(), "every byte is written");
+    payload
+}
+
+/// One named field a line; what follows the last named field comes in spans of 16 bytes.
+fn render(kind: Kind, payload: &[u8]) -> String {
+    let mut text = format!("# {}: a group of one entry, as the log's payload\n", kind.name());
+    let mut line = |name: &str, bytes: &[u8]| {
+        let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        writeln!(text, "{name:<14} {}", hex.join(" ")).expect("writing to memory");
+    };
+    for (at, len, name, _) in GROUP_FIELDS {
+        line(&format!("group.{name}"), &payload[*at..at + len]);
+    }
+    let entry = &payload[GROUP_HEAD_BYTES..];
+    let tails = TAIL_FIELDS.iter().find(|(kinds, _)| kinds.split(", ").any(|name| name == kind.name()));
+    let tail: &[Field] = tails.map_or(&[], |(_, fields)| fields);
+    let mut end = 0;
+    for (at, len, name, _) in HEAD_FIELDS.iter().chain(tail).filter(|field| field.1 != 0) {
+        if *at + len > entry.len() || (kind == Kind::Sell && *at >= 96) {
+            break;
+        }
+        line(&name.replace(' ', "-"), &entry[*at..at + len]);
+        end = at + len;
+    }
+    for span in entry[end..].chunks(16) {
+        line("..", span);
+    }
+    text
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let words = lines.flat_map(|line| line.split_whitespace().skip(1));
+    words.map(|word| u8::from_str_radix(word, 16).expect("two hex digits")).collect()
+}
+
+/// What is written today is what the files say, and what the files say is read as what was written.
+#[test]
+fn every_entry_has_the_bytes_of_its_file() {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    for (kind, tail) in entries() {
+        let payload = payload(kind, &tail);
+        let path = directory.join(format!("{}.hex", kind.name().to_lowercase().replace('_', "-")));
+        let text = render(kind, &payload);
+        if update {
+            std::fs::create_dir_all(&directory).expect("the directory can be made");
+            std::fs::write(&path, &text).expect("the file can be written");
+        }
+        let golden = std::fs::read_to_string(&path).expect("there is a golden file for every kind");
+        assert_eq!(text, golden, "{}: the bytes of {} changed", path.display(), kind.name());
+        let bytes = unhex(&golden);
+        assert_eq!(bytes, payload);
+        let mut group = Group::parse(&bytes, lsn(0x12030)).expect("a group");
+        assert_eq!(group.time_ms, TIME_MS);
+        let entry = group.next().expect("an entry").expect("well formed");
+        assert_eq!(entry.head, head(kind));
+        assert!(group.next().is_none());
+        match kind {
+            Kind::Sell => assert_eq!(entry.sale().expect("a sale").1.count(), 12),
+            Kind::Reverse | Kind::Tombstone => assert_eq!(entry.original().expect("one").0.0, 0xa0a1),
+            Kind::Reveal => assert_eq!(entry.revealed_order().expect("one"), OrderId(0x0bde)),
+            Kind::BatchExtend => assert_eq!(entry.expires_ms().expect("one"), TIME_MS),
+            Kind::Start => assert_eq!(entry.clocks().expect("one").boot_id, 0xb007),
+            Kind::ProductPut => assert_eq!(entry.object::<StoredProduct>().expect("one").face, 2800),
+            Kind::PrincipalPut => assert_eq!(entry.object::<StoredPrincipal>().expect("one").role, 4),
+            Kind::Import => assert_eq!(entry.object::<StoredBatch>().expect("one").rows, 1000),
+            _ => {}
+        }
+    }
+}
+
+/// Everything a reader does with a payload, whatever the payload is.
+fn read_all(bytes: &[u8]) {
+    let Ok(group) = Group::parse(bytes, lsn(4096)) else { return };
+    for at in [4096 + 16, 4096 + 24, 4096, 8192] {
+        let _ = group.entry_at(lsn(at));
+    }
+    for entry in group.flatten() {
+        let _ = (entry.sale(), entry.original(), entry.revealed_order(), entry.expires_ms(), entry.clocks());
+        let _ = entry.object::<StoredProduct>();
+        let _ = entry.object::<StoredPrincipal>();
+        let _ = entry.object::<StoredBatch>();
+        let _ = (entry.card(), entry.prev(), entry.post());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        read_all(&bytes);
+    }
+
+    /// Real entries with a few bytes changed, or cut short: they pass more checks than noise does.
+    #[test]
+    fn damaged_entries_never_panic(
+        which in 0..21_usize,
+        edits in proptest::collection::vec((any::<u16>(), any::<u8>()), 0..6),
+        cut in any::<u16>(),
+    ) {
+        let (kind, tail) = entries().swap_remove(which);
+        let mut bytes = payload(kind, &tail);
+        for (at, byte) in edits {
+            let at = usize::from(at) % bytes.len();
+            bytes[at] = byte;
+        }
+        if cut % 3 == 0 {
+            bytes.truncate(usize::from(cut) % bytes.len());
+        }
+        read_all(&bytes);
+    }
+}

@@ -1,0 +1,123 @@
+//! Threads that race for the same cards and orders, on a real disk with the real committer.
+
+use std::collections::BTreeMap;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kami_engine::{Caller, Failure};
+use kami_engine::{
+    DiskOptions, Engine, EngineOptions, ImportRow, ImportSpec, Kind, Lifecycle, MerchantId, OrderId,
+    PrincipalId, ProductSpec, RequestId, Role, Session, Status, TenantId,
+};
+
+use crate::random::Random;
+
+const CARDS: u64 = 400;
+const THREADS: u64 = 6;
+const ORDERS: u64 = 60;
+
+fn seller(thread: u64) -> Caller {
+    Caller {
+        tenant: TenantId(0),
+        // All threads but one are the same buyer, whose retries overtake each other.
+        principal: PrincipalId(if thread == 0 { 2 } else { 3 }),
+        role: Role::Seller,
+        merchant: MerchantId(0),
+    }
+}
+
+/// Each card is redeemed at most once and each order sold once, whoever comes first; and a second start
+/// finds it so.
+#[test]
+fn races_sell_each_order_and_redeem_each_card_once() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let disk = DiskOptions { unsafe_filesystem: true, ..DiskOptions::default() };
+    let open = || {
+        let (data, keys) = (directory.path().join("data"), directory.path().join("keys"));
+        let mut options = EngineOptions::on_disk(&data, &keys, disk).expect("a place for a store");
+        options.wal.segment_bytes = 1 << 20;
+        Engine::open(options).expect("the store opens")
+    };
+    let engine = open();
+    let admin = Session::new(&engine, Caller::LOCAL);
+    let spec = ProductSpec::single("coffee", *b"CNY", 100);
+    let product = admin.add_product(RequestId(1), spec).wait().expect("a product").id;
+    let codes: Vec<String> = (0..CARDS).map(|n| format!("RACE-{n:06}")).collect();
+    let rows =
+        codes.iter().map(|code| ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 });
+    admin.import(RequestId(2), ImportSpec::of(product, CARDS, 20), rows, |_| ()).expect("imported");
+
+    let (barrier, redeemed) = (Barrier::new(THREADS as usize), AtomicU64::new(0));
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let (engine, barrier, redeemed, codes) = (&engine, &barrier, &redeemed, &codes);
+                scope.spawn(move || {
+                    let mut random = Random::new(thread);
+                    let session = Session::new(engine, seller(thread));
+                    let mut bought: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+                    barrier.wait();
+                    for _ in 0..ORDERS {
+                        let order = random.below(ORDERS);
+                        // The same id for the same order: whoever is later gets the first one's reply.
+                        let id = RequestId(u128::from(1000 + order));
+                        match session.sell(id, OrderId(u128::from(order)), product, 5).wait() {
+                            Ok(sold) => {
+                                let sold = sold.codes.iter().map(|code| String::clone(code)).collect();
+                                let again = bought.insert(order, sold);
+                                assert!(again.is_none_or(|first| first == bought[&order]));
+                            }
+                            Err(Failure::Refused(Status::IdReused)) => {}
+                            Err(other) => panic!("order {order}: {other}"),
+                        }
+                        let card = random.below(ORDERS * 5) as usize;
+                        let (shared, own) = (u128::from(card as u64) << 64, u128::from(random.next()));
+                        let id = RequestId(if random.percent(50) { shared } else { own | 1 });
+                        match session.redeem(id, &codes[card]).wait() {
+                            Ok(receipt) if !receipt.replayed => {
+                                redeemed.fetch_add(1, Ordering::Relaxed);
+                            }
+                            Ok(_) => assert_eq!(id.0, shared),
+                            Err(Failure::Refused(
+                                Status::CardNotValid | Status::AlreadyRedeemed | Status::IdReused,
+                            )) => {}
+                            Err(other) => panic!("card {card}: {other}"),
+                        }
+                    }
+                    bought
+                })
+            })
+            .collect();
+        handles.into_iter().map(|handle| handle.join().expect("no thread panics")).collect()
+    });
+
+    let mut owner: BTreeMap<String, u64> = BTreeMap::new();
+    let mut orders: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+    for (order, sold) in results.into_iter().flatten() {
+        assert_eq!(*orders.entry(order).or_insert_with(|| sold.clone()), sold, "order {order}");
+        for code in sold {
+            assert_eq!(*owner.entry(code.clone()).or_insert(order), order, "{code} sold twice");
+        }
+    }
+    let redeemed = redeemed.into_inner();
+    let look = |engine: &Engine| {
+        engine.check().expect("counters are the sums of states");
+        let session = Session::new(engine, Caller::LOCAL);
+        let lines = session.stock(Some(product)).wait().expect("stock");
+        assert_eq!(lines[0].counts[Lifecycle::Redeemed as usize], redeemed);
+        assert_eq!(lines[0].counts.iter().sum::<u64>(), CARDS);
+        assert_eq!(lines[0].counts[Lifecycle::Available as usize], CARDS - owner.len() as u64);
+        for code in &codes {
+            let history = session.history(code).wait().expect("a history");
+            let count = |kind| history.iter().filter(|event| event.kind == kind).count();
+            assert!(count(Kind::Redeem) <= 1 && count(Kind::Sell) <= 1, "{code}: {history:?}");
+            assert_eq!(count(Kind::Sell) == 1, owner.contains_key(code), "{code}");
+        }
+        engine.state_hash()
+    };
+    let hash = look(&engine);
+    drop(admin);
+    engine.close().expect("everything is durable");
+    let engine = open();
+    assert_eq!(look(&engine), hash, "the second start leads to the same state");
+}
