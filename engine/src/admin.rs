@@ -6,12 +6,11 @@
 use kami_wal::Lsn;
 
 use crate::card::Effect;
-use crate::command::{
-    BatchId, BatchReport, Command, Principal, PrincipalId, PrincipalSpec, ProductId, Reply, ReplyBody,
-    ReplyFlags, Request, Stats, TenantId,
-};
+use crate::command::{Command, Request};
+use crate::identity::{BatchId, Principal, PrincipalId, PrincipalSpec, ProductId, TenantId};
 use crate::product::{CardKind, ProductSpec};
 use crate::record::{HEAD_BYTES, Head, Kind};
+use crate::reply::{BatchReport, Reply, ReplyBody, ReplyFlags, Stats};
 use crate::sequencer::{Retry, Turn, Work};
 use crate::state::State;
 use crate::status::Status;

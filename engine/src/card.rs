@@ -6,7 +6,7 @@
 
 use kami_wal::Lsn;
 
-use crate::command::{MerchantId, PrincipalId, RequestId};
+use crate::identity::{MerchantId, PrincipalId, RequestId};
 use crate::product::{CardKind, Money};
 use crate::record::Kind;
 use crate::status::Status;

@@ -7,7 +7,7 @@
 use kami_wal::{Lsn, RECORD_HEAD_BYTES, ReadError, Wal};
 
 use crate::card::{Effect, Past};
-use crate::command::{OrderId, RequestId};
+use crate::identity::{OrderId, RequestId};
 use crate::record::{Allocation, Entry, FormatError, Group, Kind, way_back};
 use crate::word::{CardRef, Flags, Word};
 

@@ -25,7 +25,7 @@ use std::io;
 
 use kami_wal::{File, Lsn, Medium, Poisoned};
 
-use crate::command::{OrderId, Principal, PrincipalId, TenantId};
+use crate::identity::{OrderId, Principal, PrincipalId, TenantId};
 use crate::orders::SHARDS;
 use crate::record::{Clocks, Field, Stored, StoredBatch, StoredPrincipal, StoredProduct};
 use crate::sequencer::Sequencer;

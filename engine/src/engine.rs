@@ -6,26 +6,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kami_wal::{
-    CommitPath, DiskMedium, DiskOptions, Durable, DurableWaiter, Lsn, Medium, Poisoned, ReplayFrom, Wal,
-    WalOptions,
+    CommitPath, DiskMedium, DiskOptions, Durable, DurableWaiter, Lsn, Medium, Poisoned, WalOptions,
 };
 
 use parking_lot::Mutex;
 
 use crate::batch;
-use crate::checkpoint::{self, CheckpointError, Snapshot};
+use crate::checkpoint::{self, CheckpointError};
 use crate::clock::{Clock, ClockStep, Running, SystemClock, check_step};
-use crate::command::{
-    BatchId, Caller, CardDigest, ChannelId, Command, ImportRow, ImportSpec, PinDigest, Principal, Reply,
-    ReplyBody, Request, RequestId, TenantId, TerminalId,
+use crate::command::{Command, ImportRow, ImportSpec, Request};
+use crate::identity::{
+    BatchId, Caller, CardDigest, ChannelId, PinDigest, Principal, RequestId, TenantId, TerminalId,
 };
-use crate::import::{Imports, STAGING_SUFFIX, index_batch};
-use crate::index::Index;
+use crate::import::Imports;
 use crate::record::{CLOCKS_BYTES, HEAD_BYTES, Kind};
+use crate::recovery::{newest_snapshot, remove_orphans, replay};
 use crate::replay::{Rebuild, ReplayError};
+use crate::reply::{Reply, ReplyBody};
 use crate::sequencer::{Sequencer, Work};
 use crate::store::{Identity, IdentityError};
-use crate::table::Table;
 use crate::vault::{Code, CodeError, CodeList, KeyError, Vault};
 use crate::word::CardRef;
 
@@ -471,85 +470,4 @@ pub struct Checkpoint {
     pub start: Lsn,
     /// The log was durable at least up to here.
     pub end: Lsn,
-}
-
-/// The state of the newest snapshot that can be used, and where replay begins. A damaged snapshot is
-/// passed over, but if it still says up to where the log was durable, the log must reach that.
-fn newest_snapshot(
-    data: &Arc<dyn Medium>,
-    store: u64,
-    vault: &Vault,
-) -> Result<(Rebuild, Option<ReplayFrom>), OpenError> {
-    let io = |what| move |source| OpenError::Io { what, source };
-    let mut durable_end = None;
-    for path in checkpoint::list(&**data).map_err(io("listing the snapshots"))? {
-        let Ok(Some(snapshot)) = Snapshot::open(&**data, &path) else {
-            tracing::warn!(file = path, "a snapshot is unreadable and is not used");
-            continue;
-        };
-        if snapshot.header.store != store {
-            continue;
-        }
-        durable_end = durable_end.max(Some(snapshot.header.end));
-        let mut rebuild = Rebuild::new(Arc::clone(data), store);
-        if matches!(snapshot.is_whole(), Ok(true)) && rebuild.snapshot(vault, &snapshot)? {
-            return Ok((
-                rebuild,
-                Some(ReplayFrom { lsn: snapshot.header.start, durable_end_hint: durable_end }),
-            ));
-        }
-        tracing::warn!(file = path, "a snapshot is damaged and is not used");
-    }
-    let Some(durable_end) = durable_end else { return Ok((Rebuild::new(Arc::clone(data), store), None)) };
-    let from = ReplayFrom { lsn: Lsn::START, durable_end_hint: Some(durable_end) };
-    Ok((Rebuild::new(Arc::clone(data), store), Some(from)))
-}
-
-/// Opens the log and replays it, while another thread builds the index of what the snapshot holds.
-fn replay(
-    data: &Arc<dyn Medium>,
-    options: WalOptions,
-    vault: &Vault,
-    mut rebuild: Rebuild,
-    from: Option<ReplayFrom>,
-) -> Result<(Index, Rebuild, Wal), OpenError> {
-    let index = Index::new();
-    let known: Vec<BatchId> = rebuild.table.batches().map(|batch| batch.id).collect();
-    let table = Arc::clone(&rebuild.table);
-    let wal = std::thread::scope(|scope| {
-        let indexing = scope.spawn(|| known.iter().try_for_each(|id| index_one(&index, &table, *id)));
-        let wal = Wal::open(Arc::clone(data), options, from, &mut |record| rebuild.record(vault, &record));
-        indexing.join().expect("building the index does not panic")?;
-        Ok::<_, OpenError>(wal?)
-    })?;
-    for batch in rebuild.table.batches() {
-        if !known.contains(&batch.id) {
-            index_one(&index, &rebuild.table, batch.id)?;
-        }
-    }
-    Ok((index, rebuild, wal))
-}
-
-fn index_one(index: &Index, table: &Table, id: BatchId) -> Result<(), OpenError> {
-    let batch = table.batch(id).expect("listed from the table");
-    let io = |source| OpenError::Io { what: "reading a batch's digests", source };
-    match index_batch(index, table, &batch.file, id).map_err(io)?.first() {
-        Some(duplicate) => Err(OpenError::DuplicateCard { batch: id, row: duplicate.row }),
-        None => Ok(()),
-    }
-}
-
-/// Removes the files of imports that no record committed.
-fn remove_orphans(medium: &dyn Medium, table: &Table) -> io::Result<()> {
-    let mut removed = false;
-    for name in medium.list(batch::DIRECTORY)? {
-        let number = name.strip_suffix(".batch").and_then(|number| number.parse().ok());
-        let committed = number.is_some_and(|number| table.batch(BatchId(number)).is_some());
-        let ours = number.is_some() || name.ends_with(STAGING_SUFFIX);
-        if ours && !committed {
-            medium.remove(&format!("{}/{name}", batch::DIRECTORY))?;
-            removed = true;
-        }
-    }
-    if removed { medium.sync_dir(batch::DIRECTORY) } else { Ok(()) }
 }

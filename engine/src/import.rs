@@ -19,12 +19,11 @@ use kami_wal::{File, Medium};
 use parking_lot::Mutex;
 
 use crate::batch::{BatchFile, DIGEST_BYTES, FileHasher, Layout};
-use crate::command::{
-    BatchId, Caller, CardDigest, Command, DUPLICATES_MAX, Duplicate, ImportReport, ImportRow, ImportSpec,
-    Reply, ReplyBody, ReplyFlags, Request, RequestId, TenantId,
-};
+use crate::command::{Command, ImportRow, ImportSpec, Request};
+use crate::identity::{BatchId, Caller, CardDigest, RequestId, TenantId};
 use crate::index::Index;
 use crate::record::{HEAD_BYTES, Head, Kind, Stored, StoredBatch};
+use crate::reply::{DUPLICATES_MAX, Duplicate, ImportReport, Reply, ReplyBody, ReplyFlags};
 use crate::sequencer::{Sequencer, Turn};
 use crate::status::Status;
 use crate::table::{Batch, Columns, Commit, Table, Words};

@@ -18,7 +18,7 @@
 
 use crossbeam_epoch::{Atomic, Guard, Owned, Shared};
 
-use crate::command::CardDigest;
+use crate::identity::CardDigest;
 use crate::region::{Region, prefetch};
 use crate::sync::{Mutex, Ordering};
 use crate::word::CardRef;

@@ -21,7 +21,7 @@
 //! net/connection.rs    bytes -> Request; digest of the code at the door
 //! engine/index.rs      digest -> CardRef, prefetched as a group
 //! engine/chain.rs      cards with a past: read it from the log, before the lock
-//! engine/sequencer.rs  lock; for each: decide -> entry at the tail; publish; then words
+//! engine/sequencer.rs  lock; for each (subject.rs, order.rs, admin.rs): decide -> entry at the tail; publish; words
 //! engine/card.rs       decide(view, past, action) -> Outcome            pure, total
 //! wal                  append in place, publish the tail; commit; durable_end
 //! net/connection.rs    wait until durable_end >= the tail after the decisions; reply
@@ -40,18 +40,23 @@ mod checkpoint;
 mod clock;
 mod command;
 mod engine;
+mod identity;
 mod import;
 mod index;
+mod order;
 mod orders;
 mod product;
 pub mod record;
+mod recovery;
 mod region;
 mod replay;
+mod reply;
 mod sequencer;
 mod session;
 mod state;
 mod status;
 mod store;
+mod subject;
 mod sync;
 mod table;
 mod vault;
@@ -63,10 +68,12 @@ pub use checkpoint::{CheckpointError, HEADER_FIELDS as SNAPSHOT_HEADER_FIELDS};
 pub use clock::{Clock, ClockStep, SystemClock};
 pub use command::*;
 pub use engine::{Checkpoint, EXIT_POISONED, Engine, EngineOptions, OpenError, RevealError};
+pub use identity::*;
 pub use kami_wal::{CommitPath, DiskOptions, Durable, DurableWaiter, Lsn, Poisoned};
 pub use product::{CardKind, Money, Product, ProductSpec};
 pub use record::Kind;
 pub use replay::ReplayError;
+pub use reply::*;
 pub use sequencer::Work;
 pub use session::{Call, Failure, Receipt, Reversal, Session, Sold};
 pub use status::{Class, Status};

@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use kami_wal::Lsn;
 
-use crate::command::{OrderId, TenantId};
+use crate::identity::{OrderId, TenantId};
 
 /// An order id within its tenant.
 pub type OrderKey = (TenantId, OrderId);

@@ -12,7 +12,7 @@ use kami_wal::{Lsn, Medium, Record};
 
 use crate::batch::BatchFile;
 use crate::checkpoint::Snapshot;
-use crate::command::{BatchId, Principal, PrincipalId, ProductId, RequestId, TenantId};
+use crate::identity::{BatchId, Principal, PrincipalId, ProductId, RequestId, TenantId};
 use crate::record::{Entry, FormatError, Group, Kind, StoredBatch, StoredPrincipal, StoredProduct};
 use crate::state::State;
 use crate::table::{Batch, Columns, Commit, Table, Words};

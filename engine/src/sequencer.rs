@@ -27,20 +27,19 @@ use std::time::Instant;
 use kami_wal::{Credit, Lsn, NoSpace, RECORD_HEAD_BYTES, Wal};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::card::{Action, Asker, Effect, Outcome, Past, View, decide};
+use crate::card::{Effect, Past};
 use crate::chain::{Chain, ChainError};
 use crate::clock::{Clock, Running, TICK_MS};
-use crate::command::{
-    CardReport, Command, HistoryEvent, ORDER_CARDS_MAX, OrderId, Reply, ReplyBody, ReplyFlags, Request,
-    RequestId, Role, ValueReport,
-};
+use crate::command::{Command, Request};
+use crate::identity::{OrderId, RequestId};
 use crate::index::Index;
-use crate::record::{Allocation, GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Head, Kind, ORIGINAL_BYTES};
+use crate::record::{Allocation, GROUP_HEAD_BYTES, GroupWriter, Kind};
+use crate::reply::{HistoryEvent, Reply, ReplyBody, ReplyFlags};
 use crate::state::{Search, State};
 use crate::status::Status;
+use crate::subject::Subject;
 use crate::table::{Batch, Table};
-use crate::vault::CodeList;
-use crate::word::{CardRef, Flags, Lifecycle, Word};
+use crate::word::{CardRef, Flags, Word};
 
 /// A turn takes at most this much of the log, unless a single command needs more.
 const TURN_BYTES_MAX: usize = 1 << 20;
@@ -58,10 +57,10 @@ pub struct Work {
     /// One reply per request, in order, after [`Engine::execute`](crate::Engine::execute).
     pub replies: Vec<Reply>,
     durable_at: Option<Lsn>,
-    prepared: Vec<Prepared>,
+    pub(crate) prepared: Vec<Prepared>,
     moves: Vec<(CardRef, Word, Word)>,
     seen: Seen,
-    search: Search,
+    pub(crate) search: Search,
     buffer: Vec<u8>,
 }
 
@@ -79,24 +78,24 @@ impl Work {
 
 /// What was found out about a request before the lock was taken.
 #[derive(Default)]
-struct Prepared {
-    card: Option<CardRef>,
+pub(crate) struct Prepared {
+    pub(crate) card: Option<CardRef>,
     /// [`Command::body`].
-    body: u32,
+    pub(crate) body: u32,
     /// The word that `past` and `detail` were read from.
-    word: Word,
-    past: Past,
-    detail: Detail,
+    pub(crate) word: Word,
+    pub(crate) past: Past,
+    pub(crate) detail: Detail,
     /// The object's last position that `past` was read from.
-    object: Option<Lsn>,
+    pub(crate) object: Option<Lsn>,
     /// The encoded object of an administrative command.
-    tail: Vec<u8>,
+    pub(crate) tail: Vec<u8>,
     /// Set if reading failed: the command is not executed.
-    failed: Option<Status>,
+    pub(crate) failed: Option<Status>,
 }
 
 #[derive(Default)]
-enum Detail {
+pub(crate) enum Detail {
     #[default]
     None,
     History(Vec<HistoryEvent>),
@@ -105,10 +104,10 @@ enum Detail {
 }
 
 /// An earlier sale, read from the log.
-struct Sale {
-    effect: Effect,
-    request: RequestId,
-    cards: Allocation,
+pub(crate) struct Sale {
+    pub(crate) effect: Effect,
+    pub(crate) request: RequestId,
+    pub(crate) cards: Allocation,
 }
 
 /// The cards of one turn, to see one come up twice: a small open-addressing set.
@@ -150,8 +149,8 @@ pub struct Sequencer {
     pub wal: Wal,
     /// Everything under the lock.
     state: Mutex<State>,
-    clock: Box<dyn Clock>,
-    running: Running,
+    pub(crate) clock: Box<dyn Clock>,
+    pub(crate) running: Running,
     commands: AtomicU64,
     refused: AtomicU64,
 }
@@ -293,7 +292,7 @@ impl Sequencer {
         requests.len()
     }
 
-    fn batch_of(&self, card: Option<CardRef>) -> Option<(&Batch, CardRef)> {
+    pub(crate) fn batch_of(&self, card: Option<CardRef>) -> Option<(&Batch, CardRef)> {
         let card = card?;
         Some((self.table.batch_of(card)?, card))
     }
@@ -522,133 +521,6 @@ impl Turn<'_> {
         at
     }
 
-    /// A sale or the codes of an earlier one. `None` if the order has to be read first.
-    pub(crate) fn sell(&mut self, work: &mut Work, at: usize) -> Option<Reply> {
-        let request = &work.requests[at];
-        let Command::Sell { order, product, count, validity_s_min } = request.command else {
-            unreachable!("the caller matched the command")
-        };
-        let key = (request.caller.tenant, order);
-        if let Some(lsn) = self.state.orders.find(&key) {
-            let Detail::Sale(sale) = &work.prepared[at].detail else { return None };
-            debug_assert_eq!(sale.effect.lsn, lsn, "an order has one sale");
-            if sale.request != request.id {
-                return Some(self.refuse(request, Status::AlreadyExists));
-            }
-            if sale.effect.body != work.prepared[at].body || sale.effect.principal != request.caller.principal
-            {
-                return Some(self.refuse(request, Status::IdReused));
-            }
-            return Some(self.reveal_again(request, order, sale, 0, u32::MAX, ReplyFlags::REPLAYED));
-        }
-        if count == 0 {
-            return Some(self.refuse(request, Status::Malformed));
-        }
-        if count > ORDER_CARDS_MAX
-            || GROUP_HEAD_BYTES + Allocation::entry_bytes_max(count) > self.sequencer.wal.payload_bytes_max()
-        {
-            return Some(self.refuse(request, Status::OrderTooLarge));
-        }
-        let Some(product) = self.state.product(product, request.caller.tenant) else {
-            return Some(self.refuse(request, Status::NotFound));
-        };
-        if product.product.frozen {
-            return Some(self.refuse(request, Status::Frozen));
-        }
-        if !self.has_credit() {
-            return Some(self.refuse(request, self.short));
-        }
-        // Stock is taken last, when nothing else can be refused.
-        let product_id = product.product.id;
-        let search = &mut work.search;
-        if !self.state.allocate(&self.sequencer.table, product, count, validity_s_min, search) {
-            return Some(self.refuse(request, Status::OutOfStock));
-        }
-        let post = Word::state_of(Lifecycle::Sold, Flags::REVEALED);
-        let head = Head {
-            post,
-            subject: u64::from(product_id.0),
-            ..request.head(Kind::Sell, work.prepared[at].body)
-        };
-        let tail_bytes = search.cards.tail_bytes();
-        let lsn = self.append(HEAD_BYTES + tail_bytes, |group| {
-            group.push(&head, tail_bytes, |tail| search.cards.encode(order, tail))
-        });
-        self.state.sell(&self.sequencer.table, lsn, key, search);
-        let list = CodeList {
-            order,
-            total: count,
-            from: 0,
-            count,
-            durable_at: self.sequencer.wal.tail(),
-            cards: search.cards.clone(),
-        };
-        Some(self.reply(request, Status::Ok, Some(lsn), ReplyBody::Cards(list)))
-    }
-
-    /// Gives out codes of an order again. `None` if the order has to be read first.
-    pub(crate) fn fetch(&mut self, work: &mut Work, at: usize) -> Option<Reply> {
-        let request = &work.requests[at];
-        let Command::OrderFetch { order, from, count } = request.command else {
-            unreachable!("the caller matched the command")
-        };
-        if self.state.orders.find(&(request.caller.tenant, order)).is_none() {
-            return Some(self.refuse(request, Status::NotFound));
-        }
-        let Detail::Sale(sale) = &work.prepared[at].detail else { return None };
-        if sale.effect.principal != request.caller.principal {
-            // Whose order it is, is not told either.
-            return Some(self.refuse(request, Status::NotFound));
-        }
-        Some(self.reveal_again(request, order, sale, from, count, ReplyFlags::default()))
-    }
-
-    /// Records that codes of an earlier sale are given out again, and lists those that still belong to it.
-    fn reveal_again(
-        &mut self,
-        request: &Request,
-        order: OrderId,
-        sale: &Sale,
-        from: u32,
-        count: u32,
-        flags: ReplyFlags,
-    ) -> Reply {
-        if !self.has_credit() {
-            return self.refuse(request, self.short);
-        }
-        let mut list = CodeList {
-            order,
-            total: 0,
-            from,
-            count: 0,
-            durable_at: sale.effect.lsn,
-            cards: Allocation::default(),
-        };
-        for (card, _) in sale.cards.cards() {
-            let batch = self.sequencer.table.batch_of(card).expect("a sale's cards are committed");
-            if !batch.word(card.row()).belongs_to_order() {
-                continue;
-            }
-            if list.total >= from && list.count < count {
-                list.cards.push(card, Word::PRISTINE);
-                list.count += 1;
-            }
-            list.total += 1;
-        }
-        let head = request.head(Kind::Reveal, request.command.body());
-        self.append(HEAD_BYTES + 24, |group| {
-            group.push(&head, 24, |tail| {
-                tail[..16].copy_from_slice(&order.0.to_le_bytes());
-                tail[16..20].copy_from_slice(&from.to_le_bytes());
-                tail[20..].copy_from_slice(&list.count.to_le_bytes());
-            })
-        });
-        list.durable_at = self.sequencer.wal.tail();
-        let mut reply = self.reply(request, Status::Ok, Some(sale.effect.lsn), ReplyBody::Cards(list));
-        reply.flags = flags;
-        reply
-    }
-
     /// Whether an administrative request was executed before.
     pub(crate) fn object_retry(&self, work: &Work, at: usize, kind: Kind) -> Retry {
         let request = &work.requests[at];
@@ -688,152 +560,4 @@ pub(crate) enum Retry {
     Replay(Effect),
     /// It was another request's.
     Reused,
-}
-
-/// One request about one card, under the lock.
-struct Subject<'a> {
-    sequencer: &'a Sequencer,
-    state: &'a State,
-    request: &'a Request,
-    short: Status,
-}
-
-impl Subject<'_> {
-    /// Decides and encodes. `None` if the card moved since it was read.
-    fn decide(
-        &self,
-        prepared: &mut Prepared,
-        group: Option<&mut GroupWriter<'_>>,
-        moves: &mut Vec<(CardRef, Word, Word)>,
-    ) -> Option<Reply> {
-        let request = self.request;
-        let Some((batch, card)) = self.sequencer.batch_of(prepared.card) else {
-            let status = request.command.unknown_card(request.caller.role);
-            return Some(self.reply(status, None, ReplyBody::None));
-        };
-        let word = batch.word(card.row());
-        if word != prepared.word {
-            return None;
-        }
-        let mut view = self.state.view(batch, card.row(), word);
-        if cfg!(feature = "bug-expired-by-running-clock") {
-            view.now_ms = self.sequencer.running.at(self.sequencer.clock.boot_ms());
-        }
-        let action = match request.command {
-            Command::Redeem { pin, amount, .. } => {
-                let pin_right = match (batch.columns.pins.get(card.row() as usize), pin) {
-                    (None, _) => true,
-                    (Some(own), Some(given)) => {
-                        aws_lc_rs::constant_time::verify_slices_are_equal(own, &given.0).is_ok()
-                    }
-                    (Some(_), None) => false,
-                };
-                Action::Redeem { amount, pin_right }
-            }
-            Command::Reverse { original, .. } => Action::Reverse(original),
-            Command::Freeze { .. } => Action::Freeze,
-            Command::Unfreeze { .. } => Action::Unfreeze,
-            Command::Void { .. } => Action::Void,
-            _ => return Some(self.read(prepared, batch, card, &view)),
-        };
-        let asker = Asker {
-            principal: request.caller.principal,
-            merchant: request.caller.merchant,
-            any_merchant: matches!(request.caller.role, Role::Admin | Role::Operator),
-            body: prepared.body,
-        };
-        let reply = match decide(&view, &prepared.past, action, &asker) {
-            Outcome::Refuse(status) => self.reply(status, None, ReplyBody::None),
-            Outcome::Replay(effect) => self.replay(effect, batch, card, &view),
-            Outcome::Move { kind, lifecycle, flags, status, original } => {
-                let Some(group) = group else { return Some(self.reply(self.short, None, ReplyBody::None)) };
-                let post = Word::state_of(lifecycle, flags);
-                let head = Head {
-                    post,
-                    subject: card.to_bits(),
-                    prev: word.bits(),
-                    ..request.head(kind, prepared.body)
-                };
-                let lsn = match action {
-                    Action::Reverse(id) => group.push(&head, ORIGINAL_BYTES, |tail| {
-                        tail[..16].copy_from_slice(&id.0.to_le_bytes());
-                        tail[16..].copy_from_slice(&original.map_or(0, Lsn::bytes).to_le_bytes());
-                    }),
-                    _ => group.push(&head, 0, |_| ()),
-                };
-                let new = Word::new(lsn, lifecycle, flags);
-                moves.push((card, word, new));
-                let body = Self::body(kind, batch, card, &View { word: new, ..view });
-                self.reply(status, receipt(status, lsn), body)
-            }
-        };
-        Some(reply)
-    }
-
-    fn reply(&self, status: Status, lsn: Option<Lsn>, body: ReplyBody) -> Reply {
-        let flags = ReplyFlags::default();
-        Reply { request: self.request.id, status, flags, lsn, time_ms: self.state.now_ms, body }
-    }
-
-    /// The reply of the first time, once more.
-    fn replay(&self, effect: Effect, batch: &Batch, card: CardRef, view: &View) -> Reply {
-        if effect.kind == Kind::Tombstone {
-            // Marked as a retry it would tell that the card exists.
-            return self.reply(Status::Tombstoned, None, ReplyBody::None);
-        }
-        let body = Self::body(effect.kind, batch, card, view);
-        let mut reply = self.reply(Status::Ok, Some(effect.lsn), body);
-        reply.flags = ReplyFlags::REPLAYED;
-        if effect.reversed {
-            reply.flags = reply.flags.with(ReplyFlags::REVERSED);
-        }
-        reply.time_ms = effect.time_ms;
-        reply
-    }
-
-    fn body(kind: Kind, batch: &Batch, card: CardRef, view: &View) -> ReplyBody {
-        let value = |remaining| {
-            ReplyBody::Value(ValueReport { product: batch.product, amount: view.face, remaining })
-        };
-        match kind {
-            Kind::Redeem => value(0),
-            Kind::Reverse => value(view.face),
-            // The reversal of what was never seen tells nothing of the card: it may not even be sold.
-            Kind::Tombstone => ReplyBody::None,
-            _ => ReplyBody::Card(report(batch, card, view, None)),
-        }
-    }
-
-    /// QUERY and HISTORY.
-    fn read(&self, prepared: &mut Prepared, batch: &Batch, card: CardRef, view: &View) -> Reply {
-        // A till must not learn of cards that are not sold.
-        let hidden = self.request.caller.role == Role::Redeemer
-            && matches!(view.word.lifecycle(), Lifecycle::Available | Lifecycle::Reserved);
-        if hidden {
-            return self.reply(Status::CardNotValid, None, ReplyBody::None);
-        }
-        let body = match std::mem::take(&mut prepared.detail) {
-            Detail::History(events) => ReplyBody::History(events),
-            Detail::Order(order) => ReplyBody::Card(report(batch, card, view, Some(order))),
-            _ => ReplyBody::Card(report(batch, card, view, None)),
-        };
-        self.reply(Status::Ok, view.word.lsn(), body)
-    }
-}
-
-/// A tombstone has no receipt: for a code that does not exist the answer is the same, and there is none.
-fn receipt(status: Status, lsn: Lsn) -> Option<Lsn> {
-    (status != Status::Tombstoned).then_some(lsn)
-}
-
-fn report(batch: &Batch, card: CardRef, view: &View, order: Option<OrderId>) -> CardReport {
-    CardReport {
-        card,
-        product: batch.product,
-        lifecycle: view.lifecycle(),
-        flags: view.flags(),
-        face: view.face,
-        expires_ms: view.expires_ms,
-        order,
-    }
 }

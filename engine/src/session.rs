@@ -19,13 +19,13 @@ use aws_lc_rs::rand;
 use kami_wal::{Lsn, Poisoned};
 use zeroize::Zeroizing;
 
-use crate::command::{
-    BatchReport, Caller, CardDigest, CardReport, ChannelId, Command, HistoryEvent, ImportReport, ImportRow,
-    ImportSpec, OrderId, ProductId, Reply, ReplyBody, ReplyFlags, Request, RequestId, StockLine, TerminalId,
-    ValueReport,
-};
+use crate::command::{Command, ImportRow, ImportSpec, Request};
 use crate::engine::{Engine, RevealError};
+use crate::identity::{Caller, CardDigest, ChannelId, OrderId, ProductId, RequestId, TerminalId};
 use crate::product::{Product, ProductSpec};
+use crate::reply::{
+    BatchReport, CardReport, HistoryEvent, ImportReport, Reply, ReplyBody, ReplyFlags, StockLine, ValueReport,
+};
 use crate::status::Status;
 use crate::vault::CodeError;
 

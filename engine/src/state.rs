@@ -9,10 +9,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use kami_wal::Lsn;
 
 use crate::card::View;
-use crate::command::{BatchId, Command, Principal, PrincipalId, ProductId, RequestId, StockLine, TenantId};
+use crate::command::Command;
+use crate::identity::{BatchId, Principal, PrincipalId, ProductId, RequestId, TenantId};
 use crate::orders::{OrderKey, Orders};
 use crate::product::{Product, ProductSpec};
 use crate::record::{Allocation, Clocks};
+use crate::reply::StockLine;
 use crate::table::{Batch, Table};
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
@@ -431,35 +433,5 @@ impl Search {
         self.cards.ranges.clear();
         self.cards.moved.clear();
         self.cursors.clear();
-    }
-}
-
-impl Allocation {
-    /// Adds a card: to the last range if it continues it and was never moved.
-    pub fn push(&mut self, card: CardRef, word: Word) {
-        if word != Word::PRISTINE {
-            self.moved.push((card, word));
-            return;
-        }
-        if let Some((first, rows)) = self.ranges.last_mut()
-            && first.to_bits() + u64::from(*rows) == card.to_bits()
-            && first.batch() == card.batch()
-        {
-            *rows += 1;
-            return;
-        }
-        self.ranges.push((card, 1));
-    }
-
-    /// The word the card had before this sale; `None` if it is not part of it.
-    #[must_use]
-    pub fn word_before(&self, card: CardRef) -> Option<Word> {
-        let in_range = self.ranges.iter().any(|(first, rows)| {
-            first.to_bits() <= card.to_bits() && card.to_bits() < first.to_bits() + u64::from(*rows)
-        });
-        if in_range {
-            return Some(Word::PRISTINE);
-        }
-        self.moved.iter().find(|(moved, _)| *moved == card).map(|(_, word)| *word)
     }
 }

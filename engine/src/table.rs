@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use kami_wal::Lsn;
 
 use crate::batch::BatchFile;
-use crate::command::{BatchId, PrincipalId, ProductId, RequestId};
+use crate::identity::{BatchId, PrincipalId, ProductId, RequestId};
 use crate::product::Money;
 use crate::region::{Region, prefetch};
 use crate::sync::Ordering;

@@ -26,8 +26,8 @@ use parking_lot::Mutex;
 use unicode_normalization::UnicodeNormalization;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::command::{CardDigest, OrderId, PinDigest, TenantId};
 use crate::engine::RevealError;
+use crate::identity::{CardDigest, OrderId, PinDigest, TenantId};
 use crate::record::Allocation;
 use crate::table::Table;
 use crate::word::CardRef;

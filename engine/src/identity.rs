@@ -1,0 +1,180 @@
+//! Who asks, and by what names things are called: ids, digests, roles, callers, principals.
+
+use std::fmt;
+
+macro_rules! ids {
+    ($($(#[doc = $doc:literal])+ $name:ident($int:ty);)+) => { $(
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub $int);
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { self.0.fmt(f) }
+        }
+    )+ };
+}
+
+ids! {
+    /// A merchant platform on a shared engine; 0 is the only one until tenants come.
+    TenantId(u16);
+    /// Who sent the request: a certificate's owner. 0 is the engine itself.
+    PrincipalId(u32);
+    /// The till, or 0.
+    TerminalId(u32);
+    /// The merchant a redeemer belongs to, or 0. A reversal must come from the same one.
+    MerchantId(u32);
+    /// Through which channel the sale or redemption came (shop, marketplace, agent), or 0.
+    ChannelId(u16);
+    /// A product.
+    ProductId(u32);
+    /// A batch: at most 24 bits.
+    BatchId(u32);
+}
+
+macro_rules! wide_ids {
+    ($($(#[doc = $doc:literal])+ $name:ident;)+) => { $(
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u128);
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{:032x}", self.0) }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{:032x}", self.0) }
+        }
+    )+ };
+}
+
+wide_ids! {
+    /// Chosen by the client, unique per attempt: the same id on the same target is the same request.
+    RequestId;
+    /// Chosen by the client: the order that owns the cards it bought.
+    OrderId;
+}
+
+/// The keyed 128-bit digest of a normalised code: all the engine ever looks a card up by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CardDigest(pub(crate) u128);
+
+impl fmt::Debug for CardDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Half of it names a card well enough in a log, and less is given away.
+        write!(f, "card:{:016x}…", (self.0 >> 64) as u64)
+    }
+}
+
+/// The keyed digest of a PIN, bound to its card; compared in constant time.
+#[derive(Clone, Copy)]
+pub struct PinDigest(pub(crate) [u8; 16]);
+
+impl fmt::Debug for PinDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("pin:…")
+    }
+}
+
+/// What a principal may do. Numbers are part of the log format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Role {
+    /// Everything.
+    Admin = 1,
+    /// Imports cards.
+    Issuer = 2,
+    /// Sells: a platform or an agent.
+    Seller = 3,
+    /// Redeems: a terminal.
+    Redeemer = 4,
+    /// Freezes, activates, answers customers.
+    Operator = 5,
+    /// Settles and reconciles.
+    Finance = 6,
+    /// Reads.
+    Auditor = 7,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Role; 7] = [
+        Role::Admin,
+        Role::Issuer,
+        Role::Seller,
+        Role::Redeemer,
+        Role::Operator,
+        Role::Finance,
+        Role::Auditor,
+    ];
+
+    /// The role with this number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Role> {
+        match number {
+            1 => Some(Role::Admin),
+            2 => Some(Role::Issuer),
+            3 => Some(Role::Seller),
+            4 => Some(Role::Redeemer),
+            5 => Some(Role::Operator),
+            6 => Some(Role::Finance),
+            7 => Some(Role::Auditor),
+            _ => None,
+        }
+    }
+
+    /// The name used on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Admin => "admin",
+            Role::Issuer => "issuer",
+            Role::Seller => "seller",
+            Role::Redeemer => "redeemer",
+            Role::Operator => "operator",
+            Role::Finance => "finance",
+            Role::Auditor => "auditor",
+        }
+    }
+}
+
+/// Who asks. Constant for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The tenant all of the caller's cards belong to.
+    pub tenant: TenantId,
+    /// The caller.
+    pub principal: PrincipalId,
+    /// What it may do.
+    pub role: Role,
+    /// The merchant it redeems for.
+    pub merchant: MerchantId,
+}
+
+impl Caller {
+    /// The caller for a platform that embeds the engine and does its own authorisation.
+    pub const LOCAL: Caller =
+        Caller { tenant: TenantId(0), principal: PrincipalId(1), role: Role::Admin, merchant: MerchantId(0) };
+}
+
+/// A principal to be added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrincipalSpec {
+    /// 1 to 64 bytes, unique in the store.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// The merchant it redeems for.
+    pub merchant: MerchantId,
+    /// SHA-256 of the public key (DER `SubjectPublicKeyInfo`) that it proves itself with.
+    pub key: [u8; 32],
+}
+
+/// A principal as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// Its number.
+    pub id: PrincipalId,
+    /// What it was added with.
+    pub spec: PrincipalSpec,
+    /// Whether it was revoked.
+    pub revoked: bool,
+}

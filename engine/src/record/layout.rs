@@ -1,0 +1,98 @@
+//! The layouts of groups and entries, as tables: the document is rendered from them.
+
+/// Where in a group's payload the first entry begins.
+///
+/// The payload of one log record is a *group*: what one turn of the sequencer decided.
+///
+/// | offset | bytes | field | meaning |
+/// |---|---|---|---|
+/// | 0 | 8 | time | engine time of the group, milliseconds since 1970: the tick |
+/// | 8 | 4 | entries | how many follow; 0 is a tick alone |
+/// | 12 | 4 | reserved | zero |
+pub const GROUP_HEAD_BYTES: usize = 16;
+
+/// The part every entry begins with; the fields are listed in [`HEAD_FIELDS`].
+pub const HEAD_BYTES: usize = 64;
+
+/// One row of a layout table: offset, bytes, name, meaning.
+pub type Field = (usize, usize, &'static str, &'static str);
+
+/// The layout of a group's head.
+pub const GROUP_FIELDS: &[Field] = &[
+    (0, 8, "time", "engine time, milliseconds since 1970; a group is a tick"),
+    (8, 4, "entries", "how many entries follow; 0 is a tick alone"),
+    (12, 4, "reserved", "zero"),
+];
+
+/// The layout of an entry's head. Entries that are not about one card keep zero in `post` and `prev`.
+pub const HEAD_FIELDS: &[Field] = &[
+    (0, 1, "kind", "what happened, see the table of kinds"),
+    (1, 1, "reserved", "zero"),
+    (2, 2, "back", "8-byte units from the record's first byte to this entry"),
+    (4, 4, "length", "bytes of the whole entry, a multiple of 8"),
+    (8, 16, "request", "the client's request id; zero for the engine itself"),
+    (24, 4, "principal", "who asked"),
+    (28, 4, "terminal", "at which till, or zero"),
+    (32, 4, "merchant", "for which merchant, or zero"),
+    (36, 2, "tenant", "whose cards"),
+    (38, 2, "channel", "through which channel, or zero"),
+    (40, 4, "body", "CRC-32C of what was asked: tells a retry from a reused id"),
+    (44, 2, "post", "the card's lifecycle (4 bits) and flags (12 bits) afterwards"),
+    (46, 2, "reserved", "zero"),
+    (48, 8, "subject", "the card (24 bits of batch, 40 of row), or the batch, product or principal number"),
+    (56, 8, "prev", "the card's word before: its last entry, lifecycle and flags"),
+];
+
+/// What follows the head, by kind. Kinds that are not named here have nothing.
+pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
+    (
+        "START",
+        &[
+            (64, 8, "wall", "wall clock, milliseconds since 1970"),
+            (72, 8, "boot", "milliseconds since the machine was booted"),
+            (80, 16, "boot id", "which boot"),
+        ],
+    ),
+    (
+        "REVERSE, TOMBSTONE",
+        &[
+            (64, 16, "original", "the request id that was reversed"),
+            (80, 8, "original lsn", "its entry; zero for a tombstone"),
+        ],
+    ),
+    ("BATCH_EXTEND", &[(64, 8, "expires", "the new end, milliseconds since 1970")]),
+    (
+        "SELL",
+        &[
+            (64, 16, "order", "the order's id"),
+            (80, 4, "count", "cards sold"),
+            (84, 4, "ranges", "how many row ranges follow"),
+            (88, 4, "moved", "how many single cards follow the ranges"),
+            (92, 4, "reserved", "zero"),
+            (96, 16, "range", "first card, number of rows: rows never moved before; repeated"),
+            (112, 16, "moved card", "card, its word before; repeated"),
+        ],
+    ),
+    (
+        "REVEAL",
+        &[
+            (64, 16, "order", "the order's id"),
+            (80, 4, "from", "the first card given out, counted in the order"),
+            (84, 4, "count", "how many"),
+        ],
+    ),
+    (
+        "PRODUCT_PUT, PRINCIPAL_PUT, IMPORT",
+        &[
+            (64, 1, "version", "of the encoding that follows: 1"),
+            (65, 3, "reserved", "zero"),
+            (68, 4, "bytes", "length of the encoding"),
+            (
+                72,
+                0,
+                "encoding",
+                "rkyv 0.8: little-endian, unaligned, 32-bit relative pointers; zero-padded to 8",
+            ),
+        ],
+    ),
+];

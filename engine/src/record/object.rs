@@ -1,0 +1,154 @@
+//! Objects that the log and the snapshots keep as rkyv bytes, under a version byte.
+
+use crate::identity::{MerchantId, PrincipalSpec, Role, TenantId};
+use crate::product::{CardKind, ProductSpec};
+
+/// The version byte before an encoded object.
+pub(super) const OBJECT_VERSION: u8 = 1;
+
+/// An object that the log and the snapshots keep as rkyv bytes.
+pub trait Stored: Sized {
+    /// The bytes.
+    fn encode(&self) -> Vec<u8>;
+    /// The object, if the bytes are one.
+    fn decode(bytes: &[u8]) -> Option<Self>;
+
+    /// The tail of an entry that carries this object; made before the lock is taken.
+    fn entry_tail(&self) -> Vec<u8> {
+        let bytes = self.encode();
+        let mut tail = vec![0; (8 + bytes.len()).next_multiple_of(8)];
+        tail[0] = OBJECT_VERSION;
+        tail[4..8].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
+        tail[8..8 + bytes.len()].copy_from_slice(&bytes);
+        tail
+    }
+}
+
+macro_rules! stored {
+    ($($name:ty),+) => { $(
+        impl Stored for $name {
+            fn encode(&self) -> Vec<u8> {
+                rkyv::to_bytes::<rkyv::rancor::Error>(self).expect("encoding to memory cannot fail").into_vec()
+            }
+            fn decode(bytes: &[u8]) -> Option<Self> {
+                rkyv::from_bytes::<Self, rkyv::rancor::Error>(bytes).ok()
+            }
+        }
+    )+ };
+}
+
+/// A product in the log.
+#[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct StoredProduct {
+    /// Its tenant.
+    pub tenant: u16,
+    /// Its name.
+    pub name: String,
+    /// Its [`CardKind`](crate::CardKind).
+    pub kind: u8,
+    /// Its currency.
+    pub currency: [u8; 3],
+    /// Face value.
+    pub face: i64,
+    /// Days from import to expiry.
+    pub valid_days: u32,
+    /// Seconds a redemption can be reversed.
+    pub reversal_s: u32,
+}
+
+/// A principal in the log.
+#[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct StoredPrincipal {
+    /// Its name.
+    pub name: String,
+    /// Its [`Role`](crate::Role).
+    pub role: u8,
+    /// Its tenant.
+    pub tenant: u16,
+    /// Its merchant.
+    pub merchant: u32,
+    /// Digest of its public key.
+    pub key: [u8; 32],
+}
+
+/// A batch in the log: all that is known of it beside its rows.
+#[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct StoredBatch {
+    /// Its tenant.
+    pub tenant: u16,
+    /// Its product.
+    pub product: u32,
+    /// The importer's label.
+    pub label: String,
+    /// Its rows.
+    pub rows: u64,
+    /// The batch file's hash, which its import computed.
+    pub file_hash: [u8; 32],
+    /// The hash of its digests in row order: the same cards again have the same.
+    pub cards_hash: [u8; 32],
+    /// What its cards are worth where the rows do not say.
+    pub face: i64,
+    /// From when they are valid; 0 is at once.
+    pub valid_from_ms: u64,
+    /// When they expire where the rows do not say; 0 is never.
+    pub expires_ms: u64,
+    /// Whether they are redeemable once sold.
+    pub active: bool,
+}
+
+stored!(StoredProduct, StoredPrincipal, StoredBatch);
+
+impl From<(&ProductSpec, TenantId)> for StoredProduct {
+    fn from((spec, tenant): (&ProductSpec, TenantId)) -> Self {
+        StoredProduct {
+            tenant: tenant.0,
+            name: spec.name.clone(),
+            kind: spec.kind as u8,
+            currency: spec.currency,
+            face: spec.face,
+            valid_days: spec.valid_days,
+            reversal_s: spec.reversal_s,
+        }
+    }
+}
+
+impl StoredProduct {
+    /// The specification, if every field is known to this version.
+    #[must_use]
+    pub fn spec(&self) -> Option<ProductSpec> {
+        Some(ProductSpec {
+            name: self.name.clone(),
+            kind: CardKind::from_number(self.kind)?,
+            currency: self.currency,
+            face: self.face,
+            valid_days: self.valid_days,
+            reversal_s: self.reversal_s,
+        })
+    }
+}
+
+impl From<&PrincipalSpec> for StoredPrincipal {
+    fn from(spec: &PrincipalSpec) -> Self {
+        StoredPrincipal {
+            name: spec.name.clone(),
+            role: spec.role as u8,
+            tenant: spec.tenant.0,
+            merchant: spec.merchant.0,
+            key: spec.key,
+        }
+    }
+}
+
+impl StoredPrincipal {
+    /// The specification, if the role is known to this version.
+    #[must_use]
+    pub fn spec(&self) -> Option<PrincipalSpec> {
+        Some(PrincipalSpec {
+            name: self.name.clone(),
+            role: Role::from_number(self.role)?,
+            tenant: TenantId(self.tenant),
+            merchant: MerchantId(self.merchant),
+            key: self.key,
+        })
+    }
+}

@@ -1,0 +1,274 @@
+//! What the engine answers.
+
+use kami_wal::Lsn;
+
+use crate::identity::{
+    BatchId, ChannelId, MerchantId, OrderId, Principal, PrincipalId, ProductId, RequestId, TerminalId,
+};
+use crate::product::{Money, Product};
+use crate::record::{self, Kind};
+use crate::status::Status;
+use crate::table::Batch;
+use crate::vault::CodeList;
+use crate::word::{CardRef, Flags, Lifecycle, Word};
+
+/// The answer to one [`Request`].
+///
+/// **No reply leaves before `durable_end` has reached the log's tail as it was after the decision**:
+/// not a success, not a refusal, not a read. See [`Work`](crate::Work).
+#[derive(Debug)]
+pub struct Reply {
+    /// The id of the request.
+    pub request: RequestId,
+    /// The outcome.
+    pub status: Status,
+    /// More about the outcome.
+    pub flags: ReplyFlags,
+    /// Where the effect stands in the log; the receipt. `None` for refusals and reads of what never moved.
+    pub lsn: Option<Lsn>,
+    /// Engine time of the decision, milliseconds since 1970.
+    pub time_ms: u64,
+    /// What was asked for.
+    pub body: ReplyBody,
+}
+
+/// Bits of [`Reply::flags`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplyFlags(pub u8);
+
+impl ReplyFlags {
+    /// The effect is that of an earlier request with the same id.
+    pub const REPLAYED: ReplyFlags = ReplyFlags(1);
+    /// There is more than this reply carries: fetch the rest.
+    pub const PARTIAL: ReplyFlags = ReplyFlags(2);
+    /// The replayed effect has been reversed since.
+    pub const REVERSED: ReplyFlags = ReplyFlags(4);
+
+    /// Whether all bits of `other` are set.
+    #[must_use]
+    pub const fn contains(self, other: ReplyFlags) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// These bits and those of `other`.
+    #[must_use]
+    pub const fn with(self, other: ReplyFlags) -> ReplyFlags {
+        ReplyFlags(self.0 | other.0)
+    }
+}
+
+/// What a reply carries beside its head.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ReplyBody {
+    /// Nothing.
+    None,
+    /// After REDEEM and REVERSE: what this request moved and what is left.
+    Value(ValueReport),
+    /// After QUERY, FREEZE, UNFREEZE and VOID.
+    Card(CardReport),
+    /// After HISTORY, newest first.
+    History(Vec<HistoryEvent>),
+    /// After SELL and ORDER_FETCH: cards whose codes are read after the reply is durable.
+    Cards(CodeList),
+    /// After PRODUCT_LIST, and the one product after PRODUCT_ADD and PRODUCT_SET.
+    Products(Vec<Product>),
+    /// After BATCH_LIST, and the one batch after a batch command or an import.
+    Batches(Vec<BatchReport>),
+    /// After STOCK.
+    Stock(Vec<StockLine>),
+    /// After PRINCIPAL_LIST, and the one principal after PRINCIPAL_ADD.
+    Principals(Vec<Principal>),
+    /// After STATS.
+    Stats(Box<Stats>),
+    /// After an import was refused for duplicates: the first [`DUPLICATES_MAX`] of them.
+    Duplicates(Vec<Duplicate>),
+    /// After IMPORT_BEGIN, IMPORT_CHUNK and IMPORT_STATUS.
+    Import(ImportReport),
+}
+
+/// What a redemption or reversal moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ValueReport {
+    /// The product, which the till prints.
+    pub product: ProductId,
+    /// What was redeemed or given back, in minor units of the product's currency.
+    pub amount: Money,
+    /// What is left on the card.
+    pub remaining: Money,
+}
+
+/// A card as a reader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CardReport {
+    /// Where it stands.
+    pub card: CardRef,
+    /// Its product.
+    pub product: ProductId,
+    /// The effective state at engine time: freezes, voids and expiry of batch and product included.
+    pub lifecycle: Lifecycle,
+    /// The effective flags.
+    pub flags: Flags,
+    /// Its face value in minor units.
+    pub face: Money,
+    /// When it expires, in milliseconds since 1970; 0 is never.
+    pub expires_ms: u64,
+    /// The order that bought it.
+    pub order: Option<OrderId>,
+}
+
+/// One event of a card's history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryEvent {
+    /// What happened: a record kind's number, see [`record::Kind`](crate::record::Kind).
+    pub kind: crate::record::Kind,
+    /// Where it stands in the log.
+    pub lsn: Lsn,
+    /// When, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// The state it left the card in.
+    pub lifecycle: Lifecycle,
+    /// The flags it left.
+    pub flags: Flags,
+    /// Who did it.
+    pub principal: PrincipalId,
+    /// At which till.
+    pub terminal: TerminalId,
+    /// For which merchant.
+    pub merchant: MerchantId,
+    /// Through which channel.
+    pub channel: ChannelId,
+    /// With which request id.
+    pub request: RequestId,
+    /// The order, for a sale; the original's id, for a reversal or tombstone; else 0.
+    pub related: u128,
+}
+
+/// A batch as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchReport {
+    /// Its number.
+    pub id: BatchId,
+    /// Its product.
+    pub product: ProductId,
+    /// The importer's label.
+    pub label: String,
+    /// When it was imported, in milliseconds since 1970.
+    pub imported_ms: u64,
+    /// Its cards by logged lifecycle, see [`Lifecycle`]; their sum is the number imported.
+    pub counts: [u64; Lifecycle::COUNT],
+    /// Whether its cards are redeemable once sold.
+    pub active: bool,
+    /// Whether it is frozen.
+    pub frozen: bool,
+    /// Whether its unsold cards were made void.
+    pub voided: bool,
+    /// When its cards expire, in milliseconds since 1970; 0 is never.
+    pub expires_ms: u64,
+}
+
+/// The stock of one batch. A product's stock is the sum over its batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StockLine {
+    /// The product.
+    pub product: ProductId,
+    /// The batch.
+    pub batch: BatchId,
+    /// How many were imported: the sum of `counts`.
+    pub imported: u64,
+    /// How many an order could take right now: available, not frozen, not void, not expired.
+    pub sellable: u64,
+    /// The cards by logged lifecycle.
+    pub counts: [u64; Lifecycle::COUNT],
+}
+
+/// Figures of the engine since it was opened, and of the store as it stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Cards in committed batches.
+    pub cards: u64,
+    /// Committed batches.
+    pub batches: u64,
+    /// Products.
+    pub products: u64,
+    /// Orders.
+    pub orders: u64,
+    /// Commands decided since open.
+    pub commands: u64,
+    /// Commands refused since open.
+    pub refused: u64,
+    /// The log's tail, in bytes.
+    pub tail: u64,
+    /// The end of what is durable, in bytes.
+    pub durable_end: u64,
+    /// Commits since open: how often the disk was waited for.
+    pub commits: u64,
+    /// Engine time, milliseconds since 1970.
+    pub time_ms: u64,
+    /// Cards by logged lifecycle over all batches.
+    pub counts: [u64; Lifecycle::COUNT],
+}
+
+/// The most duplicates one reply lists.
+pub const DUPLICATES_MAX: usize = 1000;
+
+/// A row of an import whose card is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Duplicate {
+    /// The row of the import, counted from 0.
+    pub row: u64,
+    /// The same card: in the import itself (`batch` is `None`) or in an earlier batch.
+    pub batch: Option<BatchId>,
+    /// Its row there.
+    pub other_row: u64,
+}
+
+/// How far a staged import is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImportReport {
+    /// Rows received so far; the next chunk begins with this row.
+    pub rows: u64,
+    /// Rows announced.
+    pub rows_total: u64,
+}
+
+impl HistoryEvent {
+    /// The event that an entry of a card's chain records; `word` is the card's word after it.
+    pub(crate) fn of(entry: &record::Entry<'_>, word: Word) -> Result<HistoryEvent, record::FormatError> {
+        let related = match entry.head.kind {
+            Kind::Sell => entry.sale()?.0.0,
+            Kind::Reverse | Kind::Tombstone => entry.original()?.0.0,
+            _ => 0,
+        };
+        Ok(HistoryEvent {
+            kind: entry.head.kind,
+            lsn: entry.lsn,
+            time_ms: entry.time_ms,
+            lifecycle: word.lifecycle(),
+            flags: word.flags(),
+            principal: entry.head.principal,
+            terminal: entry.head.terminal,
+            merchant: entry.head.merchant,
+            channel: entry.head.channel,
+            request: entry.head.request,
+            related,
+        })
+    }
+
+    /// The event a card's history begins with.
+    pub(crate) fn of_import(batch: &Batch) -> HistoryEvent {
+        HistoryEvent {
+            kind: Kind::Import,
+            lsn: batch.import_lsn,
+            time_ms: batch.imported_ms,
+            lifecycle: Lifecycle::Available,
+            flags: Flags::NONE,
+            principal: batch.imported_by,
+            terminal: TerminalId(0),
+            merchant: MerchantId(0),
+            channel: ChannelId(0),
+            request: batch.import,
+            related: u128::from(batch.id.0),
+        }
+    }
+}
