@@ -12,7 +12,7 @@ use crate::table::Batch;
 use crate::vault::CodeList;
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
-/// The answer to one [`Request`].
+/// The answer to one [`Request`](crate::Request).
 ///
 /// **No reply leaves before `durable_end` has reached the log's tail as it was after the decision**:
 /// not a success, not a refusal, not a read. See [`Work`](crate::Work).
