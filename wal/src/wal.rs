@@ -281,12 +281,12 @@ impl Wal {
         assert!(std::ptr::eq(shared, &*credit.shared), "the credit belongs to another log");
         let durable_end = shared.durability.end();
         let mut appender = shared.appender.lock();
-        if !appender.fits(payload_max) {
+        let rotates = !appender.fits(payload_max);
+        if rotates {
             let entered = appender.rotate(durable_end);
             shared.held.write().push(entered);
             shared.space.lock().rotated(appender.offset());
             shared.publish_tail(&appender);
-            shared.preparer_parker.wake();
         }
         let appended = appender.append(payload_max, durable_end, encode);
         if let Some(appended) = appended {
@@ -294,6 +294,12 @@ impl Wal {
             credit.cost -= used;
             shared.space.lock().used(used, appender.offset());
             shared.publish_tail(&appender);
+        }
+        drop(appender);
+        if rotates {
+            // Only now: the preparer looks at the appender while it goes to sleep, and a waker waits for
+            // that. Waking it under the appender's lock would stop both for good.
+            shared.preparer_parker.wake();
         }
         appended
     }
