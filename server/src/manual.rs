@@ -58,7 +58,8 @@ mod tests {
         fn look(command: &Command, path: &str, shown: &str, missing: &mut Vec<String>) {
             let own = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             let shown = format!("{shown}\n{own}");
-            if !command.has_subcommands() && !shown.contains(&format!("{path} ")) && !shown.ends_with(path) {
+            let called = |line: &str| line.trim() == path || line.contains(&format!("{path} "));
+            if !command.has_subcommands() && !shown.lines().any(called) {
                 missing.push(path.to_owned());
             }
             assert!(command.get_about().is_some(), "{path} does not say what it does");
