@@ -143,3 +143,24 @@ fn a_snapshot_forgot_which_batch_is_sold_first() {
     assert!(world.drive());
     assert_eq!(world.read_as.keys().next().map(|(_, code)| code.as_str()), Some("EARLY-1"));
 }
+
+/// The platform that embeds the engine went by the number of the first principal that is added, which could
+/// fetch what the platform had bought.
+#[test]
+fn the_first_principal_could_read_the_platforms_orders() {
+    let mut world = world();
+    stage(&mut world, 2, &["OWN-1"]);
+    commit(&mut world, 2);
+    let sell = What::Sell { order: 5, product: 1, count: 1, validity_s_min: 0 };
+    let told = |world: &mut World, asks: &[Ask]| {
+        let engine = world.engine().clone();
+        let mut work = kami_engine::Work::default();
+        work.requests.extend(asks.iter().map(|ask| ask.request(&engine, false)));
+        engine.execute(&mut work);
+        work.replies.iter().map(|reply| reply.status).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut world, &[Ask::new(4, kami_engine::Caller::LOCAL, sell)]), [Status::Ok]);
+    let fetch = What::Fetch { order: 5, from: 0, count: 1 };
+    let first = caller(1, Role::Seller, 0, 0);
+    assert_eq!(told(&mut world, &[Ask::new(6, first, fetch)]), [Status::NotFound]);
+}
