@@ -396,18 +396,17 @@ impl Sequencer {
         let mut turn = self.begin(bytes);
         let mut at = from;
         while at < to {
-            let passed = work.requests[at].deadline.is_some_and(|deadline| Some(deadline) <= deadline_now);
-            let refused = if passed { Some(Status::DeadlinePassed) } else { work.prepared[at].failed };
-            if let Some(status) = refused {
-                let reply = turn.refuse(&work.requests[at], status);
-                work.replies.push(reply);
-                at += 1;
-            } else if work.requests[at].command.card().is_some() {
+            let request = &work.requests[at];
+            if request.command.card().is_some() {
                 let stopped = turn.cards(work, at, to, deadline_now);
                 if stopped == at {
                     break;
                 }
                 at = stopped;
+            } else if let Some(status) = not_executed(request, &work.prepared[at], deadline_now) {
+                let reply = turn.refuse(request, status);
+                work.replies.push(reply);
+                at += 1;
             } else {
                 match turn.object(work, at) {
                     Some(reply) => work.replies.push(reply),
@@ -419,6 +418,12 @@ impl Sequencer {
         turn.end();
         at
     }
+}
+
+/// Why a request is not to be executed, whatever the state: too late, or its past cannot be read.
+fn not_executed(request: &Request, prepared: &Prepared, now: Option<Instant>) -> Option<Status> {
+    let passed = request.deadline.is_some_and(|deadline| Some(deadline) <= now);
+    if passed { Some(Status::DeadlinePassed) } else { prepared.failed }
 }
 
 fn chain_failed(error: &ChainError) -> Status {
@@ -490,12 +495,17 @@ impl Turn<'_> {
         let mut decide_all = |mut group: Option<&mut GroupWriter<'_>>| {
             while at < to {
                 let (request, prepared) = (&requests[at], &mut prepared[at]);
-                let passed = request.deadline.is_some_and(|deadline| Some(deadline) <= now);
-                if request.command.card().is_none() || prepared.failed.is_some() || passed {
+                if request.command.card().is_none() {
                     break;
                 }
                 let subject = Subject { sequencer, state, request, short };
-                let Some(reply) = subject.decide(prepared, group.as_deref_mut(), moves) else { break };
+                // Refused in its place: a run of cards that ended here would begin another group, for
+                // whose head no room was asked.
+                let reply = match not_executed(request, prepared, now) {
+                    Some(status) => Some(subject.refuse(status)),
+                    None => subject.decide(prepared, group.as_deref_mut(), moves),
+                };
+                let Some(reply) = reply else { break };
                 replies.push(reply);
                 at += 1;
             }

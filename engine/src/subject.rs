@@ -93,6 +93,11 @@ impl Subject<'_> {
         Some(reply)
     }
 
+    /// Says that nothing was done.
+    pub(crate) fn refuse(&self, status: Status) -> Reply {
+        self.reply(status, None, ReplyBody::None)
+    }
+
     fn reply(&self, status: Status, lsn: Option<Lsn>, body: ReplyBody) -> Reply {
         let flags = ReplyFlags::default();
         Reply { request: self.request.id, status, flags, lsn, time_ms: self.state.now_ms, body }

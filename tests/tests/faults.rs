@@ -3,7 +3,7 @@
 use kami_engine::{ImportSpec, ProductId, ProductSpec, Role, Status};
 use kami_wal::{Medium, SimMedium, SimMode};
 
-use crate::ask::{Ask, What, caller};
+use crate::ask::{Ask, Deadline, What, caller};
 use crate::model::imports::Row;
 use crate::model::restart::End;
 use crate::model::workload::{ADMIN, SELLERS, TILLS};
@@ -142,4 +142,30 @@ fn a_snapshot_forgot_which_batch_is_sold_first() {
     world.execute(&[Ask::new(9, SELLERS[0], what)]);
     assert!(world.drive());
     assert_eq!(world.read_as.keys().next().map(|(_, code)| code.as_str()), Some("EARLY-1"));
+}
+
+/// Reads whose deadline had passed parted the changes around them into groups that nobody had asked room
+/// for: the third ended the process under the lock, and any till could send it.
+#[test]
+fn late_reads_between_changes_ended_the_process() {
+    let mut world = world();
+    let codes: Vec<String> = (0..32).map(|n| format!("LATE-READ-{n}")).collect();
+    stage(&mut world, 2, &codes.iter().map(String::as_str).collect::<Vec<_>>());
+    commit(&mut world, 2);
+    assert!(world.drive());
+    world.execute(&[Ask::new(3, SELLERS[0], What::Sell { order: 1, product: 1, count: 32, validity_s_min: 0 })]);
+    assert!(world.drive());
+    let late = |what| Ask { deadline: Deadline::Passed, ..Ask::new(4, TILLS[0], what) };
+    let mut asks = Vec::new();
+    for (n, code) in (100..).zip(&codes) {
+        asks.push(Ask::new(n, TILLS[0], What::Redeem { code: code.clone(), pin: None, amount: 0 }));
+        // Another card: one that comes up twice would end the turn.
+        let read = format!("NOBODY-{n}");
+        let read = if n % 2 == 0 { What::Query { code: read } } else { What::History { code: read } };
+        asks.push(late(read));
+    }
+    world.execute(&asks);
+    assert_eq!(world.met.get("redeem OK"), Some(&32));
+    assert_eq!(world.met.get("query DEADLINE_PASSED"), Some(&16));
+    world.restart_for_good(End::Kill);
 }
