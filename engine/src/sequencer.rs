@@ -13,7 +13,8 @@
 //! * The words of one record's cards are all different, so that deciding on words that change only after
 //!   the record is complete is deciding on current ones. A card that comes up twice ends the turn.
 //! * The lock is never held over I/O or an `.await`. What was read before the lock is used only if the
-//!   object's last position is still the one the read began with; otherwise the command is read again.
+//!   object's last position is still the one the read began with; otherwise the command is read again. A
+//!   card that was not there is looked for again if a batch was committed meanwhile.
 //! * Engine time moves only by being written: a turn that begins [`TICK_MS`] after the last group writes
 //!   one, empty if need be, so that even a refusal for expiry rests on a durable time.
 //!
@@ -80,6 +81,8 @@ impl Work {
 #[derive(Default)]
 pub(crate) struct Prepared {
     pub(crate) card: Option<CardRef>,
+    /// Set if there was no such card: [`Table::commits`] before it was looked for.
+    pub(crate) absent_at: Option<u64>,
     /// [`Command::body`].
     pub(crate) body: u32,
     /// The word that `past` and `detail` were read from.
@@ -247,6 +250,7 @@ impl Sequencer {
         let Work { requests, prepared, seen, buffer, .. } = work;
         prepared.resize_with(requests.len().max(prepared.len()), Prepared::default);
         let guard = Index::pin();
+        let commits = self.table.commits();
         for request in &requests[from..] {
             if let Some(digest) = request.command.card() {
                 self.index.prefetch(digest, &guard);
@@ -273,7 +277,9 @@ impl Sequencer {
             prepared.detail = Detail::None;
             prepared.object = None;
             prepared.failed = None;
+            prepared.absent_at = Some(commits);
             if let Some((batch, card)) = self.batch_of(prepared.card) {
+                prepared.absent_at = None;
                 if !seen.insert(card) {
                     return at;
                 }
