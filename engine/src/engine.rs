@@ -351,7 +351,10 @@ impl Engine {
     /// If the log failed, as for the four calls below.
     pub fn import_begin(&self, caller: Caller, id: RequestId, spec: ImportSpec) -> Result<Reply, Poisoned> {
         let Shared { sequencer, vault, imports, .. } = &*self.shared;
-        self.settled(imports.begin(sequencer, vault, caller, id, spec))
+        let reply = imports.begin(sequencer, vault, caller, id, spec);
+        // It says that the product exists, and that no such import was committed.
+        sequencer.wal.wait_durable(sequencer.wal.tail())?;
+        Ok(reply)
     }
 
     /// Adds rows; `first_row` is the number of the first, and rows received before are skipped. A chunk is

@@ -1,6 +1,6 @@
 //! Faults that were found, one test each, named after what went wrong.
 
-use kami_engine::{ImportSpec, ProductId, ProductSpec, Role, Status};
+use kami_engine::{ImportSpec, ProductId, ProductSpec, RequestId, Role, Status};
 use kami_wal::{Medium, SimMedium, SimMode};
 
 use crate::ask::{Ask, Deadline, What, caller};
@@ -153,7 +153,11 @@ fn late_reads_between_changes_ended_the_process() {
     stage(&mut world, 2, &codes.iter().map(String::as_str).collect::<Vec<_>>());
     commit(&mut world, 2);
     assert!(world.drive());
-    world.execute(&[Ask::new(3, SELLERS[0], What::Sell { order: 1, product: 1, count: 32, validity_s_min: 0 })]);
+    world.execute(&[Ask::new(
+        3,
+        SELLERS[0],
+        What::Sell { order: 1, product: 1, count: 32, validity_s_min: 0 },
+    )]);
     assert!(world.drive());
     let late = |what| Ask { deadline: Deadline::Passed, ..Ask::new(4, TILLS[0], what) };
     let mut asks = Vec::new();
@@ -168,4 +172,25 @@ fn late_reads_between_changes_ended_the_process() {
     assert_eq!(world.met.get("redeem OK"), Some(&32));
     assert_eq!(world.met.get("query DEADLINE_PASSED"), Some(&16));
     world.restart_for_good(End::Kill);
+}
+
+/// The id of a committed import was answered with that import whatever was announced under it, and by whoever.
+#[test]
+fn an_import_id_was_used_again_for_another_import() {
+    let mut world = world();
+    stage(&mut world, 2, &["FIRST-1", "FIRST-2"]);
+    commit(&mut world, 2);
+    for end in [None, Some(End::Kill)] {
+        if let Some(end) = end {
+            world.restart_for_good(end);
+        }
+        let begin = |principal, rows| {
+            let spec = ImportSpec::of(ProductId(1), rows, 20);
+            let importer = caller(principal, Role::Issuer, 0, 0);
+            world.engine().import_begin(importer, RequestId(2), spec).expect("the disk is on").status
+        };
+        assert_eq!(begin(8, 2), Status::Ok);
+        assert_eq!(begin(8, 3), Status::IdReused);
+        assert_eq!(begin(9, 2), Status::IdReused);
+    }
 }
