@@ -153,7 +153,7 @@ fn cards_that_come_into_being_under_the_lock_move_one_step_at_a_time() {
                     return (histories, odd);
                 }
                 let card = engine.digest(TenantId(0), code(n).as_bytes()).expect("a code");
-                let mut ask = |id, command| Request {
+                let ask = |id, command| Request {
                     id: RequestId(id),
                     caller: Caller::LOCAL,
                     terminal: TerminalId(0),
