@@ -421,8 +421,18 @@ impl Engine {
     /// # Errors
     /// See [`CheckpointError`]; the store is as it was.
     pub fn checkpoint(&self) -> Result<Checkpoint, CheckpointError> {
+        self.checkpoint_beside(|| ())
+    }
+
+    /// The same, with `between` called wherever a command of another thread might come in between: for tests
+    /// that must be able to repeat what did. It may do anything but make another checkpoint.
+    ///
+    /// # Errors
+    /// See [`Engine::checkpoint`].
+    pub fn checkpoint_beside(&self, between: impl FnMut()) -> Result<Checkpoint, CheckpointError> {
         let _one_at_a_time = self.shared.checkpoints.lock();
-        let header = checkpoint::write(&self.shared.sequencer, &*self.shared.data, self.shared.store)?;
+        let Shared { sequencer, data, store, .. } = &*self.shared;
+        let header = checkpoint::write(sequencer, &**data, *store, between)?;
         Ok(Checkpoint { start: header.start, end: header.end })
     }
 

@@ -194,3 +194,35 @@ fn an_import_id_was_used_again_for_another_import() {
         assert_eq!(begin(9, 2), Status::IdReused);
     }
 }
+
+/// A batch that was committed while the snapshot had passed its number, and another after it that had not
+/// been reached: recovered from that snapshot they were sold the other way round.
+#[test]
+fn a_snapshot_beside_imports_forgot_which_batch_is_sold_first() {
+    for moment in 0..12 {
+        let mut world = world();
+        for (id, code) in [(2, "SECOND-1"), (3, "FIRST-1"), (4, "THIRD-1")] {
+            stage(&mut world, id, &[code]);
+        }
+        commit(&mut world, 3);
+        let engine = world.engine().clone();
+        let mut steps = 0;
+        let made = engine.checkpoint_beside(|| {
+            if steps == moment {
+                commit(&mut world, 2);
+                commit(&mut world, 4);
+            }
+            steps += 1;
+        });
+        made.expect("a snapshot is made");
+        drop(engine);
+        world.restart_for_good(End::Close);
+        for (order, code) in [(1, "FIRST-1"), (2, "SECOND-1"), (3, "THIRD-1")] {
+            assert!(world.drive());
+            let what = What::Sell { order, product: 1, count: 1, validity_s_min: 0 };
+            world.execute(&[Ask::new(10 + order, SELLERS[0], what)]);
+            assert!(world.drive());
+            assert_eq!(world.read_as.get(&(0, code.to_owned())), Some(&order), "at moment {moment}");
+        }
+    }
+}
