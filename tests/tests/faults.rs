@@ -1,6 +1,6 @@
 //! Faults that were found, one test each, named after what went wrong.
 
-use kami_engine::{ImportSpec, ProductId, ProductSpec, RequestId, Role, Status};
+use kami_engine::{ImportRow, ImportSpec, ProductId, ProductSpec, RequestId, Role, Status};
 use kami_wal::{Medium, SimMedium, SimMode};
 
 use crate::ask::{Ask, Deadline, What, caller};
@@ -225,4 +225,12 @@ fn a_snapshot_beside_imports_forgot_which_batch_is_sold_first() {
             assert_eq!(world.read_as.get(&(0, code.to_owned())), Some(&order), "at moment {moment}");
         }
     }
+}
+
+/// A row of an import showed its code and PIN in traces.
+#[test]
+fn an_import_row_showed_its_code() {
+    let row = ImportRow { code: b"SECRET-1", pin: Some(b"4711"), face: Some(5), expires_ms: 0 };
+    let shown = format!("{row:?}");
+    assert_eq!(shown, "ImportRow { code: …, pin: Some(\"…\"), face: Some(5), expires_ms: 0 }");
 }
