@@ -351,7 +351,10 @@ impl Engine {
     /// If the log failed, as for the four calls below.
     pub fn import_begin(&self, caller: Caller, id: RequestId, spec: ImportSpec) -> Result<Reply, Poisoned> {
         let Shared { sequencer, vault, imports, .. } = &*self.shared;
-        self.settled(imports.begin(sequencer, vault, caller, id, spec))
+        let reply = imports.begin(sequencer, vault, caller, id, spec);
+        // It says that the product exists, and that no such import was committed.
+        sequencer.wal.wait_durable(sequencer.wal.tail())?;
+        Ok(reply)
     }
 
     /// Adds rows; `first_row` is the number of the first, and rows received before are skipped. A chunk is
@@ -418,8 +421,18 @@ impl Engine {
     /// # Errors
     /// See [`CheckpointError`]; the store is as it was.
     pub fn checkpoint(&self) -> Result<Checkpoint, CheckpointError> {
+        self.checkpoint_beside(|| ())
+    }
+
+    /// The same, with `between` called wherever a command of another thread might come in between: for tests
+    /// that must be able to repeat what did. It may do anything but make another checkpoint.
+    ///
+    /// # Errors
+    /// See [`Engine::checkpoint`].
+    pub fn checkpoint_beside(&self, between: impl FnMut()) -> Result<Checkpoint, CheckpointError> {
         let _one_at_a_time = self.shared.checkpoints.lock();
-        let header = checkpoint::write(&self.shared.sequencer, &*self.shared.data, self.shared.store)?;
+        let Shared { sequencer, data, store, .. } = &*self.shared;
+        let header = checkpoint::write(sequencer, &**data, *store, between)?;
         Ok(Checkpoint { start: header.start, end: header.end })
     }
 

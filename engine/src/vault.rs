@@ -129,6 +129,8 @@ impl Code {
                 let end = len + character.len_utf8();
                 if let Some(place) = bytes.get_mut(len..end) {
                     character.encode_utf8(place);
+                    // Now, so that it is wiped even if a later character is refused.
+                    normal.len = end as u8;
                 }
                 len = end;
             }

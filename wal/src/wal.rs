@@ -214,6 +214,12 @@ impl Wal {
         Ok(Self { shared, threads, recovered })
     }
 
+    /// What its threads work on, for the models that stand in for them.
+    #[cfg(all(test, loom))]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// What opening found.
     #[must_use]
     pub fn recovered(&self) -> &Recovered {
