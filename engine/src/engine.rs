@@ -24,6 +24,7 @@ use crate::recovery::{newest_snapshot, remove_orphans, replay};
 use crate::replay::{Rebuild, ReplayError};
 use crate::reply::{Reply, ReplyBody};
 use crate::sequencer::{Sequencer, Work};
+use crate::state::State;
 use crate::store::{Identity, IdentityError};
 use crate::vault::{Code, CodeError, CodeList, KeyError, Vault};
 use crate::word::CardRef;
@@ -185,13 +186,16 @@ impl Engine {
 
         wal.store_id = Some(identity.store);
         let (rebuild, from) = newest_snapshot(&data, identity.store, &vault)?;
-        let (index, rebuild, wal) = replay(&data, wal, &vault, rebuild, from)?;
+        let now = clock.read();
+        let believe = |state: &State| match accept_clock {
+            true => Ok(()),
+            false => check_step(&now, &state.clocks, state.now_ms),
+        };
+        let (index, rebuild, wal) = replay(&data, wal, &vault, rebuild, from, &believe)?;
         let Rebuild { table, mut state, .. } = rebuild;
 
+        // Again: replaying may have taken a while.
         let now = clock.read();
-        if !accept_clock {
-            check_step(&now, &state.clocks, state.now_ms)?;
-        }
         let running = Running::start(&now, state.now_ms);
         state.clocks = now;
         remove_orphans(&*data, &table).map_err(io("removing what a crashed import left"))?;

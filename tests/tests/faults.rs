@@ -1,6 +1,8 @@
 //! Faults that were found, one test each, named after what went wrong.
 
-use kami_engine::{ImportRow, ImportSpec, ProductId, ProductSpec, RequestId, Role, Status};
+use kami_engine::{
+    Engine, ImportRow, ImportSpec, OpenError, ProductId, ProductSpec, RequestId, Role, Status,
+};
 use kami_wal::{Medium, SimMedium, SimMode};
 
 use crate::ask::{Ask, Deadline, What, caller};
@@ -254,4 +256,21 @@ fn an_import_row_showed_its_code() {
     let row = ImportRow { code: b"SECRET-1", pin: Some(b"4711"), face: Some(5), expires_ms: 0 };
     let shown = format!("{row:?}");
     assert_eq!(shown, "ImportRow { code: …, pin: Some(\"…\"), face: Some(5), expires_ms: 0 }");
+}
+
+/// A start that is refused for its clock had begun a segment by then. A service manager that tries once a second
+/// fills the disk with those.
+#[test]
+fn a_start_refused_for_its_clock_cost_a_segment() {
+    let mut world = world();
+    world.restart_for_good(End::Close);
+    drop(world.engine.take());
+    let wall_ms = kami_engine::Clock::read(&world.clock).wall_ms;
+    world.clock.set_wall_ms(wall_ms - 3_600_000);
+    let (used, operations) = (used(&world.medium), world.medium.operations());
+    for _ in 0..3 {
+        let refused = Engine::open(world.options(false));
+        assert!(matches!(refused, Err(OpenError::ClockStep(_))), "a clock of an hour ago was believed");
+    }
+    assert_eq!((crate::faults::used(&world.medium), world.medium.operations()), (used, operations));
 }
