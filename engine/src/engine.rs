@@ -199,7 +199,6 @@ impl Engine {
         let running = Running::start(&now, state.now_ms);
         state.clocks = now;
         remove_orphans(&*data, &table).map_err(io("removing what a crashed import left"))?;
-        vault.retain_keys(|key| table.batches().any(|batch| batch.file.layout.key == key));
         state.settle(&table);
         let imports = Imports::new(Arc::clone(&data), identity.store, state.next_batch());
         let sequencer = Sequencer::new(index, table, wal, state, clock, running);
@@ -392,7 +391,7 @@ impl Engine {
     pub fn import_commit(&self, caller: Caller, id: RequestId) -> Result<Reply, Poisoned> {
         let sequencer = &self.shared.sequencer;
         sequencer.wait_space();
-        self.settled(self.shared.imports.commit(sequencer, caller, id))
+        self.settled(self.shared.imports.commit(sequencer, &self.shared.vault, caller, id))
     }
 
     /// Gives a staged import up.
@@ -400,7 +399,8 @@ impl Engine {
     /// # Errors
     /// See [`Engine::import_begin`].
     pub fn import_abort(&self, caller: Caller, id: RequestId) -> Result<Reply, Poisoned> {
-        self.settled(self.shared.imports.abort(&self.shared.sequencer, caller, id))
+        let Shared { sequencer, vault, imports, .. } = &*self.shared;
+        self.settled(imports.abort(sequencer, vault, caller, id))
     }
 
     /// Waits until what the reply rests on is durable. Rows that were staged rest on nothing in the log.

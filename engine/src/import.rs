@@ -199,7 +199,7 @@ impl Imports {
     }
 
     /// See [`Engine::import_abort`](crate::Engine::import_abort).
-    pub fn abort(&self, sequencer: &Sequencer, caller: Caller, id: RequestId) -> Reply {
+    pub fn abort(&self, sequencer: &Sequencer, vault: &Vault, caller: Caller, id: RequestId) -> Reply {
         let Some(staged) = self.find(caller, id) else {
             let status = if committed(sequencer, caller, id).is_some() {
                 Status::IllegalTransition
@@ -217,14 +217,15 @@ impl Imports {
             };
             return plain(sequencer, id, status);
         }
-        self.discard(&mut staged);
+        self.discard(vault, &mut staged);
         self.forget(caller, id);
         staged.reply(sequencer, id, Status::Ok)
     }
 
     /// Removes what was staged. Its digests in the index lead to a batch that never comes.
-    fn discard(&self, staged: &mut Staged) {
+    fn discard(&self, vault: &Vault, staged: &mut Staged) {
         staged.file = None;
+        vault.drop_key(staged.layout.key);
         let batch = BatchId(staged.layout.batch);
         for path in [staging_path(batch), Layout::path(batch.0)] {
             // What cannot be removed now is removed as an orphan at the next start.
@@ -235,7 +236,7 @@ impl Imports {
 
     /// See [`Engine::import_commit`](crate::Engine::import_commit). The reply must still wait for the
     /// log's tail.
-    pub fn commit(&self, sequencer: &Sequencer, caller: Caller, id: RequestId) -> Reply {
+    pub fn commit(&self, sequencer: &Sequencer, vault: &Vault, caller: Caller, id: RequestId) -> Reply {
         let Some(staged) = self.find(caller, id) else {
             return committed(sequencer, caller, id)
                 .unwrap_or_else(|| plain(sequencer, id, Status::NotFound));
@@ -253,7 +254,7 @@ impl Imports {
         let ready =
             self.complete(&mut staged).map_err(Refused::Io).and_then(|()| self.index(sequencer, &staged));
         if let Err(refused) = ready {
-            self.discard(&mut staged);
+            self.discard(vault, &mut staged);
             self.forget(caller, id);
             return match refused {
                 Refused::Twice(batch) => {

@@ -1,15 +1,19 @@
 //! Faults that were found, one test each, named after what went wrong.
 
+use std::sync::Arc;
+
 use kami_engine::{
-    Engine, ImportRow, ImportSpec, OpenError, ProductId, ProductSpec, RequestId, Role, Status,
+    Caller, Engine, EngineOptions, ImportRow, ImportSpec, OpenError, ProductId, ProductSpec, RequestId, Role,
+    Session, Status,
 };
-use kami_wal::{Medium, SimMedium, SimMode};
+use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
 
 use crate::ask::{Ask, Deadline, What, caller};
+use crate::model::clock::ManualClock;
 use crate::model::imports::Row;
 use crate::model::restart::End;
 use crate::model::workload::{ADMIN, SELLERS, TILLS};
-use crate::model::world::World;
+use crate::model::world::{EPOCH_MS, World};
 
 /// A store with one product and nothing else; the disk never fails by itself.
 fn world() -> World {
@@ -273,4 +277,37 @@ fn a_start_refused_for_its_clock_cost_a_segment() {
         assert!(matches!(refused, Err(OpenError::ClockStep(_))), "a clock of an hour ago was believed");
     }
     assert_eq!((crate::faults::used(&world.medium), world.medium.operations()), (used, operations));
+}
+
+/// A start dropped the keys that no batch of the store used. Yesterday's copy of a store, opened with today's keys
+/// and imported into, made the codes of all that came since unreadable for good.
+#[test]
+fn an_older_copy_of_a_store_dropped_the_keys_of_later_imports() {
+    let (today, keys) = (SimMedium::new(1, SimMode::Direct), SimMedium::new(2, SimMode::Direct));
+    let open = |data: &SimMedium| {
+        let options = EngineOptions {
+            data: Arc::new(data.clone()),
+            keys: Arc::new(keys.clone()),
+            wal: WalOptions { segment_bytes: 64 << 10, drive: Drive::Manual, ..WalOptions::default() },
+            clock: Box::new(ManualClock::new(EPOCH_MS)),
+            accept_clock: false,
+        };
+        Engine::open(options)
+    };
+    let import = |engine: &Engine, id: u128, code: &str| {
+        let row = ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 };
+        let rows = std::iter::once(row);
+        let session = Session::new(engine, Caller::LOCAL);
+        session.import(RequestId(id), ImportSpec::of(ProductId(1), 1, 20), rows, |_| ()).expect("imported");
+        engine.drive().expect("the disk is on");
+    };
+    let engine = open(&today).expect("a new store");
+    let spec = ProductSpec::single("coffee", *b"CNY", 100);
+    Session::new(&engine, Caller::LOCAL).add_product(RequestId(1), spec).wait().expect("a product");
+    import(&engine, 2, "CODE-1");
+    let yesterday = today.kill();
+    import(&engine, 3, "CODE-2");
+    drop(engine);
+    import(&open(&yesterday).expect("yesterday's store opens"), 4, "CODE-3");
+    open(&today).expect("today's store opens");
 }
