@@ -34,6 +34,8 @@ use crate::word::Word;
 
 /// The directory of the snapshots.
 pub const DIRECTORY: &str = "snapshots";
+/// The name of one that is being written.
+const TEMPORARY: &str = "snapshots/new";
 const MAGIC: &[u8; 8] = b"KAMISNAP";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 4096;
@@ -249,6 +251,24 @@ pub fn write(
     sequencer: &Sequencer,
     medium: &dyn Medium,
     store: u64,
+    between: impl FnMut(),
+) -> Result<Header, CheckpointError> {
+    let written = write_new(sequencer, medium, store, between);
+    let left = match &written {
+        Ok(_) => return written,
+        // It is none, and would count as one of those that are kept.
+        Err(CheckpointError::Damaged { file }) => file,
+        Err(_) => TEMPORARY,
+    };
+    // The disk may be full, and the log waits for the room; nothing depends on it.
+    let _ = medium.remove(left);
+    written
+}
+
+fn write_new(
+    sequencer: &Sequencer,
+    medium: &dyn Medium,
+    store: u64,
     mut between: impl FnMut(),
 ) -> Result<Header, CheckpointError> {
     medium.create_dir(DIRECTORY)?;
@@ -257,12 +277,11 @@ pub fn write(
         let _state = sequencer.state();
         sequencer.wal.tail()
     };
-    let temporary = format!("{DIRECTORY}/new");
-    match medium.remove(&temporary) {
+    match medium.remove(TEMPORARY) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let file = medium.create(&temporary)?;
+    let file = medium.create(TEMPORARY)?;
     between();
     let mut writer = Writer {
         file: &*file,
@@ -326,7 +345,7 @@ pub fn write(
     sequencer.wal.wait_durable(end)?;
     between();
     let path = path(start);
-    medium.rename(&temporary, &path)?;
+    medium.rename(TEMPORARY, &path)?;
     medium.sync_dir(DIRECTORY)?;
     drop(file);
 

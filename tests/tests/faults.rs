@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use kami_engine::{
-    Caller, Engine, EngineOptions, ImportRow, ImportSpec, OpenError, ProductId, ProductSpec, RequestId, Role,
-    Session, Status,
+    Caller, CheckpointError, Engine, EngineOptions, ImportRow, ImportSpec, OpenError, ProductId, ProductSpec,
+    RequestId, Role, Session, Status,
 };
 use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
 
@@ -310,4 +310,25 @@ fn an_older_copy_of_a_store_dropped_the_keys_of_later_imports() {
     drop(engine);
     import(&open(&yesterday).expect("yesterday's store opens"), 4, "CODE-3");
     open(&today).expect("today's store opens");
+}
+
+/// A snapshot that found the disk full was left behind as far as it had come. Nobody tried again before the log had
+/// grown, and the log could not grow.
+#[test]
+fn a_snapshot_without_room_kept_the_room_there_was() {
+    let mut world = world();
+    let codes: Vec<String> = (0..2000).map(|n| format!("ROOM-{n}")).collect();
+    stage(&mut world, 2, &codes.iter().map(String::as_str).collect::<Vec<_>>());
+    commit(&mut world, 2);
+    assert!(world.drive());
+    world.engine().checkpoint().expect("there is room for one");
+    let before = used(&world.medium);
+    for room in [0, 4096, 8000, 16_000] {
+        world.medium.set_capacity(Some(before + room));
+        assert!(matches!(world.engine().checkpoint(), Err(CheckpointError::Io(_))), "{room} are too few");
+        let names = world.medium.list("snapshots").expect("the disk is on");
+        assert_eq!(names.len(), 1, "with room for {room}: {names:?}");
+    }
+    world.medium.set_capacity(None);
+    world.restart_for_good(End::Kill);
 }
