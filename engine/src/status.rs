@@ -147,7 +147,7 @@ statuses! {
 
     /// Overloaded; send the same request again a little later.
     Busy = 300, "BUSY";
-    /// Too many requests from this caller; slow down.
+    /// Too many wrong codes from this caller; wait as long as the reply says, then send the same again.
     RateLimited = 301, "RATE_LIMITED";
     /// The server is still recovering.
     Recovering = 302, "RECOVERING";

@@ -208,8 +208,19 @@ impl Client {
                 Ok(Some(answer)) => {
                     let later = answer.head.status.class() == Class::NotExecuted
                         && answer.head.status != Status::DeadlinePassed;
-                    if !later || Instant::now() + backoff >= deadline {
+                    if let Body::Wait(wait) = &answer.body {
+                        backoff = backoff.max(Duration::from_millis(wait.wait_ms.into()));
+                    }
+                    if !later {
                         return Ok(answer);
+                    }
+                    if Instant::now() + backoff >= deadline {
+                        // Not executed this time; an earlier attempt without a reply may have been.
+                        return if unknown {
+                            Err(ClientError::Unknown { request: head.request })
+                        } else {
+                            Ok(answer)
+                        };
                     }
                 }
                 Ok(None) => {
@@ -221,7 +232,7 @@ impl Client {
                 return Err(lost(unknown, self.unreachable("no reply")));
             }
             tokio::time::sleep(backoff).await;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+            backoff = if backoff > BACKOFF_MAX { BACKOFF_MIN } else { (backoff * 2).min(BACKOFF_MAX) };
         }
     }
 

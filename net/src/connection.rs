@@ -1,8 +1,9 @@
 //! One connection: who is it, and its streams.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use kami_engine::Caller;
+use kami_engine::{Caller, Principal};
 use quinn::{Connection, VarInt};
 use rustls_pki_types::CertificateDer;
 use tokio::task::JoinSet;
@@ -15,18 +16,25 @@ use crate::tls::key_fingerprint;
 
 /// Serves a connection whose certificate was verified, until either side ends it.
 pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
-    let Some(caller) = caller(&shared, &connection) else {
+    let Some((key, principal)) = principal(&shared, &connection) else {
         close(&connection, CloseCode::Unauthenticated);
         return;
     };
-    let peer = Arc::new(Peer::new(caller));
+    let caller = Caller {
+        tenant: principal.spec.tenant,
+        principal: principal.id,
+        role: principal.spec.role,
+        merchant: principal.spec.merchant,
+    };
+    let guesser = shared.guesses.of(principal.id, principal.spec.misses_per_minute, Instant::now());
+    let peer = Arc::new(Peer::new(caller, key, guesser));
     let places = shared.options.connections_per_principal_max;
     let Some(_place) = shared.registry.register(&connection, &peer, places) else {
         close(&connection, CloseCode::Busy);
         return;
     };
     // Asked again now that a revocation would find this connection: one in between is not missed.
-    if self::caller(&shared, &connection) != Some(caller) {
+    if self::principal(&shared, &connection).is_none() {
         close(&connection, CloseCode::Unauthenticated);
         return;
     }
@@ -54,18 +62,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
     close(&connection, if failed { CloseCode::LogFailed } else { CloseCode::ShuttingDown });
 }
 
-/// The principal whose key the peer has proved to hold.
-fn caller(shared: &Shared, connection: &Connection) -> Option<Caller> {
+/// The principal whose key the peer has proved to hold, with that key.
+fn principal(shared: &Shared, connection: &Connection) -> Option<([u8; 32], Principal)> {
     let identity = connection.peer_identity()?;
     let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     let key = key_fingerprint(chain.first()?)?;
-    let principal = shared.engine.principal_by_key(&key).filter(|principal| !principal.revoked)?;
-    Some(Caller {
-        tenant: principal.spec.tenant,
-        principal: principal.id,
-        role: principal.spec.role,
-        merchant: principal.spec.merchant,
-    })
+    Some((key, shared.engine.principal_by_key(&key)?))
 }
 
 fn close(connection: &Connection, code: CloseCode) {

@@ -71,6 +71,7 @@ pub mod client;
 mod connection;
 mod desk;
 mod error;
+mod guesses;
 mod outbox;
 mod registry;
 mod server;
@@ -80,5 +81,6 @@ mod transport;
 
 pub use client::{Client, ClientOptions};
 pub use error::{ClientError, ErrorKind, IdentityError, ServerError};
+pub use guesses::MissLimits;
 pub use server::{Server, ServerOptions};
 pub use tls::{Authority, Identity};

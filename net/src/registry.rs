@@ -12,10 +12,15 @@ use dashmap::DashMap;
 use kami_engine::{Caller, PrincipalId};
 
 use crate::frame::CloseCode;
+use crate::guesses::Guesser;
 
 /// The other end of a connection, once it is known.
 pub(crate) struct Peer {
     pub(crate) caller: Caller,
+    /// The key it proved to hold.
+    pub(crate) key: [u8; 32],
+    /// How many wrong codes it may still send.
+    pub(crate) guesser: Arc<Guesser>,
     /// Set when its principal is revoked: nothing it sent is decided from then on.
     pub(crate) revoked: AtomicBool,
     /// Bytes of replies that all its streams keep.
@@ -23,8 +28,8 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(caller: Caller) -> Peer {
-        Peer { caller, revoked: AtomicBool::new(false), pending_bytes: Arc::default() }
+    pub(crate) fn new(caller: Caller, key: [u8; 32], guesser: Arc<Guesser>) -> Peer {
+        Peer { caller, key, guesser, revoked: AtomicBool::new(false), pending_bytes: Arc::default() }
     }
 }
 
@@ -75,13 +80,13 @@ impl Registry {
         Some(PrincipalPlace { registry: Arc::clone(self), principal, id })
     }
 
-    /// Ends all connections of a principal. Its own reply that says so, if it revoked itself, has no
-    /// precedence: a revoked key gets nothing more.
-    pub(crate) fn close_principal(&self, principal: PrincipalId) {
+    /// Ends the connections of a principal but for those that `keep`, its key from now on, holds. Replies
+    /// that have not left have no precedence: a key that is no longer the principal's gets nothing more.
+    pub(crate) fn close_principal(&self, principal: PrincipalId, keep: Option<[u8; 32]>) {
         let mut closed = Vec::new();
         for entry in &self.live {
             let (connection, peer) = entry.value();
-            if peer.caller.principal == principal {
+            if peer.caller.principal == principal && Some(peer.key) != keep {
                 peer.revoked.store(true, Ordering::Relaxed);
                 closed.push(connection.clone());
             }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kami_engine::Engine;
 use quinn::{Endpoint, EndpointConfig, Incoming, TokioRuntime, VarInt};
@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use crate::connection;
 use crate::error::ServerError;
 use crate::frame::CloseCode;
+use crate::guesses::{Guesses, MissLimits};
 use crate::registry::Registry;
 use crate::tls::Identity;
 use crate::transport;
@@ -51,6 +52,8 @@ pub struct ServerOptions {
     pub drain: Duration,
     /// Imports and other commands that wait for the disk, at a time. Default 4.
     pub blocking_max: usize,
+    /// How many wrong codes are borne.
+    pub misses: MissLimits,
 }
 
 impl ServerOptions {
@@ -72,6 +75,7 @@ impl ServerOptions {
             idle: Duration::from_secs(30),
             drain: Duration::from_secs(10),
             blocking_max: 4,
+            misses: MissLimits::USUAL,
         }
     }
 
@@ -85,6 +89,9 @@ impl ServerOptions {
             ("pending_bytes_max", 0 < self.pending_bytes_max),
             ("idle", Duration::ZERO < self.idle && self.idle <= Duration::from_secs(30)),
             ("blocking_max", 0 < self.blocking_max),
+            ("misses.principal_per_minute", 0 < self.misses.principal_per_minute),
+            ("misses.card_per_hour", 0 < self.misses.card_per_hour),
+            ("misses.in_all_per_minute", 0 < self.misses.in_all_per_minute),
         ];
         match in_range.into_iter().find(|(_, ok)| !ok) {
             Some((option, _)) => Err(ServerError::Option { option }),
@@ -98,6 +105,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) options: ServerOptions,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) guesses: Guesses,
     /// Permits for commands that wait for the disk.
     pub(crate) blocking: Arc<Semaphore>,
     /// Where the server stands; only ever goes forward.
@@ -162,9 +170,11 @@ impl Server {
         let endpoint = Endpoint::new(endpoint_config, Some(config), socket, Arc::new(TokioRuntime))
             .map_err(bind_error)?;
         let blocking = Arc::new(Semaphore::new(options.blocking_max));
+        let guesses = Guesses::new(options.misses, Instant::now());
         let registry = Arc::default();
         let phase = watch::Sender::new(Phase::Serving);
-        Ok(Server { endpoint, shared: Arc::new(Shared { engine, options, registry, blocking, phase }) })
+        let shared = Shared { engine, options, registry, guesses, blocking, phase };
+        Ok(Server { endpoint, shared: Arc::new(shared) })
     }
 
     /// Where it listens.

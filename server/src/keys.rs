@@ -14,8 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use kami_engine::{
-    Caller, Command, Engine, MerchantId, Principal, PrincipalSpec, Reply, ReplyBody, RequestId, Role,
-    Session, Stats, TenantId,
+    Caller, Command, Engine, Principal, PrincipalSpec, Reply, ReplyBody, RequestId, Role, Session, Stats,
 };
 use kami_net::{Authority, Identity};
 
@@ -98,13 +97,7 @@ pub fn ensure_admin(engine: &Engine, keys: &Path) -> Result<(), Failure> {
         number += 1;
         name = format!("admin-{number}");
     }
-    let spec = PrincipalSpec {
-        name: name.clone(),
-        role: Role::Admin,
-        tenant: TenantId(0),
-        merchant: MerchantId(0),
-        key,
-    };
+    let spec = PrincipalSpec::of(&name, Role::Admin, key);
     let reply = run(engine, Command::PrincipalAdd(Box::new(spec)))?;
     if !reply.status.is_done() {
         return Err(Failure {

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use kami_engine::{MerchantId, Principal, PrincipalId, PrincipalSpec, Role, TenantId};
+use kami_engine::{MerchantId, Principal, PrincipalId, PrincipalSpec, Role};
 use kami_net::{Authority, Identity};
 use serde_json::{Value, json};
 
@@ -70,11 +70,8 @@ pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failu
                     let identity = identity(&out, &authority, &name)?;
                     let key = identity.key_fingerprint()?;
                     let spec = PrincipalSpec {
-                        name,
-                        role,
-                        tenant: TenantId(0),
                         merchant: MerchantId(merchant),
-                        key,
+                        ..PrincipalSpec::of(&name, role, key)
                     };
                     let principal = client.principal_add(spec).await?.value;
                     show(&principal, output)
