@@ -303,6 +303,12 @@ impl Engine {
         self.shared.sequencer.wal.durable_end()
     }
 
+    /// Where the log ends now: everything decided so far stands below.
+    #[must_use]
+    pub fn tail(&self) -> Lsn {
+        self.shared.sequencer.wal.tail()
+    }
+
     /// A place to wait in, for a task that waits again and again.
     #[must_use]
     pub fn waiter(&self) -> DurableWaiter {

@@ -67,6 +67,7 @@
 
 pub mod frame;
 
+mod certificate;
 pub mod client;
 mod connection;
 mod desk;
@@ -79,6 +80,7 @@ mod stream;
 pub mod tls;
 mod transport;
 
+pub use certificate::{Certificate, CertificateFacts, LIFETIME_DAYS, LIFETIME_DAYS_MAX, SubjectKey};
 pub use client::{Client, ClientOptions};
 pub use error::{ClientError, ErrorKind, IdentityError, ServerError};
 pub use guesses::MissLimits;

@@ -48,6 +48,9 @@ pub struct ServerOptions {
     pub handshake: Duration,
     /// A silent connection is closed after this. Default and maximum 30 s.
     pub idle: Duration,
+    /// A connection whose peer takes none of the replies that wait for it, for so long, is closed with
+    /// TOO_SLOW. Default 30 s.
+    pub stall: Duration,
     /// How long a shutdown waits for replies to be acknowledged. Default 10 s.
     pub drain: Duration,
     /// Imports and other commands that wait for the disk, at a time. Default 4.
@@ -73,6 +76,7 @@ impl ServerOptions {
             handshakes_unproven_max: 64,
             handshake: Duration::from_secs(10),
             idle: Duration::from_secs(30),
+            stall: Duration::from_secs(30),
             drain: Duration::from_secs(10),
             blocking_max: 4,
             misses: MissLimits::USUAL,
@@ -159,7 +163,7 @@ impl Server {
             .max_incoming(1024)
             .incoming_buffer_size(64 << 10)
             .incoming_buffer_size_total(8 << 20)
-            .transport_config(Arc::new(transport::config(options.streams_max, options.idle)));
+            .transport_config(Arc::new(transport::server_config(options.streams_max, options.idle)));
         let mut endpoint_config = EndpointConfig::new(Arc::new(keys.reset));
         endpoint_config
             .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(keys.connection_id)))

@@ -102,6 +102,9 @@ impl From<ClientError> for Failure {
             ClientError::Unauthenticated => {
                 Failure { status: Some(Status::Unauthenticated), ..Failure::refused(text) }
             }
+            ClientError::Expired { .. } => {
+                Failure { status: Some(Status::Unauthenticated), ..Failure::refused(text) }
+            }
             ClientError::Unreachable { .. } | ClientError::Unknown { .. } => {
                 Failure::new(Exit::Unreachable, text)
             }
