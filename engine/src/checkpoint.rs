@@ -391,6 +391,7 @@ fn copy_objects(sequencer: &Sequencer) -> Objects {
                 valid_from_ms: batch.valid_from_ms,
                 expires_ms: batch.expires_ms,
                 active: batch.is_active(),
+                spec: batch.import_spec,
             },
             import: batch.import.0,
             imported_by: batch.imported_by.0,

@@ -71,6 +71,8 @@ pub struct Batch {
     pub cards_hash: [u8; 32],
     /// The hash of its file, to recognise damage.
     pub file_hash: [u8; 32],
+    /// The checksum of what its import was begun with, to recognise a retry.
+    pub import_spec: u32,
     /// Its rows on disk.
     pub file: BatchFile,
     /// What opens its codes.
@@ -155,6 +157,7 @@ impl Batch {
             expires_ms: stored.expires_ms,
             cards_hash: stored.cards_hash,
             file_hash: stored.file_hash,
+            import_spec: stored.spec,
             words,
             active: AtomicBool::new(stored.active),
             frozen: AtomicBool::new(false),

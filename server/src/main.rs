@@ -8,7 +8,7 @@
 //! stock.rs principal.rs             figures; who may connect
 //! verify.rs log.rs                  a stopped store: is it whole, what is in its log
 //! demo.rs                           the proof: a real server, killed under load, asked about everything
-//! exit.rs output.rs                 exit codes and sentences; JSON and tables
+//! exit.rs output.rs progress.rs     exit codes and sentences; JSON and tables; how far long work is
 //! money.rs time.rs code.rs          how amounts, times and codes are typed and shown
 //! ```
 //! Standard output carries results and nothing else; progress, warnings and errors go to standard error.
@@ -16,21 +16,19 @@
 
 mod batch;
 mod card;
-mod card_file;
 mod code;
 mod demo;
 mod exit;
 mod import;
 mod keys;
 mod log;
-mod money;
 mod output;
 mod principal;
 mod product;
+mod progress;
 mod remote;
 mod serve;
 mod stock;
-mod time;
 mod trade;
 mod verify;
 
@@ -38,6 +36,9 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+// Their own crate, because the load generator reads card files too.
+use kami_server::{card_file, money, time};
 
 use exit::{Exit, Failure};
 use output::Output;
