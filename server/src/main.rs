@@ -3,7 +3,8 @@
 //! ```text
 //! serve.rs  keys.rs                 a store, its keys and certificates, the listening server, signals
 //! remote.rs                         which server, as whom
-//! product.rs import.rs batch.rs     what is for sale     card_file.rs reads what suppliers send
+//! product.rs import.rs batch.rs     what is for sale     lib.rs reads what suppliers send
+//! codes.rs                          codes of one's own
 //! trade.rs card.rs                  selling, redeeming, looking after single cards
 //! stock.rs principal.rs             figures; who may connect
 //! verify.rs log.rs                  a stopped store: is it whole, what is in its log
@@ -17,6 +18,7 @@
 mod batch;
 mod card;
 mod code;
+mod codes;
 mod demo;
 mod exit;
 mod import;
@@ -74,6 +76,7 @@ enum Command {
     Demo(demo::Demo),
     Product(product::ProductCommand),
     Import(import::Import),
+    Codes(codes::CodesCommand),
     Batch(batch::BatchCommand),
     Sell(trade::Sell),
     Order(trade::Order),
@@ -113,6 +116,7 @@ fn run(command: Command, output: &Output) -> Result<Exit, Failure> {
         Command::Demo(command) => demo::run(command, output),
         Command::Verify(command) => verify::run(command, output),
         Command::Wal(command) => log::run(command, output),
+        Command::Codes(command) => codes::run(command, output).map(|()| Exit::Done),
         Command::Product(command) => online(product::run(command, output)),
         Command::Import(command) => online(import::run(command, output)),
         Command::Batch(command) => online(batch::run(command, output)),
