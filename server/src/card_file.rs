@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use encoding_rs::{Encoding, UTF_8};
-use kami_engine::{Code, Money};
+use kami_engine::{Code, ImportSpec, Money};
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
@@ -46,6 +46,8 @@ const SNIFF_BYTES: usize = 8192;
 const SNIFF_LINES: usize = 20;
 /// The longest PIN, in bytes.
 const PIN_BYTES_MAX: usize = 255;
+/// The shortest longest code that an import may announce.
+const CODE_BYTES_MIN: u8 = 4;
 
 /// What is said about a file beforehand.
 #[derive(Clone, Default)]
@@ -136,6 +138,17 @@ pub struct Line<'a> {
     pub card: Result<Card<'a>, BadLine>,
     /// The code as it stands there, or as much as there is of it.
     pub code: &'a [u8],
+}
+
+/// What a check of all lines found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// Lines that hold a card.
+    pub cards: u64,
+    /// Lines that hold something else.
+    pub bad: u64,
+    /// The longest code, in bytes; at least what a code must have.
+    pub code_bytes_max: u8,
 }
 
 impl CardFile {
@@ -231,6 +244,42 @@ impl CardFile {
             Source::Sheet(sheet) => AnyRecords::Sheet { sheet, next: 0, cells: Box::new(Cells::new()) },
         };
         Ok(Cards { file: self, records, skip_header: self.has_header, memory: Memory::default() })
+    }
+
+    /// Checks every line and counts them. `progress` is told now and then how far it is, of
+    /// [`CardFile::length`].
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn survey(&self, mut progress: impl FnMut(u64)) -> io::Result<Survey> {
+        let mut survey = Survey { cards: 0, bad: 0, code_bytes_max: CODE_BYTES_MIN };
+        let mut cards = self.cards()?;
+        while let Some(line) = cards.next()? {
+            match line.card {
+                Err(_) => survey.bad += 1,
+                Ok(card) => {
+                    survey.cards += 1;
+                    survey.code_bytes_max = survey.code_bytes_max.max(card.code.as_bytes().len() as u8);
+                }
+            }
+            if (survey.cards + survey.bad).is_multiple_of(8192) {
+                progress(cards.position());
+            }
+        }
+        Ok(survey)
+    }
+
+    /// What an import of its good lines is begun with; `spec` says what the file does not.
+    #[must_use]
+    pub fn spec(&self, survey: &Survey, spec: ImportSpec) -> ImportSpec {
+        ImportSpec {
+            rows: survey.cards,
+            code_bytes_max: survey.code_bytes_max,
+            pins: self.columns.pin.is_some(),
+            faces: self.columns.face.is_some(),
+            expiries: self.columns.expires.is_some(),
+            ..spec
+        }
     }
 
     /// Its length, for progress; in a worksheet its rows.

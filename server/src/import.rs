@@ -21,7 +21,7 @@ use kami_net::{Client, ClientError};
 use kami_server::{CardFile, CardRows, ReadOptions};
 use serde_json::json;
 
-use crate::card_file::Columns;
+use crate::card_file::{Columns, Survey};
 use crate::exit::Failure;
 use crate::output::{Output, count};
 use crate::progress::{Progress, Unit};
@@ -170,13 +170,6 @@ pub struct Imported {
     replayed: bool,
 }
 
-/// What the check of the lines found.
-struct Survey {
-    cards: u64,
-    bad: u64,
-    code_bytes_max: u8,
-}
-
 impl Task<'_> {
     /// Checks the file and imports it; `spec` says everything but what the file itself says.
     pub async fn run(&self, spec: ImportSpec) -> Result<Imported, Failure> {
@@ -190,7 +183,7 @@ impl Task<'_> {
         if survey.cards == 0 {
             if survey.bad > 0 {
                 report::report(self.file, &[], self.report)?;
-                return Err(Failure::refused(format!("nothing was imported: {}", survey.faults(0))));
+                return Err(Failure::refused(format!("nothing was imported: {}", faults(&survey, 0))));
             }
             return Err(Failure::refused("nothing was imported: the card file has a header and no cards"));
         }
@@ -205,7 +198,7 @@ impl Task<'_> {
                         duplicates: survey.cards - receipt.value.counts.iter().sum::<u64>().min(survey.cards),
                         batch: Some(receipt.value),
                         id,
-                        lines: survey.lines(),
+                        lines: lines(&survey),
                         bad_lines: survey.bad,
                         replayed: true,
                     });
@@ -215,7 +208,7 @@ impl Task<'_> {
             let imported = Imported {
                 batch: None,
                 id,
-                lines: survey.lines(),
+                lines: lines(&survey),
                 bad_lines: survey.bad,
                 duplicates: staged.duplicates,
                 replayed: false,
@@ -253,22 +246,8 @@ impl Task<'_> {
     }
 
     fn survey(&self) -> Result<Survey, Failure> {
-        let mut survey = Survey { cards: 0, bad: 0, code_bytes_max: 4 };
         let mut progress = Progress::new("checking", Unit::Bytes, self.file.length());
-        let mut cards = self.file.cards().map_err(report::read_failure)?;
-        while let Some(line) = cards.next().map_err(report::read_failure)? {
-            match line.card {
-                Err(_) => survey.bad += 1,
-                Ok(card) => {
-                    survey.cards += 1;
-                    survey.code_bytes_max = survey.code_bytes_max.max(card.code.as_bytes().len() as u8);
-                }
-            }
-            if survey.lines().is_multiple_of(8192) {
-                progress.at(cards.position());
-            }
-        }
-        Ok(survey)
+        self.file.survey(|position| progress.at(position)).map_err(report::read_failure)
     }
 
     /// The import's name, and what it is begun with.
@@ -277,13 +256,8 @@ impl Task<'_> {
         let face = spec.face.unwrap_or(self.product.spec.face);
         let how = format!("{columns:?} {} {face}", self.file.reading());
         let spec = ImportSpec {
-            rows: survey.cards,
-            code_bytes_max: survey.code_bytes_max,
-            pins: columns.pin.is_some(),
-            faces: columns.face.is_some(),
-            expiries: columns.expires.is_some(),
             content: code::content_digest(&self.file.content, &how),
-            ..spec
+            ..self.file.spec(survey, spec)
         };
         // A check has a name of its own, so that it never meddles with an import under way.
         let id = if only_check { None } else { self.id };
@@ -343,32 +317,31 @@ impl Task<'_> {
             ),
             _ => (
                 (!duplicates.is_empty()).then_some(Status::DuplicateCard),
-                format!("{verdict}: {}{hint}", survey.faults(duplicates.len() as u64)),
+                format!("{verdict}: {}{hint}", faults(survey, duplicates.len() as u64)),
             ),
         };
         Some(Failure { status, ..Failure::refused(message) })
     }
 }
 
-impl Survey {
-    const fn lines(&self) -> u64 {
-        self.cards + self.bad
-    }
+/// Lines that are not empty.
+const fn lines(survey: &Survey) -> u64 {
+    survey.cards + survey.bad
+}
 
-    /// `2 bad lines and 1 duplicate among 10 lines`.
-    fn faults(&self, duplicates: u64) -> String {
-        let some = |number: u64, one: &str, many: &str| {
-            format!("{} {}", count(number), if number == 1 { one } else { many })
-        };
-        let bad = some(self.bad, "bad line", "bad lines");
-        let twice = some(duplicates, "duplicate", "duplicates");
-        let faults = match (self.bad, duplicates) {
-            (_, 0) => bad,
-            (0, _) => twice,
-            _ => format!("{bad} and {twice}"),
-        };
-        format!("{faults} among {}", some(self.lines(), "line", "lines"))
-    }
+/// `2 bad lines and 1 duplicate among 10 lines`.
+fn faults(survey: &Survey, duplicates: u64) -> String {
+    let some = |number: u64, one: &str, many: &str| {
+        format!("{} {}", count(number), if number == 1 { one } else { many })
+    };
+    let bad = some(survey.bad, "bad line", "bad lines");
+    let twice = some(duplicates, "duplicate", "duplicates");
+    let faults = match (survey.bad, duplicates) {
+        (_, 0) => bad,
+        (0, _) => twice,
+        _ => format!("{bad} and {twice}"),
+    };
+    format!("{faults} among {}", some(lines(survey), "line", "lines"))
 }
 
 /// An error after which the same command goes on.
