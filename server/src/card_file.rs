@@ -239,7 +239,7 @@ impl CardFile {
         self.check_unchanged()?;
         let records = match &self.source {
             Source::Text { form, encoding } => {
-                AnyRecords::Text(Records::new(Text::open(&self.path, encoding)?, *form))
+                AnyRecords::Text(Box::new(Records::new(Text::open(&self.path, encoding)?, *form)))
             }
             Source::Sheet(sheet) => AnyRecords::Sheet { sheet, next: 0, cells: Box::new(Cells::new()) },
         };
@@ -442,7 +442,7 @@ pub struct Cards<'a> {
 }
 
 enum AnyRecords<'a> {
-    Text(Records),
+    Text(Box<Records>),
     Sheet { sheet: &'a Sheet, next: usize, cells: Box<Cells> },
 }
 

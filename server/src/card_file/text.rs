@@ -148,10 +148,10 @@ impl Text {
                 self.raw[..read].zeroize();
             }
         }
-        if self.is_first && self.end >= 3 || self.is_over {
-            if std::mem::take(&mut self.is_first) && self.window[..self.end].starts_with(b"\xef\xbb\xbf") {
-                self.start = 3;
-            }
+        let begins = self.is_first && (self.end >= 3 || self.is_over);
+        if begins {
+            self.is_first = false;
+            self.start = if self.window[..self.end].starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         }
         Ok(())
     }

@@ -371,7 +371,7 @@ impl World {
         };
         let kept: Vec<&Row> = staged.kept().map(|(_, row)| row).collect();
         // Found while the rows came.
-        if !staged.duplicates.is_empty() && !(staged.spec.skip_duplicates && !kept.is_empty()) {
+        if !(staged.duplicates.is_empty() || staged.spec.skip_duplicates && !kept.is_empty()) {
             let all: Vec<&Row> = staged.rows.iter().collect();
             let known = twin(&all).filter(|_| kept.is_empty());
             return known.or_else(|| Some((Status::DuplicateCard, staged.duplicates.clone())));
