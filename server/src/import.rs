@@ -377,12 +377,9 @@ fn show(done: &Imported, catalogue: &Catalogue, output: &Output) -> Result<(), F
             }
         };
         if done.bad_lines + done.duplicates > 0 {
+            let found = Survey { cards: done.lines - done.bad_lines, bad: done.bad_lines, code_bytes_max: 0 };
             let left_out = if done.batch.is_some() { "left out" } else { "to be left out" };
-            text += &format!(
-                "\n{left_out}: {} bad lines, {} duplicates",
-                count(done.bad_lines),
-                count(done.duplicates)
-            );
+            text += &format!("\n{left_out}: {}", faults(&found, done.duplicates));
         }
         if done.replayed {
             text += "\nimported before by the same command; nothing was done";

@@ -4,7 +4,7 @@
 //! others or make words (Douglas Crockford, "Base 32", crockford.com/base32.html). His check symbol needs five
 //! signs beyond the alphabet; this one stays within it.
 //!
-//! The 32 characters are the elements of the field GF(2⁵) = GF(2)[x]/(x⁵ + x² + 1), in which x is primitive.
+//! The 32 characters are the elements of the field GF(2⁵), as polynomials in x modulo x⁵ + x² + 1; x is primitive in it.
 //! A code of n characters c₁ … cₙ is right if
 //!
 //! ```text
