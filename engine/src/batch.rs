@@ -47,7 +47,12 @@ pub const HEADER_FIELDS: &[Field] = &[
     (40, 1, "code bytes", "the longest code; the sealed cell has 17 more"),
     (41, 1, "columns", "bit 0 PINs, bit 1 faces, bit 2 expiries"),
     (42, 6, "reserved", "zero"),
-    (48, 8, "places", "how many rows each column has room for; those beyond `rows` are holes"),
+    (
+        48,
+        8,
+        "places",
+        "how many rows each column has room for, if more than `rows`: the rest are holes; else 0",
+    ),
     (56, 8, "reserved", "zero"),
     (64, 32, "hash", "BLAKE3 of bytes 0 to 63"),
     (96, 4000, "reserved", "zero"),
@@ -138,7 +143,8 @@ impl Layout {
         header[24..32].copy_from_slice(&self.rows.to_le_bytes());
         header[32..40].copy_from_slice(&self.key.to_le_bytes());
         header[40] = self.code_bytes_max;
-        header[48..56].copy_from_slice(&self.places.to_le_bytes());
+        let places = if self.places == self.rows { 0 } else { self.places };
+        header[48..56].copy_from_slice(&places.to_le_bytes());
         header[41] = u8::from(self.pins) | u8::from(self.faces) << 1 | u8::from(self.expiries) << 2;
         let hash = blake3::hash(&header[..64]);
         header[64..96].copy_from_slice(hash.as_bytes());
@@ -155,7 +161,7 @@ impl Layout {
             batch: u32_at(12),
             store: u64_at(16),
             rows: u64_at(24),
-            places: u64_at(48),
+            places: if u64_at(48) == 0 { u64_at(24) } else { u64_at(48) },
             key: u64_at(32),
             code_bytes_max: header[40],
             pins: header[41] & 1 != 0,

@@ -28,12 +28,13 @@ use kami_wal::Medium;
 use parking_lot::Mutex;
 
 use crate::batch::{BatchFile, Layout};
+use crate::chain::Chain;
 use crate::command::{Command, ImportRow, ImportSpec, Request};
 use crate::identity::{BatchId, Caller, RequestId, TenantId};
 use crate::index::Index;
 use crate::record::{HEAD_BYTES, Head, Kind, Stored, StoredBatch};
 use crate::reply::{DUPLICATES_MAX, Duplicate, ImportReport, Reply, ReplyBody, ReplyFlags};
-use crate::sequencer::{Sequencer, Turn};
+use crate::sequencer::{Sequencer, Turn, chain_failed};
 use crate::status::Status;
 use crate::table::{Batch, Columns, Commit, Table, Words};
 use crate::vault::{CODE_BYTES_MAX, CODE_BYTES_MIN, Vault};
@@ -107,38 +108,38 @@ impl Imports {
         spec: ImportSpec,
     ) -> Reply {
         if let Some((batch, reply)) = committed(sequencer, caller, id) {
-            let same = batch.imported_by == caller.principal && batch.import_spec == spec.body();
-            return if same { reply } else { plain(sequencer, id, Status::IdReused) };
+            return match is_same(sequencer, batch, caller, &spec) {
+                Ok(true) => reply,
+                Ok(false) => plain(sequencer, id, Status::IdReused),
+                Err(status) => plain(sequencer, id, status),
+            };
         }
-        let begun = |staged: Arc<Mutex<Staged>>| {
+        let staged = self.staged.lock().imports.get(&(caller.tenant, id)).cloned();
+        if let Some(staged) = staged {
             let mut staged = staged.lock();
             if staged.caller.principal != caller.principal {
                 return plain(sequencer, id, Status::IdReused);
             }
             staged.touched_ms = sequencer.state().now_ms;
             let same = staged.spec == spec;
-            staged.reply(sequencer, id, if same { Status::Ok } else { Status::IdReused })
-        };
-        let staged = self.staged.lock().imports.get(&(caller.tenant, id)).cloned();
-        if let Some(staged) = staged {
-            return begun(staged);
+            return staged.reply(sequencer, id, if same { Status::Ok } else { Status::IdReused });
         }
         if let Some(status) = refusal(sequencer, caller, &spec) {
             return plain(sequencer, id, status);
         }
         let now_ms = sequencer.state().now_ms;
         let mut staging = self.staged.lock();
-        if let Some(staged) = staging.imports.get(&(caller.tenant, id)).cloned() {
-            // Begun twice at the same moment.
+        if staging.imports.contains_key(&(caller.tenant, id)) || committed(sequencer, caller, id).is_some() {
+            // Another connection was faster.
             drop(staging);
-            return begun(staged);
+            return self.begin(sequencer, vault, caller, id, spec);
         }
-        self.give_up_abandoned(&mut staging, now_ms);
+        self.give_up_abandoned(vault, &mut staging, now_ms);
         if staging.imports.len() >= STAGED_MAX || staging.next_batch.0 >= CardRef::BATCHES_MAX - 1 {
             return plain(sequencer, id, Status::Busy);
         }
         let batch = staging.next_batch;
-        let staged = self.create(vault, caller, batch, spec.clone(), now_ms);
+        let staged = self.create(vault, caller, batch, spec, now_ms);
         match staged {
             Ok(staged) => {
                 staging.next_batch = BatchId(batch.0 + 1);
@@ -165,13 +166,13 @@ impl Imports {
     }
 
     /// Removes the imports that nobody goes on with, so that they do not take up the places for ever.
-    fn give_up_abandoned(&self, staging: &mut Staging, now_ms: u64) {
+    fn give_up_abandoned(&self, vault: &Vault, staging: &mut Staging, now_ms: u64) {
         staging.imports.retain(|_, staged| {
             // One that is being worked on is not abandoned.
             let Some(mut staged) = staged.try_lock() else { return true };
             let abandoned = now_ms.saturating_sub(staged.touched_ms) > ABANDONED_MS;
             if abandoned {
-                self.discard(&mut staged);
+                self.discard(vault, &mut staged);
             }
             !abandoned
         });
@@ -239,7 +240,7 @@ impl Imports {
     }
 
     /// See [`Engine::import_abort`](crate::Engine::import_abort).
-    pub fn abort(&self, sequencer: &Sequencer, caller: Caller, id: RequestId) -> Reply {
+    pub fn abort(&self, sequencer: &Sequencer, vault: &Vault, caller: Caller, id: RequestId) -> Reply {
         let staged = match self.find(sequencer, caller, id) {
             Found::Staged(staged) => staged,
             // Committed: there is nothing to give up any more.
@@ -250,16 +251,22 @@ impl Imports {
         };
         let mut staged = staged.lock();
         if staged.stage == Stage::Closed {
-            return plain(sequencer, id, Status::NotFound);
+            // It was committed, or given up, while this waited.
+            let status = match committed(sequencer, caller, id) {
+                Some(_) => Status::IllegalTransition,
+                None => Status::NotFound,
+            };
+            return plain(sequencer, id, status);
         }
-        self.discard(&mut staged);
+        self.discard(vault, &mut staged);
         self.forget(caller, id);
         staged.reply(sequencer, id, Status::Ok)
     }
 
     /// Removes what was staged. Its digests in the index lead to a batch that never comes.
-    fn discard(&self, staged: &mut Staged) {
+    fn discard(&self, vault: &Vault, staged: &mut Staged) {
         staged.file = None;
+        vault.drop_key(staged.layout.key);
         let batch = BatchId(staged.layout.batch);
         for path in [staging_path(batch), Layout::path(batch.0)] {
             // What cannot be removed now is removed as an orphan at the next start.
@@ -270,7 +277,7 @@ impl Imports {
 
     /// See [`Engine::import_commit`](crate::Engine::import_commit). The reply must still wait for the
     /// log's tail.
-    pub fn commit(&self, sequencer: &Sequencer, caller: Caller, id: RequestId) -> Reply {
+    pub fn commit(&self, sequencer: &Sequencer, vault: &Vault, caller: Caller, id: RequestId) -> Reply {
         let staged = match self.find(sequencer, caller, id) {
             Found::Staged(staged) => staged,
             Found::Other(reply) => return reply,
@@ -292,7 +299,7 @@ impl Imports {
             .and_then(|()| self.complete(&mut staged).map_err(Refused::Io))
             .and_then(|()| self.index(sequencer, &staged));
         if let Err(refused) = ready {
-            self.discard(&mut staged);
+            self.discard(vault, &mut staged);
             self.forget(caller, id);
             return match refused {
                 Refused::Twice(batch) => {
@@ -481,7 +488,6 @@ fn stored_batch(turn: &Turn<'_>, staged: &Staged) -> StoredBatch {
         valid_from_ms: spec.valid_from_ms,
         expires_ms: if spec.expires_ms == 0 { by_rule } else { spec.expires_ms },
         active: spec.active,
-        spec: spec.body(),
     }
 }
 
@@ -517,6 +523,14 @@ fn committed(sequencer: &Sequencer, caller: Caller, id: RequestId) -> Option<(&B
         body: ReplyBody::Batches(vec![state.batch_report(batch)]),
     };
     Some((batch, reply))
+}
+
+/// Whether a committed batch is what `caller` announces with `spec`: its entry in the log knows.
+fn is_same(sequencer: &Sequencer, batch: &Batch, caller: Caller, spec: &ImportSpec) -> Result<bool, Status> {
+    let mut buffer = Vec::new();
+    let mut chain = Chain::new(&sequencer.wal, &mut buffer);
+    let body = chain.entry(batch.import_lsn).map_err(|error| chain_failed(&error))?.head.body;
+    Ok(batch.imported_by == caller.principal && body == spec.body())
 }
 
 fn plain(sequencer: &Sequencer, id: RequestId, status: Status) -> Reply {

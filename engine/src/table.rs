@@ -71,8 +71,6 @@ pub struct Batch {
     pub cards_hash: [u8; 32],
     /// The hash of its file, to recognise damage.
     pub file_hash: [u8; 32],
-    /// The checksum of what its import was begun with, to recognise a retry.
-    pub import_spec: u32,
     /// Its rows on disk.
     pub file: BatchFile,
     /// What opens its codes.
@@ -157,7 +155,6 @@ impl Batch {
             expires_ms: stored.expires_ms,
             cards_hash: stored.cards_hash,
             file_hash: stored.file_hash,
-            import_spec: stored.spec,
             words,
             active: AtomicBool::new(stored.active),
             frozen: AtomicBool::new(false),
@@ -264,13 +261,15 @@ type Block = Box<[OnceLock<Box<Batch>>]>;
 pub struct Table {
     /// Block `b` holds the numbers `2^b - 1 ..= 2^(b+1) - 2`.
     blocks: [OnceLock<Block>; 24],
+    /// How many were committed.
+    commits: AtomicU64,
 }
 
 impl Table {
     /// No batches.
     #[must_use]
     pub fn new() -> Table {
-        Table { blocks: [const { OnceLock::new() }; 24] }
+        Table { blocks: [const { OnceLock::new() }; 24], commits: AtomicU64::new(0) }
     }
 
     const fn place(id: u32) -> (usize, usize) {
@@ -301,6 +300,14 @@ impl Table {
         let (block, slot) = Table::place(batch.id.0);
         let block = self.blocks[block].get_or_init(|| (0..1 << block).map(|_| OnceLock::new()).collect());
         assert!(block[slot].set(Box::new(batch)).is_ok(), "a batch number is given once");
+        self.commits.fetch_add(1, Ordering::Release);
+    }
+
+    /// How many batches were committed. As long as this stays the same, cards that did not exist do not.
+    #[inline]
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Acquire)
     }
 
     /// The committed batches in order of number.

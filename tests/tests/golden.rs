@@ -77,7 +77,6 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
         valid_from_ms: 0,
         expires_ms: TIME_MS,
         active: true,
-        spec: 0x5bec,
     };
     let mut entries = vec![
         (Kind::Start, start),

@@ -94,8 +94,6 @@ pub struct StoredBatch {
     pub expires_ms: u64,
     /// Whether they are redeemable once sold.
     pub active: bool,
-    /// A checksum of what the import was begun with, by which its retry is told from another import.
-    pub spec: u32,
 }
 
 stored!(StoredProduct, StoredPrincipal, StoredBatch);
