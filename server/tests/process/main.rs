@@ -7,5 +7,6 @@ mod commands;
 mod demo;
 mod environment;
 mod files;
+mod import;
 mod kill;
 mod store;

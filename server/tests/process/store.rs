@@ -119,7 +119,8 @@ pub struct Server<'a> {
 }
 
 impl Server<'_> {
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// A client command against this server.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.home.kami(arguments);
         command.env("KAMI_SERVER", self.address.to_string());
         command
