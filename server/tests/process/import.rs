@@ -12,7 +12,7 @@ use kami_net::{Client, ClientOptions, Identity};
 use crate::store::{Ended, Home, Server};
 
 const ID: &str = "00000000000000000000000000001d1d";
-const CARDS: u64 = 300_000;
+const CARDS: u64 = 120_000;
 
 fn cards(home: &Home) {
     let mut text = String::from("卡号,密码\r\n");
