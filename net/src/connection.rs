@@ -8,6 +8,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::task::JoinSet;
 
 use crate::frame::CloseCode;
+use crate::meter::Refusal;
 use crate::registry::Peer;
 use crate::server::{Phase, Shared};
 use crate::stream;
@@ -16,12 +17,14 @@ use crate::tls::key_fingerprint;
 /// Serves a connection whose certificate was verified, until either side ends it.
 pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
     let Some(caller) = caller(&shared, &connection) else {
+        shared.meter.refuse(Refusal::Unauthenticated);
         close(&connection, CloseCode::Unauthenticated);
         return;
     };
     let peer = Arc::new(Peer::new(caller));
     let places = shared.options.connections_per_principal_max;
     let Some(_place) = shared.registry.register(&connection, &peer, places) else {
+        shared.meter.refuse(Refusal::Principal);
         close(&connection, CloseCode::Busy);
         return;
     };

@@ -85,6 +85,9 @@ pub enum IdentityError {
         /// Which file.
         path: std::path::PathBuf,
     },
+    /// Another authority issued it than the one the running server works with.
+    #[error("the certificate is of another authority; restart the server to change to it")]
+    OtherAuthority,
     /// TLS refuses the pair.
     #[error("the certificate and key do not work together")]
     Tls(#[source] rustls::Error),

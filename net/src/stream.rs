@@ -19,7 +19,7 @@ use quinn::{RecvStream, SendStream, VarInt};
 use tokio::task::JoinHandle;
 
 use crate::desk::{Admitted, Blocking, Desk, EngineFault, bad_frame_status, run_blocking};
-use crate::frame::{Body, CloseCode, REQUEST_HEAD_BYTES, ReplyHead, RequestHead, Split, Splitter, reply};
+use crate::frame::{Body, CloseCode, REQUEST_HEAD_BYTES, ReplyHead, RequestHead, Split, Splitter};
 use crate::outbox::{Outbox, OutboxLimits};
 use crate::registry::Peer;
 use crate::server::{Phase, Shared};
@@ -109,7 +109,12 @@ impl Stream {
                 let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
             }),
             desk: Desk::new(Arc::clone(&shared), Arc::clone(&peer)),
-            outbox: Outbox::new(limits, shared.engine.waiter(), Arc::clone(&peer.pending_bytes)),
+            outbox: Outbox::new(
+                limits,
+                shared.engine.waiter(),
+                Arc::clone(&peer.pending_bytes),
+                shared.meter.tally(),
+            ),
             shared,
             peer,
             send,
@@ -167,10 +172,7 @@ impl Stream {
             self.blocking = None;
             let (head, body) = done.ok().flatten().ok_or(End::Fault)??;
             // Such commands return when what they rest on is durable.
-            self.outbox.push(None, |out| {
-                reply::encode(&head, &body, out);
-                1
-            });
+            self.outbox.push(None, self.desk.received, |tray| tray.put(&head, &body));
         }
         if self.outbox.is_full() {
             return Ok(false);

@@ -5,3 +5,4 @@ mod hostile;
 mod house;
 mod lifetime;
 mod trade;
+mod watched;
