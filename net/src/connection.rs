@@ -18,6 +18,7 @@ use crate::tls::key_fingerprint;
 pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
     let Some(caller) = caller(&shared, &connection) else {
         shared.meter.refuse(Refusal::Unauthenticated);
+        tracing::debug!(peer = %connection.remote_address(), "refused: the certificate is nobody's");
         close(&connection, CloseCode::Unauthenticated);
         return;
     };
@@ -34,6 +35,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
         return;
     }
 
+    tracing::debug!(peer = %connection.remote_address(), principal = %caller.principal, "connected");
     let mut phase = shared.phase.subscribe();
     let mut streams = JoinSet::new();
     loop {

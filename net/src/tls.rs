@@ -75,8 +75,21 @@ impl Authority {
     /// # Errors
     /// If a file exists or cannot be written.
     pub fn create(dir: &Path) -> Result<Authority, IdentityError> {
+        Authority::create_with(dir, None)
+    }
+
+    /// The same with an end, after which nothing it issued is accepted any more.
+    ///
+    /// # Errors
+    /// As [`Authority::create`]; if a date cannot stand in a certificate.
+    pub fn create_within(dir: &Path, validity: Validity) -> Result<Authority, IdentityError> {
+        Authority::create_with(dir, Some(validity))
+    }
+
+    fn create_with(dir: &Path, validity: Option<Validity>) -> Result<Authority, IdentityError> {
         let key = new_key()?;
         let mut params = CertificateParams::default();
+        limit(&mut params, validity)?;
         params.distinguished_name = name("Kami authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -155,13 +168,7 @@ impl Authority {
             Purpose::Client => ExtendedKeyUsagePurpose::ClientAuth,
             Purpose::Server => ExtendedKeyUsagePurpose::ServerAuth,
         }];
-        if let Some(Validity { from_ms, until_ms }) = validity {
-            let date = |ms: u64| {
-                OffsetDateTime::from_unix_timestamp((ms / 1000).cast_signed())
-                    .map_err(|_| IdentityError::Unusable { what: "end of validity" })
-            };
-            (params.not_before, params.not_after) = (date(from_ms)?, date(until_ms)?);
-        }
+        limit(&mut params, validity)?;
         let local = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
         let names = if names.is_empty() && purpose == Purpose::Server { &local } else { names };
         for name in names {
@@ -388,6 +395,18 @@ fn validity(certificate: &CertificateDer<'_>, file: &'static str) -> Result<Vali
         from_ms: ms(validity.not_before.timestamp()),
         until_ms: ms(validity.not_after.timestamp()),
     })
+}
+
+/// Without a validity, a certificate does not end.
+fn limit(params: &mut CertificateParams, validity: Option<Validity>) -> Result<(), IdentityError> {
+    if let Some(Validity { from_ms, until_ms }) = validity {
+        let date = |ms: u64| {
+            OffsetDateTime::from_unix_timestamp((ms / 1000).cast_signed())
+                .map_err(|_| IdentityError::Unusable { what: "end of validity" })
+        };
+        (params.not_before, params.not_after) = (date(from_ms)?, date(until_ms)?);
+    }
+    Ok(())
 }
 
 fn new_key() -> Result<KeyPair, IdentityError> {

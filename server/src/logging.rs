@@ -55,11 +55,13 @@ impl Logging {
 
 /// Reads a level (`info`) or a list of them by target (`info,kami_net=debug`).
 pub fn parse_filter(text: &str) -> Result<String, String> {
-    let known = |text: &str| EnvFilter::builder().parse(text).is_ok();
+    let words: Vec<&str> = text.split(',').map(str::trim).collect();
+    let text = words.join(",");
     // Any word passes for the name of a target, and would then switch everything on for it alone.
-    let level = |word: &str| word.contains('=') || word.parse::<tracing::level_filters::LevelFilter>().is_ok();
-    if !text.is_empty() && text.split(',').all(|word| level(word.trim())) && known(text) {
-        return Ok(text.to_owned());
+    let level =
+        |word: &str| word.contains('=') || word.parse::<tracing::level_filters::LevelFilter>().is_ok();
+    if words.iter().all(|word| !word.is_empty() && level(word)) && EnvFilter::builder().parse(&text).is_ok() {
+        return Ok(text);
     }
     Err("it is no level (error, warn, info, debug, trace, off), alone or by target as in info,kami_net=debug"
         .to_owned())

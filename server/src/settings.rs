@@ -61,12 +61,14 @@ pub enum Stop {
 /// there are no settings.
 pub fn parse(arguments: &[OsString]) -> Result<(Cli, Vec<Setting>), Stop> {
     let usage = |error| Stop::Usage(Box::new(error));
-    let mut command = Cli::command();
-    command.build();
-    let file = match config_path(&command, arguments) {
-        Some(path) => Some((read(&command, &path).map_err(Stop::File)?, path)),
+    // For asking what was declared. A command that was built once must not be changed any more.
+    let mut declared = Cli::command();
+    declared.build();
+    let file = match config_path(&declared, arguments) {
+        Some(path) => Some((read(&declared, &path).map_err(Stop::File)?, path)),
         None => None,
     };
+    let mut command = Cli::command();
     if let Some((values, _)) = &file {
         command = command.mut_subcommand(COMMAND, |mut serve| {
             for (id, values) in values {
@@ -77,7 +79,7 @@ pub fn parse(arguments: &[OsString]) -> Result<(Cli, Vec<Setting>), Stop> {
     }
     let mut matches = command.clone().try_get_matches_from(arguments).map_err(usage)?;
     let settings = match matches.subcommand_matches(COMMAND) {
-        Some(serve) => settings(&command, serve, file.as_ref()),
+        Some(serve) => settings(&declared, serve, file.as_ref()),
         None => Vec::new(),
     };
     let cli = Cli::from_arg_matches_mut(&mut matches).map_err(|error| usage(error.format(&mut command)))?;
@@ -110,8 +112,11 @@ fn read(command: &clap::Command, path: &Path) -> Result<BTreeMap<String, Vec<Str
             path.display()
         ))
     })?;
-    let table: toml::Table =
-        toml::from_str(&text).map_err(|error| file_failure(one_line(&error.to_string())))?;
+    let table: toml::Table = toml::from_str(&text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let line = before.map_or(0, |before| before.matches('\n').count()) + 1;
+        file_failure(format!("line {line}: {}", one_line(error.message())))
+    })?;
     let known: Vec<&str> = options(command).filter_map(Arg::get_long).collect();
     let mut found = BTreeMap::new();
     let mut as_flags = vec![OsString::from("kami")];
@@ -132,6 +137,7 @@ fn read(command: &clap::Command, path: &Path) -> Result<BTreeMap<String, Vec<Str
         found.insert(option.get_id().to_string(), values);
     }
     // Alone, so that the sentence names the file and not the command line.
+    let command = Cli::command();
     let serve = command.find_subcommand(COMMAND).expect("the command is there").clone();
     let alone = serve.mut_args(|arg| arg.required(false).env(None::<&'static str>));
     alone
@@ -156,7 +162,8 @@ fn is_list(option: &Arg) -> bool {
 
 /// The sentence of an error whose text goes on with hints.
 fn one_line(text: &str) -> String {
-    let sentence: Vec<&str> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
+    let sentence: Vec<&str> =
+        text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
     sentence.join(" ")
 }
 
@@ -209,7 +216,8 @@ fn literal(value: &str) -> String {
     if value.parse::<u64>().is_ok() || matches!(value, "true" | "false") {
         return value.to_owned();
     }
-    FileValue::String(value.to_owned()).to_string()
+    // TOML took its strings and their escapes from JSON.
+    json!(value).to_string()
 }
 
 /// The same as JSON.
