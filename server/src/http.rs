@@ -26,7 +26,7 @@ use kami_net::Server;
 use tokio::sync::Semaphore;
 
 use crate::certificate::Certificate;
-use crate::exit::Failure;
+use crate::exit::{Failure, address_hint};
 use crate::metrics::Reading;
 use crate::time::now_ms;
 
@@ -73,9 +73,9 @@ impl Watched {
 pub fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener)).map_err(
         |error| {
+            let hint = address_hint(&error, "--metrics");
             Failure::environment(format!(
-                "cannot serve metrics on the address address=`{address}`: {error}; stop what uses it or choose \
-                 another with --metrics"
+                "cannot serve metrics on the address address=`{address}`: {error}; {hint}"
             ))
         },
     )

@@ -165,7 +165,7 @@ pub struct Server<'a> {
 }
 
 impl Server<'_> {
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.home.kami(arguments);
         command.env("KAMI_SERVER", self.address.to_string());
         command
