@@ -22,7 +22,7 @@ pub(crate) struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    /// Decides and encodes. `None` if the card moved since it was read.
+    /// Decides and encodes. `None` if the card moved, or came into being, since it was read.
     pub(crate) fn decide(
         &self,
         prepared: &mut Prepared,
@@ -30,7 +30,13 @@ impl Subject<'_> {
         moves: &mut Vec<(CardRef, Word, Word)>,
     ) -> Option<Reply> {
         let request = self.request;
-        let Some((batch, card)) = self.sequencer.batch_of(prepared.card) else {
+        let known = match prepared.absent_at {
+            // An import that was committed meanwhile may have brought it: nothing of it was read yet.
+            Some(commits) if commits != self.sequencer.table.commits() => return None,
+            Some(_) => None,
+            None => self.sequencer.batch_of(prepared.card),
+        };
+        let Some((batch, card)) = known else {
             let status = request.command.unknown_card(request.caller.role);
             return Some(self.reply(status, None, ReplyBody::None));
         };
@@ -91,6 +97,11 @@ impl Subject<'_> {
             }
         };
         Some(reply)
+    }
+
+    /// Says that nothing was done.
+    pub(crate) fn refuse(&self, status: Status) -> Reply {
+        self.reply(status, None, ReplyBody::None)
     }
 
     fn reply(&self, status: Status, lsn: Option<Lsn>, body: ReplyBody) -> Reply {

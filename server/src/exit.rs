@@ -83,15 +83,19 @@ pub fn sentence(error: &dyn Error) -> String {
     text
 }
 
+/// What was refused, its code, and what to do about it.
+pub fn refusal(status: Status) -> String {
+    let meaning = status.meaning().trim_end_matches('.');
+    format!("refused: {meaning} ({}): {}", status.code(), status.advice())
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         let text = sentence(&error);
         match error {
-            ClientError::Refused { status, .. } => Failure {
-                exit: Exit::Refused,
-                message: format!("refused: {} ({})", status.meaning().trim_end_matches('.'), status.code()),
-                status: Some(status),
-            },
+            ClientError::Refused { status, .. } => {
+                Failure { exit: Exit::Refused, message: refusal(status), status: Some(status) }
+            }
             ClientError::Unauthenticated => {
                 Failure { status: Some(Status::Unauthenticated), ..Failure::refused(text) }
             }

@@ -11,6 +11,7 @@
 //! stock.rs principal.rs             figures; who may connect
 //! verify.rs log.rs                  a stopped store: is it whole, what is in its log
 //! demo.rs                           the proof: a real server, killed under load, asked about everything
+//! manual.rs                         shell completions and manual pages
 //! exit.rs output.rs                 exit codes and sentences; JSON and tables
 //! money.rs time.rs code.rs          how amounts, times and codes are typed and shown
 //! ```
@@ -29,6 +30,7 @@ mod import;
 mod keys;
 mod log;
 mod logging;
+mod manual;
 mod metrics;
 mod money;
 mod notify;
@@ -46,7 +48,7 @@ mod verify;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use exit::{Exit, Failure};
 use logging::Logging;
@@ -100,6 +102,8 @@ enum Command {
     Stats(stock::Stats),
     Verify(verify::Verify),
     Wal(log::Wal),
+    Completions(manual::Completions),
+    Man(manual::Man),
 }
 
 fn main() -> ExitCode {
@@ -134,6 +138,8 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Demo(command) => demo::run(command, output),
         Command::Verify(command) => verify::run(command, output),
         Command::Wal(command) => log::run(command, output),
+        Command::Completions(command) => manual::completions(&command, Cli::command()),
+        Command::Man(command) => manual::man(&command, Cli::command()),
         Command::Product(command) => online(product::run(command, output)),
         Command::Import(command) => online(import::run(command, output)),
         Command::Batch(command) => online(batch::run(command, output)),

@@ -17,7 +17,7 @@ use crate::remote::Remote;
 /// Add, list and revoke principals.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  kami principal add till-17 --role redeemer --merchant 3 --out till-17\n  kami principal revoke till-17"
+    after_help = "Example:\n  kami principal add till-17 --role redeemer --merchant 3 --out till-17\n  kami principal list\n  kami principal revoke till-17"
 )]
 pub struct PrincipalCommand {
     #[command(flatten)]

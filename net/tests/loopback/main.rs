@@ -4,5 +4,6 @@ mod durability;
 mod hostile;
 mod house;
 mod lifetime;
+mod router;
 mod trade;
 mod watched;
