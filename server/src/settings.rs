@@ -317,7 +317,12 @@ mod tests {
             let default: Vec<_> =
                 option.get_default_values().iter().map(|value| format!("`{}`", value.display())).collect();
             let help = option.get_help().unwrap().to_string();
-            let help = help.split(" [default:").next().unwrap().trim_end_matches('.').to_owned();
+            let (help, follows) = help.split_once(" [default: ").unwrap_or((&help, ""));
+            let help = help.trim_end_matches('.');
+            let default = match follows {
+                "" => default,
+                follows => vec![follows.trim_end_matches(['.', ']']).to_owned()],
+            };
             table += &format!("| `{name}` | `{}` | {} | {help} |\n", variable(option), default.join(", "));
         }
         crate::output::tests::check_document("settings", &table);
