@@ -143,3 +143,38 @@ async fn answer(
         _ => reply(StatusCode::NOT_FOUND, TEXT, "/metrics, /health/live, /health/ready\n".to_owned()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_is_not_open_yet_is_alive_and_not_ready() {
+        let watched = Watched {
+            started_ms: 1000,
+            data: "nowhere".into(),
+            keys: "nowhere".into(),
+            serving: OnceLock::new(),
+        };
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        tokio::spawn(serve(listener, Arc::new(watched)));
+        let ask = async |path: &str| {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: k\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        assert!(ask("/health/live").await.starts_with("HTTP/1.1 200 "));
+        let ready = ask("/health/ready").await;
+        assert!(ready.starts_with("HTTP/1.1 503 ") && ready.ends_with("recovering\n"), "{ready}");
+        let metrics = ask("/metrics").await;
+        assert!(metrics.contains("\nkami_ready 0") && metrics.ends_with("# EOF\n"), "{metrics}");
+    }
+}

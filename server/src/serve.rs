@@ -125,13 +125,16 @@ pub fn run(options: Serve, mut settings: Vec<Setting>, output: &Output) -> Resul
     let (data, started_ms) = (options.data.clone(), crate::time::now_ms());
     let watched = Watched { started_ms, data, keys: keys.clone(), serving: OnceLock::new() };
     let watched = Arc::new(watched);
+    let guard = runtime.enter();
+    // Before the store is opened: a reload that is asked for meanwhile must not end the process.
+    let hangup = caught(SignalKind::hangup())?;
     if let Some(listener) = metrics {
-        let _guard = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener)
             .map_err(|error| Failure::environment(format!("metrics cannot be served: {error}")))?;
         // Before the store is opened, which may take a while: it says so meanwhile.
         runtime.spawn(http::serve(listener, Arc::clone(&watched)));
     }
+    drop(guard);
 
     let disk = DiskOptions {
         commit_path: match options.commit_path {
@@ -151,7 +154,7 @@ pub fn run(options: Serve, mut settings: Vec<Setting>, output: &Output) -> Resul
     let house = House { engine, certificate, watched, logging, settings, notify: Notify::of_environment() };
     let net = ServerOptions::new(options.listen, house.certificate.identity());
     let engine = house.engine.clone();
-    runtime.block_on(serve(Arc::new(house), net, options.checkpoint_mib))?;
+    runtime.block_on(serve(Arc::new(house), net, options.checkpoint_mib, hangup))?;
     // Whoever is being answered over HTTP still holds the engine.
     drop(runtime);
     engine.close()?;
@@ -181,12 +184,18 @@ struct House {
     notify: Notify,
 }
 
-async fn serve(house: Arc<House>, options: ServerOptions, checkpoint_mib: u64) -> Result<(), Failure> {
-    let catch = |kind| {
-        signal(kind).map_err(|error| Failure::environment(format!("signals cannot be caught: {error}")))
-    };
-    let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
-    let hangup = catch(SignalKind::hangup())?;
+fn caught(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::environment(format!("signals cannot be caught: {error}")))
+}
+
+async fn serve(
+    house: Arc<House>,
+    options: ServerOptions,
+    checkpoint_mib: u64,
+    hangup: Signal,
+) -> Result<(), Failure> {
+    let mut terminate = caught(SignalKind::terminate())?;
+    let mut interrupt = caught(SignalKind::interrupt())?;
     let engine = house.engine.clone();
     let listen = options.listen;
     let server = Server::bind(engine.clone(), options)?;
