@@ -85,12 +85,13 @@ impl Engine {
 
 /// What STATS answers.
 pub(crate) fn stats(sequencer: &Sequencer, state: &State) -> Stats {
-    let (commands, refused) = sequencer.counts();
+    let (commands, refused, misses) = sequencer.counts();
     let mut stats = Stats {
         products: state.products.len() as u64,
         orders: state.orders.count(),
         commands,
         refused,
+        misses,
         tail: sequencer.wal.tail().bytes(),
         durable_end: sequencer.wal.durable_end().bytes(),
         commits: sequencer.wal.stats().commits,

@@ -85,10 +85,12 @@
 
 pub mod frame;
 
+mod certificate;
 pub mod client;
 mod connection;
 mod desk;
 mod error;
+mod guesses;
 mod meter;
 mod outbox;
 mod registry;
@@ -97,8 +99,10 @@ mod stream;
 pub mod tls;
 mod transport;
 
+pub use certificate::{Certificate, CertificateFacts, LIFETIME_DAYS, LIFETIME_DAYS_MAX, SubjectKey};
 pub use client::{Client, ClientOptions};
 pub use error::{ClientError, ErrorKind, IdentityError, ServerError};
+pub use guesses::MissLimits;
 pub use meter::{Refusal, ServerFigures};
 pub use server::{Server, ServerOptions};
 pub use tls::{Authority, Identity, Validity};

@@ -74,6 +74,10 @@ pub struct ServerFigures {
     pub streams: u64,
     /// Connections that were not served, by reason.
     pub refused: [(Refusal, u64); Refusal::ALL.len()],
+    /// Requests that were turned away because their sender had sent too many wrong codes.
+    pub rate_limited: u64,
+    /// How often a budget of wrong codes was used up.
+    pub budgets_spent: u64,
     /// Replies that were free to leave, by command and code; those never given are left out. Commands this
     /// version does not know are `UNKNOWN`, the items of a batch frame `REDEEM_BATCH_ITEM`.
     pub replies: Vec<(&'static str, Status, u64)>,
@@ -163,7 +167,7 @@ impl Meter {
         self.columns[usize::from(status.number())]
     }
 
-    pub(crate) fn read(&self, connections: usize) -> ServerFigures {
+    pub(crate) fn read(&self, connections: usize, guesses: (u64, u64)) -> ServerFigures {
         let mut replies = Vec::new();
         let mut latency_us = Vec::new();
         for row in 0..ROWS {
@@ -192,6 +196,8 @@ impl Meter {
         ServerFigures {
             connections: connections as u64,
             streams: self.streams.load(Ordering::Relaxed),
+            rate_limited: guesses.0,
+            budgets_spent: guesses.1,
             refused: Refusal::ALL
                 .map(|reason| (reason, self.refused[reason as usize].load(Ordering::Relaxed))),
             replies,
@@ -271,10 +277,10 @@ mod tests {
         tally.add_item(Status::Ok, late);
         let unknown = ReplyHead { opcode: 0xffff, ..head(Opcode::Ping, Status::Unsupported) };
         tally.add(&unknown, late);
-        assert!(meter.read(0).replies.is_empty(), "nothing has left");
+        assert!(meter.read(0, (0, 0)).replies.is_empty(), "nothing has left");
         tally.leave(3, early + Duration::from_millis(1));
         tally.leave(5, early + Duration::from_secs(1));
-        let figures = meter.read(7);
+        let figures = meter.read(7, (0, 0));
         let expected = [
             ("UNKNOWN", Status::Unsupported, 1),
             ("REDEEM_BATCH_ITEM", Status::Ok, 1),
@@ -291,6 +297,6 @@ mod tests {
         assert_eq!(of("REDEEM", Class::Refused), [(Some(1 << 17), 1)]);
         assert_eq!((figures.connections, figures.streams), (7, 1));
         drop(tally);
-        assert_eq!(meter.read(0).streams, 0);
+        assert_eq!(meter.read(0, (0, 0)).streams, 0);
     }
 }

@@ -38,20 +38,14 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use crate::certificate::{Certificate, CertificateFacts, LIFETIME_DAYS};
 use crate::error::IdentityError;
 use crate::frame::ALPN;
 
-const CA_FILE: &str = "ca.pem";
+pub(crate) const CA_FILE: &str = "ca.pem";
 const CA_KEY_FILE: &str = "ca-key.pem";
-const CERTIFICATE_FILE: &str = "cert.pem";
+pub(crate) const CERTIFICATE_FILE: &str = "cert.pem";
 const KEY_FILE: &str = "key.pem";
-
-/// What a certificate is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
-    Client,
-    Server,
-}
 
 /// From when to when a certificate is valid, in milliseconds since 1970; whole seconds count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,12 +109,31 @@ impl Authority {
         Ok(Authority { certificate, issuer })
     }
 
-    /// Issues an identity for a client. Its name is for people; its key is what counts.
+    /// Issues an identity for a client, for [`LIFETIME_DAYS`]. Its name is for people; its key is what
+    /// counts.
     ///
     /// # Errors
     /// If the system gives no randomness.
     pub fn issue(&self, name: &str) -> Result<Identity, IdentityError> {
-        self.issue_for(name, &[], Purpose::Client, None, new_key()?)
+        self.issue_for_days(name, LIFETIME_DAYS)
+    }
+
+    /// The same for so many days.
+    ///
+    /// # Errors
+    /// As [`Authority::certify`].
+    pub fn issue_for_days(&self, name: &str, days: u32) -> Result<Identity, IdentityError> {
+        let key = new_key()?;
+        let Certificate { authority, pem } = self.certify_key(name, &key, days)?;
+        Ok(Identity { authority, certificate: pem, key: Zeroizing::new(key.serialize_pem()) })
+    }
+
+    pub(crate) fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    pub(crate) const fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
     }
 
     /// Issues the identity of a server that is reached under these names or addresses; without any,
@@ -129,7 +142,7 @@ impl Authority {
     /// # Errors
     /// If a name cannot stand in a certificate, or the system gives no randomness.
     pub fn issue_server(&self, names: &[String]) -> Result<Identity, IdentityError> {
-        self.issue_for("Kami server", names, Purpose::Server, None, new_key()?)
+        self.issue_server_with(names, None, new_key()?)
     }
 
     /// The same with an end. With the identity that it follows the key stays: a restarted server is then
@@ -149,28 +162,23 @@ impl Authority {
             }
             None => new_key()?,
         };
-        self.issue_for("Kami server", names, Purpose::Server, Some(validity), key)
+        self.issue_server_with(names, Some(validity), key)
     }
 
-    fn issue_for(
+    fn issue_server_with(
         &self,
-        common_name: &str,
         names: &[String],
-        purpose: Purpose,
         validity: Option<Validity>,
         key: KeyPair,
     ) -> Result<Identity, IdentityError> {
+        let local = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+        let names = if names.is_empty() { &local } else { names };
         let mut params = CertificateParams::default();
-        params.distinguished_name = name(common_name);
+        params.distinguished_name = name("Kami server");
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![match purpose {
-            Purpose::Client => ExtendedKeyUsagePurpose::ClientAuth,
-            Purpose::Server => ExtendedKeyUsagePurpose::ServerAuth,
-        }];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         limit(&mut params, validity)?;
-        let local = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-        let names = if names.is_empty() && purpose == Purpose::Server { &local } else { names };
         for name in names {
             params.subject_alt_names.push(match name.parse::<IpAddr>() {
                 Ok(address) => SanType::IpAddress(address),
@@ -238,6 +246,15 @@ impl Identity {
     /// If the certificate cannot be read.
     pub fn key_fingerprint(&self) -> Result<[u8; 32], IdentityError> {
         key_fingerprint(&self.certificate()?).ok_or(IdentityError::Unusable { what: CERTIFICATE_FILE })
+    }
+
+    /// What its certificate says.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn certificate_facts(&self) -> Result<CertificateFacts, IdentityError> {
+        let unusable = IdentityError::Unusable { what: CERTIFICATE_FILE };
+        CertificateFacts::of(&self.certificate()?).ok_or(unusable)
     }
 
     /// When the certificate begins and ends.
@@ -427,18 +444,18 @@ fn crypto_provider() -> CryptoProvider {
     }
 }
 
-fn name(common_name: &str) -> DistinguishedName {
+pub(crate) fn name(common_name: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, common_name);
     name
 }
 
-fn create_dir(dir: &Path) -> Result<(), IdentityError> {
+pub(crate) fn create_dir(dir: &Path) -> Result<(), IdentityError> {
     fs::create_dir_all(dir).map_err(|source| file_error(dir, source))
 }
 
 /// Creates a file that must not exist, with its permissions from the first moment on, and syncs it.
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), IdentityError> {
+pub(crate) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), IdentityError> {
     let result = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -451,11 +468,11 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), IdentityError> 
     })
 }
 
-fn der(pem: &str, file: &'static str) -> Result<CertificateDer<'static>, IdentityError> {
+pub(crate) fn der(pem: &str, file: &'static str) -> Result<CertificateDer<'static>, IdentityError> {
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| IdentityError::Unusable { what: file })
 }
 
-fn read(path: &Path) -> Result<String, IdentityError> {
+pub(crate) fn read(path: &Path) -> Result<String, IdentityError> {
     fs::read_to_string(path).map_err(|source| file_error(path, source))
 }
 
@@ -467,7 +484,7 @@ fn read_key(path: &Path) -> Result<Zeroizing<String>, IdentityError> {
     read(path).map(Zeroizing::new)
 }
 
-fn file_error(path: &Path, source: io::Error) -> IdentityError {
+pub(crate) fn file_error(path: &Path, source: io::Error) -> IdentityError {
     IdentityError::File { path: PathBuf::from(path), source }
 }
 

@@ -58,6 +58,9 @@ families! {
     REFUSED = Counter "kami_connections_refused" None, ["reason"], "Connections that were not served";
     COMMANDS = Counter "kami_commands" None, [""], "Commands the engine decided, whether their replies left or not";
     COMMANDS_REFUSED = Counter "kami_commands_refused" None, [""], "Commands the engine decided against";
+    MISSES = Counter "kami_misses" None, [""], "Commands whose code led to no card that their caller may know of: guesses, or mistyped";
+    LIMITED = Counter "kami_misses_limited" None, [""], "Requests that were turned away because their sender had sent too many wrong codes";
+    BUDGETS = Counter "kami_miss_budgets_spent" None, [""], "How often a budget of wrong codes was used up";
     CARDS = Gauge "kami_cards" None, ["state"], "Cards by logged state";
     STOCK = Gauge "kami_stock" None, ["product, id"], "Cards that an order could take right now";
     PRODUCT_CARDS = Gauge "kami_product_cards" None, ["product, id, state"], "Cards of a product by logged state";
@@ -257,6 +260,9 @@ impl Serving {
         let stats = &self.engine.stats;
         out.counters(&COMMANDS, [(&[][..], stats.commands)])?;
         out.counters(&COMMANDS_REFUSED, [(&[][..], stats.refused)])?;
+        out.counters(&MISSES, [(&[][..], stats.misses)])?;
+        out.counters(&LIMITED, [(&[][..], self.server.rate_limited)])?;
+        out.counters(&BUDGETS, [(&[][..], self.server.budgets_spent)])?;
         let states =
             Lifecycle::ALL.map(|state| ([("state", state.name())], stats.counts[state as usize] as f64));
         out.gauges(&CARDS, states.iter().map(|(labels, cards)| (&labels[..], *cards)))?;
