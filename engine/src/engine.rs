@@ -48,10 +48,23 @@ impl EngineOptions {
     /// log ever fails, the process is ended, because nothing may be acknowledged after that.
     ///
     /// # Errors
-    /// If a directory cannot be used: no permission, in use by another process, no real file system.
+    /// If a directory cannot be used: no permission, in use by another process, no real file system, no
+    /// store and yet not empty; or if there is a store and no directory with its keys. Directories that were
+    /// made for this are gone again.
     pub fn on_disk(data: &Path, keys: &Path, options: DiskOptions) -> Result<EngineOptions, OpenError> {
-        let disk = |path: &Path, options| {
-            DiskMedium::open(path, options).map(|medium| Arc::new(medium) as Arc<dyn Medium>)
+        let data = DiskMedium::open(data, options)?;
+        let opened = Identity::read(&data).map_err(OpenError::from).and_then(|identity| {
+            if identity.is_some() && !keys.exists() {
+                return Err(KeyError::Missing { file: "lookup.key" }.into());
+            }
+            Ok(DiskMedium::open(keys, options)?)
+        });
+        let keys = match opened {
+            Ok(keys) => keys,
+            Err(error) => {
+                data.discard();
+                return Err(error);
+            }
         };
         let wal = WalOptions {
             on_poison: Some(Box::new(|what| {
@@ -61,8 +74,8 @@ impl EngineOptions {
             ..WalOptions::default()
         };
         Ok(EngineOptions {
-            keys: disk(keys, options)?,
-            data: disk(data, options)?,
+            keys: Arc::new(keys),
+            data: Arc::new(data),
             wal,
             clock: Box::new(SystemClock::new().map_err(OpenError::Clock)?),
             accept_clock: false,
@@ -207,6 +220,10 @@ impl Engine {
         let engine = Engine { shared: Arc::new(shared) };
         engine.record_start(&now)?;
         Ok(engine)
+    }
+
+    pub(crate) fn sequencer(&self) -> &Sequencer {
+        &self.shared.sequencer
     }
 
     fn record_start(&self, clocks: &crate::record::Clocks) -> Result<(), OpenError> {

@@ -200,3 +200,19 @@ fn generated_codes_are_the_owners_alone_and_can_be_imported() {
     server.json(&["sell", "tea", "--count", "1", "--order", "1"]);
     server.json(&["redeem", code, "--pin", pin]);
 }
+
+#[test]
+fn figures_are_shown_again_with_rates() {
+    use std::io::{BufRead, BufReader};
+    let home = Home::new();
+    let server = home.serve();
+    let mut command = server.command(&["stats", "--watch", "1", "--json"]);
+    let mut watching = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut next = || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(next()["per_second"], serde_json::json!({}), "nothing to compare with yet");
+    let second = next();
+    assert!(second["per_second"]["commands"].is_u64() && second["cards"] == 0, "{second}");
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+}
