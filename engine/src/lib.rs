@@ -33,6 +33,7 @@
 //! Recovery takes the same road from [`replay`](record) to the same functions; nothing else writes a word.
 
 mod admin;
+mod backup;
 mod batch;
 mod card;
 mod chain;
@@ -63,6 +64,10 @@ mod vault;
 mod verify;
 mod word;
 
+pub use backup::{
+    BACKUP_FILE_FIELDS, BACKUP_HEADER_FIELDS, Backup, BackupError, BackupFile, BackupReport, Dropped, FileKind,
+    Manifest, RestorePoint, RestoreReport, Until, backup,
+};
 pub use batch::HEADER_FIELDS as BATCH_HEADER_FIELDS;
 pub use checkpoint::{CheckpointError, HEADER_FIELDS as SNAPSHOT_HEADER_FIELDS};
 pub use clock::{Clock, ClockStep, SystemClock};

@@ -6,6 +6,7 @@
 //! product.rs import.rs batch.rs     what is for sale     card_file.rs reads what suppliers send
 //! trade.rs card.rs                  selling, redeeming, looking after single cards
 //! stock.rs principal.rs             figures; who may connect
+//! backup.rs                         backups and what is restored from them
 //! verify.rs log.rs                  a stopped store: is it whole, what is in its log
 //! demo.rs                           the proof: a real server, killed under load, asked about everything
 //! manual.rs                         shell completions and manual pages
@@ -15,6 +16,7 @@
 //! Standard output carries results and nothing else; progress, warnings and errors go to standard error.
 //! No code appears in an error, a trace or a progress line.
 
+mod backup;
 mod batch;
 mod card;
 mod card_file;
@@ -88,6 +90,8 @@ enum Command {
     Stock(stock::Stock),
     Principal(principal::PrincipalCommand),
     Stats(stock::Stats),
+    Backup(backup::BackupCommand),
+    Restore(backup::Restore),
     Verify(verify::Verify),
     Wal(log::Wal),
     Completions(manual::Completions),
@@ -114,6 +118,8 @@ fn run(command: Command, output: &Output) -> Result<Exit, Failure> {
     match command {
         Command::Serve(command) => serve::run(command),
         Command::Demo(command) => demo::run(command, output),
+        Command::Backup(command) => backup::backup(command, output),
+        Command::Restore(command) => backup::restore(command, output),
         Command::Verify(command) => verify::run(command, output),
         Command::Wal(command) => log::run(command, output),
         Command::Completions(command) => manual::completions(&command, Cli::command()),

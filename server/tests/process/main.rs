@@ -3,6 +3,7 @@
 //! Nothing here waits for a length of time: a server is ready when its ready line comes, and a process is
 //! over when it has ended.
 
+mod backup;
 mod commands;
 mod demo;
 mod environment;

@@ -53,7 +53,10 @@ impl Home {
 
     /// Starts the server with more arguments; how it ended if it did.
     pub fn try_serve(&self, more: &[&str]) -> Result<Server<'_>, Ended> {
-        let mut arguments = vec!["serve", "--data", "kami-data", "--end-with-parent"];
+        let mut arguments = vec!["serve", "--end-with-parent"];
+        if !more.contains(&"--data") {
+            arguments.extend(["--data", "kami-data"]);
+        }
         if !more.contains(&"--listen") {
             arguments.extend(["--listen", "127.0.0.1:0"]);
         }
