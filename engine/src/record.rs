@@ -466,6 +466,9 @@ impl Clocks {
     }
 }
 
+/// Bytes of the tail of KEY_ROTATE: the new master key's id, and how many data keys it wraps.
+pub const KEY_ROTATE_BYTES: usize = 16;
+
 /// Where the history of a restored store parts from the one it was taken from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Restored {

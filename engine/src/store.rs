@@ -47,7 +47,9 @@ pub enum IdentityError {
         found: String,
     },
     /// It is a backup.
-    #[error("this directory is a backup, not a store: restore it with `kami restore`, or look at it with --backup")]
+    #[error(
+        "this directory is a backup, not a store: restore it with `kami restore`, or look at it with --backup"
+    )]
     Backup,
     /// A restore into it was cut short.
     #[error("a restore into this directory is under way or was cut short: remove it and restore again")]

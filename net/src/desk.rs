@@ -63,6 +63,8 @@ pub(crate) enum Blocking {
     Status(RequestId),
     Commit(RequestId),
     Abort(RequestId),
+    Checkpoint,
+    KeyRotate,
     /// The whole frame, to be read again by the thread that works on it.
     Chunk(Zeroizing<Vec<u8>>),
 }
@@ -236,6 +238,8 @@ impl Desk {
             Request::ImportStatus(body) => return Ok(Translated::Blocking(Blocking::Status(body.import))),
             Request::ImportCommit(body) => return Ok(Translated::Blocking(Blocking::Commit(body.import))),
             Request::ImportAbort(body) => return Ok(Translated::Blocking(Blocking::Abort(body.import))),
+            Request::Checkpoint => return Ok(Translated::Blocking(Blocking::Checkpoint)),
+            Request::KeyRotate => return Ok(Translated::Blocking(Blocking::KeyRotate)),
             Request::Ping => return Ok(Translated::Ping),
             Request::Hello => return Ok(Translated::Hello),
         };
@@ -436,6 +440,8 @@ pub(crate) fn run_blocking(
         Blocking::Status(import) => engine.import_status(caller, import)?,
         Blocking::Commit(import) => engine.import_commit(caller, import)?,
         Blocking::Abort(import) => engine.import_abort(caller, import)?,
+        Blocking::Checkpoint => engine.checkpoint_reply(head.request)?,
+        Blocking::KeyRotate => engine.rotate_master(caller, head.request)?,
         Blocking::Chunk(frame) => match Request::decode(Opcode::ImportChunk, &frame[REQUEST_HEAD_BYTES..]) {
             Ok(Request::ImportChunk(chunk)) => {
                 let mut rows = chunk.rows();

@@ -115,7 +115,9 @@ pub fn backup(command: BackupCommand, output: &Output) -> Result<Exit, Failure> 
     output.result(&value, || {
         let before = report.before.map_or_else(
             || "a new backup".to_owned(),
-            |before| format!("{} bytes of log more than before", count(manifest.end.bytes() - before.bytes())),
+            |before| {
+                format!("{} bytes of log more than before", count(manifest.end.bytes() - before.bytes()))
+            },
         );
         [
             format!("store     {:016x}, {before}", manifest.store),

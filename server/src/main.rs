@@ -6,6 +6,7 @@
 //! product.rs import.rs batch.rs     what is for sale     card_file.rs reads what suppliers send
 //! trade.rs card.rs                  selling, redeeming, looking after single cards
 //! stock.rs principal.rs             figures; who may connect
+//! upkeep.rs                         snapshots on demand, rotation of the master key
 //! backup.rs                         backups and what is restored from them
 //! verify.rs log.rs                  a stopped store: is it whole, what is in its log
 //! demo.rs                           the proof: a real server, killed under load, asked about everything
@@ -36,6 +37,7 @@ mod serve;
 mod stock;
 mod time;
 mod trade;
+mod upkeep;
 mod verify;
 
 use std::io::IsTerminal;
@@ -90,6 +92,8 @@ enum Command {
     Stock(stock::Stock),
     Principal(principal::PrincipalCommand),
     Stats(stock::Stats),
+    Checkpoint(upkeep::Checkpoint),
+    Keys(upkeep::Keys),
     Backup(backup::BackupCommand),
     Restore(backup::Restore),
     Verify(verify::Verify),
@@ -139,6 +143,8 @@ fn run(command: Command, output: &Output) -> Result<Exit, Failure> {
         Command::Stock(command) => online(stock::stock(command, output)),
         Command::Principal(command) => online(principal::run(command, output)),
         Command::Stats(command) => online(stock::stats(command, output)),
+        Command::Checkpoint(command) => online(upkeep::checkpoint(command, output)),
+        Command::Keys(command) => online(upkeep::keys(command, output)),
     }
 }
 

@@ -8,8 +8,8 @@ use kami_engine::{Until, Verification};
 use kami_wal::{DiskMedium, DiskOptions, Lsn, Medium, Verdict};
 use serde_json::json;
 
-use crate::exit::{Exit, Failure};
 use crate::backup::{self, read_only};
+use crate::exit::{Exit, Failure};
 use crate::keys;
 use crate::output::{Output, count};
 use crate::time;

@@ -101,12 +101,8 @@ impl File for ReadOnlyFile {
         self.0.read_exact_at(buffer, offset)?;
         if LARGE_BYTES <= buffer.len() {
             // Only advice, so whether it is taken does not matter.
-            let _ = rustix::fs::fadvise(
-                &self.0,
-                offset,
-                NonZeroU64::new(buffer.len() as u64),
-                Advice::DontNeed,
-            );
+            let _ =
+                rustix::fs::fadvise(&self.0, offset, NonZeroU64::new(buffer.len() as u64), Advice::DontNeed);
         }
         Ok(())
     }

@@ -112,7 +112,8 @@ struct Commit {
 
 impl Run<'_> {
     fn identity(&mut self) -> Result<(), BackupError> {
-        let bytes = read_all(self.data, store::FILE).map_err(BackupError::io("reading a file", store::FILE))?;
+        let bytes =
+            read_all(self.data, store::FILE).map_err(BackupError::io("reading a file", store::FILE))?;
         let file = BackupFile {
             kind: FileKind::Identity,
             number: 0,
@@ -151,7 +152,8 @@ impl Run<'_> {
         let of_kind = |kind| known.iter().copied().filter(move |file| file.kind == kind);
         // The last one is read again: it must be the beginning of what is there, and may have grown.
         let last = of_kind(FileKind::Segment).last();
-        let whole = of_kind(FileKind::Segment).filter(|file| Some(file.number) < last.map(|last| last.number));
+        let whole =
+            of_kind(FileKind::Segment).filter(|file| Some(file.number) < last.map(|last| last.number));
         let mut buffer = Vec::new();
         for file in whole {
             if self.is_there(&file) {

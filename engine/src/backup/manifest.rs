@@ -177,12 +177,10 @@ impl Manifest {
     fn parse(bytes: &[u8]) -> Option<Manifest> {
         let body = bytes.get(..bytes.len().checked_sub(32)?)?;
         let (header, lines) = body.split_at_checked(HEADER_BYTES)?;
-        let u32_at = |bytes: &[u8], at: usize| {
-            u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
-        };
-        let u64_at = |bytes: &[u8], at: usize| {
-            u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
-        };
+        let u32_at =
+            |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        let u64_at =
+            |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
         let mut files = Vec::new();
         for line in lines.chunks(FILE_BYTES) {
             if line.len() != FILE_BYTES {

@@ -63,7 +63,7 @@ pub struct RestorePoint {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Dropped {
-    /// Entries by kind; starts and reveals are left out.
+    /// Entries by kind; those that nobody outside acts on (starts, reveals, rotations of keys) are not counted.
     pub entries: BTreeMap<&'static str, u64>,
     /// Cards of the orders among them: whoever bought them has their codes, and they are for sale again.
     pub cards_sold: u64,
@@ -111,7 +111,10 @@ impl Backup {
             let file = manifest.last_segment().map(super::BackupFile::path).unwrap_or_default();
             return Err(BackupError::Damaged { file });
         }
-        search.point.ok_or(BackupError::BeforeStart { first: manifest.first })
+        search
+            .point
+            .filter(|point| point.entries > 0)
+            .ok_or(BackupError::BeforeStart { first: manifest.first })
     }
 
     /// Makes a store of this backup on `data`, an empty directory, up to `point`. `wall_ms` goes into the record that
@@ -220,6 +223,11 @@ impl Backup {
     }
 }
 
+/// Whether somebody outside acts on an entry of this kind.
+const fn is_effect(kind: Kind) -> bool {
+    !matches!(kind, Kind::Start | Kind::Reveal | Kind::KeyRotate | Kind::Restore)
+}
+
 /// A walk over the log that looks for the point.
 struct Search {
     until: Until,
@@ -266,7 +274,7 @@ impl Search {
             let entry = entry?;
             if kept {
                 point.entries += 1;
-            } else if !matches!(entry.head.kind, Kind::Start | Kind::Reveal) {
+            } else if is_effect(entry.head.kind) {
                 *point.dropped.entries.entry(entry.head.kind.name()).or_default() += 1;
                 if entry.head.kind == Kind::Sell {
                     point.dropped.cards_sold += u64::from(entry.sale()?.1.count());

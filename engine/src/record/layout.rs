@@ -62,7 +62,10 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
             (88, 8, "wall", "wall clock of the restoring, milliseconds since 1970"),
         ],
     ),
-    ("KEY_ROTATE", &[(64, 8, "key", "id of the new master key"), (72, 8, "keys", "data keys wrapped with it")]),
+    (
+        "KEY_ROTATE",
+        &[(64, 8, "key", "id of the new master key"), (72, 8, "keys", "data keys wrapped with it")],
+    ),
     (
         "REVERSE, TOMBSTONE",
         &[

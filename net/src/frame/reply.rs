@@ -8,9 +8,10 @@
 use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
 use kami_engine::{
-    BatchId, BatchReport, CardRef, CardReport, ChannelId, Duplicate, Flags, HistoryEvent, ImportReport,
-    Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId, Product, ProductId, ReplyBody, ReplyFlags,
-    RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
+    BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Flags, HistoryEvent,
+    ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId, Product,
+    ProductId, ReplyBody, ReplyFlags, RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId,
+    ValueReport, record::Kind,
 };
 use kami_engine::{PrincipalSpec, ProductSpec};
 
@@ -81,6 +82,10 @@ body_kinds! {
     Items = 13, "ITEMS";
     /// After MALFORMED: which field of the frame is wrong, for the person who mends the client.
     Reason = 14, "REASON";
+    /// After CHECKPOINT.
+    Checkpoint = 32, "CHECKPOINT";
+    /// After KEY_ROTATE.
+    Keys = 33, "KEYS";
 }
 
 impl BodyKind {
@@ -112,6 +117,8 @@ impl BodyKind {
             Opcode::ImportBegin | Opcode::ImportChunk | Opcode::ImportStatus => BodyKind::Import,
             Opcode::PrincipalAdd | Opcode::PrincipalRevoke | Opcode::PrincipalList => BodyKind::Principals,
             Opcode::Stats => BodyKind::Stats,
+            Opcode::Checkpoint => BodyKind::Checkpoint,
+            Opcode::KeyRotate => BodyKind::Keys,
             _ => return None,
         })
     }
@@ -151,6 +158,10 @@ pub enum Body {
     Items(Listing<ItemReport>),
     /// Which field is wrong.
     Reason(String),
+    /// A snapshot.
+    Checkpoint(Checkpoint),
+    /// A rotation of the master key.
+    Keys(KeyRotation),
 }
 
 /// Rows of a reply, and how many there are in all.
@@ -320,6 +331,18 @@ wire!(ImportReport: "IMPORT" {
     rows_total: u64, "rows announced";
 });
 
+wire!(Checkpoint: "CHECKPOINT" {
+    start: Lsn, "replay begins at this position";
+    end: Lsn, "the log was durable at least up to here";
+    bytes: u64, "length of the snapshot file";
+    took_ms: u64, "how long it took, in milliseconds";
+});
+
+wire!(KeyRotation: "KEYS" {
+    key: u64, "id of the new master key; it gives nothing of the key away";
+    keys: u64, "data keys wrapped with it";
+});
+
 impl Wire<'_> for Status {
     const TYPE: &'static str = "u16";
     #[inline]
@@ -362,6 +385,8 @@ impl Body {
             Body::Welcome(_) => BodyKind::Welcome,
             Body::Items(_) => BodyKind::Items,
             Body::Reason(_) => BodyKind::Reason,
+            Body::Checkpoint(_) => BodyKind::Checkpoint,
+            Body::Keys(_) => BodyKind::Keys,
         }
     }
 
@@ -381,6 +406,8 @@ impl Body {
             ReplyBody::Stats(stats) => Body::Stats(*stats),
             ReplyBody::Duplicates(duplicates) => Body::Duplicates(Listing::of(duplicates)),
             ReplyBody::Import(report) => Body::Import(report),
+            ReplyBody::Checkpoint(checkpoint) => Body::Checkpoint(checkpoint),
+            ReplyBody::Keys(rotation) => Body::Keys(rotation),
             _ => return None,
         })
     }
@@ -402,6 +429,8 @@ impl Body {
             BodyKind::Welcome => Body::Welcome(Wire::take(reader)?),
             BodyKind::Items => Body::Items(take_rows(reader)?),
             BodyKind::Reason => Body::Reason(reader.field("reason")?),
+            BodyKind::Checkpoint => Body::Checkpoint(Wire::take(reader)?),
+            BodyKind::Keys => Body::Keys(Wire::take(reader)?),
         })
     }
 
@@ -424,6 +453,8 @@ impl Body {
             Body::Welcome(welcome) => welcome.put(out),
             Body::Items(rows) => return put_rows(rows, out, end),
             Body::Reason(reason) => reason.put(out),
+            Body::Checkpoint(checkpoint) => checkpoint.put(out),
+            Body::Keys(rotation) => rotation.put(out),
         }
         true
     }
@@ -539,6 +570,8 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<Welcome>(),
         listing!("ITEMS", "ITEM_REPORT"),
         of::<ItemReport>(),
+        of::<Checkpoint>(),
+        of::<KeyRotation>(),
         ("REASON", const { &[field("reason", "text8", "which field is wrong")] }),
     ]
 }

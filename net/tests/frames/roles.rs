@@ -41,6 +41,8 @@ const TABLE: &str = "
     PRINCIPAL_REVOKE -
     PRINCIPAL_LIST   OA
     STATS            OFA
+    CHECKPOINT       O
+    KEY_ROTATE       -
 ";
 
 #[test]

@@ -10,3 +10,4 @@ mod environment;
 mod files;
 mod kill;
 mod store;
+mod upkeep;

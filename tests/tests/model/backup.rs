@@ -4,7 +4,7 @@ use kami_engine::{Backup, BackupError, Engine, IdentityError, Lsn, OpenError, Un
 use kami_wal::{Medium, SimMedium, SimMode};
 
 use super::restart::End;
-use super::workload::SELLERS;
+use super::workload::{ADMIN, SELLERS};
 use super::world::World;
 use crate::ask::{Ask, What};
 use crate::random::for_seeds;
@@ -34,7 +34,8 @@ impl World {
         };
         let data = SimMedium::new(self.random.next(), SimMode::Direct);
         let target: std::sync::Arc<dyn Medium> = std::sync::Arc::new(data.clone());
-        let report = backup.restore(&target, point.clone(), 1, &mut |_| ()).expect("a backup can be restored");
+        let report =
+            backup.restore(&target, point.clone(), 1, &mut |_| ()).expect("a backup can be restored");
         assert!(backup.manifest().epoch < report.epoch, "another history has another epoch");
         for name in ["lookup.key", "master.key", "ring"] {
             let file = data.create(name).expect("a key file");
@@ -77,6 +78,17 @@ impl World {
         restored.restart_for_good(End::Kill);
     }
 
+    /// A new master key, while everything goes on.
+    fn rotate_keys(&mut self) {
+        let id = kami_engine::RequestId(u128::from(self.random.next()));
+        let reply = self.engine().rotate_master(ADMIN, id).expect("the disk is on");
+        self.oracle.now_ms = self.due_ms().unwrap_or(self.oracle.now_ms);
+        assert_eq!((reply.status, reply.time_ms), (kami_engine::Status::Ok, self.oracle.now_ms));
+        let again = self.engine().rotate_master(ADMIN, id).expect("the disk is on");
+        assert_eq!(again.lsn, reply.lsn, "the same request is the same rotation");
+        self.settle();
+    }
+
     fn some_point(&mut self, out: &SimMedium) -> Until {
         let manifest = to_end(out).manifest().clone();
         let (first, end) = (manifest.first.bytes(), manifest.end.bytes());
@@ -106,6 +118,10 @@ fn any_point_of_any_backup_is_a_state_that_was() {
                 assert!(world.step());
                 if world.random.percent(6) {
                     world.back_up(&out);
+                }
+                if world.random.percent(3) {
+                    assert!(world.drive());
+                    world.rotate_keys();
                 }
             }
             world.back_up(&out);
@@ -221,7 +237,8 @@ fn a_damaged_backup_is_named() {
             assert_eq!(to_end(&out).damaged_files(&mut |_| ()), [file.path()]);
             let target: std::sync::Arc<dyn Medium> = std::sync::Arc::new(SimMedium::new(1, SimMode::Direct));
             let backup = to_end(&out);
-            let outcome = backup.point(Until::End).and_then(|point| backup.restore(&target, point, 1, &mut |_| ()));
+            let outcome =
+                backup.point(Until::End).and_then(|point| backup.restore(&target, point, 1, &mut |_| ()));
             assert!(outcome.is_err(), "{} restored with byte {at} changed", file.path());
         }
     }
