@@ -132,7 +132,7 @@ fn what_is_no_backup_or_no_store_is_told_apart() {
     home.run(&["backup", "--data", data.to_str().unwrap(), "--out", "backup"]).fails(6, "another store's");
     let batch = home.path("backup/batches/00000001.batch");
     let mut bytes = fs::read(&batch).unwrap();
-    bytes[5000] ^= 1;
+    bytes[4300] ^= 1;
     fs::write(&batch, bytes).unwrap();
     let damaged = home.run(&["verify", "--backup", "backup"]);
     assert_eq!(damaged.code, Some(5));

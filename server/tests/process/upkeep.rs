@@ -22,13 +22,11 @@ fn a_snapshot_is_written_when_asked_for_and_used_at_the_next_start() {
     assert!(made["start"].as_u64() <= made["end"].as_u64() && made["bytes"].as_u64() > Some(8000), "{made}");
     let text = server.run(&["checkpoint"]);
     assert!(text.out.starts_with("snapshot  ") && text.out.contains("replay    begins at lsn"), "{text:?}");
-    assert_eq!(snapshots(), 2);
+    assert_eq!(snapshots(), 1, "nothing happened meanwhile, so it is the same");
     server.json(&["principal", "add", "op", "--role", "operator", "--out", "op"]);
     server.json(&["principal", "add", "till", "--role", "redeemer", "--out", "till"]);
-    assert_eq!(
-        server.json(&["checkpoint", "--identity", "op"])["start"].as_u64() > made["start"].as_u64(),
-        true
-    );
+    let later = server.json(&["checkpoint", "--identity", "op"]);
+    assert!(later["start"].as_u64() > made["start"].as_u64(), "{later}");
     server.run(&["checkpoint", "--identity", "till"]).fails(3, "FORBIDDEN");
     server.run(&["keys", "rotate", "--identity", "op"]).fails(3, "FORBIDDEN");
     assert_eq!(snapshots(), 2, "two generations");
