@@ -22,6 +22,15 @@ fn copy_keys(home: &Home, to: &str) {
     }
 }
 
+/// Stops the trading, also when the test panics: the scope would wait for it for ever.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_backup_is_taken_while_the_store_is_traded_on_and_restores_to_any_moment() {
     let home = Home::new();
@@ -39,6 +48,7 @@ fn a_backup_is_taken_while_the_store_is_traded_on_and_restores_to_any_moment() {
             }
             orders
         });
+        let stopping = Stop(&stop);
         let backup = || home.run(&["backup", "--data", "kami-data", "--out", "backup", "--json"]).json();
         let first = backup();
         for _ in 0..3 {
@@ -46,7 +56,7 @@ fn a_backup_is_taken_while_the_store_is_traded_on_and_restores_to_any_moment() {
             assert!(next["end"].as_u64() >= first["end"].as_u64(), "{next}");
             assert!(next["files_written"].as_u64().unwrap() <= 1, "the cards are there already: {next}");
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         (first, trading.join().unwrap())
     });
     assert_eq!((&first["segments"], &first["batches"]), (&1.into(), &1.into()));

@@ -91,6 +91,15 @@ fn damage_below_the_end_is_named_and_not_waited_for() {
     }
 }
 
+/// Stops the appenders, also when the reader panics: the scope would wait for them for ever.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A real disk, real threads, a reader that takes no lock.
 fn beside_threads(commit_path: CommitChoice) {
     let directory = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -126,6 +135,7 @@ fn beside_threads(commit_path: CommitChoice) {
             })
         };
         let threads = [appender(1), appender(2)];
+        let stopping = Stop(&stop);
         let reader = ReadOnlyDisk::open(directory.path()).unwrap();
         // Until the log has gone through several segments.
         while looks.len() < 20 || looks.last().is_none_or(|(_, end)| *end < 6 << 20) {
@@ -133,7 +143,7 @@ fn beside_threads(commit_path: CommitChoice) {
             assert!(look.1 <= wal.durable_end().bytes(), "read what may be lost");
             looks.push(look);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).map(|kept| (kept.lsn, kept)).collect()
     });
     for (kept, end) in looks {
