@@ -4,16 +4,18 @@
 //! appear here: the caller turns the typed code into a [`CardDigest`] with
 //! [`Engine::digest`](crate::Engine::digest) at the door, and the plaintext ends there.
 
+use std::fmt;
 use std::time::Instant;
 
 use crate::identity::{
     BatchId, Caller, CardDigest, ChannelId, OrderId, PinDigest, PrincipalId, PrincipalSpec, ProductId,
-    RequestId, Role, TenantId, TerminalId,
+    Renewal, RequestId, Role, TenantId, TerminalId,
 };
 use crate::product::{Money, ProductSpec};
 use crate::record::{self, Head, Kind, Stored};
 use crate::sequencer::GROUP_BYTES;
 use crate::status::Status;
+use crate::word::Word;
 
 /// One request: who, through what, by when, and what.
 #[derive(Clone, Debug)]
@@ -138,6 +140,8 @@ pub enum Command {
     PrincipalAdd(Box<PrincipalSpec>),
     /// Withdraws a principal for good.
     PrincipalRevoke(PrincipalId),
+    /// Notes a new certificate of a principal, and its key if that is new.
+    PrincipalRenew(Renewal),
     /// Lists the principals.
     PrincipalList,
     /// Reads the engine's own figures.
@@ -194,8 +198,8 @@ impl ImportSpec {
     }
 }
 
-/// One row of an import.
-#[derive(Clone, Copy, Debug)]
+/// One row of an import. No trace shows its code or PIN.
+#[derive(Clone, Copy)]
 pub struct ImportRow<'a> {
     /// The code as the merchant wrote it.
     pub code: &'a [u8],
@@ -205,6 +209,14 @@ pub struct ImportRow<'a> {
     pub face: Option<Money>,
     /// The end of validity; only if the batch has expiries. Milliseconds since 1970, 0 is the batch's.
     pub expires_ms: u64,
+}
+
+impl fmt::Debug for ImportRow<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ImportRow { code: _, pin, face, expires_ms } = self;
+        let pin = pin.map(|_| "…");
+        write!(f, "ImportRow {{ code: …, pin: {pin:?}, face: {face:?}, expires_ms: {expires_ms} }}")
+    }
 }
 
 /// The most bytes of the log an administrative entry takes: its object is small.
@@ -250,6 +262,17 @@ impl Command {
             Command::Reverse { .. } => Status::Tombstoned,
             _ => Status::NotFound,
         }
+    }
+
+    /// Whether a card with this word is as good as unknown to a caller of `role`, whatever happened to it
+    /// before: then its past need not be read, and the answer takes no longer than for an unknown code.
+    pub(crate) fn is_hidden(&self, word: Word, role: Role) -> bool {
+        word.is_unsold()
+            && match self {
+                Command::Redeem { .. } => true,
+                Command::Query { .. } | Command::History { .. } => role == Role::Redeemer,
+                _ => false,
+            }
     }
 
     /// The most bytes of the log that executing it takes. A command that is about no card ends the group
@@ -302,6 +325,11 @@ impl Command {
             }
             Command::PrincipalAdd(spec) => {
                 return crc32c::crc32c(&record::StoredPrincipal::from(&**spec).encode());
+            }
+            Command::PrincipalRenew(renewal) => {
+                let note = renewal.certificate;
+                let parts = [&renewal.key[..], &note.serial.to_le_bytes(), &note.expires_ms.to_le_bytes()];
+                return crc32c::crc32c(&parts.concat());
             }
             _ => {}
         }

@@ -24,6 +24,7 @@ use crate::recovery::{newest_snapshot, remove_orphans, replay};
 use crate::replay::{Rebuild, ReplayError};
 use crate::reply::{Checkpoint, Reply, ReplyBody};
 use crate::sequencer::{Sequencer, Work};
+use crate::state::State;
 use crate::store::{Identity, IdentityError};
 use crate::upkeep::Rotations;
 use crate::vault::{Code, CodeError, CodeList, KeyError, Vault};
@@ -188,17 +189,19 @@ impl Engine {
 
         wal.store_id = Some(identity.store);
         let (rebuild, from) = newest_snapshot(&data, identity.store, &vault)?;
-        let (index, rebuild, wal) = replay(&data, wal, &vault, rebuild, from)?;
+        let now = clock.read();
+        let believe = |state: &State| match accept_clock {
+            true => Ok(()),
+            false => check_step(&now, &state.clocks, state.now_ms),
+        };
+        let (index, rebuild, wal) = replay(&data, wal, &vault, rebuild, from, &believe)?;
         let Rebuild { table, mut state, .. } = rebuild;
 
+        // Again: replaying may have taken a while.
         let now = clock.read();
-        if !accept_clock {
-            check_step(&now, &state.clocks, state.now_ms)?;
-        }
         let running = Running::start(&now, state.now_ms);
         state.clocks = now;
         remove_orphans(&*data, &table).map_err(io("removing what a crashed import left"))?;
-        vault.retain_keys(|key| table.batches().any(|batch| batch.file.layout.key == key));
         state.settle(&table);
         let imports = Imports::new(Arc::clone(&data), identity.store, state.next_batch());
         let sequencer = Sequencer::new(index, table, wal, state, clock, running);
@@ -220,7 +223,7 @@ impl Engine {
         }
         let request = Request {
             id: RequestId::default(),
-            caller: Caller { principal: crate::PrincipalId(0), ..Caller::LOCAL },
+            caller: Caller::LOCAL,
             terminal: TerminalId(0),
             channel: ChannelId(0),
             deadline: None,
@@ -308,6 +311,12 @@ impl Engine {
         self.shared.sequencer.wal.durable_end()
     }
 
+    /// Where the log ends now: everything decided so far stands below.
+    #[must_use]
+    pub fn tail(&self) -> Lsn {
+        self.shared.sequencer.wal.tail()
+    }
+
     /// A place to wait in, for a task that waits again and again.
     #[must_use]
     pub fn waiter(&self) -> DurableWaiter {
@@ -356,7 +365,10 @@ impl Engine {
     /// If the log failed, as for the four calls below.
     pub fn import_begin(&self, caller: Caller, id: RequestId, spec: ImportSpec) -> Result<Reply, Poisoned> {
         let Shared { sequencer, vault, imports, .. } = &*self.shared;
-        self.settled(imports.begin(sequencer, vault, caller, id, spec))
+        let reply = imports.begin(sequencer, vault, caller, id, spec);
+        // It says that the product exists, and that no such import was committed.
+        sequencer.wal.wait_durable(sequencer.wal.tail())?;
+        Ok(reply)
     }
 
     /// Adds rows; `first_row` is the number of the first, and rows received before are skipped. A chunk is
@@ -390,7 +402,7 @@ impl Engine {
     pub fn import_commit(&self, caller: Caller, id: RequestId) -> Result<Reply, Poisoned> {
         let sequencer = &self.shared.sequencer;
         sequencer.wait_space();
-        self.settled(self.shared.imports.commit(sequencer, caller, id))
+        self.settled(self.shared.imports.commit(sequencer, &self.shared.vault, caller, id))
     }
 
     /// Gives a staged import up.
@@ -398,7 +410,8 @@ impl Engine {
     /// # Errors
     /// See [`Engine::import_begin`].
     pub fn import_abort(&self, caller: Caller, id: RequestId) -> Result<Reply, Poisoned> {
-        self.settled(self.shared.imports.abort(&self.shared.sequencer, caller, id))
+        let Shared { sequencer, vault, imports, .. } = &*self.shared;
+        self.settled(imports.abort(sequencer, vault, caller, id))
     }
 
     /// Waits until what the reply rests on is durable. Rows that were staged rest on nothing in the log.
@@ -423,20 +436,29 @@ impl Engine {
     /// # Errors
     /// See [`CheckpointError`]; the store is as it was.
     pub fn checkpoint(&self) -> Result<Checkpoint, CheckpointError> {
+        self.checkpoint_beside(|| ())
+    }
+
+    /// The same, with `between` called wherever a command of another thread might come in between: for tests
+    /// that must be able to repeat what did. It may do anything but make another checkpoint.
+    ///
+    /// # Errors
+    /// See [`Engine::checkpoint`].
+    pub fn checkpoint_beside(&self, between: impl FnMut()) -> Result<Checkpoint, CheckpointError> {
         let _one_at_a_time = self.shared.checkpoints.lock();
-        self.write_checkpoint()
+        self.write_checkpoint(between)
     }
 
     /// The same, unless one is being written.
     pub(crate) fn try_checkpoint(&self) -> Option<Result<Checkpoint, CheckpointError>> {
         let _one_at_a_time = self.shared.checkpoints.try_lock()?;
-        Some(self.write_checkpoint())
+        Some(self.write_checkpoint(|| ()))
     }
 
-    fn write_checkpoint(&self) -> Result<Checkpoint, CheckpointError> {
-        let sequencer = &self.shared.sequencer;
+    fn write_checkpoint(&self, between: impl FnMut()) -> Result<Checkpoint, CheckpointError> {
+        let Shared { sequencer, data, store, .. } = &*self.shared;
         let begun_ms = sequencer.clock.boot_ms();
-        let header = checkpoint::write(sequencer, &*self.shared.data, self.shared.store)?;
+        let header = checkpoint::write(sequencer, &**data, *store, between)?;
         let took_ms = sequencer.clock.boot_ms().saturating_sub(begun_ms);
         Ok(Checkpoint { start: header.start, end: header.end, bytes: header.file_bytes(), took_ms })
     }

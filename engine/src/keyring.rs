@@ -199,9 +199,9 @@ impl Keyring {
         Ok((id, DataKey::new(&plain)))
     }
 
-    /// See [`Vault::retain_keys`](crate::vault::Vault::retain_keys).
-    pub fn retain_keys(&self, used: impl Fn(u64) -> bool) {
-        self.ring.lock().wrapped.retain(|id, _| used(*id));
+    /// See [`Vault::drop_key`](crate::vault::Vault::drop_key).
+    pub fn drop_key(&self, id: u64) {
+        self.ring.lock().wrapped.remove(&id);
     }
 
     /// See [`Vault::key`](crate::vault::Vault::key).

@@ -13,7 +13,8 @@
 //! * The words of one record's cards are all different, so that deciding on words that change only after
 //!   the record is complete is deciding on current ones. A card that comes up twice ends the turn.
 //! * The lock is never held over I/O or an `.await`. What was read before the lock is used only if the
-//!   object's last position is still the one the read began with; otherwise the command is read again.
+//!   object's last position is still the one the read began with; otherwise the command is read again. A
+//!   card that was not there is looked for again if a batch was committed meanwhile.
 //! * Engine time moves only by being written: a turn that begins [`TICK_MS`] after the last group writes
 //!   one, empty if need be, so that even a refusal for expiry rests on a durable time.
 //!
@@ -31,11 +32,11 @@ use crate::card::{Effect, Past};
 use crate::chain::{Chain, ChainError};
 use crate::clock::{Clock, Running, TICK_MS};
 use crate::command::{Command, Request};
-use crate::identity::{OrderId, RequestId};
+use crate::identity::{OrderId, PrincipalId, RequestId};
 use crate::index::Index;
 use crate::record::{Allocation, GROUP_HEAD_BYTES, GroupWriter, Kind};
 use crate::reply::{HistoryEvent, Reply, ReplyBody, ReplyFlags};
-use crate::state::{Search, State};
+use crate::state::{Scope, Search, State};
 use crate::status::Status;
 use crate::subject::Subject;
 use crate::table::{Batch, Table};
@@ -80,6 +81,8 @@ impl Work {
 #[derive(Default)]
 pub(crate) struct Prepared {
     pub(crate) card: Option<CardRef>,
+    /// Set if there was no such card: [`Table::commits`] before it was looked for.
+    pub(crate) absent_at: Option<u64>,
     /// [`Command::body`].
     pub(crate) body: u32,
     /// The word that `past` and `detail` were read from.
@@ -153,6 +156,7 @@ pub struct Sequencer {
     pub(crate) running: Running,
     commands: AtomicU64,
     refused: AtomicU64,
+    misses: AtomicU64,
 }
 
 /// Ends the process if it is dropped by a panic: see the module's second invariant.
@@ -197,6 +201,7 @@ impl Sequencer {
             running,
             commands: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
         }
     }
 
@@ -210,9 +215,10 @@ impl Sequencer {
         self.wal.wait_space();
     }
 
-    /// Commands decided and commands refused since open.
-    pub fn counts(&self) -> (u64, u64) {
-        (self.commands.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
+    /// Commands decided, commands refused, and commands whose code missed, since open.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (load(&self.commands), load(&self.refused), load(&self.misses))
     }
 
     /// Decides the requests in order. See [`Engine::execute`](crate::Engine::execute).
@@ -231,6 +237,10 @@ impl Sequencer {
             from = done;
         }
         let refused = work.replies.iter().filter(|reply| !reply.status.is_done()).count();
+        let misses = work.replies.iter().filter(|reply| reply.miss).count();
+        if misses > 0 {
+            self.misses.fetch_add(misses as u64, Ordering::Relaxed);
+        }
         self.commands.fetch_add(work.replies.len() as u64, Ordering::Relaxed);
         self.refused.fetch_add(refused as u64, Ordering::Relaxed);
         // Whatever the replies say, they say it of a log that ends here or before.
@@ -247,6 +257,7 @@ impl Sequencer {
         let Work { requests, prepared, seen, buffer, .. } = work;
         prepared.resize_with(requests.len().max(prepared.len()), Prepared::default);
         let guard = Index::pin();
+        let commits = self.table.commits();
         for request in &requests[from..] {
             if let Some(digest) = request.command.card() {
                 self.index.prefetch(digest, &guard);
@@ -273,13 +284,16 @@ impl Sequencer {
             prepared.detail = Detail::None;
             prepared.object = None;
             prepared.failed = None;
+            prepared.absent_at = Some(commits);
             if let Some((batch, card)) = self.batch_of(prepared.card) {
+                prepared.absent_at = None;
                 if !seen.insert(card) {
                     return at;
                 }
                 prepared.word = batch.word(card.row());
-                let needs_chain = prepared.word.flags().contains(Flags::HAS_EFFECTS)
-                    || matches!(request.command, Command::Query { .. } | Command::History { .. });
+                let needs_chain = (prepared.word.flags().contains(Flags::HAS_EFFECTS)
+                    || matches!(request.command, Command::Query { .. } | Command::History { .. }))
+                    && !request.command.is_hidden(prepared.word, request.caller.role);
                 if needs_chain && let Err(error) = self.read_chain(request, card, prepared, buffer) {
                     prepared.failed = Some(chain_failed(&error));
                 }
@@ -357,7 +371,12 @@ impl Sequencer {
             command => {
                 prepared.tail = command.object_tail(tenant);
                 if command.changes_object() {
-                    prepared.object = self.state.lock().object_lsn(command, tenant);
+                    let state = self.state.lock();
+                    prepared.object = state.object_lsn(command, tenant);
+                    if let Command::PrincipalRenew(renewal) = command {
+                        prepared.tail = state.renewed_tail(*renewal);
+                    }
+                    drop(state);
                     if let Some(lsn) = prepared.object {
                         prepared.past = Chain::new(&self.wal, buffer).object_past(lsn, request.id)?;
                     }
@@ -396,18 +415,17 @@ impl Sequencer {
         let mut turn = self.begin(bytes);
         let mut at = from;
         while at < to {
-            let passed = work.requests[at].deadline.is_some_and(|deadline| Some(deadline) <= deadline_now);
-            let refused = if passed { Some(Status::DeadlinePassed) } else { work.prepared[at].failed };
-            if let Some(status) = refused {
-                let reply = turn.refuse(&work.requests[at], status);
-                work.replies.push(reply);
-                at += 1;
-            } else if work.requests[at].command.card().is_some() {
+            let request = &work.requests[at];
+            if request.command.card().is_some() {
                 let stopped = turn.cards(work, at, to, deadline_now);
                 if stopped == at {
                     break;
                 }
                 at = stopped;
+            } else if let Some(status) = not_executed(request, &work.prepared[at], deadline_now) {
+                let reply = turn.refuse(request, status);
+                work.replies.push(reply);
+                at += 1;
             } else {
                 match turn.object(work, at) {
                     Some(reply) => work.replies.push(reply),
@@ -419,6 +437,12 @@ impl Sequencer {
         turn.end();
         at
     }
+}
+
+/// Why a request is not to be executed, whatever the state: too late, or its past cannot be read.
+fn not_executed(request: &Request, prepared: &Prepared, now: Option<Instant>) -> Option<Status> {
+    let passed = request.deadline.is_some_and(|deadline| Some(deadline) <= now);
+    if passed { Some(Status::DeadlinePassed) } else { prepared.failed }
 }
 
 fn chain_failed(error: &ChainError) -> Status {
@@ -467,7 +491,7 @@ impl Turn<'_> {
         body: ReplyBody,
     ) -> Reply {
         let time_ms = self.state.now_ms;
-        Reply { request: request.id, status, flags: ReplyFlags::default(), lsn, time_ms, body }
+        Reply { request: request.id, status, flags: ReplyFlags::default(), lsn, time_ms, miss: false, body }
     }
 
     pub(crate) fn refuse(&self, request: &Request, status: Status) -> Reply {
@@ -483,19 +507,34 @@ impl Turn<'_> {
     fn cards(&mut self, work: &mut Work, from: usize, to: usize, now: Option<Instant>) -> usize {
         let Work { requests, replies, prepared, moves, .. } = work;
         moves.clear();
+        let mut unrecorded = false;
         let mut at = from;
         let sequencer = self.sequencer;
         let state = &*self.state;
         let short = self.short;
+        let mut standing: Option<(PrincipalId, Option<Scope<'_>>)> = None;
         let mut decide_all = |mut group: Option<&mut GroupWriter<'_>>| {
             while at < to {
                 let (request, prepared) = (&requests[at], &mut prepared[at]);
-                let passed = request.deadline.is_some_and(|deadline| Some(deadline) <= now);
-                if request.command.card().is_none() || prepared.failed.is_some() || passed {
+                if request.command.card().is_none() {
                     break;
                 }
-                let subject = Subject { sequencer, state, request, short };
-                let Some(reply) = subject.decide(prepared, group.as_deref_mut(), moves) else { break };
+                let principal = request.caller.principal;
+                if standing.is_none_or(|(known, _)| known != principal) {
+                    standing = Some((principal, state.scope(principal)));
+                }
+                let scope = standing.and_then(|(_, scope)| scope);
+                let subject = Subject { sequencer, state, request, scope, short };
+                let entries = group.as_deref().map_or(0, GroupWriter::entries);
+                // Refused in its place: a run of cards that ended here would begin another group, for
+                // whose head no room was asked.
+                let reply = match not_executed(request, prepared, now) {
+                    Some(status) => Some(subject.refuse(status)),
+                    None => subject.decide(prepared, group.as_deref_mut(), moves),
+                };
+                let Some(reply) = reply else { break };
+                unrecorded |= reply.status == Status::Tombstoned
+                    && group.as_deref().is_some_and(|group| group.entries() == entries);
                 replies.push(reply);
                 at += 1;
             }
@@ -509,7 +548,9 @@ impl Turn<'_> {
                 decide_all(Some(&mut group));
                 if group.entries() == 0 { 0 } else { group.finish(now_ms) }
             });
-            self.tick = tick && appended.is_none();
+            // A reversal of a code that does not exist waits for the disk like one of a card that does, or
+            // its speed would tell them apart.
+            self.tick = (tick || unrecorded) && appended.is_none();
         } else {
             decide_all(None);
         }

@@ -40,6 +40,7 @@ impl Rotations {
             lsn,
             time_ms,
             body,
+            miss: false,
         };
         let again = last.take_if(|rotation| rotation.request == request);
         let mut rotation = match again {
@@ -108,7 +109,7 @@ impl Engine {
             }
         };
         let time_ms = self.now_ms();
-        Ok(Reply { request, status, flags: ReplyFlags::default(), lsn: None, time_ms, body })
+        Ok(Reply { request, status, flags: ReplyFlags::default(), lsn: None, time_ms, body, miss: false })
     }
 }
 

@@ -16,7 +16,6 @@ use std::time::Instant;
 use bytes::{Buf, Bytes};
 use kami_engine::{Poisoned, Status};
 use quinn::{RecvStream, SendStream, VarInt};
-use tokio::task::JoinHandle;
 
 use crate::desk::{Admitted, Blocking, Desk, EngineFault, bad_frame_status, run_blocking};
 use crate::frame::{Body, CloseCode, REQUEST_HEAD_BYTES, ReplyHead, RequestHead, Split, Splitter, reply};
@@ -31,8 +30,13 @@ const BATCHES_PER_ROUND: usize = 8;
 /// Rounds before other tasks get theirs.
 const ROUNDS_PER_POLL: usize = 16;
 
-/// Serves a stream until it ends.
-pub(crate) async fn serve(shared: Arc<Shared>, peer: Arc<Peer>, send: SendStream, recv: RecvStream) {
+/// Serves a stream until it ends. The code is why its connection must end with it, if it must.
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    send: SendStream,
+    recv: RecvStream,
+) -> Option<CloseCode> {
     let mut stream = Stream::new(Arc::clone(&shared), peer, send, recv);
     match poll_fn(|cx| stream.poll(cx)).await {
         Ok(()) => {
@@ -41,12 +45,14 @@ pub(crate) async fn serve(shared: Arc<Shared>, peer: Arc<Peer>, send: SendStream
             let _ = stream.send.stopped().await;
         }
         Err(End::Gone) => {}
+        Err(End::TooSlow) => return Some(CloseCode::TooSlow),
         Err(End::LogFailed) => shared.advance(Phase::LogFailed),
         Err(End::Fault) => {
             tracing::error!("the engine answered fewer requests than it was asked; the stream is cut");
             let _ = stream.send.reset(VarInt::from_u32(CloseCode::LogFailed.number()));
         }
     }
+    None
 }
 
 /// Why a stream ends before its last reply is delivered.
@@ -55,6 +61,8 @@ enum End {
     Gone,
     /// The log failed.
     LogFailed,
+    /// The peer takes no replies.
+    TooSlow,
     /// The engine broke its word.
     Fault,
 }
@@ -89,10 +97,12 @@ struct Stream {
     splitter: Splitter,
     desk: Desk,
     /// A command on a thread that may block; what follows it waits.
-    blocking: Option<JoinHandle<Option<Blocked>>>,
+    blocking: Option<Pin<Box<dyn Future<Output = Option<Blocked>> + Send>>>,
     /// Room in the log; what follows waits for it.
     space: Option<Waiting>,
     outbox: Outbox,
+    /// Runs while replies wait for the peer to take any.
+    stall: Option<Waiting>,
 }
 
 impl Stream {
@@ -119,6 +129,7 @@ impl Stream {
             splitter: Splitter::new(REQUEST_HEAD_BYTES),
             blocking: None,
             space: None,
+            stall: None,
         }
     }
 
@@ -163,9 +174,10 @@ impl Stream {
     /// Whether more may be decided now.
     fn is_clear(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         if let Some(blocking) = &mut self.blocking {
-            let Poll::Ready(done) = Pin::new(blocking).poll(cx) else { return Ok(false) };
+            let Poll::Ready(done) = blocking.as_mut().poll(cx) else { return Ok(false) };
             self.blocking = None;
-            let (head, body) = done.ok().flatten().ok_or(End::Fault)??;
+            let gone = if self.peer.revoked.load(Ordering::Relaxed) { End::Gone } else { End::Fault };
+            let (head, body) = done.ok_or(gone)??;
             // Such commands return when what they rest on is durable.
             self.outbox.push(None, |out| {
                 reply::encode(&head, &body, out);
@@ -270,11 +282,16 @@ impl Stream {
         Ok(blocking)
     }
 
+    /// Begins a command on a thread that may block, once one of those is free. Waiting for it is the stream's own
+    /// business and ends with the stream, so that a peer that begins and leaves makes nobody keep its frames.
     fn start_blocking(&mut self, head: RequestHead, work: Blocking) {
         let (shared, peer) = (Arc::clone(&self.shared), Arc::clone(&self.peer));
-        self.blocking = Some(tokio::spawn(async move {
+        self.blocking = Some(Box::pin(async move {
             // The semaphore is never closed; without a permit the work would still be right.
             let permit = Arc::clone(&shared.blocking).acquire_owned().await;
+            if peer.revoked.load(Ordering::Relaxed) {
+                return None;
+            }
             let work = tokio::task::spawn_blocking(move || {
                 let done = run_blocking(&shared, &peer, &head, work);
                 drop(permit);
@@ -298,6 +315,16 @@ impl Stream {
             self.outbox.ready.drain(..written.chunks);
             self.outbox.taken(written.bytes);
             moved = true;
+        }
+        if self.outbox.ready.is_empty() {
+            self.stall = None;
+        } else {
+            if moved || self.stall.is_none() {
+                self.stall = Some(Box::pin(tokio::time::sleep(self.shared.options.stall)));
+            }
+            if self.stall.as_mut().is_some_and(|stall| stall.as_mut().poll(cx).is_ready()) {
+                return Err(End::TooSlow);
+            }
         }
         Ok(moved)
     }

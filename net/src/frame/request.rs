@@ -6,8 +6,8 @@
 
 use bytes::BytesMut;
 use kami_engine::{
-    BatchId, CardKind, ImportSpec, MerchantId, Money, OrderId, PrincipalId, PrincipalSpec, ProductId,
-    ProductSpec, RequestId, Role, TenantId,
+    BatchId, CardKind, CertificateNote, ImportSpec, MerchantId, Money, OrderId, PrincipalId, PrincipalSpec,
+    ProductId, ProductSpec, Renewal, RequestId, Role, TenantId,
 };
 
 use super::rows::ROW_FIELDS;
@@ -100,6 +100,8 @@ pub enum Request<'a> {
     PrincipalAdd(PrincipalSpec),
     /// PRINCIPAL_REVOKE.
     PrincipalRevoke(OnePrincipal),
+    /// PRINCIPAL_RENEW.
+    PrincipalRenew(Renewal),
     /// PRINCIPAL_LIST.
     PrincipalList,
     /// STATS.
@@ -170,7 +172,7 @@ dispatch! {
         ProductUnfreeze(OneProduct) Stock(OfProduct)
         ImportBegin(ImportSpec) ImportChunk(Chunk<'static>) ImportStatus(OneImport)
         ImportCommit(OneImport) ImportAbort(OneImport)
-        PrincipalAdd(PrincipalSpec) PrincipalRevoke(OnePrincipal);
+        PrincipalAdd(PrincipalSpec) PrincipalRevoke(OnePrincipal) PrincipalRenew(Renewal);
 }
 
 /// A frame that would be longer than its opcode allows, or a value that does not fit its field.
@@ -365,7 +367,21 @@ wire!(PrincipalSpec: "PRINCIPAL_SPEC" {
     merchant: MerchantId, "the merchant it redeems for, or 0";
     tenant: TenantId, "its tenant, 0 in this version";
     role: Role, "1 admin, 2 issuer, 3 seller, 4 redeemer, 5 operator, 6 finance, 7 auditor";
+    certificate: CertificateNote, "the certificate that was issued for the key";
+    misses_per_minute: u32, "wrong codes a minute it may send on average; 0: the server's usual";
+    products: Vec<ProductId>, "the products it may touch, at most 64; none: all";
     name: String, "1 to 64 bytes, unique";
+});
+
+wire!(CertificateNote: "CERTIFICATE_NOTE" {
+    serial: u128, "its serial number; 0: none was noted";
+    expires_ms: u64, "when it expires, ms since 1970; 0: none was noted";
+});
+
+wire!(Renewal: "RENEWAL" {
+    principal: PrincipalId, "the principal";
+    key: [u8; 32], "SHA-256 of its public key from now on, as in PRINCIPAL_SPEC";
+    certificate: CertificateNote, "its new certificate";
 });
 
 wire!(ImportSpec: "IMPORT_SPEC" {
@@ -407,5 +423,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<OneImport>(),
         of::<OnePrincipal>(),
         of::<PrincipalSpec>(),
+        of::<CertificateNote>(),
+        of::<Renewal>(),
     ]
 }
