@@ -124,6 +124,7 @@ impl World {
             running: (0, 0),
             commands: 0,
             refused: 0,
+            misses: 0,
             last_lsn: 0,
             tight: false,
             fresh: false,
