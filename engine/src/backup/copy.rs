@@ -259,6 +259,10 @@ impl Run<'_> {
             let mut at = HEADER_BYTES;
             let mut buffer = Vec::new();
             for (column, width) in layout.widths().into_iter().enumerate().filter(|(_, width)| *width > 0) {
+                // The hole that rows left out have made behind the column before; it stays one.
+                let hole = layout.cell(column, 0) - at;
+                io::copy(&mut io::Read::take(io::repeat(0), hole), &mut whole)?;
+                at += hole;
                 let mut row = 0;
                 while row < layout.rows {
                     let rows = ((CHUNK_BYTES / width) as u64).min(layout.rows - row);
