@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use kami_engine::{Caller, Command, MerchantId, PrincipalSpec, Role, Session, TenantId};
+use kami_engine::{Caller, Command, PrincipalSpec, Role, Session};
 use kami_net::{Authority, Identity, Server, ServerOptions};
 
 use crate::args::Args;
@@ -47,13 +47,8 @@ pub fn serve(args: &Args) -> Result<()> {
     let runtime = runtime(args)?;
     let mut store = Store::open(args, directory)?;
     store.add_product()?;
-    let spec = PrincipalSpec {
-        name: "bench".to_owned(),
-        role: Role::Admin,
-        tenant: TenantId(0),
-        merchant: MerchantId(0),
-        key: Identity::load(&directory.join(CLIENT))?.key_fingerprint()?,
-    };
+    let key = Identity::load(&directory.join(CLIENT))?.key_fingerprint()?;
+    let spec = PrincipalSpec::of("bench", Role::Admin, key);
     let session = Session::new(&store.engine, Caller::LOCAL);
     let id = request_id(Purpose::Principal, 0);
     let added = session.run(id, Command::PrincipalAdd(Box::new(spec))).wait()?;

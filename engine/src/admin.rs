@@ -7,7 +7,9 @@ use kami_wal::Lsn;
 
 use crate::card::Effect;
 use crate::command::{Command, Request};
-use crate::identity::{BatchId, Principal, PrincipalId, PrincipalSpec, ProductId, TenantId};
+use crate::identity::{
+    BatchId, Principal, PrincipalId, PrincipalSpec, ProductId, Renewal, Role, SCOPE_PRODUCTS_MAX, TenantId,
+};
 use crate::product::{CardKind, ProductSpec};
 use crate::record::{HEAD_BYTES, Head, Kind};
 use crate::reply::{BatchReport, Reply, ReplyBody, ReplyFlags, Stats};
@@ -36,6 +38,9 @@ struct Change<'a> {
 impl Turn<'_> {
     /// One command that is not about a card. `None` if something has to be read first.
     pub(crate) fn object(&mut self, work: &mut Work, at: usize) -> Option<Reply> {
+        if let Err(status) = self.standing(&work.requests[at]) {
+            return Some(self.refuse(&work.requests[at], status));
+        }
         match &work.requests[at].command {
             Command::Sell { .. } => self.sell(work, at),
             Command::OrderFetch { .. } => self.fetch(work, at),
@@ -44,9 +49,31 @@ impl Turn<'_> {
             Command::ProductUnfreeze(id) => self.set_product_frozen(work, at, *id, false),
             Command::PrincipalAdd(_) => self.add_principal(work, at),
             Command::PrincipalRevoke(id) => self.revoke_principal(work, at, *id),
+            Command::PrincipalRenew(renewal) => self.renew_principal(work, at, *renewal),
             command if command.batch().is_some() => self.change_batch(work, at),
             _ => Some(self.list(&work.requests[at])),
         }
+    }
+
+    /// Whether the caller may do this: not once it is revoked, nor outside of its scope. Asked under the
+    /// lock, so nothing that a revoked principal sent is decided behind its revocation.
+    fn standing(&self, request: &Request) -> Result<(), Status> {
+        let scope = self.state.scope(request.caller.principal).ok_or(Status::Unauthenticated)?;
+        let covered = scope.is_all()
+            || match &request.command {
+                Command::Sell { product, .. }
+                | Command::ProductFreeze(product)
+                | Command::ProductUnfreeze(product) => scope.covers(*product),
+                // Another's order is not found; one's own is of products that one could buy.
+                Command::OrderFetch { .. } => true,
+                // These show no more than is in the scope.
+                Command::ProductList | Command::BatchList { .. } | Command::Stock { .. } => true,
+                // A batch that is not there is not found.
+                command => command
+                    .batch()
+                    .is_some_and(|id| self.sequencer.table.batch(id).is_none_or(|b| scope.covers(b.product))),
+            };
+        if covered { Ok(()) } else { Err(Status::ScopeDenied) }
     }
 
     /// Records a change of one object and makes it, unless the request is a retry or cannot be recorded.
@@ -142,8 +169,11 @@ impl Turn<'_> {
         let present =
             named.filter(|principal| principal.spec.name == spec.name).map(|principal| principal.id).next();
         let id = present.unwrap_or(PrincipalId(self.state.principals.len() as u32 + 1));
-        let refusal = if spec.name.is_empty() || spec.name.len() > NAME_BYTES_MAX {
+        let own = |product: &ProductId| self.state.product(*product, spec.tenant).is_some();
+        let refusal = if !is_sane_principal(spec) {
             Some(Status::Malformed)
+        } else if !spec.products.iter().all(own) {
+            Some(Status::NotFound)
         } else if present.is_some() || self.state.principal_keys.contains_key(&spec.key) {
             Some(Status::AlreadyExists)
         } else {
@@ -174,6 +204,28 @@ impl Turn<'_> {
             subject: u64::from(id.0),
             refusal,
             apply: &|state, lsn| state.revoke_principal(id, lsn),
+            show: &|state| state.show_principal(id),
+        };
+        self.change(work, at, &change)
+    }
+
+    fn renew_principal(&mut self, work: &Work, at: usize, renewal: Renewal) -> Option<Reply> {
+        let id = renewal.principal;
+        let known = self.state.principals.get((id.0 as usize).wrapping_sub(1));
+        let owner = self.state.principal_keys.get(&renewal.key);
+        let refusal = match known {
+            None => Some(Status::NotFound),
+            Some(state) if state.principal.revoked => Some(Status::IllegalTransition),
+            Some(_) if owner.is_some_and(|owner| *owner != id) => Some(Status::AlreadyExists),
+            Some(_) => None,
+        };
+        let renewed = known
+            .map(|state| Principal { spec: renewal.applied_to(&state.principal.spec), ..state.principal });
+        let change = Change {
+            kind: Kind::PrincipalPut,
+            subject: u64::from(id.0),
+            refusal,
+            apply: &|state, lsn| state.put_principal(renewed.clone().expect("refused otherwise"), lsn),
             show: &|state| state.show_principal(id),
         };
         self.change(work, at, &change)
@@ -216,14 +268,20 @@ impl Turn<'_> {
         let tenant = request.caller.tenant;
         let sequencer = self.sequencer;
         let state = &*self.state;
+        let scope = state.scope(request.caller.principal).unwrap_or_default();
         let wanted = |product: Option<ProductId>| {
             sequencer.table.batches().filter(move |batch| {
-                state.stock(batch.id).tenant == tenant && product.is_none_or(|id| batch.product == id)
+                state.stock(batch.id).tenant == tenant
+                    && product.is_none_or(|id| batch.product == id)
+                    && scope.covers(batch.product)
             })
         };
         let body = match request.command {
             Command::ProductList => {
-                let own = state.products.iter().filter(|product| product.tenant == tenant);
+                let own = state
+                    .products
+                    .iter()
+                    .filter(|state| state.tenant == tenant && scope.covers(state.product.id));
                 ReplyBody::Products(own.map(|state| state.product.clone()).collect())
             }
             Command::BatchList { product } => {
@@ -241,12 +299,13 @@ impl Turn<'_> {
     }
 
     fn stats(&self) -> Stats {
-        let (commands, refused) = self.sequencer.counts();
+        let (commands, refused, misses) = self.sequencer.counts();
         let mut stats = Stats {
             products: self.state.products.len() as u64,
             orders: self.state.orders.count(),
             commands,
             refused,
+            misses,
             tail: self.sequencer.wal.tail().bytes(),
             durable_end: self.sequencer.wal.durable_end().bytes(),
             commits: self.sequencer.wal.stats().commits,
@@ -276,6 +335,14 @@ fn is_sane(spec: &ProductSpec) -> bool {
         && !spec.name.chars().any(char::is_control)
         && spec.currency.iter().all(u8::is_ascii_uppercase)
         && spec.face >= 0
+}
+
+fn is_sane_principal(spec: &PrincipalSpec) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&spec.name.len())
+        && !spec.name.chars().any(char::is_control)
+        && spec.products.len() <= SCOPE_PRODUCTS_MAX
+        // Whoever adds principals could give itself another scope.
+        && (spec.role != Role::Admin || spec.products.is_empty())
 }
 
 impl State {

@@ -173,9 +173,21 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
 
     // What a redeemer is told about a card that was never sold is what it is told about a code that does
     // not exist, whatever ids the card has seen: so that nobody can ask which codes there are.
-    let unsold = matches!(view.word.lifecycle(), Lifecycle::Available | Lifecycle::Reserved);
-    if unsold && matches!(action, Action::Redeem { .. }) {
-        return Refuse(Status::CardNotValid);
+    if view.word.is_unsold() {
+        match action {
+            Action::Redeem { .. } => return Refuse(Status::CardNotValid),
+            // Poisoned as far as the card has room for it; the answer is the same, as for a code that does
+            // not exist, of which nothing can be kept at all.
+            Action::Reverse(_)
+                if past.same.is_some()
+                    || past.original.is_some()
+                    || past.tombstone
+                    || past.tombstones >= TOMBSTONES_MAX =>
+            {
+                return Refuse(Status::Tombstoned);
+            }
+            _ => {}
+        }
     }
     if let Some(same) = past.same {
         let is_retry =
@@ -546,6 +558,14 @@ mod tests {
             available        seen-tombstone   redeem   CARD_NOT_VALID
             sold             poisoned         reverse  TOMBSTONED
             sold             tombstones       reverse  RATE_LIMITED
+            available        tombstones       reverse  TOMBSTONED
+            available        poisoned         reverse  TOMBSTONED
+            available        seen-tombstone   reverse  TOMBSTONED
+            available        seen-freeze      reverse  TOMBSTONED
+            available        seen-other-body  reverse  TOMBSTONED
+            available        seen-by-other    reverse  TOMBSTONED
+            available        of-freeze        reverse  TOMBSTONED
+            reserved         tombstones       reverse  TOMBSTONED
         ";
         table.lines().filter(|line| !line.trim().is_empty()).for_each(|line| check(line, &ASKER));
     }

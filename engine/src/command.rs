@@ -9,12 +9,13 @@ use std::time::Instant;
 
 use crate::identity::{
     BatchId, Caller, CardDigest, ChannelId, OrderId, PinDigest, PrincipalId, PrincipalSpec, ProductId,
-    RequestId, Role, TenantId, TerminalId,
+    Renewal, RequestId, Role, TenantId, TerminalId,
 };
 use crate::product::{Money, ProductSpec};
 use crate::record::{self, Head, Kind, Stored};
 use crate::sequencer::GROUP_BYTES;
 use crate::status::Status;
+use crate::word::Word;
 
 /// One request: who, through what, by when, and what.
 #[derive(Clone, Debug)]
@@ -139,6 +140,8 @@ pub enum Command {
     PrincipalAdd(Box<PrincipalSpec>),
     /// Withdraws a principal for good.
     PrincipalRevoke(PrincipalId),
+    /// Notes a new certificate of a principal, and its key if that is new.
+    PrincipalRenew(Renewal),
     /// Lists the principals.
     PrincipalList,
     /// Reads the engine's own figures.
@@ -292,6 +295,17 @@ impl Command {
         }
     }
 
+    /// Whether a card with this word is as good as unknown to a caller of `role`, whatever happened to it
+    /// before: then its past need not be read, and the answer takes no longer than for an unknown code.
+    pub(crate) fn is_hidden(&self, word: Word, role: Role) -> bool {
+        word.is_unsold()
+            && match self {
+                Command::Redeem { .. } => true,
+                Command::Query { .. } | Command::History { .. } => role == Role::Redeemer,
+                _ => false,
+            }
+    }
+
     /// The most bytes of the log that executing it takes. A command that is about no card ends the group
     /// before it and needs one for itself.
     pub(crate) fn log_bytes_max(&self) -> usize {
@@ -342,6 +356,11 @@ impl Command {
             }
             Command::PrincipalAdd(spec) => {
                 return crc32c::crc32c(&record::StoredPrincipal::from(&**spec).encode());
+            }
+            Command::PrincipalRenew(renewal) => {
+                let note = renewal.certificate;
+                let parts = [&renewal.key[..], &note.serial.to_le_bytes(), &note.expires_ms.to_le_bytes()];
+                return crc32c::crc32c(&parts.concat());
             }
             _ => {}
         }

@@ -218,7 +218,7 @@ impl Engine {
         }
         let request = Request {
             id: RequestId::default(),
-            caller: Caller { principal: crate::PrincipalId(0), ..Caller::LOCAL },
+            caller: Caller::LOCAL,
             terminal: TerminalId(0),
             channel: ChannelId(0),
             deadline: None,
@@ -304,6 +304,12 @@ impl Engine {
     #[must_use]
     pub fn durable_end(&self) -> Lsn {
         self.shared.sequencer.wal.durable_end()
+    }
+
+    /// Where the log ends now: everything decided so far stands below.
+    #[must_use]
+    pub fn tail(&self) -> Lsn {
+        self.shared.sequencer.wal.tail()
     }
 
     /// A place to wait in, for a task that waits again and again.

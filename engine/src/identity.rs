@@ -16,7 +16,7 @@ macro_rules! ids {
 ids! {
     /// A merchant platform on a shared engine; 0 is the only one until tenants come.
     TenantId(u16);
-    /// Who sent the request: a certificate's owner. 0 is the engine itself.
+    /// Who sent the request: a certificate's owner. 0 is the engine itself and whoever embeds it.
     PrincipalId(u32);
     /// The till, or 0.
     TerminalId(u32);
@@ -54,6 +54,14 @@ wide_ids! {
 /// The keyed 128-bit digest of a normalised code: all the engine ever looks a card up by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CardDigest(pub(crate) u128);
+
+impl CardDigest {
+    /// A number that is uniformly distributed over the cards, for hash tables.
+    #[must_use]
+    pub const fn spread(self) -> u64 {
+        self.0 as u64
+    }
+}
 
 impl fmt::Debug for CardDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -150,12 +158,8 @@ pub struct Caller {
 impl Caller {
     /// The caller for a platform that embeds the engine and does its own authorisation. Its principal is
     /// none that is ever added, so what it bought belongs to nobody who connects.
-    pub const LOCAL: Caller = Caller {
-        tenant: TenantId(0),
-        principal: PrincipalId(u32::MAX),
-        role: Role::Admin,
-        merchant: MerchantId(0),
-    };
+    pub const LOCAL: Caller =
+        Caller { tenant: TenantId(0), principal: PrincipalId(0), role: Role::Admin, merchant: MerchantId(0) };
 }
 
 /// A principal to be added.
@@ -171,6 +175,60 @@ pub struct PrincipalSpec {
     pub merchant: MerchantId,
     /// SHA-256 of the public key (DER `SubjectPublicKeyInfo`) that it proves itself with.
     pub key: [u8; 32],
+    /// The certificate that was issued for the key.
+    pub certificate: CertificateNote,
+    /// The products it may touch, at most [`SCOPE_PRODUCTS_MAX`]; none is all. An admin has no scope.
+    pub products: Vec<ProductId>,
+    /// How many wrong codes a minute it may send over the network on average; 0 is the server's usual.
+    pub misses_per_minute: u32,
+}
+
+/// The most products a scope lists.
+pub const SCOPE_PRODUCTS_MAX: usize = 64;
+
+/// What is noted of a principal's certificate, for people: when it has to be renewed. Whether one is valid
+/// is decided where the connection is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CertificateNote {
+    /// Its serial number; 0 if none was noted.
+    pub serial: u128,
+    /// When it expires, in milliseconds since 1970; 0 if none was noted.
+    pub expires_ms: u64,
+}
+
+/// A new certificate for a principal that stays who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// The principal.
+    pub principal: PrincipalId,
+    /// Its key from now on; the same as before, or a new one. The old one opens nothing any more.
+    pub key: [u8; 32],
+    /// The certificate.
+    pub certificate: CertificateNote,
+}
+
+impl Renewal {
+    /// The specification with the new certificate.
+    pub(crate) fn applied_to(self, spec: &PrincipalSpec) -> PrincipalSpec {
+        PrincipalSpec { key: self.key, certificate: self.certificate, ..spec.clone() }
+    }
+}
+
+impl PrincipalSpec {
+    /// A principal of tenant 0 without merchant, certificate note or scope.
+    #[must_use]
+    pub fn of(name: &str, role: Role, key: [u8; 32]) -> PrincipalSpec {
+        PrincipalSpec {
+            name: name.to_owned(),
+            role,
+            tenant: TenantId(0),
+            merchant: MerchantId(0),
+            key,
+            certificate: CertificateNote::default(),
+            products: Vec::new(),
+            misses_per_minute: 0,
+        }
+    }
 }
 
 /// A principal as it stands.

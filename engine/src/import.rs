@@ -372,11 +372,12 @@ impl Imports {
 
         // Everything that can fail or take long is done; the rest is one turn of the sequencer.
         let mut turn = sequencer.begin(2 * HEAD_BYTES + 1024);
-        if !turn.has_credit() {
-            let short = turn.short();
+        let revoked = turn.state.scope(staged.caller.principal).is_none();
+        if revoked || !turn.has_credit() {
+            let status = if revoked { Status::Unauthenticated } else { turn.short() };
             // The reply takes the lock again.
             drop(turn);
-            return staged.reply(sequencer, id, short);
+            return staged.reply(sequencer, id, status);
         }
         let stored = stored_batch(&turn, staged);
         let tail = stored.entry_tail();
@@ -502,6 +503,11 @@ fn refusal(sequencer: &Sequencer, caller: Caller, spec: &ImportSpec) -> Option<S
         return Some(Status::Malformed);
     }
     let state = sequencer.state();
+    match state.scope(caller.principal) {
+        None => return Some(Status::Unauthenticated),
+        Some(scope) if !scope.covers(spec.product) => return Some(Status::ScopeDenied),
+        Some(_) => {}
+    }
     if state.product(spec.product, caller.tenant).is_none() {
         return Some(Status::NotFound);
     }
@@ -520,6 +526,7 @@ fn committed(sequencer: &Sequencer, caller: Caller, id: RequestId) -> Option<(&B
         flags: ReplyFlags::REPLAYED,
         lsn: Some(batch.import_lsn),
         time_ms: batch.imported_ms,
+        miss: false,
         body: ReplyBody::Batches(vec![state.batch_report(batch)]),
     };
     Some((batch, reply))
@@ -535,7 +542,15 @@ fn is_same(sequencer: &Sequencer, batch: &Batch, caller: Caller, spec: &ImportSp
 
 fn plain(sequencer: &Sequencer, id: RequestId, status: Status) -> Reply {
     let time_ms = sequencer.state().now_ms;
-    Reply { request: id, status, flags: ReplyFlags::default(), lsn: None, time_ms, body: ReplyBody::None }
+    Reply {
+        request: id,
+        status,
+        flags: ReplyFlags::default(),
+        lsn: None,
+        time_ms,
+        miss: false,
+        body: ReplyBody::None,
+    }
 }
 
 fn io_status(error: &io::Error) -> Status {

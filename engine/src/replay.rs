@@ -100,7 +100,10 @@ impl Rebuild {
                 let id = PrincipalId(head.subject as u32);
                 let spec = entry.object::<StoredPrincipal>()?.spec();
                 let spec = spec.ok_or(FormatError { what: "unknown role", lsn: entry.lsn })?;
-                if id.0 as usize == self.state.principals.len() + 1 {
+                let index = (id.0 as usize).wrapping_sub(1);
+                let known = self.state.principals.get(index).map(|principal| principal.lsn);
+                let is_new = index == self.state.principals.len();
+                if is_new || self.continues(entry, known, "principal")? {
                     self.state.put_principal(Principal { id, spec, revoked: false }, entry.lsn);
                 }
             }

@@ -28,6 +28,9 @@ pub struct Reply {
     pub lsn: Option<Lsn>,
     /// Engine time of the decision, milliseconds since 1970.
     pub time_ms: u64,
+    /// Whether the code led to no card that the caller may know of, which is what a guess gets. Never told:
+    /// whoever faces strangers counts these.
+    pub miss: bool,
     /// What was asked for.
     pub body: ReplyBody,
 }
@@ -198,6 +201,14 @@ pub struct Stats {
     pub commands: u64,
     /// Commands refused since open.
     pub refused: u64,
+    /// Commands since open whose code led to no card that their caller may know of.
+    pub misses: u64,
+    /// Requests that a server answered RATE_LIMITED since its start, because too many codes had been wrong;
+    /// 0 in an engine that is embedded.
+    pub rate_limited: u64,
+    /// How often a server's budget of wrong codes was used up since its start, by a principal or for a card;
+    /// 0 in an engine that is embedded.
+    pub budgets_spent: u64,
     /// The log's tail, in bytes.
     pub tail: u64,
     /// The end of what is durable, in bytes.

@@ -32,11 +32,11 @@ use crate::card::{Effect, Past};
 use crate::chain::{Chain, ChainError};
 use crate::clock::{Clock, Running, TICK_MS};
 use crate::command::{Command, Request};
-use crate::identity::{OrderId, RequestId};
+use crate::identity::{OrderId, PrincipalId, RequestId};
 use crate::index::Index;
 use crate::record::{Allocation, GROUP_HEAD_BYTES, GroupWriter, Kind};
 use crate::reply::{HistoryEvent, Reply, ReplyBody, ReplyFlags};
-use crate::state::{Search, State};
+use crate::state::{Scope, Search, State};
 use crate::status::Status;
 use crate::subject::Subject;
 use crate::table::{Batch, Table};
@@ -156,6 +156,7 @@ pub struct Sequencer {
     pub(crate) running: Running,
     commands: AtomicU64,
     refused: AtomicU64,
+    misses: AtomicU64,
 }
 
 /// Ends the process if it is dropped by a panic: see the module's second invariant.
@@ -200,6 +201,7 @@ impl Sequencer {
             running,
             commands: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
         }
     }
 
@@ -213,9 +215,10 @@ impl Sequencer {
         self.wal.wait_space();
     }
 
-    /// Commands decided and commands refused since open.
-    pub fn counts(&self) -> (u64, u64) {
-        (self.commands.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
+    /// Commands decided, commands refused, and commands whose code missed, since open.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (load(&self.commands), load(&self.refused), load(&self.misses))
     }
 
     /// Decides the requests in order. See [`Engine::execute`](crate::Engine::execute).
@@ -234,6 +237,10 @@ impl Sequencer {
             from = done;
         }
         let refused = work.replies.iter().filter(|reply| !reply.status.is_done()).count();
+        let misses = work.replies.iter().filter(|reply| reply.miss).count();
+        if misses > 0 {
+            self.misses.fetch_add(misses as u64, Ordering::Relaxed);
+        }
         self.commands.fetch_add(work.replies.len() as u64, Ordering::Relaxed);
         self.refused.fetch_add(refused as u64, Ordering::Relaxed);
         // Whatever the replies say, they say it of a log that ends here or before.
@@ -284,8 +291,9 @@ impl Sequencer {
                     return at;
                 }
                 prepared.word = batch.word(card.row());
-                let needs_chain = prepared.word.flags().contains(Flags::HAS_EFFECTS)
-                    || matches!(request.command, Command::Query { .. } | Command::History { .. });
+                let needs_chain = (prepared.word.flags().contains(Flags::HAS_EFFECTS)
+                    || matches!(request.command, Command::Query { .. } | Command::History { .. }))
+                    && !request.command.is_hidden(prepared.word, request.caller.role);
                 if needs_chain && let Err(error) = self.read_chain(request, card, prepared, buffer) {
                     prepared.failed = Some(chain_failed(&error));
                 }
@@ -363,7 +371,12 @@ impl Sequencer {
             command => {
                 prepared.tail = command.object_tail(tenant);
                 if command.changes_object() {
-                    prepared.object = self.state.lock().object_lsn(command, tenant);
+                    let state = self.state.lock();
+                    prepared.object = state.object_lsn(command, tenant);
+                    if let Command::PrincipalRenew(renewal) = command {
+                        prepared.tail = state.renewed_tail(*renewal);
+                    }
+                    drop(state);
                     if let Some(lsn) = prepared.object {
                         prepared.past = Chain::new(&self.wal, buffer).object_past(lsn, request.id)?;
                     }
@@ -478,7 +491,7 @@ impl Turn<'_> {
         body: ReplyBody,
     ) -> Reply {
         let time_ms = self.state.now_ms;
-        Reply { request: request.id, status, flags: ReplyFlags::default(), lsn, time_ms, body }
+        Reply { request: request.id, status, flags: ReplyFlags::default(), lsn, time_ms, miss: false, body }
     }
 
     pub(crate) fn refuse(&self, request: &Request, status: Status) -> Reply {
@@ -494,17 +507,25 @@ impl Turn<'_> {
     fn cards(&mut self, work: &mut Work, from: usize, to: usize, now: Option<Instant>) -> usize {
         let Work { requests, replies, prepared, moves, .. } = work;
         moves.clear();
+        let mut unrecorded = false;
         let mut at = from;
         let sequencer = self.sequencer;
         let state = &*self.state;
         let short = self.short;
+        let mut standing: Option<(PrincipalId, Option<Scope<'_>>)> = None;
         let mut decide_all = |mut group: Option<&mut GroupWriter<'_>>| {
             while at < to {
                 let (request, prepared) = (&requests[at], &mut prepared[at]);
                 if request.command.card().is_none() {
                     break;
                 }
-                let subject = Subject { sequencer, state, request, short };
+                let principal = request.caller.principal;
+                if standing.is_none_or(|(known, _)| known != principal) {
+                    standing = Some((principal, state.scope(principal)));
+                }
+                let scope = standing.and_then(|(_, scope)| scope);
+                let subject = Subject { sequencer, state, request, scope, short };
+                let entries = group.as_deref().map_or(0, GroupWriter::entries);
                 // Refused in its place: a run of cards that ended here would begin another group, for
                 // whose head no room was asked.
                 let reply = match not_executed(request, prepared, now) {
@@ -512,6 +533,8 @@ impl Turn<'_> {
                     None => subject.decide(prepared, group.as_deref_mut(), moves),
                 };
                 let Some(reply) = reply else { break };
+                unrecorded |= reply.status == Status::Tombstoned
+                    && group.as_deref().is_some_and(|group| group.entries() == entries);
                 replies.push(reply);
                 at += 1;
             }
@@ -525,7 +548,9 @@ impl Turn<'_> {
                 decide_all(Some(&mut group));
                 if group.entries() == 0 { 0 } else { group.finish(now_ms) }
             });
-            self.tick = tick && appended.is_none();
+            // A reversal of a code that does not exist waits for the disk like one of a card that does, or
+            // its speed would tell them apart.
+            self.tick = (tick || unrecorded) && appended.is_none();
         } else {
             decide_all(None);
         }

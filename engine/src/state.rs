@@ -10,10 +10,10 @@ use kami_wal::Lsn;
 
 use crate::card::View;
 use crate::command::Command;
-use crate::identity::{BatchId, Principal, PrincipalId, ProductId, RequestId, TenantId};
+use crate::identity::{BatchId, Principal, PrincipalId, ProductId, Renewal, RequestId, TenantId};
 use crate::orders::{OrderKey, Orders};
 use crate::product::{Product, ProductSpec};
-use crate::record::{Allocation, Clocks};
+use crate::record::{Allocation, Clocks, Stored, StoredPrincipal};
 use crate::reply::StockLine;
 use crate::table::{Batch, Table};
 use crate::word::{CardRef, Flags, Lifecycle, Word};
@@ -59,6 +59,25 @@ pub struct PrincipalState {
     pub principal: Principal,
     /// Its last entry.
     pub lsn: Lsn,
+}
+
+/// The products that a principal may touch; an empty list is all.
+#[derive(Clone, Copy, Default)]
+pub struct Scope<'a>(&'a [ProductId]);
+
+impl Scope<'_> {
+    /// Whether the product is among them.
+    #[inline]
+    #[must_use]
+    pub fn covers(self, product: ProductId) -> bool {
+        self.0.is_empty() || self.0.contains(&product)
+    }
+
+    /// Whether it is everything.
+    #[must_use]
+    pub fn is_all(self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// What is derived from the words of one batch.
@@ -143,11 +162,18 @@ impl State {
                 let mut named = self.principals.iter().filter(|state| state.principal.spec.name == spec.name);
                 named.next().map(|state| state.lsn)
             }
-            Command::PrincipalRevoke(id) => {
+            Command::PrincipalRevoke(id) | Command::PrincipalRenew(Renewal { principal: id, .. }) => {
                 self.principals.get((id.0 as usize).checked_sub(1)?).map(|state| state.lsn)
             }
             command => self.batch_stock(command.batch()?, tenant).map(|stock| stock.lsn),
         }
+    }
+
+    /// The tail of the entry that records a renewal; empty if there is no such principal.
+    pub fn renewed_tail(&self, renewal: Renewal) -> Vec<u8> {
+        let known = self.principals.get((renewal.principal.0 as usize).wrapping_sub(1));
+        let renewed = known.map(|state| renewal.applied_to(&state.principal.spec));
+        renewed.map_or_else(Vec::new, |spec| StoredPrincipal::from(&spec).entry_tail())
     }
 
     /// The stock of a batch, if it is committed and the tenant's.
@@ -177,10 +203,28 @@ impl State {
         }
     }
 
-    /// Adds a principal.
+    /// Adds a principal, or puts a renewed one in its place.
     pub fn put_principal(&mut self, principal: Principal, lsn: Lsn) {
-        self.principal_keys.insert(principal.spec.key, principal.id);
-        self.principals.push(PrincipalState { principal, lsn });
+        let (index, key, id) = (principal.id.0 as usize - 1, principal.spec.key, principal.id);
+        if let Some(state) = self.principals.get_mut(index) {
+            self.principal_keys.remove(&state.principal.spec.key);
+            *state = PrincipalState { principal, lsn };
+        } else {
+            self.principals.push(PrincipalState { principal, lsn });
+        }
+        self.principal_keys.insert(key, id);
+    }
+
+    /// What a principal may touch. The engine itself and principals of whoever embeds it, which no list
+    /// here knows, may touch everything; a revoked one nothing, which is what `None` says.
+    #[inline]
+    #[must_use]
+    pub fn scope(&self, id: PrincipalId) -> Option<Scope<'_>> {
+        match self.principals.get((id.0 as usize).wrapping_sub(1)) {
+            None => Some(Scope(&[])),
+            Some(state) if state.principal.revoked => None,
+            Some(state) => Some(Scope(&state.principal.spec.products)),
+        }
     }
 
     /// Adds the stock of a batch whose cards are all untouched.

@@ -153,7 +153,7 @@ statuses! {
 
     /// Overloaded.
     Busy = 300, "BUSY", "send the same again after a short wait, longer each time";
-    /// Too many requests, or too many misses, from this caller.
+    /// Too many wrong codes from this caller.
     RateLimited = 301, "RATE_LIMITED", "wait as long as the reply says, then send the same again";
     /// The server is still recovering.
     Recovering = 302, "RECOVERING", "send the same again in a second";

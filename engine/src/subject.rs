@@ -8,16 +8,18 @@ use crate::identity::{OrderId, Role};
 use crate::record::{GroupWriter, Head, Kind, ORIGINAL_BYTES};
 use crate::reply::{CardReport, Reply, ReplyBody, ReplyFlags, ValueReport};
 use crate::sequencer::{Detail, Prepared, Sequencer};
-use crate::state::State;
+use crate::state::{Scope, State};
 use crate::status::Status;
 use crate::table::Batch;
-use crate::word::{CardRef, Lifecycle, Word};
+use crate::word::{CardRef, Word};
 
 /// One request about one card, under the lock.
 pub(crate) struct Subject<'a> {
     pub(crate) sequencer: &'a Sequencer,
     pub(crate) state: &'a State,
     pub(crate) request: &'a Request,
+    /// What the caller may touch; `None` if it was revoked.
+    pub(crate) scope: Option<Scope<'a>>,
     pub(crate) short: Status,
 }
 
@@ -30,19 +32,31 @@ impl Subject<'_> {
         moves: &mut Vec<(CardRef, Word, Word)>,
     ) -> Option<Reply> {
         let request = self.request;
+        let Some(scope) = self.scope else {
+            return Some(self.reply(Status::Unauthenticated, None, ReplyBody::None));
+        };
         let known = match prepared.absent_at {
             // An import that was committed meanwhile may have brought it: nothing of it was read yet.
             Some(commits) if commits != self.sequencer.table.commits() => return None,
             Some(_) => None,
             None => self.sequencer.batch_of(prepared.card),
         };
+        let unknown = request.command.unknown_card(request.caller.role);
         let Some((batch, card)) = known else {
-            let status = request.command.unknown_card(request.caller.role);
-            return Some(self.reply(status, None, ReplyBody::None));
+            return Some(self.miss(unknown, group.is_some()));
         };
         let word = batch.word(card.row());
         if word != prepared.word {
             return None;
+        }
+        let covered = scope.covers(batch.product);
+        if !covered && (word.is_unsold() || matches!(request.command, Command::Reverse { .. })) {
+            // What is not sold does not exist for those whom it does not concern. A reversal leaves nothing:
+            // no redemption of this caller could have had an effect here, nor ever will.
+            return Some(self.miss(unknown, group.is_some()));
+        }
+        if !covered && !matches!(request.command, Command::Redeem { .. }) {
+            return Some(self.miss(Status::ScopeDenied, true));
         }
         let mut view = self.state.view(batch, card.row(), word);
         if cfg!(feature = "bug-expired-by-running-clock") {
@@ -72,6 +86,15 @@ impl Subject<'_> {
             body: prepared.body,
         };
         let reply = match decide(&view, &prepared.past, action, &asker) {
+            // Behind the PIN: who does not know that is told nothing more.
+            outcome if !covered && outcome != Outcome::Refuse(Status::CardNotValid) => {
+                self.miss(Status::ScopeDenied, true)
+            }
+            // Only an unsold card's, or a wrong PIN's.
+            Outcome::Refuse(status @ Status::CardNotValid) => self.miss(status, true),
+            Outcome::Refuse(status @ Status::Tombstoned) if word.is_unsold() => {
+                self.miss(status, group.is_some())
+            }
             Outcome::Refuse(status) => self.reply(status, None, ReplyBody::None),
             Outcome::Replay(effect) => self.replay(effect, batch, card, &view),
             Outcome::Move { kind, lifecycle, flags, status, original } => {
@@ -93,7 +116,8 @@ impl Subject<'_> {
                 let new = Word::new(lsn, lifecycle, flags);
                 moves.push((card, word, new));
                 let body = Self::body(kind, batch, card, &View { word: new, ..view });
-                self.reply(status, receipt(status, lsn), body)
+                let miss = kind == Kind::Tombstone && word.is_unsold();
+                Reply { miss, ..self.reply(status, receipt(status, lsn), body) }
             }
         };
         Some(reply)
@@ -106,7 +130,14 @@ impl Subject<'_> {
 
     fn reply(&self, status: Status, lsn: Option<Lsn>, body: ReplyBody) -> Reply {
         let flags = ReplyFlags::default();
-        Reply { request: self.request.id, status, flags, lsn, time_ms: self.state.now_ms, body }
+        Reply { request: self.request.id, status, flags, lsn, time_ms: self.state.now_ms, miss: false, body }
+    }
+
+    /// What a guess gets. A reversal of what does not exist needs room in the log like any other, or a full
+    /// disk would tell them apart.
+    fn miss(&self, status: Status, has_room: bool) -> Reply {
+        let status = if status == Status::Tombstoned && !has_room { self.short } else { status };
+        Reply { miss: true, ..self.reply(status, None, ReplyBody::None) }
     }
 
     /// The reply of the first time, once more.
@@ -141,10 +172,8 @@ impl Subject<'_> {
     /// QUERY and HISTORY.
     fn read(&self, prepared: &mut Prepared, batch: &Batch, card: CardRef, view: &View) -> Reply {
         // A till must not learn of cards that are not sold.
-        let hidden = self.request.caller.role == Role::Redeemer
-            && matches!(view.word.lifecycle(), Lifecycle::Available | Lifecycle::Reserved);
-        if hidden {
-            return self.reply(Status::CardNotValid, None, ReplyBody::None);
+        if self.request.command.is_hidden(view.word, self.request.caller.role) {
+            return self.miss(Status::CardNotValid, true);
         }
         let body = match std::mem::take(&mut prepared.detail) {
             Detail::History(events) => ReplyBody::History(events),

@@ -251,6 +251,14 @@ impl Word {
         flags.0 << 4 | lifecycle as u16
     }
 
+    /// Whether it is in stock, or taken for an order that is not paid yet: a card that nobody who redeems
+    /// may know of.
+    #[inline]
+    #[must_use]
+    pub const fn is_unsold(self) -> bool {
+        matches!(self.lifecycle(), Lifecycle::Available | Lifecycle::Reserved)
+    }
+
     /// Whether a card that an order bought is still that order's: not void, not returned. (Only a card
     /// that was returned can be sold again, and a revealed one never comes back into stock.)
     #[must_use]

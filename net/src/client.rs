@@ -26,6 +26,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroize;
 
+use crate::certificate;
 use crate::error::ClientError;
 use crate::frame::{Answer, Body, CloseCode, Request, RequestHead, Welcome};
 use crate::tls::Identity;
@@ -109,6 +110,9 @@ enum Way {
 /// Before the first resend; doubled up to a second.
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// QUIC's code for the TLS alert that a certificate has expired.
+const EXPIRED_ALERT: u64 = 0x100 + 45;
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -209,8 +213,19 @@ impl Client {
                 Ok(Some(answer)) => {
                     let later = answer.head.status.class() == Class::NotExecuted
                         && answer.head.status != Status::DeadlinePassed;
-                    if !later || Instant::now() + backoff >= deadline {
+                    if let Body::Wait(wait) = &answer.body {
+                        backoff = backoff.max(Duration::from_millis(wait.wait_ms.into()));
+                    }
+                    if !later {
                         return Ok(answer);
+                    }
+                    if Instant::now() + backoff >= deadline {
+                        // Not executed this time; an earlier attempt without a reply may have been.
+                        return if unknown {
+                            Err(ClientError::Unknown { request: head.request })
+                        } else {
+                            Ok(answer)
+                        };
                     }
                 }
                 Ok(None) => {
@@ -222,7 +237,7 @@ impl Client {
                 return Err(lost(unknown, self.unreachable("no reply")));
             }
             tokio::time::sleep(backoff).await;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+            backoff = if backoff > BACKOFF_MAX { BACKOFF_MIN } else { (backoff * 2).min(BACKOFF_MAX) };
         }
     }
 
@@ -307,6 +322,18 @@ impl Client {
             {
                 ClientError::Unauthenticated
             }
+            ConnectionError::ApplicationClosed(close)
+                if close.error_code.into_inner() == u64::from(CloseCode::CertificateExpired.number()) =>
+            {
+                self.expired()
+            }
+            // What the server says of our certificate, and what we say of the server's.
+            ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) == EXPIRED_ALERT => {
+                self.expired()
+            }
+            ConnectionError::TransportError(error) if u64::from(error.code) == EXPIRED_ALERT => {
+                ClientError::ServerExpired
+            }
             // Codes 0x100 to 0x1ff are TLS alerts: a certificate or a name that does not fit.
             ConnectionError::TransportError(error) if (0x100..0x200).contains(&u64::from(error.code)) => {
                 ClientError::Untrusted { cause: error.to_string() }
@@ -317,6 +344,15 @@ impl Client {
                 ClientError::Untrusted { cause: close.to_string() }
             }
             error => self.unreachable(&error.to_string()),
+        }
+    }
+
+    fn expired(&self) -> ClientError {
+        match self.inner.options.identity.certificate_facts() {
+            Ok(facts) => {
+                ClientError::Expired { day: certificate::day(facts.note.expires_ms), name: facts.name }
+            }
+            Err(error) => error.into(),
         }
     }
 

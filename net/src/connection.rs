@@ -1,43 +1,59 @@
 //! One connection: who is it, and its streams.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use kami_engine::Caller;
+use kami_engine::{Caller, Principal};
 use quinn::{Connection, VarInt};
 use rustls_pki_types::CertificateDer;
 use tokio::task::JoinSet;
 
+use crate::certificate::{self, CertificateFacts};
 use crate::frame::CloseCode;
 use crate::registry::Peer;
 use crate::server::{Phase, Shared};
 use crate::stream;
-use crate::tls::key_fingerprint;
 
 /// Serves a connection whose certificate was verified, until either side ends it.
 pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
-    let Some(caller) = caller(&shared, &connection) else {
+    let Some((facts, principal)) = principal(&shared, &connection) else {
         close(&connection, CloseCode::Unauthenticated);
         return;
     };
-    let peer = Arc::new(Peer::new(caller));
+    let caller = Caller {
+        tenant: principal.spec.tenant,
+        principal: principal.id,
+        role: principal.spec.role,
+        merchant: principal.spec.merchant,
+    };
+    let guesser = shared.guesses.of(principal.id, principal.spec.misses_per_minute, Instant::now());
+    let peer = Arc::new(Peer::new(caller, facts.key, guesser));
     let places = shared.options.connections_per_principal_max;
     let Some(_place) = shared.registry.register(&connection, &peer, places) else {
         close(&connection, CloseCode::Busy);
         return;
     };
     // Asked again now that a revocation would find this connection: one in between is not missed.
-    if self::caller(&shared, &connection) != Some(caller) {
+    if self::principal(&shared, &connection).is_none() {
         close(&connection, CloseCode::Unauthenticated);
         return;
     }
 
     let mut phase = shared.phase.subscribe();
     let mut streams = JoinSet::new();
+    // TLS looked at the certificate's end once; a connection may stand for months.
+    let mut expiry = pin!(tokio::time::sleep(until(facts.note.expires_ms)));
     loop {
         tokio::select! {
             biased;
             _ = phase.wait_for(|phase| *phase != Phase::Serving) => break,
-            Some(_) = streams.join_next(), if !streams.is_empty() => {}
+            () = &mut expiry => return close(&connection, CloseCode::CertificateExpired),
+            Some(ended) = streams.join_next(), if !streams.is_empty() => {
+                if let Ok(Some(code)) = ended {
+                    return close(&connection, code);
+                }
+            }
             stream = connection.accept_bi() => match stream {
                 Ok((send, recv)) => {
                     streams.spawn(stream::serve(Arc::clone(&shared), Arc::clone(&peer), send, recv));
@@ -49,23 +65,47 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
         }
     }
     // Streams end by themselves once their replies are acknowledged; the server bounds the wait.
-    while streams.join_next().await.is_some() {}
+    tokio::select! {
+        () = async { while streams.join_next().await.is_some() {} } => {}
+        () = silence(&shared, &connection) => {}
+    }
     let failed = *shared.phase.borrow() == Phase::LogFailed;
     close(&connection, if failed { CloseCode::LogFailed } else { CloseCode::ShuttingDown });
 }
 
-/// The principal whose key the peer has proved to hold.
-fn caller(shared: &Shared, connection: &Connection) -> Option<Caller> {
+/// How long a peer that owes acknowledgements may be silent when the server is taken down, beside four
+/// round trips. A live one answers within its round trip and 25 ms.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// Resolves when the peer is gone: it is sent all that was decided, and not a packet comes back. Whatever
+/// it has not acknowledged it asks for again with the same ids.
+async fn silence(shared: &Shared, connection: &Connection) {
+    // Nothing can be acknowledged before it is durable and sent.
+    if shared.engine.durable(shared.engine.tail()).await.is_err() {
+        return;
+    }
+    loop {
+        let before = connection.stats().udp_rx.datagrams;
+        tokio::time::sleep(SILENCE + 4 * connection.rtt()).await;
+        if connection.stats().udp_rx.datagrams == before {
+            return;
+        }
+    }
+}
+
+/// How long until a time in milliseconds since 1970.
+fn until(ms: u64) -> Duration {
+    let now = certificate::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Duration::from_millis(ms).saturating_sub(now)
+}
+
+/// The principal whose key the peer has proved to hold, and what its certificate says.
+fn principal(shared: &Shared, connection: &Connection) -> Option<(CertificateFacts, Principal)> {
     let identity = connection.peer_identity()?;
     let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    let key = key_fingerprint(chain.first()?)?;
-    let principal = shared.engine.principal_by_key(&key).filter(|principal| !principal.revoked)?;
-    Some(Caller {
-        tenant: principal.spec.tenant,
-        principal: principal.id,
-        role: principal.spec.role,
-        merchant: principal.spec.merchant,
-    })
+    let facts = CertificateFacts::of(chain.first()?)?;
+    let principal = shared.engine.principal_by_key(&facts.key)?;
+    Some((facts, principal))
 }
 
 fn close(connection: &Connection, code: CloseCode) {

@@ -20,7 +20,7 @@ use crate::frame::reply;
 use crate::frame::request::{BATCH_ITEMS_MAX, Items};
 use crate::frame::{
     BadFrame, Body, FRAME_BYTES_MAX, ItemReport, Listing, Malformed, Opcode, REQUEST_HEAD_BYTES, ReplyHead,
-    Request, RequestFlags, RequestHead, Secret, VERSION, Welcome,
+    Request, RequestFlags, RequestHead, Secret, VERSION, Wait, Welcome,
 };
 use crate::outbox::Outbox;
 use crate::registry::Peer;
@@ -45,6 +45,23 @@ enum Place {
     Malformed(ReplyHead, &'static str),
     /// The answer to HELLO.
     Welcome(ReplyHead),
+    /// Too many wrong codes came before.
+    Limited(ReplyHead, Wait),
+}
+
+/// Why a request does not reach the engine.
+enum Refusal {
+    Status(Status),
+    Limited(Wait),
+}
+
+impl Refusal {
+    const fn status(&self) -> Status {
+        match self {
+            Refusal::Status(status) => *status,
+            Refusal::Limited(_) => Status::RateLimited,
+        }
+    }
 }
 
 /// What to do after a frame was taken in.
@@ -75,7 +92,12 @@ impl Desk {
 
     /// Whether no more frames should be taken in before [`Desk::run`].
     pub(crate) fn is_full(&self) -> bool {
-        self.line.len() >= Work::REQUESTS_MAX
+        self.line.len() >= self.batch_max()
+    }
+
+    /// A principal that may miss only a few more times is decided in as small batches.
+    fn batch_max(&self) -> usize {
+        Work::REQUESTS_MAX.min(self.peer.guesser.batch_max())
     }
 
     /// How long a frame with this head may be: short unless the caller may send long ones.
@@ -164,8 +186,12 @@ impl Desk {
             Ok(Translated::Chunk) => {
                 return Admitted::Blocking(head, Blocking::Chunk(Zeroizing::new(frame.to_vec())));
             }
-            Err(status) => {
+            Err(Refusal::Status(status)) => {
                 self.line.push(Place::status(&head, status));
+                return Admitted::Placed;
+            }
+            Err(Refusal::Limited(wait)) => {
+                self.line.push(Place::Limited(ReplyHead::local(&head, Status::RateLimited), wait));
                 return Admitted::Placed;
             }
         };
@@ -191,11 +217,11 @@ impl Desk {
 
     /// What the engine is to be asked. A code that cannot be one is answered like one nobody has.
     #[inline]
-    fn command<'a>(&self, request: Request<'a>) -> Result<Translated<'a>, Status> {
+    fn command<'a>(&self, request: Request<'a>) -> Result<Translated<'a>, Refusal> {
         let command = match request {
             Request::Redeem(body) => self.redeem(body.code, body.pin, body.amount)?,
             Request::Reverse(body) => {
-                let card = self.digest(body.code).ok_or(Status::CardNotValid)?;
+                let card = self.card(body.code, Status::CardNotValid)?;
                 Command::Reverse { card, original: body.original }
             }
             Request::Query(body) => Command::Query { card: self.known(body.code)? },
@@ -229,6 +255,7 @@ impl Desk {
             Request::Stock(body) => Command::Stock { product: body.product },
             Request::PrincipalAdd(spec) => Command::PrincipalAdd(Box::new(spec)),
             Request::PrincipalRevoke(body) => Command::PrincipalRevoke(body.principal),
+            Request::PrincipalRenew(renewal) => Command::PrincipalRenew(renewal),
             Request::PrincipalList => Command::PrincipalList,
             Request::Stats => Command::Stats,
             Request::RedeemBatch(items) => return Ok(Translated::Items(items)),
@@ -246,18 +273,27 @@ impl Desk {
         Ok(Translated::Command(command))
     }
 
-    fn redeem(&self, code: Secret<'_>, pin: Option<Secret<'_>>, amount: i64) -> Result<Command, Status> {
-        let card = self.digest(code).ok_or(Status::CardNotValid)?;
+    fn redeem(&self, code: Secret<'_>, pin: Option<Secret<'_>>, amount: i64) -> Result<Command, Refusal> {
+        let card = self.card(code, Status::CardNotValid)?;
         let pin: Option<PinDigest> = pin.map(|pin| self.shared.engine.pin_digest(card, pin.0));
         Ok(Command::Redeem { card, pin, amount })
     }
 
-    fn digest(&self, code: Secret<'_>) -> Option<CardDigest> {
-        self.shared.engine.digest(self.peer.caller.tenant, code.0).ok()
+    /// The card that a code names, unless the caller has sent too many wrong ones. What cannot be a code is
+    /// `nobodys`; it tells a guesser nothing, and is not counted.
+    #[inline]
+    fn card(&self, code: Secret<'_>, nobodys: Status) -> Result<CardDigest, Refusal> {
+        let digest = self.shared.engine.digest(self.peer.caller.tenant, code.0);
+        let card = digest.map_err(|_| Refusal::Status(nobodys))?;
+        self.shared.guesses.admit(&self.peer.guesser, card.spread(), self.received).map_err(|wait| {
+            let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).saturating_add(1);
+            Refusal::Limited(Wait { wait_ms })
+        })?;
+        Ok(card)
     }
 
-    fn known(&self, code: Secret<'_>) -> Result<CardDigest, Status> {
-        self.digest(code).ok_or(Status::NotFound)
+    fn known(&self, code: Secret<'_>) -> Result<CardDigest, Refusal> {
+        self.card(code, Status::NotFound)
     }
 
     fn welcome(&self) -> Welcome {
@@ -293,6 +329,7 @@ impl Desk {
                         Place::Status(head) => (head, Body::None),
                         Place::Malformed(head, field) => (head, Body::Reason(field.to_owned())),
                         Place::Welcome(head) => (head, Body::Welcome(welcome)),
+                        Place::Limited(head, wait) => (head, Body::Wait(wait)),
                         Place::Engine(head) => {
                             let Some(reply) = replies.next() else { continue };
                             let reply_head = engine_head(&head, &reply);
@@ -332,14 +369,14 @@ impl Desk {
         let (mut durable_at, mut time_ms) = (None, 0);
         let mut items = items.iter().peekable();
         while items.peek().is_some() {
-            for item in items.by_ref().take(Work::REQUESTS_MAX) {
+            for item in items.by_ref().take(self.batch_max()) {
                 let mut report = ItemReport::nothing(item.request);
                 match self.redeem(item.code, item.pin, item.amount) {
                     Ok(command) => {
                         self.place(head, item.request, command);
                         asked.push(reports.len());
                     }
-                    Err(status) => report.status = status,
+                    Err(refusal) => report.status = refusal.status(),
                 }
                 reports.push(report);
             }
@@ -373,11 +410,23 @@ impl Desk {
         if self.work.replies.len() != self.work.requests.len() {
             return Err(EngineFault);
         }
-        for (request, reply) in self.work.requests.iter().zip(&self.work.replies) {
-            if let Command::PrincipalRevoke(principal) = request.command
-                && reply.status.is_done()
+        for (request, reply) in self.work.requests.iter().zip(&mut self.work.replies) {
+            if reply.miss
+                && let Some(card) = request.command.card()
             {
-                self.shared.registry.close_principal(principal);
+                self.shared.guesses.miss(&self.peer.guesser, card.spread(), self.received);
+            }
+            match (&request.command, &mut reply.body) {
+                (Command::PrincipalRevoke(principal), _) if reply.status.is_done() => {
+                    self.shared.registry.close_principal(*principal, None);
+                }
+                (Command::PrincipalRenew(renewal), _) if reply.status.is_done() => {
+                    self.shared.registry.close_principal(renewal.principal, Some(renewal.key));
+                }
+                (Command::Stats, ReplyBody::Stats(stats)) => {
+                    (stats.rate_limited, stats.budgets_spent) = self.shared.guesses.counts();
+                }
+                _ => {}
             }
         }
         Ok(self.work.durable_at())

@@ -85,6 +85,15 @@ pub enum IdentityError {
         /// Which file.
         path: std::path::PathBuf,
     },
+    /// The lifetime of a certificate is out of range.
+    #[error(
+        "a certificate lives 1 to {} days; choose another lifetime days=`{days}`",
+        crate::LIFETIME_DAYS_MAX
+    )]
+    Lifetime {
+        /// What was asked for.
+        days: u32,
+    },
     /// TLS refuses the pair.
     #[error("the certificate and key do not work together")]
     Tls(#[source] rustls::Error),
@@ -126,6 +135,21 @@ pub enum ClientError {
         /// What TLS says.
         cause: String,
     },
+    /// Our certificate's time is over.
+    #[error(
+        "the certificate expired on {day}: have the admin renew it with `kami principal renew {name}` name=`{name}`"
+    )]
+    Expired {
+        /// Whom it was issued to.
+        name: String,
+        /// The day, as `2026-11-22`.
+        day: String,
+    },
+    /// The server's certificate's time is over, or this machine's clock is wrong.
+    #[error(
+        "the server's certificate has expired or this machine's clock is wrong; check the clock, then restart the server"
+    )]
+    ServerExpired,
     /// The server does not know our key, or revoked it.
     #[error("the server does not know this identity or has revoked it; ask its admin to add the principal")]
     Unauthenticated,

@@ -84,10 +84,12 @@
 
 pub mod frame;
 
+mod certificate;
 pub mod client;
 mod connection;
 mod desk;
 mod error;
+mod guesses;
 mod outbox;
 mod registry;
 mod server;
@@ -95,7 +97,9 @@ mod stream;
 pub mod tls;
 mod transport;
 
+pub use certificate::{Certificate, CertificateFacts, LIFETIME_DAYS, LIFETIME_DAYS_MAX, SubjectKey};
 pub use client::{Client, ClientOptions};
 pub use error::{ClientError, ErrorKind, IdentityError, ServerError};
+pub use guesses::MissLimits;
 pub use server::{Server, ServerOptions};
 pub use tls::{Authority, Identity};

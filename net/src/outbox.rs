@@ -147,8 +147,12 @@ impl Outbox {
     ) -> Poll<Result<(), Poisoned>> {
         loop {
             if let Some(revealing) = &mut self.revealing {
-                // A thread that died leaves the reply unsent and ends the stream's task with it.
-                let codes = ready!(Pin::new(revealing).poll(cx)).unwrap_or_default();
+                // A thread that died ends the stream's task with it: were the reply left out, those behind it
+                // would pass for replies to other requests. Otherwise the runtime is going down.
+                let codes = ready!(Pin::new(revealing).poll(cx)).unwrap_or_else(|died| {
+                    died.try_into_panic()
+                        .map_or_else(|_| Bytes::new(), |panic| std::panic::resume_unwind(panic))
+                });
                 self.revealing = None;
                 self.ready.push_back(codes);
             }

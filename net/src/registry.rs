@@ -2,6 +2,11 @@
 //!
 //! The maps are lock-striped and touched when connections come and go, never per command. No
 //! reference into a map is held while another is taken.
+//!
+//! A connection begins with narrow windows (128 KiB each way) and gets wide ones (2 MiB) when its peer is
+//! known, if it is among the first [`WIDE_OF_PRINCIPAL_MAX`] of its principal and there are at most
+//! [`WIDE_MAX`] in all. So a platform with a few connections is fast, thousands of tills have what a till
+//! needs, and the most that all peers together can make the server keep is known: see the crate's limits.
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -12,10 +17,21 @@ use dashmap::DashMap;
 use kami_engine::{Caller, PrincipalId};
 
 use crate::frame::CloseCode;
+use crate::guesses::Guesser;
+use crate::transport;
+
+/// Connections of one principal that have wide windows.
+pub(crate) const WIDE_OF_PRINCIPAL_MAX: usize = 16;
+/// Connections in all up to which new ones have wide windows.
+pub(crate) const WIDE_MAX: usize = 128;
 
 /// The other end of a connection, once it is known.
 pub(crate) struct Peer {
     pub(crate) caller: Caller,
+    /// The key it proved to hold.
+    pub(crate) key: [u8; 32],
+    /// How many wrong codes it may still send.
+    pub(crate) guesser: Arc<Guesser>,
     /// Set when its principal is revoked: nothing it sent is decided from then on.
     pub(crate) revoked: AtomicBool,
     /// Bytes of replies that all its streams keep.
@@ -23,8 +39,8 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(caller: Caller) -> Peer {
-        Peer { caller, revoked: AtomicBool::new(false), pending_bytes: Arc::default() }
+    pub(crate) fn new(caller: Caller, key: [u8; 32], guesser: Arc<Guesser>) -> Peer {
+        Peer { caller, key, guesser, revoked: AtomicBool::new(false), pending_bytes: Arc::default() }
     }
 }
 
@@ -52,7 +68,7 @@ impl Registry {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        if !enter(&self.by_address, address, address_max) {
+        if enter(&self.by_address, address, address_max).is_none() {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
@@ -67,21 +83,22 @@ impl Registry {
         principal_max: usize,
     ) -> Option<PrincipalPlace> {
         let principal = peer.caller.principal;
-        if !enter(&self.by_principal, principal, principal_max) {
-            return None;
+        let count = enter(&self.by_principal, principal, principal_max)?;
+        if count <= WIDE_OF_PRINCIPAL_MAX && self.total() <= WIDE_MAX {
+            transport::widen(connection);
         }
         let id = connection.stable_id();
         self.live.insert(id, (connection.clone(), Arc::clone(peer)));
         Some(PrincipalPlace { registry: Arc::clone(self), principal, id })
     }
 
-    /// Ends all connections of a principal. Its own reply that says so, if it revoked itself, has no
-    /// precedence: a revoked key gets nothing more.
-    pub(crate) fn close_principal(&self, principal: PrincipalId) {
+    /// Ends the connections of a principal but for those that `keep`, its key from now on, holds. Replies
+    /// that have not left have no precedence: a key that is no longer the principal's gets nothing more.
+    pub(crate) fn close_principal(&self, principal: PrincipalId, keep: Option<[u8; 32]>) {
         let mut closed = Vec::new();
         for entry in &self.live {
             let (connection, peer) = entry.value();
-            if peer.caller.principal == principal {
+            if peer.caller.principal == principal && Some(peer.key) != keep {
                 peer.revoked.store(true, Ordering::Relaxed);
                 closed.push(connection.clone());
             }
@@ -120,11 +137,14 @@ impl Drop for PrincipalPlace {
     }
 }
 
-fn enter<K: Hash + Eq>(counts: &DashMap<K, usize>, key: K, max: usize) -> bool {
+/// Counts one more, unless there are too many; how many there are then.
+fn enter<K: Hash + Eq>(counts: &DashMap<K, usize>, key: K, max: usize) -> Option<usize> {
     let mut count = counts.entry(key).or_insert(0);
-    let admitted = *count < max;
-    *count += usize::from(admitted);
-    admitted
+    if *count >= max {
+        return None;
+    }
+    *count += 1;
+    Some(*count)
 }
 
 fn leave<K: Hash + Eq>(counts: &DashMap<K, usize>, key: K) {

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kami_engine::Engine;
 use quinn::{Endpoint, EndpointConfig, Incoming, TokioRuntime, VarInt};
@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use crate::connection;
 use crate::error::ServerError;
 use crate::frame::CloseCode;
+use crate::guesses::{Guesses, MissLimits};
 use crate::registry::Registry;
 use crate::tls::Identity;
 use crate::transport;
@@ -47,10 +48,15 @@ pub struct ServerOptions {
     pub handshake: Duration,
     /// A silent connection is closed after this. Default and maximum 30 s.
     pub idle: Duration,
+    /// A connection whose peer takes none of the replies that wait for it, for so long, is closed with
+    /// TOO_SLOW. Default 30 s.
+    pub stall: Duration,
     /// How long a shutdown waits for replies to be acknowledged. Default 10 s.
     pub drain: Duration,
     /// Imports and other commands that wait for the disk, at a time. Default 4.
     pub blocking_max: usize,
+    /// How many wrong codes are borne.
+    pub misses: MissLimits,
 }
 
 impl ServerOptions {
@@ -70,8 +76,10 @@ impl ServerOptions {
             handshakes_unproven_max: 64,
             handshake: Duration::from_secs(10),
             idle: Duration::from_secs(30),
+            stall: Duration::from_secs(30),
             drain: Duration::from_secs(10),
             blocking_max: 4,
+            misses: MissLimits::USUAL,
         }
     }
 
@@ -85,6 +93,9 @@ impl ServerOptions {
             ("pending_bytes_max", 0 < self.pending_bytes_max),
             ("idle", Duration::ZERO < self.idle && self.idle <= Duration::from_secs(30)),
             ("blocking_max", 0 < self.blocking_max),
+            ("misses.principal_per_minute", 0 < self.misses.principal_per_minute),
+            ("misses.card_per_hour", 0 < self.misses.card_per_hour),
+            ("misses.in_all_per_minute", 0 < self.misses.in_all_per_minute),
         ];
         match in_range.into_iter().find(|(_, ok)| !ok) {
             Some((option, _)) => Err(ServerError::Option { option }),
@@ -98,6 +109,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) options: ServerOptions,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) guesses: Guesses,
     /// Permits for commands that wait for the disk.
     pub(crate) blocking: Arc<Semaphore>,
     /// Where the server stands; only ever goes forward.
@@ -153,7 +165,7 @@ impl Server {
             .max_incoming(1024)
             .incoming_buffer_size(64 << 10)
             .incoming_buffer_size_total(8 << 20)
-            .transport_config(Arc::new(transport::config(options.streams_max, options.idle)));
+            .transport_config(Arc::new(transport::server_config(options.streams_max, options.idle)));
         let mut endpoint_config = EndpointConfig::new(Arc::new(keys.reset));
         endpoint_config
             .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(keys.connection_id)))
@@ -164,9 +176,11 @@ impl Server {
         let endpoint = Endpoint::new(endpoint_config, Some(config), socket, Arc::new(TokioRuntime))
             .map_err(bind_error)?;
         let blocking = Arc::new(Semaphore::new(options.blocking_max));
+        let guesses = Guesses::new(options.misses, Instant::now());
         let registry = Arc::default();
         let phase = watch::Sender::new(Phase::Serving);
-        Ok(Server { endpoint, shared: Arc::new(Shared { engine, options, registry, blocking, phase }) })
+        let shared = Shared { engine, options, registry, guesses, blocking, phase };
+        Ok(Server { endpoint, shared: Arc::new(shared) })
     }
 
     /// Where it listens.

@@ -30,8 +30,13 @@ const BATCHES_PER_ROUND: usize = 8;
 /// Rounds before other tasks get theirs.
 const ROUNDS_PER_POLL: usize = 16;
 
-/// Serves a stream until it ends.
-pub(crate) async fn serve(shared: Arc<Shared>, peer: Arc<Peer>, send: SendStream, recv: RecvStream) {
+/// Serves a stream until it ends. The code is why its connection must end with it, if it must.
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    send: SendStream,
+    recv: RecvStream,
+) -> Option<CloseCode> {
     let mut stream = Stream::new(Arc::clone(&shared), peer, send, recv);
     match poll_fn(|cx| stream.poll(cx)).await {
         Ok(()) => {
@@ -40,12 +45,14 @@ pub(crate) async fn serve(shared: Arc<Shared>, peer: Arc<Peer>, send: SendStream
             let _ = stream.send.stopped().await;
         }
         Err(End::Gone) => {}
+        Err(End::TooSlow) => return Some(CloseCode::TooSlow),
         Err(End::LogFailed) => shared.advance(Phase::LogFailed),
         Err(End::Fault) => {
             tracing::error!("the engine answered fewer requests than it was asked; the stream is cut");
             let _ = stream.send.reset(VarInt::from_u32(CloseCode::LogFailed.number()));
         }
     }
+    None
 }
 
 /// Why a stream ends before its last reply is delivered.
@@ -54,6 +61,8 @@ enum End {
     Gone,
     /// The log failed.
     LogFailed,
+    /// The peer takes no replies.
+    TooSlow,
     /// The engine broke its word.
     Fault,
 }
@@ -92,6 +101,8 @@ struct Stream {
     /// Room in the log; what follows waits for it.
     space: Option<Waiting>,
     outbox: Outbox,
+    /// Runs while replies wait for the peer to take any.
+    stall: Option<Waiting>,
 }
 
 impl Stream {
@@ -118,6 +129,7 @@ impl Stream {
             splitter: Splitter::new(REQUEST_HEAD_BYTES),
             blocking: None,
             space: None,
+            stall: None,
         }
     }
 
@@ -303,6 +315,16 @@ impl Stream {
             self.outbox.ready.drain(..written.chunks);
             self.outbox.taken(written.bytes);
             moved = true;
+        }
+        if self.outbox.ready.is_empty() {
+            self.stall = None;
+        } else {
+            if moved || self.stall.is_none() {
+                self.stall = Some(Box::pin(tokio::time::sleep(self.shared.options.stall)));
+            }
+            if self.stall.as_mut().is_some_and(|stall| stall.as_mut().poll(cx).is_ready()) {
+                return Err(End::TooSlow);
+            }
         }
         Ok(moved)
     }

@@ -33,20 +33,14 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
+use crate::certificate::{Certificate, CertificateFacts, LIFETIME_DAYS};
 use crate::error::IdentityError;
 use crate::frame::ALPN;
 
-const CA_FILE: &str = "ca.pem";
+pub(crate) const CA_FILE: &str = "ca.pem";
 const CA_KEY_FILE: &str = "ca-key.pem";
-const CERTIFICATE_FILE: &str = "cert.pem";
+pub(crate) const CERTIFICATE_FILE: &str = "cert.pem";
 const KEY_FILE: &str = "key.pem";
-
-/// What a certificate is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
-    Client,
-    Server,
-}
 
 /// The store's certificate authority.
 pub struct Authority {
@@ -88,12 +82,31 @@ impl Authority {
         Ok(Authority { certificate, issuer })
     }
 
-    /// Issues an identity for a client. Its name is for people; its key is what counts.
+    /// Issues an identity for a client, for [`LIFETIME_DAYS`]. Its name is for people; its key is what
+    /// counts.
     ///
     /// # Errors
     /// If the system gives no randomness.
     pub fn issue(&self, name: &str) -> Result<Identity, IdentityError> {
-        self.issue_for(name, &[], Purpose::Client)
+        self.issue_for_days(name, LIFETIME_DAYS)
+    }
+
+    /// The same for so many days.
+    ///
+    /// # Errors
+    /// As [`Authority::certify`].
+    pub fn issue_for_days(&self, name: &str, days: u32) -> Result<Identity, IdentityError> {
+        let key = KeyPair::generate().map_err(|_| IdentityError::Unusable { what: "new key" })?;
+        let Certificate { authority, pem } = self.certify_key(name, &key, days)?;
+        Ok(Identity { authority, certificate: pem, key: Zeroizing::new(key.serialize_pem()) })
+    }
+
+    pub(crate) fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    pub(crate) const fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
     }
 
     /// Issues the identity of a server that is reached under these names or addresses; without any,
@@ -103,24 +116,13 @@ impl Authority {
     /// If a name cannot stand in a certificate, or the system gives no randomness.
     pub fn issue_server(&self, names: &[String]) -> Result<Identity, IdentityError> {
         let local = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-        self.issue_for("Kami server", if names.is_empty() { &local } else { names }, Purpose::Server)
-    }
-
-    fn issue_for(
-        &self,
-        common_name: &str,
-        names: &[String],
-        purpose: Purpose,
-    ) -> Result<Identity, IdentityError> {
+        let names = if names.is_empty() { &local } else { names };
         let key = KeyPair::generate().map_err(|_| IdentityError::Unusable { what: "new key" })?;
         let mut params = CertificateParams::default();
-        params.distinguished_name = name(common_name);
+        params.distinguished_name = name("Kami server");
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![match purpose {
-            Purpose::Client => ExtendedKeyUsagePurpose::ClientAuth,
-            Purpose::Server => ExtendedKeyUsagePurpose::ServerAuth,
-        }];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         for name in names {
             params.subject_alt_names.push(match name.parse::<IpAddr>() {
                 Ok(address) => SanType::IpAddress(address),
@@ -188,6 +190,15 @@ impl Identity {
     /// If the certificate cannot be read.
     pub fn key_fingerprint(&self) -> Result<[u8; 32], IdentityError> {
         key_fingerprint(&self.certificate()?).ok_or(IdentityError::Unusable { what: CERTIFICATE_FILE })
+    }
+
+    /// What its certificate says.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn certificate_facts(&self) -> Result<CertificateFacts, IdentityError> {
+        let unusable = IdentityError::Unusable { what: CERTIFICATE_FILE };
+        CertificateFacts::of(&self.certificate()?).ok_or(unusable)
     }
 
     /// TLS for a server that demands a client certificate of the same authority.
@@ -293,18 +304,18 @@ fn crypto_provider() -> CryptoProvider {
     }
 }
 
-fn name(common_name: &str) -> DistinguishedName {
+pub(crate) fn name(common_name: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, common_name);
     name
 }
 
-fn create_dir(dir: &Path) -> Result<(), IdentityError> {
+pub(crate) fn create_dir(dir: &Path) -> Result<(), IdentityError> {
     fs::create_dir_all(dir).map_err(|source| file_error(dir, source))
 }
 
 /// Creates a file that must not exist, with its permissions from the first moment on, and syncs it.
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), IdentityError> {
+pub(crate) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), IdentityError> {
     let result = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -317,11 +328,11 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), IdentityError> 
     })
 }
 
-fn der(pem: &str, file: &'static str) -> Result<CertificateDer<'static>, IdentityError> {
+pub(crate) fn der(pem: &str, file: &'static str) -> Result<CertificateDer<'static>, IdentityError> {
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| IdentityError::Unusable { what: file })
 }
 
-fn read(path: &Path) -> Result<String, IdentityError> {
+pub(crate) fn read(path: &Path) -> Result<String, IdentityError> {
     fs::read_to_string(path).map_err(|source| file_error(path, source))
 }
 
@@ -333,7 +344,7 @@ fn read_key(path: &Path) -> Result<Zeroizing<String>, IdentityError> {
     read(path).map(Zeroizing::new)
 }
 
-fn file_error(path: &Path, source: io::Error) -> IdentityError {
+pub(crate) fn file_error(path: &Path, source: io::Error) -> IdentityError {
     IdentityError::File { path: PathBuf::from(path), source }
 }
 

@@ -6,6 +6,7 @@
 //! | bidirectional streams a connection | 32 | few long-lived ones carry everything |
 //! | unread bytes a stream / a connection | 1 MiB / 2 MiB | the largest frame; what a peer can make us keep |
 //! | unacknowledged bytes we sent | 2 MiB | what a slow reader can make us keep |
+//! | both, at a server, for a peer that is not known yet or one of very many | 128 KiB | see [`crate::registry`] |
 //! | idle | 30 s | a peer that is gone frees its place; clients send keep-alives |
 //! | UDP payload | up to 6,500 bytes, found by probing | fewer packets on loopback and jumbo paths |
 //! | first flight | 64 KB | ten of the largest packets; with QUIC's usual 14 KB two packets fill it, and the notice that a connection is closed waits behind them until it is too late to send it |
@@ -23,6 +24,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Unread bytes a connection may have.
 pub(crate) const RECEIVE_BYTES_MAX: u32 = 2 << 20;
+/// Unread bytes, and sent bytes that are kept, of a server's connection that is one of very many or whose
+/// peer is not known yet. Enough for a till, and for a platform's frames on a short way.
+pub(crate) const NARROW_BYTES_MAX: u32 = 128 << 10;
 /// Unread bytes a stream may have.
 pub(crate) const STREAM_RECEIVE_BYTES_MAX: u32 = 1 << 20;
 /// Sent bytes a connection keeps until they are acknowledged.
@@ -34,6 +38,19 @@ pub(crate) const UDP_PAYLOAD_BYTES_MAX: u16 = 6500;
 const FIRST_FLIGHT_BYTES: u64 = 10 * UDP_PAYLOAD_BYTES_MAX as u64;
 
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+/// The settings of a server: narrow until it knows its peer.
+pub(crate) fn server_config(streams_max: u32, idle: Duration) -> TransportConfig {
+    let mut config = config(streams_max, idle);
+    config.receive_window(VarInt::from_u32(NARROW_BYTES_MAX)).send_window(u64::from(NARROW_BYTES_MAX));
+    config
+}
+
+/// Gives a connection its whole windows.
+pub(crate) fn widen(connection: &quinn::Connection) {
+    connection.set_send_window(SEND_BYTES_MAX);
+    connection.set_receive_window(VarInt::from_u32(RECEIVE_BYTES_MAX));
+}
 
 /// The settings both sides share. `idle` is at most 30 seconds.
 pub(crate) fn config(streams_max: u32, idle: Duration) -> TransportConfig {

@@ -7,6 +7,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use kami_engine::{IdentityError as StoreError, KeyError, OpenError, Poisoned, Status, VerifyError};
+use kami_net::frame::{Body, Wait};
 use kami_net::{ClientError, IdentityError, ServerError};
 use kami_server::CardFileError;
 use kami_wal::{DiskError, OpenError as LogError};
@@ -93,10 +94,17 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         let text = sentence(&error);
         match error {
-            ClientError::Refused { status, .. } => {
-                Failure { exit: Exit::Refused, message: refusal(status), status: Some(status) }
+            ClientError::Refused { status, answer } => {
+                let wait = match answer.body {
+                    Body::Wait(Wait { wait_ms }) => format!(" wait=`{} s`", wait_ms.div_ceil(1000)),
+                    _ => String::new(),
+                };
+                Failure { exit: Exit::Refused, message: refusal(status) + &wait, status: Some(status) }
             }
             ClientError::Unauthenticated => {
+                Failure { status: Some(Status::Unauthenticated), ..Failure::refused(text) }
+            }
+            ClientError::Expired { .. } => {
                 Failure { status: Some(Status::Unauthenticated), ..Failure::refused(text) }
             }
             ClientError::Unreachable { .. } | ClientError::Unknown { .. } => {

@@ -14,12 +14,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use kami_engine::{
-    Caller, Command, Engine, MerchantId, Principal, PrincipalSpec, Reply, ReplyBody, RequestId, Role,
-    Session, Stats, TenantId,
+    Caller, Command, Engine, Principal, PrincipalSpec, Renewal, Reply, ReplyBody, RequestId, Role, Session,
+    Stats,
 };
 use kami_net::{Authority, Identity};
 
 use crate::exit::Failure;
+use crate::principal;
 
 /// The directory of keys that belongs to a data directory, unless told otherwise: beside it, so that a
 /// backup of the data carries no key.
@@ -70,6 +71,9 @@ pub fn server_identity(keys: &Path, names: &[String]) -> Result<Identity, Failur
     Ok(identity)
 }
 
+/// A start that finds the admin's certificate this close to its end renews it.
+const ADMIN_RENEWAL_DAYS: u64 = 90;
+
 /// Sees to it that the identity in `admin/` exists and that the engine knows it.
 ///
 /// A store begins with it as principal 1. If the directory was lost, a new identity is made and
@@ -81,14 +85,27 @@ pub fn ensure_admin(engine: &Engine, keys: &Path) -> Result<(), Failure> {
         let identity = authority(keys)?.issue("admin")?;
         install(&home, |new| Ok(identity.save(new)?))?;
     }
-    let key = Identity::load(&home)?.key_fingerprint()?;
+    let renewed =
+        principal::renew_early(&home, &keys.join("ca"), ADMIN_RENEWAL_DAYS).unwrap_or_else(|error| {
+            tracing::warn!("the local admin identity ends soon and cannot be renewed: {}", error.message);
+            None
+        });
+    let facts = Identity::load(&home)?.certificate_facts()?;
+    let key = facts.key;
     let principals = principals(engine)?;
     match principals.iter().find(|principal| principal.spec.key == key) {
         Some(principal) if principal.revoked => {
             tracing::warn!(identity = %home.display(), "the local admin identity was revoked; it opens nothing");
             return Ok(());
         }
-        Some(_) => return Ok(()),
+        Some(principal) => {
+            if renewed.is_some() {
+                let renewal = Renewal { principal: principal.id, key, certificate: facts.note };
+                run(engine, Command::PrincipalRenew(renewal))?;
+                tracing::info!(identity = %home.display(), "renewed the local admin identity");
+            }
+            return Ok(());
+        }
         None => {}
     }
     let taken = |name: &str| principals.iter().any(|principal| principal.spec.name == name);
@@ -98,13 +115,7 @@ pub fn ensure_admin(engine: &Engine, keys: &Path) -> Result<(), Failure> {
         number += 1;
         name = format!("admin-{number}");
     }
-    let spec = PrincipalSpec {
-        name: name.clone(),
-        role: Role::Admin,
-        tenant: TenantId(0),
-        merchant: MerchantId(0),
-        key,
-    };
+    let spec = PrincipalSpec { certificate: facts.note, ..PrincipalSpec::of(&name, Role::Admin, key) };
     let reply = run(engine, Command::PrincipalAdd(Box::new(spec)))?;
     if !reply.status.is_done() {
         return Err(Failure {

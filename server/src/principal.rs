@@ -1,23 +1,30 @@
 //! `kami principal`: who may connect, and as what.
 //!
-//! Adding one makes its key and certificate on this machine, signed by the store's authority, and tells
-//! the server the public key. The directory that comes out of it is what that person or machine needs.
+//! Adding one certifies a key by the store's authority and tells the server the public key. The key is made
+//! here, or it never leaves the till, which sends a signing request instead. The directory that comes out of
+//! it is what that person or machine needs. The authority's key is needed here and nowhere else; a server
+//! never issues anything.
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use kami_engine::{MerchantId, Principal, PrincipalId, PrincipalSpec, Role, TenantId};
-use kami_net::{Authority, Identity};
+use kami_engine::{
+    CertificateNote, MerchantId, Principal, PrincipalId, PrincipalSpec, ProductId, Renewal, Role,
+};
+use kami_net::{
+    Authority, Certificate, CertificateFacts, Client, Identity, LIFETIME_DAYS, LIFETIME_DAYS_MAX, SubjectKey,
+};
 use serde_json::{Value, json};
 
-use crate::exit::Failure;
+use crate::exit::{Failure, sentence};
 use crate::output::{Output, table};
-use crate::remote::Remote;
+use crate::remote::{Catalogue, Remote};
+use crate::time;
 
-/// Add, list and revoke principals.
+/// Add, list, renew and revoke principals.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  kami principal add till-17 --role redeemer --merchant 3 --out till-17\n  kami principal list\n  kami principal revoke till-17"
+    after_help = "Example:\n  kami principal add till-17 --role redeemer --merchant 3 --out till-17\n  kami principal add till-18 --role redeemer --csr till-18.csr --out till-18\n  kami principal renew till-17 --out till-17\n  kami principal list\n  kami principal revoke till-17"
 )]
 pub struct PrincipalCommand {
     #[command(flatten)]
@@ -35,23 +42,52 @@ enum Action {
         /// What it may do: admin, issuer, seller, redeemer, operator, finance or auditor.
         #[arg(long, value_parser = parse_role)]
         role: Role,
-        /// Where its key and certificate go.
-        #[arg(long, value_name = "DIR")]
-        out: PathBuf,
         /// The merchant it redeems for.
         #[arg(long, value_name = "N", default_value_t = 0)]
         merchant: u32,
-        /// Where the authority's key lies [default: `ca` beside the directory of --identity].
-        #[arg(long, value_name = "DIR")]
-        authority: Option<PathBuf>,
+        /// A product it may touch; may be given more than once. Without any it may touch all.
+        #[arg(long = "product", value_name = "PRODUCT")]
+        products: Vec<String>,
+        /// Wrong codes a minute it may send on average [default: the server's usual].
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        misses_per_minute: u32,
+        #[command(flatten)]
+        issue: Issue,
     },
     /// List the principals.
     List,
+    /// Issue a new certificate to a principal, which stays who it is.
+    ///
+    /// Without --csr, for the key of the certificate in --out, which is replaced. With a request for another
+    /// key, the old key opens nothing from then on.
+    Renew {
+        /// Its name or number.
+        principal: String,
+        #[command(flatten)]
+        issue: Issue,
+    },
     /// Withdraw a principal for good and close its connections.
     Revoke {
         /// Its name or number.
         principal: String,
     },
+}
+
+/// How a certificate is made and where it goes.
+#[derive(Args)]
+struct Issue {
+    /// Where the certificate goes, with its key unless that stays at the till.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// A signing request (PKCS#10, PEM) made where the key is; the key stays there.
+    #[arg(long, value_name = "FILE")]
+    csr: Option<PathBuf>,
+    /// How long the certificate is valid.
+    #[arg(long, value_name = "DAYS", default_value_t = LIFETIME_DAYS, value_parser = clap::value_parser!(u32).range(1..=i64::from(LIFETIME_DAYS_MAX)))]
+    lifetime: u32,
+    /// Where the authority's key lies [default: `ca` beside the directory of --identity].
+    #[arg(long, value_name = "DIR")]
+    authority: Option<PathBuf>,
 }
 
 fn parse_role(text: &str) -> Result<Role, String> {
@@ -62,22 +98,19 @@ fn parse_role(text: &str) -> Result<Role, String> {
 pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failure> {
     let PrincipalCommand { remote, action } = command;
     match action {
-        Action::Add { name, role, out, merchant, authority } => {
-            let beside = || remote.identity.parent().unwrap_or(Path::new(".")).join("ca");
-            let authority = authority.unwrap_or_else(beside);
+        Action::Add { name, role, merchant, products, misses_per_minute, issue } => {
             remote
                 .talk(async |client| {
-                    let identity = identity(&out, &authority, &name)?;
-                    let key = identity.key_fingerprint()?;
+                    let products = scope(client, &products).await?;
+                    let facts = issue.issue(&remote.identity, &name)?;
                     let spec = PrincipalSpec {
-                        name,
-                        role,
-                        tenant: TenantId(0),
                         merchant: MerchantId(merchant),
-                        key,
+                        certificate: facts.note,
+                        products,
+                        misses_per_minute,
+                        ..PrincipalSpec::of(&name, role, facts.key)
                     };
-                    let principal = client.principal_add(spec).await?.value;
-                    show(&principal, output)
+                    show(&client.principal_add(spec).await?.value, output)
                 })
                 .await
         }
@@ -90,18 +123,27 @@ pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failu
                 })
                 .await
         }
+        Action::Renew { principal, issue } => {
+            remote
+                .talk(async |client| {
+                    let principal = find(client, &principal).await?;
+                    if principal.revoked {
+                        return Err(Failure::refused(format!(
+                            "`{}` was revoked for good; add a new principal",
+                            principal.spec.name
+                        )));
+                    }
+                    let facts = issue.renew(&remote.identity, &principal)?;
+                    let renewal =
+                        Renewal { principal: principal.id, key: facts.key, certificate: facts.note };
+                    show(&client.principal_renew(renewal).await?.value, output)
+                })
+                .await
+        }
         Action::Revoke { principal } => {
             remote
                 .talk(async |client| {
-                    let principals = client.principal_list().await?.value.rows;
-                    let named =
-                        principals.iter().find(|known| known.spec.name == principal).map(|known| known.id);
-                    let numbered = || principal.parse().ok().map(PrincipalId);
-                    let id = named.or_else(numbered).ok_or_else(|| {
-                        Failure::refused(format!(
-                            "there is no principal `{principal}`; `kami principal list` shows them"
-                        ))
-                    })?;
+                    let id = find(client, &principal).await?.id;
                     show(&client.principal_revoke(id).await?.value, output)
                 })
                 .await
@@ -109,47 +151,194 @@ pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failu
     }
 }
 
-/// The identity in `out`, or a new one there.
-fn identity(out: &Path, authority: &Path, name: &str) -> Result<Identity, Failure> {
-    if out.join("cert.pem").exists() {
-        return Ok(Identity::load(out)?);
-    }
-    let authority = Authority::load(authority).map_err(|error| {
-        Failure::environment(format!(
-            "{}; --authority says where the store's `ca` directory is",
-            crate::exit::sentence(&error)
-        ))
+/// The principal with this name, or else with this number.
+async fn find(client: &Client, name: &str) -> Result<Principal, Failure> {
+    let mut principals = client.principal_list().await?.value.rows;
+    let named = principals.iter().position(|known| known.spec.name == name);
+    let numbered = || {
+        let id = PrincipalId(name.parse().ok()?);
+        principals.iter().position(|known| known.id == id)
+    };
+    let place = named.or_else(numbered);
+    let place = place.ok_or_else(|| {
+        Failure::refused(format!("there is no principal `{name}`; `kami principal list` shows them"))
     })?;
-    let identity = authority.issue(name)?;
-    identity.save(out)?;
-    Ok(identity)
+    Ok(principals.swap_remove(place))
+}
+
+async fn scope(client: &Client, names: &[String]) -> Result<Vec<ProductId>, Failure> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let catalogue = Catalogue::read(client).await?;
+    names.iter().map(|name| Ok(catalogue.find(name)?.id)).collect()
+}
+
+impl Issue {
+    fn authority(&self, identity: &Path) -> Result<Authority, Failure> {
+        let beside = || identity.parent().unwrap_or(Path::new(".")).join("ca");
+        Authority::load(&self.authority.clone().unwrap_or_else(beside)).map_err(|error| {
+            let text = sentence(&error);
+            Failure::environment(format!("{text}; --authority says where the store's `ca` directory is"))
+        })
+    }
+
+    /// The key of the signing request, if there is one.
+    fn requested(&self) -> Result<Option<SubjectKey>, Failure> {
+        let Some(path) = &self.csr else { return Ok(None) };
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Failure::environment(format!(
+                "the signing request cannot be read path=`{}`: {error}",
+                path.display()
+            ))
+        })?;
+        let key = SubjectKey::from_request(&text).map_err(|error| {
+            Failure::usage(format!(
+                "{}; make one with `openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+                 -keyout key.pem -out till.csr -subj /CN=till`",
+                sentence(&error)
+            ))
+        })?;
+        Ok(Some(key))
+    }
+
+    /// The certificate in the directory, or a new one there.
+    fn issue(&self, identity: &Path, name: &str) -> Result<CertificateFacts, Failure> {
+        let requested = self.requested()?;
+        if self.out.join("cert.pem").exists() {
+            let facts = Certificate::load(&self.out)?.facts()?;
+            return match &requested {
+                Some(key) if key.fingerprint() != facts.key => Err(Failure::environment(format!(
+                    "there is a certificate of another key already path=`{}`; choose another directory",
+                    self.out.display()
+                ))),
+                _ => Ok(facts),
+            };
+        }
+        let authority = self.authority(identity)?;
+        match requested {
+            Some(key) => {
+                let certificate = authority.certify(name, &key, self.lifetime)?;
+                certificate.save(&self.out)?;
+                Ok(certificate.facts()?)
+            }
+            None => {
+                let identity = authority.issue_for_days(name, self.lifetime)?;
+                identity.save(&self.out)?;
+                Ok(identity.certificate_facts()?)
+            }
+        }
+    }
+
+    /// A new certificate in the directory.
+    fn renew(&self, identity: &Path, principal: &Principal) -> Result<CertificateFacts, Failure> {
+        let authority = self.authority(identity)?;
+        let key = match self.requested()? {
+            Some(key) => key,
+            None => {
+                let present = Certificate::load(&self.out)?;
+                if present.facts()?.key != principal.spec.key {
+                    return Err(Failure::environment(format!(
+                        "the certificate is not of `{}`; --out is its directory, or --csr names a request of \
+                         its key path=`{}`",
+                        principal.spec.name,
+                        self.out.display()
+                    )));
+                }
+                present.subject_key()?
+            }
+        };
+        let certificate = authority.certify(&principal.spec.name, &key, self.lifetime)?;
+        certificate.save(&self.out)?;
+        Ok(certificate.facts()?)
+    }
+}
+
+/// Gives an identity that ends within so many days a new certificate for its key; whether it did.
+pub fn renew_early(home: &Path, authority: &Path, days: u64) -> Result<Option<CertificateFacts>, Failure> {
+    let present = Identity::load(home)?.certificate_facts()?;
+    if state_of(present.note, days) == State::Valid {
+        return Ok(None);
+    }
+    let key = Certificate::load(home)?.subject_key()?;
+    let certificate = Authority::load(authority)?.certify(&present.name, &key, LIFETIME_DAYS)?;
+    certificate.save(home)?;
+    Ok(Some(certificate.facts()?))
 }
 
 fn show(principal: &Principal, output: &Output) -> Result<(), Failure> {
     output.result(&value(principal), || lines(std::slice::from_ref(principal)))
 }
 
+/// How a certificate stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Valid,
+    EndsSoon,
+    Expired,
+}
+
+fn state_of(note: CertificateNote, soon_days: u64) -> State {
+    const DAY_MS: u64 = 24 * 3600 * 1000;
+    let now = time::now_ms();
+    match note.expires_ms {
+        0 => State::Valid,
+        end if end <= now => State::Expired,
+        end if end <= now + soon_days * DAY_MS => State::EndsSoon,
+        _ => State::Valid,
+    }
+}
+
+fn state(principal: &Principal) -> &'static str {
+    match state_of(principal.spec.certificate, 30) {
+        _ if principal.revoked => "revoked",
+        State::Expired => "expired",
+        State::EndsSoon => "expires soon",
+        State::Valid => "active",
+    }
+}
+
 fn value(principal: &Principal) -> Value {
-    let key: String = principal.spec.key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let spec = &principal.spec;
+    let key: String = spec.key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let products: Vec<u32> = spec.products.iter().map(|product| product.0).collect();
     json!({
         "id": principal.id.0,
-        "name": principal.spec.name,
-        "role": principal.spec.role.name(),
-        "merchant": principal.spec.merchant.0,
+        "name": spec.name,
+        "role": spec.role.name(),
+        "merchant": spec.merchant.0,
+        "products": products,
+        "misses_per_minute": spec.misses_per_minute,
         "key_sha256": key,
+        "serial": serial(spec.certificate),
+        "expires_ms": spec.certificate.expires_ms,
+        "state": state(principal),
         "revoked": principal.revoked,
     })
 }
 
+fn serial(note: CertificateNote) -> String {
+    if note.serial == 0 { String::new() } else { format!("{:x}", note.serial) }
+}
+
 fn lines(principals: &[Principal]) -> String {
     let rows = principals.iter().map(|principal| {
+        let spec = &principal.spec;
+        let products: Vec<String> = spec.products.iter().map(ToString::to_string).collect();
         vec![
             principal.id.to_string(),
-            principal.spec.name.clone(),
-            principal.spec.role.name().to_owned(),
-            principal.spec.merchant.to_string(),
-            if principal.revoked { "revoked" } else { "" }.to_owned(),
+            spec.name.clone(),
+            spec.role.name().to_owned(),
+            spec.merchant.to_string(),
+            if products.is_empty() { "all".to_owned() } else { products.join(" ") },
+            state(principal).to_owned(),
+            match spec.certificate.expires_ms {
+                0 => String::new(),
+                end => time::day(end),
+            },
+            serial(spec.certificate),
         ]
     });
-    table(&["ID", "NAME", "ROLE", "MERCHANT", ""], &[0, 3], rows)
+    let header = ["ID", "NAME", "ROLE", "MERCHANT", "PRODUCTS", "STATE", "EXPIRES", "SERIAL"];
+    table(&header, &[0, 3], rows)
 }

@@ -84,6 +84,9 @@ pub async fn stats(command: Stats, output: &Output) -> Result<(), Failure> {
                 "orders": stats.orders,
                 "commands": stats.commands,
                 "refused": stats.refused,
+                "misses": stats.misses,
+                "rate_limited": stats.rate_limited,
+                "budgets_spent": stats.budgets_spent,
                 "commits": stats.commits,
                 "tail": stats.tail,
                 "durable_end": stats.durable_end,
@@ -100,6 +103,12 @@ pub async fn stats(command: Stats, output: &Output) -> Result<(), Failure> {
                         "commands     {} since the start, {} refused",
                         count(stats.commands),
                         count(stats.refused)
+                    ),
+                    format!(
+                        "wrong codes  {} since the start; budgets spent {} times, {} requests turned away",
+                        count(stats.misses),
+                        count(stats.budgets_spent),
+                        count(stats.rate_limited)
                     ),
                     format!("commits      {} since the start", count(stats.commits)),
                     format!(

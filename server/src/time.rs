@@ -47,6 +47,12 @@ pub fn show(ms: u64) -> String {
     }
 }
 
+/// The day of a time, as `2027-12-31`, in UTC as certificates have it.
+pub fn day(ms: u64) -> String {
+    let stamp = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    stamp.map_or_else(|| "-".to_owned(), |stamp| stamp.to_zoned(TimeZone::UTC).date().to_string())
+}
+
 /// Now, by this machine's clock: good enough to say that a date in a file has passed.
 pub fn now_ms() -> u64 {
     Timestamp::now().as_millisecond().unsigned_abs()

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kami_engine::{
     BatchId, Caller, ChannelId, Command, Engine, MerchantId, OrderId, PrincipalId, PrincipalSpec, ProductId,
-    ProductSpec, Request, RequestId, Role, TenantId, TerminalId,
+    ProductSpec, Renewal, Request, RequestId, Role, TenantId, TerminalId,
 };
 
 /// One request.
@@ -60,6 +60,7 @@ pub enum What {
     Stock { product: Option<u32> },
     PrincipalAdd(PrincipalSpec),
     PrincipalRevoke(u32),
+    PrincipalRenew(Renewal),
     PrincipalList,
     Stats,
 }
@@ -85,6 +86,7 @@ impl What {
             What::Stock { .. } => "stock",
             What::PrincipalAdd(_) => "principal add",
             What::PrincipalRevoke(_) => "principal revoke",
+            What::PrincipalRenew(_) => "principal renew",
             What::PrincipalList => "principal list",
             What::Stats => "stats",
         }
@@ -175,6 +177,7 @@ impl Ask {
             What::Stock { product } => Command::Stock { product: product.map(ProductId) },
             What::PrincipalAdd(spec) => Command::PrincipalAdd(Box::new(spec.clone())),
             What::PrincipalRevoke(id) => Command::PrincipalRevoke(PrincipalId(*id)),
+            What::PrincipalRenew(renewal) => Command::PrincipalRenew(*renewal),
             What::PrincipalList => Command::PrincipalList,
             What::Stats => Command::Stats,
         };

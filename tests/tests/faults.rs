@@ -302,12 +302,12 @@ fn a_start_refused_for_its_clock_cost_a_segment() {
     drop(world.engine.take());
     let wall_ms = kami_engine::Clock::read(&world.clock).wall_ms;
     world.clock.set_wall_ms(wall_ms - 3_600_000);
-    let (used, operations) = (used(&world.medium), world.medium.operations());
+    let before = used(&world.medium);
     for _ in 0..3 {
         let refused = Engine::open(world.options(false));
         assert!(matches!(refused, Err(OpenError::ClockStep(_))), "a clock of an hour ago was believed");
     }
-    assert_eq!((crate::faults::used(&world.medium), world.medium.operations()), (used, operations));
+    assert_eq!(used(&world.medium), before);
 }
 
 /// A start dropped the keys that no batch of the store used. Yesterday's copy of a store, opened with today's keys

@@ -64,8 +64,17 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
         valid_days: 30,
         reversal_s: 86_400,
     };
-    let principal =
-        StoredPrincipal { name: "till".to_owned(), role: 4, tenant: 0, merchant: 9, key: [0x5a; 32] };
+    let principal = StoredPrincipal {
+        name: "till".to_owned(),
+        role: 4,
+        tenant: 0,
+        merchant: 9,
+        key: [0x5a; 32],
+        serial: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
+        expires_ms: 1_795_000_000_000,
+        products: vec![1, 2],
+        misses_per_minute: 30,
+    };
     let batch = StoredBatch {
         tenant: 0,
         product: 1,

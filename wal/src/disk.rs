@@ -281,6 +281,12 @@ impl File for DiskFile {
     fn sync(&self) -> io::Result<()> {
         self.0.sync_all()
     }
+
+    fn settle(&self) -> io::Result<()> {
+        self.0.sync_all()?;
+        // Drops the pages that are clean, and by now all are. To the end of the file.
+        Ok(rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed)?)
+    }
 }
 
 /// A segment committed by direct, synchronous writes: an error is reported by the write that had it.

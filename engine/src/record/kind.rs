@@ -45,7 +45,7 @@ kinds! {
     ProductFreeze = 4, "PRODUCT_FREEZE";
     /// The freeze of a product ended.
     ProductUnfreeze = 5, "PRODUCT_UNFREEZE";
-    /// A principal was added.
+    /// A principal was added, or its certificate renewed.
     PrincipalPut = 6, "PRINCIPAL_PUT";
     /// A principal was withdrawn.
     PrincipalRevoke = 7, "PRINCIPAL_REVOKE";

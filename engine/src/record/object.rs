@@ -1,6 +1,6 @@
 //! Objects that the log and the snapshots keep as rkyv bytes, under a version byte.
 
-use crate::identity::{MerchantId, PrincipalSpec, Role, TenantId};
+use crate::identity::{CertificateNote, MerchantId, PrincipalSpec, ProductId, Role, TenantId};
 use crate::product::{CardKind, ProductSpec};
 
 /// The version byte before an encoded object.
@@ -69,6 +69,14 @@ pub struct StoredPrincipal {
     pub merchant: u32,
     /// Digest of its public key.
     pub key: [u8; 32],
+    /// Its certificate's serial number, or 0.
+    pub serial: u128,
+    /// When the certificate expires, milliseconds, or 0.
+    pub expires_ms: u64,
+    /// The products it may touch; none is all.
+    pub products: Vec<u32>,
+    /// Wrong codes a minute it may send; 0 is the server's usual.
+    pub misses_per_minute: u32,
 }
 
 /// A batch in the log: all that is known of it beside its rows.
@@ -135,6 +143,10 @@ impl From<&PrincipalSpec> for StoredPrincipal {
             tenant: spec.tenant.0,
             merchant: spec.merchant.0,
             key: spec.key,
+            serial: spec.certificate.serial,
+            expires_ms: spec.certificate.expires_ms,
+            products: spec.products.iter().map(|product| product.0).collect(),
+            misses_per_minute: spec.misses_per_minute,
         }
     }
 }
@@ -149,6 +161,9 @@ impl StoredPrincipal {
             tenant: TenantId(self.tenant),
             merchant: MerchantId(self.merchant),
             key: self.key,
+            certificate: CertificateNote { serial: self.serial, expires_ms: self.expires_ms },
+            products: self.products.iter().copied().map(ProductId).collect(),
+            misses_per_minute: self.misses_per_minute,
         })
     }
 }

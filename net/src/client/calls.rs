@@ -3,7 +3,7 @@
 use kami_engine::Lsn;
 use kami_engine::{
     BatchId, BatchReport, CardReport, HistoryEvent, Money, OrderId, Principal, PrincipalId, PrincipalSpec,
-    Product, ProductId, ProductSpec, ReplyFlags, RequestId, Stats, StockLine, ValueReport,
+    Product, ProductId, ProductSpec, Renewal, ReplyFlags, RequestId, Stats, StockLine, ValueReport,
 };
 
 use super::Client;
@@ -334,6 +334,14 @@ impl Client {
     /// As [`Client::redeem`].
     pub async fn principal_revoke(&self, principal: PrincipalId) -> Result<Receipt<Principal>, ClientError> {
         self.list(&Request::PrincipalRevoke(OnePrincipal { principal }), principals).await?.one()
+    }
+
+    /// Notes a new certificate of a principal. If its key is new, connections with the old one are closed.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn principal_renew(&self, renewal: Renewal) -> Result<Receipt<Principal>, ClientError> {
+        self.list(&Request::PrincipalRenew(renewal), principals).await?.one()
     }
 
     /// Lists the principals.

@@ -54,6 +54,10 @@ close_codes! {
     LogFailed = 401, "LOG_FAILED";
     /// The server broke the protocol (sent by clients).
     BadReply = 402, "BAD_REPLY";
+    /// The certificate's time ran out while the connection stood; renew it and connect again.
+    CertificateExpired = 403, "CERTIFICATE_EXPIRED";
+    /// The peer took no reply for too long.
+    TooSlow = 404, "TOO_SLOW";
 }
 
 impl CloseCode {

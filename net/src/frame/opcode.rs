@@ -222,6 +222,9 @@ opcodes! {
     Propose = 0x0707, "PROPOSE", later, [Operator, Finance];
     /// Approves a proposed change.
     Approve = 0x0708, "APPROVE", later, [Operator, Finance];
+    /// Notes a new certificate of a principal, and its key if that is new; then the old key's connections
+    /// are closed.
+    PrincipalRenew = 0x0709, "PRINCIPAL_RENEW", served, [];
 
     /// Adds or changes an account.
     AccountPut = 0x0801, "ACCOUNT_PUT", later, [Finance];

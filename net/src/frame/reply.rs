@@ -81,6 +81,8 @@ body_kinds! {
     Items = 13, "ITEMS";
     /// After MALFORMED: which field of the frame is wrong, for the person who mends the client.
     Reason = 14, "REASON";
+    /// After RATE_LIMITED: how long to wait before the same request is sent again.
+    Wait = 15, "WAIT";
 }
 
 impl BodyKind {
@@ -113,7 +115,10 @@ impl BodyKind {
                 BodyKind::Import
             }
             Opcode::ImportDuplicates => BodyKind::Duplicates,
-            Opcode::PrincipalAdd | Opcode::PrincipalRevoke | Opcode::PrincipalList => BodyKind::Principals,
+            Opcode::PrincipalAdd
+            | Opcode::PrincipalRevoke
+            | Opcode::PrincipalRenew
+            | Opcode::PrincipalList => BodyKind::Principals,
             Opcode::Stats => BodyKind::Stats,
             _ => return None,
         })
@@ -154,6 +159,8 @@ pub enum Body {
     Items(Listing<ItemReport>),
     /// Which field is wrong.
     Reason(String),
+    /// How long to wait.
+    Wait(Wait),
 }
 
 /// Rows of a reply, and how many there are in all.
@@ -193,6 +200,17 @@ pub struct Welcome {
     /// The most items of a REDEEM_BATCH.
     pub items_max: u32,
 }
+
+/// How long to wait before the same request is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Milliseconds.
+    pub wait_ms: u32,
+}
+
+wire!(Wait: "WAIT" {
+    wait_ms: u32, "after so many milliseconds the same request may be sent again";
+});
 
 wire!(Welcome: "WELCOME" {
     principal: PrincipalId, "who the server takes the caller for";
@@ -257,7 +275,7 @@ wire!(HistoryEvent: "EVENT" {
     time_ms: u64, "when, ms since 1970";
     request: RequestId, "with which request id";
     related: u128, "the order of a sale, the original of a reversal, else 0";
-    principal: PrincipalId, "who did it; 0: the engine, 0xffffffff: the process that holds it";
+    principal: PrincipalId, "who did it; 0: the engine, or the process that embeds it";
     terminal: TerminalId, "at which till";
     merchant: MerchantId, "for which merchant";
     channel: ChannelId, "through which channel";
@@ -305,6 +323,9 @@ wire!(Stats: "STATS" {
     orders: u64, "orders";
     commands: u64, "commands decided since the start";
     refused: u64, "commands refused since the start";
+    misses: u64, "commands since the start whose code led to no card that their caller may know of";
+    rate_limited: u64, "requests answered RATE_LIMITED since the start, because too many codes had been wrong";
+    budgets_spent: u64, "how often a budget of wrong codes was used up since the start";
     tail: u64, "the log's tail, in bytes";
     durable_end: u64, "the end of what is durable, in bytes";
     commits: u64, "commits since the start";
@@ -366,6 +387,7 @@ impl Body {
             Body::Welcome(_) => BodyKind::Welcome,
             Body::Items(_) => BodyKind::Items,
             Body::Reason(_) => BodyKind::Reason,
+            Body::Wait(_) => BodyKind::Wait,
         }
     }
 
@@ -406,6 +428,7 @@ impl Body {
             BodyKind::Welcome => Body::Welcome(Wire::take(reader)?),
             BodyKind::Items => Body::Items(take_rows(reader)?),
             BodyKind::Reason => Body::Reason(reader.field("reason")?),
+            BodyKind::Wait => Body::Wait(Wire::take(reader)?),
         })
     }
 
@@ -428,6 +451,7 @@ impl Body {
             Body::Welcome(welcome) => welcome.put(out),
             Body::Items(rows) => return put_rows(rows, out, end),
             Body::Reason(reason) => reason.put(out),
+            Body::Wait(wait) => wait.put(out),
         }
         true
     }
@@ -544,5 +568,6 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         listing!("ITEMS", "ITEM_REPORT"),
         of::<ItemReport>(),
         ("REASON", const { &[field("reason", "text8", "which field is wrong")] }),
+        of::<Wait>(),
     ]
 }

@@ -6,8 +6,8 @@
 
 use bytes::BytesMut;
 use kami_engine::{
-    BatchId, CardKind, ImportSpec, MerchantId, Money, OrderId, PrincipalId, PrincipalSpec, ProductId,
-    ProductSpec, RequestId, Role, TenantId,
+    BatchId, CardKind, CertificateNote, ImportSpec, MerchantId, Money, OrderId, PrincipalId, PrincipalSpec,
+    ProductId, ProductSpec, Renewal, RequestId, Role, TenantId,
 };
 
 use super::rows::ROW_FIELDS;
@@ -102,6 +102,8 @@ pub enum Request<'a> {
     PrincipalAdd(PrincipalSpec),
     /// PRINCIPAL_REVOKE.
     PrincipalRevoke(OnePrincipal),
+    /// PRINCIPAL_RENEW.
+    PrincipalRenew(Renewal),
     /// PRINCIPAL_LIST.
     PrincipalList,
     /// STATS.
@@ -168,7 +170,7 @@ dispatch! {
         ProductUnfreeze(OneProduct) Stock(OfProduct)
         ImportBegin(ImportSpec) ImportChunk(Chunk<'static>) ImportStatus(OneImport)
         ImportCommit(OneImport) ImportAbort(OneImport) ImportDuplicates(DuplicatesOf)
-        PrincipalAdd(PrincipalSpec) PrincipalRevoke(OnePrincipal);
+        PrincipalAdd(PrincipalSpec) PrincipalRevoke(OnePrincipal) PrincipalRenew(Renewal);
 }
 
 /// A frame that would be longer than its opcode allows, or a value that does not fit its field.
@@ -377,7 +379,21 @@ wire!(PrincipalSpec: "PRINCIPAL_SPEC" {
     merchant: MerchantId, "the merchant it redeems for, or 0";
     tenant: TenantId, "its tenant, 0 in this version";
     role: Role, "1 admin, 2 issuer, 3 seller, 4 redeemer, 5 operator, 6 finance, 7 auditor";
+    certificate: CertificateNote, "the certificate that was issued for the key";
+    misses_per_minute: u32, "wrong codes a minute it may send on average; 0: the server's usual";
+    products: Vec<ProductId>, "the products it may touch, at most 64; none: all";
     name: String, "1 to 64 bytes, unique";
+});
+
+wire!(CertificateNote: "CERTIFICATE_NOTE" {
+    serial: u128, "its serial number; 0: none was noted";
+    expires_ms: u64, "when it expires, ms since 1970; 0: none was noted";
+});
+
+wire!(Renewal: "RENEWAL" {
+    principal: PrincipalId, "the principal";
+    key: [u8; 32], "SHA-256 of its public key from now on, as in PRINCIPAL_SPEC";
+    certificate: CertificateNote, "its new certificate";
 });
 
 wire!(ImportSpec: "IMPORT_SPEC" {
@@ -422,5 +438,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<DuplicatesOf>(),
         of::<OnePrincipal>(),
         of::<PrincipalSpec>(),
+        of::<CertificateNote>(),
+        of::<Renewal>(),
     ]
 }

@@ -25,7 +25,7 @@ pub struct Malformed {
 pub struct Field {
     /// Its name, in the documents and in golden files.
     pub name: &'static str,
-    /// Its type: `u8` … `u128`, `i64`, `type[n]`, `bytes8`, `text8`, or the name of another layout.
+    /// Its type: `u8` … `u128`, `i64`, `type[n]`, `bytes8`, `text8`, `list8 of …`, or the name of another layout.
     pub kind: &'static str,
     /// One sentence.
     pub meaning: &'static str,
@@ -269,6 +269,21 @@ arrays! {
     u8, 3, "u8[3]";
     u8, 32, "u8[32]";
     u64, 8, "u64[8]";
+}
+
+/// A count of one byte, then so many products.
+impl Wire<'_> for Vec<ProductId> {
+    const TYPE: &'static str = "list8 of u32";
+    fn put(&self, out: &mut BytesMut) {
+        // Callers check lengths, as with `bytes8`.
+        let length = self.len().min(usize::from(u8::MAX));
+        out.put_u8(length as u8);
+        self[..length].iter().for_each(|item| item.put(out));
+    }
+    fn take(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let length = u8::take(reader)?;
+        (0..length).map(|_| ProductId::take(reader)).collect()
+    }
 }
 
 /// A code or a PIN as typed: travels as `bytes8`, and no trace shows it.

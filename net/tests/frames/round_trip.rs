@@ -3,10 +3,10 @@
 use bytes::BytesMut;
 use kami_engine::Lsn;
 use kami_engine::{
-    BatchId, BatchReport, CardKind, CardRef, CardReport, ChannelId, Duplicate, Flags, HistoryEvent,
-    ImportReport, ImportRow, ImportSpec, Lifecycle, MerchantId, OrderId, Principal, PrincipalId,
-    PrincipalSpec, Product, ProductId, ProductSpec, ReplyFlags, RequestId, Role, Stats, Status, StockLine,
-    TenantId, TerminalId, ValueReport, record::Kind,
+    BatchId, BatchReport, CardKind, CardRef, CardReport, CertificateNote, ChannelId, Duplicate, Flags,
+    HistoryEvent, ImportReport, ImportRow, ImportSpec, Lifecycle, MerchantId, OrderId, Principal,
+    PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, Renewal, ReplyFlags, RequestId, Role, Stats,
+    Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
 };
 use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
 use kami_net::frame::request::{
@@ -15,7 +15,7 @@ use kami_net::frame::request::{
 };
 use kami_net::frame::{
     Body, FRAME_BYTES_MAX, ItemReport, Listing, REQUEST_HEAD_BYTES, ReplyHead, Request, RequestFlags,
-    RequestHead, Secret, SoldCard, Welcome,
+    RequestHead, Secret, SoldCard, Wait, Welcome,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -59,15 +59,28 @@ fn specs() -> impl Strategy<Value = ProductSpec> {
 }
 
 fn principals() -> impl Strategy<Value = PrincipalSpec> {
-    (".{0,20}", select(&Role::ALL[..]), any::<u16>(), any::<u32>(), any::<[u8; 32]>()).prop_map(
-        |(name, role, tenant, merchant, key)| PrincipalSpec {
-            name,
-            role,
-            tenant: TenantId(tenant),
-            merchant: MerchantId(merchant),
-            key,
+    (".{0,20}", select(&Role::ALL[..]), any::<u16>(), any::<u32>(), renewals(), any::<[u32; 2]>()).prop_map(
+        |(name, role, tenant, merchant, Renewal { key, certificate, .. }, [misses_per_minute, product])| {
+            PrincipalSpec {
+                name,
+                role,
+                tenant: TenantId(tenant),
+                merchant: MerchantId(merchant),
+                key,
+                certificate,
+                products: (0..product % 70).map(|n| ProductId(product ^ n)).collect(),
+                misses_per_minute,
+            }
         },
     )
+}
+
+fn renewals() -> impl Strategy<Value = Renewal> {
+    any::<(u32, [u8; 32], u128, u64)>().prop_map(|(principal, key, serial, expires_ms)| Renewal {
+        principal: PrincipalId(principal),
+        key,
+        certificate: CertificateNote { serial, expires_ms },
+    })
 }
 
 fn imports() -> impl Strategy<Value = ImportSpec> {
@@ -280,13 +293,16 @@ fn bodies() -> impl Strategy<Value = Body> {
         spec,
         revoked,
     });
-    let stats = (any::<[u64; 10]>(), counts()).prop_map(|(n, counts)| Stats {
+    let stats = (any::<[u64; 13]>(), counts()).prop_map(|(n, counts)| Stats {
         cards: n[0],
         batches: n[1],
         products: n[2],
         orders: n[3],
         commands: n[4],
         refused: n[5],
+        misses: n[10],
+        rate_limited: n[11],
+        budgets_spent: n[12],
         tail: n[6],
         durable_end: n[7],
         commits: n[8],
@@ -342,6 +358,7 @@ fn bodies() -> impl Strategy<Value = Body> {
         welcome.prop_map(Body::Welcome),
         vec(item, 0..20).prop_map(|rows| Body::Items(Listing::of(rows))),
         ".{0,30}".prop_map(Body::Reason),
+        any::<u32>().prop_map(|wait_ms| Body::Wait(Wait { wait_ms })),
     ]
 }
 

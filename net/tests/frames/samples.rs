@@ -2,10 +2,10 @@
 
 use bytes::BytesMut;
 use kami_engine::{
-    BatchId, BatchReport, CardKind, CardRef, CardReport, ChannelId, Duplicate, Flags, HistoryEvent,
-    ImportReport, ImportRow, ImportSpec, Lifecycle, MerchantId, OrderId, Principal, PrincipalId,
-    PrincipalSpec, Product, ProductId, ProductSpec, ReplyFlags, RequestId, Role, Stats, Status, StockLine,
-    TenantId, TerminalId, ValueReport, record::Kind,
+    BatchId, BatchReport, CardKind, CardRef, CardReport, CertificateNote, ChannelId, Duplicate, Flags,
+    HistoryEvent, ImportReport, ImportRow, ImportSpec, Lifecycle, MerchantId, OrderId, Principal,
+    PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, Renewal, ReplyFlags, RequestId, Role, Stats,
+    Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
 };
 use kami_net::frame::reply::{self, Codes};
 use kami_net::frame::request::{
@@ -13,7 +13,7 @@ use kami_net::frame::request::{
     OneImport, OnePrincipal, OneProduct, OrderFetch, Redeem, Reverse, Sell,
 };
 use kami_net::frame::{
-    Body, ItemReport, Listing, Opcode, ReplyHead, Request, RequestFlags, RequestHead, Secret, SoldCard,
+    Body, ItemReport, Listing, Opcode, ReplyHead, Request, RequestFlags, RequestHead, Secret, SoldCard, Wait,
     Welcome,
 };
 
@@ -92,6 +92,11 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::ImportDuplicates(DuplicatesOf { import: ID, from: 10_000 }),
         Request::PrincipalAdd(principal_spec()),
         Request::PrincipalRevoke(OnePrincipal { principal: PrincipalId(9) }),
+        Request::PrincipalRenew(Renewal {
+            principal: PrincipalId(9),
+            key: std::array::from_fn(|i| i as u8),
+            certificate: certificate_note(),
+        }),
         Request::PrincipalList,
         Request::Stats,
     ];
@@ -217,6 +222,9 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
                 orders: 4,
                 commands: 100,
                 refused: 8,
+                misses: 5,
+                rate_limited: 4,
+                budgets_spent: 1,
                 tail: 0x2_0000,
                 durable_end: 0x1_ff00,
                 commits: 12,
@@ -265,6 +273,7 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
             ])),
         ),
         (Opcode::Redeem, Body::Reason("code".to_owned())),
+        (Opcode::Redeem, Body::Wait(Wait { wait_ms: 6000 })),
     ];
     let head = |opcode: Opcode, body: &Body| ReplyHead {
         flags: match body {
@@ -276,6 +285,7 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
         status: match body {
             Body::Duplicates(_) => Status::DuplicateCard,
             Body::Reason(_) => Status::Malformed,
+            Body::Wait(_) => Status::RateLimited,
             _ => Status::Ok,
         },
         lsn: lsn(0x2008),
@@ -302,5 +312,12 @@ pub fn principal_spec() -> PrincipalSpec {
         tenant: TenantId(0),
         merchant: MerchantId(6),
         key: std::array::from_fn(|i| i as u8),
+        certificate: certificate_note(),
+        products: vec![ProductId(3), ProductId(7)],
+        misses_per_minute: 30,
     }
+}
+
+fn certificate_note() -> CertificateNote {
+    CertificateNote { serial: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10, expires_ms: 1_798_761_600_000 }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kami_engine::{
     Caller, ChannelId, Command, Engine, EngineOptions, ImportSpec, MerchantId, OrderId, PrincipalSpec,
-    ProductId, ProductSpec, Reply, Request, RequestId, Role, SystemClock, TenantId, TerminalId,
+    ProductId, ProductSpec, Reply, Request, RequestId, Role, SystemClock, TerminalId,
 };
 use kami_net::client::{Row, RowList};
 use kami_net::{Authority, Client, ClientOptions, Identity, Server, ServerError, ServerOptions};
@@ -61,13 +61,11 @@ impl House {
 
     /// Makes an identity known to the engine.
     pub fn enrol(&self, name: &str, role: Role, identity: &Identity) {
-        let spec = PrincipalSpec {
-            name: name.to_owned(),
-            role,
-            tenant: TenantId(0),
-            merchant: MerchantId(1),
-            key: identity.key_fingerprint().unwrap(),
-        };
+        let key = identity.key_fingerprint().unwrap();
+        self.enrol_as(PrincipalSpec { merchant: MerchantId(1), ..PrincipalSpec::of(name, role, key) });
+    }
+
+    pub fn enrol_as(&self, spec: PrincipalSpec) {
         let reply = self.ask(Command::PrincipalAdd(Box::new(spec)));
         assert!(reply.status.is_done(), "{reply:?}");
     }

@@ -14,6 +14,8 @@ pub struct Expected {
     pub flags: ReplyFlags,
     pub lsn: At,
     pub time_ms: u64,
+    /// Whether it is what a guess gets.
+    pub miss: bool,
     pub body: Body,
 }
 
@@ -65,7 +67,8 @@ pub enum Body {
 impl Expected {
     /// A reply without a body.
     pub fn plain(status: Status, time_ms: u64) -> Expected {
-        Expected { status, flags: ReplyFlags::default(), lsn: At::None, time_ms, body: Body::None }
+        let flags = ReplyFlags::default();
+        Expected { status, flags, lsn: At::None, time_ms, miss: false, body: Body::None }
     }
 
     /// Whether `reply` is this. `last` is the highest position a reply has named before.
@@ -76,6 +79,9 @@ impl Expected {
         }
         if reply.flags != self.flags {
             return differs("flags");
+        }
+        if reply.miss != self.miss {
+            return differs("miss");
         }
         if reply.time_ms != self.time_ms {
             return differs("time");

@@ -1,8 +1,8 @@
 //! The oracle's rules for products, batches and principals, and for the reads over many of them.
 
 use kami_engine::{
-    BatchId, BatchReport, CardKind, Kind, Principal, PrincipalId, Product, ProductId, ProductSpec,
-    ReplyFlags, Stats, Status, StockLine,
+    BatchId, BatchReport, CardKind, Kind, Principal, PrincipalId, Product, ProductId, ProductSpec, Renewal,
+    ReplyFlags, Role, Stats, Status, StockLine,
 };
 
 use super::expected::{At, Body, Expected};
@@ -16,25 +16,29 @@ const NAME_BYTES_MAX: usize = 64;
 impl Oracle {
     pub fn on_object(&self, ask: &Ask) -> Verdict {
         let tenant = ask.caller.tenant.0;
+        if !self.covers_object(ask) {
+            return self.refuse(Status::ScopeDenied);
+        }
         match &ask.what {
             What::ProductPut { spec, adds } => self.put_product(ask, spec, *adds),
             &What::ProductFreeze { product, frozen } => self.freeze_product(ask, product, frozen),
             &What::Batch { batch, change } => self.change_batch(ask, batch, change),
             What::PrincipalAdd(_) => self.add_principal(ask),
             &What::PrincipalRevoke(id) => self.revoke_principal(ask, id),
+            &What::PrincipalRenew(renewal) => self.renew_principal(ask, renewal),
             What::ProductList => self.listed(Body::Products(
                 self.products
                     .iter()
                     .filter(|(_, product)| product.tenant == tenant)
+                    .filter(|(id, _)| self.covers(ask.caller.principal, **id))
                     .map(|(id, _)| self.product_report(*id))
                     .collect(),
             )),
             &What::BatchList { product } => self.listed(Body::Batches(
-                self.batches_of(tenant, product).map(|id| self.batch_report(id)).collect(),
+                self.batches_of(ask, product).map(|id| self.batch_report(id)).collect(),
             )),
-            &What::Stock { product } => self.listed(Body::Stock(
-                self.batches_of(tenant, product).map(|id| self.stock_line(id)).collect(),
-            )),
+            &What::Stock { product } => self
+                .listed(Body::Stock(self.batches_of(ask, product).map(|id| self.stock_line(id)).collect())),
             What::PrincipalList => self.listed(Body::Principals(
                 self.principals.keys().map(|id| self.principal_report(*id)).collect(),
             )),
@@ -47,9 +51,27 @@ impl Oracle {
         (Expected { body, ..Expected::plain(Status::Ok, self.now_ms) }, None)
     }
 
-    fn batches_of(&self, tenant: u16, product: Option<u32>) -> impl Iterator<Item = u32> + '_ {
+    /// A principal with a scope sees and changes nothing else.
+    fn covers_object(&self, ask: &Ask) -> bool {
+        let principal = ask.caller.principal;
+        let scoped = self.principals.get(&principal.0).is_some_and(|known| !known.spec.products.is_empty());
+        !scoped
+            || match ask.what {
+                What::ProductFreeze { product, .. } => self.covers(principal, product),
+                What::Batch { batch, .. } => {
+                    self.batches.get(&batch).is_none_or(|batch| self.covers(principal, batch.product))
+                }
+                What::ProductList | What::BatchList { .. } | What::Stock { .. } => true,
+                _ => false,
+            }
+    }
+
+    fn batches_of(&self, ask: &Ask, product: Option<u32>) -> impl Iterator<Item = u32> + '_ {
+        let (tenant, principal) = (ask.caller.tenant.0, ask.caller.principal);
         let wanted = self.batches.iter().filter(move |(_, batch)| {
-            batch.tenant == tenant && product.is_none_or(|product| batch.product == product)
+            batch.tenant == tenant
+                && product.is_none_or(|product| batch.product == product)
+                && self.covers(principal, batch.product)
         });
         wanted.map(|(id, _)| *id)
     }
@@ -151,8 +173,13 @@ impl Oracle {
         let What::PrincipalAdd(spec) = &ask.what else { unreachable!("adds a principal") };
         let known = self.principals.iter().find(|(_, principal)| principal.spec.name == spec.name);
         let key_known = self.principals.values().any(|principal| principal.spec.key == spec.key);
-        let refusal = if !(1..=NAME_BYTES_MAX).contains(&spec.name.len()) {
+        let own = |id: &ProductId| self.products.get(&id.0).is_some_and(|p| p.tenant == spec.tenant.0);
+        let refusal = if !(1..=NAME_BYTES_MAX).contains(&spec.name.len())
+            || spec.role == Role::Admin && !spec.products.is_empty()
+        {
             Some(Status::Malformed)
+        } else if !spec.products.iter().all(own) {
+            Some(Status::NotFound)
         } else if known.is_some() || key_known {
             Some(Status::AlreadyExists)
         } else {
@@ -177,6 +204,23 @@ impl Oracle {
         };
         let effect = Effect::PrincipalRevoke { id };
         self.change(ask, &principal.past, Kind::PrincipalRevoke, refusal, effect, |oracle| {
+            Body::Principals(vec![oracle.principal_report(id)])
+        })
+    }
+
+    fn renew_principal(&self, ask: &Ask, renewal: Renewal) -> Verdict {
+        let id = renewal.principal.0;
+        let Some(principal) = self.principals.get(&id) else { return self.refuse(Status::NotFound) };
+        let others = self.principals.iter().filter(|(other, _)| **other != id);
+        let refusal = if principal.revoked {
+            Some(Status::IllegalTransition)
+        } else if others.into_iter().any(|(_, other)| other.spec.key == renewal.key) {
+            Some(Status::AlreadyExists)
+        } else {
+            None
+        };
+        let effect = Effect::PrincipalRenew { id, renewal };
+        self.change(ask, &principal.past, Kind::PrincipalPut, refusal, effect, |oracle| {
             Body::Principals(vec![oracle.principal_report(id)])
         })
     }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use kami_engine::{Flags, Kind, Lifecycle, PrincipalSpec, ProductSpec};
+use kami_engine::{Flags, Kind, Lifecycle, PrincipalSpec, ProductSpec, Renewal};
 
 use crate::ask::{Ask, BatchChange};
 
@@ -150,6 +150,10 @@ pub enum Effect {
     PrincipalRevoke {
         id: u32,
     },
+    PrincipalRenew {
+        id: u32,
+        renewal: Renewal,
+    },
     Import {
         id: u32,
         batch: Box<Batch>,
@@ -168,6 +172,7 @@ impl Event {
             | Effect::Batch { id, .. }
             | Effect::PrincipalAdd { id, .. }
             | Effect::PrincipalRevoke { id }
+            | Effect::PrincipalRenew { id, .. }
             | Effect::Import { id, .. } => Some(u64::from(*id)),
         }
     }
@@ -263,6 +268,12 @@ impl Oracle {
                 let past = event.past(Lifecycle::Available, Flags::NONE, 0);
                 let principal = self.principals.get_mut(id).expect("known");
                 principal.revoked = true;
+                principal.past.push(past);
+            }
+            Effect::PrincipalRenew { id, renewal } => {
+                let past = event.past(Lifecycle::Available, Flags::NONE, 0);
+                let principal = self.principals.get_mut(id).expect("known");
+                (principal.spec.key, principal.spec.certificate) = (renewal.key, renewal.certificate);
                 principal.past.push(past);
             }
             Effect::Import { id, batch } => {

@@ -1,8 +1,8 @@
 //! The oracle's rules for cards and orders: what the reply must be, and which event it is.
 
 use kami_engine::{
-    CardRef, CardReport, Flags, HistoryEvent, Kind, Lifecycle, OrderId, ProductId, ReplyFlags, Role, Status,
-    ValueReport,
+    CardRef, CardReport, Flags, HistoryEvent, Kind, Lifecycle, OrderId, PrincipalId, ProductId, ReplyFlags,
+    Role, Status, ValueReport,
 };
 
 use super::expected::{At, Body, Expected, HistoryLine, Listed};
@@ -24,6 +24,9 @@ impl Oracle {
         if ask.deadline == Deadline::Passed {
             return self.refuse(Status::DeadlinePassed);
         }
+        if self.principals.get(&ask.caller.principal.0).is_some_and(|principal| principal.revoked) {
+            return self.refuse(Status::Unauthenticated);
+        }
         match &ask.what {
             What::Sell { .. } => self.sell(ask, order_cards_max),
             What::Fetch { .. } => self.fetch(ask),
@@ -36,29 +39,61 @@ impl Oracle {
         (Expected::plain(status, self.now_ms), None)
     }
 
+    /// The answer that a guess gets.
+    fn miss(&self, status: Status) -> Verdict {
+        (Expected { miss: true, ..Expected::plain(status, self.now_ms) }, None)
+    }
+
+    /// Whether a principal may touch a product.
+    pub fn covers(&self, principal: PrincipalId, product: u32) -> bool {
+        self.principals.get(&principal.0).is_none_or(|principal| {
+            let products = &principal.spec.products;
+            products.is_empty() || products.contains(&ProductId(product))
+        })
+    }
+
     pub fn event(&self, ask: &Ask, kind: Kind, effect: Effect) -> Event {
         Event { kind, ask: ask.clone(), time_ms: self.now_ms, lsn: None, effect }
     }
 
     fn on_card(&self, ask: &Ask) -> Verdict {
         let tenant = ask.caller.tenant.0;
-        let Some(place) = self.find(tenant, ask.code().expect("about a card")) else {
-            return self.refuse(match ask.what {
-                What::Redeem { .. } => Status::CardNotValid,
-                // To a reversal and to a till the answer is the one for a card that is there, or not sold.
-                What::Reverse { .. } => Status::Tombstoned,
-                What::Query { .. } | What::History { .. } if ask.caller.role == Role::Redeemer => {
-                    Status::CardNotValid
+        let unknown = self.miss(match ask.what {
+            What::Redeem { .. } => Status::CardNotValid,
+            // To a reversal and to a till the answer is the one for a card that is there, or not sold.
+            What::Reverse { .. } => Status::Tombstoned,
+            What::Query { .. } | What::History { .. } if ask.caller.role == Role::Redeemer => {
+                Status::CardNotValid
+            }
+            _ => Status::NotFound,
+        });
+        let Some(place) = self.find(tenant, ask.code().expect("about a card")) else { return unknown };
+        let unsold = self.card(place).lifecycle == Lifecycle::Available;
+        if !self.covers(ask.caller.principal, self.batches[&place.0].product) {
+            return match &ask.what {
+                _ if unsold => unknown,
+                What::Reverse { .. } => unknown,
+                What::Redeem { pin, .. } => {
+                    // An id that was used before is told of before the PIN is looked at.
+                    let card = self.card(place);
+                    let id = ask.id;
+                    let seen = card.past.iter().any(|past| {
+                        past.kind != Kind::Sell && past.ask.id == id
+                            || past.kind == Kind::Tombstone && past.related == id
+                    });
+                    let right = card.pin.is_none() || card.pin == *pin;
+                    self.miss(if seen || right { Status::ScopeDenied } else { Status::CardNotValid })
                 }
-                _ => Status::NotFound,
-            });
-        };
+                _ => self.miss(Status::ScopeDenied),
+            };
+        }
+        if unsold && let What::Reverse { original, .. } = ask.what {
+            return self.reverse_unsold(ask, place, original);
+        }
         match &ask.what {
             What::Query { .. } | What::History { .. } => self.read(ask, place),
             // A card that is not sold is to a till what a code is that does not exist.
-            What::Redeem { .. } if self.card(place).lifecycle == Lifecycle::Available => {
-                self.refuse(Status::CardNotValid)
-            }
+            What::Redeem { .. } if unsold => self.miss(Status::CardNotValid),
             _ => match self
                 .card(place)
                 .past
@@ -143,6 +178,7 @@ impl Oracle {
         match &ask.what {
             What::Redeem { pin, amount, .. } => {
                 match self.redeem_refusal(ask.id, place, pin.as_deref(), *amount) {
+                    Some(Status::CardNotValid) => self.miss(Status::CardNotValid),
                     Some(status) => self.refuse(status),
                     None => self.moves(
                         ask,
@@ -234,6 +270,19 @@ impl Oracle {
         }
     }
 
+    /// The answer is always that for an unknown code; the id is poisoned where that is new and there is room.
+    fn reverse_unsold(&self, ask: &Ask, place: Place, original: u128) -> Verdict {
+        let card = self.card(place);
+        let tombstones = || card.past.iter().filter(|past| past.kind == Kind::Tombstone);
+        let known = card.past.iter().any(|past| past.ask.id == ask.id || past.ask.id == original)
+            || tombstones().any(|past| past.related == original);
+        if known || tombstones().count() >= TOMBSTONES_MAX {
+            return self.miss(Status::Tombstoned);
+        }
+        let (expected, event) = self.moves(ask, place, Kind::Tombstone, card.lifecycle, card.flags, original);
+        (Expected { miss: true, ..expected }, event)
+    }
+
     fn reverse(&self, ask: &Ask, place: Place, original: u128) -> Verdict {
         let card = self.card(place);
         let any_merchant = matches!(ask.caller.role, Role::Admin | Role::Operator);
@@ -271,7 +320,7 @@ impl Oracle {
     fn read(&self, ask: &Ask, place: Place) -> Verdict {
         let card = self.card(place);
         if ask.caller.role == Role::Redeemer && card.lifecycle == Lifecycle::Available {
-            return self.refuse(Status::CardNotValid);
+            return self.miss(Status::CardNotValid);
         }
         let mut expected = Expected::plain(Status::Ok, self.now_ms);
         if let Some(last) = card.past.last() {
@@ -317,6 +366,9 @@ impl Oracle {
     fn sell(&self, ask: &Ask, order_cards_max: u32) -> Verdict {
         let What::Sell { order, product, count, validity_s_min } = ask.what else { unreachable!("a sale") };
         let tenant = ask.caller.tenant.0;
+        if !self.covers(ask.caller.principal, product) {
+            return self.refuse(Status::ScopeDenied);
+        }
         if let Some(known) = self.orders.get(&(tenant, order)) {
             return if known.sale.ask.id != ask.id {
                 self.refuse(Status::AlreadyExists)

@@ -4,20 +4,23 @@
 //! in one batch, ids used again with another body, by another principal, on another card.
 
 use kami_engine::{
-    Caller, CardKind, ImportSpec, Kind, MerchantId, PrincipalSpec, ProductId, ProductSpec, Role, TenantId,
+    Caller, CardKind, CertificateNote, ImportSpec, Kind, MerchantId, PrincipalId, PrincipalSpec, ProductId,
+    ProductSpec, Renewal, Role, TenantId,
 };
 
 use super::imports::Row;
 use super::world::World;
 use crate::ask::{Ask, BatchChange, Deadline, What, caller};
 
-pub const ADMIN: Caller = caller(1, Role::Admin, 0, 0);
-pub const OPERATOR: Caller = caller(2, Role::Operator, 0, 0);
-pub const AUDITOR: Caller = caller(9, Role::Auditor, 0, 0);
-pub const SELLERS: [Caller; 2] = [caller(3, Role::Seller, 0, 0), caller(4, Role::Seller, 0, 0)];
+/// The store's own principals have the numbers 1 to 6, and some have a scope or are revoked: two callers are
+/// among them, as soon as they were added. Of the others the store knows nothing.
+pub const ADMIN: Caller = caller(101, Role::Admin, 0, 0);
+pub const OPERATOR: Caller = caller(102, Role::Operator, 0, 0);
+pub const AUDITOR: Caller = caller(109, Role::Auditor, 0, 0);
+pub const SELLERS: [Caller; 2] = [caller(103, Role::Seller, 0, 0), caller(4, Role::Seller, 0, 0)];
 /// Two tills of one merchant and one of another.
 pub const TILLS: [Caller; 3] =
-    [caller(5, Role::Redeemer, 1, 0), caller(6, Role::Redeemer, 1, 0), caller(7, Role::Redeemer, 2, 0)];
+    [caller(105, Role::Redeemer, 1, 0), caller(5, Role::Redeemer, 1, 0), caller(107, Role::Redeemer, 2, 0)];
 
 /// The most requests kept to be tried again.
 const ASKED_MAX: usize = 200;
@@ -152,12 +155,16 @@ impl World {
 
     fn principal_spec(&mut self) -> PrincipalSpec {
         let name = format!("till {}", self.random.below(6));
+        let products = if self.random.percent(30) { vec![ProductId(self.product())] } else { Vec::new() };
         PrincipalSpec {
             name: if self.random.percent(5) { "x".repeat(65) } else { name },
             role: *self.random.pick(&Role::ALL),
             tenant: TenantId(0),
             merchant: MerchantId(self.random.below(3) as u32),
             key: [self.random.below(6) as u8; 32],
+            certificate: CertificateNote { serial: u128::from(self.random.next()), expires_ms: 1 << 40 },
+            products,
+            misses_per_minute: self.random.below(2) as u32,
         }
     }
 
@@ -230,7 +237,14 @@ impl World {
                 (AUDITOR, What::Stock { product })
             }
             975..983 => (ADMIN, What::PrincipalAdd(self.principal_spec())),
-            983..988 => (ADMIN, What::PrincipalRevoke(self.random.below(8) as u32)),
+            983..986 => {
+                let principal = PrincipalId(self.random.below(8) as u32);
+                let certificate =
+                    CertificateNote { serial: self.random.below(4).into(), expires_ms: 1 << 41 };
+                let key = [self.random.below(9) as u8; 32];
+                (ADMIN, What::PrincipalRenew(Renewal { principal, key, certificate }))
+            }
+            986..988 => (ADMIN, What::PrincipalRevoke(self.random.below(8) as u32)),
             988..992 => (ADMIN, What::PrincipalList),
             _ => (AUDITOR, What::Stats),
         };

@@ -47,6 +47,7 @@ pub struct World {
     pub running: (u64, u64),
     pub commands: u64,
     pub refused: u64,
+    pub misses: u64,
     pub last_lsn: u64,
     /// The disk may be full: BUSY and DISK_FULL are answers to be had at any time.
     pub tight: bool,
@@ -93,6 +94,7 @@ impl World {
             running: (0, 0),
             commands: 0,
             refused: 0,
+            misses: 0,
             last_lsn: 0,
             tight: false,
             fresh: false,
@@ -134,7 +136,7 @@ impl World {
         self.promised = self.log.len();
         self.promised_ms = self.oracle.now_ms;
         self.pending.clear();
-        (self.commands, self.refused) = (0, 0);
+        (self.commands, self.refused, self.misses) = (0, 0, 0);
         self.staged.clear();
         self.next_batch = self.oracle.batches.keys().last().map_or(1, |last| last + 1);
         self.fresh = false;
@@ -177,15 +179,16 @@ impl World {
         engine.execute(&mut work);
         assert_eq!(work.replies.len(), asks.len(), "one reply a request");
         let mut lists = Vec::new();
-        let (commands, refused) = (self.commands, self.refused);
+        let counted = (self.commands, self.refused, self.misses);
         for (ask, reply) in asks.iter().zip(work.replies.drain(..)) {
             self.note(|| format!("{ask:?}\n    {reply:?}"));
-            let listed = self.judge(ask, &reply, (commands, refused));
+            let listed = self.judge(ask, &reply, counted);
             let replayed = if reply.flags == kami_engine::ReplyFlags::default() { "" } else { " again" };
             let met = format!("{} {}{replayed}", ask.what.name(), reply.status.code());
             *self.met.entry(met).or_default() += 1;
             self.commands += 1;
             self.refused += u64::from(!reply.status.is_done());
+            self.misses += u64::from(reply.miss);
             if let (Some(listed), ReplyBody::Cards(list)) = (listed, reply.body) {
                 // Nothing was committed since the reveal was recorded.
                 let early = engine.reveal(&list, &mut |_, _| panic!("a code before its reveal is durable"));
@@ -206,7 +209,7 @@ impl World {
     }
 
     /// Finds what the reply must be and takes its effect into the oracle. Returns the codes it promises.
-    fn judge(&mut self, ask: &Ask, reply: &Reply, counted: (u64, u64)) -> Option<Listed> {
+    fn judge(&mut self, ask: &Ask, reply: &Reply, counted: (u64, u64, u64)) -> Option<Listed> {
         assert_eq!(reply.request.0, ask.id, "the reply to another request");
         // Room is asked for before the size of an order is looked at.
         let too_large = matches!(ask.what, What::Sell { count, .. } if self.order_cards_max() < count);
@@ -223,10 +226,12 @@ impl World {
             self.oracle.now_ms = now_ms;
             let (mut expected, event) = self.oracle.decide(ask, self.order_cards_max());
             if let Body::Stats(stats) = &mut expected.body {
-                (stats.commands, stats.refused) = counted;
+                (stats.commands, stats.refused, stats.misses) = counted;
             }
             let needs_room = event.is_some()
-                || matches!(ask.what, What::Sell { .. }) && expected.status == Status::OutOfStock;
+                || matches!(ask.what, What::Sell { .. }) && expected.status == Status::OutOfStock
+                // Where nothing is recorded, too: a full disk must not tell what exists.
+                || expected.status == Status::Tombstoned && expected.miss;
             let short = !strict
                 && needs_room
                 && matches!(reply.status, Status::Busy | Status::DiskFull)
