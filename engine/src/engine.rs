@@ -22,7 +22,7 @@ use crate::import::Imports;
 use crate::record::{CLOCKS_BYTES, HEAD_BYTES, Kind};
 use crate::recovery::{newest_snapshot, remove_orphans, replay};
 use crate::replay::{Rebuild, ReplayError};
-use crate::reply::{Reply, ReplyBody};
+use crate::reply::{ImportReport, Reply, ReplyBody};
 use crate::sequencer::{Sequencer, Work};
 use crate::state::State;
 use crate::store::{Identity, IdentityError};
@@ -407,7 +407,19 @@ impl Engine {
         self.settled(self.shared.imports.status(&self.shared.sequencer, caller, id))
     }
 
-    /// Commits a staged import as one batch.
+    /// Lists the rows of a staged import whose cards are there already: up to
+    /// [`DUPLICATES_MAX`](crate::DUPLICATES_MAX) from the `from`-th on, counted from 0. PARTIAL says that
+    /// there are more.
+    ///
+    /// # Errors
+    /// See [`Engine::import_begin`].
+    pub fn import_duplicates(&self, caller: Caller, id: RequestId, from: u64) -> Result<Reply, Poisoned> {
+        let Shared { sequencer, imports, .. } = &*self.shared;
+        self.settled(imports.duplicates(sequencer, caller, id, from))
+    }
+
+    /// Commits a staged import as one batch. If cards of it are there already, the reply says which, and
+    /// what was staged is given up, unless the import was begun to skip them.
     ///
     /// # Errors
     /// See [`Engine::import_begin`].
@@ -426,9 +438,11 @@ impl Engine {
         self.settled(imports.abort(sequencer, vault, caller, id))
     }
 
-    /// Waits until what the reply rests on is durable. Rows that were staged rest on nothing in the log.
+    /// Waits until what the reply rests on is durable. Rows that were staged rest on nothing in the log,
+    /// unless some of them are there already.
     fn settled(&self, reply: Reply) -> Result<Reply, Poisoned> {
-        let staged = reply.status.is_done() && matches!(reply.body, ReplyBody::Import(_));
+        let staged = reply.status.is_done()
+            && matches!(reply.body, ReplyBody::Import(ImportReport { duplicates: 0, .. }));
         if !staged {
             let wal = &self.shared.sequencer.wal;
             wal.wait_durable(wal.tail())?;

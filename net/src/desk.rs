@@ -79,6 +79,7 @@ pub(crate) enum Blocking {
     Status(RequestId),
     Commit(RequestId),
     Abort(RequestId),
+    Duplicates(RequestId, u64),
     /// The whole frame, to be read again by the thread that works on it.
     Chunk(Zeroizing<Vec<u8>>),
 }
@@ -262,6 +263,9 @@ impl Desk {
             Request::ImportStatus(body) => return Ok(Translated::Blocking(Blocking::Status(body.import))),
             Request::ImportCommit(body) => return Ok(Translated::Blocking(Blocking::Commit(body.import))),
             Request::ImportAbort(body) => return Ok(Translated::Blocking(Blocking::Abort(body.import))),
+            Request::ImportDuplicates(body) => {
+                return Ok(Translated::Blocking(Blocking::Duplicates(body.import, body.from)));
+            }
             Request::Ping => return Ok(Translated::Ping),
             Request::Hello => return Ok(Translated::Hello),
         };
@@ -484,6 +488,7 @@ pub(crate) fn run_blocking(
         Blocking::Status(import) => engine.import_status(caller, import)?,
         Blocking::Commit(import) => engine.import_commit(caller, import)?,
         Blocking::Abort(import) => engine.import_abort(caller, import)?,
+        Blocking::Duplicates(import, from) => engine.import_duplicates(caller, import, from)?,
         Blocking::Chunk(frame) => match Request::decode(Opcode::ImportChunk, &frame[REQUEST_HEAD_BYTES..]) {
             Ok(Request::ImportChunk(chunk)) => {
                 let mut rows = chunk.rows();

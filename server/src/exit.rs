@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use kami_engine::{IdentityError as StoreError, KeyError, OpenError, Poisoned, Status, VerifyError};
 use kami_net::frame::{Body, Wait};
 use kami_net::{ClientError, IdentityError, ServerError};
+use kami_server::CardFileError;
 use kami_wal::{DiskError, OpenError as LogError};
 
 /// The exit codes. The numbers are relied on by others.
@@ -159,6 +160,16 @@ impl From<ServerError> for Failure {
             ServerError::Bind { source, .. } => {
                 Failure::environment(format!("{text}; {}", address_hint(&source, "--listen")))
             }
+            _ => Failure::environment(text),
+        }
+    }
+}
+
+impl From<CardFileError> for Failure {
+    fn from(error: CardFileError) -> Failure {
+        let text = sentence(&error);
+        match error {
+            CardFileError::NotCards { .. } => Failure::refused(text),
             _ => Failure::environment(text),
         }
     }

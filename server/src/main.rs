@@ -6,13 +6,14 @@
 //! http.rs metrics.rs                metrics and health
 //! logging.rs notify.rs              what is logged; what a service manager is told
 //! remote.rs                         which server, as whom
-//! product.rs import.rs batch.rs     what is for sale     card_file.rs reads what suppliers send
+//! product.rs import.rs batch.rs     what is for sale     lib.rs reads what suppliers send
+//! codes.rs                          codes of one's own
 //! trade.rs card.rs                  selling, redeeming, looking after single cards
 //! stock.rs principal.rs             figures; who may connect
 //! verify.rs log.rs                  a stopped store: is it whole, what is in its log
 //! demo.rs                           the proof: a real server, killed under load, asked about everything
 //! manual.rs                         shell completions and manual pages
-//! exit.rs output.rs                 exit codes and sentences; JSON and tables
+//! exit.rs output.rs progress.rs     exit codes and sentences; JSON and tables; how far long work is
 //! money.rs time.rs code.rs          how amounts, times and codes are typed and shown
 //! ```
 //! Standard output carries results and nothing else; progress, warnings and errors go to standard error.
@@ -20,9 +21,9 @@
 
 mod batch;
 mod card;
-mod card_file;
 mod certificate;
 mod code;
+mod codes;
 mod demo;
 mod exit;
 mod http;
@@ -32,16 +33,15 @@ mod log;
 mod logging;
 mod manual;
 mod metrics;
-mod money;
 mod notify;
 mod output;
 mod principal;
 mod product;
+mod progress;
 mod remote;
 mod serve;
 mod settings;
 mod stock;
-mod time;
 mod trade;
 mod verify;
 
@@ -49,6 +49,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+
+// Their own crate, because the load generator reads card files too.
+use kami_server::{card_file, money, time};
 
 use exit::{Exit, Failure};
 use logging::Logging;
@@ -87,6 +90,7 @@ enum Command {
     Demo(demo::Demo),
     Product(product::ProductCommand),
     Import(import::Import),
+    Codes(codes::CodesCommand),
     Batch(batch::BatchCommand),
     Sell(trade::Sell),
     Order(trade::Order),
@@ -138,6 +142,7 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Demo(command) => demo::run(command, output),
         Command::Verify(command) => verify::run(command, output),
         Command::Wal(command) => log::run(command, output),
+        Command::Codes(command) => codes::run(command, output).map(|()| Exit::Done),
         Command::Completions(command) => manual::completions(&command, Cli::command()),
         Command::Man(command) => manual::man(&command, Cli::command()),
         Command::Product(command) => online(product::run(command, output)),

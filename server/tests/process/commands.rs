@@ -185,3 +185,34 @@ fn figures_are_shown_again_with_rates() {
     watching.kill().unwrap();
     watching.wait().unwrap();
 }
+
+#[test]
+fn generated_codes_are_the_owners_alone_and_can_be_imported() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let home = Home::new();
+    let made = home.run(&[
+        "codes", "generate", "--count", "2000", "--prefix", "TEA-", "--groups", "--pin", "6", "--out",
+        "tea.csv", "--json",
+    ]);
+    assert_eq!((&made.json()["count"], &made.json()["random_bits"]), (&2000.into(), &95.into()));
+    assert_eq!(std::fs::metadata(home.path("tea.csv")).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = std::fs::read_to_string(home.path("tea.csv")).unwrap();
+    let (code, pin) = text.lines().nth(1).unwrap().split_once(',').unwrap();
+    assert_eq!((code.len(), pin.len(), code.matches('-').count()), ("TEA-".len() + 24, 6, 5));
+    assert!(!made.out.contains(code) && !made.err.contains(code));
+    // Never over a file that is there, and nothing is left beside it.
+    home.run(&["codes", "generate", "--count", "1", "--out", "tea.csv"]).fails(6, "exists");
+    home.run(&["codes", "generate", "--count", "1", "--pin", "4", "--out", "tea.txt"]).fails(2, ".txt");
+    assert_eq!(
+        home.run(&["codes", "generate", "--count", "1", "--prefix", "=1", "--out", "x.csv"]).code,
+        Some(2)
+    );
+    assert_eq!(std::fs::read_dir(home.path(".")).unwrap().count(), 1);
+
+    let server = home.serve();
+    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
+    assert_eq!(server.json(&["import", "tea.csv", "--product", "tea"])["cards"], 2000);
+    server.json(&["sell", "tea", "--count", "1", "--order", "1"]);
+    server.json(&["redeem", code, "--pin", pin]);
+}

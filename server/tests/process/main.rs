@@ -8,6 +8,7 @@ mod commands;
 mod demo;
 mod environment;
 mod files;
+mod import;
 mod kill;
 mod secrets;
 mod service;

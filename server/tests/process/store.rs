@@ -165,6 +165,7 @@ pub struct Server<'a> {
 }
 
 impl Server<'_> {
+    /// A client command against this server.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.home.kami(arguments);
         command.env("KAMI_SERVER", self.address.to_string());
