@@ -247,7 +247,7 @@ impl Run<'_> {
         // Left complete by a run that was cut short?
         let there = BatchFile::open(self.out, number, store).ok().filter(|there| there.layout == layout);
         let done = there.is_some_and(|there| there.hash().is_ok_and(|hash| Some(hash.0) == expected));
-        let mut hasher = FileHasher::new(&layout);
+        let mut hasher = FileHasher::default();
         let mut whole = blake3::Hasher::new();
         let pace = &mut *self.pace;
         let mut copy = |new: Option<&dyn File>| -> io::Result<()> {
@@ -284,7 +284,7 @@ impl Run<'_> {
         } else {
             let temporary = format!("{path}.new");
             write_temporary(self.out, &temporary, &mut |new| copy(Some(new)))?;
-            if expected.is_some_and(|expected| hasher.finish().0 != expected) {
+            if expected.is_some_and(|expected| hasher.finish(&layout).0 != expected) {
                 return Err(BackupError::BatchFile { file: path });
             }
             self.finish(&temporary, &path, layout.file_bytes())?;

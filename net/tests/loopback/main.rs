@@ -6,3 +6,4 @@ mod house;
 mod lifetime;
 mod router;
 mod trade;
+mod watched;

@@ -4,10 +4,16 @@
 //! over when it has ended.
 
 mod backup;
+mod certificate;
 mod commands;
 mod demo;
 mod environment;
 mod files;
+mod import;
 mod kill;
+mod secrets;
+mod service;
+mod settings;
 mod store;
 mod upkeep;
+mod watch;
