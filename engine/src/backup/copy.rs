@@ -151,7 +151,7 @@ impl Run<'_> {
         let known = std::mem::take(&mut manifest.files);
         let of_kind = |kind| known.iter().copied().filter(move |file| file.kind == kind);
         // The last one is read again: it must be the beginning of what is there, and may have grown.
-        let last = of_kind(FileKind::Segment).last();
+        let last = of_kind(FileKind::Segment).next_back();
         let whole =
             of_kind(FileKind::Segment).filter(|file| Some(file.number) < last.map(|last| last.number));
         let mut buffer = Vec::new();

@@ -127,7 +127,7 @@ fn beside_threads(commit_path: CommitChoice) {
                         Err(other) => panic!("{other}"),
                     }
                     wal.kick();
-                    if index % 50 == 0 {
+                    if index.is_multiple_of(50) {
                         wal.wait_durable(wal.tail()).unwrap();
                     }
                 }
