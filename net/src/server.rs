@@ -41,6 +41,8 @@ pub struct ServerOptions {
     pub pending_bytes_max: usize,
     /// The bytes of all streams of a connection, beyond which a stream keeps at most 64 KiB. Default 2 MiB.
     pub connection_pending_bytes_max: usize,
+    /// The bytes of all connections, beyond which every stream keeps one batch at most. Default 256 MiB.
+    pub pending_bytes_total_max: usize,
     /// Handshakes under way from which on a new peer must first show that its address is its own.
     /// Default 64.
     pub handshakes_unproven_max: usize,
@@ -73,6 +75,7 @@ impl ServerOptions {
             pending_replies_max: 8192,
             pending_bytes_max: 512 << 10,
             connection_pending_bytes_max: 2 << 20,
+            pending_bytes_total_max: 256 << 20,
             handshakes_unproven_max: 64,
             handshake: Duration::from_secs(10),
             idle: Duration::from_secs(30),
@@ -91,6 +94,7 @@ impl ServerOptions {
             ("streams_max", 0 < self.streams_max && self.streams_max <= 32),
             ("pending_replies_max", 0 < self.pending_replies_max),
             ("pending_bytes_max", 0 < self.pending_bytes_max),
+            ("pending_bytes_total_max", 0 < self.pending_bytes_total_max),
             ("idle", Duration::ZERO < self.idle && self.idle <= Duration::from_secs(30)),
             ("blocking_max", 0 < self.blocking_max),
             ("misses.principal_per_minute", 0 < self.misses.principal_per_minute),
@@ -110,6 +114,8 @@ pub(crate) struct Shared {
     pub(crate) options: ServerOptions,
     pub(crate) registry: Arc<Registry>,
     pub(crate) guesses: Guesses,
+    /// Bytes of replies that all connections keep.
+    pub(crate) pending_bytes: Arc<AtomicUsize>,
     /// Permits for commands that wait for the disk.
     pub(crate) blocking: Arc<Semaphore>,
     /// Where the server stands; only ever goes forward.
@@ -177,7 +183,8 @@ impl Server {
         let guesses = Guesses::new(options.misses, Instant::now());
         let registry = Arc::default();
         let phase = watch::Sender::new(Phase::Serving);
-        let shared = Shared { engine, options, registry, guesses, blocking, phase };
+        let pending_bytes = Arc::default();
+        let shared = Shared { engine, options, registry, guesses, pending_bytes, blocking, phase };
         Ok(Server { endpoint, shared: Arc::new(shared) })
     }
 

@@ -113,6 +113,7 @@ impl Stream {
             replies_max: options.pending_replies_max,
             bytes_max: options.pending_bytes_max,
             connection_bytes_max: options.connection_pending_bytes_max,
+            total_bytes_max: options.pending_bytes_total_max,
         };
         let mut phase = shared.phase.subscribe();
         Stream {
@@ -120,7 +121,12 @@ impl Stream {
                 let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
             }),
             desk: Desk::new(Arc::clone(&shared), Arc::clone(&peer)),
-            outbox: Outbox::new(limits, shared.engine.waiter(), Arc::clone(&peer.pending_bytes)),
+            outbox: Outbox::new(
+                limits,
+                shared.engine.waiter(),
+                Arc::clone(&peer.pending_bytes),
+                Arc::clone(&shared.pending_bytes),
+            ),
             shared,
             peer,
             send,

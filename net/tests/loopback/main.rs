@@ -4,4 +4,5 @@ mod durability;
 mod hostile;
 mod house;
 mod lifetime;
+mod people;
 mod trade;

@@ -4,6 +4,7 @@
 //! over when it has ended.
 
 mod commands;
+mod crowd;
 mod demo;
 mod environment;
 mod files;
