@@ -54,7 +54,7 @@ statuses! {
     Ok = 0, "OK";
     /// Done in part; the reply says how much.
     OkPartial = 1, "OK_PARTIAL";
-    /// The original was never seen; its id is now refused for good.
+    /// The original was never seen; if the card is sold, its id is now refused for good.
     Tombstoned = 2, "TOMBSTONED";
 
     /// No card that can be redeemed: unknown, wrong PIN or not sold; which one is not told.

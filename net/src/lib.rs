@@ -80,7 +80,7 @@ mod error;
 mod guesses;
 mod outbox;
 mod registry;
-mod server;
+pub mod server;
 mod stream;
 pub mod tls;
 mod transport;

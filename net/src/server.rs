@@ -15,7 +15,7 @@ use crate::connection;
 use crate::error::ServerError;
 use crate::frame::CloseCode;
 use crate::guesses::{Guesses, MissLimits};
-use crate::registry::Registry;
+use crate::registry::{self, Registry};
 use crate::tls::Identity;
 use crate::transport;
 
@@ -106,6 +106,37 @@ impl ServerOptions {
             None => Ok(()),
         }
     }
+}
+
+/// How much a connection may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Width {
+    /// How many connections of one principal have it.
+    pub of_principal_max: usize,
+    /// Up to how many connections in all new ones have it.
+    pub in_all_max: usize,
+    /// Streams.
+    pub streams: u32,
+    /// Unread bytes, and sent bytes that are kept until they are acknowledged.
+    pub receive_bytes: usize,
+}
+
+/// What the first connections have, and what all others have.
+#[must_use]
+pub const fn widths() -> (Width, Width) {
+    let wide = Width {
+        of_principal_max: registry::WIDE_OF_PRINCIPAL_MAX,
+        in_all_max: registry::WIDE_MAX,
+        streams: 32,
+        receive_bytes: transport::RECEIVE_BYTES_MAX as usize,
+    };
+    let narrow = Width {
+        of_principal_max: usize::MAX,
+        in_all_max: usize::MAX,
+        streams: transport::NARROW_STREAMS_MAX,
+        receive_bytes: transport::NARROW_BYTES_MAX as usize,
+    };
+    (wide, narrow)
 }
 
 /// What every connection and stream needs.
