@@ -9,4 +9,5 @@ mod demo;
 mod environment;
 mod files;
 mod kill;
+mod people;
 mod store;
