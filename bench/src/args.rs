@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::ArgPredicate;
 use clap::{Parser, ValueEnum};
 
 /// Load generator for Kami: one workload a run, one result a run.
@@ -15,8 +16,9 @@ pub struct Args {
     /// Print one JSON object on standard output and nothing else there.
     #[arg(long)]
     pub json: bool,
-    /// Cards that are imported.
-    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Cards that are imported; 1,000,000 with --server.
+    #[arg(long, default_value = "10000000", default_value_if("server", ArgPredicate::IsPresent, "1000000"))]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub cards: u64,
     /// Threads that submit. Default 2, for import 1.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -28,13 +30,15 @@ pub struct Args {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     pub window: Option<u32>,
     /// End after this long, if the count is not done before.
-    #[arg(long, value_parser = seconds)]
+    #[arg(long, value_parser = some_seconds)]
     pub seconds: Option<Duration>,
     /// End after this many operations. Default all that the cards allow.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
-    /// From which codes and request ids are generated.
-    #[arg(long, default_value_t = 1)]
+    /// From which codes and request ids are generated. Default 1; with --server another one each time,
+    /// because a server takes the same cards only once.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(..1 << 56))]
+    #[arg(default_value_if("server", ArgPredicate::IsPresent, fresh_seed()))]
     pub seed: u64,
     /// How the log reaches the disk.
     #[arg(long, value_enum, default_value_t = PathChoice::Auto)]
@@ -55,6 +59,25 @@ pub struct Args {
     /// command is outstanding.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
+    /// A running server, HOST:PORT, to measure instead of one started here. The run adds a product of its
+    /// own, imports its cards and sells them before the clock starts; they stay there.
+    #[arg(long, requires = "identity")]
+    pub server: Option<String>,
+    /// The identity to connect with: a directory as `kami principal add` writes it. It must be an admin's.
+    #[arg(long, requires = "server")]
+    pub identity: Option<PathBuf>,
+    /// Connections begin their work evenly over this long, not all at once.
+    #[arg(long, value_parser = seconds, default_value = "0")]
+    pub ramp: Duration,
+    /// What is answered within this long after the ramp counts neither as done nor in the latencies.
+    #[arg(long, value_parser = seconds, default_value = "0")]
+    pub warm_up: Duration,
+    /// Write all latencies here: the percentile table that HdrHistogram plotters read, in microseconds.
+    #[arg(long)]
+    pub histogram: Option<PathBuf>,
+    /// Where `card-file` writes.
+    #[arg(long, default_value = "cards.csv")]
+    pub out: PathBuf,
     /// The shape of the echo.
     #[arg(long, value_enum, default_value_t = Shape::Redeem)]
     pub like: Shape,
@@ -98,6 +121,8 @@ pub enum Workload {
     QuicLatency,
     /// The same frames and loop on bare quinn, sent back as they came: the limit.
     Echo,
+    /// Write a card file of `--cards` codes of `--seed` and measure nothing.
+    CardFile,
     /// Serves a store over QUIC.
     #[value(hide = true)]
     QuicServer,
@@ -172,8 +197,15 @@ pub enum YesNo {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("must be more than 0".to_owned()),
-    }
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn some_seconds(text: &str) -> Result<Duration, String> {
+    let duration = seconds(text)?;
+    if duration.is_zero() { Err("must be more than 0".to_owned()) } else { Ok(duration) }
+}
+
+/// A seed that no run before had.
+fn fresh_seed() -> &'static str {
+    (kami_engine::RequestId::random().0 as u64 >> 8).to_string().leak()
 }

@@ -36,6 +36,11 @@ impl Child {
         Ok(rest.unwrap_or_default())
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Ends it as a crash would.
     pub fn kill(&mut self) -> Result<()> {
         self.0.kill()?;

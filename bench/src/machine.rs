@@ -74,6 +74,28 @@ impl Resident {
     }
 }
 
+/// What another process on this machine has used.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessUse {
+    /// Processor time since it began, of all its threads.
+    pub cpu_seconds: f64,
+    /// Its resident memory, file pages included.
+    pub resident_bytes: u64,
+}
+
+impl ProcessUse {
+    /// Of the process `id`, if it is still there.
+    pub fn of(id: u32) -> Option<ProcessUse> {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        let fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+        let resident_bytes = value_of(&status, "VmRSS").and_then(kib)? << 10;
+        // The kernel counts in hundredths whatever its own timer does.
+        Some(ProcessUse { cpu_seconds: ticks as f64 / 100.0, resident_bytes })
+    }
+}
+
 /// The value in the first line `name : value`.
 fn value_of<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':')).map(str::trim)

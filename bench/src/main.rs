@@ -11,10 +11,12 @@
 //! store.rs        a fresh store with imported and sold cards
 //! outstanding.rs  executed and not yet durable: the window, and the latencies
 //! redeem.rs …     one workload a file
+//! network.rs      the server of the QUIC workloads, started here or elsewhere
 //! report.rs       the result;  machine.rs: what it was taken on
 //! ```
 
 mod args;
+mod card_file;
 mod child;
 mod codes;
 mod echo;
@@ -23,6 +25,7 @@ mod import;
 mod machine;
 mod mix;
 mod mixed;
+mod network;
 mod outstanding;
 mod quic;
 mod recovery;
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Workload::QuicMixed => quic::mixed(&args, &mut report),
         Workload::QuicSell => quic::sell(&args, &mut report),
         Workload::Echo => quic::echo(&args, &mut report),
+        Workload::CardFile => return child(card_file::write(&args)),
         Workload::QuicServer => return child(serve::serve(&args)),
         Workload::EchoServer => return child(echo::serve(&args)),
         Workload::RecoveryFill => return child(recovery::fill(&args)),
@@ -79,7 +83,7 @@ fn main() -> ExitCode {
     if report.errors == 0 { ExitCode::SUCCESS } else { EXIT_ERRORS.into() }
 }
 
-/// A child workload reports to its parent and not to the user.
+/// What makes no result: a child reports to its parent, a generator to nobody.
 fn child(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

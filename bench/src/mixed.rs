@@ -1,6 +1,6 @@
 //! `engine-mixed`: the mix of [`Mix`] in process. A sale counts when its code was revealed and is right.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use kami_engine::{CodeList, Lifecycle, ReplyBody, Work};
@@ -106,7 +106,7 @@ impl Driver<'_> {
             outstanding.collect(|sales| self.deliver(sales));
         }
         let (done, latencies) = (outstanding.done - self.wrong, outstanding.latencies);
-        Ok(Done { done, errors: errors + self.wrong, latencies, elapsed: Duration::ZERO })
+        Ok(Done { done, errors: errors + self.wrong, latencies, ..Done::default() })
     }
 
     fn deliver(&mut self, mut sales: Vec<CodeList>) {

@@ -60,6 +60,8 @@ impl Load {
 pub struct Done {
     /// Commands answered DONE, and durable.
     pub done: u64,
+    /// The same within the warm-up, which a figure leaves out.
+    pub warm: u64,
     /// Commands that were not.
     pub errors: u64,
     /// From submission to durable reply.
@@ -69,6 +71,15 @@ pub struct Done {
 }
 
 impl Done {
+    /// Takes in what another thread or connection did at the same time.
+    pub fn add(&mut self, part: &Done) {
+        self.done += part.done;
+        self.warm += part.warm;
+        self.errors += part.errors;
+        self.latencies.merge(&part.latencies);
+        self.elapsed = self.elapsed.max(part.elapsed);
+    }
+
     /// Runs `drive` on every thread, all beginning at the same time.
     pub fn by(load: &Load, drive: impl Fn(u32, Instant) -> Result<Done> + Sync) -> Result<Done> {
         let barrier = Barrier::new(load.threads as usize);
@@ -88,11 +99,7 @@ impl Done {
             let threads: Vec<_> = (0..load.threads).map(start).collect();
             threads.into_iter().try_fold(Done::default(), |mut total, thread| {
                 let part: Result<Done> = thread.join().expect("a driver thread does not panic");
-                let part = part?;
-                total.done += part.done;
-                total.errors += part.errors;
-                total.latencies.merge(&part.latencies);
-                total.elapsed = total.elapsed.max(part.elapsed);
+                total.add(&part?);
                 Ok(total)
             })
         })
@@ -170,6 +177,6 @@ pub fn redeem(engine: &Engine, codes: Codes, cards: u64, count: u64, load: &Load
         while outstanding.wait()? {
             outstanding.collect(|()| ());
         }
-        Ok(Done { done: outstanding.done, errors, latencies: outstanding.latencies, elapsed: Duration::ZERO })
+        Ok(Done { done: outstanding.done, errors, latencies: outstanding.latencies, ..Done::default() })
     })
 }

@@ -1,5 +1,8 @@
 //! The result of a run: fields that every workload has, and some of its own.
 
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -61,6 +64,8 @@ pub struct Report {
     pub others_cpu: f64,
     #[serde(skip)]
     begun: Ticks,
+    #[serde(skip)]
+    histogram: Option<PathBuf>,
     /// What only this workload has.
     #[serde(flatten)]
     pub own: Map<String, Value>,
@@ -94,6 +99,7 @@ impl Report {
             load_before: machine::load(),
             others_cpu: 0.0,
             begun: Ticks::now(),
+            histogram: args.histogram.clone(),
             own: Map::new(),
         }
     }
@@ -105,8 +111,14 @@ impl Report {
         self.ops_per_s = Some((ops as f64 / elapsed.as_secs_f64()).round());
     }
 
-    /// Sets the latencies.
+    /// Sets the latencies, and writes all of them if there is a file for them.
     pub fn latencies(&mut self, latencies: &Latencies) {
+        if let Some(path) = &self.histogram
+            && let Err(error) = latencies.write(path)
+        {
+            eprintln!("kami-bench: cannot write {}: {error}", path.display());
+            self.errors += 1;
+        }
         let [p50, p99, p999] = latencies.percentiles_us();
         (self.p50_us, self.p99_us, self.p999_us) = (p50, p99, p999);
     }
@@ -164,6 +176,30 @@ impl Latencies {
     /// Takes in another thread's.
     pub fn merge(&mut self, other: &Latencies) {
         self.0.add(&other.0).expect("all histograms have the same bounds");
+    }
+
+    /// Writes the percentile table that HdrHistogram's plotters read, values in microseconds.
+    pub fn write(&self, path: &Path) -> std::io::Result<()> {
+        let mut out = BufWriter::new(File::create(path)?);
+        writeln!(
+            out,
+            "{:>12} {:>14} {:>10} {:>14}\n",
+            "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+        )?;
+        let mut count = 0;
+        for step in self.0.iter_quantiles(5) {
+            count += step.count_since_last_iteration();
+            let (value, quantile) = (step.value_iterated_to() as f64 / 1000.0, step.quantile_iterated_to());
+            write!(out, "{value:>12.3} {quantile:>14.12} {count:>10}")?;
+            if quantile < 1.0 { writeln!(out, " {:>14.2}", 1.0 / (1.0 - quantile))? } else { writeln!(out)? }
+        }
+        let (mean, deviation) = (self.0.mean() / 1000.0, self.0.stdev() / 1000.0);
+        writeln!(out, "#[Mean    = {mean:>12.3}, StdDeviation   = {deviation:>12.3}]")?;
+        let (max, total) = (self.0.max() as f64 / 1000.0, self.0.len());
+        writeln!(out, "#[Max     = {max:>12.3}, Total count    = {total:>12}]")?;
+        let (buckets, sub) = (self.0.buckets(), self.0.distinct_values());
+        writeln!(out, "#[Buckets = {buckets:>12}, SubBuckets     = {sub:>12}]")?;
+        out.flush()
     }
 
     /// Median, 99th and 99.9th percentile in microseconds; nothing if nothing was recorded.

@@ -5,7 +5,7 @@
 //! everywhere; `revealed_p50_us` and its kin run on to the last code of the order. By default each
 //! thread has one order under way, as a shop that waits for its codes has.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use kami_engine::{CodeList, Lifecycle, ReplyBody, Work};
@@ -75,7 +75,7 @@ pub fn run(args: &Args, report: &mut Report) -> Result<()> {
         }
         revealed.lock().expect("no driver panics").merge(&till.latencies);
         let errors = refused + till.wrong;
-        Ok(Done { done: till.cards, errors, latencies: outstanding.latencies, elapsed: Duration::ZERO })
+        Ok(Done { done: till.cards, errors, latencies: outstanding.latencies, ..Done::default() })
     })?;
 
     report.measured(done.done, done.elapsed);

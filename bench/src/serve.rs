@@ -21,12 +21,11 @@ pub const SERVER: &str = "server";
 const CORE: usize = 0;
 
 /// Makes the identities of a run.
-pub fn identities(directory: &Path) -> Result<Identity> {
+pub fn identities(directory: &Path) -> Result<()> {
     let authority = Authority::create(&directory.join("authority"))?;
-    let client = authority.issue("bench")?;
-    client.save(&directory.join(CLIENT))?;
+    authority.issue("bench")?.save(&directory.join(CLIENT))?;
     authority.issue_server(&[])?.save(&directory.join(SERVER))?;
-    Ok(client)
+    Ok(())
 }
 
 /// A free port on this machine.
@@ -44,6 +43,7 @@ pub fn runtime(args: &Args) -> Result<tokio::runtime::Runtime> {
 /// The child: `--sold` cards are sold ahead, the rest is stock.
 pub fn serve(args: &Args) -> Result<()> {
     let directory = args.store.as_deref().context("no --store")?;
+    identities(directory)?;
     let runtime = runtime(args)?;
     let mut store = Store::open(args, directory)?;
     store.add_product()?;

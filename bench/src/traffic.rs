@@ -14,7 +14,6 @@ use kami_net::client::{ChannelReceiver, ChannelSender, RawReply, Received};
 use kami_net::frame::{Request, RequestHead};
 
 use crate::redeem::Done;
-use crate::report::Latencies;
 
 /// Where frames are sent.
 pub trait Sending {
@@ -83,8 +82,10 @@ pub struct Shape {
     pub batch: u64,
     /// Frames outstanding.
     pub window: u64,
-    /// When to stop early.
+    /// When to stop early, counted from the end of the warm-up.
     pub limit: Option<Duration>,
+    /// How long after the beginning replies do not count yet.
+    pub warm_up: Duration,
 }
 
 /// Keeps the window full until the source is empty.
@@ -98,11 +99,13 @@ pub async fn closed_loop(
     let mut writes: VecDeque<(Instant, u64)> =
         VecDeque::with_capacity((shape.window / shape.batch) as usize + 1);
     let mut total = Done::default();
+    let counting_from = begun + shape.warm_up;
+    let end = shape.limit.map(|limit| counting_from + limit);
     let mut outstanding = 0;
     let mut more = true;
     loop {
         while more && outstanding + shape.batch <= shape.window {
-            if shape.limit.is_some_and(|limit| limit <= begun.elapsed()) {
+            if end.is_some_and(|end| end <= Instant::now()) {
                 more = false;
                 break;
             }
@@ -121,31 +124,37 @@ pub async fn closed_loop(
         if outstanding == 0 {
             break;
         }
+        let (mut done, mut errors) = (0, 0);
         let mut replies = receive
             .receive(|reply| {
                 let counts = source.take(&reply);
-                total.done += counts;
-                total.errors += u64::from(counts == 0);
+                done += counts;
+                errors += u64::from(counts == 0);
             })
             .await?;
         let now = Instant::now();
+        total.errors += errors;
+        *if counting_from <= now { &mut total.done } else { &mut total.warm } += done;
         outstanding = outstanding.checked_sub(replies).context("more replies than requests")?;
         while replies != 0 {
             let (submitted, left) = writes.front_mut().context("more replies than requests")?;
             let some = replies.min(*left);
-            total.latencies.record(now - *submitted, some);
+            if counting_from <= now {
+                total.latencies.record(now - *submitted, some);
+            }
             (*left, replies) = (*left - some, replies - some);
             if *left == 0 {
                 writes.pop_front();
             }
         }
     }
-    total.elapsed = begun.elapsed();
+    total.elapsed = counting_from.elapsed();
     Ok(total)
 }
 
 /// Sends at fixed times, whatever has been answered: the `n`th frame is due `n` intervals after `first`,
-/// and its latency counts from then, so that a server that stands still is charged for all who wait.
+/// and its latency counts from then, so that a server that stands still is charged for all who wait: the
+/// correction for coordinated omission, made at the source. What is due before `counting_from` does not count.
 pub async fn open_loop(
     send: &mut impl Sending,
     receive: &mut impl Receiving,
@@ -153,9 +162,10 @@ pub async fn open_loop(
     count: u64,
     first: Instant,
     interval: Duration,
+    counting_from: Instant,
 ) -> Result<Done> {
     let due = |number: u64| first + Duration::from_nanos((interval.as_nanos() as u64) * number);
-    let sent = Cell::new(0);
+    let (sent, taken) = (Cell::new(0), Cell::new(0));
     let mut asking = source.clone();
     let sending = async {
         let mut number = 0;
@@ -175,23 +185,27 @@ pub async fn open_loop(
         Ok(())
     };
     let receiving = async {
-        let (mut done, mut errors, mut latencies) = (0, 0, Latencies::default());
-        let mut answered = 0;
+        let (mut total, mut answered) = (Done::default(), 0);
         while answered < count {
             let replies = receive
                 .receive(|reply| {
                     let counts = source.take(&reply);
-                    done += counts;
-                    errors += u64::from(counts == 0);
+                    let warm = due(taken.get()) < counting_from;
+                    taken.set(taken.get() + 1);
+                    *if warm { &mut total.warm } else { &mut total.done } += counts;
+                    total.errors += u64::from(counts == 0);
                 })
                 .await?;
             let now = Instant::now();
             for number in answered..answered + replies {
-                latencies.record(now.saturating_duration_since(due(number)), 1);
+                if counting_from <= due(number) {
+                    total.latencies.record(now.saturating_duration_since(due(number)), 1);
+                }
             }
             answered += replies;
         }
-        Ok(Done { done, errors, latencies, elapsed: first.elapsed() })
+        total.elapsed = counting_from.max(first).elapsed();
+        Ok(total)
     };
     let (sent, done): (Result<()>, Result<Done>) = tokio::join!(sending, receiving);
     sent?;

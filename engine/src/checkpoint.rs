@@ -34,6 +34,8 @@ use crate::word::Word;
 
 /// The directory of the snapshots.
 pub const DIRECTORY: &str = "snapshots";
+/// The name of one that is being written.
+const TEMPORARY: &str = "snapshots/new";
 const MAGIC: &[u8; 8] = b"KAMISNAP";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 4096;
@@ -42,6 +44,8 @@ const ORDER_BYTES: usize = 32;
 const CHUNK_BYTES: usize = 1 << 20;
 /// Objects copied under one hold of the lock.
 const OBJECTS_PER_HOLD: usize = 32;
+/// Words copied before others are let in, where somebody waits for that.
+const WORDS_PER_STEP: u64 = 8;
 /// Snapshots kept.
 const GENERATIONS: usize = 2;
 
@@ -238,23 +242,47 @@ impl Writer<'_> {
     }
 }
 
-/// Writes a snapshot of the running engine. One at a time.
+/// Writes a snapshot of the running engine. One at a time. `between` is called wherever a command may come in
+/// between: commands of other threads do so unasked, those of a test that repeats itself through this.
 ///
 /// # Errors
 /// See [`CheckpointError`].
-pub fn write(sequencer: &Sequencer, medium: &dyn Medium, store: u64) -> Result<Header, CheckpointError> {
+pub fn write(
+    sequencer: &Sequencer,
+    medium: &dyn Medium,
+    store: u64,
+    between: impl FnMut(),
+) -> Result<Header, CheckpointError> {
+    let written = write_new(sequencer, medium, store, between);
+    let left = match &written {
+        Ok(_) => return written,
+        // It is none, and would count as one of those that are kept.
+        Err(CheckpointError::Damaged { file }) => file,
+        Err(_) => TEMPORARY,
+    };
+    // The disk may be full, and the log waits for the room; nothing depends on it.
+    let _ = medium.remove(left);
+    written
+}
+
+fn write_new(
+    sequencer: &Sequencer,
+    medium: &dyn Medium,
+    store: u64,
+    mut between: impl FnMut(),
+) -> Result<Header, CheckpointError> {
     medium.create_dir(DIRECTORY)?;
     let start = {
         // Under the lock everything below the tail has been applied, words and objects.
         let _state = sequencer.state();
         sequencer.wal.tail()
     };
-    let temporary = format!("{DIRECTORY}/new");
-    match medium.remove(&temporary) {
+    match medium.remove(TEMPORARY) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let file = medium.create(&temporary)?;
+    let file = medium.create(TEMPORARY)?;
+    between();
     let mut writer = Writer {
         file: &*file,
         buffer: Vec::with_capacity(2 * CHUNK_BYTES),
@@ -262,7 +290,7 @@ pub fn write(sequencer: &Sequencer, medium: &dyn Medium, store: u64) -> Result<H
         hasher: blake3::Hasher::new(),
     };
 
-    let objects = copy_objects(sequencer);
+    let objects = copy_objects(sequencer, start, &mut between);
     let bytes = objects.encode();
     let mut encoded = (bytes.len() as u64).to_le_bytes().to_vec();
     encoded.extend_from_slice(&bytes);
@@ -273,6 +301,9 @@ pub fn write(sequencer: &Sequencer, medium: &dyn Medium, store: u64) -> Result<H
     for object in &objects.batches {
         let batch = sequencer.table.batch(crate::BatchId(object.id)).expect("it was listed");
         for row in 0..batch.rows() {
+            if row % WORDS_PER_STEP == 0 {
+                between();
+            }
             writer.put(&batch.word(row).bits().to_le_bytes())?;
         }
         words += batch.rows();
@@ -281,6 +312,7 @@ pub fn write(sequencer: &Sequencer, medium: &dyn Medium, store: u64) -> Result<H
     let mut orders = 0;
     let mut copied = Vec::new();
     for shard in 0..SHARDS {
+        between();
         copied.clear();
         copied.extend(sequencer.state().orders.of_shard(shard));
         for ((tenant, order), lsn) in &copied {
@@ -292,10 +324,12 @@ pub fn write(sequencer: &Sequencer, medium: &dyn Medium, store: u64) -> Result<H
     }
     writer.flush()?;
 
+    between();
     let end = {
         let _state = sequencer.state();
         sequencer.wal.tail()
     };
+    between();
     let header = Header {
         store,
         start,
@@ -309,8 +343,9 @@ pub fn write(sequencer: &Sequencer, medium: &dyn Medium, store: u64) -> Result<H
     file.sync()?;
     sequencer.wal.kick();
     sequencer.wal.wait_durable(end)?;
+    between();
     let path = path(start);
-    medium.rename(&temporary, &path)?;
+    medium.rename(TEMPORARY, &path)?;
     medium.sync_dir(DIRECTORY)?;
     drop(file);
 
@@ -340,11 +375,12 @@ pub fn list(medium: &dyn Medium) -> io::Result<Vec<String>> {
     Ok(names.into_iter().map(|name| format!("{DIRECTORY}/{name}")).collect())
 }
 
-fn copy_objects(sequencer: &Sequencer) -> Objects {
+fn copy_objects(sequencer: &Sequencer, start: Lsn, between: &mut impl FnMut()) -> Objects {
     let mut objects = Objects::default();
     // Objects are only ever added at the end, so copying them a few at a time misses none that was
     // there when the copying began. Products come first and batches last, as they depend on each other.
     loop {
+        between();
         let state = sequencer.state();
         let from = objects.products.len();
         let some = state.products.iter().skip(from).take(OBJECTS_PER_HOLD);
@@ -358,6 +394,7 @@ fn copy_objects(sequencer: &Sequencer) -> Objects {
         }
     }
     loop {
+        between();
         let state = sequencer.state();
         let from = objects.principals.len();
         let some = state.principals.iter().skip(from).take(OBJECTS_PER_HOLD);
@@ -371,13 +408,14 @@ fn copy_objects(sequencer: &Sequencer) -> Objects {
         }
     }
     for batch in sequencer.table.batches() {
+        between();
         let state = sequencer.state();
-        // The slot is filled just before the stock is added, under the same hold of the lock.
-        let Some(stock) = state.stocks.get(batch.id.0 as usize).and_then(Option::as_ref) else { continue };
-        if batch.product.0 as usize > objects.products.len() {
-            // Its product is newer than the copy; both are replayed.
+        if start <= batch.import_lsn {
+            // Replay brings it, all of it. Copied here or not, as its number happens to come before or after
+            // others, it would change the order in which batches are sold. Its product may be missing, too.
             continue;
         }
+        let stock = state.stock(batch.id);
         objects.batches.push(BatchObject {
             id: batch.id.0,
             stored: StoredBatch {
@@ -403,6 +441,7 @@ fn copy_objects(sequencer: &Sequencer) -> Objects {
             extended_ms: batch.extended_ms(),
         });
     }
+    between();
     let state = sequencer.state();
     objects.now_ms = state.now_ms;
     (objects.wall_ms, objects.boot_ms, objects.boot_id) =

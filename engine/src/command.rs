@@ -4,6 +4,7 @@
 //! appear here: the caller turns the typed code into a [`CardDigest`] with
 //! [`Engine::digest`](crate::Engine::digest) at the door, and the plaintext ends there.
 
+use std::fmt;
 use std::time::Instant;
 
 use crate::identity::{
@@ -197,8 +198,8 @@ impl ImportSpec {
     }
 }
 
-/// One row of an import.
-#[derive(Clone, Copy, Debug)]
+/// One row of an import. No trace shows its code or PIN.
+#[derive(Clone, Copy)]
 pub struct ImportRow<'a> {
     /// The code as the merchant wrote it.
     pub code: &'a [u8],
@@ -208,6 +209,14 @@ pub struct ImportRow<'a> {
     pub face: Option<Money>,
     /// The end of validity; only if the batch has expiries. Milliseconds since 1970, 0 is the batch's.
     pub expires_ms: u64,
+}
+
+impl fmt::Debug for ImportRow<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ImportRow { code: _, pin, face, expires_ms } = self;
+        let pin = pin.map(|_| "…");
+        write!(f, "ImportRow {{ code: …, pin: {pin:?}, face: {face:?}, expires_ms: {expires_ms} }}")
+    }
 }
 
 /// The most bytes of the log an administrative entry takes: its object is small.

@@ -24,6 +24,7 @@ use crate::recovery::{newest_snapshot, remove_orphans, replay};
 use crate::replay::{Rebuild, ReplayError};
 use crate::reply::{Reply, ReplyBody};
 use crate::sequencer::{Sequencer, Work};
+use crate::state::State;
 use crate::store::{Identity, IdentityError};
 use crate::vault::{Code, CodeError, CodeList, KeyError, Vault};
 use crate::word::CardRef;
@@ -185,17 +186,19 @@ impl Engine {
 
         wal.store_id = Some(identity.store);
         let (rebuild, from) = newest_snapshot(&data, identity.store, &vault)?;
-        let (index, rebuild, wal) = replay(&data, wal, &vault, rebuild, from)?;
+        let now = clock.read();
+        let believe = |state: &State| match accept_clock {
+            true => Ok(()),
+            false => check_step(&now, &state.clocks, state.now_ms),
+        };
+        let (index, rebuild, wal) = replay(&data, wal, &vault, rebuild, from, &believe)?;
         let Rebuild { table, mut state, .. } = rebuild;
 
+        // Again: replaying may have taken a while.
         let now = clock.read();
-        if !accept_clock {
-            check_step(&now, &state.clocks, state.now_ms)?;
-        }
         let running = Running::start(&now, state.now_ms);
         state.clocks = now;
         remove_orphans(&*data, &table).map_err(io("removing what a crashed import left"))?;
-        vault.retain_keys(|key| table.batches().any(|batch| batch.file.layout.key == key));
         state.settle(&table);
         let imports = Imports::new(Arc::clone(&data), identity.store, state.next_batch());
         let sequencer = Sequencer::new(index, table, wal, state, clock, running);
@@ -357,7 +360,10 @@ impl Engine {
     /// If the log failed, as for the four calls below.
     pub fn import_begin(&self, caller: Caller, id: RequestId, spec: ImportSpec) -> Result<Reply, Poisoned> {
         let Shared { sequencer, vault, imports, .. } = &*self.shared;
-        self.settled(imports.begin(sequencer, vault, caller, id, spec))
+        let reply = imports.begin(sequencer, vault, caller, id, spec);
+        // It says that the product exists, and that no such import was committed.
+        sequencer.wal.wait_durable(sequencer.wal.tail())?;
+        Ok(reply)
     }
 
     /// Adds rows; `first_row` is the number of the first, and rows received before are skipped. A chunk is
@@ -391,7 +397,7 @@ impl Engine {
     pub fn import_commit(&self, caller: Caller, id: RequestId) -> Result<Reply, Poisoned> {
         let sequencer = &self.shared.sequencer;
         sequencer.wait_space();
-        self.settled(self.shared.imports.commit(sequencer, caller, id))
+        self.settled(self.shared.imports.commit(sequencer, &self.shared.vault, caller, id))
     }
 
     /// Gives a staged import up.
@@ -399,7 +405,8 @@ impl Engine {
     /// # Errors
     /// See [`Engine::import_begin`].
     pub fn import_abort(&self, caller: Caller, id: RequestId) -> Result<Reply, Poisoned> {
-        self.settled(self.shared.imports.abort(&self.shared.sequencer, caller, id))
+        let Shared { sequencer, vault, imports, .. } = &*self.shared;
+        self.settled(imports.abort(sequencer, vault, caller, id))
     }
 
     /// Waits until what the reply rests on is durable. Rows that were staged rest on nothing in the log.
@@ -424,8 +431,18 @@ impl Engine {
     /// # Errors
     /// See [`CheckpointError`]; the store is as it was.
     pub fn checkpoint(&self) -> Result<Checkpoint, CheckpointError> {
+        self.checkpoint_beside(|| ())
+    }
+
+    /// The same, with `between` called wherever a command of another thread might come in between: for tests
+    /// that must be able to repeat what did. It may do anything but make another checkpoint.
+    ///
+    /// # Errors
+    /// See [`Engine::checkpoint`].
+    pub fn checkpoint_beside(&self, between: impl FnMut()) -> Result<Checkpoint, CheckpointError> {
         let _one_at_a_time = self.shared.checkpoints.lock();
-        let header = checkpoint::write(&self.shared.sequencer, &*self.shared.data, self.shared.store)?;
+        let Shared { sequencer, data, store, .. } = &*self.shared;
+        let header = checkpoint::write(sequencer, &**data, *store, between)?;
         Ok(Checkpoint { start: header.start, end: header.end })
     }
 

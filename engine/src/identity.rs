@@ -16,7 +16,7 @@ macro_rules! ids {
 ids! {
     /// A merchant platform on a shared engine; 0 is the only one until tenants come.
     TenantId(u16);
-    /// Who sent the request: a certificate's owner. 0 is the engine itself and whoever embeds it.
+    /// Who sent the request: a certificate's owner. 0 is the engine itself.
     PrincipalId(u32);
     /// The till, or 0.
     TerminalId(u32);
@@ -156,9 +156,14 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// The caller for a platform that embeds the engine and does its own authorisation.
-    pub const LOCAL: Caller =
-        Caller { tenant: TenantId(0), principal: PrincipalId(0), role: Role::Admin, merchant: MerchantId(0) };
+    /// The caller for a platform that embeds the engine and does its own authorisation. Its principal is
+    /// none that is ever added, so what it bought belongs to nobody who connects.
+    pub const LOCAL: Caller = Caller {
+        tenant: TenantId(0),
+        principal: PrincipalId(u32::MAX),
+        role: Role::Admin,
+        merchant: MerchantId(0),
+    };
 }
 
 /// A principal to be added.

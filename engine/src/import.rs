@@ -103,7 +103,9 @@ impl Imports {
         spec: ImportSpec,
     ) -> Reply {
         if let Some(reply) = committed(sequencer, caller, id) {
-            return reply;
+            let same = matches!(&reply.body, ReplyBody::Batches(batches)
+                if sequencer.table.batch(batches[0].id).is_some_and(|batch| is_same(batch, caller, &spec)));
+            return if same { reply } else { plain(sequencer, id, Status::IdReused) };
         }
         if let Some(staged) = self.find(caller, id) {
             let staged = staged.lock();
@@ -114,6 +116,11 @@ impl Imports {
             return plain(sequencer, id, status);
         }
         let mut staging = self.staged.lock();
+        if staging.imports.contains_key(&(caller.tenant, id)) || committed(sequencer, caller, id).is_some() {
+            // Another connection was faster.
+            drop(staging);
+            return self.begin(sequencer, vault, caller, id, spec);
+        }
         if staging.imports.len() >= STAGED_MAX || staging.next_batch.0 >= CardRef::BATCHES_MAX - 1 {
             return plain(sequencer, id, Status::Busy);
         }
@@ -192,7 +199,7 @@ impl Imports {
     }
 
     /// See [`Engine::import_abort`](crate::Engine::import_abort).
-    pub fn abort(&self, sequencer: &Sequencer, caller: Caller, id: RequestId) -> Reply {
+    pub fn abort(&self, sequencer: &Sequencer, vault: &Vault, caller: Caller, id: RequestId) -> Reply {
         let Some(staged) = self.find(caller, id) else {
             let status = if committed(sequencer, caller, id).is_some() {
                 Status::IllegalTransition
@@ -203,16 +210,22 @@ impl Imports {
         };
         let mut staged = staged.lock();
         if staged.stage == Stage::Closed {
-            return plain(sequencer, id, Status::NotFound);
+            // It was committed, or given up, while this waited.
+            let status = match committed(sequencer, caller, id) {
+                Some(_) => Status::IllegalTransition,
+                None => Status::NotFound,
+            };
+            return plain(sequencer, id, status);
         }
-        self.discard(&mut staged);
+        self.discard(vault, &mut staged);
         self.forget(caller, id);
         staged.reply(sequencer, id, Status::Ok)
     }
 
     /// Removes what was staged. Its digests in the index lead to a batch that never comes.
-    fn discard(&self, staged: &mut Staged) {
+    fn discard(&self, vault: &Vault, staged: &mut Staged) {
         staged.file = None;
+        vault.drop_key(staged.layout.key);
         let batch = BatchId(staged.layout.batch);
         for path in [staging_path(batch), Layout::path(batch.0)] {
             // What cannot be removed now is removed as an orphan at the next start.
@@ -223,7 +236,7 @@ impl Imports {
 
     /// See [`Engine::import_commit`](crate::Engine::import_commit). The reply must still wait for the
     /// log's tail.
-    pub fn commit(&self, sequencer: &Sequencer, caller: Caller, id: RequestId) -> Reply {
+    pub fn commit(&self, sequencer: &Sequencer, vault: &Vault, caller: Caller, id: RequestId) -> Reply {
         let Some(staged) = self.find(caller, id) else {
             return committed(sequencer, caller, id)
                 .unwrap_or_else(|| plain(sequencer, id, Status::NotFound));
@@ -241,7 +254,7 @@ impl Imports {
         let ready =
             self.complete(&mut staged).map_err(Refused::Io).and_then(|()| self.index(sequencer, &staged));
         if let Err(refused) = ready {
-            self.discard(&mut staged);
+            self.discard(vault, &mut staged);
             self.forget(caller, id);
             return match refused {
                 Refused::Twice(batch) => {
@@ -513,6 +526,19 @@ fn committed(sequencer: &Sequencer, caller: Caller, id: RequestId) -> Option<Rep
         miss: false,
         body: ReplyBody::Batches(vec![state.batch_report(batch)]),
     })
+}
+
+/// Whether a committed batch is what this announces. What the product was to decide has been decided, and
+/// whether the batch began active is not known any more.
+fn is_same(batch: &Batch, caller: Caller, spec: &ImportSpec) -> bool {
+    let layout = &batch.file.layout;
+    batch.imported_by == caller.principal
+        && *layout == Layout::new(layout.batch, layout.store, layout.key, spec)
+        && batch.product == spec.product
+        && batch.label == spec.label
+        && batch.valid_from_ms == spec.valid_from_ms
+        && spec.face.is_none_or(|face| face == batch.face)
+        && (spec.expires_ms == 0 || spec.expires_ms == batch.expires_ms)
 }
 
 fn plain(sequencer: &Sequencer, id: RequestId, status: Status) -> Reply {

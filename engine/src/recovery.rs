@@ -3,6 +3,7 @@
 //! The newest snapshot that can be used, then the log from where that began, while another thread builds
 //! the index; then what crashed imports left is removed.
 
+use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 
@@ -10,11 +11,13 @@ use kami_wal::{Lsn, Medium, ReplayFrom, Wal, WalOptions};
 
 use crate::batch;
 use crate::checkpoint::{self, Snapshot};
+use crate::clock::ClockStep;
 use crate::engine::OpenError;
 use crate::identity::BatchId;
 use crate::import::{STAGING_SUFFIX, index_batch};
 use crate::index::Index;
 use crate::replay::Rebuild;
+use crate::state::State;
 use crate::table::Table;
 use crate::vault::Vault;
 
@@ -50,23 +53,46 @@ pub(crate) fn newest_snapshot(
     Ok((Rebuild::new(Arc::clone(data), store), Some(from)))
 }
 
-/// Opens the log and replays it, while another thread builds the index of what the snapshot holds.
+/// Opens the log and replays it, while another thread builds the index of what the snapshot holds. `believe`
+/// is asked about the state it leads to before anything on the disk is changed: a start that is refused must
+/// not cost a segment each time somebody tries again.
 pub(crate) fn replay(
     data: &Arc<dyn Medium>,
     options: WalOptions,
     vault: &Vault,
-    mut rebuild: Rebuild,
+    rebuild: Rebuild,
     from: Option<ReplayFrom>,
+    believe: &dyn Fn(&State) -> Result<(), ClockStep>,
 ) -> Result<(Index, Rebuild, Wal), OpenError> {
+    type Refusal = Box<dyn std::error::Error + Send + Sync>;
     let index = Index::new();
     let known: Vec<BatchId> = rebuild.table.batches().map(|batch| batch.id).collect();
     let table = Arc::clone(&rebuild.table);
+    // Two closures use it, never at the same time.
+    let rebuild = RefCell::new(rebuild);
+    let mut unbelieved = None;
     let wal = std::thread::scope(|scope| {
         let indexing = scope.spawn(|| known.iter().try_for_each(|id| index_one(&index, &table, *id)));
-        let wal = Wal::open(Arc::clone(data), options, from, &mut |record| rebuild.record(vault, &record));
+        let wal = Wal::open_if::<Refusal>(
+            Arc::clone(data),
+            options,
+            from,
+            &mut |record| Ok(rebuild.borrow_mut().record(vault, &record)?),
+            &mut || {
+                believe(&rebuild.borrow().state).map_err(|step| {
+                    unbelieved = Some(step);
+                    step.into()
+                })
+            },
+        );
         indexing.join().expect("building the index does not panic")?;
-        Ok::<_, OpenError>(wal?)
+        Ok::<_, OpenError>(wal)
     })?;
+    let wal = match (wal, unbelieved) {
+        (Err(_), Some(step)) => return Err(step.into()),
+        (wal, _) => wal?,
+    };
+    let rebuild = rebuild.into_inner();
     for batch in rebuild.table.batches() {
         if !known.contains(&batch.id) {
             index_one(&index, &rebuild.table, batch.id)?;

@@ -13,7 +13,8 @@
 //! * The words of one record's cards are all different, so that deciding on words that change only after
 //!   the record is complete is deciding on current ones. A card that comes up twice ends the turn.
 //! * The lock is never held over I/O or an `.await`. What was read before the lock is used only if the
-//!   object's last position is still the one the read began with; otherwise the command is read again.
+//!   object's last position is still the one the read began with; otherwise the command is read again. A
+//!   card that was not there is looked for again if a batch was committed meanwhile.
 //! * Engine time moves only by being written: a turn that begins [`TICK_MS`] after the last group writes
 //!   one, empty if need be, so that even a refusal for expiry rests on a durable time.
 //!
@@ -80,6 +81,8 @@ impl Work {
 #[derive(Default)]
 pub(crate) struct Prepared {
     pub(crate) card: Option<CardRef>,
+    /// Set if there was no such card: [`Table::commits`] before it was looked for.
+    pub(crate) absent_at: Option<u64>,
     /// [`Command::body`].
     pub(crate) body: u32,
     /// The word that `past` and `detail` were read from.
@@ -254,6 +257,7 @@ impl Sequencer {
         let Work { requests, prepared, seen, buffer, .. } = work;
         prepared.resize_with(requests.len().max(prepared.len()), Prepared::default);
         let guard = Index::pin();
+        let commits = self.table.commits();
         for request in &requests[from..] {
             if let Some(digest) = request.command.card() {
                 self.index.prefetch(digest, &guard);
@@ -280,7 +284,9 @@ impl Sequencer {
             prepared.detail = Detail::None;
             prepared.object = None;
             prepared.failed = None;
+            prepared.absent_at = Some(commits);
             if let Some((batch, card)) = self.batch_of(prepared.card) {
+                prepared.absent_at = None;
                 if !seen.insert(card) {
                     return at;
                 }
@@ -409,18 +415,17 @@ impl Sequencer {
         let mut turn = self.begin(bytes);
         let mut at = from;
         while at < to {
-            let passed = work.requests[at].deadline.is_some_and(|deadline| Some(deadline) <= deadline_now);
-            let refused = if passed { Some(Status::DeadlinePassed) } else { work.prepared[at].failed };
-            if let Some(status) = refused {
-                let reply = turn.refuse(&work.requests[at], status);
-                work.replies.push(reply);
-                at += 1;
-            } else if work.requests[at].command.card().is_some() {
+            let request = &work.requests[at];
+            if request.command.card().is_some() {
                 let stopped = turn.cards(work, at, to, deadline_now);
                 if stopped == at {
                     break;
                 }
                 at = stopped;
+            } else if let Some(status) = not_executed(request, &work.prepared[at], deadline_now) {
+                let reply = turn.refuse(request, status);
+                work.replies.push(reply);
+                at += 1;
             } else {
                 match turn.object(work, at) {
                     Some(reply) => work.replies.push(reply),
@@ -432,6 +437,12 @@ impl Sequencer {
         turn.end();
         at
     }
+}
+
+/// Why a request is not to be executed, whatever the state: too late, or its past cannot be read.
+fn not_executed(request: &Request, prepared: &Prepared, now: Option<Instant>) -> Option<Status> {
+    let passed = request.deadline.is_some_and(|deadline| Some(deadline) <= now);
+    if passed { Some(Status::DeadlinePassed) } else { prepared.failed }
 }
 
 fn chain_failed(error: &ChainError) -> Status {
@@ -505,8 +516,7 @@ impl Turn<'_> {
         let mut decide_all = |mut group: Option<&mut GroupWriter<'_>>| {
             while at < to {
                 let (request, prepared) = (&requests[at], &mut prepared[at]);
-                let passed = request.deadline.is_some_and(|deadline| Some(deadline) <= now);
-                if request.command.card().is_none() || prepared.failed.is_some() || passed {
+                if request.command.card().is_none() {
                     break;
                 }
                 let principal = request.caller.principal;
@@ -516,7 +526,13 @@ impl Turn<'_> {
                 let scope = standing.and_then(|(_, scope)| scope);
                 let subject = Subject { sequencer, state, request, scope, short };
                 let entries = group.as_deref().map_or(0, GroupWriter::entries);
-                let Some(reply) = subject.decide(prepared, group.as_deref_mut(), moves) else { break };
+                // Refused in its place: a run of cards that ended here would begin another group, for
+                // whose head no room was asked.
+                let reply = match not_executed(request, prepared, now) {
+                    Some(status) => Some(subject.refuse(status)),
+                    None => subject.decide(prepared, group.as_deref_mut(), moves),
+                };
+                let Some(reply) = reply else { break };
                 unrecorded |= reply.status == Status::Tombstoned
                     && group.as_deref().is_some_and(|group| group.entries() == entries);
                 replies.push(reply);

@@ -17,7 +17,7 @@ pub enum Class {
 }
 
 macro_rules! statuses {
-    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $code:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $code:literal, $advice:literal;)+) => {
         /// The outcome of a command.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u16)]
@@ -40,7 +40,13 @@ macro_rules! statuses {
                 match number { $($number => Some(Status::$name),)+ _ => None }
             }
 
-            /// One sentence: what it means and what to do.
+            /// What a caller does about it, without a full stop.
+            #[must_use]
+            pub const fn advice(self) -> &'static str {
+                match self { $(Status::$name => $advice,)+ }
+            }
+
+            /// One sentence: what it means.
             #[must_use]
             pub const fn meaning(self) -> &'static str {
                 match self { $(Status::$name => concat!($($doc,)+).trim_ascii(),)+ }
@@ -51,114 +57,114 @@ macro_rules! statuses {
 
 statuses! {
     /// Done.
-    Ok = 0, "OK";
+    Ok = 0, "OK", "go on; keep the receipt";
     /// Done in part; the reply says how much.
-    OkPartial = 1, "OK_PARTIAL";
+    OkPartial = 1, "OK_PARTIAL", "look at each item, or fetch the rest";
     /// The original was never seen; if the card is sold, its id is now refused for good.
-    Tombstoned = 2, "TOMBSTONED";
+    Tombstoned = 2, "TOMBSTONED", "go on: the sale at the till did not happen";
 
     /// No card that can be redeemed: unknown, wrong PIN or not sold; which one is not told.
-    CardNotValid = 100, "CARD_NOT_VALID";
+    CardNotValid = 100, "CARD_NOT_VALID", "tell the customer that the card cannot be used; let the code be typed once more at most";
     /// Nothing by this name, number or code.
-    NotFound = 101, "NOT_FOUND";
+    NotFound = 101, "NOT_FOUND", "check the name, number or code";
     /// The card is not activated yet.
-    NotActive = 102, "NOT_ACTIVE";
+    NotActive = 102, "NOT_ACTIVE", "activate the batch, or wait until the issuer does";
     /// The card's validity has not begun.
-    NotYetValid = 103, "NOT_YET_VALID";
+    NotYetValid = 103, "NOT_YET_VALID", "come back when the validity has begun";
     /// The card's validity has ended.
-    Expired = 104, "EXPIRED";
-    /// The card, its batch or its product is frozen; ask the operator.
-    Frozen = 105, "FROZEN";
+    Expired = 104, "EXPIRED", "tell the customer; an operator can extend the batch";
+    /// The card, its batch or its product is frozen.
+    Frozen = 105, "FROZEN", "send the customer to the seller; an operator can look at the history and end the freeze";
     /// The card is not sold.
-    NotSold = 106, "NOT_SOLD";
+    NotSold = 106, "NOT_SOLD", "sell it first";
     /// The card was redeemed before by another request.
-    AlreadyRedeemed = 107, "ALREADY_REDEEMED";
+    AlreadyRedeemed = 107, "ALREADY_REDEEMED", "tell the customer; the history shows when and where";
     /// The amount is more than the card is worth.
-    InsufficientValue = 108, "INSUFFICIENT_VALUE";
+    InsufficientValue = 108, "INSUFFICIENT_VALUE", "ask for at most what is left";
     /// All uses of the card are spent.
-    UsesExhausted = 109, "USES_EXHAUSTED";
+    UsesExhausted = 109, "USES_EXHAUSTED", "tell the customer";
     /// The card or the earlier request belongs to another merchant, store or product class.
-    ScopeDenied = 110, "SCOPE_DENIED";
+    ScopeDenied = 110, "SCOPE_DENIED", "use it where it is meant for; for a reversal, use the till of the merchant that redeemed";
     /// The request's currency is not the card's.
-    CurrencyMismatch = 111, "CURRENCY_MISMATCH";
-    /// Too many wrong PINs from this terminal; wait or use another way.
-    PinLocked = 112, "PIN_LOCKED";
+    CurrencyMismatch = 111, "CURRENCY_MISMATCH", "use the currency of the card";
+    /// Too many wrong PINs from this terminal.
+    PinLocked = 112, "PIN_LOCKED", "wait, or redeem at another till";
     /// The card is void for good.
-    Voided = 113, "VOIDED";
+    Voided = 113, "VOIDED", "tell the customer; the history shows who made it void";
     /// The card went back to the seller.
-    Returned = 114, "RETURNED";
+    Returned = 114, "RETURNED", "tell the customer to use the replacement";
     /// Fewer cards can be sold than the order asks for; nothing was sold.
-    OutOfStock = 115, "OUT_OF_STOCK";
-    /// The order is larger than one record holds; split it.
-    OrderTooLarge = 116, "ORDER_TOO_LARGE";
+    OutOfStock = 115, "OUT_OF_STOCK", "buy fewer, or import more";
+    /// The order is larger than one record holds.
+    OrderTooLarge = 116, "ORDER_TOO_LARGE", "split the order under several order ids";
     /// The account's purchase limit is reached.
-    LimitAccount = 117, "LIMIT_ACCOUNT";
+    LimitAccount = 117, "LIMIT_ACCOUNT", "wait until the limit opens again, or buy less";
     /// The address's purchase limit is reached.
-    LimitIp = 118, "LIMIT_IP";
+    LimitIp = 118, "LIMIT_IP", "wait until the limit opens again";
     /// Too many open reservations.
-    LimitReservations = 119, "LIMIT_RESERVATIONS";
+    LimitReservations = 119, "LIMIT_RESERVATIONS", "confirm or cancel open reservations first";
     /// The account's balance and credit do not cover the order.
-    InsufficientFunds = 120, "INSUFFICIENT_FUNDS";
+    InsufficientFunds = 120, "INSUFFICIENT_FUNDS", "top up, or buy less";
     /// The money legs do not sum to zero.
-    LegsUnbalanced = 121, "LEGS_UNBALANCED";
+    LegsUnbalanced = 121, "LEGS_UNBALANCED", "mend the amounts";
     /// The reservation timed out and its cards are gone.
-    ReservationExpired = 122, "RESERVATION_EXPIRED";
+    ReservationExpired = 122, "RESERVATION_EXPIRED", "order again; give the payment back";
     /// The order was cancelled.
-    OrderCancelled = 123, "ORDER_CANCELLED";
+    OrderCancelled = 123, "ORDER_CANCELLED", "order again under another order id";
     /// The hold timed out.
-    HoldExpired = 124, "HOLD_EXPIRED";
+    HoldExpired = 124, "HOLD_EXPIRED", "hold again";
     /// The hold was captured or released before.
-    HoldResolved = 125, "HOLD_RESOLVED";
+    HoldResolved = 125, "HOLD_RESOLVED", "nothing is left to do with this hold";
     /// The capture is more than the hold.
-    ExceedsHold = 126, "EXCEEDS_HOLD";
+    ExceedsHold = 126, "EXCEEDS_HOLD", "capture at most what is held";
     /// The original was reversed before by another request.
-    AlreadyReversed = 127, "ALREADY_REVERSED";
+    AlreadyReversed = 127, "ALREADY_REVERSED", "nothing is left to reverse";
     /// The product's reversal window is over.
-    ReverseWindowClosed = 128, "REVERSE_WINDOW_CLOSED";
-    /// The redemption is settled; refund it instead.
-    Settled = 129, "SETTLED";
+    ReverseWindowClosed = 128, "REVERSE_WINDOW_CLOSED", "ask finance for a refund";
+    /// The redemption is settled.
+    Settled = 129, "SETTLED", "ask finance for a refund";
     /// This id was reversed before it arrived and never takes effect.
-    ReversedBeforeArrival = 130, "REVERSED_BEFORE_ARRIVAL";
+    ReversedBeforeArrival = 130, "REVERSED_BEFORE_ARRIVAL", "treat it as reversed; a new attempt takes a new id";
     /// The state does not allow this command.
-    IllegalTransition = 131, "ILLEGAL_TRANSITION";
+    IllegalTransition = 131, "ILLEGAL_TRANSITION", "look at the state first";
     /// A card of the import is there already, or twice in the file.
-    DuplicateCard = 132, "DUPLICATE_CARD";
+    DuplicateCard = 132, "DUPLICATE_CARD", "take the listed rows out, or let the import skip them";
     /// This very list of cards was imported before.
-    DuplicateBatch = 133, "DUPLICATE_BATCH";
+    DuplicateBatch = 133, "DUPLICATE_BATCH", "nothing to do: the cards are there";
     /// A second person must approve this.
-    ApprovalRequired = 134, "APPROVAL_REQUIRED";
+    ApprovalRequired = 134, "APPROVAL_REQUIRED", "have a second person approve it";
     /// The card's earlier history lies in retired log.
-    HistoryArchived = 135, "HISTORY_ARCHIVED";
+    HistoryArchived = 135, "HISTORY_ARCHIVED", "ask the operator for the archive";
     /// A product, order or principal of this name exists.
-    AlreadyExists = 136, "ALREADY_EXISTS";
+    AlreadyExists = 136, "ALREADY_EXISTS", "take another name, or use what is there";
 
     /// The frame or a field in it is not well formed.
-    Malformed = 200, "MALFORMED";
+    Malformed = 200, "MALFORMED", "mend the client; REASON names the field";
     /// The request id was used on this target with another body.
-    IdReused = 201, "ID_REUSED";
+    IdReused = 201, "ID_REUSED", "mend the client: every attempt of something new takes a new id";
     /// This version of the server does not know the command or option.
-    Unsupported = 202, "UNSUPPORTED";
+    Unsupported = 202, "UNSUPPORTED", "use what this version offers";
     /// No valid certificate, or a revoked one.
-    Unauthenticated = 203, "UNAUTHENTICATED";
+    Unauthenticated = 203, "UNAUTHENTICATED", "have the identity issued again";
     /// The role does not allow this command.
-    Forbidden = 204, "FORBIDDEN";
+    Forbidden = 204, "FORBIDDEN", "use an identity whose role allows it";
     /// The frame is longer than the limit.
-    TooLarge = 205, "TOO_LARGE";
+    TooLarge = 205, "TOO_LARGE", "send smaller frames";
 
-    /// Overloaded; send the same request again a little later.
-    Busy = 300, "BUSY";
-    /// Too many wrong codes from this caller; wait as long as the reply says, then send the same again.
-    RateLimited = 301, "RATE_LIMITED";
+    /// Overloaded.
+    Busy = 300, "BUSY", "send the same again after a short wait, longer each time";
+    /// Too many wrong codes from this caller.
+    RateLimited = 301, "RATE_LIMITED", "wait as long as the reply says, then send the same again";
     /// The server is still recovering.
-    Recovering = 302, "RECOVERING";
+    Recovering = 302, "RECOVERING", "send the same again in a second";
     /// The server takes no changes now.
-    ReadOnly = 303, "READ_ONLY";
-    /// The disk is full; changes go on when there is room again.
-    DiskFull = 304, "DISK_FULL";
+    ReadOnly = 303, "READ_ONLY", "send the same again later; tell the operator";
+    /// The disk is full; nothing was changed.
+    DiskFull = 304, "DISK_FULL", "send the same again later; tell the operator to make room";
     /// The deadline passed before the command was decided.
-    DeadlinePassed = 305, "DEADLINE_PASSED";
-    /// The clock stepped; an operator must accept the new time.
-    ClockSuspect = 306, "CLOCK_SUSPECT";
+    DeadlinePassed = 305, "DEADLINE_PASSED", "send the same again if it is still wanted";
+    /// The wall clock stepped; an operator must accept the new time.
+    ClockSuspect = 306, "CLOCK_SUSPECT", "tell the operator to set the clock right";
 }
 
 impl Status {

@@ -24,7 +24,7 @@ pub(crate) struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    /// Decides and encodes. `None` if the card moved since it was read.
+    /// Decides and encodes. `None` if the card moved, or came into being, since it was read.
     pub(crate) fn decide(
         &self,
         prepared: &mut Prepared,
@@ -36,7 +36,13 @@ impl Subject<'_> {
             return Some(self.reply(Status::Unauthenticated, None, ReplyBody::None));
         };
         let unknown = request.command.unknown_card(request.caller.role);
-        let Some((batch, card)) = self.sequencer.batch_of(prepared.card) else {
+        let known = match prepared.absent_at {
+            // An import that was committed meanwhile may have brought it: nothing of it was read yet.
+            Some(commits) if commits != self.sequencer.table.commits() => return None,
+            Some(_) => None,
+            None => self.sequencer.batch_of(prepared.card),
+        };
+        let Some((batch, card)) = known else {
             return Some(self.miss(unknown, group.is_some()));
         };
         let word = batch.word(card.row());
@@ -115,6 +121,11 @@ impl Subject<'_> {
             }
         };
         Some(reply)
+    }
+
+    /// Says that nothing was done.
+    pub(crate) fn refuse(&self, status: Status) -> Reply {
+        self.reply(status, None, ReplyBody::None)
     }
 
     fn reply(&self, status: Status, lsn: Option<Lsn>, body: ReplyBody) -> Reply {

@@ -261,13 +261,15 @@ type Block = Box<[OnceLock<Box<Batch>>]>;
 pub struct Table {
     /// Block `b` holds the numbers `2^b - 1 ..= 2^(b+1) - 2`.
     blocks: [OnceLock<Block>; 24],
+    /// How many were committed.
+    commits: AtomicU64,
 }
 
 impl Table {
     /// No batches.
     #[must_use]
     pub fn new() -> Table {
-        Table { blocks: [const { OnceLock::new() }; 24] }
+        Table { blocks: [const { OnceLock::new() }; 24], commits: AtomicU64::new(0) }
     }
 
     const fn place(id: u32) -> (usize, usize) {
@@ -298,6 +300,14 @@ impl Table {
         let (block, slot) = Table::place(batch.id.0);
         let block = self.blocks[block].get_or_init(|| (0..1 << block).map(|_| OnceLock::new()).collect());
         assert!(block[slot].set(Box::new(batch)).is_ok(), "a batch number is given once");
+        self.commits.fetch_add(1, Ordering::Release);
+    }
+
+    /// How many batches were committed. As long as this stays the same, cards that did not exist do not.
+    #[inline]
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Acquire)
     }
 
     /// The committed batches in order of number.

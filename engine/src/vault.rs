@@ -129,6 +129,8 @@ impl Code {
                 let end = len + character.len_utf8();
                 if let Some(place) = bytes.get_mut(len..end) {
                     character.encode_utf8(place);
+                    // Now, so that it is wiped even if a later character is refused.
+                    normal.len = end as u8;
                 }
                 len = end;
             }
@@ -348,9 +350,11 @@ impl Vault {
         Ok((id, DataKey::new(&plain)))
     }
 
-    /// Drops the keys that no batch uses (of imports that were given up); written with the next change.
-    pub fn retain_keys(&self, used: impl Fn(u64) -> bool) {
-        self.ring.lock().retain(|id, _| used(*id));
+    /// Drops the key of an import that was given up, of which nothing is left to open; written with the next
+    /// change. Nothing else ever drops one: that no batch of this store uses a key does not mean that none does.
+    /// The store may be yesterday's, opened to have a look, and the keys today's.
+    pub fn drop_key(&self, id: u64) {
+        self.ring.lock().remove(&id);
     }
 
     /// The data key with this id; `None` if the ring has none or the master key does not open it.

@@ -56,6 +56,23 @@
 //! who did not look at request ids. The engine does look, but no reason is good enough to rest the first
 //! promise on one check: 0-RTT is off on both sides, and so are the session tickets it needs.
 //!
+//! # How to use the client
+//! `examples/till.rs` redeems with a journal, as a till must; `examples/wholesaler.rs` sells under an
+//! order number and fetches it again; `examples/bulk.rs` keeps thousands of requests under way. All
+//! run against `kami serve --sandbox`.
+//!
+//! ```no_run
+//! use kami_net::{Client, ClientOptions, Identity};
+//!
+//! # async fn redeem() -> Result<(), Box<dyn std::error::Error>> {
+//! let identity = Identity::load("kami-sandbox.keys/redeemer".as_ref())?;
+//! let client = Client::connect(ClientOptions::new("127.0.0.1:7400".parse()?, identity)).await?;
+//! let receipt = client.redeem(b"SOLD-0001", Default::default()).await?;
+//! println!("redeemed {} minor units", receipt.value.amount);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What becomes of a stranded reply
 //! A reply whose connection is lost is dropped here; its effect stands in the log. The client does not
 //! know the outcome, sends the same request with the same id, and gets the first effect's reply

@@ -235,6 +235,8 @@ fn reveal(engine: &Engine, head: &ReplyHead, codes: &CodeList) -> Bytes {
         Err(error) => {
             // The cards are sold; only reading their codes failed. An empty PARTIAL reply says both.
             tracing::error!(%error, "codes of a sold order cannot be read");
+            // Wiped: some codes may be in it.
+            drop(frame.finish());
             CodesFrame::begin(head, codes.total, codes.from, codes.count)
         }
     };

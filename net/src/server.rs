@@ -197,6 +197,8 @@ impl Server {
         let mut config =
             quinn::ServerConfig::new(Arc::new(options.identity.server_config()?), Arc::new(keys.token));
         config
+            // A router may give a till another port at any time.
+            .migration(true)
             .max_incoming(1024)
             .incoming_buffer_size(64 << 10)
             .incoming_buffer_size_total(8 << 20)

@@ -16,7 +16,6 @@ use std::time::Instant;
 use bytes::{Buf, Bytes};
 use kami_engine::{Poisoned, Status};
 use quinn::{RecvStream, SendStream, VarInt};
-use tokio::task::JoinHandle;
 
 use crate::desk::{Admitted, Blocking, Desk, EngineFault, bad_frame_status, run_blocking};
 use crate::frame::{Body, CloseCode, REQUEST_HEAD_BYTES, ReplyHead, RequestHead, Split, Splitter, reply};
@@ -98,7 +97,7 @@ struct Stream {
     splitter: Splitter,
     desk: Desk,
     /// A command on a thread that may block; what follows it waits.
-    blocking: Option<JoinHandle<Option<Blocked>>>,
+    blocking: Option<Pin<Box<dyn Future<Output = Option<Blocked>> + Send>>>,
     /// Room in the log; what follows waits for it.
     space: Option<Waiting>,
     outbox: Outbox,
@@ -181,9 +180,10 @@ impl Stream {
     /// Whether more may be decided now.
     fn is_clear(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         if let Some(blocking) = &mut self.blocking {
-            let Poll::Ready(done) = Pin::new(blocking).poll(cx) else { return Ok(false) };
+            let Poll::Ready(done) = blocking.as_mut().poll(cx) else { return Ok(false) };
             self.blocking = None;
-            let (head, body) = done.ok().flatten().ok_or(End::Fault)??;
+            let gone = if self.peer.revoked.load(Ordering::Relaxed) { End::Gone } else { End::Fault };
+            let (head, body) = done.ok_or(gone)??;
             // Such commands return when what they rest on is durable.
             self.outbox.push(None, |out| {
                 reply::encode(&head, &body, out);
@@ -288,11 +288,16 @@ impl Stream {
         Ok(blocking)
     }
 
+    /// Begins a command on a thread that may block, once one of those is free. Waiting for it is the stream's own
+    /// business and ends with the stream, so that a peer that begins and leaves makes nobody keep its frames.
     fn start_blocking(&mut self, head: RequestHead, work: Blocking) {
         let (shared, peer) = (Arc::clone(&self.shared), Arc::clone(&self.peer));
-        self.blocking = Some(tokio::spawn(async move {
+        self.blocking = Some(Box::pin(async move {
             // The semaphore is never closed; without a permit the work would still be right.
             let permit = Arc::clone(&shared.blocking).acquire_owned().await;
+            if peer.revoked.load(Ordering::Relaxed) {
+                return None;
+            }
             let work = tokio::task::spawn_blocking(move || {
                 let done = run_blocking(&shared, &peer, &head, work);
                 drop(permit);

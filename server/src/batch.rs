@@ -13,7 +13,7 @@ use crate::time;
 /// List, activate, freeze, void and extend batches.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  kami batch list\n  kami batch freeze 3\n  kami batch extend 3 2028-12-31"
+    after_help = "Example:\n  kami batch list coffee\n  kami batch activate 3\n  kami batch deactivate 3\n  kami batch freeze 3\n  kami batch unfreeze 3\n  kami batch extend 3 2028-12-31\n  kami batch void 3"
 )]
 pub struct BatchCommand {
     #[command(flatten)]

@@ -83,21 +83,23 @@ pub fn sentence(error: &dyn Error) -> String {
     text
 }
 
+/// What was refused, its code, and what to do about it.
+pub fn refusal(status: Status) -> String {
+    let meaning = status.meaning().trim_end_matches('.');
+    format!("refused: {meaning} ({}): {}", status.code(), status.advice())
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         let text = sentence(&error);
         match error {
             ClientError::Refused { status, answer } => {
-                let meaning = status.meaning().trim_end_matches('.');
                 let wait = match answer.body {
                     Body::Wait(Wait { wait_ms }) => format!("; wait {} s", wait_ms.div_ceil(1000)),
                     _ => String::new(),
                 };
-                Failure {
-                    exit: Exit::Refused,
-                    message: format!("refused: {meaning} ({}{wait})", status.code()),
-                    status: Some(status),
-                }
+                let message = refusal(status) + &wait;
+                Failure { exit: Exit::Refused, message, status: Some(status) }
             }
             ClientError::Unauthenticated => {
                 Failure { status: Some(Status::Unauthenticated), ..Failure::refused(text) }

@@ -8,6 +8,7 @@
 //! stock.rs principal.rs             figures; who may connect
 //! verify.rs log.rs                  a stopped store: is it whole, what is in its log
 //! demo.rs                           the proof: a real server, killed under load, asked about everything
+//! manual.rs                         shell completions and manual pages
 //! exit.rs output.rs                 exit codes and sentences; JSON and tables
 //! money.rs time.rs code.rs          how amounts, times and codes are typed and shown
 //! ```
@@ -23,6 +24,7 @@ mod exit;
 mod import;
 mod keys;
 mod log;
+mod manual;
 mod money;
 mod output;
 mod principal;
@@ -37,7 +39,7 @@ mod verify;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use exit::{Exit, Failure};
 use output::Output;
@@ -88,6 +90,8 @@ enum Command {
     Stats(stock::Stats),
     Verify(verify::Verify),
     Wal(log::Wal),
+    Completions(manual::Completions),
+    Man(manual::Man),
 }
 
 fn main() -> ExitCode {
@@ -112,6 +116,8 @@ fn run(command: Command, output: &Output) -> Result<Exit, Failure> {
         Command::Demo(command) => demo::run(command, output),
         Command::Verify(command) => verify::run(command, output),
         Command::Wal(command) => log::run(command, output),
+        Command::Completions(command) => manual::completions(&command, Cli::command()),
+        Command::Man(command) => manual::man(&command, Cli::command()),
         Command::Product(command) => online(product::run(command, output)),
         Command::Import(command) => online(import::run(command, output)),
         Command::Batch(command) => online(batch::run(command, output)),

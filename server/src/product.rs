@@ -12,7 +12,7 @@ use crate::remote::{Catalogue, Remote};
 /// Add, list and change products.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  kami product add coffee --face 28 --currency CNY --valid-days 365\n  kami product set coffee --face 30"
+    after_help = "Example:\n  kami product add coffee --face 28 --currency CNY --valid-days 365\n  kami product set coffee --face 30\n  kami product list\n  kami product freeze coffee\n  kami product unfreeze coffee"
 )]
 pub struct ProductCommand {
     #[command(flatten)]

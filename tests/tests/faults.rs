@@ -1,13 +1,19 @@
 //! Faults that were found, one test each, named after what went wrong.
 
-use kami_engine::{ImportSpec, ProductId, ProductSpec, Role, Status};
-use kami_wal::{Medium, SimMedium, SimMode};
+use std::sync::Arc;
 
-use crate::ask::{Ask, What, caller};
+use kami_engine::{
+    Caller, CheckpointError, Engine, EngineOptions, ImportRow, ImportSpec, OpenError, ProductId, ProductSpec,
+    RequestId, Role, Session, Status,
+};
+use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
+
+use crate::ask::{Ask, Deadline, What, caller};
+use crate::model::clock::ManualClock;
 use crate::model::imports::Row;
 use crate::model::restart::End;
 use crate::model::workload::{ADMIN, SELLERS, TILLS};
-use crate::model::world::World;
+use crate::model::world::{EPOCH_MS, World};
 
 /// A store with one product and nothing else; the disk never fails by itself.
 fn world() -> World {
@@ -142,4 +148,187 @@ fn a_snapshot_forgot_which_batch_is_sold_first() {
     world.execute(&[Ask::new(9, SELLERS[0], what)]);
     assert!(world.drive());
     assert_eq!(world.read_as.keys().next().map(|(_, code)| code.as_str()), Some("EARLY-1"));
+}
+
+/// The platform that embeds the engine went by the number of the first principal that is added, which could
+/// fetch what the platform had bought.
+#[test]
+fn the_first_principal_could_read_the_platforms_orders() {
+    let mut world = world();
+    stage(&mut world, 2, &["OWN-1"]);
+    commit(&mut world, 2);
+    let sell = What::Sell { order: 5, product: 1, count: 1, validity_s_min: 0 };
+    let told = |world: &mut World, asks: &[Ask]| {
+        let engine = world.engine().clone();
+        let mut work = kami_engine::Work::default();
+        work.requests.extend(asks.iter().map(|ask| ask.request(&engine, false)));
+        engine.execute(&mut work);
+        work.replies.iter().map(|reply| reply.status).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut world, &[Ask::new(4, kami_engine::Caller::LOCAL, sell)]), [Status::Ok]);
+    let fetch = What::Fetch { order: 5, from: 0, count: 1 };
+    let first = caller(1, Role::Seller, 0, 0);
+    assert_eq!(told(&mut world, &[Ask::new(6, first, fetch)]), [Status::NotFound]);
+}
+
+/// Reads whose deadline had passed parted the changes around them into groups that nobody had asked room
+/// for: the third ended the process under the lock, and any till could send it.
+#[test]
+fn late_reads_between_changes_ended_the_process() {
+    let mut world = world();
+    let codes: Vec<String> = (0..32).map(|n| format!("LATE-READ-{n}")).collect();
+    stage(&mut world, 2, &codes.iter().map(String::as_str).collect::<Vec<_>>());
+    commit(&mut world, 2);
+    assert!(world.drive());
+    world.execute(&[Ask::new(
+        3,
+        SELLERS[0],
+        What::Sell { order: 1, product: 1, count: 32, validity_s_min: 0 },
+    )]);
+    assert!(world.drive());
+    let late = |what| Ask { deadline: Deadline::Passed, ..Ask::new(4, TILLS[0], what) };
+    let mut asks = Vec::new();
+    for (n, code) in (100..).zip(&codes) {
+        asks.push(Ask::new(n, TILLS[0], What::Redeem { code: code.clone(), pin: None, amount: 0 }));
+        // Another card: one that comes up twice would end the turn.
+        let read = format!("NOBODY-{n}");
+        let read = if n % 2 == 0 { What::Query { code: read } } else { What::History { code: read } };
+        asks.push(late(read));
+    }
+    world.execute(&asks);
+    assert_eq!(world.met.get("redeem OK"), Some(&32));
+    assert_eq!(world.met.get("query DEADLINE_PASSED"), Some(&16));
+    world.restart_for_good(End::Kill);
+}
+
+/// The id of a committed import was answered with that import whatever was announced under it, and by whoever.
+#[test]
+fn an_import_id_was_used_again_for_another_import() {
+    let mut world = world();
+    stage(&mut world, 2, &["FIRST-1", "FIRST-2"]);
+    commit(&mut world, 2);
+    for end in [None, Some(End::Kill)] {
+        if let Some(end) = end {
+            world.restart_for_good(end);
+        }
+        let begin = |principal, rows| {
+            let spec = ImportSpec::of(ProductId(1), rows, 20);
+            let importer = caller(principal, Role::Issuer, 0, 0);
+            world.engine().import_begin(importer, RequestId(2), spec).expect("the disk is on").status
+        };
+        assert_eq!(begin(8, 2), Status::Ok);
+        assert_eq!(begin(8, 3), Status::IdReused);
+        assert_eq!(begin(9, 2), Status::IdReused);
+    }
+}
+
+/// A batch that was committed while the snapshot had passed its number, and another after it that had not
+/// been reached: recovered from that snapshot they were sold the other way round.
+#[test]
+fn a_snapshot_beside_imports_forgot_which_batch_is_sold_first() {
+    for moment in 0..12 {
+        let mut world = world();
+        for (id, code) in [(2, "SECOND-1"), (3, "FIRST-1"), (4, "THIRD-1")] {
+            stage(&mut world, id, &[code]);
+        }
+        commit(&mut world, 3);
+        let engine = world.engine().clone();
+        let mut steps = 0;
+        let made = engine.checkpoint_beside(|| {
+            if steps == moment {
+                commit(&mut world, 2);
+                commit(&mut world, 4);
+            }
+            steps += 1;
+        });
+        made.expect("a snapshot is made");
+        drop(engine);
+        world.restart_for_good(End::Close);
+        for (order, code) in [(1, "FIRST-1"), (2, "SECOND-1"), (3, "THIRD-1")] {
+            assert!(world.drive());
+            let what = What::Sell { order, product: 1, count: 1, validity_s_min: 0 };
+            world.execute(&[Ask::new(10 + order, SELLERS[0], what)]);
+            assert!(world.drive());
+            assert_eq!(world.read_as.get(&(0, code.to_owned())), Some(&order), "at moment {moment}");
+        }
+    }
+}
+
+/// A row of an import showed its code and PIN in traces.
+#[test]
+fn an_import_row_showed_its_code() {
+    let row = ImportRow { code: b"SECRET-1", pin: Some(b"4711"), face: Some(5), expires_ms: 0 };
+    let shown = format!("{row:?}");
+    assert_eq!(shown, "ImportRow { code: …, pin: Some(\"…\"), face: Some(5), expires_ms: 0 }");
+}
+
+/// A start that is refused for its clock had begun a segment by then. A service manager that tries once a second
+/// fills the disk with those.
+#[test]
+fn a_start_refused_for_its_clock_cost_a_segment() {
+    let mut world = world();
+    world.restart_for_good(End::Close);
+    drop(world.engine.take());
+    let wall_ms = kami_engine::Clock::read(&world.clock).wall_ms;
+    world.clock.set_wall_ms(wall_ms - 3_600_000);
+    let (used, operations) = (used(&world.medium), world.medium.operations());
+    for _ in 0..3 {
+        let refused = Engine::open(world.options(false));
+        assert!(matches!(refused, Err(OpenError::ClockStep(_))), "a clock of an hour ago was believed");
+    }
+    assert_eq!((crate::faults::used(&world.medium), world.medium.operations()), (used, operations));
+}
+
+/// A start dropped the keys that no batch of the store used. Yesterday's copy of a store, opened with today's keys
+/// and imported into, made the codes of all that came since unreadable for good.
+#[test]
+fn an_older_copy_of_a_store_dropped_the_keys_of_later_imports() {
+    let (today, keys) = (SimMedium::new(1, SimMode::Direct), SimMedium::new(2, SimMode::Direct));
+    let open = |data: &SimMedium| {
+        let options = EngineOptions {
+            data: Arc::new(data.clone()),
+            keys: Arc::new(keys.clone()),
+            wal: WalOptions { segment_bytes: 64 << 10, drive: Drive::Manual, ..WalOptions::default() },
+            clock: Box::new(ManualClock::new(EPOCH_MS)),
+            accept_clock: false,
+        };
+        Engine::open(options)
+    };
+    let import = |engine: &Engine, id: u128, code: &str| {
+        let row = ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 };
+        let rows = std::iter::once(row);
+        let session = Session::new(engine, Caller::LOCAL);
+        session.import(RequestId(id), ImportSpec::of(ProductId(1), 1, 20), rows, |_| ()).expect("imported");
+        engine.drive().expect("the disk is on");
+    };
+    let engine = open(&today).expect("a new store");
+    let spec = ProductSpec::single("coffee", *b"CNY", 100);
+    Session::new(&engine, Caller::LOCAL).add_product(RequestId(1), spec).wait().expect("a product");
+    import(&engine, 2, "CODE-1");
+    let yesterday = today.kill();
+    import(&engine, 3, "CODE-2");
+    drop(engine);
+    import(&open(&yesterday).expect("yesterday's store opens"), 4, "CODE-3");
+    open(&today).expect("today's store opens");
+}
+
+/// A snapshot that found the disk full was left behind as far as it had come. Nobody tried again before the log had
+/// grown, and the log could not grow.
+#[test]
+fn a_snapshot_without_room_kept_the_room_there_was() {
+    let mut world = world();
+    let codes: Vec<String> = (0..2000).map(|n| format!("ROOM-{n}")).collect();
+    stage(&mut world, 2, &codes.iter().map(String::as_str).collect::<Vec<_>>());
+    commit(&mut world, 2);
+    assert!(world.drive());
+    world.engine().checkpoint().expect("there is room for one");
+    let before = used(&world.medium);
+    for room in [0, 4096, 8000, 16_000] {
+        world.medium.set_capacity(Some(before + room));
+        assert!(matches!(world.engine().checkpoint(), Err(CheckpointError::Io(_))), "{room} are too few");
+        let names = world.medium.list("snapshots").expect("the disk is on");
+        assert_eq!(names.len(), 1, "with room for {room}: {names:?}");
+    }
+    world.medium.set_capacity(None);
+    world.restart_for_good(End::Kill);
 }

@@ -4,6 +4,7 @@
 
 mod ask;
 mod faults;
+mod fixtures;
 mod golden;
 mod house;
 mod model;

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kami_engine::{Caller, Failure};
 use kami_engine::{
-    DiskOptions, Engine, EngineOptions, ImportRow, ImportSpec, Kind, Lifecycle, MerchantId, OrderId,
-    PrincipalId, ProductSpec, RequestId, Role, Session, Status, TenantId,
+    ChannelId, Command, DiskOptions, Engine, EngineOptions, ImportRow, ImportSpec, Kind, Lifecycle,
+    MerchantId, OrderId, PrincipalId, ProductSpec, ReplyBody, Request, RequestId, Role, Session, Status,
+    TenantId, TerminalId, Work,
 };
 
 use crate::random::Random;
@@ -120,4 +121,79 @@ fn races_sell_each_order_and_redeem_each_card_once() {
     engine.close().expect("everything is durable");
     let engine = open();
     assert_eq!(look(&engine), hash, "the second start leads to the same state");
+}
+
+/// A card whose import was committed between the look at the index and the lock was decided on unread: asked
+/// about twice in one batch it moved twice from the same word, two entries had the same place in its chain,
+/// and the store did not open again.
+#[test]
+fn cards_that_come_into_being_under_the_lock_move_one_step_at_a_time() {
+    const IMPORTS: u64 = 150;
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let disk = DiskOptions { unsafe_filesystem: true, ..DiskOptions::default() };
+    let open = || {
+        let (data, keys) = (directory.path().join("data"), directory.path().join("keys"));
+        let mut options = EngineOptions::on_disk(&data, &keys, disk).expect("a place for a store");
+        options.wal.segment_bytes = 1 << 20;
+        Engine::open(options).expect("the store opens")
+    };
+    let engine = open();
+    let admin = Session::new(&engine, Caller::LOCAL);
+    let spec = ProductSpec::single("coffee", *b"CNY", 100);
+    let product = admin.add_product(RequestId(1), spec).wait().expect("a product").id;
+    let code = |n: u64| format!("NEW-{n:06}");
+    let importing = AtomicU64::new(0);
+    let (histories, odd) = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let (mut id, mut histories, mut odd) = (1_u128, 0_u64, None);
+            loop {
+                let mut work = Work::default();
+                let n = importing.load(Ordering::Relaxed);
+                if n == IMPORTS {
+                    return (histories, odd);
+                }
+                let card = engine.digest(TenantId(0), code(n).as_bytes()).expect("a code");
+                let ask = |id, command| Request {
+                    id: RequestId(id),
+                    caller: Caller::LOCAL,
+                    terminal: TerminalId(0),
+                    channel: ChannelId(0),
+                    deadline: None,
+                    command,
+                };
+                // The second reversal of one id, so that nothing is added once the first is there.
+                for original in [7, 8] {
+                    id += 1;
+                    work.requests.push(ask(id, Command::Reverse { card, original: RequestId(original) }));
+                }
+                work.requests.push(ask(id, Command::History { card }));
+                engine.execute(&mut work);
+                // A reversal of what nobody has grows the log by a tick: like everyone, wait for room.
+                while !engine.has_space() {
+                    std::thread::yield_now();
+                }
+                engine.wait_durable(work.durable_at().expect("executed")).expect("the log lives");
+                let history = work.replies.pop().expect("a reply");
+                if history.status.is_done() {
+                    odd = odd.or((!matches!(history.body, ReplyBody::History(_))).then_some(history));
+                    histories += 1;
+                }
+            }
+        });
+        for n in 0..IMPORTS {
+            importing.store(n, Ordering::Relaxed);
+            let code = code(n);
+            let rows = [ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 }];
+            let spec = ImportSpec::of(product, 1, 20);
+            admin.import(RequestId(u128::from(n) + 2), spec, rows.into_iter(), |_| ()).expect("imported");
+        }
+        importing.store(IMPORTS, Ordering::Relaxed);
+        asking.join().expect("nothing is asked in vain")
+    });
+    let hash = engine.state_hash();
+    drop(admin);
+    engine.close().expect("everything is durable");
+    assert_eq!(open().state_hash(), hash, "the second start leads to the same state");
+    assert!(0 < histories, "nothing raced");
+    assert!(odd.is_none(), "a history was answered with another body: {odd:?}");
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use crate::space::NoSpace;
 use crate::sync::Ordering;
@@ -54,9 +55,15 @@ fn prepare_loop(shared: &Shared) {
             Err(NoSpace::DiskFull) => Some(shared.options.retry_disk_full_after),
             Err(_) => return,
         };
-        shared.preparer_parker.sleep(limit, || {
-            let stopping = shared.stopping.load(Ordering::Acquire);
-            stopping || (limit.is_none() && shared.wants_segment())
-        });
+        sleep_until_wanted(shared, limit);
     }
+}
+
+/// The preparer's pause. It looks at the appender with its parker locked, so whoever wakes it must not hold the
+/// appender's lock: each would wait for the other.
+pub(crate) fn sleep_until_wanted(shared: &Shared, limit: Option<Duration>) {
+    shared.preparer_parker.sleep(limit, || {
+        let stopping = shared.stopping.load(Ordering::Acquire);
+        stopping || (limit.is_none() && shared.wants_segment())
+    });
 }

@@ -3,16 +3,21 @@
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p kami-wal --lib --release loom`
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use loom::thread;
 
+use crate::drive;
 use crate::durable::{Durability, Poisoned, Waiter};
-use crate::format::HEAD_BYTES;
+use crate::format::{HEAD_BYTES, SEGMENT_BYTES_MIN};
 use crate::memory::SegmentMemory;
 use crate::parker::Parker;
+use crate::replay::Record;
+use crate::simulated::{SimMedium, SimMode};
+use crate::wal::{Drive, Wal, WalOptions};
 
 /// Whoever has seen the tail sees complete bytes below it, while the appender goes on above it.
 #[test]
@@ -113,5 +118,96 @@ fn loom_a_sleeper_does_not_miss_work() {
             parker.sleep(None, || work.load(Ordering::Acquire) != seen || seen == 2);
         }
         producer.join().unwrap();
+    });
+}
+
+/// A log with one segment ready, driven by hand. The threads of a model may not use its disk at the same
+/// time: that has locks which loom does not know.
+fn log() -> Arc<Wal> {
+    let options = WalOptions {
+        store_id: Some(1),
+        segment_bytes: SEGMENT_BYTES_MIN,
+        ready_segments: 1,
+        drive: Drive::Manual,
+        ..WalOptions::default()
+    };
+    let medium = Arc::new(SimMedium::new(1, SimMode::Direct));
+    let wal = Wal::open(medium, options, None, &mut |_: Record<'_>| Ok::<(), Infallible>(())).unwrap();
+    wal.prepare().unwrap();
+    Arc::new(wal)
+}
+
+/// The longest record: the third leaves a segment, and begins one that has room for one more.
+fn append_long(wal: &Wal) {
+    append(wal, wal.payload_bytes_max());
+}
+
+fn append(wal: &Wal, bytes: usize) {
+    let mut credit = wal.reserve(bytes).unwrap();
+    wal.append(&mut credit, bytes, |_, _| bytes).unwrap();
+}
+
+fn model(check: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.max_branches = 100_000;
+    model.preemption_bound = Some(3);
+    model.check(check);
+}
+
+/// An append that leaves its segment wakes the preparer, which looks at the appender while it goes to sleep.
+/// Neither may hold what the other waits for, and the preparer may not sleep through it.
+#[test]
+fn loom_a_rotation_wakes_the_preparer() {
+    model(|| {
+        let wal = log();
+        append_long(&wal);
+        append_long(&wal);
+        let sleeper = Arc::clone(&wal);
+        let preparer = thread::spawn(move || {
+            drive::sleep_until_wanted(sleeper.shared(), None);
+            assert!(sleeper.shared().wants_segment(), "woken for nothing");
+        });
+        append_long(&wal);
+        preparer.join().unwrap();
+    });
+}
+
+/// A preparer that may make no more, because the disk is behind, is woken by the commit that lets go of a
+/// segment, while another thread appends.
+#[test]
+fn loom_a_commit_that_lets_go_of_a_segment_wakes_the_preparer() {
+    model(|| {
+        let wal = log();
+        // Two segments are left and in memory beside the current one, and none is ready.
+        for _ in 0..5 {
+            append_long(&wal);
+            wal.prepare().unwrap();
+        }
+        assert!(!wal.shared().wants_segment());
+        let (sleeper, committing) = (Arc::clone(&wal), Arc::clone(&wal));
+        let preparer = thread::spawn(move || drive::sleep_until_wanted(sleeper.shared(), None));
+        let committer = thread::spawn(move || committing.commit().unwrap());
+        append(&wal, 64);
+        committer.join().unwrap();
+        preparer.join().unwrap();
+        assert!(wal.shared().wants_segment());
+    });
+}
+
+/// Whoever waits for room while a segment is being prepared is told when there is.
+#[test]
+fn loom_a_wait_for_room_ends() {
+    model(|| {
+        let wal = log();
+        for _ in 0..3 {
+            append_long(&wal);
+        }
+        while wal.has_space() {
+            append(&wal, 4096);
+        }
+        let preparing = Arc::clone(&wal);
+        let preparer = thread::spawn(move || preparing.prepare().unwrap());
+        wal.shared().space_waiters.wait(|| wal.has_space());
+        preparer.join().unwrap();
     });
 }

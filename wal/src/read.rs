@@ -12,7 +12,7 @@ use crate::error::ReadError;
 use crate::format::{HEAD_BYTES, RECORD_HEAD_BYTES, RecordHead, RecordKind};
 use crate::lsn::Lsn;
 use crate::medium::{File, Medium};
-use crate::segment::segment_path;
+use crate::segment::{ActiveSegment, segment_path};
 use crate::sync::Ordering;
 use crate::wal::Shared;
 
@@ -85,8 +85,7 @@ impl Shared {
             return Err(ReadError::OutOfRange { lsn });
         }
         let (number, offset) = self.geometry.locate(lsn.bytes());
-        let held = self.held.read().iter().find(|held| held.number == number).cloned();
-        if let Some(held) = held {
+        if let Some(held) = self.held(number) {
             held.segment.memory().with(offset, buffer.len() as u64, |bytes| buffer.copy_from_slice(bytes));
             return Ok(());
         }
@@ -96,14 +95,23 @@ impl Shared {
             .map_err(|source| ReadError::Io { lsn, source })
     }
 
-    /// How far one may read from `lsn`: to the tail or to the end of the segment.
+    /// How far one may read from `lsn`: to the tail or to the end of the segment. A segment that was left
+    /// and is still in memory ends with its last record, however much its file is longer.
     fn readable_end(&self, lsn: Lsn) -> Result<u64, ReadError> {
         let tail = self.tail.load(Ordering::Acquire);
         let (number, offset) = self.geometry.locate(lsn.bytes());
-        let end = tail.min(self.geometry.base(number).saturating_add(self.geometry.segment_bytes));
+        let mut end = tail.min(self.geometry.base(number).saturating_add(self.geometry.segment_bytes));
+        if let Some(held) = self.held(number) {
+            end = end.min(held.base + held.segment.memory().published());
+        }
         if offset < HEAD_BYTES || end <= lsn.bytes() {
             return Err(ReadError::OutOfRange { lsn });
         }
         Ok(end)
+    }
+
+    /// A segment that is in memory.
+    fn held(&self, number: u32) -> Option<Arc<ActiveSegment>> {
+        self.held.read().iter().find(|held| held.number == number).cloned()
     }
 }

@@ -59,10 +59,16 @@ pub(crate) struct Recovery<'a> {
     pub from: Option<ReplayFrom>,
 }
 
-type Visit<'a> = dyn FnMut(Record<'_>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + 'a;
+type Refusal = Box<dyn std::error::Error + Send + Sync>;
+type Visit<'a> = dyn FnMut(Record<'_>) -> Result<(), Refusal> + 'a;
 
 impl Recovery<'_> {
-    pub(crate) fn run(&self, visit: &mut Visit<'_>) -> Result<(Recovered, ReadySegment), OpenError> {
+    /// `agree` is asked when all was replayed and before anything is changed.
+    pub(crate) fn run(
+        &self,
+        visit: &mut Visit<'_>,
+        agree: &mut dyn FnMut() -> Result<(), Refusal>,
+    ) -> Result<(Recovered, ReadySegment), OpenError> {
         self.medium.create_dir(LOG_DIR).map_err(OpenError::io("making a directory", LOG_DIR))?;
         let numbers = segment_numbers(self.medium).map_err(OpenError::io("listing", LOG_DIR))?;
         let expected = identify(self.medium, self.options, &numbers)?;
@@ -77,6 +83,9 @@ impl Recovery<'_> {
             visit(found.record()).map_err(|source| OpenError::Refused { lsn, source })
         })?;
 
+        if let Some(lsn) = Lsn::from_bytes(walked.tail) {
+            agree().map_err(|source| OpenError::Refused { lsn, source })?;
+        }
         let mut quarantined = Vec::new();
         self.cut(&mut walked, expected, &mut quarantined)?;
         self.sync_from(&walked, expected.geometry)?;

@@ -171,9 +171,25 @@ impl Wal {
         from: Option<ReplayFrom>,
         visit: &mut dyn FnMut(Record<'_>) -> Result<(), E>,
     ) -> Result<Self, OpenError> {
+        Self::open_if(medium, options, from, visit, &mut || Ok(()))
+    }
+
+    /// The same, and asks `agree` when all records were handed over and before anything is changed: what is
+    /// refused then costs nothing, however often it is tried. A log without records is not asked about.
+    ///
+    /// # Errors
+    /// See [`Wal::open`]; what `agree` refuses is [`OpenError::Refused`] at the end of the log.
+    pub fn open_if<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        medium: Arc<dyn Medium>,
+        options: WalOptions,
+        from: Option<ReplayFrom>,
+        visit: &mut dyn FnMut(Record<'_>) -> Result<(), E>,
+        agree: &mut dyn FnMut() -> Result<(), E>,
+    ) -> Result<Self, OpenError> {
         options.check()?;
         let recovery = Recovery { medium: &*medium, options: &options, from };
-        let (recovered, first) = recovery.run(&mut |record| visit(record).map_err(Into::into))?;
+        let (recovered, first) = recovery
+            .run(&mut |record| visit(record).map_err(Into::into), &mut || agree().map_err(Into::into))?;
 
         let geometry = Geometry { segment_bytes: recovered.segment_bytes };
         let identity = Identity { store_id: recovered.store_id, epoch: recovered.epoch };
@@ -212,6 +228,12 @@ impl Wal {
             Drive::Manual => Vec::new(),
         };
         Ok(Self { shared, threads, recovered })
+    }
+
+    /// What its threads work on, for the models that stand in for them.
+    #[cfg(all(test, loom))]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// What opening found.

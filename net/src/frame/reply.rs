@@ -272,7 +272,7 @@ wire!(HistoryEvent: "EVENT" {
     time_ms: u64, "when, ms since 1970";
     request: RequestId, "with which request id";
     related: u128, "the order of a sale, the original of a reversal, else 0";
-    principal: PrincipalId, "who did it; 0: the engine";
+    principal: PrincipalId, "who did it; 0: the engine, 0xffffffff: the process that holds it";
     terminal: TerminalId, "at which till";
     merchant: MerchantId, "for which merchant";
     channel: ChannelId, "through which channel";

@@ -81,17 +81,20 @@ fn table(name: &str) -> String {
             format!("| {} | {} | {} |", *kind as u16, kind.code(), kind.meaning())
         }),
         "reply bodies" => layouts(&reply::layouts()),
-        "statuses" => {
-            rows("| Number | Name | Class | Meaning |\n|---:|---|---|---|\n", Status::ALL, |status| {
+        "statuses" => rows(
+            "| Number | Name | Class | Meaning | What the client does |\n|---:|---|---|---|---|\n",
+            Status::ALL,
+            |status| {
                 let class = match status.class() {
                     Class::Done => "done",
                     Class::Refused => "refused",
                     Class::CallerBug => "caller's bug",
                     Class::NotExecuted => "not executed",
                 };
-                format!("| {} | {} | {class} | {} |", status.number(), status.code(), status.meaning())
-            })
-        }
+                let (number, code) = (status.number(), status.code());
+                format!("| {number} | {code} | {class} | {} | {} |", status.meaning(), status.advice())
+            },
+        ),
         "close codes" => rows("| Number | Name | Meaning |\n|---:|---|---|\n", CloseCode::ALL, |code| {
             format!("| {} | {} | {} |", code.number(), code.code(), code.meaning())
         }),

@@ -5,4 +5,5 @@ mod hostile;
 mod house;
 mod lifetime;
 mod people;
+mod router;
 mod trade;

@@ -88,6 +88,7 @@ impl World {
         }
         let outcome = self.engine().import_begin(caller, RequestId(id), spec.clone());
         let Some(reply) = self.heard(outcome) else { return };
+        assert!(self.pending.is_empty(), "a begun import rests on its product");
         let key = (caller.tenant.0, id);
         if self.medium.is_cut() {
             return;

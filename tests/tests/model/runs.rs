@@ -115,19 +115,52 @@ impl World {
                 ]);
                 self.clock.advance(ms);
             }
-            92..97 => self.import(),
-            97..99 => self.checkpoint(),
+            92..96 => self.import(),
+            96..99 => self.checkpoint(),
             _ => self.engine().check().unwrap(),
         }
         !self.medium.is_cut()
     }
 
+    /// A snapshot, with whatever else comes while it is written.
     fn checkpoint(&mut self) {
-        let made = self.engine().checkpoint();
+        let engine = self.engine().clone();
+        // Mostly a busy engine; sometimes the copy is exact.
+        let busy = *self.random.pick(&[0, 1, 1, 2, 10]);
+        let made = engine.checkpoint_beside(|| {
+            if self.random.below(100) < busy {
+                self.beside_a_checkpoint();
+            }
+        });
         self.settle();
         if !self.medium.is_cut() {
             made.expect("a snapshot is made");
         }
+    }
+
+    fn beside_a_checkpoint(&mut self) {
+        if self.medium.is_cut() {
+            return;
+        }
+        match self.random.below(12) {
+            0..7 => {
+                if self.random.percent(70) && !self.drive() {
+                    return;
+                }
+                let asks = self.some_asks();
+                self.execute(&asks);
+            }
+            7 => {
+                self.drive();
+            }
+            8 => {
+                let ms = *self.random.pick(&[1, 100, 61_000]);
+                self.clock.advance(ms);
+            }
+            9 | 10 => self.take_up_an_import(),
+            _ => self.import(),
+        }
+        *self.met.entry("something beside a checkpoint".to_owned()).or_default() += 1;
     }
 
     /// An import that was left lying is committed after one that came later.
