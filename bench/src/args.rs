@@ -101,7 +101,7 @@ pub enum Workload {
     EngineSell,
     /// Sell single cards, redeem, query and reverse, in process, durable.
     EngineMixed,
-    /// Import generated rows until they are committed.
+    /// Import a CSV file until its cards are committed.
     Import,
     /// Resident memory a card.
     Memory,

@@ -10,8 +10,9 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use kami_engine::{BatchId, ImportSpec, Lifecycle, OrderId, ProductId, ProductSpec};
-use kami_net::client::{ChannelReceiver, ChannelSender, Row, SellOptions};
+use kami_engine::{BatchId, ImportRow, ImportSpec, Lifecycle, OrderId, ProductId, ProductSpec, RequestId};
+use kami_net::client::{ChannelReceiver, ChannelSender, Rows, SellOptions};
+use kami_net::frame::request::ChunkRows;
 use kami_net::{Client, ClientOptions, Identity};
 
 use crate::args::{Args, Shape as Like, Workload};
@@ -233,12 +234,36 @@ async fn stock_up(client: &Client, args: &Args, sold: u64) -> Result<Shop> {
 }
 
 async fn import(client: &Client, product: ProductId, args: &Args, first: u64, count: u64) -> Result<BatchId> {
-    let codes = Codes::new(args.seed);
-    let row = |number| Row { code: codes.code(number).to_vec().into(), ..Row::default() };
-    let rows = (first..first + count).map(|number| Ok(row(number)));
+    let mut rows = Generated { codes: Codes::new(args.seed), first, count, next: 0 };
     let spec = ImportSpec::of(product, count, CODE_BYTES as u8);
-    let imported = client.import(spec, rows, |_| {}).await;
+    let imported = client.import(RequestId::random(), &spec, &mut rows, |_| {}).await;
     Ok(imported.context("the cards were not imported; a seed can be used once on a server")?.value.id)
+}
+
+/// The cards of an import, made as they are sent.
+struct Generated {
+    codes: Codes,
+    first: u64,
+    count: u64,
+    next: u64,
+}
+
+impl Rows for Generated {
+    fn seek(&mut self, row: u64) -> std::io::Result<()> {
+        self.next = row;
+        Ok(())
+    }
+
+    fn fill(&mut self, chunk: &mut ChunkRows) -> std::io::Result<()> {
+        while self.next < self.count {
+            let code = self.codes.code(self.first + self.next);
+            if !chunk.push(&ImportRow { code: &code, pin: None, face: None, expires_ms: 0 }) {
+                break;
+            }
+            self.next += 1;
+        }
+        Ok(())
+    }
 }
 
 /// Runs all connections on this thread and adds up what they did.

@@ -101,7 +101,7 @@ pub struct Store {
     orders: u64,
     filesystem: &'static str,
     durable: bool,
-    _scratch: Option<Scratch>,
+    scratch: Option<Scratch>,
 }
 
 impl Store {
@@ -109,7 +109,7 @@ impl Store {
     pub fn fresh(args: &Args) -> Result<Store> {
         let scratch = Scratch::new(&args.dir)?;
         let mut store = Store::open(args, scratch.path())?;
-        store._scratch = Some(scratch);
+        store.scratch = Some(scratch);
         store.add_product()?;
         Ok(store)
     }
@@ -132,7 +132,7 @@ impl Store {
             orders: 0,
             filesystem,
             durable,
-            _scratch: None,
+            scratch: None,
         })
     }
 
@@ -215,6 +215,11 @@ impl Store {
             ReplyBody::Stats(stats) => Ok(*stats),
             _ => bail!("STATS was refused"),
         }
+    }
+
+    /// The directory that goes with this store, if it has one of its own.
+    pub fn directory(&self) -> Option<&Path> {
+        self.scratch.as_ref().map(Scratch::path)
     }
 
     /// Sets the fields that say what kind of store it is.

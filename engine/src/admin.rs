@@ -7,12 +7,13 @@ use kami_wal::Lsn;
 
 use crate::card::Effect;
 use crate::command::{Command, Request};
+use crate::figures;
 use crate::identity::{
     BatchId, Principal, PrincipalId, PrincipalSpec, ProductId, Renewal, Role, SCOPE_PRODUCTS_MAX, TenantId,
 };
 use crate::product::{CardKind, ProductSpec};
 use crate::record::{HEAD_BYTES, Head, Kind};
-use crate::reply::{BatchReport, Reply, ReplyBody, ReplyFlags, Stats};
+use crate::reply::{BatchReport, Reply, ReplyBody, ReplyFlags};
 use crate::sequencer::{Retry, Turn, Work};
 use crate::state::State;
 use crate::status::Status;
@@ -293,32 +294,9 @@ impl Turn<'_> {
             Command::PrincipalList => {
                 ReplyBody::Principals(state.principals.iter().map(|state| state.principal.clone()).collect())
             }
-            _ => ReplyBody::Stats(Box::new(self.stats())),
+            _ => ReplyBody::Stats(Box::new(figures::stats(self.sequencer, state))),
         };
         self.reply(request, Status::Ok, None, body)
-    }
-
-    fn stats(&self) -> Stats {
-        let (commands, refused, misses) = self.sequencer.counts();
-        let mut stats = Stats {
-            products: self.state.products.len() as u64,
-            orders: self.state.orders.count(),
-            commands,
-            refused,
-            misses,
-            tail: self.sequencer.wal.tail().bytes(),
-            durable_end: self.sequencer.wal.durable_end().bytes(),
-            commits: self.sequencer.wal.stats().commits,
-            time_ms: self.state.now_ms,
-            ..Stats::default()
-        };
-        for batch in self.sequencer.table.batches() {
-            stats.batches += 1;
-            stats.cards += batch.rows();
-            let counts = &self.state.stock(batch.id).counts;
-            stats.counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
-        }
-        stats
     }
 }
 

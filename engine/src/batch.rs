@@ -5,16 +5,18 @@
 //! is removed at the next start.
 //!
 //! The file is a header block and then whole columns, so that rebuilding the index reads the digests
-//! and nothing else, and so that a row's place follows from its number:
+//! and nothing else, and so that a row's place follows from its number. The columns are laid out for the
+//! rows that were announced, because rows are written as they come; if some were left out as duplicates,
+//! there is a hole behind each column but the last, and the file ends with the last row.
 //!
 //! | at | bytes | what |
 //! |---|---|---|
 //! | 0 | 4096 | header, see [`HEADER_FIELDS`] |
-//! | 4096 | 16 a row | keyed digest |
-//! | | stride a row | sealed code: one length byte, the code, zeros, 16 bytes of tag |
-//! | | 16 a row | PIN digest, if the batch has PINs |
-//! | | 8 a row | face value in minor units, if the batch has faces |
-//! | | 8 a row | end of validity, milliseconds since 1970, 0 the batch's, if the batch has expiries |
+//! | 4096 | 16 a place | keyed digest |
+//! | | stride a place | sealed code: one length byte, the code, zeros, 16 bytes of tag |
+//! | | 16 a place | PIN digest, if the batch has PINs |
+//! | | 8 a place | face value in minor units, if the batch has faces |
+//! | | 8 a place | end of validity, milliseconds since 1970, 0 the batch's, if the batch has expiries |
 
 use std::io;
 
@@ -44,7 +46,14 @@ pub const HEADER_FIELDS: &[Field] = &[
     (32, 8, "key", "id of the data key in the ring"),
     (40, 1, "code bytes", "the longest code; the sealed cell has 17 more"),
     (41, 1, "columns", "bit 0 PINs, bit 1 faces, bit 2 expiries"),
-    (42, 22, "reserved", "zero"),
+    (42, 6, "reserved", "zero"),
+    (
+        48,
+        8,
+        "places",
+        "how many rows each column has room for, if more than `rows`: the rest are holes; else 0",
+    ),
+    (56, 8, "reserved", "zero"),
     (64, 32, "hash", "BLAKE3 of bytes 0 to 63"),
     (96, 4000, "reserved", "zero"),
 ];
@@ -58,6 +67,8 @@ pub struct Layout {
     pub store: u64,
     /// How many rows.
     pub rows: u64,
+    /// How many rows each column has room for, at least `rows`.
+    pub places: u64,
     /// Which data key sealed the codes.
     pub key: u64,
     /// The longest code.
@@ -78,6 +89,7 @@ impl Layout {
             batch,
             store,
             rows: spec.rows,
+            places: spec.rows,
             key,
             code_bytes_max: spec.code_bytes_max,
             pins: spec.pins,
@@ -110,13 +122,14 @@ impl Layout {
     pub fn cell(&self, column: usize, row: u64) -> u64 {
         let widths = self.widths();
         let before: usize = widths[..column].iter().sum();
-        HEADER_BYTES + before as u64 * self.rows + widths[column] as u64 * row
+        HEADER_BYTES + before as u64 * self.places + widths[column] as u64 * row
     }
 
     /// The file's length.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
-        HEADER_BYTES + self.widths().iter().sum::<usize>() as u64 * self.rows
+        let last = self.widths().iter().rposition(|width| *width > 0).expect("there are always digests");
+        self.cell(last, self.rows)
     }
 
     /// The header block.
@@ -130,6 +143,8 @@ impl Layout {
         header[24..32].copy_from_slice(&self.rows.to_le_bytes());
         header[32..40].copy_from_slice(&self.key.to_le_bytes());
         header[40] = self.code_bytes_max;
+        let places = if self.places == self.rows { 0 } else { self.places };
+        header[48..56].copy_from_slice(&places.to_le_bytes());
         header[41] = u8::from(self.pins) | u8::from(self.faces) << 1 | u8::from(self.expiries) << 2;
         let hash = blake3::hash(&header[..64]);
         header[64..96].copy_from_slice(hash.as_bytes());
@@ -146,6 +161,7 @@ impl Layout {
             batch: u32_at(12),
             store: u64_at(16),
             rows: u64_at(24),
+            places: if u64_at(48) == 0 { u64_at(24) } else { u64_at(48) },
             key: u64_at(32),
             code_bytes_max: header[40],
             pins: header[41] & 1 != 0,
@@ -153,7 +169,9 @@ impl Layout {
             expiries: header[41] & 4 != 0,
         };
         // Comparing with what these fields encode to covers magic, version, hash and reserved bytes.
-        let sane = layout.rows < crate::word::CardRef::ROWS_MAX && *header == layout.header();
+        let sane = layout.rows <= layout.places
+            && layout.places < crate::word::CardRef::ROWS_MAX
+            && *header == layout.header();
         sane.then_some(layout)
     }
 }
@@ -202,46 +220,40 @@ impl BatchFile {
     /// What the device reports.
     pub fn hash(&self) -> io::Result<([u8; 32], [u8; 32])> {
         const CHUNK: u64 = 1 << 14;
-        let mut hasher = FileHasher::new(&self.layout);
+        let mut hasher = FileHasher::default();
         let mut buffer = Vec::new();
         for column in 0..5 {
             let mut row = 0;
-            while row < self.layout.rows {
+            // The place of a column that is not there may lie behind the file's end.
+            while row < self.layout.rows && self.layout.widths()[column] > 0 {
                 let rows = CHUNK.min(self.layout.rows - row);
                 self.read(column, row, rows as usize, &mut buffer)?;
                 hasher.update(column, &buffer);
                 row += rows;
             }
         }
-        Ok(hasher.finish())
+        Ok(hasher.finish(&self.layout))
     }
 }
 
 /// Hashes a batch file while it is written: rows arrive for all columns at once, so each column has a
 /// hash of its own and the file's hash is over the header and theirs.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct FileHasher {
-    header: [u8; HEADER_BYTES as usize],
     columns: [blake3::Hasher; 5],
 }
 
 impl FileHasher {
-    /// A hasher for a file with this layout.
-    #[must_use]
-    pub fn new(layout: &Layout) -> FileHasher {
-        FileHasher { header: layout.header(), columns: std::array::from_fn(|_| blake3::Hasher::new()) }
-    }
-
     /// Takes the next bytes of a column.
     pub fn update(&mut self, column: usize, bytes: &[u8]) {
         self.columns[column].update(bytes);
     }
 
-    /// The file's hash and that of the digest column.
+    /// The hash of the file with this layout and that of the digest column.
     #[must_use]
-    pub fn finish(&self) -> ([u8; 32], [u8; 32]) {
+    pub fn finish(&self, layout: &Layout) -> ([u8; 32], [u8; 32]) {
         let mut all = blake3::Hasher::new();
-        all.update(&self.header);
+        all.update(&layout.header());
         for column in &self.columns {
             all.update(column.finalize().as_bytes());
         }

@@ -158,7 +158,8 @@ pub struct ImportSpec {
     pub product: ProductId,
     /// The importer's label (supplier, purchase order); 0 to 128 bytes.
     pub label: String,
-    /// How many rows will come; the commit is refused if it is another number.
+    /// How many rows will come, those that will be left out included; the commit is refused if it is
+    /// another number.
     pub rows: u64,
     /// The longest normalised code, in bytes: 4 to 128. Every row takes this much room.
     pub code_bytes_max: u8,
@@ -176,6 +177,11 @@ pub struct ImportSpec {
     pub expires_ms: u64,
     /// Whether the cards are redeemable once sold, without a later activation.
     pub active: bool,
+    /// Whether rows whose card is there already are left out. If not, one such row refuses the commit.
+    pub skip_duplicates: bool,
+    /// A digest of what is imported, of the importer's choosing; 0 says nothing. The same import id with
+    /// another one is another import, so that two files are never mixed under one id.
+    pub content: u128,
 }
 
 impl ImportSpec {
@@ -194,7 +200,32 @@ impl ImportSpec {
             valid_from_ms: 0,
             expires_ms: 0,
             active: true,
+            skip_duplicates: false,
+            content: 0,
         }
+    }
+
+    /// A checksum of all of it, by which a retry is told from another import with the same id.
+    pub(crate) fn body(&self) -> u32 {
+        let face = self.face.map_or([0; 9], |face| {
+            let mut bytes = [1; 9];
+            bytes[1..].copy_from_slice(&face.to_le_bytes());
+            bytes
+        });
+        let flags = [self.pins, self.faces, self.expiries, self.active, self.skip_duplicates].map(u8::from);
+        let parts: [&[u8]; 9] = [
+            &self.product.0.to_le_bytes(),
+            &self.rows.to_le_bytes(),
+            &[self.code_bytes_max],
+            &flags,
+            &face,
+            &self.valid_from_ms.to_le_bytes(),
+            &self.expires_ms.to_le_bytes(),
+            &self.content.to_le_bytes(),
+            // Last, because it alone has no fixed length.
+            self.label.as_bytes(),
+        ];
+        parts.iter().fold(0, |sum, part| crc32c::crc32c_append(sum, part))
     }
 }
 

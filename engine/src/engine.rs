@@ -22,7 +22,7 @@ use crate::import::Imports;
 use crate::record::{CLOCKS_BYTES, HEAD_BYTES, Kind};
 use crate::recovery::{newest_snapshot, remove_orphans, replay};
 use crate::replay::{Rebuild, ReplayError};
-use crate::reply::{Reply, ReplyBody};
+use crate::reply::{ImportReport, Reply, ReplyBody};
 use crate::sequencer::{Sequencer, Work};
 use crate::state::State;
 use crate::store::{Identity, IdentityError};
@@ -48,10 +48,23 @@ impl EngineOptions {
     /// log ever fails, the process is ended, because nothing may be acknowledged after that.
     ///
     /// # Errors
-    /// If a directory cannot be used: no permission, in use by another process, no real file system.
+    /// If a directory cannot be used: no permission, in use by another process, no real file system, no
+    /// store and yet not empty; or if there is a store and no directory with its keys. Directories that were
+    /// made for this are gone again.
     pub fn on_disk(data: &Path, keys: &Path, options: DiskOptions) -> Result<EngineOptions, OpenError> {
-        let disk = |path: &Path, options| {
-            DiskMedium::open(path, options).map(|medium| Arc::new(medium) as Arc<dyn Medium>)
+        let data = DiskMedium::open(data, options)?;
+        let opened = Identity::read(&data).map_err(OpenError::from).and_then(|identity| {
+            if identity.is_some() && !keys.exists() {
+                return Err(KeyError::Missing { file: "lookup.key" }.into());
+            }
+            Ok(DiskMedium::open(keys, options)?)
+        });
+        let keys = match opened {
+            Ok(keys) => keys,
+            Err(error) => {
+                data.discard();
+                return Err(error);
+            }
         };
         let wal = WalOptions {
             on_poison: Some(Box::new(|what| {
@@ -61,8 +74,8 @@ impl EngineOptions {
             ..WalOptions::default()
         };
         Ok(EngineOptions {
-            keys: disk(keys, options)?,
-            data: disk(data, options)?,
+            keys: Arc::new(keys),
+            data: Arc::new(data),
             wal,
             clock: Box::new(SystemClock::new().map_err(OpenError::Clock)?),
             accept_clock: false,
@@ -209,6 +222,10 @@ impl Engine {
         Ok(engine)
     }
 
+    pub(crate) fn sequencer(&self) -> &Sequencer {
+        &self.shared.sequencer
+    }
+
     fn record_start(&self, clocks: &crate::record::Clocks) -> Result<(), OpenError> {
         let sequencer = &self.shared.sequencer;
         sequencer.wait_space();
@@ -218,7 +235,7 @@ impl Engine {
         }
         let request = Request {
             id: RequestId::default(),
-            caller: Caller { principal: crate::PrincipalId(0), ..Caller::LOCAL },
+            caller: Caller::LOCAL,
             terminal: TerminalId(0),
             channel: ChannelId(0),
             deadline: None,
@@ -390,7 +407,19 @@ impl Engine {
         self.settled(self.shared.imports.status(&self.shared.sequencer, caller, id))
     }
 
-    /// Commits a staged import as one batch.
+    /// Lists the rows of a staged import whose cards are there already: up to
+    /// [`DUPLICATES_MAX`](crate::DUPLICATES_MAX) from the `from`-th on, counted from 0. PARTIAL says that
+    /// there are more.
+    ///
+    /// # Errors
+    /// See [`Engine::import_begin`].
+    pub fn import_duplicates(&self, caller: Caller, id: RequestId, from: u64) -> Result<Reply, Poisoned> {
+        let Shared { sequencer, imports, .. } = &*self.shared;
+        self.settled(imports.duplicates(sequencer, caller, id, from))
+    }
+
+    /// Commits a staged import as one batch. If cards of it are there already, the reply says which, and
+    /// what was staged is given up, unless the import was begun to skip them.
     ///
     /// # Errors
     /// See [`Engine::import_begin`].
@@ -409,9 +438,11 @@ impl Engine {
         self.settled(imports.abort(sequencer, vault, caller, id))
     }
 
-    /// Waits until what the reply rests on is durable. Rows that were staged rest on nothing in the log.
+    /// Waits until what the reply rests on is durable. Rows that were staged rest on nothing in the log,
+    /// unless some of them are there already.
     fn settled(&self, reply: Reply) -> Result<Reply, Poisoned> {
-        let staged = reply.status.is_done() && matches!(reply.body, ReplyBody::Import(_));
+        let staged = reply.status.is_done()
+            && matches!(reply.body, ReplyBody::Import(ImportReport { duplicates: 0, .. }));
         if !staged {
             let wal = &self.shared.sequencer.wal;
             wal.wait_durable(wal.tail())?;

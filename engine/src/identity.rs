@@ -158,12 +158,8 @@ pub struct Caller {
 impl Caller {
     /// The caller for a platform that embeds the engine and does its own authorisation. Its principal is
     /// none that is ever added, so what it bought belongs to nobody who connects.
-    pub const LOCAL: Caller = Caller {
-        tenant: TenantId(0),
-        principal: PrincipalId(u32::MAX),
-        role: Role::Admin,
-        merchant: MerchantId(0),
-    };
+    pub const LOCAL: Caller =
+        Caller { tenant: TenantId(0), principal: PrincipalId(0), role: Role::Admin, merchant: MerchantId(0) };
 }
 
 /// A principal to be added.

@@ -2,36 +2,50 @@
 //!
 //! ```text
 //! begin   a batch number, a data key (durable in the ring), an empty staging file
-//! chunk   normalise, digest, seal, write; any number of times, in row order
+//! chunk   normalise, digest, look up, seal, write; any number of times, in row order
 //! commit  header, sync, rename, directory sync; digests into the index (still invisible);
 //!         one IMPORT record; the table slot is filled: all cards exist from here on
 //! abort   the file is removed
 //! ```
 //! A crash before the IMPORT record leaves a file that the next start removes; a crash after it leaves
 //! the whole batch. The import's request id is its name: begun again it goes on, committed again it
-//! says what it said.
+//! says what it said. The name belongs to the principal and to what it was begun with; for anything else
+//! it is ID_REUSED.
+//!
+//! A row whose card is there already, in an earlier batch or further up in the same import, is found when
+//! its chunk comes: it is left out of the file and remembered, so that the importer can ask which rows
+//! these were. A commit then refuses, or, if the import skips duplicates, takes the others. A card that
+//! another import brought in between is found by the commit, which refuses either way.
+
+mod seen;
+mod staged;
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use kami_wal::{File, Medium};
+use kami_wal::Medium;
 use parking_lot::Mutex;
 
-use crate::batch::{BatchFile, DIGEST_BYTES, FileHasher, Layout};
+use crate::batch::{BatchFile, Layout};
+use crate::chain::Chain;
 use crate::command::{Command, ImportRow, ImportSpec, Request};
-use crate::identity::{BatchId, Caller, CardDigest, RequestId, TenantId};
+use crate::identity::{BatchId, Caller, RequestId, TenantId};
 use crate::index::Index;
 use crate::record::{HEAD_BYTES, Head, Kind, Stored, StoredBatch};
 use crate::reply::{DUPLICATES_MAX, Duplicate, ImportReport, Reply, ReplyBody, ReplyFlags};
-use crate::sequencer::{Sequencer, Turn};
+use crate::sequencer::{Sequencer, Turn, chain_failed};
 use crate::status::Status;
 use crate::table::{Batch, Columns, Commit, Table, Words};
-use crate::vault::{CODE_BYTES_MAX, CODE_BYTES_MIN, Code, DataKey, TAG_BYTES, Vault};
+use crate::vault::{CODE_BYTES_MAX, CODE_BYTES_MIN, Vault};
 use crate::word::CardRef;
+
+use staged::{Bad, Stage, Staged};
 
 /// Imports that may be staged at the same time.
 const STAGED_MAX: usize = 64;
+/// One that nobody touched for so long is given up when another begins.
+const ABANDONED_MS: u64 = 24 * 3600 * 1000;
 /// The longest label, in bytes.
 const LABEL_BYTES_MAX: usize = 128;
 /// Rows whose digests go to the index together.
@@ -55,29 +69,6 @@ struct Staging {
     next_batch: BatchId,
 }
 
-struct Staged {
-    caller: Caller,
-    spec: ImportSpec,
-    layout: Layout,
-    key: Option<DataKey>,
-    file: Option<Box<dyn File>>,
-    hasher: FileHasher,
-    rows: u64,
-    /// One buffer a column, reused from chunk to chunk.
-    buffers: [Vec<u8>; 5],
-    stage: Stage,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Taking rows.
-    Open,
-    /// The file is complete and durable under its name; the index and the record are missing.
-    Complete,
-    /// Committed or given up.
-    Closed,
-}
-
 impl Imports {
     /// No imports; the next batch gets the number `next_batch`.
     pub fn new(medium: Arc<dyn Medium>, store: u64, next_batch: BatchId) -> Imports {
@@ -85,12 +76,26 @@ impl Imports {
         Imports { medium, store, staged, commit: Mutex::new(()) }
     }
 
-    fn find(&self, caller: Caller, id: RequestId) -> Option<Arc<Mutex<Staged>>> {
-        self.staged.lock().imports.get(&(caller.tenant, id)).cloned()
-    }
-
     fn forget(&self, caller: Caller, id: RequestId) {
         self.staged.lock().imports.remove(&(caller.tenant, id));
+    }
+
+    /// What has this name and is the caller's; or else what to say.
+    fn find(&self, sequencer: &Sequencer, caller: Caller, id: RequestId) -> Found {
+        let staged = self.staged.lock().imports.get(&(caller.tenant, id)).cloned();
+        if let Some(staged) = staged {
+            // Who began it never changes.
+            return if staged.lock().caller.principal == caller.principal {
+                Found::Staged(staged)
+            } else {
+                Found::Other(plain(sequencer, id, Status::IdReused))
+            };
+        }
+        Found::Other(match committed(sequencer, caller, id) {
+            Some((batch, reply)) if batch.imported_by == caller.principal => reply,
+            Some(_) => plain(sequencer, id, Status::IdReused),
+            None => plain(sequencer, id, Status::NotFound),
+        })
     }
 
     /// See [`Engine::import_begin`](crate::Engine::import_begin).
@@ -102,30 +107,39 @@ impl Imports {
         id: RequestId,
         spec: ImportSpec,
     ) -> Reply {
-        if let Some(reply) = committed(sequencer, caller, id) {
-            let same = matches!(&reply.body, ReplyBody::Batches(batches)
-                if sequencer.table.batch(batches[0].id).is_some_and(|batch| is_same(batch, caller, &spec)));
-            return if same { reply } else { plain(sequencer, id, Status::IdReused) };
+        if let Some((batch, reply)) = committed(sequencer, caller, id) {
+            return match is_same(sequencer, batch, caller, &spec) {
+                Ok(true) => reply,
+                Ok(false) => plain(sequencer, id, Status::IdReused),
+                Err(status) => plain(sequencer, id, status),
+            };
         }
-        if let Some(staged) = self.find(caller, id) {
-            let staged = staged.lock();
-            let same = staged.spec == spec && staged.caller.principal == caller.principal;
+        let staged = self.staged.lock().imports.get(&(caller.tenant, id)).cloned();
+        if let Some(staged) = staged {
+            let mut staged = staged.lock();
+            if staged.caller.principal != caller.principal {
+                return plain(sequencer, id, Status::IdReused);
+            }
+            staged.touched_ms = sequencer.state().now_ms;
+            let same = staged.spec == spec;
             return staged.reply(sequencer, id, if same { Status::Ok } else { Status::IdReused });
         }
         if let Some(status) = refusal(sequencer, caller, &spec) {
             return plain(sequencer, id, status);
         }
+        let now_ms = sequencer.state().now_ms;
         let mut staging = self.staged.lock();
         if staging.imports.contains_key(&(caller.tenant, id)) || committed(sequencer, caller, id).is_some() {
             // Another connection was faster.
             drop(staging);
             return self.begin(sequencer, vault, caller, id, spec);
         }
+        self.give_up_abandoned(vault, &mut staging, now_ms);
         if staging.imports.len() >= STAGED_MAX || staging.next_batch.0 >= CardRef::BATCHES_MAX - 1 {
             return plain(sequencer, id, Status::Busy);
         }
         let batch = staging.next_batch;
-        let staged = self.create(vault, caller, batch, spec);
+        let staged = self.create(vault, caller, batch, spec, now_ms);
         match staged {
             Ok(staged) => {
                 staging.next_batch = BatchId(batch.0 + 1);
@@ -137,21 +151,31 @@ impl Imports {
         }
     }
 
-    fn create(&self, vault: &Vault, caller: Caller, batch: BatchId, spec: ImportSpec) -> io::Result<Staged> {
+    fn create(
+        &self,
+        vault: &Vault,
+        caller: Caller,
+        batch: BatchId,
+        spec: ImportSpec,
+        now_ms: u64,
+    ) -> io::Result<Staged> {
         let (key_id, key) = vault.create_key()?;
         let layout = Layout::new(batch.0, self.store, key_id, &spec);
         let file = self.medium.create(&staging_path(batch))?;
-        Ok(Staged {
-            caller,
-            spec,
-            key: Some(key),
-            file: Some(file),
-            hasher: FileHasher::new(&layout),
-            layout,
-            rows: 0,
-            buffers: Default::default(),
-            stage: Stage::Open,
-        })
+        Ok(Staged::new(caller, spec, layout, key, file, now_ms))
+    }
+
+    /// Removes the imports that nobody goes on with, so that they do not take up the places for ever.
+    fn give_up_abandoned(&self, vault: &Vault, staging: &mut Staging, now_ms: u64) {
+        staging.imports.retain(|_, staged| {
+            // One that is being worked on is not abandoned.
+            let Some(mut staged) = staged.try_lock() else { return true };
+            let abandoned = now_ms.saturating_sub(staged.touched_ms) > ABANDONED_MS;
+            if abandoned {
+                self.discard(vault, &mut staged);
+            }
+            !abandoned
+        });
     }
 
     /// See [`Engine::import_chunk`](crate::Engine::import_chunk).
@@ -164,24 +188,25 @@ impl Imports {
         first_row: u64,
         rows: &mut dyn Iterator<Item = ImportRow<'_>>,
     ) -> Reply {
-        let Some(staged) = self.find(caller, id) else {
-            return committed(sequencer, caller, id)
-                .unwrap_or_else(|| plain(sequencer, id, Status::NotFound));
+        let staged = match self.find(sequencer, caller, id) {
+            Found::Staged(staged) => staged,
+            Found::Other(reply) => return reply,
         };
         let mut staged = staged.lock();
         if staged.stage != Stage::Open {
             return staged.reply(sequencer, id, Status::IllegalTransition);
         }
-        if first_row > staged.rows {
+        if first_row > staged.received {
             // A chunk is missing in between.
             return staged.reply(sequencer, id, Status::Malformed);
         }
-        let skip = (staged.rows - first_row) as usize;
-        match staged.take(vault, &mut rows.skip(skip)) {
+        let skip = (staged.received - first_row) as usize;
+        staged.touched_ms = sequencer.state().now_ms;
+        match staged.take(vault, sequencer, &mut rows.skip(skip)) {
             Ok(()) => staged.reply(sequencer, id, Status::Ok),
             Err(Bad::Row(row)) => {
                 let mut reply = staged.reply(sequencer, id, Status::Malformed);
-                reply.body = ReplyBody::Import(ImportReport { rows: row, rows_total: staged.spec.rows });
+                reply.body = ReplyBody::Import(ImportReport { rows: row, ..staged.report() });
                 reply
             }
             Err(Bad::Io(error)) => staged.reply(sequencer, id, io_status(&error)),
@@ -190,23 +215,39 @@ impl Imports {
 
     /// See [`Engine::import_status`](crate::Engine::import_status).
     pub fn status(&self, sequencer: &Sequencer, caller: Caller, id: RequestId) -> Reply {
-        match self.find(caller, id) {
-            Some(staged) => staged.lock().reply(sequencer, id, Status::Ok),
-            None => {
-                committed(sequencer, caller, id).unwrap_or_else(|| plain(sequencer, id, Status::NotFound))
-            }
+        match self.find(sequencer, caller, id) {
+            Found::Staged(staged) => staged.lock().reply(sequencer, id, Status::Ok),
+            Found::Other(reply) => reply,
         }
+    }
+
+    /// See [`Engine::import_duplicates`](crate::Engine::import_duplicates).
+    pub fn duplicates(&self, sequencer: &Sequencer, caller: Caller, id: RequestId, from: u64) -> Reply {
+        let staged = match self.find(sequencer, caller, id) {
+            Found::Staged(staged) => staged,
+            Found::Other(reply) => return reply,
+        };
+        let staged = staged.lock();
+        let rest = usize::try_from(from).ok().and_then(|from| staged.duplicates.get(from..));
+        let rest = rest.unwrap_or_default();
+        let listed = &rest[..rest.len().min(DUPLICATES_MAX)];
+        let mut reply = plain(sequencer, id, Status::Ok);
+        reply.body = ReplyBody::Duplicates(listed.to_vec());
+        if listed.len() < rest.len() {
+            reply.flags = ReplyFlags::PARTIAL;
+        }
+        reply
     }
 
     /// See [`Engine::import_abort`](crate::Engine::import_abort).
     pub fn abort(&self, sequencer: &Sequencer, vault: &Vault, caller: Caller, id: RequestId) -> Reply {
-        let Some(staged) = self.find(caller, id) else {
-            let status = if committed(sequencer, caller, id).is_some() {
-                Status::IllegalTransition
-            } else {
-                Status::NotFound
-            };
-            return plain(sequencer, id, status);
+        let staged = match self.find(sequencer, caller, id) {
+            Found::Staged(staged) => staged,
+            // Committed: there is nothing to give up any more.
+            Found::Other(reply) if reply.status.is_done() => {
+                return plain(sequencer, id, Status::IllegalTransition);
+            }
+            Found::Other(reply) => return reply,
         };
         let mut staged = staged.lock();
         if staged.stage == Stage::Closed {
@@ -237,22 +278,26 @@ impl Imports {
     /// See [`Engine::import_commit`](crate::Engine::import_commit). The reply must still wait for the
     /// log's tail.
     pub fn commit(&self, sequencer: &Sequencer, vault: &Vault, caller: Caller, id: RequestId) -> Reply {
-        let Some(staged) = self.find(caller, id) else {
-            return committed(sequencer, caller, id)
-                .unwrap_or_else(|| plain(sequencer, id, Status::NotFound));
+        let staged = match self.find(sequencer, caller, id) {
+            Found::Staged(staged) => staged,
+            Found::Other(reply) => return reply,
         };
         let _one_at_a_time = self.commit.lock();
         let mut staged = staged.lock();
         if staged.stage == Stage::Closed {
-            return committed(sequencer, caller, id)
-                .unwrap_or_else(|| plain(sequencer, id, Status::NotFound));
+            // Committed by another attempt meanwhile, or given up.
+            return match committed(sequencer, caller, id) {
+                Some((_, reply)) => reply,
+                None => plain(sequencer, id, Status::NotFound),
+            };
         }
-        if staged.rows != staged.spec.rows {
+        if staged.received != staged.spec.rows {
             return staged.reply(sequencer, id, Status::IllegalTransition);
         }
         // An earlier attempt may have got as far as the index; another import may have overtaken it since.
-        let ready =
-            self.complete(&mut staged).map_err(Refused::Io).and_then(|()| self.index(sequencer, &staged));
+        let ready = known_duplicates(sequencer, &staged)
+            .and_then(|()| self.complete(&mut staged).map_err(Refused::Io))
+            .and_then(|()| self.index(sequencer, &staged));
         if let Err(refused) = ready {
             self.discard(vault, &mut staged);
             self.forget(caller, id);
@@ -282,6 +327,7 @@ impl Imports {
     fn complete(&self, staged: &mut Staged) -> io::Result<()> {
         let Some(file) = staged.file.take() else { return Ok(()) };
         let batch = BatchId(staged.layout.batch);
+        staged.layout.rows = staged.kept();
         file.write_at(0, &staged.layout.header())?;
         file.sync()?;
         self.medium.rename(&staging_path(batch), &Layout::path(batch.0))?;
@@ -292,7 +338,7 @@ impl Imports {
 
     /// Makes the digests findable, if nobody has the cards yet.
     fn index(&self, sequencer: &Sequencer, staged: &Staged) -> Result<(), Refused> {
-        let (_, cards_hash) = staged.hasher.finish();
+        let (_, cards_hash) = staged.hasher.finish(&staged.layout);
         let tenant = staged.caller.tenant;
         let twin = sequencer.table.batches().find(|batch| {
             batch.cards_hash == cards_hash && sequencer.state().stock(batch.id).tenant == tenant
@@ -302,7 +348,11 @@ impl Imports {
         }
         let batch = BatchId(staged.layout.batch);
         let file = BatchFile::open(&*self.medium, batch.0, self.store)?;
-        let duplicates = index_batch(&sequencer.index, &sequencer.table, &file, batch)?;
+        let mut duplicates = index_batch(&sequencer.index, &sequencer.table, &file, batch)?;
+        for duplicate in &mut duplicates {
+            // The importer counts the rows that were left out, too.
+            duplicate.row = staged.received_as(duplicate.row);
+        }
         if duplicates.is_empty() { Ok(()) } else { Err(Refused::Duplicates(duplicates)) }
     }
 
@@ -318,7 +368,7 @@ impl Imports {
             Ok(parts) => parts,
             Err(error) => return staged.reply(sequencer, id, io_status(&error)),
         };
-        let words = Words::pristine(staged.spec.rows);
+        let words = Words::pristine(staged.layout.rows);
 
         // Everything that can fail or take long is done; the rest is one turn of the sequencer.
         let mut turn = sequencer.begin(2 * HEAD_BYTES + 1024);
@@ -332,7 +382,7 @@ impl Imports {
         let stored = stored_batch(&turn, staged);
         let tail = stored.entry_tail();
         let request = import_request(staged.caller, id);
-        let head = Head { subject: u64::from(batch.0), ..request.head(Kind::Import, crc32c::crc32c(&tail)) };
+        let head = Head { subject: u64::from(batch.0), ..request.head(Kind::Import, staged.spec.body()) };
         let lsn = turn.append(HEAD_BYTES + tail.len(), |group| {
             group.push(&head, tail.len(), |place| place.copy_from_slice(&tail))
         });
@@ -352,9 +402,9 @@ impl Imports {
     }
 }
 
-enum Bad {
-    Row(u64),
-    Io(io::Error),
+enum Found {
+    Staged(Arc<Mutex<Staged>>),
+    Other(Reply),
 }
 
 enum Refused {
@@ -369,60 +419,16 @@ impl From<io::Error> for Refused {
     }
 }
 
-impl Staged {
-    /// Takes the next rows: all of them or, on any error, none.
-    fn take(&mut self, vault: &Vault, rows: &mut dyn Iterator<Item = ImportRow<'_>>) -> Result<(), Bad> {
-        self.buffers.iter_mut().for_each(Vec::clear);
-        let key = self.key.as_ref().expect("a staged import has its key until it is committed");
-        let mut row = self.rows;
-        for given in rows {
-            let mut code = Code::normalise(given.code).map_err(|_| Bad::Row(row))?;
-            let fits = code.as_bytes().len() <= usize::from(self.layout.code_bytes_max)
-                && row < self.spec.rows
-                && given.pin.is_some() == self.layout.pins
-                && given.face.is_some() == self.layout.faces
-                && given.face.is_none_or(|face| face >= 0)
-                && (given.expires_ms == 0 || self.layout.expiries);
-            if !fits {
-                return Err(Bad::Row(row));
-            }
-            let digest = vault.digest(self.caller.tenant, &mut code);
-            self.buffers[0].extend_from_slice(&digest.0.to_le_bytes());
-            let mut cell = [0; 1 + CODE_BYTES_MAX + TAG_BYTES];
-            let cell = &mut cell[..self.layout.stride()];
-            cell[0] = code.as_bytes().len() as u8;
-            cell[1..=code.as_bytes().len()].copy_from_slice(code.as_bytes());
-            key.seal(CardRef::new(self.layout.batch, row), cell);
-            self.buffers[1].extend_from_slice(cell);
-            if let Some(pin) = given.pin {
-                self.buffers[2].extend_from_slice(&vault.pin_digest(digest, pin).0);
-            }
-            if let Some(face) = given.face {
-                self.buffers[3].extend_from_slice(&face.to_le_bytes());
-            }
-            if self.layout.expiries {
-                self.buffers[4].extend_from_slice(&given.expires_ms.to_le_bytes());
-            }
-            row += 1;
-        }
-        let file =
-            self.file.as_ref().ok_or_else(|| Bad::Io(io::Error::other("the staging file is closed")))?;
-        for (column, buffer) in self.buffers.iter().enumerate() {
-            if !buffer.is_empty() {
-                file.write_at(self.layout.cell(column, self.rows), buffer).map_err(Bad::Io)?;
-            }
-        }
-        for (column, buffer) in self.buffers.iter().enumerate() {
-            self.hasher.update(column, buffer);
-        }
-        self.rows = row;
-        Ok(())
+/// Whether the duplicates that were found while the rows came refuse the commit.
+fn known_duplicates(sequencer: &Sequencer, staged: &Staged) -> Result<(), Refused> {
+    if staged.duplicates.is_empty() || staged.spec.skip_duplicates && staged.kept() > 0 {
+        return Ok(());
     }
-
-    fn reply(&self, sequencer: &Sequencer, id: RequestId, status: Status) -> Reply {
-        let body = ReplyBody::Import(ImportReport { rows: self.rows, rows_total: self.spec.rows });
-        Reply { body, ..plain(sequencer, id, status) }
+    if let Some(twin) = staged.twin(sequencer) {
+        return Err(Refused::Twice(twin));
     }
+    let listed = staged.duplicates.iter().take(DUPLICATES_MAX).copied();
+    Err(Refused::Duplicates(listed.collect()))
 }
 
 /// Adds a batch's digests to the index; returns those that were there.
@@ -443,11 +449,8 @@ pub(crate) fn index_batch(
     while first < rows {
         let count = INDEX_ROWS.min(rows - first);
         file.read(0, first, count as usize, &mut digests)?;
-        let keys = digests
-            .chunks_exact(DIGEST_BYTES)
-            .map(|bytes| CardDigest(u128::from_le_bytes(bytes.try_into().expect("sixteen bytes"))));
         index.insert_all(
-            keys.zip(first..).map(|(digest, row)| (digest, CardRef::new(batch.0, row))),
+            staged::digests(&digests).zip(first..).map(|(digest, row)| (digest, CardRef::new(batch.0, row))),
             // The entry may be there from an earlier attempt to commit this import. One of another batch
             // that is not committed is a remnant, or that import's loss: whoever commits first has the card.
             |card, present| {
@@ -468,7 +471,7 @@ pub(crate) fn index_batch(
 
 fn stored_batch(turn: &Turn<'_>, staged: &Staged) -> StoredBatch {
     let spec = &staged.spec;
-    let (file_hash, cards_hash) = staged.hasher.finish();
+    let (file_hash, cards_hash) = staged.hasher.finish(&staged.layout);
     let product = turn.state.product(spec.product, staged.caller.tenant).expect("checked when it was begun");
     let product = &product.product.spec;
     let by_rule = match product.valid_days {
@@ -479,7 +482,7 @@ fn stored_batch(turn: &Turn<'_>, staged: &Staged) -> StoredBatch {
         tenant: staged.caller.tenant.0,
         product: spec.product.0,
         label: spec.label.clone(),
-        rows: spec.rows,
+        rows: staged.layout.rows,
         file_hash,
         cards_hash,
         face: spec.face.unwrap_or(product.face),
@@ -512,12 +515,12 @@ fn refusal(sequencer: &Sequencer, caller: Caller, spec: &ImportSpec) -> Option<S
     over.then_some(Status::Expired)
 }
 
-/// The reply of an import that was committed before.
-fn committed(sequencer: &Sequencer, caller: Caller, id: RequestId) -> Option<Reply> {
+/// An import that was committed before, and the reply it had.
+fn committed(sequencer: &Sequencer, caller: Caller, id: RequestId) -> Option<(&Batch, Reply)> {
     let state = sequencer.state();
     let batch = *state.imports.get(&(caller.tenant, id))?;
     let batch = sequencer.table.batch(batch).expect("its import is committed");
-    Some(Reply {
+    let reply = Reply {
         request: id,
         status: Status::Ok,
         flags: ReplyFlags::REPLAYED,
@@ -525,20 +528,16 @@ fn committed(sequencer: &Sequencer, caller: Caller, id: RequestId) -> Option<Rep
         time_ms: batch.imported_ms,
         miss: false,
         body: ReplyBody::Batches(vec![state.batch_report(batch)]),
-    })
+    };
+    Some((batch, reply))
 }
 
-/// Whether a committed batch is what this announces. What the product was to decide has been decided, and
-/// whether the batch began active is not known any more.
-fn is_same(batch: &Batch, caller: Caller, spec: &ImportSpec) -> bool {
-    let layout = &batch.file.layout;
-    batch.imported_by == caller.principal
-        && *layout == Layout::new(layout.batch, layout.store, layout.key, spec)
-        && batch.product == spec.product
-        && batch.label == spec.label
-        && batch.valid_from_ms == spec.valid_from_ms
-        && spec.face.is_none_or(|face| face == batch.face)
-        && (spec.expires_ms == 0 || spec.expires_ms == batch.expires_ms)
+/// Whether a committed batch is what `caller` announces with `spec`: its entry in the log knows.
+fn is_same(sequencer: &Sequencer, batch: &Batch, caller: Caller, spec: &ImportSpec) -> Result<bool, Status> {
+    let mut buffer = Vec::new();
+    let mut chain = Chain::new(&sequencer.wal, &mut buffer);
+    let body = chain.entry(batch.import_lsn).map_err(|error| chain_failed(&error))?.head.body;
+    Ok(batch.imported_by == caller.principal && body == spec.body())
 }
 
 fn plain(sequencer: &Sequencer, id: RequestId, status: Status) -> Reply {

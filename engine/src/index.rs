@@ -135,6 +135,14 @@ impl Index {
         Some(CardRef::from_bits(table.slots[at + 2].load(Ordering::Acquire)))
     }
 
+    /// Bytes of memory that its tables take.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let guard = Index::pin();
+        let slots: usize = self.shards.iter().map(|shard| shard.table(&guard).capacity).sum();
+        (slots * SLOT_WORDS * size_of::<u64>()) as u64
+    }
+
     /// Makes room for `additional` entries, so that inserting them rebuilds nothing.
     pub fn reserve(&self, additional: usize) {
         // Entries spread over the shards as balls over bins: five standard deviations cover them all.

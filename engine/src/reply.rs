@@ -84,9 +84,10 @@ pub enum ReplyBody {
     Principals(Vec<Principal>),
     /// After STATS.
     Stats(Box<Stats>),
-    /// After an import was refused for duplicates: the first [`DUPLICATES_MAX`] of them.
+    /// After IMPORT_DUPLICATES, up to [`DUPLICATES_MAX`] of them; and after an import was refused for
+    /// duplicates, the first.
     Duplicates(Vec<Duplicate>),
-    /// After IMPORT_BEGIN, IMPORT_CHUNK and IMPORT_STATUS.
+    /// After IMPORT_BEGIN, IMPORT_CHUNK, IMPORT_STATUS and IMPORT_ABORT.
     Import(ImportReport),
 }
 
@@ -221,7 +222,7 @@ pub struct Stats {
 }
 
 /// The most duplicates one reply lists.
-pub const DUPLICATES_MAX: usize = 1000;
+pub const DUPLICATES_MAX: usize = 10_000;
 
 /// A row of an import whose card is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,7 +231,7 @@ pub struct Duplicate {
     pub row: u64,
     /// The same card: in the import itself (`batch` is `None`) or in an earlier batch.
     pub batch: Option<BatchId>,
-    /// Its row there.
+    /// Its row there; in the import itself, counted like `row`.
     pub other_row: u64,
 }
 
@@ -241,6 +242,9 @@ pub struct ImportReport {
     pub rows: u64,
     /// Rows announced.
     pub rows_total: u64,
+    /// Rows received so far whose card is there already; they are not stored. A commit takes the others,
+    /// or, unless the import skips duplicates, refuses.
+    pub duplicates: u64,
 }
 
 impl HistoryEvent {

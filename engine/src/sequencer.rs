@@ -445,7 +445,7 @@ fn not_executed(request: &Request, prepared: &Prepared, now: Option<Instant>) ->
     if passed { Some(Status::DeadlinePassed) } else { prepared.failed }
 }
 
-fn chain_failed(error: &ChainError) -> Status {
+pub(crate) fn chain_failed(error: &ChainError) -> Status {
     // The card's own past cannot be read, so nothing can be decided about it. Others are served.
     tracing::error!(error = error as &dyn std::error::Error, "a card's log entry cannot be read");
     Status::Busy

@@ -65,6 +65,11 @@ impl Identity {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut others = medium.list("log")?;
                 others.extend(medium.list("batches")?);
+                // A lock of ours, and what file systems put at their root.
+                let ours = |name: &String| name != "LOCK" && name != "lost+found" && !name.starts_with('.');
+                let known = ["log", "batches", "snapshots", "quarantine"];
+                let strange = medium.list("")?.into_iter().filter(ours);
+                others.extend(strange.filter(|name| !known.contains(&name.as_str())));
                 return match others.pop() {
                     None => Ok(None),
                     Some(found) => Err(IdentityError::NotAStore { found }),

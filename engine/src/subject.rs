@@ -35,13 +35,13 @@ impl Subject<'_> {
         let Some(scope) = self.scope else {
             return Some(self.reply(Status::Unauthenticated, None, ReplyBody::None));
         };
-        let unknown = request.command.unknown_card(request.caller.role);
         let known = match prepared.absent_at {
             // An import that was committed meanwhile may have brought it: nothing of it was read yet.
             Some(commits) if commits != self.sequencer.table.commits() => return None,
             Some(_) => None,
             None => self.sequencer.batch_of(prepared.card),
         };
+        let unknown = request.command.unknown_card(request.caller.role);
         let Some((batch, card)) = known else {
             return Some(self.miss(unknown, group.is_some()));
         };

@@ -96,6 +96,12 @@ pub struct Columns {
 }
 
 impl Columns {
+    /// Bytes of memory.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        (size_of_val(&*self.pins) + size_of_val(&*self.faces) + size_of_val(&*self.expiries)) as u64
+    }
+
     /// Reads the columns a batch has.
     ///
     /// # Errors

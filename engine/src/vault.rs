@@ -119,10 +119,7 @@ impl Code {
             }
         } else {
             let text = std::str::from_utf8(code).map_err(|_| CodeError::NotText)?;
-            for character in text.nfkc() {
-                if character.is_whitespace() || is_invisible(character) {
-                    continue;
-                }
+            for character in what_counts(text) {
                 if character.is_control() {
                     return Err(CodeError::NotText);
                 }
@@ -148,6 +145,11 @@ impl Code {
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[TENANT_BYTES..TENANT_BYTES + usize::from(self.len)]
     }
+}
+
+/// The characters of a text that count, wherever it was typed or copied from.
+fn what_counts(text: &str) -> impl Iterator<Item = char> {
+    text.nfkc().filter(|character| !character.is_whitespace() && !is_invisible(*character))
 }
 
 /// Zero-width characters, joiners, direction marks and the byte-order mark: they come along when codes
@@ -310,11 +312,24 @@ impl Vault {
         CardDigest(if digest >> 64 == 0 { digest | 1 << 64 } else { digest })
     }
 
-    /// The digest of a card's PIN.
+    /// The digest of a card's PIN, which is brought into the same form as a code first: what a supplier's
+    /// file has in full-width digits is typed in plain ones. What is no text counts as it is.
     #[must_use]
     pub fn pin_digest(&self, card: CardDigest, pin: &[u8]) -> PinDigest {
         let mut hasher = blake3::Hasher::new_keyed(&self.lookup);
-        hasher.update(b"kami pin v1").update(&card.0.to_le_bytes()).update(pin);
+        hasher.update(b"kami pin v1").update(&card.0.to_le_bytes());
+        match std::str::from_utf8(pin) {
+            Ok(text) if !pin.iter().all(u8::is_ascii_graphic) => {
+                let mut bytes = [0; 4];
+                for character in what_counts(text) {
+                    hasher.update(character.encode_utf8(&mut bytes).as_bytes());
+                    bytes.zeroize();
+                }
+            }
+            _ => {
+                hasher.update(pin);
+            }
+        }
         PinDigest(hasher.finalize().as_bytes()[..16].try_into().expect("sixteen bytes"))
     }
 

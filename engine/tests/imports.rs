@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use kami_engine::record::Clocks;
 use kami_engine::{
-    Caller, Clock, Engine, EngineOptions, Failure, ImportRow, ImportSpec, ProductSpec, Reply, RequestId,
-    Session, Status,
+    Caller, Clock, Engine, EngineOptions, Failure, ImportRow, ImportSpec, ProductSpec, Reply, ReplyBody,
+    RequestId, Session, Status,
 };
 use kami_wal::{Drive, SimMedium, SimMode, WalOptions};
 
@@ -118,4 +118,87 @@ fn stage_again_is_known(engine: &Engine, codes: &[String]) {
 
 fn refused(status: Status) -> String {
     Failure::Refused(status).to_string()
+}
+
+/// A chunk is taken as a whole or not at all: what was found in one that was refused is forgotten with it.
+#[test]
+fn a_refused_chunk_leaves_no_duplicates_behind() {
+    let (data, keys) = (SimMedium::new(5, SimMode::Direct), SimMedium::new(6, SimMode::Direct));
+    let engine = open(&data, &keys);
+    let session = Session::new(&engine, Caller::LOCAL);
+    session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
+    let mut codes = codes(200);
+    codes[5] = codes[4].clone();
+    let right = std::mem::replace(&mut codes[150], "bad".to_owned());
+    let (caller, id) = (Caller::LOCAL, RequestId(10));
+    let spec = ImportSpec { skip_duplicates: true, ..ImportSpec::of(kami_engine::ProductId(1), 200, 16) };
+    engine.import_begin(caller, id, spec).unwrap();
+    let report = |reply: Reply| match reply.body {
+        ReplyBody::Import(report) => (reply.status, report.rows, report.duplicates),
+        other => panic!("{other:?}"),
+    };
+    let refused = engine.import_chunk(caller, id, 0, &mut rows(&codes)).unwrap();
+    assert_eq!(report(refused), (Status::Malformed, 150, 0));
+    codes[150] = right;
+    // Another order: what stood in the refused rows is not what stands there now.
+    codes.reverse();
+    let taken = engine.import_chunk(caller, id, 0, &mut rows(&codes)).unwrap();
+    assert_eq!(report(taken), (Status::Ok, 200, 1));
+    let listed = engine.import_duplicates(caller, id, 0).unwrap();
+    let ReplyBody::Duplicates(listed) = listed.body else { panic!() };
+    assert_eq!((listed[0].row, listed[0].other_row, listed[0].batch), (195, 194, None));
+    assert_eq!(commit(&engine, 10).status, Status::Ok);
+    for code in &codes {
+        assert_eq!(session.query(code).wait().unwrap().lifecycle, kami_engine::Lifecycle::Available);
+    }
+    assert_eq!(session.stock(None).wait().unwrap()[0].imported, 199);
+    engine.check().unwrap();
+}
+
+/// Rows that are left out are holes in the file, behind every column; the others are where they belong, in
+/// memory and after a start.
+#[test]
+fn an_import_with_rows_left_out_is_whole_after_a_start() {
+    let (data, keys) = (SimMedium::new(7, SimMode::Direct), SimMedium::new(8, SimMode::Direct));
+    let engine = open(&data, &keys);
+    let session = Session::new(&engine, Caller::LOCAL);
+    session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
+    stage(&engine, 10, &codes(100));
+    assert_eq!(commit(&engine, 10).status, Status::Ok);
+    let codes = codes(5000);
+    let row = |n: usize| ImportRow {
+        code: codes[n].as_bytes(),
+        pin: None,
+        face: Some(n as i64),
+        expires_ms: if n.is_multiple_of(2) { 1_900_000_000_000 + n as u64 } else { 0 },
+    };
+    let spec = ImportSpec {
+        skip_duplicates: true,
+        faces: true,
+        expiries: true,
+        ..ImportSpec::of(kami_engine::ProductId(1), 6000, 16)
+    };
+    let (caller, id) = (Caller::LOCAL, RequestId(11));
+    engine.import_begin(caller, id, spec).unwrap();
+    for first in (0..6000_usize).step_by(500) {
+        // The last thousand are those before once more.
+        let mut rows = (first..first + 500).map(|n| row(n % 5000));
+        assert_eq!(engine.import_chunk(caller, id, first as u64, &mut rows).unwrap().status, Status::Ok);
+    }
+    assert_eq!(commit(&engine, 11).status, Status::Ok);
+    let check = |engine: &Engine| {
+        let session = Session::new(engine, Caller::LOCAL);
+        for n in [100, 101, 2500, 4999] {
+            let card = session.query(&codes[n]).wait().unwrap();
+            let expires_ms = if n % 2 == 0 { 1_900_000_000_000 + n as u64 } else { 0 };
+            assert_eq!((card.face, card.expires_ms, card.card.row()), (n as i64, expires_ms, n as u64 - 100));
+        }
+        engine.check().unwrap();
+        engine.state_hash()
+    };
+    let hash = check(&engine);
+    engine.close().unwrap();
+    assert_eq!(check(&open(&data, &keys)), hash);
+    let verified = kami_engine::verify(Arc::new(data.clone()), Arc::new(keys.clone())).unwrap();
+    assert!(verified.problems.is_empty(), "{:?}", verified.problems);
 }

@@ -34,7 +34,7 @@ use crate::transport;
 
 pub use calls::{Receipt, RedeemOptions, SellOptions, Sold};
 pub use channel::{ChannelLost, ChannelReceiver, ChannelSender, RawReply, Received};
-pub use import::Row;
+pub use import::{Row, RowList, Rows, Staged};
 use lane::Lane;
 
 /// Where to connect, as whom, and how long to try. [`ClientOptions::new`] gives the defaults.
@@ -191,7 +191,8 @@ impl Client {
             | Request::ProductList
             | Request::PrincipalList
             | Request::Stock(_)
-            | Request::ImportCommit(_) => Way::Long,
+            | Request::ImportCommit(_)
+            | Request::ImportDuplicates(_) => Way::Long,
             _ => Way::Short,
         };
         let frame = frame(head, request)?;

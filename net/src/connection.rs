@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::certificate::{self, CertificateFacts};
 use crate::frame::CloseCode;
+use crate::meter::Refusal;
 use crate::registry::Peer;
 use crate::server::{Phase, Shared};
 use crate::stream;
@@ -18,6 +19,8 @@ use crate::stream;
 /// Serves a connection whose certificate was verified, until either side ends it.
 pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
     let Some((facts, principal)) = principal(&shared, &connection) else {
+        shared.meter.refuse(Refusal::Unauthenticated);
+        tracing::debug!(peer = %connection.remote_address(), "refused: the certificate is nobody's");
         close(&connection, CloseCode::Unauthenticated);
         return;
     };
@@ -32,6 +35,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
     let places = shared.options.connections_per_principal_max;
     let streams = shared.options.streams_max;
     let Some(_place) = shared.registry.register(&connection, &peer, places, streams) else {
+        shared.meter.refuse(Refusal::Principal);
         close(&connection, CloseCode::Busy);
         return;
     };
@@ -41,6 +45,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
         return;
     }
 
+    tracing::debug!(peer = %connection.remote_address(), principal = %caller.principal, "connected");
     let mut phase = shared.phase.subscribe();
     let mut streams = JoinSet::new();
     // TLS looked at the certificate's end once; a connection may stand for months.

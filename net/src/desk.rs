@@ -17,7 +17,6 @@ use kami_engine::{
 use zeroize::Zeroizing;
 
 use crate::frame::opcode::SMALL_FRAME_BYTES_MAX;
-use crate::frame::reply;
 use crate::frame::request::{BATCH_ITEMS_MAX, Items};
 use crate::frame::{
     BadFrame, Body, FRAME_BYTES_MAX, ItemReport, Listing, Malformed, Opcode, REQUEST_HEAD_BYTES, ReplyHead,
@@ -81,6 +80,7 @@ pub(crate) enum Blocking {
     Status(RequestId),
     Commit(RequestId),
     Abort(RequestId),
+    Duplicates(RequestId, u64),
     /// The whole frame, to be read again by the thread that works on it.
     Chunk(Zeroizing<Vec<u8>>),
 }
@@ -264,6 +264,9 @@ impl Desk {
             Request::ImportStatus(body) => return Ok(Translated::Blocking(Blocking::Status(body.import))),
             Request::ImportCommit(body) => return Ok(Translated::Blocking(Blocking::Commit(body.import))),
             Request::ImportAbort(body) => return Ok(Translated::Blocking(Blocking::Abort(body.import))),
+            Request::ImportDuplicates(body) => {
+                return Ok(Translated::Blocking(Blocking::Duplicates(body.import, body.from)));
+            }
             Request::Ping => return Ok(Translated::Ping),
             Request::Hello => return Ok(Translated::Hello),
         };
@@ -313,14 +316,13 @@ impl Desk {
             return Ok(());
         }
         let durable_at = self.execute()?;
-        let welcome = self.welcome();
+        let (welcome, received) = (self.welcome(), self.received);
         let mut replies = self.work.replies.drain(..);
         let mut line = self.line.drain(..).peekable();
         while line.peek().is_some() {
             // Replies with codes part the line; all others go into one buffer in one go.
             let mut codes = None;
-            outbox.push(durable_at, |out| {
-                let mut count = 0;
+            outbox.push(durable_at, received, |tray| {
                 for place in line.by_ref() {
                     let (head, body) = match place {
                         Place::Status(head) => (head, Body::None),
@@ -333,19 +335,17 @@ impl Desk {
                             match reply.body {
                                 ReplyBody::Cards(list) => {
                                     codes = Some((reply_head, list));
-                                    return count;
+                                    return;
                                 }
                                 body => (reply_head, Body::from_engine(body).unwrap_or(Body::None)),
                             }
                         }
                     };
-                    reply::encode(&head, &body, out);
-                    count += 1;
+                    tray.put(&head, &body);
                 }
-                count
             });
             if let Some((head, list)) = codes {
-                outbox.push_codes(durable_at, head, list);
+                outbox.push_codes(durable_at, received, head, list);
             }
         }
         drop(replies);
@@ -391,9 +391,12 @@ impl Desk {
         let done = reports.iter().filter(|report| report.status.is_done()).count();
         let status = if done == reports.len() { Status::Ok } else { Status::OkPartial };
         let head = ReplyHead { time_ms, ..ReplyHead::local(head, status) };
-        outbox.push(durable_at, |out| {
-            reply::encode(&head, &Body::Items(Listing::of(reports)), out);
-            1
+        outbox.push(durable_at, self.received, |tray| {
+            let body = Body::Items(Listing::of(reports));
+            tray.put(&head, &body);
+            if let Body::Items(listing) = &body {
+                listing.rows.iter().for_each(|report| tray.count_item(report.status));
+            }
         });
         Ok(())
     }
@@ -486,6 +489,7 @@ pub(crate) fn run_blocking(
         Blocking::Status(import) => engine.import_status(caller, import)?,
         Blocking::Commit(import) => engine.import_commit(caller, import)?,
         Blocking::Abort(import) => engine.import_abort(caller, import)?,
+        Blocking::Duplicates(import, from) => engine.import_duplicates(caller, import, from)?,
         Blocking::Chunk(frame) => match Request::decode(Opcode::ImportChunk, &frame[REQUEST_HEAD_BYTES..]) {
             Ok(Request::ImportChunk(chunk)) => {
                 let mut rows = chunk.rows();

@@ -85,6 +85,9 @@ pub enum IdentityError {
         /// Which file.
         path: std::path::PathBuf,
     },
+    /// Another authority issued it than the one the running server works with.
+    #[error("the certificate is of another authority; restart the server to change to it")]
+    OtherAuthority,
     /// The lifetime of a certificate is out of range.
     #[error(
         "a certificate lives 1 to {} days; choose another lifetime days=`{days}`",

@@ -8,6 +8,7 @@
 //! frame/         bytes -> Request                        refuse: malformed, unknown, too large
 //! desk.rs        role; code -> digest, and the plaintext ends; 64 requests -> Engine::execute
 //! outbox.rs      encoded reply + the position the log must be durable to; wait; hand to QUIC
+//! meter.rs       what is counted when it leaves
 //! ```
 //! **No byte of a reply reaches QUIC before the log is durable up to where it stood after the
 //! decision**: successes, refusals and reads alike.
@@ -95,6 +96,7 @@ mod connection;
 mod desk;
 mod error;
 mod guesses;
+mod meter;
 mod outbox;
 mod registry;
 pub mod server;
@@ -106,5 +108,6 @@ pub use certificate::{Certificate, CertificateFacts, LIFETIME_DAYS, LIFETIME_DAY
 pub use client::{Client, ClientOptions};
 pub use error::{ClientError, ErrorKind, IdentityError, ServerError};
 pub use guesses::MissLimits;
+pub use meter::{Refusal, ServerFigures};
 pub use server::{Server, ServerOptions};
-pub use tls::{Authority, Identity};
+pub use tls::{Authority, Identity, Validity};

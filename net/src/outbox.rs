@@ -10,15 +10,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use kami_engine::Lsn;
-use kami_engine::{CodeList, DurableWaiter, Engine, Poisoned};
+use kami_engine::{CodeList, DurableWaiter, Engine, Poisoned, Status};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use crate::frame::reply::CodesFrame;
-use crate::frame::{FRAME_BYTES_MAX, ReplyHead};
+use crate::frame::{Body, FRAME_BYTES_MAX, ReplyHead, reply};
+use crate::meter::Tally;
 
 /// A stream may always keep this much, however much its connection's other streams keep.
 const SHARE_BYTES_MIN: usize = 64 << 10;
@@ -51,6 +53,8 @@ pub(crate) struct Outbox {
     pub(crate) ready: VecDeque<Bytes>,
     /// The log is known to be durable up to here.
     durable: Option<Lsn>,
+    /// What is counted of the replies that wait.
+    tally: Tally,
     replies: usize,
     bytes: usize,
 }
@@ -59,7 +63,34 @@ struct Waiting {
     /// `None`: rests on nothing in the log.
     durable_at: Option<Lsn>,
     replies: usize,
+    /// Replies and items of replies that were put into the tally.
+    counted: usize,
     what: What,
+}
+
+/// Where replies are encoded to, and counted.
+pub(crate) struct Tray<'a> {
+    pub(crate) out: &'a mut BytesMut,
+    tally: &'a mut Tally,
+    received: Instant,
+    replies: usize,
+    counted: usize,
+}
+
+impl Tray<'_> {
+    /// Encodes a reply.
+    pub(crate) fn put(&mut self, head: &ReplyHead, body: &Body) {
+        reply::encode(head, body, self.out);
+        self.tally.add(head, self.received);
+        self.replies += 1;
+        self.counted += 1;
+    }
+
+    /// Counts an item of the reply that was put last.
+    pub(crate) fn count_item(&mut self, status: Status) {
+        self.tally.add_item(status, self.received);
+        self.counted += 1;
+    }
 }
 
 enum What {
@@ -74,12 +105,14 @@ impl Outbox {
         waiter: DurableWaiter,
         connection_bytes: Arc<AtomicUsize>,
         total_bytes: Arc<AtomicUsize>,
+        tally: Tally,
     ) -> Outbox {
         Outbox {
             limits,
             waiter,
             connection_bytes,
             total_bytes,
+            tally,
             encoded: BytesMut::new(),
             waiting: VecDeque::new(),
             revealing: None,
@@ -104,31 +137,48 @@ impl Outbox {
         self.waiting.is_empty() && self.ready.is_empty() && self.revealing.is_none()
     }
 
-    /// Adds the replies that `encode` appends and counts; they leave when the log is durable up to
-    /// `durable_at`.
-    pub(crate) fn push(&mut self, durable_at: Option<Lsn>, encode: impl FnOnce(&mut BytesMut) -> usize) {
+    /// Adds the replies that `encode` puts, to requests that were received at `received`; they leave when
+    /// the log is durable up to `durable_at`.
+    pub(crate) fn push(
+        &mut self,
+        durable_at: Option<Lsn>,
+        received: Instant,
+        encode: impl FnOnce(&mut Tray<'_>),
+    ) {
         let before = self.encoded.len();
-        let replies = encode(&mut self.encoded);
+        let (out, tally) = (&mut self.encoded, &mut self.tally);
+        let mut tray = Tray { out, tally, received, replies: 0, counted: 0 };
+        encode(&mut tray);
+        let Tray { replies, counted, .. } = tray;
         let bytes = self.encoded.len() - before;
         if bytes == 0 {
             return;
         }
         self.account(replies, bytes);
-        if let Some(Waiting { durable_at: last, replies: r, what: What::Encoded(b) }) =
+        if let Some(Waiting { durable_at: last, replies: r, counted: c, what: What::Encoded(b) }) =
             self.waiting.back_mut()
             && *last == durable_at
         {
             *r += replies;
+            *c += counted;
             *b += bytes;
             return;
         }
-        self.waiting.push_back(Waiting { durable_at, replies, what: What::Encoded(bytes) });
+        self.waiting.push_back(Waiting { durable_at, replies, counted, what: What::Encoded(bytes) });
     }
 
     /// Adds a reply whose codes are decrypted once the log is durable up to `durable_at`.
-    pub(crate) fn push_codes(&mut self, durable_at: Option<Lsn>, head: ReplyHead, codes: CodeList) {
+    pub(crate) fn push_codes(
+        &mut self,
+        durable_at: Option<Lsn>,
+        received: Instant,
+        head: ReplyHead,
+        codes: CodeList,
+    ) {
         self.account(1, codes_bytes(&codes));
-        self.waiting.push_back(Waiting { durable_at, replies: 1, what: What::Codes(head, codes) });
+        self.tally.add(&head, received);
+        let what = What::Codes(head, codes);
+        self.waiting.push_back(Waiting { durable_at, replies: 1, counted: 1, what });
     }
 
     /// Moves to `ready` what may leave now. Registers for one wake-up: the oldest reply's.
@@ -137,8 +187,11 @@ impl Outbox {
         engine: &Engine,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Poisoned>> {
-        let mut encoded = 0;
-        let result = self.poll_front(engine, cx, &mut encoded);
+        let (mut encoded, mut counted) = (0, 0);
+        let result = self.poll_front(engine, cx, &mut encoded, &mut counted);
+        if counted > 0 {
+            self.tally.leave(counted, Instant::now());
+        }
         if encoded > 0 {
             // Behind nothing: codes flush what stands before them.
             self.ready.push_back(self.encoded.split_to(encoded).freeze());
@@ -151,11 +204,16 @@ impl Outbox {
         engine: &Engine,
         cx: &mut Context<'_>,
         encoded: &mut usize,
+        counted: &mut usize,
     ) -> Poll<Result<(), Poisoned>> {
         loop {
             if let Some(revealing) = &mut self.revealing {
-                // A thread that died leaves the reply unsent and ends the stream's task with it.
-                let codes = ready!(Pin::new(revealing).poll(cx)).unwrap_or_default();
+                // A thread that died ends the stream's task with it: were the reply left out, those behind it
+                // would pass for replies to other requests. Otherwise the runtime is going down.
+                let codes = ready!(Pin::new(revealing).poll(cx)).unwrap_or_else(|died| {
+                    died.try_into_panic()
+                        .map_or_else(|_| Bytes::new(), |panic| std::panic::resume_unwind(panic))
+                });
                 self.revealing = None;
                 self.ready.push_back(codes);
             }
@@ -168,6 +226,7 @@ impl Outbox {
             }
             let Some(front) = self.waiting.pop_front() else { return Poll::Pending };
             self.replies -= front.replies;
+            *counted += front.counted;
             match front.what {
                 What::Encoded(bytes) => *encoded += bytes,
                 What::Codes(head, codes) => {

@@ -18,6 +18,7 @@ use kami_engine::{Caller, PrincipalId};
 
 use crate::frame::CloseCode;
 use crate::guesses::Guesser;
+use crate::meter::Refusal;
 use crate::transport;
 
 /// Connections of one principal that have wide windows.
@@ -67,21 +68,24 @@ impl Registry {
     }
 
     /// A place for a connection from this address, unless there are too many.
+    ///
+    /// # Errors
+    /// Too many of what.
     pub(crate) fn admit(
         self: &Arc<Self>,
         address: IpAddr,
         total_max: usize,
         address_max: usize,
-    ) -> Option<AddressPlace> {
+    ) -> Result<AddressPlace, Refusal> {
         if self.total.fetch_add(1, Ordering::Relaxed) >= total_max {
             self.total.fetch_sub(1, Ordering::Relaxed);
-            return None;
+            return Err(Refusal::Full);
         }
         if enter(&self.by_address, address, address_max).is_none() {
             self.total.fetch_sub(1, Ordering::Relaxed);
-            return None;
+            return Err(Refusal::Address);
         }
-        Some(AddressPlace { registry: Arc::clone(self), address })
+        Ok(AddressPlace { registry: Arc::clone(self), address })
     }
 
     /// Makes a connection known by its principal, unless that has too many.

@@ -12,11 +12,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::connection;
-use crate::error::ServerError;
+use crate::error::{IdentityError, ServerError};
 use crate::frame::CloseCode;
 use crate::guesses::{Guesses, MissLimits};
+use crate::meter::{Meter, Refusal, ServerFigures};
 use crate::registry::{self, Registry};
-use crate::tls::Identity;
+use crate::tls::{Identity, Shown};
 use crate::transport;
 
 /// How the server listens and what it bounds. [`ServerOptions::new`] gives the defaults.
@@ -147,6 +148,7 @@ pub(crate) struct Shared {
     pub(crate) guesses: Guesses,
     /// Bytes of replies that all connections keep.
     pub(crate) pending_bytes: Arc<AtomicUsize>,
+    pub(crate) meter: Arc<Meter>,
     /// Permits for commands that wait for the disk.
     pub(crate) blocking: Arc<Semaphore>,
     /// Where the server stands; only ever goes forward.
@@ -177,6 +179,7 @@ impl Shared {
 #[derive(Clone)]
 pub struct Server {
     endpoint: Endpoint,
+    shown: Arc<Shown>,
     shared: Arc<Shared>,
 }
 
@@ -194,8 +197,8 @@ impl Server {
     pub fn bind(engine: Engine, options: ServerOptions) -> Result<Server, ServerError> {
         options.check()?;
         let keys = options.identity.transport_keys()?;
-        let mut config =
-            quinn::ServerConfig::new(Arc::new(options.identity.server_config()?), Arc::new(keys.token));
+        let (crypto, shown) = options.identity.server_config()?;
+        let mut config = quinn::ServerConfig::new(Arc::new(crypto), Arc::new(keys.token));
         config
             // A router may give a till another port at any time.
             .migration(true)
@@ -214,11 +217,11 @@ impl Server {
             .map_err(bind_error)?;
         let blocking = Arc::new(Semaphore::new(options.blocking_max));
         let guesses = Guesses::new(options.misses, Instant::now());
-        let registry = Arc::default();
+        let (registry, meter) = (Arc::default(), Arc::default());
         let phase = watch::Sender::new(Phase::Serving);
         let pending_bytes = Arc::default();
-        let shared = Shared { engine, options, registry, guesses, pending_bytes, blocking, phase };
-        Ok(Server { endpoint, shared: Arc::new(shared) })
+        let shared = Shared { engine, options, registry, guesses, pending_bytes, meter, blocking, phase };
+        Ok(Server { endpoint, shown, shared: Arc::new(shared) })
     }
 
     /// Where it listens.
@@ -233,6 +236,27 @@ impl Server {
     #[must_use]
     pub fn connection_count(&self) -> usize {
         self.shared.registry.total()
+    }
+
+    /// Shows another certificate, of the same authority, to whoever connects from now on. Connections that
+    /// exist go on.
+    ///
+    /// # Errors
+    /// If it is of another authority, or key and certificate do not fit.
+    pub fn change_certificate(&self, identity: &Identity) -> Result<(), IdentityError> {
+        self.shown.change(&self.shared.options.identity, identity)
+    }
+
+    /// What was counted since the server was bound. Adds up some ten thousand numbers.
+    #[must_use]
+    pub fn figures(&self) -> ServerFigures {
+        self.shared.meter.read(self.connection_count(), self.shared.guesses.counts())
+    }
+
+    /// Whether requests are taken: not while it is being taken down, nor after the log failed.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        *self.shared.phase.borrow() == Phase::Serving
     }
 
     /// Serves until [`Server::shutdown`] is called or the log fails.
@@ -288,9 +312,13 @@ impl Server {
         let address: IpAddr = incoming.remote_address().ip().to_canonical();
         let place =
             self.shared.registry.admit(address, options.connections_max, options.connections_per_address_max);
-        let Some(place) = place else {
-            incoming.refuse();
-            return;
+        let place = match place {
+            Ok(place) => place,
+            Err(reason) => {
+                self.shared.meter.refuse(reason);
+                incoming.refuse();
+                return;
+            }
         };
         let Ok(connecting) = incoming.accept() else { return };
         handshakes.fetch_add(1, Ordering::Relaxed);
@@ -299,8 +327,9 @@ impl Server {
         connections.spawn(async move {
             let connected = tokio::time::timeout(shared.options.handshake, connecting).await;
             drop(handshake);
-            if let Ok(Ok(connection)) = connected {
-                connection::serve(shared, connection).await;
+            match connected {
+                Ok(Ok(connection)) => connection::serve(shared, connection).await,
+                _ => shared.meter.refuse(Refusal::Handshake),
             }
             drop(place);
         });

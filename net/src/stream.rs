@@ -18,7 +18,7 @@ use kami_engine::{Poisoned, Status};
 use quinn::{RecvStream, SendStream, VarInt};
 
 use crate::desk::{Admitted, Blocking, Desk, EngineFault, bad_frame_status, run_blocking};
-use crate::frame::{Body, CloseCode, REQUEST_HEAD_BYTES, ReplyHead, RequestHead, Split, Splitter, reply};
+use crate::frame::{Body, CloseCode, REQUEST_HEAD_BYTES, ReplyHead, RequestHead, Split, Splitter};
 use crate::outbox::{Outbox, OutboxLimits};
 use crate::registry::Peer;
 use crate::server::{Phase, Shared};
@@ -125,6 +125,7 @@ impl Stream {
                 shared.engine.waiter(),
                 Arc::clone(&peer.pending_bytes),
                 Arc::clone(&shared.pending_bytes),
+                shared.meter.tally(),
             ),
             shared,
             peer,
@@ -185,10 +186,7 @@ impl Stream {
             let gone = if self.peer.revoked.load(Ordering::Relaxed) { End::Gone } else { End::Fault };
             let (head, body) = done.ok_or(gone)??;
             // Such commands return when what they rest on is durable.
-            self.outbox.push(None, |out| {
-                reply::encode(&head, &body, out);
-                1
-            });
+            self.outbox.push(None, self.desk.received, |tray| tray.put(&head, &body));
         }
         if self.outbox.is_full() {
             return Ok(false);

@@ -9,6 +9,8 @@
 //!   0-RTT can be replayed by anyone who saw it.
 //! * Certificates say whether they are a server's or a client's; one does not pass for the other.
 //! * No key logging.
+//! * A server's certificate may end, and the running server changes it for a new one: whoever connects
+//!   from then on is shown the new one, and connections that exist go on.
 //!
 //! On disk an identity is a directory with `ca.pem`, `cert.pem` and `key.pem`; the authority's has
 //! `ca.pem` and `ca-key.pem`. Keys are created 0600 and refused if others may read them.
@@ -21,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_lc_rs::{digest, hkdf, hmac};
+use parking_lot::RwLock;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -28,9 +31,11 @@ use rcgen::{
 };
 use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::certificate::{Certificate, CertificateFacts, LIFETIME_DAYS};
@@ -41,6 +46,15 @@ pub(crate) const CA_FILE: &str = "ca.pem";
 const CA_KEY_FILE: &str = "ca-key.pem";
 pub(crate) const CERTIFICATE_FILE: &str = "cert.pem";
 const KEY_FILE: &str = "key.pem";
+
+/// From when to when a certificate is valid, in milliseconds since 1970; whole seconds count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// The first moment; 0 is 1970 or before.
+    pub from_ms: u64,
+    /// The last.
+    pub until_ms: u64,
+}
 
 /// The store's certificate authority.
 pub struct Authority {
@@ -55,8 +69,21 @@ impl Authority {
     /// # Errors
     /// If a file exists or cannot be written.
     pub fn create(dir: &Path) -> Result<Authority, IdentityError> {
-        let key = KeyPair::generate().map_err(|_| IdentityError::Unusable { what: "new key" })?;
+        Authority::create_with(dir, None)
+    }
+
+    /// The same with an end, after which nothing it issued is accepted any more.
+    ///
+    /// # Errors
+    /// As [`Authority::create`]; if a date cannot stand in a certificate.
+    pub fn create_within(dir: &Path, validity: Validity) -> Result<Authority, IdentityError> {
+        Authority::create_with(dir, Some(validity))
+    }
+
+    fn create_with(dir: &Path, validity: Option<Validity>) -> Result<Authority, IdentityError> {
+        let key = new_key()?;
         let mut params = CertificateParams::default();
+        limit(&mut params, validity)?;
         params.distinguished_name = name("Kami authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -96,7 +123,7 @@ impl Authority {
     /// # Errors
     /// As [`Authority::certify`].
     pub fn issue_for_days(&self, name: &str, days: u32) -> Result<Identity, IdentityError> {
-        let key = KeyPair::generate().map_err(|_| IdentityError::Unusable { what: "new key" })?;
+        let key = new_key()?;
         let Certificate { authority, pem } = self.certify_key(name, &key, days)?;
         Ok(Identity { authority, certificate: pem, key: Zeroizing::new(key.serialize_pem()) })
     }
@@ -110,19 +137,48 @@ impl Authority {
     }
 
     /// Issues the identity of a server that is reached under these names or addresses; without any,
-    /// under `localhost` and its addresses.
+    /// under `localhost` and its addresses. It does not end.
     ///
     /// # Errors
     /// If a name cannot stand in a certificate, or the system gives no randomness.
     pub fn issue_server(&self, names: &[String]) -> Result<Identity, IdentityError> {
+        self.issue_server_with(names, None, new_key()?)
+    }
+
+    /// The same with an end. With the identity that it follows the key stays: a restarted server is then
+    /// still the same one to its peers.
+    ///
+    /// # Errors
+    /// As [`Authority::issue_server`]; if a date cannot stand in a certificate.
+    pub fn issue_server_within(
+        &self,
+        names: &[String],
+        validity: Validity,
+        follows: Option<&Identity>,
+    ) -> Result<Identity, IdentityError> {
+        let key = match follows {
+            Some(identity) => {
+                KeyPair::from_pem(&identity.key).map_err(|_| IdentityError::Unusable { what: KEY_FILE })?
+            }
+            None => new_key()?,
+        };
+        self.issue_server_with(names, Some(validity), key)
+    }
+
+    fn issue_server_with(
+        &self,
+        names: &[String],
+        validity: Option<Validity>,
+        key: KeyPair,
+    ) -> Result<Identity, IdentityError> {
         let local = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
         let names = if names.is_empty() { &local } else { names };
-        let key = KeyPair::generate().map_err(|_| IdentityError::Unusable { what: "new key" })?;
         let mut params = CertificateParams::default();
         params.distinguished_name = name("Kami server");
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        limit(&mut params, validity)?;
         for name in names {
             params.subject_alt_names.push(match name.parse::<IpAddr>() {
                 Ok(address) => SanType::IpAddress(address),
@@ -201,8 +257,39 @@ impl Identity {
         CertificateFacts::of(&self.certificate()?).ok_or(unusable)
     }
 
-    /// TLS for a server that demands a client certificate of the same authority.
-    pub(crate) fn server_config(&self) -> Result<QuicServerConfig, IdentityError> {
+    /// When the certificate begins and ends.
+    ///
+    /// # Errors
+    /// If the certificate cannot be read.
+    pub fn validity(&self) -> Result<Validity, IdentityError> {
+        validity(&self.certificate()?, CERTIFICATE_FILE)
+    }
+
+    /// When the authority that both sides trust begins and ends.
+    ///
+    /// # Errors
+    /// If its certificate cannot be read.
+    pub fn authority_validity(&self) -> Result<Validity, IdentityError> {
+        validity(&der(&self.authority, CA_FILE)?, CA_FILE)
+    }
+
+    /// Whether this is the same certificate of the same authority.
+    #[must_use]
+    pub fn is_same(&self, other: &Identity) -> bool {
+        self.certificate == other.certificate && self.authority == other.authority
+    }
+
+    /// The certificate and its key, as a handshake uses them.
+    fn certified(&self) -> Result<Arc<CertifiedKey>, IdentityError> {
+        let chain = vec![self.certificate()?];
+        let certified = CertifiedKey::from_der(chain, self.private_key()?, &crypto_provider());
+        certified.map(Arc::new).map_err(IdentityError::Tls)
+    }
+
+    /// TLS for a server that demands a client certificate of the same authority. What it shows of itself
+    /// can be changed while it runs.
+    pub(crate) fn server_config(&self) -> Result<(QuicServerConfig, Arc<Shown>), IdentityError> {
+        let shown = Arc::new(Shown(RwLock::new(self.certified()?)));
         let provider = Arc::new(crypto_provider());
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), Arc::clone(&provider))
@@ -212,13 +299,14 @@ impl Identity {
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(IdentityError::Tls)?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![self.certificate()?], self.private_key()?)
-            .map_err(IdentityError::Tls)?;
+            .with_cert_resolver(Arc::clone(&shown) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.max_early_data_size = 0;
         config.send_tls13_tickets = 0;
         config.ignore_client_order = true;
-        QuicServerConfig::try_from(config).map_err(|_| IdentityError::Unusable { what: "cipher suites" })
+        let config = QuicServerConfig::try_from(config)
+            .map_err(|_| IdentityError::Unusable { what: "cipher suites" })?;
+        Ok((config, shown))
     }
 
     /// TLS for a client that trusts this authority alone.
@@ -273,6 +361,31 @@ impl Identity {
     }
 }
 
+/// The certificate that a running server shows. Its lock is held for the copy of a pointer.
+#[derive(Debug)]
+pub(crate) struct Shown(RwLock<Arc<CertifiedKey>>);
+
+impl Shown {
+    /// Shows another one from now on.
+    ///
+    /// # Errors
+    /// If it is not of the authority of `present`: peers that trust that one would be shut out, and theirs
+    /// be refused.
+    pub(crate) fn change(&self, present: &Identity, new: &Identity) -> Result<(), IdentityError> {
+        if der(&present.authority, CA_FILE)? != der(&new.authority, CA_FILE)? {
+            return Err(IdentityError::OtherAuthority);
+        }
+        *self.0.write() = new.certified()?;
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read()))
+    }
+}
+
 /// Keys of QUIC itself, derived from the server's private key. A restarted server so recognises the
 /// connection ids of its predecessor and answers them with stateless resets: its clients learn at
 /// once that they must connect again, instead of waiting out the idle time.
@@ -288,6 +401,33 @@ pub fn key_fingerprint(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
     let key = parsed.subject_public_key_info();
     digest::digest(&digest::SHA256, key.as_ref()).as_ref().try_into().ok()
+}
+
+fn validity(certificate: &CertificateDer<'_>, file: &'static str) -> Result<Validity, IdentityError> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
+        .map_err(|_| IdentityError::Unusable { what: file })?;
+    let ms = |seconds: i64| u64::try_from(seconds).unwrap_or(0) * 1000;
+    let validity = parsed.validity();
+    Ok(Validity {
+        from_ms: ms(validity.not_before.timestamp()),
+        until_ms: ms(validity.not_after.timestamp()),
+    })
+}
+
+/// Without a validity, a certificate does not end.
+fn limit(params: &mut CertificateParams, validity: Option<Validity>) -> Result<(), IdentityError> {
+    if let Some(Validity { from_ms, until_ms }) = validity {
+        let date = |ms: u64| {
+            OffsetDateTime::from_unix_timestamp((ms / 1000).cast_signed())
+                .map_err(|_| IdentityError::Unusable { what: "end of validity" })
+        };
+        (params.not_before, params.not_after) = (date(from_ms)?, date(until_ms)?);
+    }
+    Ok(())
+}
+
+fn new_key() -> Result<KeyPair, IdentityError> {
+    KeyPair::generate().map_err(|_| IdentityError::Unusable { what: "new key" })
 }
 
 fn crypto_provider() -> CryptoProvider {

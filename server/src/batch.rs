@@ -100,7 +100,8 @@ pub fn show(batch: &BatchReport, catalogue: &Catalogue, output: &Output) -> Resu
     output.result(&value(batch, catalogue), || lines(std::slice::from_ref(batch), catalogue))
 }
 
-fn value(batch: &BatchReport, catalogue: &Catalogue) -> Value {
+/// A batch as JSON.
+pub fn value(batch: &BatchReport, catalogue: &Catalogue) -> Value {
     json!({
         "id": batch.id.0,
         "product_id": batch.product.0,
@@ -116,7 +117,8 @@ fn value(batch: &BatchReport, catalogue: &Catalogue) -> Value {
     })
 }
 
-fn lines(batches: &[BatchReport], catalogue: &Catalogue) -> String {
+/// Batches as a table.
+pub fn lines(batches: &[BatchReport], catalogue: &Catalogue) -> String {
     let rows = batches.iter().map(|batch| {
         let marks = [(!batch.active, "inactive"), (batch.frozen, "frozen"), (batch.voided, "void")];
         let marks: Vec<&str> = marks.into_iter().filter(|(set, _)| *set).map(|(_, mark)| mark).collect();

@@ -1,67 +1,128 @@
-//! Card files as suppliers send them: CSV with or without a header line, or text with one code a line.
+//! Card files as suppliers send them: CSV, TSV and other separated text, text with one code a line, .xlsx.
 //!
-//! A file is read line by line and never kept: whatever somebody has put into it, memory is bounded. It
-//! is read more than once (to check it, to report on it, to send it), and each time in the same way.
+//! A text file is read record by record and never kept: whatever somebody has put into it, memory is
+//! bounded, and ten million lines take no more than ten. A worksheet is kept, because its format allows
+//! nothing else; it has a million rows at most. A file is read more than once (to find out what it is, to
+//! check it, to send it, to report on it), each time in the same way.
 //!
-//! * UTF-8, with or without byte-order mark; lines end in LF or CRLF; empty lines are passed over.
+//! * Encoding: what the byte-order mark says; UTF-8 if all of it is valid; or else GB18030.
+//! * Lines end in LF, CR or CRLF; empty ones are passed over. Cells in quotation marks may go on over several
+//!   lines; a record's line is the one it begins on.
 //! * Columns are told by the header, in English or Chinese. With both 卡号 and 卡密 the number is the code
 //!   and 卡密 is its PIN; with one of them, that one is the code. Without a header the columns are code,
 //!   PIN, face value, expiry, as far as there are any.
-//! * A `.txt` file, or one whose first line has no comma, semicolon or tab, has one code a line.
+//! * A `.txt` file has one code a line, and so has one in which no line is parted by comma, tab, semicolon or
+//!   bar.
+//! * Codes keep every digit. A number that a spreadsheet has rounded is a bad line, and never a card.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+mod header;
+mod record;
+mod rows;
+mod sheet;
+mod text;
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use csv_core::ReadRecordResult;
-use kami_engine::{Code, Money};
+use encoding_rs::{Encoding, UTF_8};
+use kami_engine::{Code, ImportSpec, Money};
+use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
-use crate::exit::{Exit, Failure};
 use crate::{money, time};
+use header::Header;
+use record::{Broken, Cells, Form, Kind, RECORD_BYTES_MAX, Record, Records};
+use sheet::Sheet;
+use text::Text;
 
-/// The longest line that is read; longer ones are bad.
-const LINE_BYTES_MAX: usize = 4096;
-/// The most columns that are looked at.
-const COLUMNS_MAX: usize = 64;
-/// How much of a file is looked at to see that it is text.
+pub use header::Columns;
+pub use rows::CardRows;
+
+/// How much of a file is looked at to see what it is.
 const SNIFF_BYTES: usize = 8192;
+/// Lines that are looked at to see what parts their cells.
+const SNIFF_LINES: usize = 20;
+/// The longest PIN, in bytes.
+const PIN_BYTES_MAX: usize = 255;
+/// The shortest longest code that an import may announce.
+const CODE_BYTES_MIN: u8 = 4;
+
+/// What is said about a file beforehand.
+#[derive(Clone, Default)]
+pub struct ReadOptions {
+    /// Its encoding; `None` finds out.
+    pub encoding: Option<&'static Encoding>,
+    /// Its columns; `None` finds out.
+    pub columns: Option<Columns>,
+    /// The currency of its face values.
+    pub currency: [u8; 3],
+}
+
+/// A file that cannot be read as a card file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CardFileError {
+    /// It cannot be read at all.
+    #[error("the card file cannot be read path=`{}`", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is no card file.
+    #[error("{why} path=`{}`", path.display())]
+    NotCards {
+        /// Which file.
+        path: PathBuf,
+        /// What it is instead, and what to do.
+        why: String,
+    },
+}
 
 /// A card file whose form is known.
 pub struct CardFile {
     path: PathBuf,
-    form: Form,
+    source: Source,
     columns: Columns,
+    /// The first record is a header.
     has_header: bool,
     /// Header names that mean nothing here.
     pub ignored: Vec<String>,
-    /// The currency its face values are in.
-    currency: [u8; 3],
+    /// The currency of its face values.
+    pub currency: [u8; 3],
+    /// BLAKE3 of its bytes.
+    pub content: [u8; 32],
+    stamp: Stamp,
     now_ms: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
-    OneCodeALine,
-    Separated(u8),
+enum Source {
+    Text { form: Form, encoding: &'static Encoding },
+    Sheet(Sheet),
 }
 
-/// Which column is where.
-#[derive(Clone, Copy, Default)]
-pub struct Columns {
-    code: usize,
-    pub pin: Option<usize>,
-    pub face: Option<usize>,
-    pub expires: Option<usize>,
+/// By what a file is known to be the same still.
+#[derive(PartialEq, Eq)]
+struct Stamp(u64, Option<SystemTime>);
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Stamp {
+        Stamp(metadata.len(), metadata.modified().ok())
+    }
 }
 
-/// One good line.
-pub struct Card {
-    pub code: Zeroizing<Vec<u8>>,
-    pub pin: Option<Zeroizing<Vec<u8>>>,
-    /// `None` if the cell is empty: the batch's.
+/// One good line. Wiped when dropped, but for the PIN, which stands in the file's buffer.
+pub struct Card<'a> {
+    /// The code in the one form that counts.
+    pub code: Code,
+    /// The PIN; `None` if the file has none.
+    pub pin: Option<&'a [u8]>,
+    /// The face value; `None` if the cell is empty or the file has none: the batch's.
     pub face: Option<Money>,
-    /// 0 if there is none.
+    /// The end of validity in milliseconds since 1970; 0 if there is none.
     pub expires_ms: u64,
 }
 
@@ -69,458 +130,431 @@ pub struct Card {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadLine(pub String);
 
+/// A line of the file that is not empty.
+pub struct Line<'a> {
+    /// Its number, counted from 1; in a worksheet the row's.
+    pub number: u64,
+    /// The card, or what is wrong.
+    pub card: Result<Card<'a>, BadLine>,
+    /// The code as it stands there, or as much as there is of it.
+    pub code: &'a [u8],
+}
+
+/// What a check of all lines found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// Lines that hold a card.
+    pub cards: u64,
+    /// Lines that hold something else.
+    pub bad: u64,
+    /// The longest code, in bytes; at least what a code must have.
+    pub code_bytes_max: u8,
+}
+
 impl CardFile {
-    /// Finds out what form the file has; face values are in `currency`.
-    pub fn open(path: &Path, currency: [u8; 3]) -> Result<CardFile, Failure> {
-        if path == Path::new("-") {
-            return Err(Failure::usage("a card file is read twice, so it cannot come from standard input"));
-        }
-        let read = |error: io::Error| file_failure(path, &error);
+    /// Finds out what form the file has. Reads all of it once.
+    ///
+    /// # Errors
+    /// See [`CardFileError`].
+    pub fn open(path: &Path, options: &ReadOptions) -> Result<CardFile, CardFileError> {
+        let read = |source| CardFileError::Io { path: path.to_owned(), source };
+        let not_cards = |why: String| CardFileError::NotCards { path: path.to_owned(), why };
         let mut file = File::open(path).map_err(read)?;
-        if file.metadata().map_err(read)?.is_dir() {
-            return Err(Failure::environment(format!(
-                "it is a directory, not a card file path=`{}`",
-                path.display()
-            )));
+        let metadata = file.metadata().map_err(read)?;
+        if metadata.is_dir() {
+            return Err(read(io::Error::from(io::ErrorKind::IsADirectory)));
         }
         let mut start = Vec::with_capacity(SNIFF_BYTES);
-        Read::take(&mut file, SNIFF_BYTES as u64).read_to_end(&mut start).map_err(read)?;
-        check_text(path, &start)?;
+        io::Read::take(&mut file, SNIFF_BYTES as u64).read_to_end(&mut start).map_err(read)?;
+        let is_sheet = start.starts_with(b"PK\x03\x04");
+        check_kind(&start).map_err(|why| not_cards(why.to_owned()))?;
+        let reading = text::read_through(path, options.encoding).map_err(read)?;
+        let source = if is_sheet {
+            Source::Sheet(Sheet::read(path).map_err(not_cards)?)
+        } else {
+            let encoding = reading.encoding;
+            let form = self::form(path, encoding, options.columns).map_err(read)?;
+            Source::Text { form, encoding }
+        };
         let mut card_file = CardFile {
             path: path.to_owned(),
-            form: Form::OneCodeALine,
-            columns: Columns::default(),
+            source,
+            columns: options.columns.unwrap_or_default(),
             has_header: false,
             ignored: Vec::new(),
-            currency,
+            currency: options.currency,
+            content: reading.content,
+            stamp: Stamp::of(&metadata),
             now_ms: time::now_ms(),
         };
-        let mut lines = Lines::open(path).map_err(read)?;
-        loop {
-            match lines.next().map_err(read)? {
-                None => {
-                    let path = path.display();
-                    return Err(Failure::refused(format!("the card file is empty path=`{path}`")));
-                }
-                Some((_, Ok(line))) if line.trim_ascii().is_empty() => {}
-                Some((_, Ok(line))) => break card_file.learn(line)?,
-                // A line that is too long is reported like any other bad one.
-                Some((_, Err(TooLong))) => break,
-            }
+        let mut cards = card_file.cards().map_err(read)?;
+        let header = match cards.records.next().map_err(read)? {
+            None => return Err(not_cards("the card file is empty".to_owned())),
+            // A line that is too long is reported like any other bad one.
+            Some(Err(_)) => None,
+            Some(Ok(first)) => Some(Header::learn(&first, options.columns).map_err(not_cards)?),
+        };
+        drop(cards);
+        if let Some(header) = header {
+            (card_file.columns, card_file.has_header) = (header.columns, header.is_header);
+            card_file.ignored = header.ignored;
         }
         Ok(card_file)
     }
 
-    /// Learns from the first line that is not empty.
-    fn learn(&mut self, line: &[u8]) -> Result<(), Failure> {
-        let text_file = self.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"));
-        let separator = [b'\t', b';', b','].into_iter().rfind(|separator| line.contains(separator));
-        if let (Some(separator), false) = (separator, text_file) {
-            self.form = Form::Separated(separator);
-        }
-        let mut cells = Cells::new(self.form);
-        let Ok(cells) = cells.split(line) else { return Ok(()) };
-        let names: Vec<String> =
-            cells.iter().map(|cell| String::from_utf8_lossy(cell).trim().to_lowercase()).collect();
-        let kinds: Vec<Option<Column>> = names.iter().map(|name| Column::of(name)).collect();
-        if kinds.iter().all(Option::is_none) {
-            let by_place = |place| (place < cells.len()).then_some(place);
-            self.columns = Columns { code: 0, pin: by_place(1), face: by_place(2), expires: by_place(3) };
-            if cells.len() > 4 {
-                return Err(self.refuse(
-                    "the file has more than four columns and no header line that says which is which: begin \
-                     it with code,pin,face,expires or 卡号,密码,面值,有效期",
-                ));
-            }
-            return Ok(());
-        }
-        self.has_header = true;
-        let place = |wanted| kinds.iter().position(|kind| *kind == Some(wanted));
-        let (code, number, secret) = (place(Column::Code), place(Column::Number), place(Column::Secret));
-        let Some(column) = code.or(number).or(secret) else {
-            return Err(self.refuse("the header names no column `code` (or 卡号 or 卡密)"));
-        };
-        // Beside a number or code, 卡密 is what proves it.
-        let secret = secret.filter(|secret| *secret != column);
-        self.columns = Columns {
-            code: column,
-            pin: place(Column::Pin).or(secret),
-            face: place(Column::Face),
-            expires: place(Column::Expires),
-        };
-        let used = [Some(column), self.columns.pin, self.columns.face, self.columns.expires];
-        let twice = kinds
-            .iter()
-            .enumerate()
-            .find(|(i, kind)| kind.is_some() && kinds[..*i].contains(kind))
-            .map(|(i, _)| names[i].clone());
-        if let Some(name) = twice {
-            return Err(self.refuse(&format!("the header names a column twice: `{name}`")));
-        }
-        let is_used = |i: usize| used.contains(&Some(i));
-        self.ignored = names
-            .into_iter()
-            .enumerate()
-            .filter(|(i, name)| !is_used(*i) && !name.is_empty())
-            .map(|(_, name)| name)
-            .collect();
-        Ok(())
-    }
-
-    fn refuse(&self, message: &str) -> Failure {
-        Failure::refused(format!("{message} path=`{}`", self.path.display()))
-    }
-
     /// Which columns it has.
+    #[must_use]
     pub const fn columns(&self) -> Columns {
         self.columns
     }
 
+    /// What a person wants to know about how it is read, if it is not plain UTF-8 text.
+    #[must_use]
+    pub fn remark(&self) -> Option<String> {
+        match &self.source {
+            Source::Text { encoding, .. } if *encoding != UTF_8 => {
+                Some(format!("read as {}; --encoding says it otherwise", encoding.name()))
+            }
+            Source::Sheet(Sheet { name: Some(name), .. }) => {
+                Some(format!("only the first worksheet is imported: {name}"))
+            }
+            _ => None,
+        }
+    }
+
+    /// How it is read: what its rows depend on beside its bytes.
+    #[must_use]
+    pub fn reading(&self) -> String {
+        match &self.source {
+            Source::Text { form, encoding } => format!("{} {form:?}", encoding.name()),
+            Source::Sheet(_) => "xlsx".to_owned(),
+        }
+    }
+
     /// Reads it from the beginning.
-    pub fn cards(&self) -> Result<Cards<'_>, Failure> {
-        let lines = Lines::open(&self.path).map_err(|error| file_failure(&self.path, &error))?;
-        let skip_header = self.has_header;
-        Ok(Cards { file: self, lines, cells: Cells::new(self.form), skip_header })
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not the file that it was.
+    pub fn cards(&self) -> io::Result<Cards<'_>> {
+        self.check_unchanged()?;
+        let records = match &self.source {
+            Source::Text { form, encoding } => {
+                AnyRecords::Text(Box::new(Records::new(Text::open(&self.path, encoding)?, *form)))
+            }
+            Source::Sheet(sheet) => AnyRecords::Sheet { sheet, next: 0, cells: Box::new(Cells::new()) },
+        };
+        Ok(Cards { file: self, records, skip_header: self.has_header, memory: Memory::default() })
     }
 
-    /// Its length, for progress bars.
-    pub fn bytes(&self) -> u64 {
-        std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
+    /// Checks every line and counts them. `progress` is told now and then how far it is, of
+    /// [`CardFile::length`].
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn survey(&self, mut progress: impl FnMut(u64)) -> io::Result<Survey> {
+        let mut survey = Survey { cards: 0, bad: 0, code_bytes_max: CODE_BYTES_MIN };
+        let mut cards = self.cards()?;
+        while let Some(line) = cards.next()? {
+            match line.card {
+                Err(_) => survey.bad += 1,
+                Ok(card) => {
+                    survey.cards += 1;
+                    survey.code_bytes_max = survey.code_bytes_max.max(card.code.as_bytes().len() as u8);
+                }
+            }
+            if (survey.cards + survey.bad).is_multiple_of(8192) {
+                progress(cards.position());
+            }
+        }
+        Ok(survey)
     }
 
-    fn card(&self, cells: &[&[u8]]) -> Result<Card, BadLine> {
-        let cell = |place: usize| cells.get(place).map(|cell| cell.trim_ascii());
-        let code = cell(self.columns.code).filter(|code| !code.is_empty());
-        let code = code.ok_or_else(|| BadLine("it has no code".to_owned()))?;
-        let normal = Code::normalise(code).map_err(|wrong| {
-            BadLine(match std::str::from_utf8(code) {
-                Err(_) => "it is not UTF-8 text; save the file as UTF-8".to_owned(),
-                Ok(_) => wrong.to_string(),
-            })
+    /// What an import of its good lines is begun with; `spec` says what the file does not.
+    #[must_use]
+    pub fn spec(&self, survey: &Survey, spec: ImportSpec) -> ImportSpec {
+        ImportSpec {
+            rows: survey.cards,
+            code_bytes_max: survey.code_bytes_max,
+            pins: self.columns.pin.is_some(),
+            faces: self.columns.face.is_some(),
+            expiries: self.columns.expires.is_some(),
+            ..spec
+        }
+    }
+
+    /// Its length, for progress; in a worksheet its rows.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        match &self.source {
+            Source::Text { .. } => self.stamp.0,
+            Source::Sheet(sheet) => sheet.len() as u64,
+        }
+    }
+
+    /// That nobody has written to it since it was opened.
+    ///
+    /// # Errors
+    /// If somebody has, or it is not there any more.
+    pub fn check_unchanged(&self) -> io::Result<()> {
+        if Stamp::of(&std::fs::metadata(&self.path)?) == self.stamp {
+            Ok(())
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "the file was changed while it was read"))
+        }
+    }
+
+    fn card<'a>(&self, record: &Record<'a>, memory: &mut Memory) -> Result<Card<'a>, BadLine> {
+        let code = match record.cell(self.columns.code) {
+            Some((code, kind)) if !code.is_empty() => secret(code, kind, "code")?,
+            _ => return Err(BadLine("it has no code".to_owned())),
+        };
+        let code = Code::normalise(code).map_err(|wrong| match std::str::from_utf8(code) {
+            Err(_) => BadLine(self.not_text()),
+            Ok(_) => BadLine(wrong.to_string()),
         })?;
         let pin = match self.columns.pin {
             None => None,
-            Some(place) => {
-                let pin = cell(place).filter(|pin| !pin.is_empty() && pin.len() <= 255);
-                let pin =
-                    pin.ok_or_else(|| BadLine("it has no PIN, or one of more than 255 bytes".to_owned()))?;
-                Some(Zeroizing::new(pin.to_vec()))
-            }
+            Some(column) => match record.cell(column) {
+                Some((pin, kind)) if !pin.is_empty() && pin.len() <= PIN_BYTES_MAX => {
+                    Some(secret(pin, kind, "PIN")?)
+                }
+                _ => return Err(BadLine("it has no PIN, or one of more than 255 bytes".to_owned())),
+            },
         };
-        let text = |place: usize, what: &str| -> Result<Option<String>, BadLine> {
-            let cell = cell(place).ok_or_else(|| BadLine(format!("it ends before its {what}")))?;
-            let text = std::str::from_utf8(cell).map_err(|_| BadLine(format!("its {what} is not text")))?;
-            Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
-        };
-        let face = match self.columns.face.map(|place| text(place, "face value")).transpose()?.flatten() {
-            None => None,
-            Some(text) => {
-                let face = money::parse(&text, self.currency);
-                Some(face.map_err(|wrong| BadLine(format!("its face value is wrong: {wrong}")))?)
-            }
-        };
-        let expires_ms = match self.columns.expires.map(|place| text(place, "expiry")).transpose()?.flatten()
-        {
-            None => 0,
-            Some(text) => {
-                let end = time::parse_end(&text);
-                end.map_err(|wrong| BadLine(format!("its expiry is wrong: {wrong}")))?
-            }
-        };
-        if expires_ms != 0 && expires_ms <= self.now_ms {
-            return Err(BadLine("it has expired already".to_owned()));
+        let mut face = None;
+        if let Some(column) = self.columns.face {
+            let (text, _) = cell(record, column, "face value")?;
+            face = match text {
+                b"" => None,
+                text => Some(memory.face.of(text, |text| {
+                    let wrong = |wrong| BadLine(format!("its face value is wrong: {wrong}"));
+                    money::parse(text, self.currency).map_err(wrong)
+                })?),
+            };
         }
-        // The normalised code is what counts from here on: it takes the least room.
-        Ok(Card { code: Zeroizing::new(normal.as_bytes().to_vec()), pin, face, expires_ms })
+        let mut expires_ms = 0;
+        if let Some(column) = self.columns.expires {
+            let (text, _) = cell(record, column, "expiry")?;
+            if !text.is_empty() {
+                expires_ms = memory.expires.of(text, |text| {
+                    let date = sheet::date_of_serial(text);
+                    let end = time::parse_end(date.as_deref().unwrap_or(text));
+                    end.map_err(|wrong| BadLine(format!("its expiry is wrong: {wrong}")))
+                })?;
+                if expires_ms <= self.now_ms {
+                    return Err(BadLine("it has expired already".to_owned()));
+                }
+            }
+        }
+        Ok(Card { code, pin, face, expires_ms })
+    }
+
+    fn not_text(&self) -> String {
+        match &self.source {
+            Source::Text { encoding, .. } => {
+                format!("its code is not text in {}; --encoding says another", encoding.name())
+            }
+            Source::Sheet(_) => "its code is not text".to_owned(),
+        }
     }
 }
 
-/// A line of the file: its number, counted from 1, and what it holds.
-pub type Numbered = (u64, Result<Card, BadLine>);
+/// A cell that must be there, though it may be empty.
+fn cell<'a>(record: &Record<'a>, column: usize, what: &str) -> Result<(&'a [u8], Kind), BadLine> {
+    record.cell(column).ok_or_else(|| BadLine(format!("it ends before its {what}")))
+}
+
+/// A code or PIN as it was meant, if a spreadsheet has left it whole.
+fn secret<'a>(cell: &'a [u8], kind: Kind, what: &str) -> Result<&'a [u8], BadLine> {
+    let wrong = match kind {
+        Kind::Text if is_rounded(cell) => "was turned into a rounded number by a spreadsheet",
+        Kind::Text if memchr::memchr2(b'\n', b'\r', cell).is_some() => {
+            "has a line break in it; is a quotation mark left open?"
+        }
+        Kind::Text => return Ok(unwrapped(cell)),
+        Kind::Rounded => "is a number of more than 15 digits, which a spreadsheet does not keep",
+        Kind::Date => "was taken for a date by a spreadsheet",
+        Kind::NoText => "is a spreadsheet's error or yes or no",
+    };
+    let hint =
+        if kind == Kind::Text && !is_rounded(cell) { "" } else { ": make the column text and enter it anew" };
+    Err(BadLine(format!("its {what} {wrong}{hint}")))
+}
+
+/// `6.22609E+15`: what a spreadsheet makes of a long number when it saves it as text.
+fn is_rounded(cell: &[u8]) -> bool {
+    let [b'0'..=b'9', b'.' | b'E' | b'e', ..] = cell else { return false };
+    let Some(exponent) = cell.iter().position(|byte| matches!(byte, b'E' | b'e')) else { return false };
+    let (mantissa, exponent) = (&cell[..exponent], &cell[exponent + 1..]);
+    let digits = |bytes: &[u8]| !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit);
+    (mantissa.len() == 1 || mantissa.len() > 2 && digits(&mantissa[2..]))
+        && exponent.strip_prefix(b"+").is_some_and(|exponent| digits(exponent) && exponent.len() <= 3)
+}
+
+/// `="00123"` and `'00123` are how a spreadsheet is told to leave a number alone: without that.
+fn unwrapped(cell: &[u8]) -> &[u8] {
+    match cell {
+        [b'=', b'"', inner @ .., b'"'] => inner,
+        [b'\'', digits @ ..] if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => digits,
+        _ => cell,
+    }
+}
+
+/// What the last line's amount and date were: the next line's are mostly the same.
+#[derive(Default)]
+struct Memory {
+    face: Last<Money>,
+    expires: Last<u64>,
+}
+
+#[derive(Default)]
+struct Last<T> {
+    text: Vec<u8>,
+    value: T,
+}
+
+impl<T: Copy> Last<T> {
+    fn of(&mut self, text: &[u8], parse: impl FnOnce(&str) -> Result<T, BadLine>) -> Result<T, BadLine> {
+        if text != self.text {
+            let wide = String::from_utf8_lossy(text);
+            self.value = if wide.is_ascii() {
+                parse(&wide)?
+            } else {
+                // Full-width digits, and the words that stand between those of a date in Chinese.
+                let plain = wide.nfkc().filter(|character| *character != '日');
+                let plain =
+                    plain.map(|character| if matches!(character, '年' | '月') { '-' } else { character });
+                parse(&plain.collect::<String>())?
+            };
+            self.text.clear();
+            self.text.extend_from_slice(text);
+        }
+        Ok(self.value)
+    }
+}
 
 /// The lines of a card file that are not empty.
 pub struct Cards<'a> {
     file: &'a CardFile,
-    lines: Lines,
-    cells: Cells,
+    records: AnyRecords<'a>,
     skip_header: bool,
+    memory: Memory,
+}
+
+enum AnyRecords<'a> {
+    Text(Box<Records>),
+    Sheet { sheet: &'a Sheet, next: usize, cells: Box<Cells> },
+}
+
+impl AnyRecords<'_> {
+    #[inline]
+    fn next(&mut self) -> io::Result<Option<Result<Record<'_>, Broken>>> {
+        match self {
+            AnyRecords::Text(records) => records.next(),
+            AnyRecords::Sheet { sheet, next, cells } => {
+                if *next == sheet.len() {
+                    return Ok(None);
+                }
+                *next += 1;
+                Ok(Some(sheet.record(*next - 1, cells)))
+            }
+        }
+    }
 }
 
 impl Cards<'_> {
-    /// How many bytes were read.
-    pub const fn bytes_read(&self) -> u64 {
-        self.lines.bytes_read
-    }
-
-    fn advance(&mut self) -> io::Result<Option<Numbered>> {
-        loop {
-            let Some((number, line)) = self.lines.next()? else { return Ok(None) };
-            let line = match line {
-                Ok(line) if line.trim_ascii().is_empty() => continue,
-                Ok(line) => line,
-                Err(TooLong) => {
-                    self.skip_header = false;
-                    let wrong = format!("it is longer than {LINE_BYTES_MAX} bytes");
-                    return Ok(Some((number, Err(BadLine(wrong)))));
-                }
-            };
-            if std::mem::take(&mut self.skip_header) {
-                continue;
-            }
-            let card = self.cells.split(line).and_then(|cells| self.file.card(&cells));
-            return Ok(Some((number, card)));
+    /// How far it is, of [`CardFile::length`].
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        match &self.records {
+            AnyRecords::Text(records) => records.bytes_read(),
+            AnyRecords::Sheet { next, .. } => *next as u64,
         }
     }
-}
 
-impl Iterator for Cards<'_> {
-    type Item = io::Result<Numbered>;
+    /// Has the next call yield the same line again.
+    pub fn again(&mut self) {
+        match &mut self.records {
+            AnyRecords::Text(records) => records.again(),
+            AnyRecords::Sheet { next, .. } => *next -= 1,
+        }
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
-        self.advance().transpose()
+    /// The next line; what it holds is overwritten by the one after.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    #[expect(clippy::should_implement_trait, reason = "a line is lent, which an iterator cannot")]
+    #[inline]
+    pub fn next(&mut self) -> io::Result<Option<Line<'_>>> {
+        if std::mem::take(&mut self.skip_header) {
+            self.records.next()?;
+        }
+        Ok(self.records.next()?.map(|record| match record {
+            Ok(record) => Line {
+                number: record.line,
+                card: self.file.card(&record, &mut self.memory),
+                code: record.cell(self.file.columns.code).map_or(b"", |(code, _)| code),
+            },
+            // What the code is cannot be told.
+            Err(Broken { line, why }) => Line { number: line, card: Err(BadLine(why.to_owned())), code: b"" },
+        }))
     }
 }
 
-/// What a header may call a column.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Column {
-    Code,
-    /// 卡号: the code, if there is no other.
-    Number,
-    /// 卡密: the code, or beside one its PIN.
-    Secret,
-    Pin,
-    Face,
-    Expires,
+/// What parts the cells of a text file: what parts most of its first lines into equally many.
+fn form(path: &Path, encoding: &'static Encoding, columns: Option<Columns>) -> io::Result<Form> {
+    let is_text = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"));
+    let columns = columns.map_or(0, |columns| columns.width());
+    if columns == 1 || is_text && columns == 0 {
+        return Ok(Form::OneCodeALine);
+    }
+    let mut text = Text::open(path, encoding)?;
+    text.more()?;
+    let sample: Vec<Zeroizing<Vec<u8>>> = text
+        .window()
+        .split(|byte| matches!(byte, b'\n' | b'\r'))
+        .filter(|line| !line.trim_ascii().is_empty())
+        .take(SNIFF_LINES)
+        .map(|line| Zeroizing::new(line[..line.len().min(RECORD_BYTES_MAX)].to_vec()))
+        .collect();
+    let mut best = (Form::OneCodeALine, (0, 0));
+    for separator in *b",\t;|" {
+        let counts: Vec<usize> = sample.iter().map(|line| separators(line, separator)).collect();
+        let first = counts.first().copied().unwrap_or(0);
+        let same = counts.iter().filter(|count| **count == first).count();
+        if first > 0 && (same, first) > best.1 {
+            best = (Form::Separated(separator), (same, first));
+        }
+    }
+    Ok(best.0)
 }
 
-impl Column {
-    fn of(name: &str) -> Option<Column> {
-        Some(match name {
-            "code" | "cdkey" | "key" | "兑换码" | "激活码" | "券码" => Column::Code,
-            "卡号" | "card" | "card_no" | "card no" | "card number" | "number" | "序列号" => {
-                Column::Number
-            }
-            "卡密" | "卡密码" => Column::Secret,
-            "密码" | "pin" | "password" => Column::Pin,
-            "面值" | "金额" | "face" | "value" | "amount" => Column::Face,
-            "有效期" | "有效期至" | "过期时间" | "到期时间" | "expires" | "expiry" | "valid until" => {
-                Column::Expires
-            }
-            _ => return None,
+/// How often `separator` stands outside of quotation marks.
+fn separators(line: &[u8], separator: u8) -> usize {
+    let mut quoted = false;
+    line.iter()
+        .filter(|byte| {
+            quoted ^= **byte == b'"';
+            **byte == separator && !quoted
         })
-    }
+        .count()
 }
 
-/// Parts a line into cells; the buffers are used again and again.
-struct Cells {
-    form: Form,
-    line: Zeroizing<Vec<u8>>,
-    text: Zeroizing<Vec<u8>>,
-    ends: [usize; COLUMNS_MAX],
-}
-
-impl Cells {
-    fn new(form: Form) -> Cells {
-        let line = Zeroizing::new(Vec::with_capacity(LINE_BYTES_MAX + 1));
-        Cells { form, line, text: Zeroizing::new(vec![0; LINE_BYTES_MAX + 1]), ends: [0; COLUMNS_MAX] }
-    }
-
-    fn split<'a>(&'a mut self, line: &'a [u8]) -> Result<Vec<&'a [u8]>, BadLine> {
-        let Form::Separated(separator) = self.form else { return Ok(vec![line]) };
-        // A parser of its own for each line: no quote that is left open reaches into the next.
-        let mut parser = csv_core::ReaderBuilder::new().delimiter(separator).build();
-        self.line.clear();
-        self.line.extend_from_slice(line);
-        self.line.push(b'\n');
-        let (result, _, _, count) = parser.read_record(&self.line, &mut self.text, &mut self.ends);
-        match result {
-            ReadRecordResult::Record => {}
-            ReadRecordResult::InputEmpty => return Err(BadLine("a quotation mark is left open".to_owned())),
-            _ => return Err(BadLine(format!("it has more than {COLUMNS_MAX} columns"))),
-        }
-        let mut start = 0;
-        Ok(self.ends[..count]
-            .iter()
-            .map(|end| {
-                let cell = &self.text[start..*end];
-                start = *end;
-                cell
-            })
-            .collect())
-    }
-}
-
-/// A line that is not read to its end.
-struct TooLong;
-
-/// Reads lines of a bounded length; of longer ones the rest is skipped.
-struct Lines {
-    file: BufReader<File>,
-    line: Zeroizing<Vec<u8>>,
-    number: u64,
-    bytes_read: u64,
-}
-
-impl Lines {
-    fn open(path: &Path) -> io::Result<Lines> {
-        let file = BufReader::with_capacity(256 << 10, File::open(path)?);
-        Ok(Lines { file, line: Zeroizing::new(Vec::with_capacity(LINE_BYTES_MAX)), number: 0, bytes_read: 0 })
-    }
-
-    #[expect(clippy::type_complexity)]
-    fn next(&mut self) -> io::Result<Option<(u64, Result<&[u8], TooLong>)>> {
-        self.line.clear();
-        let mut too_long = false;
-        let mut any = false;
-        loop {
-            let buffer = match self.file.fill_buf() {
-                Ok(buffer) => buffer,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            if buffer.is_empty() {
-                break;
-            }
-            any = true;
-            let end = buffer.iter().position(|byte| *byte == b'\n');
-            let part = &buffer[..end.unwrap_or(buffer.len())];
-            if self.line.len() + part.len() <= LINE_BYTES_MAX {
-                self.line.extend_from_slice(part);
-            } else {
-                too_long = true;
-            }
-            let used = part.len() + usize::from(end.is_some());
-            self.file.consume(used);
-            self.bytes_read += used as u64;
-            if end.is_some() {
-                break;
-            }
-        }
-        if !any {
-            return Ok(None);
-        }
-        self.number += 1;
-        if too_long {
-            return Ok(Some((self.number, Err(TooLong))));
-        }
-        let mut line = self.line.as_slice();
-        if self.number == 1 {
-            line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
-        }
-        Ok(Some((self.number, Ok(line.strip_suffix(b"\r").unwrap_or(line)))))
-    }
-}
-
-/// Says what a file is that is no text.
-fn check_text(path: &Path, start: &[u8]) -> Result<(), Failure> {
-    let wrong = if start.is_empty() {
-        "the card file is empty"
-    } else if start.starts_with(b"PK\x03\x04") || start.starts_with(b"\xd0\xcf\x11\xe0") {
-        "this is a spreadsheet: save it as CSV (UTF-8) and import that"
-    } else if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
-        "this file is UTF-16: save it as CSV (UTF-8) and import that"
+/// Says what a file is that is no card file.
+fn check_kind(start: &[u8]) -> Result<(), &'static str> {
+    if start.is_empty() {
+        Err("the card file is empty")
+    } else if start.starts_with(b"\xd0\xcf\x11\xe0") {
+        Err("this is a workbook of the old kind (.xls): save it as .xlsx or CSV")
+    } else if start.starts_with(b"PK\x03\x04") || Encoding::for_bom(start).is_some() {
+        Ok(())
     } else if start.contains(&0) {
-        "this is a binary file, not a card file"
+        Err("this is a binary file, not a card file")
     } else {
-        return Ok(());
-    };
-    Err(Failure::refused(format!("{wrong} path=`{}`", path.display())))
-}
-
-fn file_failure(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(
-        Exit::Environment,
-        format!("the card file cannot be read path=`{}`: {error}", path.display()),
-    )
+        Ok(())
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn open(name: &str, bytes: &[u8]) -> (tempfile::TempDir, Result<CardFile, Failure>) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(name);
-        std::fs::write(&path, bytes).unwrap();
-        let file = CardFile::open(&path, *b"CNY");
-        (dir, file)
-    }
-
-    /// What a file holds: `line:code/pin/face/has expiry`, or `line!reason`.
-    fn read(name: &str, bytes: impl AsRef<[u8]>) -> String {
-        let (_dir, file) = open(name, bytes.as_ref());
-        let file = match file {
-            Ok(file) => file,
-            Err(failure) => return failure.message.split(" path=").next().unwrap().to_owned(),
-        };
-        let mut shown = Vec::new();
-        for line in file.cards().unwrap() {
-            shown.push(match line.unwrap() {
-                (number, Err(BadLine(wrong))) => format!("{number}!{wrong}"),
-                (number, Ok(card)) => {
-                    let pin = card.pin.map(|pin| String::from_utf8_lossy(&pin).into_owned());
-                    let mut text = format!("{number}:{}", String::from_utf8_lossy(&card.code));
-                    text += &pin.map_or(String::new(), |pin| format!("/{pin}"));
-                    text += &card.face.map_or(String::new(), |face| format!("/{face}"));
-                    text + if card.expires_ms > 0 { "/until" } else { "" }
-                }
-            });
-        }
-        shown.join(" ")
-    }
-
-    #[test]
-    fn files_as_suppliers_send_them() {
-        for (name, bytes, expected) in [
-            ("a.txt", "AAAA\nBBBB\n", "1:AAAA 2:BBBB"),
-            ("a.txt", "\u{feff}AAAA\r\n\r\n BBBB ", "1:AAAA 3:BBBB"),
-            ("a.txt", "AA,AA\nBB;BB\n", "1:AA,AA 2:BB;BB"),
-            ("a.csv", "AAAA\nBBBB", "1:AAAA 2:BBBB"),
-            ("a.csv", "code\nAAAA\n", "2:AAAA"),
-            ("a.csv", "AAAA,1234\nBBBB,5678\n", "1:AAAA/1234 2:BBBB/5678"),
-            ("a.csv", "AAAA,1234,28.5,2099-12-31\n", "1:AAAA/1234/2850/until"),
-            ("a.csv", "卡号,卡密\nAAAA,1234\n", "2:AAAA/1234"),
-            ("a.csv", "卡密,面值\nAAAA,100\n", "2:AAAA/10000"),
-            ("a.csv", "\u{feff}卡号;密码;面值;有效期\r\nAAAA;1;5;2099/1/2\r\n", "2:AAAA/1/500/until"),
-            ("a.csv", "\u{feff}卡号;密码;面值;有效期\r\nAAAA;1;5;2099/1/2 8:30\r\n", "2:AAAA/1/500/until"),
-            ("a.csv", "Face,Note,Code\n,x,AAAA\n7,\"y, z\",\"BB\"\"BB\"\n", "2:AAAA 3:BB\"BB/700"),
-            ("a.csv", "code\tpin\nAAAA\t1\n", "2:AAAA/1"),
-        ] {
-            assert_eq!(read(name, bytes), expected, "{bytes:?}");
-        }
-    }
-
-    #[test]
-    fn bad_lines_are_told_apart_and_the_rest_goes_on() {
-        for (name, bytes, expected) in [
-            ("a.txt", "AAA\nBBBB\n", "1!a code has 4 to 128 bytes without spaces, this one has `3` 2:BBBB"),
-            ("a.csv", "code,pin\nAAAA\nBBBB,1\n", "2!it has no PIN, or one of more than 255 bytes 3:BBBB/1"),
-            (
-                "a.csv",
-                "code,face\nAAAA\nBBBB,x\n",
-                "2!it ends before its face value 3!its face value is wrong: it is no amount, such as 28 or 28.50",
-            ),
-            ("a.csv", "code,expires\nAAAA,2001-01-01\n", "2!it has expired already"),
-            ("a.csv", "code,pin\n\"AAAA,1\nBBBB,2\n", "2!a quotation mark is left open 3:BBBB/2"),
-            ("a.csv", "code,pin\n,1\n", "2!it has no code"),
-            ("a.csv", "pin,face\n1,2\n", "the header names no column `code` (or 卡号 or 卡密)"),
-            ("a.csv", "code,code\n1,2\n", "the header names a column twice: `code`"),
-            ("a.csv", "", "the card file is empty"),
-            ("a.csv", "\r\n \n", "the card file is empty"),
-            ("a.csv", "\u{feff}\n", "the card file is empty"),
-            ("a.csv", "PK\u{3}\u{4}abc", "this is a spreadsheet: save it as CSV (UTF-8) and import that"),
-            ("a.csv", "AAAA\0BBBB", "this is a binary file, not a card file"),
-        ] {
-            assert_eq!(read(name, bytes), expected, "{bytes:?}");
-        }
-        assert_eq!(
-            read("a.txt", b"\xc4\xe3\xba\xc3\nBBBB\n"),
-            "1!it is not UTF-8 text; save the file as UTF-8 2:BBBB"
-        );
-        let long = format!("{}\nBBBB\n", "x".repeat(10 << 20));
-        assert_eq!(read("a.txt", long), "1!it is longer than 4096 bytes 2:BBBB");
-        let wide = format!("{}\nBBBB\n", "x,".repeat(100));
-        assert!(read("a.csv", wide).starts_with("1!it has more than 64 columns"));
-    }
-}
+mod tests;

@@ -60,6 +60,17 @@ pub fn sale_id(order: OrderId) -> RequestId {
     RequestId(derive("kami 2026-11 request id of an order's sale", &order.0.to_le_bytes()).max(1))
 }
 
+/// The request id of an import: what it is told from another one by. So the same command run again goes on
+/// where the first was, or says what it said.
+pub fn import_id(what: &str) -> RequestId {
+    RequestId(derive("kami 2026-11 request id of an import", what.as_bytes()).max(1))
+}
+
+/// A digest of a card file and of how it is read.
+pub fn content_digest(content: &[u8; 32], how: &str) -> u128 {
+    derive("kami 2026-11 content of an import", &[content, how.as_bytes()].concat())
+}
+
 fn hex_id(text: &str) -> Option<u128> {
     let hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     hex.then(|| u128::from_str_radix(text, 16).ok()).flatten()

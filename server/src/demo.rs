@@ -34,9 +34,9 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::card_file::CardFile;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, count};
+use kami_server::{CardFile, ReadOptions};
 
 use ledger::{Audit, Ledger};
 use load::{Load, Partial};
@@ -284,9 +284,20 @@ impl Running {
         })?;
         let started = Instant::now();
         let product = client.product_add(ProductSpec::single("demo", *b"CNY", 2800)).await?.value;
-        let file = CardFile::open(&path, *b"CNY")?;
+        let file = CardFile::open(&path, &ReadOptions { currency: *b"CNY", ..ReadOptions::default() })?;
         let spec = ImportSpec { label: "demo".to_owned(), ..ImportSpec::of(product.id, 0, 0) };
-        let batch = crate::import::import(client, &file, &product, spec, None, false).await?;
+        let task = crate::import::Task {
+            client,
+            file: &file,
+            product: &product,
+            skip_bad: false,
+            only_check: false,
+            report: None,
+            id: None,
+        };
+        let Some(batch) = task.run(spec).await?.batch else {
+            return Err(Failure::new(Exit::ProofFailed, "the cards were not imported"));
+        };
         self.say(&format!(
             "imported     {} cards as batch {} in {:.1} s",
             count(batch.counts.iter().sum()),

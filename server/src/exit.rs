@@ -4,11 +4,13 @@
 //! same code in every command. Each sentence says what is wrong and what to do about it.
 
 use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
 use kami_engine::{IdentityError as StoreError, KeyError, OpenError, Poisoned, Status, VerifyError};
 use kami_net::frame::{Body, Wait};
 use kami_net::{ClientError, IdentityError, ServerError};
+use kami_server::CardFileError;
 use kami_wal::{DiskError, OpenError as LogError};
 
 /// The exit codes. The numbers are relied on by others.
@@ -95,11 +97,10 @@ impl From<ClientError> for Failure {
         match error {
             ClientError::Refused { status, answer } => {
                 let wait = match answer.body {
-                    Body::Wait(Wait { wait_ms }) => format!("; wait {} s", wait_ms.div_ceil(1000)),
+                    Body::Wait(Wait { wait_ms }) => format!(" wait=`{} s`", wait_ms.div_ceil(1000)),
                     _ => String::new(),
                 };
-                let message = refusal(status) + &wait;
-                Failure { exit: Exit::Refused, message, status: Some(status) }
+                Failure { exit: Exit::Refused, message: refusal(status) + &wait, status: Some(status) }
             }
             ClientError::Unauthenticated => {
                 Failure { status: Some(Status::Unauthenticated), ..Failure::refused(text) }
@@ -122,8 +123,11 @@ impl From<IdentityError> for Failure {
     fn from(error: IdentityError) -> Failure {
         let text = sentence(&error);
         let hint = match &error {
-            IdentityError::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            IdentityError::File { source, .. } if source.kind() == ErrorKind::NotFound => {
                 "; give the directory with ca.pem, cert.pem and key.pem by --identity or KAMI_IDENTITY"
+            }
+            IdentityError::File { source, .. } if source.kind() == ErrorKind::StorageFull => {
+                "; make room and start again"
             }
             IdentityError::Unusable { .. } => "; restore the file, or have the identity issued again",
             _ => "",
@@ -132,14 +136,40 @@ impl From<IdentityError> for Failure {
     }
 }
 
+/// What to do about an address that cannot be had.
+pub fn address_hint(error: &io::Error, option: &str) -> String {
+    match error.kind() {
+        ErrorKind::PermissionDenied => format!(
+            "ports below 1024 take CAP_NET_BIND_SERVICE: give it to the program, or choose a higher port with \
+             {option}"
+        ),
+        ErrorKind::AddrNotAvailable => {
+            format!(
+                "this machine has no such address: choose one of its own, or 0.0.0.0 for all, with {option}"
+            )
+        }
+        _ => format!("stop what uses it or choose another with {option}"),
+    }
+}
+
 impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Failure {
         let text = sentence(&error);
         match error {
             ServerError::LogFailed => Failure::new(Exit::Damaged, text),
-            ServerError::Bind { .. } => {
-                Failure::environment(format!("{text}; stop what uses it or choose another with --listen"))
+            ServerError::Bind { source, .. } => {
+                Failure::environment(format!("{text}; {}", address_hint(&source, "--listen")))
             }
+            _ => Failure::environment(text),
+        }
+    }
+}
+
+impl From<CardFileError> for Failure {
+    fn from(error: CardFileError) -> Failure {
+        let text = sentence(&error);
+        match error {
+            CardFileError::NotCards { .. } => Failure::refused(text),
             _ => Failure::environment(text),
         }
     }
@@ -177,6 +207,9 @@ impl From<LogError> for Failure {
             error if error.is_damage() => Failure::new(
                 Exit::Damaged,
                 format!("{text}; nothing was changed: restore the store from a backup"),
+            ),
+            LogError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => Failure::environment(
+                format!("{text}; make room and start again: a start takes three segments, 192 MiB"),
             ),
             _ => Failure::environment(format!("{text}; check the disk")),
         }

@@ -1,38 +1,44 @@
 //! `kami import`: a card file becomes a batch, as a whole or not at all.
 //!
-//! The file is read twice. The first pass checks every line, counts them and finds the longest code;
-//! to find codes that come twice it keeps eight bytes a line. Only a file without any fault is read a
-//! second time and sent. If anything is wrong, a reading of its own reports it line by line, and then
-//! nothing was imported.
+//! The file is read through three times and never kept: to find out what it is, to check every line and
+//! count them, and to send them. The server finds the cards that are there already, in earlier batches
+//! or twice in the file, while the rows arrive; it is asked for the list before anything is committed.
+//! If lines are to be reported, the file is read once more for that.
+//!
+//! An import's name follows from the file and from what is said about it. So the same command, run again
+//! after an interruption, goes on where the server's staged rows end; run again after it was done, it says
+//! what it said.
 
-use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+mod report;
 
-use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use kami_engine::{BatchReport, Duplicate, ImportSpec, Product, Status};
-use kami_net::client::Row;
-use kami_net::frame::Body;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use encoding_rs::Encoding;
+use kami_engine::{BatchReport, Duplicate, ImportSpec, Product, ReplyFlags, RequestId, Status};
+use kami_net::client::Staged;
 use kami_net::{Client, ClientError};
+use kami_server::{CardFile, CardRows, ReadOptions};
+use serde_json::json;
 
-use crate::card_file::{BadLine, Card, CardFile};
+use crate::card_file::{Columns, Survey};
 use crate::exit::Failure;
 use crate::output::{Output, count};
+use crate::progress::{Progress, Unit};
 use crate::remote::{Catalogue, Remote};
-use crate::{batch, money, time};
+use crate::{batch, code, money, time};
 
 /// Import a card file as a new batch: all of its cards or none.
 ///
-/// CSV with or without a header line, or text with one code a line; UTF-8. Columns: code, pin, face,
-/// expires, or 卡号, 卡密, 密码, 面值, 有效期. Any bad line, any code that is there twice or was
-/// imported before: the lines are listed and nothing is imported.
+/// CSV, TSV or other separated text, with or without a header line; text with one code a line; the first
+/// worksheet of an .xlsx workbook. Columns: code, pin, face, expires, or 卡号, 卡密, 密码, 面值, 有效期.
+/// Any bad line, any code that is there twice or was imported before: the lines are listed and nothing is
+/// imported, unless you say to skip them. Interrupted, the same command goes on where it was.
 #[derive(Args)]
-#[command(
-    after_help = "Example:\n  kami import cards.csv --product coffee --label PO-2026-17 --expires 2027-12-31"
-)]
+#[command(after_help = "Examples:
+  kami import cards.csv --product coffee --label PO-2026-17 --expires 2027-12-31
+  kami import cards.xlsx --product coffee --dry-run --report wrong.csv
+  kami import list.txt --product coffee --columns code,pin --duplicates skip")]
 pub struct Import {
     /// The card file.
     file: PathBuf,
@@ -52,19 +58,57 @@ pub struct Import {
     /// The cards are not redeemable before `kami batch activate`.
     #[arg(long)]
     inactive: bool,
-    /// Where to list all bad lines, as CSV.
+    /// Which column is what, in order: code, pin, face, expires, and - for what is not imported [default:
+    /// by the header, or in this order].
+    #[arg(long, value_name = "NAMES", value_parser = Columns::parse)]
+    columns: Option<Columns>,
+    /// The file's encoding: utf-8, gb18030, big5, … [default: by its byte-order mark, utf-8 if it is that,
+    /// or else gb18030].
+    #[arg(long, value_name = "NAME", value_parser = encoding)]
+    encoding: Option<&'static Encoding>,
+    /// What to do about cards that are there already, or twice in the file.
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Policy::Reject)]
+    duplicates: Policy,
+    /// What to do about lines that hold no card.
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Policy::Reject)]
+    bad_lines: Policy,
+    /// Check all of it, against earlier batches too, and import nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Where to list what is not imported, as CSV: line, reason, and the end of the code.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// The import's name, 32 hex digits [default: follows from the file, the product and these options].
+    #[arg(long, value_name = "ID", value_parser = code::parse_id)]
+    id: Option<RequestId>,
     #[command(flatten)]
     remote: Remote,
 }
 
-/// Bad lines shown on standard error; the report has all.
-const SHOWN_MAX: u64 = 20;
+/// What is done about lines that cannot be imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Policy {
+    /// Nothing is imported; exit code 3.
+    Reject,
+    /// The other lines are imported.
+    Skip,
+}
+
+fn encoding(name: &str) -> Result<&'static Encoding, String> {
+    let found = Encoding::for_label(name.as_bytes()).filter(|found| *found != encoding_rs::REPLACEMENT);
+    found.ok_or_else(|| "it is no encoding that is known here, such as utf-8, gb18030 or big5".to_owned())
+}
 
 pub async fn run(command: Import, output: &Output) -> Result<(), Failure> {
-    // A file that is not there needs no server; whatever the currency.
-    CardFile::open(&command.file, *b"CNY").map(drop)?;
+    if command.file.as_os_str() == "-" {
+        return Err(Failure::usage(
+            "a card file is read several times, so it cannot come from standard input",
+        ));
+    }
+    let options =
+        ReadOptions { encoding: command.encoding, columns: command.columns, ..ReadOptions::default() };
+    // A file that is not there needs no server; the currency of its face values is known later.
+    let mut file = CardFile::open(&command.file, &options)?;
     command
         .remote
         .talk(async |client| {
@@ -78,229 +122,268 @@ pub async fn run(command: Import, output: &Output) -> Result<(), Failure> {
                         .map_err(|wrong| Failure::usage(format!("--face `{text}`: {wrong}")))?,
                 ),
             };
+            file.currency = currency;
             let spec = ImportSpec {
-                label: command.label,
+                label: command.label.clone(),
                 face,
                 expires_ms: command.expires.unwrap_or(0),
                 active: !command.inactive,
+                skip_duplicates: command.duplicates == Policy::Skip,
                 ..ImportSpec::of(product.id, 0, 0)
             };
-            let file = CardFile::open(&command.file, currency)?;
-            let report = command.report.as_deref();
-            let batch = import(client, &file, product, spec, report, !output.json).await?;
-            batch::show(&batch, &catalogue, output)
+            let task = Task {
+                client,
+                file: &file,
+                product,
+                skip_bad: command.bad_lines == Policy::Skip,
+                only_check: command.dry_run,
+                report: command.report.as_deref(),
+                id: command.id,
+            };
+            let done = task.run(spec).await?;
+            show(&done, &catalogue, output)
         })
         .await
 }
 
-/// Checks the file and imports it; `spec` says everything but what the file itself says.
-pub async fn import(
-    client: &Client,
-    file: &CardFile,
-    product: &Product,
-    spec: ImportSpec,
-    report: Option<&Path>,
-    talkative: bool,
-) -> Result<BatchReport, Failure> {
-    if talkative && !file.ignored.is_empty() {
-        eprintln!("columns that are not imported: {}", file.ignored.join(", "));
-    }
-    let survey = survey(file)?;
-    if let Some(failure) = fault_report(file, &survey, report)? {
-        return Err(failure);
-    }
-    if survey.cards == 0 {
-        return Err(Failure::refused("nothing was imported: the card file has a header and no cards"));
-    }
-    let columns = file.columns();
-    let spec = ImportSpec {
-        rows: survey.cards,
-        code_bytes_max: survey.code_bytes_max,
-        pins: columns.pin.is_some(),
-        faces: columns.face.is_some(),
-        expiries: columns.expires.is_some(),
-        ..spec
-    };
-    let face = spec.face.unwrap_or(product.spec.face);
-    let faces = spec.faces;
-    let row = move |card: Card| Row {
-        code: card.code,
-        pin: card.pin,
-        face: faces.then(|| card.face.unwrap_or(face)),
-        expires_ms: card.expires_ms,
-    };
-    let changed = || io::Error::new(io::ErrorKind::InvalidData, "the file was changed while it was read");
-    let rows = file.cards()?.map(|line| match line?.1 {
-        Ok(card) => Ok(row(card)),
-        Err(_) => Err(changed()),
-    });
-    let bar = progress_bar(survey.cards, "importing", "{pos}/{len} cards, {per_sec}");
-    let imported = client.import(spec, rows, |report| bar.set_position(report.rows)).await;
-    bar.finish_and_clear();
-    match imported {
-        Ok(receipt) => Ok(receipt.value),
-        Err(ClientError::Refused { status, answer }) => match answer.body {
-            Body::Duplicates(duplicates) => Err(duplicate_report(file, status, &duplicates.rows, report)?),
-            _ => Err(ClientError::Refused { status, answer }.into()),
-        },
-        Err(error) => Err(error.into()),
-    }
+/// One import: from what to where, and what to do about faults.
+pub struct Task<'a> {
+    pub client: &'a Client,
+    pub file: &'a CardFile,
+    pub product: &'a Product,
+    pub skip_bad: bool,
+    pub only_check: bool,
+    pub report: Option<&'a std::path::Path>,
+    pub id: Option<RequestId>,
 }
 
-/// What the first pass found.
-struct Survey {
-    cards: u64,
-    bad: u64,
-    code_bytes_max: u8,
-    /// Hashes that came twice: of codes that came twice, or, rarely, of two codes.
-    twice: HashSet<u64>,
-    hasher: RandomState,
+/// What came of an import.
+pub struct Imported {
+    /// The batch; `None` if it was only checked.
+    pub batch: Option<BatchReport>,
+    id: RequestId,
+    /// Lines that are not empty.
+    lines: u64,
+    bad_lines: u64,
+    duplicates: u64,
+    /// It was imported by an earlier command.
+    replayed: bool,
 }
 
-fn survey(file: &CardFile) -> Result<Survey, Failure> {
-    let mut survey =
-        Survey { cards: 0, bad: 0, code_bytes_max: 4, twice: HashSet::new(), hasher: RandomState::new() };
-    let mut hashes = Vec::new();
-    let bar = progress_bar(file.bytes(), "checking", "{bytes}/{total_bytes}");
-    let mut cards = file.cards()?;
-    while let Some(line) = cards.next() {
-        match line.map_err(read_failure)?.1 {
-            Err(_) => survey.bad += 1,
-            Ok(card) => {
-                survey.cards += 1;
-                survey.code_bytes_max = survey.code_bytes_max.max(card.code.len() as u8);
-                hashes.push(survey.hasher.hash_one(card.code.as_slice()));
+impl Task<'_> {
+    /// Checks the file and imports it; `spec` says everything but what the file itself says.
+    pub async fn run(&self, spec: ImportSpec) -> Result<Imported, Failure> {
+        if !self.file.ignored.is_empty() {
+            eprintln!("columns that are not imported: {}", self.file.ignored.join(", "));
+        }
+        if let Some(remark) = self.file.remark() {
+            eprintln!("{remark}");
+        }
+        let survey = self.survey()?;
+        if survey.cards == 0 {
+            if survey.bad > 0 {
+                report::report(self.file, &[], self.report)?;
+                return Err(Failure::refused(format!("nothing was imported: {}", faults(&survey, 0))));
             }
+            return Err(Failure::refused("nothing was imported: the card file has a header and no cards"));
         }
-        if (survey.cards + survey.bad).is_multiple_of(4096) {
-            bar.set_position(cards.bytes_read());
-        }
-    }
-    bar.finish_and_clear();
-    hashes.sort_unstable();
-    survey.twice = hashes.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
-    Ok(survey)
-}
-
-/// Lists what is wrong with the file, if anything is. Hashes that came twice are looked into here: two
-/// codes with one hash are no fault.
-fn fault_report(file: &CardFile, survey: &Survey, report: Option<&Path>) -> Result<Option<Failure>, Failure> {
-    if survey.bad == 0 && survey.twice.is_empty() {
-        return Ok(None);
-    }
-    let mut faults = Faults::new(report)?;
-    let mut first_lines: HashMap<Vec<u8>, u64> = HashMap::new();
-    for line in file.cards()? {
-        match line.map_err(read_failure)? {
-            (number, Err(BadLine(wrong))) => faults.add(number, &wrong)?,
-            (number, Ok(card)) if survey.twice.contains(&survey.hasher.hash_one(card.code.as_slice())) => {
-                match first_lines.entry(card.code.to_vec()) {
-                    std::collections::hash_map::Entry::Vacant(entry) => {
-                        entry.insert(number);
-                    }
-                    std::collections::hash_map::Entry::Occupied(entry) => {
-                        faults.add(number, &format!("it has the same code as line {}", entry.get()))?;
-                    }
+        // With bad lines nothing will be imported, but the report shall be complete.
+        let only_check = self.only_check || survey.bad > 0 && !self.skip_bad;
+        let (id, spec) = self.named(spec, &survey, only_check);
+        let mut tries = 0;
+        loop {
+            let (duplicates, staged) = match self.stage(id, &spec).await? {
+                Staged::Committed(receipt) => {
+                    return Ok(Imported {
+                        duplicates: survey.cards - receipt.value.counts.iter().sum::<u64>().min(survey.cards),
+                        batch: Some(receipt.value),
+                        id,
+                        lines: lines(&survey),
+                        bad_lines: survey.bad,
+                        replayed: true,
+                    });
                 }
+                Staged::Complete(staged) => (self.duplicates(id).await?, staged),
+            };
+            let imported = Imported {
+                batch: None,
+                id,
+                lines: lines(&survey),
+                bad_lines: survey.bad,
+                duplicates: staged.duplicates,
+                replayed: false,
+            };
+            if survey.bad > 0 || !duplicates.is_empty() {
+                report::report(self.file, &duplicates, self.report)?;
             }
-            _ => {}
-        }
-    }
-    let all = survey.cards + survey.bad;
-    if faults.count == 0 { Ok(None) } else { faults.end(format!(" of {}", count(all))).map(Some) }
-}
-
-/// Lists the cards that the engine has already.
-fn duplicate_report(
-    file: &CardFile,
-    status: Status,
-    duplicates: &[Duplicate],
-    report: Option<&Path>,
-) -> Result<Failure, Failure> {
-    if let (Status::DuplicateBatch, Some(Duplicate { batch: Some(batch), .. })) = (status, duplicates.first())
-    {
-        let message = format!("refused: the same cards are there already, as batch {batch}");
-        return Ok(Failure { status: Some(status), ..Failure::refused(message) });
-    }
-    let mut faults = Faults::new(report)?;
-    let mut wanted: HashMap<u64, &Duplicate> =
-        duplicates.iter().map(|duplicate| (duplicate.row, duplicate)).collect();
-    for (row, line) in (0..).zip(file.cards()?) {
-        let Some(duplicate) = wanted.remove(&row) else { continue };
-        let (number, _) = line.map_err(read_failure)?;
-        let there = match duplicate.batch {
-            Some(batch) => format!("its code is there already, in batch {batch}"),
-            None => format!("its code comes twice, first as card {}", duplicate.other_row + 1),
-        };
-        faults.add(number, &there)?;
-    }
-    let more = if duplicates.len() >= kami_engine::DUPLICATES_MAX { ", and maybe more," } else { "" };
-    let failure = faults.end(format!("{more} with a code that is there already"))?;
-    Ok(Failure { status: Some(status), ..failure })
-}
-
-/// Bad lines, some shown, all in the report.
-struct Faults {
-    count: u64,
-    report: Option<BufWriter<File>>,
-}
-
-impl Faults {
-    fn new(report: Option<&Path>) -> Result<Faults, Failure> {
-        let create = |path: &Path| -> Result<_, Failure> {
-            let file = File::create(path).map_err(|error| {
-                Failure::environment(format!(
-                    "the report cannot be written path=`{}`: {error}",
-                    path.display()
-                ))
-            })?;
-            let mut report = BufWriter::new(file);
-            report.write_all(b"line,problem\n").map_err(report_failure)?;
-            Ok(report)
-        };
-        Ok(Faults { count: 0, report: report.map(create).transpose()? })
-    }
-
-    fn add(&mut self, line: u64, wrong: &str) -> Result<(), Failure> {
-        self.count += 1;
-        if self.count <= SHOWN_MAX {
-            eprintln!("line {line}: {wrong}");
-        }
-        match &mut self.report {
-            Some(report) => {
-                writeln!(report, "{line},\"{}\"", wrong.replace('"', "\"\"")).map_err(report_failure)
+            let refusal = self.refusal(&survey, &spec, &duplicates);
+            if only_check || refusal.is_some() {
+                self.client.import_abort(id).await?;
             }
-            None => Ok(()),
+            if let Some(failure) = refusal {
+                return Err(failure);
+            }
+            if only_check {
+                return Ok(imported);
+            }
+            match self.client.import_commit(id).await {
+                Ok(receipt) => {
+                    let replayed = receipt.flags.contains(ReplyFlags::REPLAYED);
+                    return Ok(Imported { batch: Some(receipt.value), replayed, ..imported });
+                }
+                Err(ClientError::Refused { status, .. })
+                    // The server was restarted before the commit, or another import brought in some of the
+                    // cards since their rows were sent: the next attempt finds and reports them.
+                    if matches!(status, Status::NotFound | Status::DuplicateCard | Status::DuplicateBatch)
+                        && tries < 3 =>
+                {
+                    tries += 1;
+                    eprintln!("the server has to be told again");
+                }
+                Err(error) => return Err(interrupted(error)),
+            }
         }
     }
 
-    fn end(mut self, of: String) -> Result<Failure, Failure> {
-        if let Some(report) = &mut self.report {
-            report.flush().map_err(report_failure)?;
+    fn survey(&self) -> Result<Survey, Failure> {
+        let mut progress = Progress::new("checking", Unit::Bytes, self.file.length());
+        self.file.survey(|position| progress.at(position)).map_err(report::read_failure)
+    }
+
+    /// The import's name, and what it is begun with.
+    fn named(&self, spec: ImportSpec, survey: &Survey, only_check: bool) -> (RequestId, ImportSpec) {
+        let columns = self.file.columns();
+        let face = spec.face.unwrap_or(self.product.spec.face);
+        let how = format!("{columns:?} {} {face}", self.file.reading());
+        let spec = ImportSpec {
+            content: code::content_digest(&self.file.content, &how),
+            ..self.file.spec(survey, spec)
+        };
+        // A check has a name of its own, so that it never meddles with an import under way.
+        let id = if only_check { None } else { self.id };
+        let id = id.unwrap_or_else(|| {
+            let named = self.id.map(|id| id.to_string());
+            code::import_id(&format!("{only_check} {named:?} {spec:?}"))
+        });
+        (id, spec)
+    }
+
+    async fn stage(&self, id: RequestId, spec: &ImportSpec) -> Result<Staged, Failure> {
+        let face = spec.face.unwrap_or(self.product.spec.face);
+        let mut rows = CardRows::new(self.file, spec, face);
+        let mut progress = Progress::new("importing", Unit::Cards, spec.rows);
+        let mut is_first = true;
+        let staged = self.client.import_stage(id, spec, &mut rows, |report| {
+            if std::mem::take(&mut is_first) && report.rows > 0 {
+                eprintln!("going on after card {} of {}", count(report.rows), count(report.rows_total));
+            }
+            progress.at(report.rows);
+        });
+        staged.await.map_err(interrupted)
+    }
+
+    /// The rows whose cards are there already.
+    async fn duplicates(&self, id: RequestId) -> Result<Vec<Duplicate>, Failure> {
+        let mut duplicates = Vec::new();
+        loop {
+            let page = match self.client.import_duplicates(id, duplicates.len() as u64).await {
+                Ok(page) => page,
+                Err(error) => return Err(interrupted(error)),
+            };
+            let more = page.flags.contains(ReplyFlags::PARTIAL) && !page.value.rows.is_empty();
+            duplicates.extend(page.value.rows);
+            if !more {
+                return Ok(duplicates);
+            }
         }
-        if self.count > SHOWN_MAX {
-            eprintln!("… and {} more lines", count(self.count - SHOWN_MAX));
+    }
+
+    /// Why nothing is imported, if that is so.
+    fn refusal(&self, survey: &Survey, spec: &ImportSpec, duplicates: &[Duplicate]) -> Option<Failure> {
+        let all = duplicates.len() as u64 == survey.cards;
+        let rejected = survey.bad > 0 && !self.skip_bad || !duplicates.is_empty() && !spec.skip_duplicates;
+        if !rejected && !all {
+            return None;
         }
-        let (lines, hint) =
-            (count(self.count), if self.report.is_some() { "" } else { "; --report FILE lists all" });
-        Ok(Failure::refused(format!("nothing was imported: {lines} bad lines{of}{hint}")))
+        let verdict = if self.only_check { "nothing would be imported" } else { "nothing was imported" };
+        let hint = if self.report.is_some() { "" } else { "; --report FILE lists them" };
+        let batch = duplicates.first().and_then(|duplicate| duplicate.batch);
+        let is_twin =
+            |duplicate: &Duplicate| duplicate.batch == batch && duplicate.other_row == duplicate.row;
+        let (status, message) = match batch {
+            Some(batch) if all && survey.bad == 0 && duplicates.iter().all(is_twin) => (
+                Some(Status::DuplicateBatch),
+                format!("{verdict}: the same cards are there already, as batch {batch}"),
+            ),
+            _ => (
+                (!duplicates.is_empty()).then_some(Status::DuplicateCard),
+                format!("{verdict}: {}{hint}", faults(survey, duplicates.len() as u64)),
+            ),
+        };
+        Some(Failure { status, ..Failure::refused(message) })
     }
 }
 
-fn report_failure(error: io::Error) -> Failure {
-    Failure::environment(format!("the report cannot be written: {error}"))
+/// Lines that are not empty.
+const fn lines(survey: &Survey) -> u64 {
+    survey.cards + survey.bad
 }
 
-fn read_failure(error: io::Error) -> Failure {
-    Failure::environment(format!("the card file cannot be read: {error}"))
+/// `2 bad lines and 1 duplicate among 10 lines`.
+fn faults(survey: &Survey, duplicates: u64) -> String {
+    let some = |number: u64, one: &str, many: &str| {
+        format!("{} {}", count(number), if number == 1 { one } else { many })
+    };
+    let bad = some(survey.bad, "bad line", "bad lines");
+    let twice = some(duplicates, "duplicate", "duplicates");
+    let faults = match (survey.bad, duplicates) {
+        (_, 0) => bad,
+        (0, _) => twice,
+        _ => format!("{bad} and {twice}"),
+    };
+    format!("{faults} among {}", some(lines(survey), "line", "lines"))
 }
 
-/// A bar on standard error, if that is a terminal.
-fn progress_bar(length: u64, what: &'static str, numbers: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(&format!("{{msg}} {{wide_bar}} {numbers}, {{eta}} left"));
-    let bar = ProgressBar::new(length).with_message(what);
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
+/// An error after which the same command goes on.
+fn interrupted(error: ClientError) -> Failure {
+    let again = matches!(error, ClientError::Unreachable { .. } | ClientError::Unknown { .. });
+    let reused = matches!(error, ClientError::Refused { status: Status::IdReused, .. });
+    let mut failure = Failure::from(error);
+    if again {
+        failure.message += "; the same command goes on where this one ended";
     }
+    if reused {
+        failure.message +=
+            "; this --id is another file's, or was used with other options or by somebody else";
+    }
+    failure
+}
+
+fn show(done: &Imported, catalogue: &Catalogue, output: &Output) -> Result<(), Failure> {
+    let mut value = match &done.batch {
+        Some(batch) => batch::value(batch, catalogue),
+        None => json!({ "dry_run": true, "cards": done.lines - done.bad_lines - done.duplicates }),
+    };
+    value["import"] = done.id.to_string().into();
+    value["lines"] = done.lines.into();
+    value["bad_lines"] = done.bad_lines.into();
+    value["duplicates"] = done.duplicates.into();
+    value["replayed"] = done.replayed.into();
+    output.result(&value, || {
+        let mut text = match &done.batch {
+            Some(batch) => batch::lines(std::slice::from_ref(batch), catalogue),
+            None => {
+                format!("{} cards would be imported", count(done.lines - done.bad_lines - done.duplicates))
+            }
+        };
+        if done.bad_lines + done.duplicates > 0 {
+            let found = Survey { cards: done.lines - done.bad_lines, bad: done.bad_lines, code_bytes_max: 0 };
+            let left_out = if done.batch.is_some() { "left out" } else { "to be left out" };
+            text += &format!("\n{left_out}: {}", faults(&found, done.duplicates));
+        }
+        if done.replayed {
+            text += "\nimported before by the same command; nothing was done";
+        }
+        text
+    })
 }

@@ -7,7 +7,8 @@
 //! admin/   ca.pem cert.pem key.pem      the first principal, for the command line
 //! ```
 //! Each directory appears as a whole by a rename, so a crash in between leaves one or none, and the next
-//! start goes on. The authority is needed only to issue: `ca/` may be kept elsewhere once it is not.
+//! start goes on. The authority is needed only to issue: `ca/` may be kept elsewhere between issues and
+//! renewals of the server's certificate (`certificate.rs`).
 
 use std::fs::{self, File};
 use std::io;
@@ -45,30 +46,6 @@ pub fn check_apart(data: &Path, keys: &Path) -> Result<(), Failure> {
         )),
         _ => Ok(()),
     }
-}
-
-/// The server's identity, made at the first start and made anew when it is to be reached under names that
-/// it does not carry yet.
-pub fn server_identity(keys: &Path, names: &[String]) -> Result<Identity, Failure> {
-    let home = keys.join("server");
-    let names_file = home.join("names");
-    let mut known: Vec<String> = match fs::read_to_string(&names_file) {
-        Ok(text) => text.lines().map(str::to_owned).collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(file_failure(&names_file, &error)),
-    };
-    if home.exists() && names.iter().all(|name| known.contains(name)) {
-        return Ok(Identity::load(&home)?);
-    }
-    known.extend(names.iter().filter(|name| !known.contains(name)).cloned().collect::<Vec<_>>());
-    let authority = authority(keys)?;
-    let identity = authority.issue_server(&known)?;
-    install(&home, |new| {
-        identity.save(new)?;
-        let file = new.join("names");
-        write_synced(&file, known.join("\n").as_bytes()).map_err(|error| file_failure(&file, &error))
-    })?;
-    Ok(identity)
 }
 
 /// A start that finds the admin's certificate this close to its end renews it.
@@ -167,7 +144,7 @@ pub fn authority(keys: &Path) -> Result<Authority, Failure> {
 }
 
 /// Makes a directory of key files as a whole: written beside its place, synced, renamed.
-fn install(home: &Path, fill: impl FnOnce(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
+pub fn install(home: &Path, fill: impl FnOnce(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
     let new = home.with_extension("new");
     let old = home.with_extension("old");
     let failed = |path: &Path| {
@@ -195,7 +172,8 @@ fn install(home: &Path, fill: impl FnOnce(&Path) -> Result<(), Failure>) -> Resu
     Ok(())
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a new file, durably.
+pub fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create_new(path)?;
     io::Write::write_all(&mut file, bytes)?;
     file.sync_all()
@@ -205,7 +183,8 @@ fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-fn file_failure(path: &Path, error: &io::Error) -> Failure {
+/// A failure to use a file of the key directory.
+pub fn file_failure(path: &Path, error: &io::Error) -> Failure {
     Failure::environment(format!("the key directory cannot be used path=`{}`: {error}", path.display()))
 }
 
@@ -221,22 +200,5 @@ mod tests {
         assert_eq!(beside(Path::new(".")).parent(), here.parent());
         assert!(check_apart(Path::new("a"), Path::new("a/keys")).is_err());
         assert!(check_apart(Path::new("a"), Path::new("a.keys")).is_ok());
-    }
-
-    #[test]
-    fn certificates_survive_a_crash_between_their_files() {
-        let dir = tempfile::tempdir().unwrap();
-        // A start that died after the authority's key and before its certificate.
-        fs::create_dir(dir.path().join("ca.new")).unwrap();
-        fs::write(dir.path().join("ca.new/ca-key.pem"), "half").unwrap();
-        let names = ["localhost".to_owned()];
-        let first = server_identity(dir.path(), &names).unwrap().key_fingerprint().unwrap();
-        let again = server_identity(dir.path(), &names).unwrap().key_fingerprint().unwrap();
-        assert_eq!(first, again, "the same server to its peers");
-        let more = ["kami.example".to_owned()];
-        let renamed = server_identity(dir.path(), &more).unwrap().key_fingerprint().unwrap();
-        assert_ne!(first, renamed);
-        let both = ["localhost".to_owned(), "kami.example".to_owned()];
-        assert_eq!(server_identity(dir.path(), &both).unwrap().key_fingerprint().unwrap(), renamed);
     }
 }

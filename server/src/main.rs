@@ -1,15 +1,19 @@
 //! The `kami` binary: the server, the command line that talks to it, and the tools for a stopped store.
 //!
 //! ```text
-//! serve.rs  keys.rs                 a store, its keys and certificates, the listening server, signals
+//! serve.rs settings.rs              a store, the server on it, signals; flags, variables, the file
+//! keys.rs certificate.rs            the key directory; the server's certificate and its renewal
+//! http.rs metrics.rs                metrics and health
+//! logging.rs notify.rs              what is logged; what a service manager is told
 //! remote.rs                         which server, as whom
-//! product.rs import.rs batch.rs     what is for sale     card_file.rs reads what suppliers send
+//! product.rs import.rs batch.rs     what is for sale     lib.rs reads what suppliers send
+//! codes.rs                          codes of one's own
 //! trade.rs card.rs                  selling, redeeming, looking after single cards
 //! stock.rs principal.rs             figures; who may connect
 //! verify.rs log.rs                  a stopped store: is it whole, what is in its log
 //! demo.rs                           the proof: a real server, killed under load, asked about everything
 //! manual.rs                         shell completions and manual pages
-//! exit.rs output.rs                 exit codes and sentences; JSON and tables
+//! exit.rs output.rs progress.rs     exit codes and sentences; JSON and tables; how far long work is
 //! money.rs time.rs code.rs          how amounts, times and codes are typed and shown
 //! ```
 //! Standard output carries results and nothing else; progress, warnings and errors go to standard error.
@@ -17,40 +21,51 @@
 
 mod batch;
 mod card;
-mod card_file;
+mod certificate;
 mod code;
+mod codes;
 mod demo;
 mod exit;
+mod http;
 mod import;
 mod keys;
 mod log;
+mod logging;
 mod manual;
-mod money;
+mod metrics;
+mod notify;
 mod output;
 mod principal;
 mod product;
+mod progress;
 mod remote;
 mod serve;
+mod settings;
 mod stock;
-mod time;
 mod trade;
 mod verify;
 
-use std::io::IsTerminal;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+// Their own crate, because the load generator reads card files too.
+use kami_server::{card_file, money, time};
+
 use exit::{Exit, Failure};
+use logging::Logging;
 use output::Output;
+use settings::{Setting, Stop};
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 proof failed, 2 usage, 3 refused by the engine or by the checks of a card file,
 4 server not reachable or outcome unknown, 5 damaged or unsupported data, 6 environment (busy port, locked
 directory, missing or wrong key, permission, clock).
 
-Environment: KAMI_SERVER and KAMI_IDENTITY stand for --server and --identity; KAMI_LOG sets what is logged
-to standard error (error, warn, info, debug; default warn, for `serve` info).
+Environment: KAMI_SERVER and KAMI_IDENTITY stand for --server and --identity, KAMI_ and its name for every
+option of `serve`; KAMI_LOG sets what is logged to standard error (error, warn, info, debug; default warn,
+for `serve` info).
 
 Example:
   kami serve --data kami-data &
@@ -75,6 +90,7 @@ enum Command {
     Demo(demo::Demo),
     Product(product::ProductCommand),
     Import(import::Import),
+    Codes(codes::CodesCommand),
     Batch(batch::BatchCommand),
     Sell(trade::Sell),
     Order(trade::Order),
@@ -95,10 +111,17 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    start_logging(matches!(cli.command, Command::Serve(_)));
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let (cli, settings) = match settings::parse(&arguments) {
+        Ok(parsed) => parsed,
+        Err(Stop::Usage(error)) => error.exit(),
+        Err(Stop::File(failure)) => {
+            eprintln!("kami: {}", failure.message);
+            return failure.exit.into();
+        }
+    };
     let output = Output { json: cli.json };
-    match run(cli.command, &output) {
+    match run(cli.command, settings, &output) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             eprintln!("kami: {}", failure.message);
@@ -110,12 +133,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command, output: &Output) -> Result<Exit, Failure> {
+fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit, Failure> {
+    if !matches!(command, Command::Serve(_)) {
+        Logging::of_a_client();
+    }
     match command {
-        Command::Serve(command) => serve::run(command),
+        Command::Serve(command) => serve::run(command, settings, output),
         Command::Demo(command) => demo::run(command, output),
         Command::Verify(command) => verify::run(command, output),
         Command::Wal(command) => log::run(command, output),
+        Command::Codes(command) => codes::run(command, output).map(|()| Exit::Done),
         Command::Completions(command) => manual::completions(&command, Cli::command()),
         Command::Man(command) => manual::man(&command, Cli::command()),
         Command::Product(command) => online(product::run(command, output)),
@@ -143,16 +170,4 @@ fn online(command: impl Future<Output = Result<(), Failure>>) -> Result<Exit, Fa
         .build()
         .map_err(|error| Failure::environment(format!("the network cannot be used: {error}")))?;
     runtime.block_on(command).map(|()| Exit::Done)
-}
-
-fn start_logging(serving: bool) {
-    let default = if serving { "info" } else { "warn" };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("KAMI_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
 }

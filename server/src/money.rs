@@ -13,6 +13,9 @@ fn digits(currency: [u8; 3]) -> usize {
 }
 
 /// Reads `28`, `28.5` or `28.50`; never rounds.
+///
+/// # Errors
+/// What is wrong with it.
 pub fn parse(text: &str, currency: [u8; 3]) -> Result<Money, String> {
     let digits = digits(currency);
     let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
@@ -49,6 +52,9 @@ pub fn name(currency: [u8; 3]) -> String {
 }
 
 /// Three letters, in upper case.
+///
+/// # Errors
+/// If it is not that.
 pub fn parse_currency(text: &str) -> Result<[u8; 3], String> {
     let bytes: Result<[u8; 3], _> = text.to_ascii_uppercase().into_bytes().try_into();
     match bytes {

@@ -69,7 +69,25 @@ pub fn count(number: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    /// Checks that `docs/operating.md` has this table between its marks, or puts it there under
+    /// `UPDATE_GOLDEN`.
+    pub fn check_document(name: &str, table: &str) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operating.md");
+        let text = fs::read_to_string(&path).unwrap();
+        let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
+        let from = text.find(&begin).unwrap_or_else(|| panic!("no {begin}")) + begin.len();
+        let to = from + text[from..].find(&end).unwrap_or_else(|| panic!("no {end}"));
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&path, format!("{}\n{table}\n{}", &text[..from], &text[to..])).unwrap();
+        } else {
+            assert_eq!(text[from..to].trim(), table.trim(), "run UPDATE_GOLDEN=1 cargo test -p kami-server");
+        }
+    }
+
     #[test]
     fn thousands_are_apart() {
         let shown = [0, 999, 1000, 1_234_567].map(super::count);

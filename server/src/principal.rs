@@ -24,7 +24,7 @@ use crate::time;
 /// Add, list, renew and revoke principals.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  kami principal add till-17 --role redeemer --merchant 3 --out till-17\n  kami principal add till-18 --role redeemer --csr till-18.csr --out till-18\n  kami principal renew till-17 --out till-17\n  kami principal revoke till-17"
+    after_help = "Example:\n  kami principal add till-17 --role redeemer --merchant 3 --out till-17\n  kami principal add till-18 --role redeemer --csr till-18.csr --out till-18\n  kami principal renew till-17 --out till-17\n  kami principal list\n  kami principal revoke till-17"
 )]
 pub struct PrincipalCommand {
     #[command(flatten)]

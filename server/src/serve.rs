@@ -1,60 +1,94 @@
 //! `kami serve`: opens the store, listens, and takes itself down in order.
 //!
 //! The one line on standard output says that requests are answered from now on:
-//! `ready quic=ADDR cards=N lsn=L commit=direct|mapped`. Whoever starts the server waits for it.
+//! `ready quic=ADDR cards=N lsn=L commit=direct|mapped`. Whoever starts the server waits for it; a service
+//! manager is told by `notify.rs`.
 //!
 //! SIGTERM and SIGINT: nothing new is read, what was decided is delivered, a snapshot is written so that
 //! the next start is quick, the store is closed. A second signal ends the process at once, as a crash
 //! would: nothing acknowledged is lost by that either.
+//!
+//! SIGHUP: the settings are read again. What can be changed at once is (what is logged, how long the next
+//! certificate lasts), the certificate's files are looked at, and what takes a new start is named. A
+//! wrong configuration file changes nothing.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use kami_engine::{CommitPath, DiskOptions, Engine, EngineOptions};
 use kami_net::{Server, ServerError, ServerOptions};
 use kami_wal::CommitChoice;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::certificate::Certificate;
 use crate::exit::{Exit, Failure, sentence};
-use crate::keys;
+use crate::http::{self, Watched};
+use crate::logging::{self, Format, Logging};
+use crate::notify::Notify;
+use crate::output::Output;
+use crate::settings::{self, Setting, Stop};
+use crate::{Cli, Command, keys};
 
 /// Serve a store over QUIC.
 ///
 /// The first start makes the data directory, the keys, a local certificate authority and an admin
 /// identity. When the server answers, it prints one line: `ready quic=ADDR cards=N lsn=L commit=direct`.
+///
+/// Every option can also be set by a variable, KAMI_ and its name, and by a line in the file that --config
+/// names; the flag comes first, then the variable, the file, the default.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  kami serve --data kami-data --listen 0.0.0.0:7400 --name kami.example.com"
+    after_help = "Example:\n  kami serve --data kami-data --listen 0.0.0.0:7400 --name kami.example.com\n  kami serve --config /etc/kami/kami.toml --print-config"
 )]
 pub struct Serve {
+    /// Read settings from this file: TOML, with the options' names as keys.
+    #[arg(long, value_name = "FILE", env = "KAMI_CONFIG")]
+    config: Option<PathBuf>,
+    /// Show the settings in effect and where each comes from, and start nothing.
+    #[arg(long)]
+    print_config: bool,
     /// Where the data lies.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "KAMI_DATA")]
     data: PathBuf,
     /// Where the keys lie; never inside the data [default: the data directory's name with `.keys`].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "KAMI_KEYS")]
     keys: Option<PathBuf>,
     /// Where to listen; port 0 takes a free one.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400")]
+    #[arg(long, value_name = "ADDR", env = "KAMI_LISTEN", default_value = "127.0.0.1:7400")]
     listen: SocketAddr,
     /// A name or address that clients reach this server under; may be given more than once.
-    #[arg(long = "name", value_name = "HOST")]
+    #[arg(long = "name", value_name = "HOST", env = "KAMI_NAME", value_delimiter = ',')]
     names: Vec<String>,
+    /// How many days the server's certificate lasts; it is renewed after two thirds of them.
+    #[arg(long, value_name = "DAYS", env = "KAMI_CERTIFICATE_DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    certificate_days: u32,
     /// How the log reaches the disk.
-    #[arg(long, value_name = "PATH", default_value = "auto")]
+    #[arg(long, value_name = "PATH", env = "KAMI_COMMIT_PATH", default_value = "auto")]
     commit_path: Commit,
     /// Accept a file system that does not survive a power cut, such as tmpfs.
-    #[arg(long)]
+    #[arg(long, env = "KAMI_UNSAFE_FILESYSTEM", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     unsafe_filesystem: bool,
     /// Accept that the wall clock stepped by more than 10 minutes since the last start.
-    #[arg(long)]
+    #[arg(long, env = "KAMI_ACCEPT_CLOCK", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     accept_clock: bool,
     /// Write a snapshot whenever the log has grown by so much.
-    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "MIB", env = "KAMI_CHECKPOINT_MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
     checkpoint_mib: u64,
+    /// Serve metrics and health over HTTP here; keep it off public networks.
+    #[arg(long, value_name = "ADDR", env = "KAMI_METRICS")]
+    metrics: Option<SocketAddr>,
+    /// What is logged: error, warn, info, debug, trace or off, alone or by target as in info,kami_net=debug.
+    #[arg(long, value_name = "LEVEL", env = "KAMI_LOG", default_value = "info", value_parser = logging::parse_filter)]
+    log: String,
+    /// How a logged line looks.
+    #[arg(long, value_name = "FORMAT", env = "KAMI_LOG_FORMAT", default_value = "text")]
+    log_format: Format,
     /// End in order when the parent process ends: for servers that a test or demo starts.
     #[arg(long, hide = true)]
     end_with_parent: bool,
@@ -70,11 +104,37 @@ enum Commit {
     Mapped,
 }
 
-pub fn run(options: Serve) -> Result<Exit, Failure> {
-    harden(options.end_with_parent)?;
+pub fn run(options: Serve, mut settings: Vec<Setting>, output: &Output) -> Result<Exit, Failure> {
     let keys = options.keys.clone().unwrap_or_else(|| keys::beside(&options.data));
+    if options.print_config {
+        let unset = settings.iter_mut().find(|setting| setting.name == "keys" && setting.values.is_empty());
+        if let Some(setting) = unset {
+            setting.values.push(keys.display().to_string());
+        }
+        output.result(&settings::value(&settings), || settings::show(&settings))?;
+        return Ok(Exit::Done);
+    }
+    let logging = Logging::start(logging::filter(&options.log), options.log_format);
+    harden(options.end_with_parent)?;
     keys::check_apart(&options.data, &keys)?;
     check_address(options.listen)?;
+    let metrics = options.metrics.map(http::bind).transpose()?;
+
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| Failure::environment(format!("the runtime cannot start: {error}")))?;
+    let (data, started_ms) = (options.data.clone(), crate::time::now_ms());
+    let watched = Watched { started_ms, data, keys: keys.clone(), serving: OnceLock::new() };
+    let watched = Arc::new(watched);
+    let guard = runtime.enter();
+    // Before the store is opened: a reload that is asked for meanwhile must not end the process.
+    let hangup = caught(SignalKind::hangup())?;
+    if let Some(listener) = metrics {
+        let listener = tokio::net::TcpListener::from_std(listener)
+            .map_err(|error| Failure::environment(format!("metrics cannot be served: {error}")))?;
+        // Before the store is opened, which may take a while: it says so meanwhile.
+        runtime.spawn(http::serve(listener, Arc::clone(&watched)));
+    }
+    drop(guard);
 
     let disk = DiskOptions {
         commit_path: match options.commit_path {
@@ -90,11 +150,13 @@ pub fn run(options: Serve) -> Result<Exit, Failure> {
     engine_options.accept_clock = options.accept_clock;
     let engine = Engine::open(engine_options)?;
     keys::ensure_admin(&engine, &keys)?;
-    let identity = keys::server_identity(&keys, &names(&options))?;
-
-    let runtime = tokio::runtime::Runtime::new()
-        .map_err(|error| Failure::environment(format!("the runtime cannot start: {error}")))?;
-    runtime.block_on(serve(&engine, ServerOptions::new(options.listen, identity), options.checkpoint_mib))?;
+    let certificate = Arc::new(Certificate::open(&keys, names(&options), options.certificate_days)?);
+    let house = House { engine, certificate, watched, logging, settings, notify: Notify::of_environment() };
+    let net = ServerOptions::new(options.listen, house.certificate.identity());
+    let engine = house.engine.clone();
+    runtime.block_on(serve(Arc::new(house), net, options.checkpoint_mib, hangup))?;
+    // Whoever is being answered over HTTP still holds the engine.
+    drop(runtime);
     engine.close()?;
     Ok(Exit::Done)
 }
@@ -111,23 +173,52 @@ fn names(options: &Serve) -> Vec<String> {
     names
 }
 
-async fn serve(engine: &Engine, options: ServerOptions, checkpoint_mib: u64) -> Result<(), Failure> {
-    let no_signals = |error| Failure::environment(format!("signals cannot be caught: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+/// What the tasks around the server share.
+struct House {
+    engine: Engine,
+    certificate: Arc<Certificate>,
+    watched: Arc<Watched>,
+    logging: Logging,
+    /// As they were at the start.
+    settings: Vec<Setting>,
+    notify: Notify,
+}
+
+fn caught(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::environment(format!("signals cannot be caught: {error}")))
+}
+
+async fn serve(
+    house: Arc<House>,
+    options: ServerOptions,
+    checkpoint_mib: u64,
+    hangup: Signal,
+) -> Result<(), Failure> {
+    let mut terminate = caught(SignalKind::terminate())?;
+    let mut interrupt = caught(SignalKind::interrupt())?;
+    let engine = house.engine.clone();
     let listen = options.listen;
     let server = Server::bind(engine.clone(), options)?;
     let address = server.local_addr().unwrap_or(listen);
-    announce(engine, address)?;
+    let serving = (engine.clone(), server.clone(), Arc::clone(&house.certificate));
+    // It is set nowhere else.
+    let _ = house.watched.serving.set(serving);
+    announce(&engine, address)?;
+    house.notify.ready(&format!("serving on {address}"));
 
-    let background = tokio::spawn(checkpoint_as_it_grows(engine.clone(), checkpoint_mib << 20));
-    let stop = server.clone();
+    let mut background = tokio::task::JoinSet::new();
+    background.spawn(checkpoint_as_it_grows(engine.clone(), checkpoint_mib << 20));
+    background.spawn(Arc::clone(&house.certificate).keep(server.clone()));
+    background.spawn(show_life(Arc::clone(&house)));
+    background.spawn(reload_on(hangup, Arc::clone(&house), address));
+    let (stop, told) = (server.clone(), Arc::clone(&house));
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         tracing::info!("draining");
+        told.notify.stopping();
         stop.shutdown();
         tokio::select! {
             _ = terminate.recv() => {}
@@ -137,7 +228,7 @@ async fn serve(engine: &Engine, options: ServerOptions, checkpoint_mib: u64) -> 
         std::process::exit(Exit::Interrupted as i32);
     });
     let served = server.serve().await;
-    background.abort();
+    background.shutdown().await;
     match served {
         Ok(()) => {}
         Err(error @ ServerError::LogFailed) => return Err(error.into()),
@@ -151,6 +242,50 @@ async fn serve(engine: &Engine, options: ServerOptions, checkpoint_mib: u64) -> 
         Err(error) => tracing::warn!("no snapshot was written: {error}"),
     }
     Ok(())
+}
+
+/// Tells the service manager that the server is alive, if it wants to know: that tasks run and that the
+/// engine's lock can be had.
+async fn show_life(house: Arc<House>) {
+    let Some(every) = house.notify.alive_every() else { return };
+    let mut tick = tokio::time::interval(every);
+    loop {
+        tick.tick().await;
+        let engine = house.engine.clone();
+        if tokio::task::spawn_blocking(move || engine.principal_by_key(&[0; 32])).await.is_ok() {
+            house.notify.alive();
+        }
+    }
+}
+
+/// Reads the settings again at every signal.
+async fn reload_on(mut hangup: Signal, house: Arc<House>, address: SocketAddr) {
+    while hangup.recv().await.is_some() {
+        house.notify.reloading();
+        let arguments: Vec<OsString> = std::env::args_os().collect();
+        match settings::parse(&arguments) {
+            Ok((Cli { command: Command::Serve(options), .. }, settings)) => house.reload(&options, &settings),
+            Ok(_) => {}
+            Err(Stop::File(failure)) => tracing::error!("nothing is reloaded: {}", failure.message),
+            Err(Stop::Usage(error)) => tracing::error!("nothing is reloaded: {error}"),
+        }
+        house.certificate.look.notify_one();
+        house.notify.ready(&format!("serving on {address}"));
+    }
+}
+
+impl House {
+    fn reload(&self, options: &Serve, settings: &[Setting]) {
+        self.logging.set(logging::filter(&options.log));
+        self.certificate.set_days(options.certificate_days);
+        for (before, now) in self.settings.iter().zip(settings) {
+            let at_once = matches!(now.name.as_str(), "log" | "certificate-days");
+            if before.values != now.values && !at_once {
+                tracing::warn!(setting = now.name, "changed, and takes effect at the next start");
+            }
+        }
+        tracing::info!(log = options.log, "reloaded");
+    }
 }
 
 /// The line that says the server is ready.

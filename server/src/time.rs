@@ -6,6 +6,9 @@ use jiff::{Timestamp, ToSpan};
 
 /// Reads an end of validity: a date (`2027-12-31`) counts to its last moment in the local time zone; a
 /// date and time (`2027-12-31 18:00`) is local; with an offset (`2027-12-31T18:00:00+08:00`) it is exact.
+///
+/// # Errors
+/// What is wrong with it.
 pub fn parse_end(text: &str) -> Result<u64, String> {
     let text = spreadsheet_style(text.trim());
     let wrong = |_| "it is no date, such as 2027-12-31 or 2027-12-31T18:00:00+08:00".to_owned();
@@ -56,6 +59,9 @@ pub fn now_ms() -> u64 {
 }
 
 /// Reads `90s`, `15m`, `12h` or `30d`.
+///
+/// # Errors
+/// If it is not that.
 pub fn parse_seconds(text: &str) -> Result<u32, String> {
     let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
     let seconds = match unit {

@@ -150,6 +150,37 @@ fn a_snapshot_forgot_which_batch_is_sold_first() {
     assert_eq!(world.read_as.keys().next().map(|(_, code)| code.as_str()), Some("EARLY-1"));
 }
 
+/// A committed import answered OK to whatever was begun under its id: another file, by another principal, was
+/// reported as imported and was not there.
+#[test]
+fn a_committed_import_answered_for_any_other() {
+    let mut world = world();
+    stage(&mut world, 2, &["FIRST-1", "FIRST-2"]);
+    commit(&mut world, 2);
+    let (importer, another) = (caller(8, Role::Issuer, 0, 0), caller(9, Role::Issuer, 0, 0));
+    let spec = ImportSpec::of(ProductId(1), 2, 20);
+    let others = [
+        ImportSpec { content: 1, ..spec.clone() },
+        ImportSpec { rows: 3, ..spec.clone() },
+        ImportSpec { label: "x".to_owned(), ..spec.clone() },
+        ImportSpec { skip_duplicates: true, ..spec.clone() },
+    ];
+    // From memory, from the log, from a snapshot.
+    for round in 1..=3 {
+        world.import_begin(importer, 2, &spec);
+        for other in &others {
+            world.import_begin(importer, 2, other);
+        }
+        world.import_begin(another, 2, &spec);
+        assert_eq!(world.met.get("import begin OK"), Some(&(round + 1)));
+        assert_eq!(world.met.get("import begin ID_REUSED"), Some(&(5 * round)));
+        if round == 2 {
+            world.engine().checkpoint().expect("a snapshot is made");
+        }
+        world.restart_for_good(End::Close);
+    }
+}
+
 /// The platform that embeds the engine went by the number of the first principal that is added, which could
 /// fetch what the platform had bought.
 #[test]
@@ -271,12 +302,12 @@ fn a_start_refused_for_its_clock_cost_a_segment() {
     drop(world.engine.take());
     let wall_ms = kami_engine::Clock::read(&world.clock).wall_ms;
     world.clock.set_wall_ms(wall_ms - 3_600_000);
-    let (used, operations) = (used(&world.medium), world.medium.operations());
+    let before = used(&world.medium);
     for _ in 0..3 {
         let refused = Engine::open(world.options(false));
         assert!(matches!(refused, Err(OpenError::ClockStep(_))), "a clock of an hour ago was believed");
     }
-    assert_eq!((crate::faults::used(&world.medium), world.medium.operations()), (used, operations));
+    assert_eq!(used(&world.medium), before);
 }
 
 /// A start dropped the keys that no batch of the store used. Yesterday's copy of a store, opened with today's keys

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kami_engine::{
-    BatchId, Caller, Command, DiskOptions, Engine, EngineOptions, Failure, ImportRow, ImportSpec, MerchantId,
-    OrderId, PrincipalId, PrincipalSpec, ProductId, ProductSpec, ReplyBody, RequestId, Role, Session, Status,
-    TenantId, TerminalId,
+    BatchId, Caller, CertificateNote, Command, DiskOptions, Engine, EngineOptions, Failure, ImportRow,
+    ImportSpec, MerchantId, OrderId, PrincipalId, PrincipalSpec, ProductId, ProductSpec, Renewal, ReplyBody,
+    RequestId, Role, Session, Status, TenantId, TerminalId,
 };
 use kami_wal::{CommitChoice, DiskMedium, Medium, WalOptions};
 
@@ -69,21 +69,28 @@ fn trade(home: &Path) {
 fn first_run(home: &Path, clock: &ManualClock) {
     let engine = open(home, clock);
     let admin = Session::new(&engine, Caller::LOCAL);
-    for (number, name, role) in
-        [(0, "shop", Role::Seller), (1, "till 17", Role::Redeemer), (2, "gone", Role::Operator)]
-    {
-        let spec = PrincipalSpec {
-            merchant: MerchantId(if role == Role::Redeemer { 9 } else { 0 }),
-            ..PrincipalSpec::of(name, role, [number as u8 + 1; 32])
-        };
-        done(&admin, id(number), Command::PrincipalAdd(Box::new(spec)));
-    }
-    done(&admin, id(3), Command::PrincipalRevoke(PrincipalId(3)));
     let coffee =
         admin.add_product(id(4), ProductSpec::single("coffee 咖啡", *b"CNY", 2800)).wait().unwrap().id;
     let tea = ProductSpec { valid_days: 30, reversal_s: 3600, ..ProductSpec::single("tea", *b"EUR", 350) };
     let tea = admin.add_product(id(5), tea).wait().unwrap().id;
     done(&admin, id(6), Command::ProductSet(Box::new(ProductSpec::single("coffee 咖啡", *b"CNY", 2900))));
+    for (number, name, role) in
+        [(0, "shop", Role::Seller), (1, "till 17", Role::Redeemer), (2, "gone", Role::Operator)]
+    {
+        let redeems = role == Role::Redeemer;
+        let spec = PrincipalSpec {
+            merchant: MerchantId(if redeems { 9 } else { 0 }),
+            certificate: CertificateNote { serial: 0x5e81a1 << 64, expires_ms: BEGUN_MS + 365 * DAY_MS },
+            products: if redeems { vec![ProductId(1), ProductId(2)] } else { Vec::new() },
+            misses_per_minute: if redeems { 7 } else { 0 },
+            ..PrincipalSpec::of(name, role, [number as u8 + 1; 32])
+        };
+        done(&admin, id(number), Command::PrincipalAdd(Box::new(spec)));
+    }
+    done(&admin, id(3), Command::PrincipalRevoke(PrincipalId(3)));
+    let certificate = CertificateNote { serial: 9, expires_ms: BEGUN_MS + 700 * DAY_MS };
+    let renewal = Renewal { principal: PrincipalId(1), key: [0xa1; 32], certificate };
+    done(&admin, id(13), Command::PrincipalRenew(renewal));
 
     let codes: Vec<String> = (1..=40).map(|n| format!("COFFEE-{n:04}")).collect();
     let rows = codes.iter().enumerate().map(|(row, code)| ImportRow {
@@ -194,12 +201,16 @@ fn describe(engine: &Engine) -> String {
         let spec = &principal.spec;
         writeln!(
             out,
-            "principal {} `{}` {} merchant={} key={:02x} revoked={}",
+            "principal {} `{}` {} merchant={} key={:02x} serial={:x} expires_ms={} products={:?} misses={} revoked={}",
             principal.id,
             spec.name,
             spec.role.name(),
             spec.merchant,
             spec.key[0],
+            spec.certificate.serial,
+            spec.certificate.expires_ms,
+            spec.products.iter().map(|product| product.0).collect::<Vec<_>>(),
+            spec.misses_per_minute,
             principal.revoked
         )
         .unwrap();

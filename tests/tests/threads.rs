@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kami_engine::{Caller, Failure};
 use kami_engine::{
-    ChannelId, Command, DiskOptions, Engine, EngineOptions, ImportRow, ImportSpec, Kind, Lifecycle,
-    MerchantId, OrderId, PrincipalId, ProductSpec, ReplyBody, Request, RequestId, Role, Session, Status,
-    TenantId, TerminalId, Work,
+    Caller, ChannelId, Command, DiskOptions, Engine, EngineOptions, Failure, ImportRow, ImportSpec, Kind,
+    Lifecycle, MerchantId, OrderId, PrincipalId, ProductSpec, ReplyBody, Request, RequestId, Role, Session,
+    Status, TenantId, TerminalId, Work,
 };
 
 use crate::random::Random;
@@ -180,14 +179,21 @@ fn cards_that_come_into_being_under_the_lock_move_one_step_at_a_time() {
                 }
             }
         });
+        // Also when an import fails: the asking thread would go on for ever.
+        let end = Until(&importing, IMPORTS);
         for n in 0..IMPORTS {
             importing.store(n, Ordering::Relaxed);
             let code = code(n);
             let rows = [ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 }];
-            let spec = ImportSpec::of(product, 1, 20);
-            admin.import(RequestId(u128::from(n) + 2), spec, rows.into_iter(), |_| ()).expect("imported");
+            let (id, spec) = (RequestId(u128::from(n) + 2), ImportSpec::of(product, 1, 20));
+            let mut imported = admin.import(id, spec, rows.into_iter(), |_| ()).map(|_| Status::Ok);
+            // Whoever asks takes all the room the log has.
+            while let Err(Failure::Refused(Status::Busy)) | Ok(Status::Busy) = imported {
+                imported = Ok(engine.import_commit(Caller::LOCAL, id).expect("the log goes on").status);
+            }
+            assert_eq!(imported.expect("imported"), Status::Ok);
         }
-        importing.store(IMPORTS, Ordering::Relaxed);
+        drop(end);
         asking.join().expect("nothing is asked in vain")
     });
     let hash = engine.state_hash();
@@ -196,4 +202,13 @@ fn cards_that_come_into_being_under_the_lock_move_one_step_at_a_time() {
     assert_eq!(open().state_hash(), hash, "the second start leads to the same state");
     assert!(0 < histories, "nothing raced");
     assert!(odd.is_none(), "a history was answered with another body: {odd:?}");
+}
+
+/// Stores a number when it is dropped.
+struct Until<'a>(&'a AtomicU64, u64);
+
+impl Drop for Until<'_> {
+    fn drop(&mut self) {
+        self.0.store(self.1, Ordering::Relaxed);
+    }
 }

@@ -16,6 +16,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::append::{Appender, Identity, position};
 use crate::chain::Chain;
@@ -23,6 +24,7 @@ use crate::durable::Poisoned;
 use crate::format::{
     BLOCK_BYTES, HEAD_BYTES, RECORD_HEAD_BYTES, RecordHead, RecordKind, SLOT_DATA_BYTES_MAX, SLOT_OFFSETS,
 };
+use crate::histogram::Histogram;
 use crate::lsn::Lsn;
 use crate::segment::ActiveSegment;
 use crate::sync::{AtomicU64, Ordering};
@@ -48,14 +50,26 @@ pub(crate) struct CommitCounts {
     pub commits: AtomicU64,
     pub slot_commits: AtomicU64,
     pub bytes: AtomicU64,
+    /// Bytes a write.
+    pub write_bytes: Histogram,
+    /// Microseconds a write took.
+    pub write_us: Histogram,
 }
 
 impl CommitCounts {
     pub(crate) fn new() -> Self {
-        Self { commits: AtomicU64::new(0), slot_commits: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+        Self {
+            commits: AtomicU64::new(0),
+            slot_commits: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            write_bytes: Histogram::new(12),
+            write_us: Histogram::new(4),
+        }
     }
 
-    fn count(&self, slots: u64, bytes: u64) {
+    fn count(&self, slots: u64, bytes: u64, begun: Instant) {
+        self.write_bytes.add(bytes, 1);
+        self.write_us.add(begun.elapsed().as_micros() as u64, 1);
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.slot_commits.fetch_add(slots, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -79,8 +93,9 @@ impl Committer {
         let from = self.open_block;
         if from < end {
             acknowledge_early(shared, self.segment.base + end);
+            let begun = Instant::now();
             write(&self.segment, from, end - from)?;
-            shared.commit_counts.count(0, end - from);
+            shared.commit_counts.count(0, end - from, begun);
         }
         self.open_block = end;
         Ok(())
@@ -103,8 +118,9 @@ impl Committer {
             memory.write_head(slot, BLOCK_BYTES, &[&head.encode_apart(bytes), bytes]);
         });
         acknowledge_early(shared, self.segment.base + end);
+        let begun = Instant::now();
         write(&self.segment, slot, BLOCK_BYTES)?;
-        shared.commit_counts.count(1, BLOCK_BYTES);
+        shared.commit_counts.count(1, BLOCK_BYTES, begun);
         if !cfg!(feature = "bug-rewrite-acknowledged-block") {
             self.slot = 1 - self.slot;
         }

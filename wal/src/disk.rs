@@ -103,17 +103,48 @@ pub struct DiskMedium {
     commit_path: CommitPath,
     filesystem: Filesystem,
     pool: Arc<MemoryPool>,
+    /// What opening made, to be taken back if nothing comes of it.
+    made: Made,
     /// Held for its lock.
     _lock: StdFile,
+}
+
+/// What was not there before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Made {
+    directory: bool,
+    lock: bool,
+}
+
+impl Made {
+    /// Removes it again, unless something was put there meanwhile.
+    fn undo(self, directory: &Path) {
+        // What cannot be removed is harmless: an empty directory, or a lock that nobody holds.
+        if self.lock {
+            let _ = fs::remove_file(directory.join(LOCK_FILE));
+        }
+        if self.directory {
+            let _ = fs::remove_dir(directory);
+        }
+    }
 }
 
 impl DiskMedium {
     /// Locks `directory`, making it if it does not exist.
     ///
     /// # Errors
-    /// See [`DiskError`].
+    /// See [`DiskError`]; a directory that was made for this is gone again.
     pub fn open(directory: impl AsRef<Path>, options: DiskOptions) -> Result<Self, DiskError> {
         let directory = directory.as_ref();
+        let mut made = Made { directory: !directory.exists(), lock: !directory.join(LOCK_FILE).exists() };
+        Self::open_in(directory, options, made).inspect_err(|error| {
+            // The lock is another's then.
+            made.lock &= !matches!(error, DiskError::InUse { .. });
+            made.undo(directory);
+        })
+    }
+
+    fn open_in(directory: &Path, options: DiskOptions, made: Made) -> Result<Self, DiskError> {
         let io = |what, path: &Path| {
             let path = path.to_owned();
             move |source| DiskError::Io { what, path, source }
@@ -140,7 +171,12 @@ impl DiskMedium {
                 }
             },
         };
-        Ok(Self { directory, commit_path, filesystem, pool: Arc::default(), _lock: lock })
+        Ok(Self { directory, commit_path, filesystem, pool: Arc::default(), made, _lock: lock })
+    }
+
+    /// Gives the directory up. If opening made it, and nothing was put into it, it is gone again.
+    pub fn discard(self) {
+        self.made.undo(&self.directory);
     }
 
     /// The name of the file system the directory lies in.
@@ -280,6 +316,12 @@ impl File for DiskFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_all()
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        self.0.sync_all()?;
+        // Drops the pages that are clean, and by now all are. To the end of the file.
+        Ok(rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed)?)
     }
 }
 

@@ -81,6 +81,11 @@ pub trait File: Send + Sync {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes everything written so far, and the length, durable.
     fn sync(&self) -> io::Result<()>;
+    /// Syncs, and has what is read from now on come from the device. After a failed write-back the system goes on
+    /// showing what the device never got, to a new process too, and calls it written.
+    fn settle(&self) -> io::Result<()> {
+        self.sync()
+    }
 }
 
 /// A log segment that is being written: memory to encode into, and a way to make ranges of it durable.

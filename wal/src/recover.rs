@@ -3,6 +3,7 @@
 //! The steps, in this order. Each can be cut short by another crash at any point: running them again
 //! gives the same log, because nothing is changed that the decision rests on until what it stands for
 //! is durable elsewhere.
+//! 0. What may have been in memory is synced and read from the device (see [`File::settle`](crate::File::settle)).
 //! 1. Replay decides where the log ends (see [`replay`](crate::replay)); nothing is changed before.
 //! 2. What lies beyond the end is copied into `quarantine/`, synced. Nothing there is overwritten, ever.
 //! 3. Blocks that only a tail slot had whole are written in place, the rest of the segment is zeroed;
@@ -21,7 +22,7 @@ use crate::error::OpenError;
 use crate::format::{BLOCK_BYTES, HEAD_BYTES, RecordKind};
 use crate::image::{Expected, SegmentImage, peek_head};
 use crate::lsn::Lsn;
-use crate::medium::Medium;
+use crate::medium::{CommitPath, Medium};
 use crate::replay::{Record, ReplayFrom, Walk, Walked};
 use crate::segment::{
     Geometry, LOG_DIR, QUARANTINE_DIR, ReadySegment, create, segment_numbers, segment_path,
@@ -71,6 +72,7 @@ impl Recovery<'_> {
     ) -> Result<(Recovered, ReadySegment), OpenError> {
         self.medium.create_dir(LOG_DIR).map_err(OpenError::io("making a directory", LOG_DIR))?;
         let numbers = segment_numbers(self.medium).map_err(OpenError::io("listing", LOG_DIR))?;
+        self.settle(&numbers)?;
         let expected = identify(self.medium, self.options, &numbers)?;
         let mut walked = Walked::new();
         let walk = Walk { medium: self.medium, expected, numbers: &numbers, from: self.from };
@@ -105,6 +107,23 @@ impl Recovery<'_> {
             chain,
         };
         Ok((recovered, first))
+    }
+
+    /// Before anything is read: the segments that may have been in memory when the last process ended come from
+    /// the device. A write-back that failed left the system with bytes that the device does not have, and what is
+    /// handed on as durable must be durable. Direct writes leave nothing in any cache.
+    fn settle(&self, numbers: &[u32]) -> Result<(), OpenError> {
+        if self.medium.commit_path() == CommitPath::Direct {
+            return Ok(());
+        }
+        // Held and ready ones, with room for a process that was told to keep more of them.
+        let newest = (1 + 3 * self.options.ready_segments).max(16);
+        for number in numbers.iter().rev().take(newest) {
+            let path = segment_path(*number);
+            let file = self.medium.open(&path).map_err(OpenError::io("opening a segment", &path))?;
+            file.settle().map_err(OpenError::io("syncing a segment", &path))?;
+        }
+        Ok(())
     }
 
     /// Steps 2 to 4.

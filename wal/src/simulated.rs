@@ -226,7 +226,11 @@ impl SimMedium {
     #[must_use]
     pub fn kill(&self) -> Self {
         let state = self.state.lock();
-        let files = state.files.iter().map(FileState::after_kill).collect();
+        let mut files: Vec<FileState> = state.files.iter().map(FileState::after_kill).collect();
+        if state.is_lying {
+            // What could not be written back is remembered as clean; what comes from now on is written.
+            files.iter_mut().for_each(|file| file.dirty.clear());
+        }
         Self::over(State {
             mode: state.mode,
             random: state.random.clone(),
@@ -241,7 +245,7 @@ impl SimMedium {
             fail_sync_at: None,
             capacity: state.capacity,
             is_cut: false,
-            is_lying: state.is_lying,
+            is_lying: false,
         })
     }
 
@@ -499,10 +503,11 @@ impl State {
             self.files[id].in_flight.extend(pages);
             return Err(power_cut());
         }
-        if self.sync_honestly()? {
+        let honest = self.sync_honestly();
+        if matches!(honest, Ok(true)) {
             self.files[id].persist(pages);
         } else if self.mode == SimMode::Direct {
-            // A lying direct write left nothing in any cache.
+            // A direct write that failed, or lies, left nothing in any cache.
             let file = &mut self.files[id];
             for page in pages {
                 let range = page * PAGE..(page + 1) * PAGE;
@@ -514,7 +519,7 @@ impl State {
                 file.dirty.remove(&page);
             }
         }
-        Ok(())
+        honest.map(drop)
     }
 
     /// The kernel writes back mapped pages when it likes.
@@ -649,6 +654,20 @@ impl File for SimFile {
 
     fn sync(&self) -> io::Result<()> {
         self.state.lock().sync_file(self.id)
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.sync_file(self.id)?;
+        let file = &mut state.files[self.id];
+        for page in (0..file.live.len().div_ceil(PAGE)).filter(|page| !file.dirty.contains(page)) {
+            let range = page * PAGE..((page + 1) * PAGE).min(file.live.len());
+            match file.durable.get(range.clone()) {
+                Some(durable) => file.live[range].copy_from_slice(durable),
+                None => file.live[range].fill(0),
+            }
+        }
+        Ok(())
     }
 }
 

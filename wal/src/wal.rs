@@ -16,6 +16,7 @@ use crate::commit::{CommitCounts, Committer};
 use crate::durable::{Durability, Durable, Poisoned, Waiter};
 use crate::error::{OpenError, ReadError};
 use crate::format::{RECORD_HEAD_BYTES, RecordHead, segment_bytes_allowed};
+use crate::histogram::Distribution;
 use crate::lsn::Lsn;
 use crate::medium::{CommitPath, Medium};
 use crate::parker::Parker;
@@ -133,6 +134,10 @@ pub struct Stats {
     pub slot_commits: u64,
     /// How many bytes all of them wrote.
     pub bytes_written: u64,
+    /// Bytes by commit.
+    pub commit_bytes: Distribution,
+    /// Microseconds by commit, of the write and its sync alone.
+    pub commit_us: Distribution,
     /// Where the next record goes.
     pub tail: Lsn,
     /// The first position not known durable.
@@ -448,6 +453,8 @@ impl Wal {
             commits: counts.commits.load(Ordering::Relaxed),
             slot_commits: counts.slot_commits.load(Ordering::Relaxed),
             bytes_written: counts.bytes.load(Ordering::Relaxed),
+            commit_bytes: counts.write_bytes.read(),
+            commit_us: counts.write_us.read(),
             durable_end: self.durable_end(),
             tail: self.tail(),
             ready_segments: self.shared.appender.lock().ready_count(),

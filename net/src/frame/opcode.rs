@@ -203,6 +203,8 @@ opcodes! {
     ImportCommit = 0x0604, "IMPORT_COMMIT", served, [Issuer];
     /// Gives an import up.
     ImportAbort = 0x0605, "IMPORT_ABORT", served, [Issuer];
+    /// Lists the rows of an import whose cards are there already.
+    ImportDuplicates = 0x0606, "IMPORT_DUPLICATES", served, [Issuer];
 
     /// Adds a principal.
     PrincipalAdd = 0x0701, "PRINCIPAL_ADD", served, [];

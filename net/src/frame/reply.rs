@@ -71,9 +71,9 @@ body_kinds! {
     Principals = 8, "PRINCIPALS";
     /// After STATS.
     Stats = 9, "STATS";
-    /// After an import was refused for duplicates: the first of them.
+    /// After IMPORT_DUPLICATES; and after an IMPORT_COMMIT was refused for duplicates, the first of them.
     Duplicates = 10, "DUPLICATES";
-    /// After IMPORT_BEGIN, IMPORT_CHUNK and IMPORT_STATUS; after MALFORMED, `rows` is the bad row.
+    /// After IMPORT_BEGIN, IMPORT_CHUNK, IMPORT_STATUS and IMPORT_ABORT; after MALFORMED, `rows` is the bad row.
     Import = 11, "IMPORT";
     /// After HELLO.
     Welcome = 12, "WELCOME";
@@ -91,7 +91,7 @@ impl BodyKind {
     pub const fn after(opcode: Opcode) -> Option<BodyKind> {
         Some(match opcode {
             Opcode::Hello => BodyKind::Welcome,
-            Opcode::Ping | Opcode::ImportAbort => BodyKind::None,
+            Opcode::Ping => BodyKind::None,
             Opcode::Redeem | Opcode::Reverse => BodyKind::Value,
             Opcode::Query | Opcode::Freeze | Opcode::Unfreeze | Opcode::Void => BodyKind::Card,
             Opcode::History => BodyKind::History,
@@ -111,7 +111,10 @@ impl BodyKind {
             | Opcode::ProductUnfreeze
             | Opcode::ProductList => BodyKind::Products,
             Opcode::Stock => BodyKind::Stock,
-            Opcode::ImportBegin | Opcode::ImportChunk | Opcode::ImportStatus => BodyKind::Import,
+            Opcode::ImportBegin | Opcode::ImportChunk | Opcode::ImportStatus | Opcode::ImportAbort => {
+                BodyKind::Import
+            }
+            Opcode::ImportDuplicates => BodyKind::Duplicates,
             Opcode::PrincipalAdd
             | Opcode::PrincipalRevoke
             | Opcode::PrincipalRenew
@@ -272,7 +275,7 @@ wire!(HistoryEvent: "EVENT" {
     time_ms: u64, "when, ms since 1970";
     request: RequestId, "with which request id";
     related: u128, "the order of a sale, the original of a reversal, else 0";
-    principal: PrincipalId, "who did it; 0: the engine, 0xffffffff: the process that holds it";
+    principal: PrincipalId, "who did it; 0: the engine, or the process that embeds it";
     terminal: TerminalId, "at which till";
     merchant: MerchantId, "for which merchant";
     channel: ChannelId, "through which channel";
@@ -332,13 +335,14 @@ wire!(Stats: "STATS" {
 
 wire!(Duplicate: "DUPLICATE" {
     row: u64, "the row of the import, counted from 0";
-    other_row: u64, "the row that holds the same card";
+    other_row: u64, "the row that holds the same card; in this import itself, counted like row";
     batch: Option<BatchId>, "the batch that has it; 0xffffffff: this import itself";
 });
 
 wire!(ImportReport: "IMPORT" {
-    rows: u64, "rows received; the next chunk begins with this row";
+    rows: u64, "rows received; the next chunk begins with this row. After MALFORMED: the bad row";
     rows_total: u64, "rows announced";
+    duplicates: u64, "rows received whose card is there already: left out, listed by IMPORT_DUPLICATES";
 });
 
 impl Wire<'_> for Status {

@@ -96,6 +96,8 @@ pub enum Request<'a> {
     ImportCommit(OneImport),
     /// IMPORT_ABORT.
     ImportAbort(OneImport),
+    /// IMPORT_DUPLICATES.
+    ImportDuplicates(DuplicatesOf),
     /// PRINCIPAL_ADD.
     PrincipalAdd(PrincipalSpec),
     /// PRINCIPAL_REVOKE.
@@ -167,7 +169,7 @@ dispatch! {
         ProductAdd(ProductSpec) ProductSet(ProductSpec) ProductFreeze(OneProduct)
         ProductUnfreeze(OneProduct) Stock(OfProduct)
         ImportBegin(ImportSpec) ImportChunk(Chunk<'static>) ImportStatus(OneImport)
-        ImportCommit(OneImport) ImportAbort(OneImport)
+        ImportCommit(OneImport) ImportAbort(OneImport) ImportDuplicates(DuplicatesOf)
         PrincipalAdd(PrincipalSpec) PrincipalRevoke(OnePrincipal) PrincipalRenew(Renewal);
 }
 
@@ -349,6 +351,20 @@ wire!(OneImport: "ONE_IMPORT" {
     import: RequestId, "the request id of its IMPORT_BEGIN";
 });
 
+/// The body of IMPORT_DUPLICATES.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DuplicatesOf {
+    /// The request id of its IMPORT_BEGIN.
+    pub import: RequestId,
+    /// The first one wanted.
+    pub from: u64,
+}
+
+wire!(DuplicatesOf: "DUPLICATES_OF" {
+    import: RequestId, "the request id of its IMPORT_BEGIN";
+    from: u64, "how many of the duplicates are left out: those that were listed before";
+});
+
 wire!(ProductSpec: "PRODUCT_SPEC" {
     face: Money, "face value in minor units, not negative";
     valid_days: u32, "days from import until a card expires; 0: never";
@@ -381,7 +397,8 @@ wire!(Renewal: "RENEWAL" {
 });
 
 wire!(ImportSpec: "IMPORT_SPEC" {
-    rows: u64, "how many rows will come";
+    content: u128, "a digest of what is imported, of the importer's choosing; 0: none. Another one is another import";
+    rows: u64, "how many rows will come, duplicates included";
     face: Option<Money>, "face value of the batch's cards; the lowest i64: the product's";
     valid_from_ms: u64, "from when the batch's cards can be redeemed, ms since 1970; 0: at once";
     expires_ms: u64, "when the batch's cards expire, ms since 1970; 0: the product's rule";
@@ -391,6 +408,7 @@ wire!(ImportSpec: "IMPORT_SPEC" {
     faces: bool, "1: rows carry a face value";
     expiries: bool, "1: rows carry an end of validity";
     active: bool, "1: redeemable once sold, without a later activation";
+    skip_duplicates: bool, "1: rows whose card is there already are left out; 0: one such row refuses the commit";
     label: String, "the importer's label, 0 to 128 bytes";
 });
 
@@ -417,6 +435,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<Chunk<'_>>(),
         ("ROW", ROW_FIELDS),
         of::<OneImport>(),
+        of::<DuplicatesOf>(),
         of::<OnePrincipal>(),
         of::<PrincipalSpec>(),
         of::<CertificateNote>(),

@@ -133,17 +133,31 @@ impl Columns {
         Columns(bits)
     }
 
-    /// Appends a row. Codes and PINs longer than 255 bytes do not fit; check them before.
-    pub(crate) fn put(self, row: &ImportRow<'_>, out: &mut BytesMut) {
-        row.code.put(out);
+    /// How many bytes a row takes.
+    fn bytes(self, row: &ImportRow<'_>) -> usize {
+        let mut bytes = 1 + row.code.len();
         if self.0 & Self::PIN != 0 {
-            row.pin.unwrap_or_default().put(out);
+            bytes += 1 + row.pin.map_or(0, <[u8]>::len);
+        }
+        bytes + usize::from(self.0 & Self::FACE != 0) * 8 + usize::from(self.0 & Self::EXPIRES != 0) * 8
+    }
+
+    /// Appends a row. A code or PIN longer than 255 bytes is no row: it is checked before.
+    fn put(self, row: &ImportRow<'_>, out: &mut Vec<u8>) {
+        let short = |bytes: &[u8], out: &mut Vec<u8>| {
+            let bytes = &bytes[..bytes.len().min(255)];
+            out.push(bytes.len() as u8);
+            out.extend_from_slice(bytes);
+        };
+        short(row.code, out);
+        if self.0 & Self::PIN != 0 {
+            short(row.pin.unwrap_or_default(), out);
         }
         if self.0 & Self::FACE != 0 {
-            row.face.put(out);
+            out.extend_from_slice(&row.face.unwrap_or(Money::MIN).to_le_bytes());
         }
         if self.0 & Self::EXPIRES != 0 {
-            row.expires_ms.put(out);
+            out.extend_from_slice(&row.expires_ms.to_le_bytes());
         }
     }
 
@@ -264,15 +278,33 @@ impl ChunkRows {
         self.count
     }
 
-    /// Adds a row unless it would reallocate: then the chunk is full. `scratch` is reused from row to row.
-    pub fn push(&mut self, row: &ImportRow<'_>, scratch: &mut BytesMut) -> bool {
-        scratch.clear();
-        self.columns.put(row, scratch);
-        if self.bytes.len() + scratch.len() > self.bytes.capacity() {
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Empties it; the room is kept.
+    pub fn clear(&mut self) {
+        zeroize::Zeroize::zeroize(self.bytes.as_mut_slice());
+        self.bytes.clear();
+        self.count = 0;
+    }
+
+    /// Adds a row, its code and PIN of at most 255 bytes, unless it would reallocate: then the chunk is
+    /// full.
+    pub fn push(&mut self, row: &ImportRow<'_>) -> bool {
+        if self.bytes.len() + self.columns.bytes(row) > self.bytes.capacity() {
             return false;
         }
-        self.bytes.extend_from_slice(scratch);
+        self.columns.put(row, &mut self.bytes);
         self.count += 1;
         true
+    }
+
+    /// Each row, in order.
+    pub fn rows(&self) -> impl Iterator<Item = ImportRow<'_>> {
+        let mut reader = Reader::new(self.bytes.as_slice());
+        (0..self.count).map_while(move |_| self.columns.take(&mut reader).ok())
     }
 }

@@ -10,8 +10,8 @@ use kami_engine::{
 };
 use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
 use kami_net::frame::request::{
-    BatchExtend, Chunk, ChunkRows, Columns, Item, Items, OfProduct, OneBatch, OneCard, OneImport,
-    OnePrincipal, OneProduct, OrderFetch, Redeem, Reverse, Sell,
+    BatchExtend, Chunk, ChunkRows, Columns, DuplicatesOf, Item, Items, OfProduct, OneBatch, OneCard,
+    OneImport, OnePrincipal, OneProduct, OrderFetch, Redeem, Reverse, Sell,
 };
 use kami_net::frame::{
     Body, FRAME_BYTES_MAX, ItemReport, Listing, REQUEST_HEAD_BYTES, ReplyHead, Request, RequestFlags,
@@ -84,11 +84,11 @@ fn renewals() -> impl Strategy<Value = Renewal> {
 }
 
 fn imports() -> impl Strategy<Value = ImportSpec> {
-    (".{0,30}", any::<(u32, u64, u8, u64, u64)>(), any::<[bool; 4]>(), option::of(i64::MIN + 1..)).prop_map(
+    (".{0,30}", any::<(u32, u64, u8, u64, u64)>(), any::<[bool; 5]>(), option::of(i64::MIN + 1..)).prop_map(
         |(
             label,
             (product, rows, code_bytes_max, valid_from_ms, expires_ms),
-            [pins, faces, expiries, active],
+            [pins, faces, expiries, active, skip_duplicates],
             face,
         )| {
             ImportSpec {
@@ -103,6 +103,8 @@ fn imports() -> impl Strategy<Value = ImportSpec> {
                 valid_from_ms,
                 expires_ms,
                 active,
+                skip_duplicates,
+                content: u128::from(rows) << 40,
             }
         },
     )
@@ -158,6 +160,7 @@ proptest! {
         same(head, &Request::ImportStatus(OneImport { import: RequestId(id) }));
         same(head, &Request::ImportCommit(OneImport { import: RequestId(id) }));
         same(head, &Request::ImportAbort(OneImport { import: RequestId(id) }));
+        same(head, &Request::ImportDuplicates(DuplicatesOf { import: RequestId(id), from: id as u64 }));
         same(head, &Request::PrincipalRevoke(OnePrincipal { principal: PrincipalId(a) }));
         for plain in [Request::Hello, Request::Ping, Request::ProductList, Request::PrincipalList, Request::Stats] {
             same(head, &plain);
@@ -182,9 +185,8 @@ proptest! {
             expires_ms: if import.expiries { *expires_ms } else { 0 },
         }).collect();
         let mut encoded = ChunkRows::new(columns, 1 << 16);
-        let mut scratch = BytesMut::new();
         for row in &rows {
-            prop_assert!(encoded.push(row, &mut scratch));
+            prop_assert!(encoded.push(row));
         }
         let chunk = Chunk::new(RequestId(7), first_row, &encoded);
         same(head, &Request::ImportChunk(chunk.clone()));
@@ -348,7 +350,11 @@ fn bodies() -> impl Strategy<Value = Body> {
         vec(principal, 0..20).prop_map(|rows| Body::Principals(Listing::of(rows))),
         stats.prop_map(Body::Stats),
         vec(duplicate, 0..20).prop_map(|rows| Body::Duplicates(Listing::of(rows))),
-        any::<(u64, u64)>().prop_map(|(rows, rows_total)| Body::Import(ImportReport { rows, rows_total })),
+        any::<(u64, u64, u64)>().prop_map(|(rows, rows_total, duplicates)| Body::Import(ImportReport {
+            rows,
+            rows_total,
+            duplicates
+        })),
         welcome.prop_map(Body::Welcome),
         vec(item, 0..20).prop_map(|rows| Body::Items(Listing::of(rows))),
         ".{0,30}".prop_map(Body::Reason),

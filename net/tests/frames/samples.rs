@@ -9,8 +9,8 @@ use kami_engine::{
 };
 use kami_net::frame::reply::{self, Codes};
 use kami_net::frame::request::{
-    BatchExtend, Chunk, ChunkRows, Columns, Item, Items, OfProduct, OneBatch, OneCard, OneImport,
-    OnePrincipal, OneProduct, OrderFetch, Redeem, Reverse, Sell,
+    BatchExtend, Chunk, ChunkRows, Columns, DuplicatesOf, Item, Items, OfProduct, OneBatch, OneCard,
+    OneImport, OnePrincipal, OneProduct, OrderFetch, Redeem, Reverse, Sell,
 };
 use kami_net::frame::{
     Body, ItemReport, Listing, Opcode, ReplyHead, Request, RequestFlags, RequestHead, Secret, SoldCard, Wait,
@@ -48,14 +48,15 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         valid_from_ms: 1_770_000_000_000,
         expires_ms: 1_800_000_000_000,
         active: true,
+        skip_duplicates: true,
+        content: 0x5151,
     };
     let mut rows = ChunkRows::new(Columns::of(&import_spec), 4096);
-    let mut scratch = BytesMut::new();
     for row in [
         ImportRow { code: b"CARD0001", pin: Some(b"0815"), face: Some(5000), expires_ms: 0 },
         ImportRow { code: b"CARD0002", pin: None, face: None, expires_ms: 1_900_000_000_000 },
     ] {
-        assert!(rows.push(&row, &mut scratch));
+        assert!(rows.push(&row));
     }
     let bodies = vec![
         Request::Hello,
@@ -88,6 +89,7 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::ImportStatus(import),
         Request::ImportCommit(import),
         Request::ImportAbort(import),
+        Request::ImportDuplicates(DuplicatesOf { import: ID, from: 10_000 }),
         Request::PrincipalAdd(principal_spec()),
         Request::PrincipalRevoke(OnePrincipal { principal: PrincipalId(9) }),
         Request::PrincipalRenew(Renewal {
@@ -237,7 +239,7 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
                 Duplicate { row: 18, batch: None, other_row: 2 },
             ])),
         ),
-        (Opcode::ImportChunk, Body::Import(ImportReport { rows: 1002, rows_total: 5000 })),
+        (Opcode::ImportChunk, Body::Import(ImportReport { rows: 1002, rows_total: 5000, duplicates: 3 })),
         (
             Opcode::Hello,
             Body::Welcome(Welcome {

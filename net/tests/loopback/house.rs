@@ -9,7 +9,7 @@ use kami_engine::{
     Caller, ChannelId, Command, Engine, EngineOptions, ImportSpec, MerchantId, OrderId, PrincipalSpec,
     ProductId, ProductSpec, Reply, Request, RequestId, Role, SystemClock, TerminalId,
 };
-use kami_net::client::Row;
+use kami_net::client::{Row, RowList};
 use kami_net::{Authority, Client, ClientOptions, Identity, Server, ServerError, ServerOptions};
 use kami_wal::{Drive, SimMedium, SimMode, WalOptions};
 use tokio::task::JoinHandle;
@@ -149,10 +149,15 @@ pub async fn stock(client: &Client, product: &str, count: usize) -> ProductId {
 }
 
 pub async fn import(client: &Client, product: ProductId, from: usize, count: usize) {
-    let rows = (from..from + count).map(|n| Ok(Row { code: code(n).into(), ..Row::default() }));
+    let rows: Vec<Row> =
+        (from..from + count).map(|n| Row { code: code(n).into(), ..Row::default() }).collect();
     let spec = ImportSpec::of(product, count as u64, 16);
     let mut last = 0;
-    let batch = client.import(spec, rows, |report| last = report.rows).await.unwrap().value;
+    let batch = client
+        .import(RequestId::random(), &spec, &mut RowList::new(&rows), |report| last = report.rows)
+        .await
+        .unwrap()
+        .value;
     assert_eq!(last, count as u64);
     assert_eq!(batch.counts[0], count as u64);
 }

@@ -7,3 +7,4 @@ mod lifetime;
 mod people;
 mod router;
 mod trade;
+mod watched;

@@ -1,9 +1,9 @@
 //! What a shop does in a day, over the wire.
 
-use kami_engine::{Lifecycle, OrderId, ReplyFlags, RequestId, Role, Status};
+use kami_engine::{ImportReport, ImportSpec, Lifecycle, OrderId, ReplyFlags, RequestId, Role, Status};
 use kami_net::ClientError;
-use kami_net::client::{RedeemOptions, Row};
-use kami_net::frame::request::Item;
+use kami_net::client::{RedeemOptions, Row, RowList, Rows, Staged};
+use kami_net::frame::request::{ChunkRows, Item};
 use kami_net::frame::{Body, Secret};
 
 use crate::house::{House, code, import, sold, stock};
@@ -122,9 +122,9 @@ async fn an_import_with_a_known_card_is_refused_whole() {
     let house = House::open().await;
     let client = house.client().await;
     let product = stock(&client, "coffee", 1000).await;
-    let spec = kami_engine::ImportSpec::of(product, 500, 16);
-    let rows = (900..1400).map(|n| Ok(Row { code: code(n).into(), ..Row::default() }));
-    match client.import(spec, rows, |_| ()).await {
+    let spec = ImportSpec::of(product, 500, 16);
+    let rows: Vec<Row> = (900..1400).map(|n| Row { code: code(n).into(), ..Row::default() }).collect();
+    match client.import(RequestId(5), &spec, &mut RowList::new(&rows), |_| ()).await {
         Err(ClientError::Refused { status: Status::DuplicateCard, answer }) => {
             let Body::Duplicates(rows) = answer.body else { panic!() };
             assert_eq!(rows.rows.len(), 100);
@@ -135,6 +135,76 @@ async fn an_import_with_a_known_card_is_refused_whole() {
     assert_eq!(client.stats().await.unwrap().value.cards, 1000);
     // Several chunks.
     import(&client, product, 2000, 50_000).await;
+    house.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_is_gone_on_with_by_its_name_and_leaves_out_what_is_there() {
+    let house = House::open().await;
+    let client = house.client().await;
+    let product = stock(&client, "coffee", 1000).await;
+    // A thousand known cards, then 30,000 new ones, each twice.
+    let rows: Vec<Row> = (0..1000)
+        .chain((2000..62_000).map(|n| n / 2 * 2))
+        .map(|n| Row { code: code(n).into(), ..Row::default() })
+        .collect();
+    let spec = ImportSpec { skip_duplicates: true, ..ImportSpec::of(product, rows.len() as u64, 16) };
+
+    // A reader that ends in the middle, as a client that is killed does.
+    struct Torn<'a>(RowList<'a>, u32);
+    impl Rows for Torn<'_> {
+        fn seek(&mut self, row: u64) -> std::io::Result<()> {
+            self.0.seek(row)
+        }
+        fn fill(&mut self, chunk: &mut ChunkRows) -> std::io::Result<()> {
+            self.1 = self.1.checked_sub(1).ok_or_else(|| std::io::Error::other("torn"))?;
+            self.0.fill(chunk)
+        }
+    }
+    let id = RequestId(77);
+    let mut torn = Torn(RowList::new(&rows), 2);
+    let failed = client.import_stage(id, &spec, &mut torn, |_| ()).await;
+    assert!(matches!(failed, Err(ClientError::Rows(_))), "{failed:?}");
+    assert_eq!(client.stats().await.unwrap().value.cards, 1000, "nothing is there before the commit");
+
+    // Another client, another row source, the same name. With another file under it nothing is mixed.
+    let other = house.client().await;
+    let mixed = ImportSpec { content: 9, ..spec.clone() };
+    let refused = other.import_stage(id, &mixed, &mut RowList::new(&rows), |_| ()).await;
+    assert!(matches!(refused, Err(ClientError::Refused { status: Status::IdReused, .. })), "{refused:?}");
+    let mut first = None;
+    let mut again = RowList::new(&rows);
+    let note = |report: ImportReport| {
+        first.get_or_insert(report.rows);
+    };
+    let Staged::Complete(report) = other.import_stage(id, &spec, &mut again, note).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!((report.rows, report.duplicates), (61_000, 31_000));
+    assert!(first.unwrap() <= rows.len() as u64);
+    let mut listed = Vec::new();
+    loop {
+        let page = other.import_duplicates(id, listed.len() as u64).await.unwrap();
+        listed.extend(page.value.rows);
+        if !page.flags.contains(ReplyFlags::PARTIAL) {
+            break;
+        }
+    }
+    assert_eq!(listed.len(), 31_000);
+    assert_eq!((listed[7].row, listed[7].other_row, listed[7].batch.is_some()), (7, 7, true));
+    assert_eq!((listed[1000].row, listed[1000].other_row, listed[1000].batch), (1001, 1000, None));
+    let batch = other.import_commit(id).await.unwrap().value;
+    assert_eq!(batch.counts[0], 30_000);
+
+    // Again, whole: what it said. As anything else, or by anybody else: refused.
+    let again = client.import(id, &spec, &mut RowList::new(&rows), |_| ()).await.unwrap();
+    assert!(again.flags.contains(ReplyFlags::REPLAYED) && again.value.id == batch.id);
+    let refused = client.import(id, &mixed, &mut RowList::new(&rows), |_| ()).await;
+    assert!(matches!(refused, Err(ClientError::Refused { status: Status::IdReused, .. })), "{refused:?}");
+    let issuer = house.client_as("issuer", Role::Issuer).await;
+    let refused = issuer.import(id, &spec, &mut RowList::new(&rows), |_| ()).await;
+    assert!(matches!(refused, Err(ClientError::Refused { status: Status::IdReused, .. })), "{refused:?}");
+    assert_eq!(client.stats().await.unwrap().value.cards, 31_000);
     house.shut_down().await;
 }
 

@@ -58,6 +58,12 @@ impl ServerProcess {
         let mut command = Command::new(binary);
         command.arg("serve").arg("--data").arg(directory.join("data")).args(["--listen", listen]);
         command.arg("--end-with-parent");
+        // Settings meant for the real server are not the demo's.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("KAMI_") {
+                command.env_remove(name);
+            }
+        }
         if unsafe_filesystem {
             command.arg("--unsafe-filesystem");
         }

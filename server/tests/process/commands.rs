@@ -169,3 +169,50 @@ fn a_server_ends_in_order_and_starts_again_at_once() {
     assert_eq!(server.json(&["principal", "list"])["principals"].as_array().unwrap().len(), 1, "one admin");
     assert_eq!(server.json(&["order", "all"])["count"], 20_000);
 }
+
+#[test]
+fn generated_codes_are_the_owners_alone_and_can_be_imported() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let home = Home::new();
+    let made = home.run(&[
+        "codes", "generate", "--count", "2000", "--prefix", "TEA-", "--groups", "--pin", "6", "--out",
+        "tea.csv", "--json",
+    ]);
+    assert_eq!((&made.json()["count"], &made.json()["random_bits"]), (&2000.into(), &95.into()));
+    assert_eq!(std::fs::metadata(home.path("tea.csv")).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = std::fs::read_to_string(home.path("tea.csv")).unwrap();
+    let (code, pin) = text.lines().nth(1).unwrap().split_once(',').unwrap();
+    assert_eq!((code.len(), pin.len(), code.matches('-').count()), ("TEA-".len() + 24, 6, 5));
+    assert!(!made.out.contains(code) && !made.err.contains(code));
+    // Never over a file that is there, and nothing is left beside it.
+    home.run(&["codes", "generate", "--count", "1", "--out", "tea.csv"]).fails(6, "exists");
+    home.run(&["codes", "generate", "--count", "1", "--pin", "4", "--out", "tea.txt"]).fails(2, ".txt");
+    assert_eq!(
+        home.run(&["codes", "generate", "--count", "1", "--prefix", "=1", "--out", "x.csv"]).code,
+        Some(2)
+    );
+    assert_eq!(std::fs::read_dir(home.path(".")).unwrap().count(), 1);
+
+    let server = home.serve();
+    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
+    assert_eq!(server.json(&["import", "tea.csv", "--product", "tea"])["cards"], 2000);
+    server.json(&["sell", "tea", "--count", "1", "--order", "1"]);
+    server.json(&["redeem", code, "--pin", pin]);
+}
+
+#[test]
+fn figures_are_shown_again_with_rates() {
+    use std::io::{BufRead, BufReader};
+    let home = Home::new();
+    let server = home.serve();
+    let mut command = server.command(&["stats", "--watch", "1", "--json"]);
+    let mut watching = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut next = || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(next()["per_second"], serde_json::json!({}), "nothing to compare with yet");
+    let second = next();
+    assert!(second["per_second"]["commands"].is_u64() && second["cards"] == 0, "{second}");
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+}

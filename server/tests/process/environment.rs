@@ -34,7 +34,17 @@ fn nothing_starts_beside_a_running_server() {
     refused(&home, &[]).fails(6, "in use by another process");
     let listen = server.address.to_string();
     let other = ["serve", "--data", "other", "--listen", &listen];
-    home.run(&other).fails(6, "cannot listen on the address");
+    let ended = home.run(&other);
+    ended.fails(6, "cannot listen on the address");
+    assert!(ended.err.contains("choose another with --listen"), "{ended:?}");
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let metrics = busy.local_addr().unwrap().to_string();
+    let ended = home.run(&["serve", "--data", "other", "--listen", "127.0.0.1:0", "--metrics", &metrics]);
+    ended.fails(6, "cannot serve metrics on the address");
+    assert!(ended.err.contains("choose another with --metrics"), "{ended:?}");
+    home.run(&["serve", "--data", "other", "--listen", "192.0.2.1:7400"]).fails(6, "no such address");
+    let keys = ["serve", "--data", "other", "--listen", "127.0.0.1:0", "--keys", "kami-data.keys"];
+    home.run(&keys).fails(6, "in use by another process");
     assert!(!home.path("other").exists(), "a busy port is found before anything is made");
     home.run(&["verify", "--data", "kami-data"]).fails(6, "in use by another process");
     home.run(&["wal", "inspect", "--data", "kami-data"]).fails(6, "in use by another process");
@@ -147,6 +157,127 @@ fn damage_below_what_was_durable_refuses_to_start_and_names_the_place() {
     store[20] ^= 1;
     fs::write(home.path("kami-data/store"), store).unwrap();
     refused(&home, &[]).fails(5, "identity is damaged");
+}
+
+/// A start that is refused leaves nothing behind that was not there before.
+#[test]
+fn a_refused_start_leaves_no_directory_behind() {
+    let home = Home::new();
+    let left = |home: &Home| -> Vec<String> {
+        let names = fs::read_dir(home.path(".")).unwrap().map(|entry| entry.unwrap().file_name());
+        names.map(|name| name.into_string().unwrap()).collect()
+    };
+    home.file("file", "not a directory");
+    let serve = |data: &str, keys: &str| {
+        home.run(&["serve", "--listen", "127.0.0.1:0", "--data", data, "--keys", keys])
+    };
+    serve("file", "keys").fails(6, "check the path");
+    serve("file/below", "keys").fails(6, "check the path");
+    serve("data", "file").fails(6, "check the path");
+    serve("data", "file/below").fails(6, "check the path");
+    assert_eq!(left(&home), ["file"]);
+
+    // A wrong directory: something else lives there.
+    fs::create_dir(home.path("photos")).unwrap();
+    home.file("photos/cat.jpg", "miau");
+    let ended = serve("photos", "keys");
+    ended.fails(6, "is no Kami store and is not empty: found=`cat.jpg`");
+    assert!(ended.err.contains("give an empty or a new directory"), "{ended:?}");
+    let photos: Vec<_> = fs::read_dir(home.path("photos")).unwrap().collect();
+    assert_eq!((photos.len(), home.path("keys").exists()), (1, false));
+
+    // A store whose keys lie elsewhere.
+    let home = stopped_store();
+    fs::rename(home.path("kami-data.keys"), home.path("keys-elsewhere")).unwrap();
+    let ended = refused(&home, &[]);
+    ended.fails(6, "a key is missing");
+    assert!(ended.err.contains("--keys"), "{ended:?}");
+    assert!(!home.path("kami-data.keys").exists());
+    assert_eq!(home.try_serve(&["--keys", "keys-elsewhere"]).unwrap().ready("cards"), 1000);
+
+    // A memory file system.
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let data = memory.path().join("data");
+    let ended = home.run(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()]);
+    ended.fails(6, "does not survive a power cut");
+    assert!(ended.err.contains("--unsafe-filesystem"), "{ended:?}");
+    assert_eq!(fs::read_dir(memory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_store_of_another_version_is_refused() {
+    let home = stopped_store();
+    let path = home.path("kami-data/store");
+    let whole = fs::read(&path).unwrap();
+    let mut newer = whole.clone();
+    newer[8] = 99;
+    fs::write(&path, newer).unwrap();
+    let ended = refused(&home, &[]);
+    ended.fails(5, "made by another version of Kami: version=`99`");
+    assert!(ended.err.contains("use the program that made it"), "{ended:?}");
+    fs::write(&path, whole).unwrap();
+    home.serve().json(&["stats"]);
+}
+
+/// `command` as somebody who is not root; `None` where that cannot be done.
+fn as_nobody(home: &Home) -> Option<Command> {
+    // The test's directory is the owner's alone.
+    fs::set_permissions(home.path("."), fs::Permissions::from_mode(0o755)).unwrap();
+    let nobody = |program: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", program]);
+        command.current_dir(home.path("."));
+        command
+    };
+    let program = env!("CARGO_BIN_EXE_kami");
+    let works = nobody(program).arg("--version").output().is_ok_and(|output| output.status.success());
+    if !works {
+        eprintln!("NOT RUN: this needs root, setpriv, and a build directory that others may read");
+    }
+    works.then(|| nobody(program))
+}
+
+#[test]
+fn without_the_rights_it_says_which() {
+    let home = Home::new();
+    let serve = |arguments: &[&str]| {
+        let mut command = as_nobody(&home)?;
+        Some(Ended::of(command.arg("serve").args(arguments).output().unwrap()))
+    };
+    let ports = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
+    if ports.trim() == "1024"
+        && let Some(ended) = serve(&["--data", "d", "--listen", "127.0.0.1:443"])
+    {
+        ended.fails(6, "Permission denied");
+        assert!(ended.err.contains("CAP_NET_BIND_SERVICE"), "{ended:?}");
+    }
+    let Some(ended) = serve(&["--data", "d", "--listen", "127.0.0.1:0"]) else { return };
+    ended.fails(6, "Permission denied");
+    assert!(ended.err.contains("path=`d`") && ended.err.contains("permissions"), "{ended:?}");
+    assert!(!home.path("d").exists() && !home.path("d.keys").exists());
+}
+
+#[test]
+fn a_full_disk_refuses_to_start_and_says_so() {
+    let home = Home::new();
+    fs::create_dir(home.path("small")).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=40m tmpfs small && exec {} serve --unsafe-filesystem --listen 127.0.0.1:0 --data \
+         small/data --keys small/keys",
+        env!("CARGO_BIN_EXE_kami")
+    );
+    let run = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).current_dir(home.path("."));
+        command.output().unwrap()
+    };
+    if !run("mount -t tmpfs tmpfs small").status.success() {
+        eprintln!("NOT RUN: no file system can be mounted here");
+        return;
+    }
+    let ended = Ended::of(run(&script));
+    ended.fails(6, "No space left on device");
+    assert!(ended.err.contains("make room and start again"), "{ended:?}");
 }
 
 /// The wall clock cannot be set in a test, but a time namespace moves the other one: in it the machine has

@@ -3,11 +3,17 @@
 //! Nothing here waits for a length of time: a server is ready when its ready line comes, and a process is
 //! over when it has ended.
 
+mod certificate;
 mod commands;
 mod crowd;
 mod demo;
 mod environment;
 mod files;
+mod import;
 mod kill;
 mod people;
+mod secrets;
+mod service;
+mod settings;
 mod store;
+mod watch;

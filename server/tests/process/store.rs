@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
@@ -37,7 +38,12 @@ impl Home {
     pub fn kami(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kami"));
         command.args(arguments).current_dir(self.directory.path());
-        command.env_remove("KAMI_SERVER").env_remove("KAMI_IDENTITY").env_remove("KAMI_LOG").env("TZ", "UTC");
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("KAMI_") {
+                command.env_remove(name);
+            }
+        }
+        command.env("TZ", "UTC");
         command
     }
 
@@ -53,13 +59,46 @@ impl Home {
 
     /// Starts the server with more arguments; how it ended if it did.
     pub fn try_serve(&self, more: &[&str]) -> Result<Server<'_>, Ended> {
-        let mut arguments = vec!["serve", "--data", "kami-data", "--end-with-parent"];
+        self.try_serve_with(more, |_| ())
+    }
+
+    /// The same with its standard error in the file `log`, which may be looked at while it runs.
+    pub fn serve_logged(&self, more: &[&str]) -> Server<'_> {
+        let log = std::fs::File::create(self.path("log")).unwrap();
+        self.try_serve_with(more, |command| {
+            command.stderr(log);
+        })
+        .unwrap_or_else(|_| panic!("the server did not start: {}", self.text("log")))
+    }
+
+    /// A file's text.
+    pub fn text(&self, name: &str) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.path(name)).unwrap()).into_owned()
+    }
+
+    /// Waits until the log has this text so many times.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str, times: usize) {
+        let patience = Instant::now() + Duration::from_secs(30);
+        while self.text("log").matches(text).count() < times {
+            assert!(Instant::now() < patience, "no `{text}` in {}", self.text("log"));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Starts the server after `set` has had its say about the process.
+    pub fn try_serve_with(&self, more: &[&str], set: impl FnOnce(&mut Command)) -> Result<Server<'_>, Ended> {
+        let mut arguments = vec!["serve", "--end-with-parent"];
+        if !more.contains(&"--config") {
+            arguments.extend(["--data", "kami-data"]);
+        }
         if !more.contains(&"--listen") {
             arguments.extend(["--listen", "127.0.0.1:0"]);
         }
         arguments.extend(more);
         let mut command = self.kami(&arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        set(&mut command);
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -97,6 +136,13 @@ impl Ended {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
+    /// Asserts that the command line was refused, with this in the text.
+    #[track_caller]
+    pub fn refuses_usage(&self, because: &str) {
+        assert_eq!(self.code, Some(2), "{self:?}");
+        assert!(self.err.contains(because), "{self:?}");
+    }
+
     /// Asserts the exit code and that one sentence on standard error says why.
     #[track_caller]
     pub fn fails(&self, code: i32, because: &str) {
@@ -119,7 +165,8 @@ pub struct Server<'a> {
 }
 
 impl Server<'_> {
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// A client command against this server.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.home.kami(arguments);
         command.env("KAMI_SERVER", self.address.to_string());
         command

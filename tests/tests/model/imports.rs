@@ -1,7 +1,5 @@
 //! Imports beside the oracle: staged in chunks, refused for bad rows and duplicates, given up, committed.
 
-use std::collections::BTreeMap;
-
 use kami_engine::{
     BatchId, Caller, Duplicate, Flags, ImportReport, ImportRow, ImportSpec, Kind, Lifecycle, Lsn, Poisoned,
     Reply, ReplyBody, ReplyFlags, RequestId, Status,
@@ -27,9 +25,27 @@ pub struct Staged {
     pub caller: Caller,
     pub spec: ImportSpec,
     pub batch: u32,
+    /// The rows that came, those that are there already included.
     pub rows: Vec<Row>,
+    /// Those that are there already, as they were found.
+    pub duplicates: Vec<Duplicate>,
     /// Complete but for the record, which had no room.
     pub indexed: bool,
+    /// When it last went on.
+    pub touched_ms: u64,
+}
+
+impl Staged {
+    /// The rows that are kept, with their numbers.
+    fn kept(&self) -> impl Iterator<Item = (u64, &Row)> {
+        let left_out = |at: &u64| self.duplicates.iter().any(|duplicate| duplicate.row == *at);
+        (0..).zip(&self.rows).filter(move |(at, _)| !left_out(at))
+    }
+
+    fn report(&self) -> ImportReport {
+        let duplicates = self.duplicates.len() as u64;
+        ImportReport { rows: self.rows.len() as u64, rows_total: self.spec.rows, duplicates }
+    }
 }
 
 impl World {
@@ -45,8 +61,10 @@ impl World {
             return None;
         };
         self.settle();
-        // Rows that were staged rest on nothing in the log; everything else does.
-        let staged = reply.status.is_done() && matches!(reply.body, ReplyBody::Import(_));
+        // Rows that were staged rest on nothing in the log, unless they are there already; everything else
+        // does.
+        let staged = reply.status.is_done()
+            && matches!(reply.body, ReplyBody::Import(ImportReport { duplicates: 0, .. }));
         assert!(staged || self.pending.is_empty(), "a reply of an import waits for everything before it");
         Some(reply)
     }
@@ -59,8 +77,8 @@ impl World {
         }
     }
 
-    fn import_report(&self, status: Status, rows: u64, rows_total: u64) -> Expected {
-        let body = Body::Import(ImportReport { rows, rows_total });
+    fn import_report(&self, status: Status, report: ImportReport) -> Expected {
+        let body = Body::Import(report);
         Expected { body, ..Expected::plain(status, self.oracle.now_ms) }
     }
 
@@ -78,8 +96,13 @@ impl World {
 
     /// The reply to anything about an import that is not staged.
     fn not_staged(&self, caller: Caller, id: u128) -> Expected {
-        let plain = Expected::plain(Status::NotFound, self.oracle.now_ms);
-        self.committed(caller, id).unwrap_or(plain)
+        let plain = |status| Expected::plain(status, self.oracle.now_ms);
+        let by = self.specs.get(&(caller.tenant.0, id)).map(|(by, _)| by.principal);
+        match self.committed(caller, id) {
+            Some(_) if by != Some(caller.principal) => plain(Status::IdReused),
+            Some(committed) => committed,
+            None => plain(Status::NotFound),
+        }
     }
 
     pub fn import_begin(&mut self, caller: Caller, id: u128, spec: &ImportSpec) {
@@ -95,30 +118,46 @@ impl World {
         }
         let product = self.oracle.products.get(&spec.product.0);
         let expected = if let Some(committed) = self.committed(caller, id) {
-            committed
-        } else if let Some(staged) = self.staged.get(&key) {
-            let same = staged.spec == *spec && staged.caller.principal == caller.principal;
-            let status = if same { Status::Ok } else { Status::IdReused };
-            self.import_report(status, staged.rows.len() as u64, staged.spec.rows)
+            // What it was begun with is known for good, through every restart.
+            let same = self.specs.get(&key).is_some_and(|(by, known)| *by == caller && known == spec);
+            if same { committed } else { Expected::plain(Status::IdReused, self.oracle.now_ms) }
+        } else if let Some(staged) = self.staged.get_mut(&key) {
+            if staged.caller.principal == caller.principal {
+                staged.touched_ms = self.oracle.now_ms;
+                let staged = staged.clone();
+                let same = staged.spec == *spec;
+                let status = if same { Status::Ok } else { Status::IdReused };
+                self.import_report(status, staged.report())
+            } else {
+                Expected::plain(Status::IdReused, self.oracle.now_ms)
+            }
         } else if spec.rows == 0 || spec.label.len() > 128 || spec.face.is_some_and(|face| face < 0) {
             Expected::plain(Status::Malformed, self.oracle.now_ms)
         } else if product.is_none_or(|product| product.tenant != key.0) {
             Expected::plain(Status::NotFound, self.oracle.now_ms)
         } else if spec.expires_ms != 0 && spec.expires_ms <= self.oracle.now_ms.max(spec.valid_from_ms) {
             Expected::plain(Status::Expired, self.oracle.now_ms)
-        } else if self.found_no_room(&reply) {
-            return;
         } else {
+            // What nobody went on with for a day makes room.
+            let now_ms = self.oracle.now_ms;
+            self.staged.retain(|_, staged| now_ms - staged.touched_ms <= 24 * 3600 * 1000);
+            if self.found_no_room(&reply) {
+                return;
+            }
             let staged = Staged {
                 caller,
                 spec: spec.clone(),
                 batch: self.next_batch,
                 rows: Vec::new(),
+                duplicates: Vec::new(),
                 indexed: false,
+                touched_ms: now_ms,
             };
+            self.specs.insert(key, (caller, spec.clone()));
+            let report = staged.report();
             self.staged.insert(key, staged);
             self.next_batch += 1;
-            self.import_report(Status::Ok, 0, spec.rows)
+            self.import_report(Status::Ok, report)
         };
         self.held_against("import begin", &expected, &reply);
     }
@@ -135,33 +174,79 @@ impl World {
         });
         let outcome = self.engine().import_chunk(caller, RequestId(id), first, &mut given);
         let Some(reply) = self.heard(outcome) else { return };
-        if self.medium.is_cut() || self.found_no_room(&reply) {
+        if self.medium.is_cut() {
+            return;
+        }
+        if self.found_no_room(&reply) {
+            let now_ms = self.oracle.now_ms;
+            self.staged.entry((caller.tenant.0, id)).and_modify(|staged| staged.touched_ms = now_ms);
             return;
         }
         let expected = match self.staged.get(&(caller.tenant.0, id)) {
             None => self.not_staged(caller, id),
             Some(staged) => {
-                let (taken, total) = (staged.rows.len() as u64, staged.spec.rows);
-                if staged.indexed {
-                    self.import_report(Status::IllegalTransition, taken, total)
+                let taken = staged.rows.len() as u64;
+                if staged.caller.principal != caller.principal {
+                    Expected::plain(Status::IdReused, self.oracle.now_ms)
+                } else if staged.indexed {
+                    self.import_report(Status::IllegalTransition, staged.report())
                 } else if taken < first {
-                    self.import_report(Status::Malformed, taken, total)
+                    self.import_report(Status::Malformed, staged.report())
                 } else {
+                    let mut staged = staged.clone();
+                    staged.touched_ms = self.oracle.now_ms;
                     let new: Vec<Row> = rows.iter().skip((taken - first) as usize).cloned().collect();
                     let bad = new.iter().zip(taken..).find(|(row, at)| !fits(&staged.spec, row, *at));
                     match bad.map(|(_, at)| at) {
-                        Some(bad) => self.import_report(Status::Malformed, bad, total),
+                        Some(bad) => {
+                            let report = ImportReport { rows: bad, ..staged.report() };
+                            self.staged.insert((caller.tenant.0, id), staged);
+                            self.import_report(Status::Malformed, report)
+                        }
                         None => {
-                            let rows_now = taken + new.len() as u64;
-                            let staged = self.staged.get_mut(&(caller.tenant.0, id)).expect("found");
-                            staged.rows.extend(new);
-                            self.import_report(Status::Ok, rows_now, total)
+                            for row in new {
+                                self.take(&mut staged, row);
+                            }
+                            let report = staged.report();
+                            self.staged.insert((caller.tenant.0, id), staged);
+                            self.import_report(Status::Ok, report)
                         }
                     }
                 }
             }
         };
         self.held_against("import chunk", &expected, &reply);
+    }
+
+    /// A row comes: kept, or left out because its card is there already.
+    fn take(&self, staged: &mut Staged, row: Row) {
+        let at = staged.rows.len() as u64;
+        let there = match self.oracle.find(staged.caller.tenant.0, &row.code) {
+            Some((batch, other_row)) => Some((Some(BatchId(batch)), other_row as u64)),
+            None => staged.kept().find(|(_, kept)| kept.code == row.code).map(|(first, _)| (None, first)),
+        };
+        if let Some((batch, other_row)) = there {
+            staged.duplicates.push(Duplicate { row: at, batch, other_row });
+        }
+        staged.rows.push(row);
+    }
+
+    pub fn import_duplicates(&mut self, caller: Caller, id: u128, from: u64) {
+        if self.medium.is_cut() {
+            return;
+        }
+        let outcome = self.engine().import_duplicates(caller, RequestId(id), from);
+        let Some(reply) = self.heard(outcome) else { return };
+        let expected = match self.staged.get(&(caller.tenant.0, id)) {
+            Some(staged) if staged.caller.principal == caller.principal => {
+                let rows = staged.duplicates.iter().skip(from as usize).copied().collect();
+                let body = Body::Duplicates(rows);
+                Expected { body, ..Expected::plain(Status::Ok, self.oracle.now_ms) }
+            }
+            Some(_) => Expected::plain(Status::IdReused, self.oracle.now_ms),
+            None => self.not_staged(caller, id),
+        };
+        self.held_against("import duplicates", &expected, &reply);
     }
 
     pub fn import_status(&mut self, caller: Caller, id: u128) {
@@ -171,7 +256,10 @@ impl World {
         let outcome = self.engine().import_status(caller, RequestId(id));
         let Some(reply) = self.heard(outcome) else { return };
         let expected = match self.staged.get(&(caller.tenant.0, id)) {
-            Some(staged) => self.import_report(Status::Ok, staged.rows.len() as u64, staged.spec.rows),
+            Some(staged) if staged.caller.principal == caller.principal => {
+                self.import_report(Status::Ok, staged.report())
+            }
+            Some(_) => Expected::plain(Status::IdReused, self.oracle.now_ms),
             None => self.not_staged(caller, id),
         };
         self.held_against("import status", &expected, &reply);
@@ -186,12 +274,16 @@ impl World {
         if self.medium.is_cut() {
             return;
         }
-        let expected = match self.staged.remove(&(caller.tenant.0, id)) {
-            Some(staged) => self.import_report(Status::Ok, staged.rows.len() as u64, staged.spec.rows),
-            None if self.committed(caller, id).is_some() => {
-                Expected::plain(Status::IllegalTransition, self.oracle.now_ms)
-            }
-            None => Expected::plain(Status::NotFound, self.oracle.now_ms),
+        let key = (caller.tenant.0, id);
+        let theirs = self.staged.get(&key).is_some_and(|staged| staged.caller.principal != caller.principal);
+        let expected = if theirs {
+            Expected::plain(Status::IdReused, self.oracle.now_ms)
+        } else if let Some(staged) = self.staged.remove(&key) {
+            self.import_report(Status::Ok, staged.report())
+        } else {
+            let said = self.not_staged(caller, id);
+            let status = if said.status.is_done() { Status::IllegalTransition } else { said.status };
+            Expected::plain(status, self.oracle.now_ms)
         };
         self.held_against("import abort", &expected, &reply);
     }
@@ -212,10 +304,14 @@ impl World {
             let expected = self.not_staged(caller, id);
             return self.held_against("import commit", &expected, &reply);
         };
+        if staged.caller.principal != caller.principal {
+            let Some(reply) = self.heard(outcome) else { return };
+            let expected = Expected::plain(Status::IdReused, self.oracle.now_ms);
+            return self.held_against("import commit", &expected, &reply);
+        }
         if staged.rows.len() as u64 != staged.spec.rows {
             let Some(reply) = self.heard(outcome) else { return };
-            let expected =
-                self.import_report(Status::IllegalTransition, staged.rows.len() as u64, staged.spec.rows);
+            let expected = self.import_report(Status::IllegalTransition, staged.report());
             return self.held_against("import commit", &expected, &reply);
         }
         let duplicates = self.duplicates(&staged);
@@ -265,27 +361,32 @@ impl World {
     /// Why the rows cannot become a batch.
     fn duplicates(&self, staged: &Staged) -> Option<(Status, Vec<Duplicate>)> {
         let tenant = staged.caller.tenant.0;
-        let twin = self.oracle.batches.iter().find(|(_, batch)| {
-            batch.tenant == tenant
-                && batch.cards.iter().map(|card| &card.code).eq(staged.rows.iter().map(|row| &row.code))
+        // The same cards as a batch, in the same order.
+        let twin = |rows: &[&Row]| {
+            let twin = self.oracle.batches.iter().find(|(_, batch)| {
+                batch.tenant == tenant
+                    && batch.cards.iter().map(|card| &card.code).eq(rows.iter().map(|row| &row.code))
+            });
+            let duplicate = Duplicate { row: 0, batch: Some(BatchId(*twin?.0)), other_row: 0 };
+            Some((Status::DuplicateBatch, vec![duplicate]))
+        };
+        let kept: Vec<&Row> = staged.kept().map(|(_, row)| row).collect();
+        // Found while the rows came.
+        if !(staged.duplicates.is_empty() || staged.spec.skip_duplicates && !kept.is_empty()) {
+            let all: Vec<&Row> = staged.rows.iter().collect();
+            let known = twin(&all).filter(|_| kept.is_empty());
+            return known.or_else(|| Some((Status::DuplicateCard, staged.duplicates.clone())));
+        }
+        // Brought in by another import since.
+        if let Some(twin) = twin(&kept) {
+            return Some(twin);
+        }
+        let overtaken = staged.kept().filter_map(|(row, kept)| {
+            let (batch, other_row) = self.oracle.find(tenant, &kept.code)?;
+            Some(Duplicate { row, batch: Some(BatchId(batch)), other_row: other_row as u64 })
         });
-        if let Some((twin, _)) = twin {
-            let duplicate = Duplicate { row: 0, batch: Some(BatchId(*twin)), other_row: 0 };
-            return Some((Status::DuplicateBatch, vec![duplicate]));
-        }
-        let mut first = BTreeMap::new();
-        let mut duplicates = Vec::new();
-        for (row, at) in staged.rows.iter().zip(0u64..) {
-            if let Some((batch, other_row)) = self.oracle.find(tenant, &row.code) {
-                let batch = Some(BatchId(batch));
-                duplicates.push(Duplicate { row: at, batch, other_row: other_row as u64 });
-            } else if let Some(other_row) = first.get(&row.code) {
-                duplicates.push(Duplicate { row: at, batch: None, other_row: *other_row });
-            } else {
-                first.insert(&row.code, at);
-            }
-        }
-        (!duplicates.is_empty()).then_some((Status::DuplicateCard, duplicates))
+        let overtaken: Vec<Duplicate> = overtaken.collect();
+        (!overtaken.is_empty()).then_some((Status::DuplicateCard, overtaken))
     }
 
     fn batch_of(&self, staged: &Staged, id: u128) -> Batch {
@@ -320,7 +421,7 @@ impl World {
             voided: false,
             extended_ms: 0,
             past: Vec::new(),
-            cards: staged.rows.iter().map(card).collect(),
+            cards: staged.kept().map(|(_, row)| card(row)).collect(),
         }
     }
 }

@@ -62,6 +62,8 @@ impl World {
             self.import_chunk(importer, id, from as u64, &rows[from..first + count]);
             if self.random.percent(5) {
                 self.import_status(importer, id);
+                let from = self.random.below(3);
+                self.import_duplicates(importer, id, from);
             }
             if self.random.percent(10) && !self.medium.is_cut() {
                 let asks = self.some_asks();
@@ -79,8 +81,16 @@ impl World {
             _ => self.import_commit(importer, id),
         }
         if self.random.percent(20) && !self.medium.is_cut() {
-            match self.random.below(4) {
-                0 => self.import_begin(importer, id, &spec),
+            // Again by the same, by another, or as something else.
+            let importer = match self.random.below(4) {
+                0 => caller(9, kami_engine::Role::Issuer, 0, tenant),
+                _ => importer,
+            };
+            if self.random.percent(30) {
+                spec.content += 1;
+            }
+            match self.random.below(5) {
+                0 | 4 => self.import_begin(importer, id, &spec),
                 1 => self.import_status(importer, id),
                 2 => self.import_abort(importer, id),
                 _ => self.import_commit(importer, id),

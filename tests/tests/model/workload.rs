@@ -344,6 +344,7 @@ impl World {
                 _ => 0,
             },
             active: self.random.percent(85),
+            skip_duplicates: self.random.percent(50),
             ..ImportSpec::of(ProductId(product), rows, 20)
         }
     }

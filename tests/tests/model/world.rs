@@ -7,7 +7,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use kami_engine::{Clock, CodeList, Engine, EngineOptions, Lsn, Reply, ReplyBody, RevealError, Status, Work};
+use kami_engine::{
+    Caller, Clock, CodeList, Engine, EngineOptions, ImportSpec, Lsn, Reply, ReplyBody, RevealError, Status,
+    Work,
+};
 use kami_wal::{Drive, SimMedium, SimMode, WalOptions};
 
 use super::clock::ManualClock;
@@ -51,6 +54,8 @@ pub struct World {
     /// Segments were prepared since the last command, so there must be room.
     pub fresh: bool,
     pub staged: BTreeMap<(u16, u128), Staged>,
+    /// What every import was last begun with, and by whom.
+    pub specs: BTreeMap<(u16, u128), (Caller, ImportSpec)>,
     pub next_batch: u32,
     /// The order under which a code was read: never two.
     pub read_as: BTreeMap<(u16, String), u128>,
@@ -94,6 +99,7 @@ impl World {
             tight: false,
             fresh: false,
             staged: BTreeMap::new(),
+            specs: BTreeMap::new(),
             next_batch: 1,
             read_as: BTreeMap::new(),
             asked: Vec::new(),

@@ -65,3 +65,37 @@ fn after_a_failed_sync_nothing_is_acknowledged() {
         }
     }
 }
+
+/// The process that starts after a failed sync was shown what the device does not have, took it for the log, and
+/// acknowledged what rested on it; the next power cut took that back.
+#[test]
+fn the_start_after_a_failed_sync_believes_nothing_the_device_does_not_have() {
+    for mode in [SimMode::Direct, SimMode::Mapped] {
+        for nth in 4..40 {
+            let medium = SimMedium::new(nth, mode);
+            medium.fail_sync_at(nth);
+            let Ok((wal, _)) = open(&medium) else { continue };
+            for index in 0..60 {
+                let _ = wal.prepare();
+                let _ = try_append(&wal, &payload(nth, index, 8 + (index as usize * 37 % 300) * 8));
+                if wal.commit().is_err() {
+                    break;
+                }
+            }
+            drop(wal);
+            let medium = medium.kill();
+            let (wal, mut history) = open(&medium).unwrap();
+            for index in 0..5 {
+                let _ = wal.prepare();
+                history.push(try_append(&wal, &payload(nth, 100 + index, 400)).unwrap());
+                wal.commit().unwrap();
+            }
+            drop(wal);
+            for seed in 0..4 {
+                let (_, kept) =
+                    open(&medium.crash(seed)).unwrap_or_else(|e| panic!("{mode:?} sync {nth}: {e}"));
+                assert_eq!(kept, history, "{mode:?} sync {nth}");
+            }
+        }
+    }
+}

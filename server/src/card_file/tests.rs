@@ -1,0 +1,241 @@
+//! Files as suppliers send them, and as they should not be.
+
+use super::*;
+
+fn open(
+    name: &str,
+    bytes: &[u8],
+    options: &ReadOptions,
+) -> (tempfile::TempDir, Result<CardFile, CardFileError>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    let file = CardFile::open(&path, &ReadOptions { currency: *b"CNY", ..options.clone() });
+    (dir, file)
+}
+
+fn shown(file: &CardFile) -> String {
+    let mut shown = Vec::new();
+    let mut cards = file.cards().unwrap();
+    while let Some(Line { number, card, .. }) = cards.next().unwrap() {
+        shown.push(match card {
+            Err(BadLine(wrong)) => format!("{number}!{wrong}"),
+            Ok(card) => {
+                let mut text = format!("{number}:{}", String::from_utf8_lossy(card.code.as_bytes()));
+                text += &card.pin.map_or(String::new(), |pin| format!("/{}", String::from_utf8_lossy(pin)));
+                text += &card.face.map_or(String::new(), |face| format!("/{face}"));
+                text + if card.expires_ms > 0 { "/until" } else { "" }
+            }
+        });
+    }
+    shown.join(" ")
+}
+
+/// What a file holds: `line:code/pin/face/has expiry`, or `line!reason`.
+fn read_with(name: &str, bytes: impl AsRef<[u8]>, options: &ReadOptions) -> String {
+    let (_dir, file) = open(name, bytes.as_ref(), options);
+    match file {
+        Ok(file) => shown(&file),
+        Err(failure) => failure.to_string().split(" path=").next().unwrap().to_owned(),
+    }
+}
+
+fn read(name: &str, bytes: impl AsRef<[u8]>) -> String {
+    read_with(name, bytes, &ReadOptions::default())
+}
+
+fn gb18030(text: &str) -> Vec<u8> {
+    encoding_rs::GB18030.encode(text).0.into_owned()
+}
+
+#[test]
+fn files_as_suppliers_send_them() {
+    for (name, bytes, expected) in [
+        ("a.txt", "AAAA\nBBBB\n", "1:AAAA 2:BBBB"),
+        ("a.txt", "\u{feff}AAAA\r\n\r\n BBBB ", "1:AAAA 3:BBBB"),
+        ("a.txt", "AAAA\rBBBB\r\rCCCC", "1:AAAA 2:BBBB 4:CCCC"),
+        ("a.txt", "AA,AA\nBB;BB\n", "1:AA,AA 2:BB;BB"),
+        ("a.txt", "\"AAAA\nBBBB\"\n", "1:\"AAAA 2:BBBB\""),
+        ("a.csv", "AAAA\nBBBB", "1:AAAA 2:BBBB"),
+        ("a.csv", "code\nAAAA\n", "2:AAAA"),
+        ("a.csv", "AAAA,1234\nBBBB,5678\n", "1:AAAA/1234 2:BBBB/5678"),
+        ("a.csv", "AAAA,1234,28.5,2099-12-31\n", "1:AAAA/1234/2850/until"),
+        ("a.csv", "卡号,卡密\nAAAA,1234\n", "2:AAAA/1234"),
+        ("a.csv", "卡密,面值\nAAAA,100\n", "2:AAAA/10000"),
+        ("a.csv", "Card No.,Password\rAAAA,1234\r", "2:AAAA/1234"),
+        ("a.csv", "序号,卡号（必填）,密　码\n1,AAAA,1234\n", "2:AAAA/1234"),
+        ("a.csv", "\u{feff}卡号;密码;面值;有效期\r\nAAAA;1;5;2099/1/2\r\n", "2:AAAA/1/500/until"),
+        ("a.csv", "\u{feff}卡号;密码;面值;有效期\r\nAAAA;1;5;2099/1/2 8:30\r\n", "2:AAAA/1/500/until"),
+        ("a.csv", "卡号|面额|到期日\nAAAA|５０|2099年1月2日\n", "2:AAAA/5000/until"),
+        ("a.csv", "Face,Note,Code\n,x,AAAA\n7,\"y, z\",\"BB\"\"BB\"\n", "2:AAAA 3:BB\"BB/700"),
+        ("a.tsv", "code\tpin\nAAAA\t1\n", "2:AAAA/1"),
+        ("a.tsv", "code\tnote\nAAAA\ta, b, c, d, e, f\n", "2:AAAA"),
+        // Full width and what cannot be seen.
+        ("a.csv", "ＡＢＣＤ－１２３４\n\u{200b}AB\u{200d}CD5\u{feff}\n", "1:ABCD-1234 2:ABCD5"),
+        // A spreadsheet is told to leave a number alone.
+        ("a.csv", "code,pin\n\"=\"\"0012345\"\"\",'0011\n=\"0012346\",1\n", "2:0012345/0011 3:0012346/1"),
+        // A serial date, as a spreadsheet saves a cell that is no date.
+        ("a.csv", "code,expires\nAAAA,46752\n", "2:AAAA/until"),
+        ("a.csv", "123456789012345678901234567890\n", "1:123456789012345678901234567890"),
+    ] {
+        assert_eq!(read(name, bytes), expected, "{bytes:?}");
+    }
+}
+
+#[test]
+fn cells_in_quotation_marks_keep_the_line_numbers_right() {
+    let text = "code,note,pin\r\nAAAA,\"two\r\nlines\",1\r\nBBBB,\"three\n\nlines\",2\nCCCC,x,3\n";
+    assert_eq!(read("a.csv", text), "2:AAAA/1 4:BBBB/2 7:CCCC/3");
+    // Whatever piece of the file the quotation marks fall on.
+    let mut long = String::from("code,note\n");
+    let mut expected = Vec::new();
+    for n in 0..20_000 {
+        long += &format!("CODE-{n:06},\"a\nb, \"\"c\"\"\"\n");
+        expected.push(format!("{}:CODE-{n:06}", 2 + 2 * n));
+    }
+    assert!(read("a.csv", &long) == expected.join(" "));
+    // An open one spoils its own line only.
+    let open = "code,pin\n\"AAAA,1\nBBBB,2\n\"CCCC\",3\n";
+    assert_eq!(read("a.csv", "code,pin\n\"AAAA,1\nBBBB,2\n"), "2!a quotation mark is left open 3:BBBB/2");
+    let wrong = "2!its code has a line break in it; is a quotation mark left open?";
+    assert!(read("a.csv", open).starts_with(wrong), "{}", read("a.csv", open));
+    let far = format!("code,pin\n\"AAAA,1\n{}", "BBBB,2\n".repeat(1000));
+    assert!(read("a.csv", far).starts_with("2!a quotation mark is left open 3:BBBB/2 4:BBBB/2"));
+}
+
+#[test]
+fn encodings_are_found_out_or_said() {
+    let text = "卡号,密码,备注\nAAAA,１２３４,你好\n";
+    for bytes in [text.as_bytes().to_vec(), gb18030(text)] {
+        assert_eq!(read("a.csv", bytes), "2:AAAA/１２３４");
+    }
+    // The same, far behind where anybody would look.
+    let far = format!("卡号\n{}卡密一二\n", "AAAA\n".repeat(100_000));
+    let (_dir, file) = open("a.csv", &gb18030(&far), &ReadOptions::default());
+    let file = file.unwrap();
+    assert_eq!(file.remark().as_deref(), Some("read as gb18030; --encoding says it otherwise"));
+    assert!(shown(&file).ends_with(" 100002:卡密一二"));
+    // UTF-16 with its mark, as some programs save text.
+    let mut utf16 = vec![0xff, 0xfe];
+    utf16.extend("code\tpin\r\nAAAA\t１\r\n".encode_utf16().flat_map(u16::to_le_bytes));
+    assert_eq!(read("a.txt", &utf16), "1:codepin 2:AAAA1");
+    assert_eq!(read("a.csv", &utf16), "2:AAAA/１");
+    // What is said counts: then one line that is not in it is one bad line.
+    let said = ReadOptions { encoding: Some(UTF_8), ..ReadOptions::default() };
+    let mixed = [b"AAAA\n".as_slice(), &gb18030("卡密一二"), b"\nBBBB\n"].concat();
+    let wrong = "2!its code is not text in UTF-8; --encoding says another";
+    assert_eq!(read_with("a.txt", &mixed, &said), format!("1:AAAA {wrong} 3:BBBB"));
+    let big5 = encoding_rs::BIG5.encode("卡號\nAAAA\n").0.into_owned();
+    let said = ReadOptions { encoding: Some(encoding_rs::BIG5), ..ReadOptions::default() };
+    assert_eq!(read_with("a.txt", big5, &said), "1:卡號 2:AAAA");
+    // Nor can it be decoded.
+    assert!(read("a.txt", b"AAAA\xff\xff\nBBBB\n").contains("1!its code is not text in gb18030"));
+}
+
+#[test]
+fn columns_are_what_is_said() {
+    let columns =
+        |names: &str| ReadOptions { columns: Some(Columns::parse(names).unwrap()), ..ReadOptions::default() };
+    assert_eq!(read_with("a.txt", "1,AAAA,9\n2,BBBB,8\n", &columns("-,code,pin")), "1:AAAA/9 2:BBBB/8");
+    assert_eq!(read_with("a.csv", "卡号,x\nAAAA,BBBB\n", &columns("pin,code")), "2:BBBB/AAAA");
+    assert_eq!(read_with("a.csv", "AA,AA\n", &columns("code")), "1:AA,AA");
+    let short = read_with("a.csv", "AAAA,1\nBBBB\n", &columns("code,face"));
+    assert_eq!(short, "1:AAAA/100 2!it ends before its face value");
+}
+
+#[test]
+fn bad_lines_are_told_apart_and_the_rest_goes_on() {
+    for (name, bytes, expected) in [
+        ("a.txt", "AAA\nBBBB\n", "1!a code has 4 to 128 bytes without spaces, this one has `3` 2:BBBB"),
+        ("a.csv", "code,pin\nAAAA\nBBBB,1\n", "2!it has no PIN, or one of more than 255 bytes 3:BBBB/1"),
+        (
+            "a.csv",
+            "code,face\nAAAA\nBBBB,x\n",
+            "2!it ends before its face value 3!its face value is wrong: it is no amount, such as 28 or 28.50",
+        ),
+        ("a.csv", "code,expires\nAAAA,2001-01-01\n", "2!it has expired already"),
+        (
+            "a.csv",
+            "code,expires\nAAAA,2001-01-01\nBBBB,2001-01-01\n",
+            "2!it has expired already 3!it has expired already",
+        ),
+        ("a.csv", "code,pin\n,1\n", "2!it has no code"),
+        (
+            "a.csv",
+            "code,pin\n6.22609E+15,1\nAAAA,6.22609E+15\n",
+            "2!its code was turned into a rounded number by a spreadsheet: make the column text and enter it \
+             anew 3!its PIN was turned into a rounded number by a spreadsheet: make the column text and enter \
+             it anew",
+        ),
+        (
+            "a.csv",
+            "pin,face\n1,2\n",
+            "the header names no column `code` (or 卡号 or 卡密); --columns says which it is",
+        ),
+        ("a.csv", "code,code\n1,2\n", "a column is named twice: the 2. is named like one before it"),
+        ("a.csv", "", "the card file is empty"),
+        ("a.csv", "\r\n \n", "the card file is empty"),
+        ("a.csv", "\u{feff}\n", "the card file is empty"),
+        ("a.csv", "AAAA\0BBBB", "this is a binary file, not a card file"),
+        ("a.xls", "\u{0}", "this is a binary file, not a card file"),
+    ] {
+        assert_eq!(read(name, bytes), expected, "{bytes:?}");
+    }
+    let long = format!("{}\nBBBB\n", "x".repeat(10 << 20));
+    assert_eq!(read("a.txt", &long), "1!it is longer than 4096 bytes 2:BBBB");
+    assert_eq!(read("a.txt", long.replace('\n', "\r\n")), "1!it is longer than 4096 bytes 2:BBBB");
+    assert_eq!(read("a.txt", "x".repeat(10 << 20)), "1!it is longer than 4096 bytes");
+    let wide = format!("{}\nBBBB\n", "x,".repeat(100));
+    assert!(read("a.csv", wide).starts_with("1!it has more than 64 columns"));
+    assert!(read("a.xlsx", "PK\u{3}\u{4}abc").starts_with("this is no .xlsx workbook that can be read"));
+}
+
+#[test]
+fn a_worksheet_is_read_as_it_was_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cards.xlsx");
+    let mut book = rust_xlsxwriter::Workbook::new();
+    let date = rust_xlsxwriter::Format::new().set_num_format("yyyy-mm-dd");
+    let sheet = book.add_worksheet();
+    for (column, name) in ["备注", "卡号", "密码", "面值", "有效期"].iter().enumerate() {
+        sheet.write_string(0, column as u16, *name).unwrap();
+    }
+    // A code as text, as a number that is whole, and as one that is not any more.
+    sheet.write_string(1, 1, "0012345678901234567890").unwrap();
+    sheet.write_number(1, 2, 1234).unwrap();
+    sheet.write_number(1, 3, 28.5).unwrap();
+    let day = rust_xlsxwriter::ExcelDateTime::from_ymd(2099, 12, 31).unwrap();
+    sheet.write_datetime_with_format(1, 4, &day, &date).unwrap();
+    sheet.write_number(2, 1, 123_456_789_012_345_f64).unwrap();
+    sheet.write_string(2, 2, "１１").unwrap();
+    sheet.write_number(2, 4, 46752).unwrap();
+    sheet.write_number(4, 1, 1_234_567_890_123_456_f64).unwrap();
+    sheet.write_string(4, 2, "1").unwrap();
+    sheet.write_datetime_with_format(5, 1, &day, &date).unwrap();
+    sheet.write_string(6, 0, "no code here").unwrap();
+    sheet.write_string(7, 1, "ＡＢＣＤ").unwrap();
+    sheet.write_string(7, 2, "2").unwrap();
+    sheet.write_string(7, 4, "2099/1/2").unwrap();
+    book.add_worksheet().write_string(0, 0, "OTHER-SHEET").unwrap();
+    book.save(&path).unwrap();
+    let file = CardFile::open(&path, &ReadOptions { currency: *b"CNY", ..ReadOptions::default() }).unwrap();
+    assert_eq!(file.ignored, ["备注"]);
+    assert_eq!(file.remark().as_deref(), Some("only the first worksheet is imported: Sheet1"));
+    let anew = "make the column text and enter it anew";
+    assert_eq!(
+        shown(&file),
+        format!(
+            "2:0012345678901234567890/1234/2850/until 3:123456789012345/１１/until 5!its code is a number of more \
+             than 15 digits, which a spreadsheet does not keep: {anew} 6!its code was taken for a date by a \
+             spreadsheet: {anew} 7!it has no code 8:ABCD/2/until"
+        )
+    );
+}
+
+#[test]
+fn a_file_that_is_written_to_meanwhile_is_noticed() {
+    let (dir, file) = open("a.txt", b"AAAA\n", &ReadOptions::default());
+    let file = file.unwrap();
+    std::fs::write(dir.path().join("a.txt"), b"AAAA\nBBBB\n").unwrap();
+    assert!(file.cards().is_err());
+}

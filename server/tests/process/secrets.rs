@@ -1,0 +1,73 @@
+//! No code and no PIN in anything that is logged, counted or said about errors, at any level.
+
+use crate::store::{Ended, Home};
+use crate::watch::get;
+
+const ID: &str = "0123456789abcdef0123456789abcdef";
+
+#[test]
+fn no_code_or_pin_is_ever_logged() {
+    let home = Home::new();
+    let codes: Vec<String> = (0..60).map(|n| format!("SECRETCODE-{n:04}-QQ")).collect();
+    let pins: Vec<String> = (0..60).map(|n| format!("hush{n:02}pin")).collect();
+    let rows = codes.iter().zip(&pins).map(|(code, pin)| format!("{code},{pin}\n"));
+    home.file("cards.csv", format!("code,pin\n{}", rows.collect::<String>()));
+    home.file("bad.csv", format!("code,pin\n{},{}\nx,{}\n", codes[0], pins[0], pins[1]));
+    let port = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().to_string()
+    };
+    let server = home.serve_logged(&["--log", "trace", "--log-format", "json", "--metrics", &port]);
+    let run = |arguments: &[&str]| -> Ended {
+        let mut command = home.kami(arguments);
+        command.env("KAMI_SERVER", server.address.to_string()).env("KAMI_LOG", "trace");
+        Ended::of(command.output().unwrap())
+    };
+    assert_eq!(run(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]).code, Some(0));
+    assert_eq!(run(&["import", "cards.csv", "--product", "tea"]).code, Some(0));
+    // Sold codes are printed: that is what selling is for. All else must not show any.
+    let sold = run(&["sell", "tea", "--count", "40", "--order", "1"]);
+    assert!(sold.out.contains(&codes[0]), "{sold:?}");
+    let fetched = run(&["order", "1"]);
+    let (first, pin) = (codes[0].as_str(), pins[0].as_str());
+    let mut said = vec![sold.err, fetched.err];
+    for arguments in [
+        &["import", "cards.csv", "--product", "tea"][..],
+        &["import", "bad.csv", "--product", "tea"],
+        &["redeem", first, "--pin", pins[7].as_str()],
+        &["redeem", first],
+        &["redeem", first, "--pin", pin],
+        &["redeem", first, "--pin", pin],
+        &["redeem", codes[1].as_str(), "--pin", pins[1].as_str(), "--id", ID],
+        &["reverse", codes[1].as_str(), "--original", ID],
+        &["redeem", codes[50].as_str(), "--pin", pins[50].as_str()],
+        &["query", codes[2].as_str()],
+        &["history", codes[1].as_str()],
+        &["freeze", codes[3].as_str()],
+        &["redeem", codes[3].as_str(), "--pin", pins[3].as_str()],
+        &["void", codes[55].as_str()],
+        &["void", codes[4].as_str(), "--json"],
+        &["query", "SECRETCODE-none-QQ", "--json"],
+    ] {
+        let ended = run(arguments);
+        assert!(matches!(ended.code, Some(0 | 2 | 3)), "{arguments:?}: {ended:?}");
+        said.extend([ended.out, ended.err]);
+    }
+    said.push(get(&port, "/metrics").1);
+    let ended = server.stop();
+    assert_eq!(ended.code, Some(0));
+    said.extend([ended.out, home.text("log")]);
+    assert!(said.last().unwrap().len() > 100_000, "trace says a lot");
+    for text in &said {
+        for secret in ["SECRETCODE", "hush"] {
+            if let Some(at) = text.find(secret) {
+                let near: String = text[at.saturating_sub(300)..].chars().take(400).collect();
+                panic!("a secret is told: {near}");
+            }
+        }
+        // Nor as bytes that a debugging print shows as numbers or in hexadecimal.
+        for shown in ["83, 69, 67, 82, 69, 84", "534543524554", "104, 117, 115, 104"] {
+            assert!(!text.contains(shown), "a secret is told as bytes");
+        }
+    }
+}
