@@ -260,6 +260,13 @@ impl Run<'_> {
             let mut buffer = Vec::new();
             for (column, width) in layout.widths().into_iter().enumerate().filter(|(_, width)| *width > 0) {
                 let mut row = 0;
+                // What is behind the column before belongs to rows that were left out: zeros in the copy.
+                let cell = layout.cell(column, 0);
+                while at < cell {
+                    let hole = (cell - at).min(CHUNK_BYTES as u64);
+                    whole.update(&vec![0; hole as usize]);
+                    at += hole;
+                }
                 while row < layout.rows {
                     let rows = ((CHUNK_BYTES / width) as u64).min(layout.rows - row);
                     from.read(column, row, rows as usize, &mut buffer)?;
