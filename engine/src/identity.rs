@@ -16,7 +16,7 @@ macro_rules! ids {
 ids! {
     /// A merchant platform on a shared engine; 0 is the only one until tenants come.
     TenantId(u16);
-    /// Who sent the request: a certificate's owner. 0 is the engine itself and whoever embeds it.
+    /// Who sent the request: a certificate's owner. 0 is the engine itself.
     PrincipalId(u32);
     /// The till, or 0.
     TerminalId(u32);

@@ -60,7 +60,7 @@ statuses! {
     Ok = 0, "OK", "go on; keep the receipt";
     /// Done in part; the reply says how much.
     OkPartial = 1, "OK_PARTIAL", "look at each item, or fetch the rest";
-    /// The original was never seen; its id is now refused for good.
+    /// The original was never seen; if the card is sold, its id is now refused for good.
     Tombstoned = 2, "TOMBSTONED", "go on: the sale at the till did not happen";
 
     /// No card that can be redeemed: unknown, wrong PIN or not sold; which one is not told.

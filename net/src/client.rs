@@ -28,7 +28,7 @@ use zeroize::Zeroize;
 
 use crate::certificate;
 use crate::error::ClientError;
-use crate::frame::{Answer, Body, CloseCode, Request, RequestHead, Welcome};
+use crate::frame::{Answer, Body, CloseCode, Opcode, Request, RequestHead, Welcome};
 use crate::tls::Identity;
 use crate::transport;
 
@@ -283,7 +283,7 @@ impl Client {
         // In TLS 1.3 the client is done before the server has looked at its certificate: only a reply
         // shows that it was accepted.
         let short = Lane::open(&connection);
-        let request = RequestHead::new(crate::frame::Opcode::Hello, RequestId::random());
+        let request = RequestHead::new(Opcode::Hello, RequestId::random());
         let hello = short.call(request.request, frame(&request, &Request::Hello)?);
         match timeout_at(until, hello).await {
             Ok(Some(Answer { body: Body::Welcome(welcome), .. })) => {

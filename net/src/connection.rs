@@ -33,7 +33,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
     let guesser = shared.guesses.of(principal.id, principal.spec.misses_per_minute, Instant::now());
     let peer = Arc::new(Peer::new(caller, facts.key, guesser));
     let places = shared.options.connections_per_principal_max;
-    let Some(_place) = shared.registry.register(&connection, &peer, places) else {
+    let streams = shared.options.streams_max;
+    let Some(_place) = shared.registry.register(&connection, &peer, places, streams) else {
         shared.meter.refuse(Refusal::Principal);
         close(&connection, CloseCode::Busy);
         return;

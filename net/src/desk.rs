@@ -6,6 +6,7 @@
 //! place in the same line. Codes and PINs end here: only their digests go on.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use kami_engine::Lsn;
@@ -308,7 +309,7 @@ impl Desk {
             role: caller.role,
             version_max: VERSION,
             frame_bytes_max: FRAME_BYTES_MAX as u32,
-            streams_max: self.shared.options.streams_max,
+            streams_max: self.peer.streams_max.load(Ordering::Relaxed).min(self.shared.options.streams_max),
             items_max: BATCH_ITEMS_MAX as u32,
         }
     }

@@ -30,18 +30,23 @@
 //! stream takes nothing in until it is done, so order holds. A stream may carry one request and end.
 //!
 //! # Limits, and the worst they allow
-//! | What a peer can make the server keep | Bytes |
-//! |---|---:|
-//! | unread bytes of a connection (QUIC's receive window) | 2 MiB |
-//! | sent and not acknowledged (send window) | 2 MiB |
-//! | replies waiting for the log or their reader, all streams | 2 MiB, or 64 KiB and one reply a stream |
-//! | a frame that is not complete, per stream | 4 KiB; 128 KiB for REDEEM_BATCH; 1 MiB for IMPORT_CHUNK |
+//! | What a peer can make the server keep | wide | narrow |
+//! |---|---:|---:|
+//! | unread bytes of a connection (QUIC's receive window) | 2 MiB | 128 KiB |
+//! | sent and not acknowledged (send window) | 2 MiB | 128 KiB |
+//! | streams, each with a frame that is not complete: 4 KiB; 128 KiB for REDEEM_BATCH; 1 MiB for IMPORT_CHUNK | 32 | 8 |
+//! | replies waiting for the log or their reader, all streams | 2 MiB, or 64 KiB and one reply a stream | the same |
+//! | such replies of all connections | 256 MiB, or one batch a stream | the same |
+//!
+//! Connections are wide while there are few: the first 16 of a principal, up to 128 in all.
 //!
 //! A frame's bytes are kept as they come, never by the length it announces, and one that is longer than
 //! its opcode or the sender's role allows is stepped over. So a peer without a valid certificate costs
 //! the bounded state of a handshake (at most 1,024 wait, and from 64 under way on a new one must first
-//! prove its address); an enrolled till that is out to do harm costs some 12 MiB a connection at most
-//! (32 streams, each with a REDEEM_BATCH cut short), and a principal has at most 256 connections.
+//! prove its address); an enrolled till that is out to do harm costs some 8 MiB for a wide connection and 1.3
+//! MiB for a narrow one, beside the replies; the worst that 1,024 of them can do together is about 2.5 GiB, and
+//! one principal's 256 connections some 700 MiB. Only issuers can send longer frames. Replies that a peer
+//! takes none of for 30 seconds end its connection with TOO_SLOW.
 //! Defaults, bounds and costs stand at each field of [`ServerOptions`].
 //!
 //! Overload: when the log has no room, streams wait for it before executing, and flow control passes the
@@ -94,7 +99,7 @@ mod guesses;
 mod meter;
 mod outbox;
 mod registry;
-mod server;
+pub mod server;
 mod stream;
 pub mod tls;
 mod transport;

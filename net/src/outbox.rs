@@ -33,6 +33,7 @@ pub(crate) struct OutboxLimits {
     pub(crate) replies_max: usize,
     pub(crate) bytes_max: usize,
     pub(crate) connection_bytes_max: usize,
+    pub(crate) total_bytes_max: usize,
 }
 
 pub(crate) struct Outbox {
@@ -40,6 +41,8 @@ pub(crate) struct Outbox {
     waiter: DurableWaiter,
     /// What all streams of the connection keep.
     connection_bytes: Arc<AtomicUsize>,
+    /// What all connections keep.
+    total_bytes: Arc<AtomicUsize>,
     /// Encoded replies, oldest first.
     encoded: BytesMut,
     /// What stands in `encoded`, and the replies with codes between.
@@ -101,12 +104,14 @@ impl Outbox {
         limits: OutboxLimits,
         waiter: DurableWaiter,
         connection_bytes: Arc<AtomicUsize>,
+        total_bytes: Arc<AtomicUsize>,
         tally: Tally,
     ) -> Outbox {
         Outbox {
             limits,
             waiter,
             connection_bytes,
+            total_bytes,
             tally,
             encoded: BytesMut::new(),
             waiting: VecDeque::new(),
@@ -124,6 +129,8 @@ impl Outbox {
             || self.bytes >= self.limits.bytes_max
             || self.bytes >= SHARE_BYTES_MIN
                 && self.connection_bytes.load(Ordering::Relaxed) >= self.limits.connection_bytes_max
+            // One batch at a time is always possible, so nobody is shut out by those who take nothing.
+            || self.bytes > 0 && self.total_bytes.load(Ordering::Relaxed) >= self.limits.total_bytes_max
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -256,6 +263,7 @@ impl Outbox {
     fn hold(&mut self, bytes: usize) {
         self.bytes += bytes;
         self.connection_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.total_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn release(&mut self, bytes: usize) {
@@ -263,12 +271,14 @@ impl Outbox {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
         self.connection_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.total_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
 impl Drop for Outbox {
     fn drop(&mut self) {
         self.connection_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.total_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -3,7 +3,7 @@
 //! The maps are lock-striped and touched when connections come and go, never per command. No
 //! reference into a map is held while another is taken.
 //!
-//! A connection begins with narrow windows (128 KiB each way) and gets wide ones (2 MiB) when its peer is
+//! A connection begins narrow (windows of 128 KiB each way, 8 streams) and gets wide (2 MiB, 32) when its peer is
 //! known, if it is among the first [`WIDE_OF_PRINCIPAL_MAX`] of its principal and there are at most
 //! [`WIDE_MAX`] in all. So a platform with a few connections is fast, thousands of tills have what a till
 //! needs, and the most that all peers together can make the server keep is known: see the crate's limits.
@@ -11,7 +11,7 @@
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use kami_engine::{Caller, PrincipalId};
@@ -35,13 +35,22 @@ pub(crate) struct Peer {
     pub(crate) guesser: Arc<Guesser>,
     /// Set when its principal is revoked: nothing it sent is decided from then on.
     pub(crate) revoked: AtomicBool,
+    /// Streams it may have open.
+    pub(crate) streams_max: AtomicU32,
     /// Bytes of replies that all its streams keep.
     pub(crate) pending_bytes: Arc<AtomicUsize>,
 }
 
 impl Peer {
     pub(crate) fn new(caller: Caller, key: [u8; 32], guesser: Arc<Guesser>) -> Peer {
-        Peer { caller, key, guesser, revoked: AtomicBool::new(false), pending_bytes: Arc::default() }
+        Peer {
+            caller,
+            key,
+            guesser,
+            revoked: AtomicBool::new(false),
+            streams_max: AtomicU32::new(transport::NARROW_STREAMS_MAX),
+            pending_bytes: Arc::default(),
+        }
     }
 }
 
@@ -85,11 +94,13 @@ impl Registry {
         connection: &quinn::Connection,
         peer: &Arc<Peer>,
         principal_max: usize,
+        streams_max: u32,
     ) -> Option<PrincipalPlace> {
         let principal = peer.caller.principal;
         let count = enter(&self.by_principal, principal, principal_max)?;
         if count <= WIDE_OF_PRINCIPAL_MAX && self.total() <= WIDE_MAX {
-            transport::widen(connection);
+            transport::widen(connection, streams_max);
+            peer.streams_max.store(streams_max, Ordering::Relaxed);
         }
         let id = connection.stable_id();
         self.live.insert(id, (connection.clone(), Arc::clone(peer)));

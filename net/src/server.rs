@@ -16,7 +16,7 @@ use crate::error::{IdentityError, ServerError};
 use crate::frame::CloseCode;
 use crate::guesses::{Guesses, MissLimits};
 use crate::meter::{Meter, Refusal, ServerFigures};
-use crate::registry::Registry;
+use crate::registry::{self, Registry};
 use crate::tls::{Identity, Shown};
 use crate::transport;
 
@@ -42,6 +42,8 @@ pub struct ServerOptions {
     pub pending_bytes_max: usize,
     /// The bytes of all streams of a connection, beyond which a stream keeps at most 64 KiB. Default 2 MiB.
     pub connection_pending_bytes_max: usize,
+    /// The bytes of all connections, beyond which every stream keeps one batch at most. Default 256 MiB.
+    pub pending_bytes_total_max: usize,
     /// Handshakes under way from which on a new peer must first show that its address is its own.
     /// Default 64.
     pub handshakes_unproven_max: usize,
@@ -74,6 +76,7 @@ impl ServerOptions {
             pending_replies_max: 8192,
             pending_bytes_max: 512 << 10,
             connection_pending_bytes_max: 2 << 20,
+            pending_bytes_total_max: 256 << 20,
             handshakes_unproven_max: 64,
             handshake: Duration::from_secs(10),
             idle: Duration::from_secs(30),
@@ -92,6 +95,7 @@ impl ServerOptions {
             ("streams_max", 0 < self.streams_max && self.streams_max <= 32),
             ("pending_replies_max", 0 < self.pending_replies_max),
             ("pending_bytes_max", 0 < self.pending_bytes_max),
+            ("pending_bytes_total_max", 0 < self.pending_bytes_total_max),
             ("idle", Duration::ZERO < self.idle && self.idle <= Duration::from_secs(30)),
             ("blocking_max", 0 < self.blocking_max),
             ("misses.principal_per_minute", 0 < self.misses.principal_per_minute),
@@ -105,12 +109,45 @@ impl ServerOptions {
     }
 }
 
+/// How much a connection may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Width {
+    /// How many connections of one principal have it.
+    pub of_principal_max: usize,
+    /// Up to how many connections in all new ones have it.
+    pub in_all_max: usize,
+    /// Streams.
+    pub streams: u32,
+    /// Unread bytes, and sent bytes that are kept until they are acknowledged.
+    pub receive_bytes: usize,
+}
+
+/// What the first connections have, and what all others have.
+#[must_use]
+pub const fn widths() -> (Width, Width) {
+    let wide = Width {
+        of_principal_max: registry::WIDE_OF_PRINCIPAL_MAX,
+        in_all_max: registry::WIDE_MAX,
+        streams: 32,
+        receive_bytes: transport::RECEIVE_BYTES_MAX as usize,
+    };
+    let narrow = Width {
+        of_principal_max: usize::MAX,
+        in_all_max: usize::MAX,
+        streams: transport::NARROW_STREAMS_MAX,
+        receive_bytes: transport::NARROW_BYTES_MAX as usize,
+    };
+    (wide, narrow)
+}
+
 /// What every connection and stream needs.
 pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) options: ServerOptions,
     pub(crate) registry: Arc<Registry>,
     pub(crate) guesses: Guesses,
+    /// Bytes of replies that all connections keep.
+    pub(crate) pending_bytes: Arc<AtomicUsize>,
     pub(crate) meter: Arc<Meter>,
     /// Permits for commands that wait for the disk.
     pub(crate) blocking: Arc<Semaphore>,
@@ -182,7 +219,8 @@ impl Server {
         let guesses = Guesses::new(options.misses, Instant::now());
         let (registry, meter) = (Arc::default(), Arc::default());
         let phase = watch::Sender::new(Phase::Serving);
-        let shared = Shared { engine, options, registry, guesses, meter, blocking, phase };
+        let pending_bytes = Arc::default();
+        let shared = Shared { engine, options, registry, guesses, pending_bytes, meter, blocking, phase };
         Ok(Server { endpoint, shown, shared: Arc::new(shared) })
     }
 

@@ -112,6 +112,7 @@ impl Stream {
             replies_max: options.pending_replies_max,
             bytes_max: options.pending_bytes_max,
             connection_bytes_max: options.connection_pending_bytes_max,
+            total_bytes_max: options.pending_bytes_total_max,
         };
         let mut phase = shared.phase.subscribe();
         Stream {
@@ -123,6 +124,7 @@ impl Stream {
                 limits,
                 shared.engine.waiter(),
                 Arc::clone(&peer.pending_bytes),
+                Arc::clone(&shared.pending_bytes),
                 shared.meter.tally(),
             ),
             shared,

@@ -3,7 +3,7 @@
 //! | What | Here | Why |
 //! |---|---|---|
 //! | unidirectional streams, datagrams | none | the protocol has no use for them |
-//! | bidirectional streams a connection | 32 | few long-lived ones carry everything |
+//! | bidirectional streams a connection | 32, or 8 while narrow | few long-lived ones carry everything |
 //! | unread bytes a stream / a connection | 1 MiB / 2 MiB | the largest frame; what a peer can make us keep |
 //! | unacknowledged bytes we sent | 2 MiB | what a slow reader can make us keep |
 //! | both, at a server, for a peer that is not known yet or one of very many | 128 KiB | see [`crate::registry`] |
@@ -27,6 +27,8 @@ pub(crate) const RECEIVE_BYTES_MAX: u32 = 2 << 20;
 /// Unread bytes, and sent bytes that are kept, of a server's connection that is one of very many or whose
 /// peer is not known yet. Enough for a till, and for a platform's frames on a short way.
 pub(crate) const NARROW_BYTES_MAX: u32 = 128 << 10;
+/// Streams of such a connection.
+pub(crate) const NARROW_STREAMS_MAX: u32 = 8;
 /// Unread bytes a stream may have.
 pub(crate) const STREAM_RECEIVE_BYTES_MAX: u32 = 1 << 20;
 /// Sent bytes a connection keeps until they are acknowledged.
@@ -41,13 +43,14 @@ const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 /// The settings of a server: narrow until it knows its peer.
 pub(crate) fn server_config(streams_max: u32, idle: Duration) -> TransportConfig {
-    let mut config = config(streams_max, idle);
+    let mut config = config(streams_max.min(NARROW_STREAMS_MAX), idle);
     config.receive_window(VarInt::from_u32(NARROW_BYTES_MAX)).send_window(u64::from(NARROW_BYTES_MAX));
     config
 }
 
-/// Gives a connection its whole windows.
-pub(crate) fn widen(connection: &quinn::Connection) {
+/// Gives a connection its whole windows and streams.
+pub(crate) fn widen(connection: &quinn::Connection, streams_max: u32) {
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams_max));
     connection.set_send_window(SEND_BYTES_MAX);
     connection.set_receive_window(VarInt::from_u32(RECEIVE_BYTES_MAX));
 }

@@ -167,6 +167,11 @@ fn cards_that_come_into_being_under_the_lock_move_one_step_at_a_time() {
                 }
                 work.requests.push(ask(id, Command::History { card }));
                 engine.execute(&mut work);
+                // A reversal of what nobody has grows the log by a tick: like everyone, wait for room.
+                while !engine.has_space() {
+                    std::thread::yield_now();
+                }
+                engine.wait_durable(work.durable_at().expect("executed")).expect("the log lives");
                 let history = work.replies.pop().expect("a reply");
                 if history.status.is_done() {
                     odd = odd.or((!matches!(history.body, ReplyBody::History(_))).then_some(history));

@@ -259,6 +259,10 @@ impl Run<'_> {
             let mut at = HEADER_BYTES;
             let mut buffer = Vec::new();
             for (column, width) in layout.widths().into_iter().enumerate().filter(|(_, width)| *width > 0) {
+                // The hole that rows left out have made behind the column before; it stays one.
+                let hole = layout.cell(column, 0) - at;
+                io::copy(&mut io::Read::take(io::repeat(0), hole), &mut whole)?;
+                at += hole;
                 let mut row = 0;
                 // What is behind the column before belongs to rows that were left out: zeros in the copy.
                 let cell = layout.cell(column, 0);

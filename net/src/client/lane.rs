@@ -1,6 +1,7 @@
 //! A stream shared by many calls: requests out in the order they came, replies in the same order.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kami_engine::RequestId;
@@ -8,12 +9,14 @@ use quinn::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::channel::{self, ChannelReceiver};
-use crate::frame::Answer;
+use crate::frame::{Answer, Opcode, Request, RequestHead};
 
 /// Calls waiting to be written.
 const QUEUE_MAX: usize = 1024;
 /// Requests put into one write.
 const WRITE_MAX: usize = 256;
+/// How long nothing may come back before the server is nudged.
+const NUDGE: Duration = Duration::from_millis(250);
 
 #[derive(Clone)]
 pub(super) struct Lane {
@@ -31,7 +34,7 @@ impl Lane {
     pub(super) fn open(connection: &Connection) -> Lane {
         let (queue, calls) = mpsc::channel(QUEUE_MAX);
         let connection = connection.clone();
-        tokio::spawn(run(connection, calls));
+        tokio::spawn(run(connection, calls, queue.downgrade()));
         Lane { queue }
     }
 
@@ -44,7 +47,7 @@ impl Lane {
 }
 
 /// Ends with its stream; every call still waiting then finds its end of the line dropped.
-async fn run(connection: Connection, mut calls: mpsc::Receiver<Call>) {
+async fn run(connection: Connection, mut calls: mpsc::Receiver<Call>, queue: mpsc::WeakSender<Call>) {
     let Ok((mut send, recv)) = connection.open_bi().await else { return };
     let (expect, expected) = mpsc::unbounded_channel();
     let writer = async move {
@@ -67,6 +70,32 @@ async fn run(connection: Connection, mut calls: mpsc::Receiver<Call>) {
     tokio::select! {
         () = writer => {}
         () = read(ChannelReceiver::new(recv), expected) => {}
+        () = nudge(&connection, queue) => {}
+    }
+}
+
+/// While what was sent is not answered by a single packet, sends something small now and again. Never
+/// returns.
+///
+/// A server that was restarted tells by a reset, at once, that it knows the connection no more, but only to
+/// who sends something; and QUIC by itself repeats what is not acknowledged after ever longer pauses, as long
+/// as the outage was.
+async fn nudge(connection: &Connection, queue: mpsc::WeakSender<Call>) {
+    let (mut sent, mut heard) = (0, 0);
+    loop {
+        tokio::time::sleep(NUDGE).await;
+        let stats = connection.stats();
+        let silent = stats.udp_tx.datagrams != sent && stats.udp_rx.datagrams == heard;
+        (sent, heard) = (stats.udp_tx.datagrams, stats.udp_rx.datagrams);
+        let id = RequestId::random();
+        if silent
+            && let Ok(frame) = super::frame(&RequestHead::new(Opcode::Ping, id), &Request::Ping)
+            && let Some(queue) = queue.upgrade()
+        {
+            // Nobody waits for the reply; a full queue has enough to send.
+            let (reply, _) = oneshot::channel();
+            let _ = queue.try_send(Call { id, frame, reply });
+        }
     }
 }
 

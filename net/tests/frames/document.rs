@@ -2,6 +2,7 @@
 //! `<!-- end -->` is rendered here and compared. `UPDATE_GOLDEN=1` rewrites them.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use kami_engine::{Class, Flags, Lifecycle, Role, Status, record::Kind};
@@ -11,6 +12,8 @@ use kami_net::frame::{
     BodyKind, CloseCode, FRAME_BYTES_MAX, Field, HEADS, Opcode, REPLY_HEAD_BYTES, REQUEST_HEAD_BYTES,
     Request, reply,
 };
+
+use kami_net::{Authority, MissLimits, ServerOptions};
 
 use crate::samples;
 
@@ -43,8 +46,11 @@ fn the_document_says_what_the_constants_say() {
     }
 }
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 17] = [
     "limits",
+    "limits of a server",
+    "roles",
+    "budgets",
     "request head",
     "reply head",
     "opcodes",
@@ -63,6 +69,9 @@ const NAMES: [&str; 14] = [
 fn table(name: &str) -> String {
     match name {
         "limits" => limits(),
+        "limits of a server" => server_limits(),
+        "roles" => role_table(),
+        "budgets" => budgets(),
         "request head" => head(0, REQUEST_HEAD_BYTES),
         "reply head" => head(1, REPLY_HEAD_BYTES),
         "opcodes" => opcodes(),
@@ -120,6 +129,80 @@ fn limits() -> String {
     writeln!(table, "| Items of a REDEEM_BATCH | {BATCH_ITEMS_MAX} |").unwrap();
     writeln!(table, "| Cards of an order | {} |", kami_engine::ORDER_CARDS_MAX).unwrap();
     writeln!(table, "| Duplicates listed after an import | {} |", kami_engine::DUPLICATES_MAX).unwrap();
+    table
+}
+
+/// What `kami serve` bounds unless told otherwise.
+fn server_limits() -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let identity = Authority::create(directory.path()).unwrap().issue_server(&[]).unwrap();
+    let options = ServerOptions::new(SocketAddr::from(([127, 0, 0, 1], 0)), identity);
+    let mib = |bytes: usize| format!("{} KiB", bytes >> 10);
+    let (wide, narrow) = kami_net::server::widths();
+    let mut table = "| What | Limit | Beyond it |\n|---|---:|---|\n".to_owned();
+    for (what, limit, beyond) in [
+        ("Connections in all", options.connections_max.to_string(), "refused in the handshake"),
+        ("of one address", options.connections_per_address_max.to_string(), "refused in the handshake"),
+        ("of one principal", options.connections_per_principal_max.to_string(), "closed with BUSY"),
+        (
+            "Handshakes under way before a new peer must prove its address",
+            options.handshakes_unproven_max.to_string(),
+            "QUIC Retry",
+        ),
+        ("Time for a handshake", format!("{} s", options.handshake.as_secs()), "dropped"),
+        ("Silence", format!("{} s", options.idle.as_secs()), "dropped"),
+        ("A reply waits and none is taken", format!("{} s", options.stall.as_secs()), "closed with TOO_SLOW"),
+        ("Connections of one principal that are wide", wide.of_principal_max.to_string(), "narrow"),
+        ("Connections in all up to which new ones are wide", wide.in_all_max.to_string(), "narrow"),
+        ("Streams, wide / narrow", format!("{} / {}", wide.streams, narrow.streams), "not opened"),
+        (
+            "Unread bytes of a connection, wide / narrow",
+            format!("{} / {}", mib(wide.receive_bytes), mib(narrow.receive_bytes)),
+            "flow control",
+        ),
+        (
+            "Replies waiting, of a stream / a connection",
+            format!("{} / {}", mib(options.pending_bytes_max), mib(options.connection_pending_bytes_max)),
+            "the stream is not read",
+        ),
+        ("of all connections", mib(options.pending_bytes_total_max), "one batch a stream"),
+        (
+            "Imports and other commands that wait for the disk, at a time",
+            options.blocking_max.to_string(),
+            "wait",
+        ),
+    ] {
+        writeln!(table, "| {what} | {limit} | {beyond} |").unwrap();
+    }
+    table
+}
+
+fn budgets() -> String {
+    let MissLimits { principal_per_minute, card_per_hour, in_all_per_minute, .. } = MissLimits::USUAL;
+    format!(
+        "| Budget of | Wrong codes at once | Then |\n|---|---:|---|\n\
+         | a principal | {} | {principal_per_minute} a minute |\n\
+         | a principal at one card | {card_per_hour} | {card_per_hour} an hour |\n\
+         | all together | {} | {in_all_per_minute} a minute; beyond, each costs its principal ten |\n",
+        principal_per_minute * 10,
+        in_all_per_minute * 10,
+    )
+}
+
+/// The roles against the commands, as they stand in `opcode.rs` and nowhere else.
+fn role_table() -> String {
+    let mut table = "| Command |".to_owned();
+    Role::ALL.iter().for_each(|role| write!(table, " {} |", role.name()).unwrap());
+    table.push_str("\n|---|");
+    Role::ALL.iter().for_each(|_| table.push_str(":-:|"));
+    table.push('\n');
+    for opcode in Opcode::ALL.iter().filter(|opcode| opcode.is_served()) {
+        write!(table, "| {} |", opcode.code()).unwrap();
+        for role in Role::ALL {
+            table.push_str(if opcode.allows(role) { " ● |" } else { " |" });
+        }
+        table.push('\n');
+    }
     table
 }
 

@@ -10,18 +10,24 @@ use kami_net::frame::{
     Body, CloseCode, FRAME_BYTES_MAX, Opcode, REPLY_HEAD_BYTES, Request, RequestHead, Secret, Split, Splitter,
 };
 use kami_net::{Authority, Client, ClientError, Identity};
+use kami_wal::Drive;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
 
 use crate::house::{House, sold};
 
-const SOON: Duration = Duration::from_secs(5);
+pub const SOON: Duration = Duration::from_secs(5);
 
 /// A peer that speaks QUIC and writes whatever it likes.
-async fn raw(house: &House, identity: Option<&Identity>, alpn: &[u8]) -> Result<Connection, String> {
+pub async fn raw(
+    house: &House,
+    identity: Option<&Identity>,
+    alpn: &[u8],
+) -> Result<Connection, ConnectionError> {
     let dir = house.dir().join(format!("{:032x}", RequestId::random().0));
     house.admin.save(&dir).unwrap();
     let mut roots = rustls::RootCertStore::empty();
@@ -46,24 +52,24 @@ async fn raw(house: &House, identity: Option<&Identity>, alpn: &[u8]) -> Result<
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = house.server.local_addr().unwrap();
     let connecting = endpoint.connect_with(config, address, "127.0.0.1").unwrap();
-    let connection = connecting.await.map_err(|error| error.to_string())?;
+    let connection = connecting.await?;
     // The endpoint lives as long as its connection does.
     std::mem::forget(endpoint);
     Ok(connection)
 }
 
-fn frame(head: &RequestHead, request: &Request<'_>) -> Vec<u8> {
+pub fn frame(head: &RequestHead, request: &Request<'_>) -> Vec<u8> {
     let mut out = bytes::BytesMut::new();
     request.encode(head, &mut out).unwrap();
     out.to_vec()
 }
 
-fn ping(id: u128) -> Vec<u8> {
+pub fn ping(id: u128) -> Vec<u8> {
     frame(&RequestHead::new(Opcode::Ping, RequestId(id)), &Request::Ping)
 }
 
 /// Reads until the stream ends or so many replies came.
-async fn answers(recv: &mut RecvStream, count: usize) -> Vec<Answer> {
+pub async fn answers(recv: &mut RecvStream, count: usize) -> Vec<Answer> {
     let mut splitter = Splitter::new(REPLY_HEAD_BYTES);
     let mut answers = Vec::new();
     while answers.len() < count {
@@ -78,7 +84,7 @@ async fn answers(recv: &mut RecvStream, count: usize) -> Vec<Answer> {
 }
 
 /// Sends bytes and a ping behind them; the answers to both.
-async fn send(connection: &Connection, bytes: &[u8]) -> (Vec<Answer>, SendStream, RecvStream) {
+pub async fn send(connection: &Connection, bytes: &[u8]) -> (Vec<Answer>, SendStream, RecvStream) {
     let (mut send, mut recv) = connection.open_bi().await.unwrap();
     let mut all = bytes.to_vec();
     all.extend_from_slice(&ping(99));
@@ -196,13 +202,24 @@ async fn strangers_stay_out() {
     let refused = Client::connect(house.options(&stranger)).await;
     assert!(matches!(refused, Err(ClientError::Untrusted { .. })), "{refused:?}");
     // It trusts us, we do not trust it, though its key is enrolled.
-    assert!(is_refused(raw(&house, Some(&stranger), b"kami/1").await).await);
-    // No certificate, a server's certificate, another protocol.
-    assert!(is_refused(raw(&house, None, b"kami/1").await).await);
+    // (Authorities have one name, so it is the signature that does not fit.)
+    assert_eq!(refusal(raw(&house, Some(&stranger), b"kami/1").await).await, Refused::ByTls(DECRYPT_ERROR));
+    // No certificate, a server's certificate, another protocol: all are refused by TLS itself, before a
+    // stream or a principal is looked at.
+    assert_eq!(refusal(raw(&house, None, b"kami/1").await).await, Refused::ByTls(CERTIFICATE_REQUIRED));
     let server = house.authority.issue_server(&[]).unwrap();
     house.enrol("server", kami_engine::Role::Admin, &server);
-    assert!(is_refused(raw(&house, Some(&server), b"kami/1").await).await);
-    assert!(is_refused(raw(&house, Some(&house.admin), b"h3").await).await);
+    let refused = refusal(raw(&house, Some(&server), b"kami/1").await).await;
+    assert!(matches!(refused, Refused::ByTls(_)), "{refused:?}");
+    let refused = refusal(raw(&house, Some(&house.admin), b"h3").await).await;
+    assert_eq!(refused, Refused::ByTls(NO_APPLICATION_PROTOCOL));
+    let expired = house.identity_until("expired", OffsetDateTime::now_utc() - Duration::from_secs(3600));
+    house.enrol("expired", kami_engine::Role::Admin, &expired);
+    let refused = refusal(raw(&house, Some(&expired), b"kami/1").await).await;
+    assert_eq!(refused, Refused::ByTls(CERTIFICATE_EXPIRED));
+    // The right chain and no principal is refused by us, with the code that says so.
+    let refused = refusal(raw(&house, Some(&unknown), b"kami/1").await).await;
+    assert_eq!(refused, Refused::ByKami(CloseCode::Unauthenticated));
     // Another name than the server's certificate carries.
     let mut options = house.options(&house.admin);
     options.server_name = "elsewhere".to_owned();
@@ -212,12 +229,50 @@ async fn strangers_stay_out() {
     house.shut_down().await;
 }
 
-/// In TLS 1.3 a client learns after its own handshake that it was refused.
-async fn is_refused(connected: Result<Connection, String>) -> bool {
-    let Ok(connection) = connected else { return true };
-    let Ok((mut send, mut recv)) = connection.open_bi().await else { return true };
-    let _ = send.write_all(&ping(1)).await;
-    timeout(SOON, recv.read_chunk(100, true)).await.expect("refused in time").is_err()
+/// TLS alerts.
+const DECRYPT_ERROR: u64 = 51;
+const CERTIFICATE_EXPIRED: u64 = 45;
+const CERTIFICATE_REQUIRED: u64 = 116;
+const NO_APPLICATION_PROTOCOL: u64 = 120;
+
+#[derive(Debug, PartialEq)]
+enum Refused {
+    /// By an alert of the handshake.
+    ByTls(u64),
+    /// By a code of the protocol's own.
+    ByKami(CloseCode),
+}
+
+/// How a connection was refused. In TLS 1.3 a client learns after its own handshake that it was.
+async fn refusal(connected: Result<Connection, ConnectionError>) -> Refused {
+    let error = match connected {
+        Err(error) => error,
+        Ok(connection) => timeout(SOON, connection.closed()).await.expect("refused in time"),
+    };
+    match &error {
+        ConnectionError::ConnectionClosed(close) => Refused::ByTls(u64::from(close.error_code) - 0x100),
+        ConnectionError::ApplicationClosed(close) => {
+            Refused::ByKami(CloseCode::from_number(close.error_code.into_inner()).unwrap())
+        }
+        _ => panic!("{error}"),
+    }
+}
+
+/// Replies that nobody takes are not kept for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_takes_nothing_is_ended() {
+    let house = House::with(Drive::Threads, |options| options.stall = Duration::from_millis(500)).await;
+    let connection = raw(&house, Some(&house.admin), b"kami/1").await.unwrap();
+    let (mut send, _recv) = connection.open_bi().await.unwrap();
+    let pings: Vec<u8> = (1..=1000).flat_map(ping).collect();
+    let reason = timeout(2 * SOON, async {
+        while send.write_all(&pings).await.is_ok() {}
+        connection.closed().await
+    });
+    let ConnectionError::ApplicationClosed(close) = reason.await.unwrap() else { panic!("closed otherwise") };
+    assert_eq!(CloseCode::from_number(close.error_code.into_inner()), Some(CloseCode::TooSlow));
+    house.client().await.stats().await.unwrap();
+    house.shut_down().await;
 }
 
 /// A peer that sends and never reads is stopped; it costs a bounded amount and nobody else notices.

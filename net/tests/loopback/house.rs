@@ -59,6 +59,24 @@ impl House {
         self.dir.path()
     }
 
+    /// An identity whose certificate ends then.
+    pub fn identity_until(&self, name: &str, end: time::OffsetDateTime) -> Identity {
+        let ca = |file: &str| std::fs::read_to_string(self.dir().join("ca").join(file)).unwrap();
+        let signer = rcgen::KeyPair::from_pem(&ca("ca-key.pem")).unwrap();
+        let issuer = rcgen::Issuer::from_ca_cert_pem(&ca("ca.pem"), signer).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.not_after = end;
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let home = self.dir().join(format!("until-{name}"));
+        self.authority.issue(name).unwrap().save(&home).unwrap();
+        std::fs::write(home.join("cert.pem"), params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+        std::fs::write(home.join("key.pem"), key.serialize_pem()).unwrap();
+        Identity::load(&home).unwrap()
+    }
+
     /// Makes an identity known to the engine.
     pub fn enrol(&self, name: &str, role: Role, identity: &Identity) {
         let key = identity.key_fingerprint().unwrap();
@@ -97,9 +115,20 @@ impl House {
     }
 
     pub async fn client_as(&self, name: &str, role: Role) -> Client {
+        self.client_as_with(name, role, |_| ()).await
+    }
+
+    pub async fn client_as_with(
+        &self,
+        name: &str,
+        role: Role,
+        set: impl FnOnce(&mut ClientOptions),
+    ) -> Client {
         let identity = self.authority.issue(name).unwrap();
         self.enrol(name, role, &identity);
-        Client::connect(self.options(&identity)).await.unwrap()
+        let mut options = self.options(&identity);
+        set(&mut options);
+        Client::connect(options).await.unwrap()
     }
 
     pub async fn shut_down(self) {

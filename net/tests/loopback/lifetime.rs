@@ -206,6 +206,16 @@ async fn a_killed_server_is_noticed_at_once() {
     let (second, _) = start(address);
     let redeemed = timeout(Duration::from_secs(4), client.redeem(&codes[0], RedeemOptions::default())).await;
     redeemed.expect("noticed before the idle time of 10 s").unwrap();
+    // Once more, with a request under way through an outage longer than the pause before a keep-alive.
     second.shutdown_background();
+    let waiting = tokio::spawn({
+        let (client, code) = (client.clone(), codes[1].clone());
+        async move { client.redeem(&code, RedeemOptions::default()).await }
+    });
+    sleep(Duration::from_millis(4200)).await;
+    assert!(!waiting.is_finished());
+    let (third, _) = start(address);
+    timeout(Duration::from_secs(2), waiting).await.expect("noticed at once").unwrap().unwrap();
+    third.shutdown_background();
     house.shut_down().await;
 }

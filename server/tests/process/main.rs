@@ -6,11 +6,13 @@
 mod backup;
 mod certificate;
 mod commands;
+mod crowd;
 mod demo;
 mod environment;
 mod files;
 mod import;
 mod kill;
+mod people;
 mod secrets;
 mod service;
 mod settings;

@@ -199,6 +199,11 @@ impl Server<'_> {
         field(&self.line, name).parse().unwrap()
     }
 
+    /// The process's number.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         let id = self.child.as_ref().unwrap().id();
         rustix::process::kill_process(Pid::from_raw(id.try_into().unwrap()).unwrap(), signal).unwrap();
