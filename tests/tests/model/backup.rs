@@ -217,6 +217,9 @@ fn a_restore_that_is_cut_short_is_never_taken_for_a_store() {
         });
         match opened {
             Err(OpenError::Identity(IdentityError::Restoring)) => {}
+            Err(OpenError::Identity(IdentityError::NotAStore { found })) => {
+                assert_eq!(found, "restoring.new")
+            }
             // Cut before the first name was durable, or after the last was.
             Err(OpenError::Identity(IdentityError::NotAStore { .. })) => {
                 assert!(files.iter().all(|name| name == "restoring.new"), "cut at {nth}: {files:?}");
