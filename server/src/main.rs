@@ -5,6 +5,7 @@
 //! keys.rs certificate.rs            the key directory; the server's certificate and its renewal
 //! http.rs metrics.rs                metrics and health
 //! logging.rs notify.rs              what is logged; what a service manager is told
+//! sandbox.rs                        a card in every state, for who tries it out
 //! remote.rs                         which server, as whom
 //! product.rs import.rs batch.rs     what is for sale     lib.rs reads what suppliers send
 //! codes.rs                          codes of one's own
@@ -42,6 +43,7 @@ mod principal;
 mod product;
 mod progress;
 mod remote;
+mod sandbox;
 mod serve;
 mod settings;
 mod stock;

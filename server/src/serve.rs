@@ -32,6 +32,7 @@ use crate::http::{self, Watched};
 use crate::logging::{self, Format, Logging};
 use crate::notify::Notify;
 use crate::output::Output;
+use crate::sandbox::Sandbox;
 use crate::settings::{self, Setting, Stop};
 use crate::{Cli, Command, keys};
 
@@ -55,7 +56,11 @@ pub struct Serve {
     print_config: bool,
     /// Where the data lies.
     #[arg(long, value_name = "DIR", env = "KAMI_DATA")]
-    data: PathBuf,
+    data: Option<PathBuf>,
+    /// Serve throw-away data instead, with an identity of every role and cards in every state, which are
+    /// listed when the server is ready; it all goes when the server ends.
+    #[arg(long)]
+    sandbox: bool,
     /// Where the keys lie; never inside the data [default: the data directory's name with `.keys`].
     #[arg(long, value_name = "DIR", env = "KAMI_KEYS")]
     keys: Option<PathBuf>,
@@ -105,7 +110,26 @@ enum Commit {
 }
 
 pub fn run(options: Serve, mut settings: Vec<Setting>, output: &Output) -> Result<Exit, Failure> {
-    let keys = options.keys.clone().unwrap_or_else(|| keys::beside(&options.data));
+    let data = match (options.sandbox, options.data.clone()) {
+        (false, Some(data)) => data,
+        (true, None) if options.keys.is_none() && !options.print_config => {
+            let sandbox = Sandbox::new()?;
+            let served = open(options, sandbox.data.clone(), sandbox.keys.clone(), settings, Some(&sandbox));
+            sandbox.remove();
+            return served;
+        }
+        (true, _) => {
+            return Err(Failure::usage(
+                "a sandbox brings its own data and keys: leave --data, --keys and --print-config out",
+            ));
+        }
+        (false, None) => {
+            return Err(Failure::usage(
+                "--data says where the data lies, for example --data kami-data; to try Kami out, say --sandbox instead",
+            ));
+        }
+    };
+    let keys = options.keys.clone().unwrap_or_else(|| keys::beside(&data));
     if options.print_config {
         let unset = settings.iter_mut().find(|setting| setting.name == "keys" && setting.values.is_empty());
         if let Some(setting) = unset {
@@ -114,16 +138,27 @@ pub fn run(options: Serve, mut settings: Vec<Setting>, output: &Output) -> Resul
         output.result(&settings::value(&settings), || settings::show(&settings))?;
         return Ok(Exit::Done);
     }
+    open(options, data, keys, settings, None)
+}
+
+/// Opens the store and serves it until it is told to end.
+fn open(
+    options: Serve,
+    data: PathBuf,
+    keys: PathBuf,
+    settings: Vec<Setting>,
+    sandbox: Option<&Sandbox>,
+) -> Result<Exit, Failure> {
     let logging = Logging::start(logging::filter(&options.log), options.log_format);
     harden(options.end_with_parent)?;
-    keys::check_apart(&options.data, &keys)?;
+    keys::check_apart(&data, &keys)?;
     check_address(options.listen)?;
     let metrics = options.metrics.map(http::bind).transpose()?;
 
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::environment(format!("the runtime cannot start: {error}")))?;
-    let (data, started_ms) = (options.data.clone(), crate::time::now_ms());
-    let watched = Watched { started_ms, data, keys: keys.clone(), serving: OnceLock::new() };
+    let started_ms = crate::time::now_ms();
+    let watched = Watched { started_ms, data: data.clone(), keys: keys.clone(), serving: OnceLock::new() };
     let watched = Arc::new(watched);
     let guard = runtime.enter();
     // Before the store is opened: a reload that is asked for meanwhile must not end the process.
@@ -146,15 +181,16 @@ pub fn run(options: Serve, mut settings: Vec<Setting>, output: &Output) -> Resul
         ..DiskOptions::default()
     };
     // Both directories are locked from here on.
-    let mut engine_options = EngineOptions::on_disk(&options.data, &keys, disk)?;
+    let mut engine_options = EngineOptions::on_disk(&data, &keys, disk)?;
     engine_options.accept_clock = options.accept_clock;
     let engine = Engine::open(engine_options)?;
     keys::ensure_admin(&engine, &keys)?;
+    let furnished = sandbox.map(|sandbox| sandbox.furnish(&engine)).transpose()?;
     let certificate = Arc::new(Certificate::open(&keys, names(&options), options.certificate_days)?);
     let house = House { engine, certificate, watched, logging, settings, notify: Notify::of_environment() };
     let net = ServerOptions::new(options.listen, house.certificate.identity());
     let engine = house.engine.clone();
-    runtime.block_on(serve(Arc::new(house), net, options.checkpoint_mib, hangup))?;
+    runtime.block_on(serve(Arc::new(house), net, options.checkpoint_mib, hangup, furnished))?;
     // Whoever is being answered over HTTP still holds the engine.
     drop(runtime);
     engine.close()?;
@@ -193,6 +229,7 @@ async fn serve(
     options: ServerOptions,
     checkpoint_mib: u64,
     hangup: Signal,
+    furnished: Option<String>,
 ) -> Result<(), Failure> {
     let mut terminate = caught(SignalKind::terminate())?;
     let mut interrupt = caught(SignalKind::interrupt())?;
@@ -203,7 +240,7 @@ async fn serve(
     let serving = (engine.clone(), server.clone(), Arc::clone(&house.certificate));
     // It is set nowhere else.
     let _ = house.watched.serving.set(serving);
-    announce(&engine, address)?;
+    announce(&engine, address, furnished.as_deref().unwrap_or_default())?;
     house.notify.ready(&format!("serving on {address}"));
 
     let mut background = tokio::task::JoinSet::new();
@@ -288,12 +325,13 @@ impl House {
     }
 }
 
-/// The line that says the server is ready.
-fn announce(engine: &Engine, address: SocketAddr) -> Result<(), Failure> {
+/// The line that says the server is ready, and what else there is to say.
+fn announce(engine: &Engine, address: SocketAddr, more: &str) -> Result<(), Failure> {
     let stats = crate::keys::stats(engine)?;
     let commit = commit_name(engine.commit_path());
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "ready quic={address} cards={} lsn={} commit={commit}", stats.cards, stats.durable_end)
+        .and_then(|()| stdout.write_all(more.as_bytes()))
         .and_then(|()| stdout.flush())
         .map_err(|error| Failure::environment(format!("nobody reads the ready line: {error}")))
 }

@@ -21,7 +21,7 @@ use crate::exit::Failure;
 /// The command whose options these are.
 const COMMAND: &str = "serve";
 /// Options that say what to do this time, and so have no place in a file.
-const NOT_IN_FILE: [&str; 2] = ["config", "print_config"];
+const NOT_IN_FILE: [&str; 3] = ["config", "print_config", "sandbox"];
 
 /// Where a setting's value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -259,18 +259,11 @@ impl Run<'_> {
             let mut at = HEADER_BYTES;
             let mut buffer = Vec::new();
             for (column, width) in layout.widths().into_iter().enumerate().filter(|(_, width)| *width > 0) {
-                // The hole that rows left out have made behind the column before; it stays one.
+                // What is behind the column before belongs to rows that were left out: zeros in the copy.
                 let hole = layout.cell(column, 0) - at;
                 io::copy(&mut io::Read::take(io::repeat(0), hole), &mut whole)?;
                 at += hole;
                 let mut row = 0;
-                // What is behind the column before belongs to rows that were left out: zeros in the copy.
-                let cell = layout.cell(column, 0);
-                while at < cell {
-                    let hole = (cell - at).min(CHUNK_BYTES as u64);
-                    whole.update(&vec![0; hole as usize]);
-                    at += hole;
-                }
                 while row < layout.rows {
                     let rows = ((CHUNK_BYTES / width) as u64).min(layout.rows - row);
                     from.read(column, row, rows as usize, &mut buffer)?;
