@@ -111,6 +111,11 @@ impl Header {
         (*bytes == header.encode()).then_some(header)
     }
 
+    /// The length of the file.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        HEADER_BYTES as u64 + self.body_bytes().unwrap_or(0)
+    }
+
     fn body_bytes(&self) -> Option<u64> {
         let words = self.words.checked_mul(8)?;
         let orders = self.orders.checked_mul(ORDER_BYTES as u64)?;

@@ -22,10 +22,11 @@ use crate::import::Imports;
 use crate::record::{CLOCKS_BYTES, HEAD_BYTES, Kind};
 use crate::recovery::{newest_snapshot, remove_orphans, replay};
 use crate::replay::{Rebuild, ReplayError};
-use crate::reply::{ImportReport, Reply, ReplyBody};
+use crate::reply::{Checkpoint, ImportReport, Reply, ReplyBody};
 use crate::sequencer::{Sequencer, Work};
 use crate::state::State;
 use crate::store::{Identity, IdentityError};
+use crate::upkeep::Rotations;
 use crate::vault::{Code, CodeError, CodeList, KeyError, Vault};
 use crate::word::CardRef;
 
@@ -174,6 +175,7 @@ struct Shared {
     store: u64,
     /// One checkpoint at a time.
     checkpoints: Mutex<()>,
+    rotations: Rotations,
 }
 
 impl Engine {
@@ -195,6 +197,7 @@ impl Engine {
                 Identity::create(&*data, vault.check_value()).map_err(io("making the store's identity"))?
             }
         };
+        vault.settle()?;
         data.create_dir(batch::DIRECTORY).map_err(io("making the batch directory"))?;
 
         wal.store_id = Some(identity.store);
@@ -216,7 +219,9 @@ impl Engine {
         let imports = Imports::new(Arc::clone(&data), identity.store, state.next_batch());
         let sequencer = Sequencer::new(index, table, wal, state, clock, running);
         let checkpoints = Mutex::new(());
-        let shared = Shared { sequencer, vault, imports, data, store: identity.store, checkpoints };
+        let rotations = Rotations::default();
+        let shared =
+            Shared { sequencer, vault, imports, data, store: identity.store, checkpoints, rotations };
         let engine = Engine { shared: Arc::new(shared) };
         engine.record_start(&now)?;
         Ok(engine)
@@ -472,9 +477,36 @@ impl Engine {
     /// See [`Engine::checkpoint`].
     pub fn checkpoint_beside(&self, between: impl FnMut()) -> Result<Checkpoint, CheckpointError> {
         let _one_at_a_time = self.shared.checkpoints.lock();
+        self.write_checkpoint(between)
+    }
+
+    /// The same, unless one is being written.
+    pub(crate) fn try_checkpoint(&self) -> Option<Result<Checkpoint, CheckpointError>> {
+        let _one_at_a_time = self.shared.checkpoints.try_lock()?;
+        Some(self.write_checkpoint(|| ()))
+    }
+
+    fn write_checkpoint(&self, between: impl FnMut()) -> Result<Checkpoint, CheckpointError> {
         let Shared { sequencer, data, store, .. } = &*self.shared;
+        let begun_ms = sequencer.clock.boot_ms();
         let header = checkpoint::write(sequencer, &**data, *store, between)?;
-        Ok(Checkpoint { start: header.start, end: header.end })
+        let took_ms = sequencer.clock.boot_ms().saturating_sub(begun_ms);
+        Ok(Checkpoint { start: header.start, end: header.end, bytes: header.file_bytes(), took_ms })
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.shared.sequencer.state().now_ms
+    }
+
+    /// Wraps the keys of all batches with a new master key, while everything goes on. Blocking. The same request
+    /// again, in the life of this engine, is the same rotation.
+    ///
+    /// # Errors
+    /// If the log failed: the key may have been rotated.
+    pub fn rotate_master(&self, caller: Caller, id: RequestId) -> Result<Reply, Poisoned> {
+        let Shared { sequencer, vault, rotations, .. } = &*self.shared;
+        sequencer.wait_space();
+        self.settled(rotations.rotate(sequencer, vault, caller, id))
     }
 
     /// Checks the invariants over all cards, which takes a look at each: that counters are the sums of
@@ -515,13 +547,4 @@ impl Engine {
         let sequencer = &self.shared.sequencer;
         sequencer.wal.wait_durable(sequencer.wal.tail())
     }
-}
-
-/// A snapshot that was made: see [`Engine::checkpoint`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Checkpoint {
-    /// Replay begins here.
-    pub start: Lsn,
-    /// The log was durable at least up to here.
-    pub end: Lsn,
 }

@@ -33,6 +33,7 @@
 //! Recovery takes the same road from [`replay`](record) to the same functions; nothing else writes a word.
 
 mod admin;
+mod backup;
 mod batch;
 mod card;
 mod chain;
@@ -44,6 +45,7 @@ mod figures;
 mod identity;
 mod import;
 mod index;
+mod keyring;
 mod order;
 mod orders;
 mod product;
@@ -60,18 +62,24 @@ mod store;
 mod subject;
 mod sync;
 mod table;
+mod upkeep;
 mod vault;
 mod verify;
 mod word;
 
+pub use backup::{
+    BACKUP_FILE_FIELDS, BACKUP_HEADER_FIELDS, Backup, BackupError, BackupFile, BackupReport, Dropped,
+    FileKind, Manifest, RestorePoint, RestoreReport, Until, backup,
+};
 pub use batch::HEADER_FIELDS as BATCH_HEADER_FIELDS;
 pub use checkpoint::{CheckpointError, HEADER_FIELDS as SNAPSHOT_HEADER_FIELDS};
 pub use clock::{Clock, ClockStep, SystemClock};
 pub use command::*;
-pub use engine::{Checkpoint, EXIT_POISONED, Engine, EngineOptions, OpenError, RevealError};
+pub use engine::{EXIT_POISONED, Engine, EngineOptions, OpenError, RevealError};
 pub use figures::{Figures, ProductStock};
 pub use identity::*;
 pub use kami_wal::{CommitPath, DiskOptions, Distribution, Durable, DurableWaiter, Histogram, Lsn, Poisoned};
+pub use keyring::KeyRotation;
 pub use product::{CardKind, Money, Product, ProductSpec};
 pub use record::Kind;
 pub use replay::ReplayError;

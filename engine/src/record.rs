@@ -69,6 +69,26 @@ pub struct Head {
     pub prev: u64,
 }
 
+impl Head {
+    /// The head of an entry that nobody asked for.
+    #[must_use]
+    pub fn of_engine(kind: Kind) -> Head {
+        Head {
+            kind,
+            request: RequestId::default(),
+            principal: PrincipalId(0),
+            terminal: TerminalId(0),
+            merchant: MerchantId(0),
+            tenant: TenantId(0),
+            channel: ChannelId(0),
+            body: 0,
+            post: 0,
+            subject: 0,
+            prev: 0,
+        }
+    }
+}
+
 /// Bytes of the tail of REVERSE and TOMBSTONE.
 pub const ORIGINAL_BYTES: usize = 24;
 
@@ -394,6 +414,18 @@ impl Entry<'_> {
         })
     }
 
+    /// Of RESTORE: what was kept and what was left out.
+    ///
+    /// # Errors
+    /// If the tail is too short.
+    pub fn restored(&self) -> Result<Restored, FormatError> {
+        if self.tail.len() < RESTORE_BYTES {
+            return self.wrong("restore without its positions");
+        }
+        let [kept, backup_end, dropped, wall_ms] = [0, 8, 16, 24].map(|at| u64_at(self.tail, at));
+        Ok(Restored { kept, backup_end, dropped, wall_ms })
+    }
+
     /// Of PRODUCT_PUT, PRINCIPAL_PUT and IMPORT: the encoded object.
     ///
     /// # Errors
@@ -431,5 +463,34 @@ impl Clocks {
         tail[0..8].copy_from_slice(&self.wall_ms.to_le_bytes());
         tail[8..16].copy_from_slice(&self.boot_ms.to_le_bytes());
         tail[16..32].copy_from_slice(&self.boot_id.to_le_bytes());
+    }
+}
+
+/// Bytes of the tail of KEY_ROTATE: the new master key's id, and how many data keys it wraps.
+pub const KEY_ROTATE_BYTES: usize = 16;
+
+/// Where the history of a restored store parts from the one it was taken from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// The end of what was kept.
+    pub kept: u64,
+    /// Up to where the backup held the former history.
+    pub backup_end: u64,
+    /// Effects between the two.
+    pub dropped: u64,
+    /// Wall clock of the restoring, milliseconds since 1970.
+    pub wall_ms: u64,
+}
+
+/// Bytes of the tail of RESTORE.
+pub const RESTORE_BYTES: usize = 32;
+
+impl Restored {
+    /// Writes the tail of RESTORE.
+    pub fn encode(&self, tail: &mut [u8]) {
+        let numbers = [self.kept, self.backup_end, self.dropped, self.wall_ms];
+        for (place, number) in tail.chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
     }
 }

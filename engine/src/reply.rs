@@ -5,6 +5,7 @@ use kami_wal::Lsn;
 use crate::identity::{
     BatchId, ChannelId, MerchantId, OrderId, Principal, PrincipalId, ProductId, RequestId, TerminalId,
 };
+use crate::keyring::KeyRotation;
 use crate::product::{Money, Product};
 use crate::record::{self, Kind};
 use crate::status::Status;
@@ -89,6 +90,23 @@ pub enum ReplyBody {
     Duplicates(Vec<Duplicate>),
     /// After IMPORT_BEGIN, IMPORT_CHUNK, IMPORT_STATUS and IMPORT_ABORT.
     Import(ImportReport),
+    /// After CHECKPOINT.
+    Checkpoint(Checkpoint),
+    /// After KEY_ROTATE.
+    Keys(KeyRotation),
+}
+
+/// A snapshot that was made: see [`Engine::checkpoint`](crate::Engine::checkpoint).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Replay begins here.
+    pub start: Lsn,
+    /// The log was durable at least up to here.
+    pub end: Lsn,
+    /// The file's length.
+    pub bytes: u64,
+    /// How long writing, syncing and reading it back took, in milliseconds.
+    pub took_ms: u64,
 }
 
 /// What a redemption or reversal moved.

@@ -14,9 +14,12 @@ use std::io;
 use aws_lc_rs::rand;
 use kami_wal::Medium;
 
+use crate::backup;
 use crate::vault::replace_file;
 
-const FILE: &str = "store";
+pub(crate) const FILE: &str = "store";
+/// There while the directory is being restored.
+pub(crate) const RESTORING_FILE: &str = "restoring";
 const MAGIC: &[u8; 8] = b"KAMISTOR";
 const VERSION: u32 = 1;
 const BYTES: usize = 72;
@@ -43,6 +46,14 @@ pub enum IdentityError {
         /// One of the other files.
         found: String,
     },
+    /// It is a backup.
+    #[error(
+        "this directory is a backup, not a store: restore it with `kami restore`, or look at it with --backup"
+    )]
+    Backup,
+    /// A restore into it was cut short.
+    #[error("a restore into this directory is under way or was cut short: remove it and restore again")]
+    Restoring,
     /// A later version made it.
     #[error("the store was made by another version of Kami: version=`{version}`")]
     Version {
@@ -54,15 +65,29 @@ pub enum IdentityError {
     Damaged,
 }
 
+fn exists(medium: &dyn Medium, path: &str) -> io::Result<bool> {
+    match medium.open(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 impl Identity {
     /// Reads the identity; `None` if the directory is empty and a store may be made in it.
     ///
     /// # Errors
     /// See [`IdentityError`].
     pub fn read(medium: &dyn Medium) -> Result<Option<Identity>, IdentityError> {
+        if exists(medium, RESTORING_FILE)? {
+            return Err(IdentityError::Restoring);
+        }
         let file = match medium.open(FILE) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if exists(medium, backup::MANIFEST_FILE)? || exists(medium, backup::IDENTITY_FILE)? {
+                    return Err(IdentityError::Backup);
+                }
                 let mut others = medium.list("log")?;
                 others.extend(medium.list("batches")?);
                 // A lock of ours, and what file systems put at their root.

@@ -6,28 +6,21 @@
 //! the moment of a sale's reply, the plaintext. A card never changes its code and a batch never shares
 //! its key, so no nonce is ever used twice.
 //!
-//! Two secrets never lie in the data directory that a backup copies: the look-up key and the master key.
-//! The master key wraps the batches' data keys in the *ring*, a file beside it that is replaced as a
-//! whole; rotation wraps the ring anew and touches no batch.
-//!
-//! ```text
-//! lookup.key  32 bytes     master.key  32 bytes
-//! ring        "KAMIRING" | version u32 | count u32 | count × (key id u64 | nonce 12 | wrapped key 48) | BLAKE3 of all before
-//! ```
+//! Two secrets never lie in the data directory that a backup copies: the look-up key here, and the master key with
+//! the ring of data keys, see `keyring.rs`.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
 use kami_wal::{Lsn, Medium};
-use parking_lot::Mutex;
 use unicode_normalization::UnicodeNormalization;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::engine::RevealError;
 use crate::identity::{CardDigest, OrderId, PinDigest, TenantId};
+use crate::keyring::{KeyRotation, Keyring};
 use crate::record::Allocation;
 use crate::table::Table;
 use crate::word::CardRef;
@@ -39,12 +32,7 @@ pub const CODE_BYTES_MAX: usize = 128;
 /// Bytes that sealing adds to a plaintext.
 pub const TAG_BYTES: usize = 16;
 
-const RING_MAGIC: &[u8; 8] = b"KAMIRING";
-const RING_VERSION: u32 = 1;
-const RING_ENTRY_BYTES: usize = 8 + NONCE_LEN + 32 + TAG_BYTES;
 const LOOKUP_FILE: &str = "lookup.key";
-const MASTER_FILE: &str = "master.key";
-const RING_FILE: &str = "ring";
 
 /// A code that cannot be one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -163,7 +151,7 @@ const fn is_invisible(character: char) -> bool {
 pub struct DataKey(LessSafeKey);
 
 impl DataKey {
-    fn new(bytes: &[u8; 32]) -> DataKey {
+    pub(crate) fn new(bytes: &[u8; 32]) -> DataKey {
         let key = UnboundKey::new(&AES_256_GCM, bytes).expect("the key has the cipher's length");
         DataKey(LessSafeKey::new(key))
     }
@@ -202,15 +190,7 @@ impl fmt::Debug for DataKey {
 /// The store's secrets.
 pub struct Vault {
     lookup: Zeroizing<[u8; 32]>,
-    master: LessSafeKey,
-    ring: Mutex<HashMap<u64, Wrapped>>,
-    medium: std::sync::Arc<dyn Medium>,
-}
-
-#[derive(Clone, Copy)]
-struct Wrapped {
-    nonce: [u8; NONCE_LEN],
-    key: [u8; 32 + TAG_BYTES],
+    keyring: Keyring,
 }
 
 impl Vault {
@@ -219,78 +199,8 @@ impl Vault {
     /// # Errors
     /// See [`KeyError`].
     pub fn open(medium: std::sync::Arc<dyn Medium>, create: bool) -> Result<Vault, KeyError> {
-        let lookup = Self::secret(&*medium, LOOKUP_FILE, create)?;
-        let master = Self::secret(&*medium, MASTER_FILE, create)?;
-        let master = UnboundKey::new(&AES_256_GCM, &*master).expect("the key has the cipher's length");
-        let master = LessSafeKey::new(master);
-        let ring = Self::read_ring(&*medium)?;
-        if ring.is_none() && !create {
-            return Err(KeyError::Missing { file: RING_FILE });
-        }
-        let is_new = ring.is_none();
-        let vault = Vault { lookup, master, ring: Mutex::new(ring.unwrap_or_default()), medium };
-        if is_new {
-            // A store that was never imported into has a ring too: a missing one is always a loss.
-            let ring = vault.ring.lock();
-            vault.write_ring(&ring).map_err(|source| KeyError::Io { file: RING_FILE, source })?;
-        }
-        Ok(vault)
-    }
-
-    fn secret(
-        medium: &dyn Medium,
-        file: &'static str,
-        create: bool,
-    ) -> Result<Zeroizing<[u8; 32]>, KeyError> {
-        let io = |source| KeyError::Io { file, source };
-        let mut secret = Zeroizing::new([0; 32]);
-        match medium.open(file) {
-            Ok(open) => {
-                if open.len().map_err(io)? != 32 {
-                    return Err(KeyError::Wrong { file });
-                }
-                open.read_at(0, &mut *secret).map_err(io)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
-                rand::fill(&mut *secret).map_err(|_| io(io::Error::other("no randomness")))?;
-                replace_file(medium, file, &*secret).map_err(io)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(KeyError::Missing { file }),
-            Err(error) => return Err(io(error)),
-        }
-        Ok(secret)
-    }
-
-    /// The ring; `None` if there is none.
-    fn read_ring(medium: &dyn Medium) -> Result<Option<HashMap<u64, Wrapped>>, KeyError> {
-        let io = |source| KeyError::Io { file: RING_FILE, source };
-        let wrong = KeyError::Wrong { file: RING_FILE };
-        let open = match medium.open(RING_FILE) {
-            Ok(open) => open,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io(error)),
-        };
-        let mut bytes = vec![0; open.len().map_err(io)? as usize];
-        open.read_at(0, &mut bytes).map_err(io)?;
-        let Some((body, hash)) = bytes.split_last_chunk::<32>() else { return Err(wrong) };
-        if blake3::hash(body) != blake3::Hash::from_bytes(*hash)
-            || body.len() < 16
-            || &body[..8] != RING_MAGIC
-        {
-            return Err(wrong);
-        }
-        let number = |at: usize| u32::from_le_bytes(body[at..at + 4].try_into().expect("four bytes"));
-        let entries = &body[16..];
-        if number(8) != RING_VERSION || entries.len() != number(12) as usize * RING_ENTRY_BYTES {
-            return Err(wrong);
-        }
-        let entry = |bytes: &[u8]| {
-            let id = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
-            let nonce = bytes[8..8 + NONCE_LEN].try_into().expect("a nonce");
-            let key = bytes[8 + NONCE_LEN..].try_into().expect("a wrapped key");
-            (id, Wrapped { nonce, key })
-        };
-        Ok(Some(entries.chunks_exact(RING_ENTRY_BYTES).map(entry).collect()))
+        let lookup = secret(&*medium, LOOKUP_FILE, create)?;
+        Ok(Vault { lookup, keyring: Keyring::open(medium, create)? })
     }
 
     /// A value that tells these keys from others without giving anything away; kept with the store.
@@ -338,64 +248,62 @@ impl Vault {
     /// # Errors
     /// If the ring cannot be written.
     pub fn create_key(&self) -> io::Result<(u64, DataKey)> {
-        let no_randomness = |_| io::Error::other("no randomness");
-        let mut plain = Zeroizing::new([0; 32]);
-        rand::fill(&mut *plain).map_err(no_randomness)?;
-        let mut id = [0; 8];
-        rand::fill(&mut id).map_err(no_randomness)?;
-        let mut nonce = [0; NONCE_LEN];
-        rand::fill(&mut nonce).map_err(no_randomness)?;
-
-        let mut key = [0; 32 + TAG_BYTES];
-        key[..32].copy_from_slice(&*plain);
-        let (body, tag) = key.split_at_mut(32);
-        let made = self
-            .master
-            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(id), body)
-            .map_err(|_| io::Error::other("wrapping a key failed"))?;
-        tag.copy_from_slice(made.as_ref());
-
-        let id = u64::from_le_bytes(id);
-        let mut ring = self.ring.lock();
-        ring.insert(id, Wrapped { nonce, key });
-        if let Err(error) = self.write_ring(&ring) {
-            ring.remove(&id);
-            return Err(error);
-        }
-        Ok((id, DataKey::new(&plain)))
+        self.keyring.create_key()
     }
 
     /// Drops the key of an import that was given up, of which nothing is left to open; written with the next
     /// change. Nothing else ever drops one: that no batch of this store uses a key does not mean that none does.
     /// The store may be yesterday's, opened to have a look, and the keys today's.
     pub fn drop_key(&self, id: u64) {
-        self.ring.lock().remove(&id);
+        self.keyring.drop_key(id);
     }
 
     /// The data key with this id; `None` if the ring has none or the master key does not open it.
     #[must_use]
     pub fn key(&self, id: u64) -> Option<DataKey> {
-        let wrapped = *self.ring.lock().get(&id)?;
-        let mut bytes = Zeroizing::new(wrapped.key);
-        let nonce = Nonce::assume_unique_for_key(wrapped.nonce);
-        let plain = self.master.open_in_place(nonce, Aad::from(id.to_le_bytes()), &mut *bytes).ok()?;
-        Some(DataKey::new((&*plain).try_into().ok()?))
+        self.keyring.key(id)
     }
 
-    fn write_ring(&self, ring: &HashMap<u64, Wrapped>) -> io::Result<()> {
-        let mut bytes = Vec::with_capacity(48 + ring.len() * RING_ENTRY_BYTES);
-        bytes.extend_from_slice(RING_MAGIC);
-        bytes.extend_from_slice(&RING_VERSION.to_le_bytes());
-        bytes.extend_from_slice(&(ring.len() as u32).to_le_bytes());
-        for (id, wrapped) in ring {
-            bytes.extend_from_slice(&id.to_le_bytes());
-            bytes.extend_from_slice(&wrapped.nonce);
-            bytes.extend_from_slice(&wrapped.key);
-        }
-        let hash = blake3::hash(&bytes);
-        bytes.extend_from_slice(hash.as_bytes());
-        replace_file(&*self.medium, RING_FILE, &bytes)
+    /// Wraps all data keys with a new master key.
+    ///
+    /// # Errors
+    /// If the keys cannot be written; they can be read as before.
+    pub fn rotate_master(&self) -> io::Result<KeyRotation> {
+        self.keyring.rotate()
     }
+
+    /// Puts in order what a rotation left that was cut short.
+    ///
+    /// # Errors
+    /// If the keys cannot be written.
+    pub fn settle(&self) -> Result<(), KeyError> {
+        self.keyring.settle()
+    }
+}
+
+/// Reads a key file, or makes one with a new key.
+pub(crate) fn secret(
+    medium: &dyn Medium,
+    file: &'static str,
+    create: bool,
+) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+    let io = |source| KeyError::Io { file, source };
+    let mut secret = Zeroizing::new([0; 32]);
+    match medium.open(file) {
+        Ok(open) => {
+            if open.len().map_err(io)? != 32 {
+                return Err(KeyError::Wrong { file });
+            }
+            open.read_at(0, &mut *secret).map_err(io)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
+            rand::fill(&mut *secret).map_err(|_| io(io::Error::other("no randomness")))?;
+            replace_file(medium, file, &*secret).map_err(io)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(KeyError::Missing { file }),
+        Err(error) => return Err(io(error)),
+    }
+    Ok(secret)
 }
 
 /// Replaces a small file as a whole: after a crash either the old or the new one is there.

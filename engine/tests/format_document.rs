@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use kami_engine::record::{Field, GROUP_FIELDS, HEAD_FIELDS, Kind, TAIL_FIELDS};
-use kami_engine::{BATCH_HEADER_FIELDS, Flags, Lifecycle, SNAPSHOT_HEADER_FIELDS};
+use kami_engine::{
+    BACKUP_FILE_FIELDS, BACKUP_HEADER_FIELDS, BATCH_HEADER_FIELDS, Flags, Lifecycle, SNAPSHOT_HEADER_FIELDS,
+};
 
 fn fields(table: &[Field]) -> String {
     let mut text = String::from("| Offset | Bytes | Field | Meaning |\n|---|---|---|---|\n");
@@ -63,6 +65,8 @@ fn the_tables_of_the_document_are_those_of_the_code() {
         ("flags", flags()),
         ("batch-header", fields(BATCH_HEADER_FIELDS)),
         ("snapshot-header", fields(SNAPSHOT_HEADER_FIELDS)),
+        ("backup-header", fields(BACKUP_HEADER_FIELDS)),
+        ("backup-file", fields(BACKUP_FILE_FIELDS)),
     ];
     let mut rendered = document.clone();
     for (name, table) in tables {
@@ -94,6 +98,8 @@ fn fields_follow_each_other() {
     assert_eq!(total(HEAD_FIELDS, 0), 64);
     assert_eq!(total(BATCH_HEADER_FIELDS, 0), 4096);
     assert_eq!(total(SNAPSHOT_HEADER_FIELDS, 0), 4096);
+    assert_eq!(total(BACKUP_HEADER_FIELDS, 0), 128);
+    assert_eq!(total(BACKUP_FILE_FIELDS, 0), 64);
     for (_, table) in TAIL_FIELDS {
         total(table, 64);
     }

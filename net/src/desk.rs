@@ -81,6 +81,8 @@ pub(crate) enum Blocking {
     Commit(RequestId),
     Abort(RequestId),
     Duplicates(RequestId, u64),
+    Checkpoint,
+    KeyRotate,
     /// The whole frame, to be read again by the thread that works on it.
     Chunk(Zeroizing<Vec<u8>>),
 }
@@ -267,6 +269,8 @@ impl Desk {
             Request::ImportDuplicates(body) => {
                 return Ok(Translated::Blocking(Blocking::Duplicates(body.import, body.from)));
             }
+            Request::Checkpoint => return Ok(Translated::Blocking(Blocking::Checkpoint)),
+            Request::KeyRotate => return Ok(Translated::Blocking(Blocking::KeyRotate)),
             Request::Ping => return Ok(Translated::Ping),
             Request::Hello => return Ok(Translated::Hello),
         };
@@ -490,6 +494,8 @@ pub(crate) fn run_blocking(
         Blocking::Commit(import) => engine.import_commit(caller, import)?,
         Blocking::Abort(import) => engine.import_abort(caller, import)?,
         Blocking::Duplicates(import, from) => engine.import_duplicates(caller, import, from)?,
+        Blocking::Checkpoint => engine.checkpoint_reply(head.request)?,
+        Blocking::KeyRotate => engine.rotate_master(caller, head.request)?,
         Blocking::Chunk(frame) => match Request::decode(Opcode::ImportChunk, &frame[REQUEST_HEAD_BYTES..]) {
             Ok(Request::ImportChunk(chunk)) => {
                 let mut rows = chunk.rows();

@@ -1,4 +1,4 @@
-//! `kami wal inspect`: what is in the log of a stopped store.
+//! `kami wal inspect`: what is in the log of a stopped store or of a backup.
 //!
 //! Shows positions, kinds and ids. Codes are not in the log, so they cannot appear here.
 
@@ -11,12 +11,13 @@ use kami_engine::record::{Entry, Group, Kind};
 use kami_wal::{Lsn, Record, RecordKind, Verdict, VerifyReport, WalOptions};
 use serde_json::{Value, json};
 
+use crate::backup;
 use crate::exit::{Exit, Failure, sentence};
 use crate::output::{Output, count, table};
 use crate::time;
 use crate::verify::open_stopped;
 
-/// Look into the log of a stopped store.
+/// Look into the log of a stopped store or of a backup.
 #[derive(Args)]
 pub struct Wal {
     #[command(subcommand)]
@@ -29,8 +30,11 @@ enum Action {
     #[command(after_help = "Example:\n  kami wal inspect --data kami-data --records")]
     Inspect {
         /// Where the data lies.
-        #[arg(long, value_name = "DIR")]
-        data: PathBuf,
+        #[arg(long, value_name = "DIR", required_unless_present = "backup")]
+        data: Option<PathBuf>,
+        /// A backup to look into, in place of a store.
+        #[arg(long, value_name = "DIR", conflicts_with = "data")]
+        backup: Option<PathBuf>,
         /// List every entry; with --json one object a line, before the summary.
         #[arg(long)]
         records: bool,
@@ -38,8 +42,15 @@ enum Action {
 }
 
 pub fn run(command: Wal, output: &Output) -> Result<Exit, Failure> {
-    let Action::Inspect { data, records } = command.action;
-    let medium = open_stopped(&data)?;
+    let Action::Inspect { data, backup, records } = command.action;
+    let data = data.or_else(|| backup.clone()).unwrap_or_default();
+    let medium = match &backup {
+        Some(directory) => {
+            let backup = backup::open(directory)?;
+            backup.as_store(backup.manifest().end)
+        }
+        None => open_stopped(&data)?,
+    };
     let mut summary = Summary::default();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut written = Ok(());

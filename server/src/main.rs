@@ -10,6 +10,8 @@
 //! codes.rs                          codes of one's own
 //! trade.rs card.rs                  selling, redeeming, looking after single cards
 //! stock.rs principal.rs             figures; who may connect
+//! upkeep.rs                         snapshots on demand, rotation of the master key
+//! backup.rs                         backups and what is restored from them
 //! verify.rs log.rs                  a stopped store: is it whole, what is in its log
 //! demo.rs                           the proof: a real server, killed under load, asked about everything
 //! manual.rs                         shell completions and manual pages
@@ -19,6 +21,7 @@
 //! Standard output carries results and nothing else; progress, warnings and errors go to standard error.
 //! No code appears in an error, a trace or a progress line.
 
+mod backup;
 mod batch;
 mod card;
 mod certificate;
@@ -43,6 +46,7 @@ mod serve;
 mod settings;
 mod stock;
 mod trade;
+mod upkeep;
 mod verify;
 
 use std::ffi::OsString;
@@ -104,6 +108,10 @@ enum Command {
     Stock(stock::Stock),
     Principal(principal::PrincipalCommand),
     Stats(stock::Stats),
+    Checkpoint(upkeep::Checkpoint),
+    Keys(upkeep::Keys),
+    Backup(backup::BackupCommand),
+    Restore(backup::Restore),
     Verify(verify::Verify),
     Wal(log::Wal),
     Completions(manual::Completions),
@@ -140,6 +148,8 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
     match command {
         Command::Serve(command) => serve::run(command, settings, output),
         Command::Demo(command) => demo::run(command, output),
+        Command::Backup(command) => backup::backup(command, output),
+        Command::Restore(command) => backup::restore(command, output),
         Command::Verify(command) => verify::run(command, output),
         Command::Wal(command) => log::run(command, output),
         Command::Codes(command) => codes::run(command, output).map(|()| Exit::Done),
@@ -160,6 +170,8 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Stock(command) => online(stock::stock(command, output)),
         Command::Principal(command) => online(principal::run(command, output)),
         Command::Stats(command) => online(stock::stats(command, output)),
+        Command::Checkpoint(command) => online(upkeep::checkpoint(command, output)),
+        Command::Keys(command) => online(upkeep::keys(command, output)),
     }
 }
 

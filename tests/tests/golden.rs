@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use kami_engine::record::{
     Allocation, CLOCKS_BYTES, Clocks, Field, GROUP_FIELDS, GROUP_HEAD_BYTES, Group, GroupWriter, HEAD_BYTES,
-    HEAD_FIELDS, Head, ORIGINAL_BYTES, Stored, StoredBatch, StoredPrincipal, StoredProduct, TAIL_FIELDS,
+    HEAD_FIELDS, Head, ORIGINAL_BYTES, RESTORE_BYTES, Restored, Stored, StoredBatch, StoredPrincipal,
+    StoredProduct, TAIL_FIELDS,
 };
 use kami_engine::{
     CardRef, ChannelId, Flags, Kind, Lifecycle, Lsn, MerchantId, OrderId, PrincipalId, RequestId, TenantId,
@@ -42,6 +43,9 @@ fn head(kind: Kind) -> Head {
 fn entries() -> Vec<(Kind, Vec<u8>)> {
     let mut start = vec![0; CLOCKS_BYTES];
     Clocks { wall_ms: TIME_MS, boot_ms: 77, boot_id: 0xb007 }.encode(&mut start);
+    let rotation = [0x0123_4567_89ab_cdef_u64.to_le_bytes(), 12_u64.to_le_bytes()].concat();
+    let mut restored = vec![0; RESTORE_BYTES];
+    Restored { kept: 0x11000, backup_end: 0x12000, dropped: 3, wall_ms: TIME_MS }.encode(&mut restored);
     let mut original = vec![0; ORIGINAL_BYTES];
     original[..16].copy_from_slice(&0xa0a1_u128.to_le_bytes());
     original[16..].copy_from_slice(&0x11000_u64.to_le_bytes());
@@ -89,6 +93,8 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
     };
     let mut entries = vec![
         (Kind::Start, start),
+        (Kind::KeyRotate, rotation),
+        (Kind::Restore, restored),
         (Kind::ProductPut, product.entry_tail()),
         (Kind::PrincipalPut, principal.entry_tail()),
         (Kind::Import, batch.entry_tail()),
@@ -220,7 +226,7 @@ proptest! {
     /// Real entries with a few bytes changed, or cut short: they pass more checks than noise does.
     #[test]
     fn damaged_entries_never_panic(
-        which in 0..21_usize,
+        which in 0..23_usize,
         edits in proptest::collection::vec((any::<u16>(), any::<u8>()), 0..6),
         cut in any::<u16>(),
     ) {

@@ -280,7 +280,9 @@ fn slot_at(bytes: &[u8], offset: u64, expected: Expected, number: u32) -> Slot {
                 && head.segment == number
                 && head.store_id == expected.store_id
                 && expected.geometry.first_record(number) <= head.lsn.bytes()
-                && head.lsn.bytes() < base + expected.geometry.segment_bytes
+                // The seal of a segment that is full to its last byte holds no bytes and stands at its end.
+                && head.lsn.bytes() + u64::from(head.length) - RECORD_HEAD_BYTES
+                    <= base + expected.geometry.segment_bytes
                 && head.lsn.bytes().is_multiple_of(BLOCK_BYTES) =>
         {
             Slot::Valid(head)

@@ -47,8 +47,8 @@
 //!
 //! # Where to read on
 //! `append` and `space` (the hot path), `commit` (blocks, slots, the seal), `durable` and `parker` (waiting),
-//! `replay` (the decision table), `recover` (the steps), `verify`; `medium` is the seam to storage with
-//! `disk` and `simulated` behind it.
+//! `replay` (the decision table), `recover` (the steps), `verify`, `in_use` (reading beside the process that
+//! writes); `medium` is the seam to storage with `disk`, `read_only` and `simulated` behind it.
 
 pub mod chain;
 pub mod format;
@@ -71,11 +71,13 @@ mod wal;
 
 mod error;
 mod image;
+mod in_use;
 mod recover;
 mod replay;
 mod verify;
 
 mod disk;
+mod read_only;
 mod simulated;
 
 #[cfg(all(test, loom))]
@@ -87,11 +89,14 @@ pub use durable::{Durable, Poisoned};
 pub use error::{OpenError, ReadError};
 pub use format::{RECORD_HEAD_BYTES, RecordHead, RecordKind};
 pub use histogram::{Distribution, Histogram};
+pub use in_use::{DurableLog, DurableSegment};
 pub use lsn::Lsn;
 pub use medium::{CommitPath, File, Medium, Segment};
 pub use memory::SegmentMemory;
+pub use read_only::ReadOnlyDisk;
 pub use recover::Recovered;
 pub use replay::{Record, ReplayFrom};
+pub use segment::segment_path;
 pub use simulated::{SimMedium, SimMode};
 pub use space::NoSpace;
 pub use verify::{Verdict, VerifyReport, verify};

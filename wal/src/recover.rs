@@ -98,7 +98,7 @@ impl Recovery<'_> {
         let recovered = Recovered {
             store_id: expected.store_id,
             segment_bytes: expected.geometry.segment_bytes,
-            epoch: walked.epoch + 1,
+            epoch: (walked.epoch + 1).max(self.options.epoch_min),
             tail: Lsn::from_bytes(walked.tail),
             durable_end: Lsn::from_bytes(walked.durable_end),
             records: walked.counts.data_records,

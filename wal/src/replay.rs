@@ -69,6 +69,18 @@ pub struct Record<'a> {
     pub payload: &'a [u8],
 }
 
+impl Record<'_> {
+    /// The chain value that a CHAIN or SEGMENT record carries.
+    #[must_use]
+    pub fn chain(&self) -> Option<ChainPoint> {
+        match self.kind {
+            RecordKind::Chain => ChainLink::decode(self.payload).map(|link| link.point),
+            RecordKind::Segment => SegmentStart::decode(self.payload).map(|start| start.chain),
+            _ => None,
+        }
+    }
+}
+
 /// A record together with where it was found.
 pub(crate) struct Found<'a> {
     pub head: RecordHead,

@@ -65,8 +65,9 @@ impl Geometry {
     }
 }
 
-/// The path of segment `number`.
-pub(crate) fn segment_path(number: u32) -> String {
+/// The path of segment `number`, in the store's directory.
+#[must_use]
+pub fn segment_path(number: u32) -> String {
     format!("{LOG_DIR}/{number:010}.segment")
 }
 

@@ -45,6 +45,9 @@ pub struct WalOptions {
     /// The length of a segment file of a *new* log; an existing one keeps its own. Default 64 MiB;
     /// 64 KiB to 1 GiB, a multiple of 4096. Each segment in use or ready costs as much memory.
     pub segment_bytes: u64,
+    /// The epoch of this opening is at least this. Default 0. A restored log begins far behind every epoch of the
+    /// history it was taken from, so that no record of the one passes for a record of the other.
+    pub epoch_min: u32,
     /// How many segments are kept ready. Default 2; at least 1. Each costs its length on disk and in
     /// memory.
     pub ready_segments: usize,
@@ -67,6 +70,7 @@ impl Default for WalOptions {
         Self {
             store_id: None,
             segment_bytes: 64 << 20,
+            epoch_min: 0,
             ready_segments: 2,
             drive: Drive::Threads,
             seal_after: Duration::from_millis(5),

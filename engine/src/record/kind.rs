@@ -63,6 +63,8 @@ kinds! {
     KeyRotate = 13, "KEY_ROTATE";
     /// A signed checkpoint of the log's chain was made.
     SignedCheckpoint = 14, "SIGNED_CHECKPOINT";
+    /// The store was restored from a backup; what its former history held behind this point is not part of it.
+    Restore = 15, "RESTORE";
 
     /// A batch of cards was imported.
     Import = 20, "IMPORT";

@@ -54,6 +54,19 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         ],
     ),
     (
+        "RESTORE",
+        &[
+            (64, 8, "kept", "the end of what was kept of the former history"),
+            (72, 8, "backup end", "up to where the backup held it"),
+            (80, 8, "dropped", "how many effects lay between the two"),
+            (88, 8, "wall", "wall clock of the restoring, milliseconds since 1970"),
+        ],
+    ),
+    (
+        "KEY_ROTATE",
+        &[(64, 8, "key", "id of the new master key"), (72, 8, "keys", "data keys wrapped with it")],
+    ),
+    (
         "REVERSE, TOMBSTONE",
         &[
             (64, 16, "original", "the request id that was reversed"),

@@ -2,8 +2,9 @@
 
 use kami_engine::Lsn;
 use kami_engine::{
-    BatchId, BatchReport, CardReport, HistoryEvent, Money, OrderId, Principal, PrincipalId, PrincipalSpec,
-    Product, ProductId, ProductSpec, Renewal, ReplyFlags, RequestId, Stats, StockLine, ValueReport,
+    BatchId, BatchReport, CardReport, Checkpoint, HistoryEvent, KeyRotation, Money, OrderId, Principal,
+    PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, Renewal, ReplyFlags, RequestId, Stats,
+    StockLine, ValueReport,
 };
 
 use super::Client;
@@ -359,6 +360,31 @@ impl Client {
     pub async fn stats(&self) -> Result<Receipt<Stats>, ClientError> {
         self.call(RequestId::random(), &Request::Stats, |body| match body {
             Body::Stats(stats) => Some(stats),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Has a snapshot written.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`]; BUSY if one is being written.
+    pub async fn checkpoint(&self) -> Result<Receipt<Checkpoint>, ClientError> {
+        self.call(RequestId::random(), &Request::Checkpoint, |body| match body {
+            Body::Checkpoint(checkpoint) => Some(checkpoint),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Has the keys of all batches wrapped with a new master key. `request` makes it repeatable: the same again is the
+    /// same rotation, as long as the server runs.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn rotate_keys(&self, request: RequestId) -> Result<Receipt<KeyRotation>, ClientError> {
+        self.call(request, &Request::KeyRotate, |body| match body {
+            Body::Keys(rotation) => Some(rotation),
             _ => None,
         })
         .await

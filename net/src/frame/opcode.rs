@@ -252,12 +252,12 @@ opcodes! {
 
     /// Reads the engine's own figures.
     Stats = 0x0a01, "STATS", served, [Operator, Finance, Auditor];
-    /// Writes a snapshot.
-    Checkpoint = 0x0a02, "CHECKPOINT", later, [];
+    /// Writes a snapshot beside all other work; BUSY if one is being written.
+    Checkpoint = 0x0a02, "CHECKPOINT", served, [Operator];
     /// Accepts a step of the wall clock.
     ClockAccept = 0x0a03, "CLOCK_ACCEPT", later, [];
-    /// Rotates the master key.
-    KeyRotate = 0x0a04, "KEY_ROTATE", later, [];
+    /// Wraps the keys of all batches with a new master key.
+    KeyRotate = 0x0a04, "KEY_ROTATE", served, [];
     /// Signs the log's chain as it stands.
     SignedCheckpoint = 0x0a05, "SIGNED_CHECKPOINT", later, [];
     /// Stops or resumes changes.

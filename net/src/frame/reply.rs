@@ -8,9 +8,10 @@
 use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
 use kami_engine::{
-    BatchId, BatchReport, CardRef, CardReport, ChannelId, Duplicate, Flags, HistoryEvent, ImportReport,
-    Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId, Product, ProductId, ReplyBody, ReplyFlags,
-    RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
+    BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Flags, HistoryEvent,
+    ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId, Product,
+    ProductId, ReplyBody, ReplyFlags, RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId,
+    ValueReport, record::Kind,
 };
 use kami_engine::{PrincipalSpec, ProductSpec};
 
@@ -83,6 +84,10 @@ body_kinds! {
     Reason = 14, "REASON";
     /// After RATE_LIMITED: how long to wait before the same request is sent again.
     Wait = 15, "WAIT";
+    /// After CHECKPOINT.
+    Checkpoint = 32, "CHECKPOINT";
+    /// After KEY_ROTATE.
+    Keys = 33, "KEYS";
 }
 
 impl BodyKind {
@@ -120,6 +125,8 @@ impl BodyKind {
             | Opcode::PrincipalRenew
             | Opcode::PrincipalList => BodyKind::Principals,
             Opcode::Stats => BodyKind::Stats,
+            Opcode::Checkpoint => BodyKind::Checkpoint,
+            Opcode::KeyRotate => BodyKind::Keys,
             _ => return None,
         })
     }
@@ -161,6 +168,10 @@ pub enum Body {
     Reason(String),
     /// How long to wait.
     Wait(Wait),
+    /// A snapshot.
+    Checkpoint(Checkpoint),
+    /// A rotation of the master key.
+    Keys(KeyRotation),
 }
 
 /// Rows of a reply, and how many there are in all.
@@ -345,6 +356,18 @@ wire!(ImportReport: "IMPORT" {
     duplicates: u64, "rows received whose card is there already: left out, listed by IMPORT_DUPLICATES";
 });
 
+wire!(Checkpoint: "CHECKPOINT" {
+    start: Lsn, "replay begins at this position";
+    end: Lsn, "the log was durable at least up to here";
+    bytes: u64, "length of the snapshot file";
+    took_ms: u64, "how long it took, in milliseconds";
+});
+
+wire!(KeyRotation: "KEYS" {
+    key: u64, "id of the new master key; it gives nothing of the key away";
+    keys: u64, "data keys wrapped with it";
+});
+
 impl Wire<'_> for Status {
     const TYPE: &'static str = "u16";
     #[inline]
@@ -388,6 +411,8 @@ impl Body {
             Body::Items(_) => BodyKind::Items,
             Body::Reason(_) => BodyKind::Reason,
             Body::Wait(_) => BodyKind::Wait,
+            Body::Checkpoint(_) => BodyKind::Checkpoint,
+            Body::Keys(_) => BodyKind::Keys,
         }
     }
 
@@ -407,6 +432,8 @@ impl Body {
             ReplyBody::Stats(stats) => Body::Stats(*stats),
             ReplyBody::Duplicates(duplicates) => Body::Duplicates(Listing::of(duplicates)),
             ReplyBody::Import(report) => Body::Import(report),
+            ReplyBody::Checkpoint(checkpoint) => Body::Checkpoint(checkpoint),
+            ReplyBody::Keys(rotation) => Body::Keys(rotation),
             _ => return None,
         })
     }
@@ -429,6 +456,8 @@ impl Body {
             BodyKind::Items => Body::Items(take_rows(reader)?),
             BodyKind::Reason => Body::Reason(reader.field("reason")?),
             BodyKind::Wait => Body::Wait(Wire::take(reader)?),
+            BodyKind::Checkpoint => Body::Checkpoint(Wire::take(reader)?),
+            BodyKind::Keys => Body::Keys(Wire::take(reader)?),
         })
     }
 
@@ -452,6 +481,8 @@ impl Body {
             Body::Items(rows) => return put_rows(rows, out, end),
             Body::Reason(reason) => reason.put(out),
             Body::Wait(wait) => wait.put(out),
+            Body::Checkpoint(checkpoint) => checkpoint.put(out),
+            Body::Keys(rotation) => rotation.put(out),
         }
         true
     }
@@ -567,6 +598,8 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<Welcome>(),
         listing!("ITEMS", "ITEM_REPORT"),
         of::<ItemReport>(),
+        of::<Checkpoint>(),
+        of::<KeyRotation>(),
         ("REASON", const { &[field("reason", "text8", "which field is wrong")] }),
         of::<Wait>(),
     ]

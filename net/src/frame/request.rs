@@ -108,6 +108,10 @@ pub enum Request<'a> {
     PrincipalList,
     /// STATS.
     Stats,
+    /// CHECKPOINT.
+    Checkpoint,
+    /// KEY_ROTATE.
+    KeyRotate,
 }
 
 macro_rules! dispatch {
@@ -159,7 +163,7 @@ macro_rules! dispatch {
 }
 
 dispatch! {
-    plain: Hello Ping ProductList PrincipalList Stats;
+    plain: Hello Ping ProductList PrincipalList Stats Checkpoint KeyRotate;
     fields:
         Redeem(Redeem<'static>) Reverse(Reverse<'static>) Query(OneCard<'static>) History(OneCard<'static>)
         Freeze(OneCard<'static>) Unfreeze(OneCard<'static>) Void(OneCard<'static>)

@@ -43,6 +43,8 @@ const TABLE: &str = "
     PRINCIPAL_RENEW  -
     PRINCIPAL_LIST   OA
     STATS            OFA
+    CHECKPOINT       O
+    KEY_ROTATE       -
 
     OUTCOME_QUERY    ISROFA
     SANDBOX          ISRO
@@ -90,9 +92,7 @@ const TABLE: &str = "
     FEED_OPEN        OFA
     FEED_ACK         OFA
     PROOF            OFA
-    CHECKPOINT       -
     CLOCK_ACCEPT     -
-    KEY_ROTATE       -
     SIGNED_CHECKPOINT -
     READ_ONLY        -
 ";

@@ -3,10 +3,10 @@
 use bytes::BytesMut;
 use kami_engine::Lsn;
 use kami_engine::{
-    BatchId, BatchReport, CardKind, CardRef, CardReport, CertificateNote, ChannelId, Duplicate, Flags,
-    HistoryEvent, ImportReport, ImportRow, ImportSpec, Lifecycle, MerchantId, OrderId, Principal,
-    PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, Renewal, ReplyFlags, RequestId, Role, Stats,
-    Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
+    BatchId, BatchReport, CardKind, CardRef, CardReport, CertificateNote, ChannelId, Checkpoint, Duplicate,
+    Flags, HistoryEvent, ImportReport, ImportRow, ImportSpec, KeyRotation, Lifecycle, MerchantId, OrderId,
+    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, Renewal, ReplyFlags, RequestId,
+    Role, Stats, Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
 };
 use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
 use kami_net::frame::request::{
@@ -162,7 +162,15 @@ proptest! {
         same(head, &Request::ImportAbort(OneImport { import: RequestId(id) }));
         same(head, &Request::ImportDuplicates(DuplicatesOf { import: RequestId(id), from: id as u64 }));
         same(head, &Request::PrincipalRevoke(OnePrincipal { principal: PrincipalId(a) }));
-        for plain in [Request::Hello, Request::Ping, Request::ProductList, Request::PrincipalList, Request::Stats] {
+        for plain in [
+            Request::Hello,
+            Request::Ping,
+            Request::ProductList,
+            Request::PrincipalList,
+            Request::Stats,
+            Request::Checkpoint,
+            Request::KeyRotate,
+        ] {
             same(head, &plain);
         }
     }
@@ -350,6 +358,10 @@ fn bodies() -> impl Strategy<Value = Body> {
         vec(principal, 0..20).prop_map(|rows| Body::Principals(Listing::of(rows))),
         stats.prop_map(Body::Stats),
         vec(duplicate, 0..20).prop_map(|rows| Body::Duplicates(Listing::of(rows))),
+        (lsns(), lsns(), any::<(u64, u64)>()).prop_map(|(start, end, (bytes, took_ms))| {
+            Body::Checkpoint(Checkpoint { start, end, bytes, took_ms })
+        }),
+        any::<(u64, u64)>().prop_map(|(key, keys)| Body::Keys(KeyRotation { key, keys })),
         any::<(u64, u64, u64)>().prop_map(|(rows, rows_total, duplicates)| Body::Import(ImportReport {
             rows,
             rows_total,

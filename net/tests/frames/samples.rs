@@ -2,10 +2,10 @@
 
 use bytes::BytesMut;
 use kami_engine::{
-    BatchId, BatchReport, CardKind, CardRef, CardReport, CertificateNote, ChannelId, Duplicate, Flags,
-    HistoryEvent, ImportReport, ImportRow, ImportSpec, Lifecycle, MerchantId, OrderId, Principal,
-    PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, Renewal, ReplyFlags, RequestId, Role, Stats,
-    Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
+    BatchId, BatchReport, CardKind, CardRef, CardReport, CertificateNote, ChannelId, Checkpoint, Duplicate,
+    Flags, HistoryEvent, ImportReport, ImportRow, ImportSpec, KeyRotation, Lifecycle, MerchantId, OrderId,
+    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, Renewal, ReplyFlags, RequestId,
+    Role, Stats, Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
 };
 use kami_net::frame::reply::{self, Codes};
 use kami_net::frame::request::{
@@ -99,6 +99,8 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         }),
         Request::PrincipalList,
         Request::Stats,
+        Request::Checkpoint,
+        Request::KeyRotate,
     ];
     let encode = |body: &Request<'_>| {
         let head = RequestHead {
@@ -272,6 +274,16 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
                 },
             ])),
         ),
+        (
+            Opcode::Checkpoint,
+            Body::Checkpoint(Checkpoint {
+                start: lsn(0x1_0000).unwrap(),
+                end: lsn(0x1_2000).unwrap(),
+                bytes: 8192,
+                took_ms: 70,
+            }),
+        ),
+        (Opcode::KeyRotate, Body::Keys(KeyRotation { key: 0x0123_4567_89ab_cdef, keys: 12 })),
         (Opcode::Redeem, Body::Reason("code".to_owned())),
         (Opcode::Redeem, Body::Wait(Wait { wait_ms: 6000 })),
     ];

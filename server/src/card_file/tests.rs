@@ -1,5 +1,7 @@
 //! Files as suppliers send them, and as they should not be.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn open(
@@ -238,4 +240,71 @@ fn a_file_that_is_written_to_meanwhile_is_noticed() {
     let file = file.unwrap();
     std::fs::write(dir.path().join("a.txt"), b"AAAA\nBBBB\n").unwrap();
     assert!(file.cards().is_err());
+}
+
+/// Line ends, quotation marks, separators and broken characters in any order.
+fn anything() -> impl Strategy<Value = Vec<u8>> {
+    let pieces = [
+        &b"\n"[..],
+        b"\r\n",
+        b"\r",
+        b"\"",
+        b"\"\"",
+        b",",
+        b"\t",
+        b" ",
+        b"ABCD",
+        b"1",
+        "卡".as_bytes(),
+        b"\xc4\xe3",
+        b"\xff",
+    ];
+    let piece = prop_oneof![8 => prop::sample::select(pieces.to_vec()).prop_map(<[u8]>::to_vec),
+        1 => (1..5000_usize).prop_map(|length| vec![b'x'; length])];
+    prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn whatever_is_in_a_file_every_line_is_told_of_once(bytes in anything(), is_text in any::<bool>(), said in any::<bool>()) {
+        let options = ReadOptions { encoding: said.then_some(UTF_8), ..ReadOptions::default() };
+        let (_dir, file) = open(if is_text { "a.txt" } else { "a.csv" }, &bytes, &options);
+        let Ok(file) = file else { return Ok(()) };
+        let mut numbers = Vec::new();
+        let mut cards = file.cards().unwrap();
+        while let Some(line) = cards.next().unwrap() {
+            numbers.push((line.number, line.card.is_ok()));
+        }
+        prop_assert!(numbers.windows(2).all(|pair| pair[0].0 < pair[1].0), "{:?}", numbers);
+        // Each line again: the same.
+        let mut cards = file.cards().unwrap();
+        for expected in &numbers {
+            let line = cards.next().unwrap().unwrap();
+            prop_assert_eq!((line.number, line.card.is_ok()), *expected);
+            if line.card.is_ok() {
+                cards.again();
+                let line = cards.next().unwrap().unwrap();
+                prop_assert_eq!((line.number, line.card.is_ok()), *expected);
+            }
+        }
+        // Without quotation marks a record is a line.
+        if is_text || !bytes.contains(&b'"') {
+            let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+            let mut lines = 0;
+            let mut filled = Vec::new();
+            let mut rest = text;
+            while !rest.is_empty() {
+                lines += 1;
+                let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(rest.len());
+                if !rest[..end].trim_ascii().is_empty() {
+                    filled.push(lines);
+                }
+                let after = if rest[end..].starts_with(b"\r\n") { 2 } else { 1 };
+                rest = rest.get(end + after..).unwrap_or_default();
+            }
+            prop_assert_eq!(numbers.iter().map(|(number, _)| *number).collect::<Vec<u64>>(), filled);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! Nothing here waits for a length of time: a server is ready when its ready line comes, and a process is
 //! over when it has ended.
 
+mod backup;
 mod certificate;
 mod commands;
 mod crowd;
@@ -16,4 +17,5 @@ mod secrets;
 mod service;
 mod settings;
 mod store;
+mod upkeep;
 mod watch;

@@ -89,7 +89,7 @@ impl Home {
     /// Starts the server after `set` has had its say about the process.
     pub fn try_serve_with(&self, more: &[&str], set: impl FnOnce(&mut Command)) -> Result<Server<'_>, Ended> {
         let mut arguments = vec!["serve", "--end-with-parent"];
-        if !more.contains(&"--config") {
+        if !more.contains(&"--config") && !more.contains(&"--data") {
             arguments.extend(["--data", "kami-data"]);
         }
         if !more.contains(&"--listen") {

@@ -10,6 +10,7 @@
 //! | `imports.rs` | imports beside the oracle |
 //! | `restart.rs` | ends of process and machine; what must survive; the invariants |
 //! | `workload.rs` | what is asked, by seed |
+//! | `backup.rs` | backups at any moment, restored to any point |
 //!
 //! ```text
 //! cargo test -p kami-tests                      200 seeds a disk
@@ -27,4 +28,5 @@ pub mod rules;
 pub mod workload;
 pub mod world;
 
+mod backup;
 mod runs;

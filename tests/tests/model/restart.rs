@@ -120,6 +120,14 @@ impl World {
         }
     }
 
+    /// For a world that was never opened: rolls the oracle to what is on its disk. Returns how many effects of the
+    /// world's log are not there.
+    pub fn take_what_survived(&mut self) -> usize {
+        let before = self.log.len();
+        self.roll_back(&mut None, End::Kill);
+        before - self.log.len()
+    }
+
     /// Reads what survived, holds it against the log of the world, and rolls the oracle to it. Returns the
     /// requests whose effects are gone. `kept` is how many effects an earlier look at this disk found.
     fn roll_back(&mut self, kept: &mut Option<usize>, end: End) -> Vec<Ask> {
@@ -174,7 +182,7 @@ impl World {
             last_ms = group.time_ms;
             for entry in group {
                 let Entry { lsn, time_ms, head, .. } = entry.expect("an entry");
-                if head.kind != Kind::Start {
+                if !matches!(head.kind, Kind::Start | Kind::Restore | Kind::KeyRotate) {
                     survivors.push(Survivor { lsn: lsn.bytes(), time_ms, kind: head.kind, head });
                 }
             }
@@ -185,7 +193,7 @@ impl World {
     }
 
     /// The whole store as `kami verify` sees it. Returns the hash of the state it leads to.
-    fn verify_offline(&mut self) -> [u8; 32] {
+    pub fn verify_offline(&mut self) -> [u8; 32] {
         let medium = std::sync::Arc::new(self.medium.clone());
         let found = kami_engine::verify(medium.clone(), medium).expect("the store can be read");
         assert!(found.problems.is_empty(), "{:?}", found.problems);

@@ -111,6 +111,39 @@ impl World {
         world
     }
 
+    /// A world with the same past on another disk, which holds a prefix of it. Nothing was promised about that one.
+    pub fn beside(&mut self, medium: SimMedium) -> World {
+        World {
+            verbose: self.verbose,
+            random: Random::new(self.random.next()),
+            medium,
+            segment_bytes: self.segment_bytes,
+            engine: None,
+            clock: self.clock.clone(),
+            oracle: Oracle::default(),
+            log: self.log.clone(),
+            base: Oracle::default(),
+            base_len: 0,
+            promised: 0,
+            promised_ms: 0,
+            pending: VecDeque::new(),
+            running: (0, 0),
+            commands: 0,
+            refused: 0,
+            misses: 0,
+            last_lsn: 0,
+            tight: false,
+            fresh: false,
+            staged: BTreeMap::new(),
+            specs: self.specs.clone(),
+            next_batch: 1,
+            read_as: BTreeMap::new(),
+            asked: Vec::new(),
+            met: BTreeMap::new(),
+            work: Work::default(),
+        }
+    }
+
     /// How the engine is opened.
     pub fn options(&self, accept_clock: bool) -> EngineOptions {
         EngineOptions {

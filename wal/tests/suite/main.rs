@@ -9,6 +9,7 @@ mod disk;
 mod disk_full;
 mod failing_sync;
 mod golden;
+mod in_use;
 mod power_cut;
 mod recovery_table;
 mod threads;

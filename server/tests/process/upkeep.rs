@@ -1,0 +1,77 @@
+//! Looking after a store while it is traded on: snapshots on demand, a new master key.
+
+use std::fs;
+
+use crate::store::Home;
+
+fn stocked(home: &Home) -> crate::store::Server<'_> {
+    let server = home.serve();
+    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
+    home.file("tea.txt", (0..1000).map(|n| format!("TEA-{n:08}\n")).collect::<String>());
+    server.json(&["import", "tea.txt", "--product", "tea"]);
+    server
+}
+
+#[test]
+fn a_snapshot_is_written_when_asked_for_and_used_at_the_next_start() {
+    let home = Home::new();
+    let server = stocked(&home);
+    let snapshots = || fs::read_dir(home.path("kami-data/snapshots")).unwrap().count();
+    let made = server.json(&["checkpoint"]);
+    assert_eq!(snapshots(), 1);
+    assert!(made["start"].as_u64() <= made["end"].as_u64() && made["bytes"].as_u64() > Some(8000), "{made}");
+    let text = server.run(&["checkpoint"]);
+    assert!(text.out.starts_with("snapshot  ") && text.out.contains("replay    begins at lsn"), "{text:?}");
+    assert_eq!(snapshots(), 1, "nothing happened meanwhile, so it is the same");
+    server.json(&["principal", "add", "op", "--role", "operator", "--out", "op"]);
+    server.json(&["principal", "add", "till", "--role", "redeemer", "--out", "till"]);
+    let later = server.json(&["checkpoint", "--identity", "op"]);
+    assert!(later["start"].as_u64() > made["start"].as_u64(), "{later}");
+    server.run(&["checkpoint", "--identity", "till"]).fails(3, "FORBIDDEN");
+    server.run(&["keys", "rotate", "--identity", "op"]).fails(3, "FORBIDDEN");
+    assert_eq!(snapshots(), 2, "two generations");
+    server.json(&["sell", "tea", "--count", "10", "--order", "1"]);
+    server.kill();
+    let server = home.serve();
+    assert_eq!(server.json(&["stats"])["states"]["SOLD"], 10);
+    server.kill();
+    let verified = home.run(&["verify", "--data", "kami-data", "--json"]).json();
+    assert_eq!((&verified["whole"], &verified["snapshots"]), (&true.into(), &2.into()));
+}
+
+#[test]
+fn a_new_master_key_opens_old_and_new_batches_and_the_old_key_nothing() {
+    let home = Home::new();
+    let server = stocked(&home);
+    let key = home.path("kami-data.keys/master.key");
+    let old = fs::read(&key).unwrap();
+    let id = "0123456789abcdef0123456789abcdef";
+    let rotated = server.json(&["keys", "rotate", "--id", id]);
+    assert_eq!((&rotated["keys"], &rotated["replayed"]), (&1.into(), &false.into()));
+    let new = fs::read(&key).unwrap();
+    assert_ne!(old, new);
+    let again = server.json(&["keys", "rotate", "--id", id]);
+    assert_eq!((&again["key"], &again["lsn"]), (&rotated["key"], &rotated["lsn"]));
+    assert_eq!((&again["replayed"], fs::read(&key).unwrap()), (&true.into(), new));
+    let next = server.run(&["keys", "rotate"]);
+    assert!(next.out.contains("wraps the keys of 1 batches"), "{next:?}");
+    assert!(!home.path("kami-data.keys/master.key.previous").exists());
+
+    // Codes of the batch from before, and of one after; now and after a crash.
+    home.file("more.txt", "MORE-0001\nMORE-0002\n");
+    server.json(&["import", "more.txt", "--product", "tea"]);
+    let sell = ["sell", "tea", "--count", "1001", "--order", "1"];
+    let sold = server.run(&sell).out;
+    assert!(sold.starts_with("TEA-00000000\n") && sold.ends_with("MORE-0001\n"));
+    server.kill();
+    let server = home.serve();
+    assert_eq!(server.run(&["order", "1"]).out, sold);
+    server.stop();
+    let inspected = home.run(&["wal", "inspect", "--data", "kami-data", "--json"]).json();
+    assert_eq!(inspected["entries"]["KEY_ROTATE"], 2);
+    assert_eq!(home.run(&["verify", "--data", "kami-data", "--json"]).json()["whole"], true);
+
+    // The key from before opens nothing any more.
+    fs::write(&key, old).unwrap();
+    home.run(&["verify", "--data", "kami-data"]).fails(6, "not this store's");
+}
