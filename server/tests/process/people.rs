@@ -124,7 +124,7 @@ fn a_scope_and_a_budget_at_the_command_line() {
     for _ in 0..5 {
         server.run(&["redeem", "COFFEE-0009", "--identity", "till"]).fails(3, "CARD_NOT_VALID");
     }
-    server.run(&["redeem", "COFFEE-0009", "--identity", "till", "--timeout", "1"]).fails(3, "; wait ");
+    server.run(&["redeem", "COFFEE-0009", "--identity", "till", "--timeout", "1"]).fails(3, "wait=`");
     let stats = server.json(&["stats"]);
     assert_eq!(
         (&stats["misses"], &stats["budgets_spent"], &stats["rate_limited"]),
