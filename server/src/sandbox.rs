@@ -178,7 +178,7 @@ fn cards(engine: &Engine) -> Result<Vec<Sample>, kami_engine::Failure> {
     show(&early, None, "sold, not valid yet", "NOT_YET_VALID");
     show(&expired, None, "sold, expired", "EXPIRED");
     show(&stock[..1], None, "in stock (product coffee, 1,000 cards)", "CARD_NOT_VALID");
-    show(&voided, None, "void", "CARD_NOT_VALID");
+    show(&voided, None, "void", "VOIDED");
     show(&["UNKNOWN-0001".to_owned()], None, "unknown", "CARD_NOT_VALID");
     Ok(all)
 }

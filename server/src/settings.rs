@@ -302,8 +302,6 @@ mod tests {
         }
         let said = parse_words(&["kami", "serve", "--config", "/nowhere/kami.toml"]).err().unwrap();
         assert!(said.contains("check --config"), "{said}");
-        let said = parse_words(&["kami", "serve"]).err().unwrap();
-        assert!(said.contains("--data"), "{said}");
     }
 
     /// The table of settings in `docs/operating.md`.
