@@ -160,10 +160,11 @@ pub async fn redeem(command: Redeem, output: &Output) -> Result<(), Failure> {
             _ => "",
         };
         format!(
-            "redeemed {}: {} of {}{again}\nrequest {}",
+            "redeemed {}: {} of {}{again}\nreceipt {}, request {}",
             mask(&code),
             catalogue.amount(receipt.value.product, receipt.value.amount),
             catalogue.name(receipt.value.product),
+            receipt.lsn.map_or(0, kami_engine::Lsn::bytes),
             receipt.request
         )
     })
