@@ -34,7 +34,7 @@ pub struct BackupCommand {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Copy at most so much in a second, so that the server keeps its disk; 0 is as fast as it goes.
-    #[arg(long, value_name = "MIB", default_value_t = 128)]
+    #[arg(long, value_name = "MIB", default_value_t = 32)]
     max_rate: u64,
 }
 
