@@ -66,6 +66,10 @@ pub struct Args {
     /// The identity to connect with: a directory as `kami principal add` writes it. It must be an admin's.
     #[arg(long, requires = "server")]
     pub identity: Option<PathBuf>,
+    /// Where the server's `--metrics` listens, HOST:PORT: what it used of processor and memory then stands in
+    /// the result, as it does for a server of our own.
+    #[arg(long, requires = "server")]
+    pub metrics: Option<String>,
     /// Connections begin their work evenly over this long, not all at once.
     #[arg(long, value_parser = seconds, default_value = "0")]
     pub ramp: Duration,

@@ -94,6 +94,18 @@ impl ProcessUse {
         // The kernel counts in hundredths whatever its own timer does.
         Some(ProcessUse { cpu_seconds: ticks as f64 / 100.0, resident_bytes })
     }
+
+    /// As a server's metrics tell it.
+    pub fn told(metrics: &str) -> Option<ProcessUse> {
+        let value = |series: &str| {
+            let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+            line.split(' ').next()?.parse::<f64>().ok()
+        };
+        Some(ProcessUse {
+            cpu_seconds: value("kami_cpu_seconds_total")?,
+            resident_bytes: value("kami_memory_bytes{part=\"resident\"}")? as u64,
+        })
+    }
 }
 
 /// The value in the first line `name : value`.

@@ -5,7 +5,8 @@
 //! before the clock starts: a run needs nothing there and disturbs no stock but its own.
 
 use std::future::Future;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -165,7 +166,7 @@ impl Network {
         report: &mut Report,
         drive: impl Fn(u64, Line, Instant) -> Drive,
     ) -> Result<Done> {
-        let before = self.server_use();
+        let before = self.server_use(args)?;
         let done = on_client_core(args, async {
             let mut lines = Vec::new();
             for _ in 0..connections {
@@ -185,16 +186,24 @@ impl Network {
             let drives = (0..).zip(lines).map(|(part, line)| ramp(part, drive(part, line, begun)));
             together(drives.collect()).await
         })?;
-        if let (Some(before), Some(after)) = (before, self.server_use()) {
+        if let (Some(before), Some(after)) = (before, self.server_use(args)?) {
             report.add("server_cpu_seconds", rounded(after.cpu_seconds - before.cpu_seconds));
             report.add("server_resident_bytes", after.resident_bytes);
         }
         Ok(done)
     }
 
-    /// What the server has used so far, if it is a child of ours.
-    fn server_use(&self) -> Option<ProcessUse> {
-        self.own.as_ref().and_then(|(child, _)| ProcessUse::of(child.id()))
+    /// What the server has used so far, if it can be known.
+    fn server_use(&self, args: &Args) -> Result<Option<ProcessUse>> {
+        match (&self.own, &args.metrics) {
+            (Some((child, _)), _) => Ok(ProcessUse::of(child.id())),
+            (None, Some(address)) => {
+                let told = scrape(address).with_context(|| format!("no metrics at {address}"))?;
+                let used = ProcessUse::told(&told);
+                Ok(Some(used.with_context(|| format!("these are no metrics of Kami: {address}"))?))
+            }
+            (None, None) => Ok(None),
+        }
     }
 
     /// How many of the run's cards the server has in a state.
@@ -293,4 +302,14 @@ pub fn start(args: &Args, workload: Workload, scratch: &Scratch, sold: u64) -> R
     let mut server = Child::start(args, workload, scratch.path(), &flags)?;
     let ready = server.line("ready")?;
     Ok((server, ready))
+}
+
+/// A server's metrics as they are now.
+fn scrape(address: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }

@@ -78,6 +78,7 @@ families! {
     SPACE = Gauge "kami_log_has_space" None, [""], "1 while changes find room in the log; without it they are answered BUSY or DISK_FULL";
     SNAPSHOT_AGE = Gauge "kami_snapshot_age" Some(Unit::Seconds), [""], "Since the newest snapshot was written; no series while there is none";
     MEMORY = Gauge "kami_memory" Some(Unit::Bytes), ["part"], "Memory: resident and anonymous of the process; index, words and columns of the engine as they are laid out";
+    CPU = Counter "kami_cpu" Some(Unit::Seconds), [""], "Processor time of the process";
     DISK_FREE = Gauge "kami_disk_free" Some(Unit::Bytes), ["directory"], "Room on the file system, for those who are not root";
     DISK_SIZE = Gauge "kami_disk_size" Some(Unit::Bytes), ["directory"], "Size of the file system";
     CERTIFICATE = Gauge "kami_certificate_end" Some(Unit::Seconds), ["certificate"], "When the certificate ends, in seconds since 1970";
@@ -221,6 +222,11 @@ impl Collector for Reading {
         }
         let parts: Vec<_> = parts.iter().map(|(part, bytes)| ([("part", *part)], *bytes as f64)).collect();
         out.gauges(&MEMORY, parts.iter().map(|(labels, bytes)| (&labels[..], *bytes)))?;
+        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let cpu_s = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
+        out.family(&CPU, [(&[][..], cpu_s)], |encoder, value| {
+            encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)
+        })?;
         let disks = [("data", room(&self.data)), ("keys", room(&self.keys))];
         let disks: Vec<_> =
             disks.iter().filter_map(|(name, room)| Some(([("directory", *name)], (*room)?))).collect();
