@@ -150,6 +150,7 @@ impl Running {
         let address = server.ready.address;
         let commit_path = server.ready.commit.clone();
         self.say(&format!("server       process {}, quic {address}, commits {commit_path}", server.id()));
+        let killer = server.killer();
         self.server = Some(server);
 
         let identity = Identity::load(&self.directory.join("data.keys/admin"))?;
@@ -165,7 +166,7 @@ impl Running {
 
         // The kill comes somewhere in the middle, and nobody knows where.
         let percent = 42 + plan.chance(13);
-        let load = Arc::new(Load::new(plan.replies() * percent / 100));
+        let load = Arc::new(Load::new(plan.replies() * percent / 100, killer));
         let started = Instant::now();
         let mut channels = JoinSet::new();
         for (number, client) in clients.iter().enumerate() {
@@ -174,18 +175,16 @@ impl Running {
                 .spawn(async move { load::run(&client, &plan, &load, number, CONNECTIONS, WINDOW).await });
         }
         let mut ledger = Ledger::new(Arc::clone(&plan));
-        loop {
+        let at_kill = loop {
             tokio::select! {
-                () = load.reached() => break,
+                figures = load.killed() => break figures,
                 Some(early) = channels.join_next() => ledger.add(joined(early)?),
             }
-        }
-        let outstanding = load.outstanding();
-        let replies = load.replies();
+        };
         // Rates are those up to the kill: the outage would make them smaller and say nothing.
-        let seconds = started.elapsed().as_secs_f64();
-        let (sold, redeemed) = load.cards();
-        let (sell_per_s, redeem_per_s) = (sold as f64 / seconds, redeemed as f64 / seconds);
+        let seconds = (at_kill.at - started).as_secs_f64();
+        let (sell_per_s, redeem_per_s) = (at_kill.sold as f64 / seconds, at_kill.redeemed as f64 / seconds);
+        let (replies, outstanding) = (at_kill.replies, at_kill.outstanding);
         if let Some(server) = self.server.take() {
             server.kill().await;
         }

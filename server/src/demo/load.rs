@@ -28,9 +28,11 @@ pub struct Load {
     /// Cards sold and redeemed so far.
     sold: AtomicU64,
     redeemed: AtomicU64,
-    /// The number of replies at which the server is to be killed.
+    /// The number of replies at which the server is to be killed, and how.
     kill_at: u64,
+    kill: Box<dyn Fn() + Send + Sync>,
     killed: AtomicBool,
+    at_kill: OnceLock<Figures>,
     reached: Notify,
     /// Whether the server is there again.
     restarted: AtomicBool,
@@ -38,9 +40,24 @@ pub struct Load {
     resumed: OnceLock<Instant>,
 }
 
+/// How far the load is.
+#[derive(Clone, Copy, Debug)]
+pub struct Figures {
+    pub at: Instant,
+    pub replies: u64,
+    pub outstanding: u64,
+    /// Cards sold and redeemed so far.
+    pub sold: u64,
+    pub redeemed: u64,
+}
+
 impl Load {
-    pub fn new(kill_at: u64) -> Load {
+    /// `kill` is called once, by whichever channel has sent when `kill_at` replies were there: a task that
+    /// had to be woken for it would come too late on a busy machine.
+    pub fn new(kill_at: u64, kill: impl Fn() + Send + Sync + 'static) -> Load {
         Load {
+            kill: Box::new(kill),
+            at_kill: OnceLock::new(),
             replies: AtomicU64::new(0),
             outstanding: AtomicU64::new(0),
             sold: AtomicU64::new(0),
@@ -53,28 +70,28 @@ impl Load {
         }
     }
 
-    pub fn replies(&self) -> u64 {
-        self.replies.load(Ordering::Relaxed)
-    }
-
-    pub fn outstanding(&self) -> u64 {
-        self.outstanding.load(Ordering::Relaxed)
-    }
-
-    /// Cards sold and redeemed so far.
-    pub fn cards(&self) -> (u64, u64) {
-        (self.sold.load(Ordering::Relaxed), self.redeemed.load(Ordering::Relaxed))
-    }
-
-    /// Resolves when it is time for the kill.
-    pub async fn reached(&self) {
-        self.reached.notified().await;
+    /// Resolves when the server was killed, with how far the load was then.
+    pub async fn killed(&self) -> Figures {
+        loop {
+            self.reached.notified().await;
+            if let Some(figures) = self.at_kill.get() {
+                return *figures;
+            }
+        }
     }
 
     /// Requests were sent. The kill falls here, when a channel has its window full again.
     fn sent(&self, count: u64) {
         self.outstanding.fetch_add(count, Ordering::Relaxed);
-        if self.kill_at <= self.replies() && !self.killed.swap(true, Ordering::Relaxed) {
+        let replies = self.replies.load(Ordering::Relaxed);
+        if self.kill_at <= replies && !self.killed.swap(true, Ordering::Relaxed) {
+            let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            let (outstanding, sold, redeemed) =
+                (count(&self.outstanding), count(&self.sold), count(&self.redeemed));
+            (self.kill)();
+            let figures = Figures { at: Instant::now(), replies, outstanding, sold, redeemed };
+            // Only the one that swapped comes here.
+            let _ = self.at_kill.set(figures);
             self.reached.notify_one();
         }
     }
@@ -304,41 +321,56 @@ pub async fn ask(
     step: usize,
     window: usize,
 ) -> Result<Audit, Failure> {
+    /// Streams that may be lost without one answer in between. These are reads: they may be asked again.
+    const LOST_MAX: u32 = 5;
     let mut audit = Audit::default();
     let mut cards = ledger.promised().skip(first).step_by(step);
-    let (mut sender, mut receiver) = client.channel().await?;
     let mut waiting = VecDeque::new();
-    loop {
-        while waiting.len() < window {
-            let Some(card) = cards.next() else { break };
-            let code = ledger.plan.code(card);
-            send(&mut sender, RequestId::random(), &Request::History(OneCard { code: Secret(&code) }))?;
-            waiting.push_back(card);
+    let mut lost_streams = 0;
+    while lost_streams < LOST_MAX {
+        let (mut sender, mut receiver) = client.channel().await?;
+        for card in &waiting {
+            ask_history(&mut sender, ledger, *card)?;
         }
-        if waiting.is_empty() {
-            return Ok(audit);
-        }
-        let mut answers = Vec::new();
-        let received = match sender.flush().await {
-            Ok(()) => receiver.receive(|reply| answers.push(reply.answer())).await,
-            Err(lost) => Err(lost),
-        };
-        for answer in answers {
-            let answer = answer.map_err(|_| protocol_error())?;
-            let card = waiting.pop_front().ok_or_else(protocol_error)?;
-            let history = match answer.body {
-                Body::History(history) => history.rows,
-                // A card that is not known has no history: all that was promised of it is lost.
-                _ if answer.head.status == Status::NotFound => Vec::new(),
-                _ => return Err(protocol_error()),
+        loop {
+            while waiting.len() < window {
+                let Some(card) = cards.next() else { break };
+                ask_history(&mut sender, ledger, card)?;
+                waiting.push_back(card);
+            }
+            if waiting.is_empty() {
+                return Ok(audit);
+            }
+            let mut answers = Vec::new();
+            let received = match sender.flush().await {
+                Ok(()) => receiver.receive(|reply| answers.push(reply.answer())).await,
+                Err(lost) => Err(lost),
             };
-            let (lost, twice) = ledger.judge(card, &history);
-            audit.asked += 1;
-            audit.lost += lost;
-            audit.done_twice += u64::from(twice);
-        }
-        if !matches!(received, Ok(Received::Replies(_))) {
-            return Err(Failure::new(Exit::ProofFailed, "the server went away while it was asked"));
+            for answer in answers {
+                let answer = answer.map_err(|_| protocol_error())?;
+                let card = waiting.pop_front().ok_or_else(protocol_error)?;
+                let history = match answer.body {
+                    Body::History(history) => history.rows,
+                    // A card that is not known has no history: all that was promised of it is lost.
+                    _ if answer.head.status == Status::NotFound => Vec::new(),
+                    _ => return Err(protocol_error()),
+                };
+                let (lost, twice) = ledger.judge(card, &history);
+                audit.asked += 1;
+                audit.lost += lost;
+                audit.done_twice += u64::from(twice);
+                lost_streams = 0;
+            }
+            if !matches!(received, Ok(Received::Replies(_))) {
+                lost_streams += 1;
+                break;
+            }
         }
     }
+    Err(Failure::new(Exit::ProofFailed, "the server went away while it was asked"))
+}
+
+fn ask_history(sender: &mut ChannelSender, ledger: &Ledger, card: u32) -> Result<(), Failure> {
+    let code = ledger.plan.code(card);
+    send(sender, RequestId::random(), &Request::History(OneCard { code: Secret(&code) }))
 }

@@ -97,6 +97,16 @@ impl ServerProcess {
         self.child.id().unwrap_or(0)
     }
 
+    /// A way to send it SIGKILL at once, from anywhere. It works while this is here: only then is it certain
+    /// that the number is still its own.
+    pub fn killer(&self) -> impl Fn() + Send + Sync + 'static {
+        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
+        move || {
+            // One that has ended already shows that by itself.
+            let _ = id.map(|id| rustix::process::kill_process(id, Signal::KILL));
+        }
+    }
+
     /// SIGKILL, and waits until it is gone.
     pub async fn kill(mut self) {
         if let Err(error) = self.child.kill().await {
