@@ -208,6 +208,10 @@ async fn a_killed_server_is_noticed_at_once() {
     redeemed.expect("noticed before the idle time of 10 s").unwrap();
     // Once more, with a request under way through an outage longer than the pause before a keep-alive.
     second.shutdown_background();
+    // It goes in its own time, and might answer until then: its address is free when it is gone.
+    while std::net::UdpSocket::bind(address).is_err() {
+        sleep(Duration::from_millis(5)).await;
+    }
     let waiting = tokio::spawn({
         let (client, code) = (client.clone(), codes[1].clone());
         async move { client.redeem(&code, RedeemOptions::default()).await }
