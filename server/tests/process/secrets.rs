@@ -1,4 +1,6 @@
-//! No code and no PIN in anything that is logged, counted or said about errors, at any level.
+//! No code and no PIN in anything that is logged, counted or said about errors, at any level, nor in any file.
+
+use std::path::Path;
 
 use crate::store::{Ended, Home};
 use crate::watch::get;
@@ -54,10 +56,20 @@ fn no_code_or_pin_is_ever_logged() {
         said.extend([ended.out, ended.err]);
     }
     said.push(get(&port, "/metrics").1);
+    assert_eq!(run(&["checkpoint"]).code, Some(0));
+    assert_eq!(home.run(&["backup", "--data", "kami-data", "--out", "backup"]).code, Some(0));
+    // No core could be written that holds one.
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.id())).unwrap();
+    let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let cores: Vec<&str> = cores.split_whitespace().skip(4).take(2).collect();
+    assert_eq!(cores, ["0", "0"]);
     let ended = server.stop();
     assert_eq!(ended.code, Some(0));
     said.extend([ended.out, home.text("log")]);
     assert!(said.last().unwrap().len() > 100_000, "trace says a lot");
+    let files: usize =
+        ["kami-data", "kami-data.keys", "backup"].map(|name| search(&home.path(name))).iter().sum();
+    assert!(files > 15, "only {files} files were searched");
     for text in &said {
         for secret in ["SECRETCODE", "hush"] {
             if let Some(at) = text.find(secret) {
@@ -70,4 +82,23 @@ fn no_code_or_pin_is_ever_logged() {
             assert!(!text.contains(shown), "a secret is told as bytes");
         }
     }
+}
+
+/// Looks into every file below a directory: log, batch file, snapshot, key, backup. Returns how many.
+fn search(directory: &Path) -> usize {
+    let mut files = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files += search(&path);
+            continue;
+        }
+        files += 1;
+        let bytes = std::fs::read(&path).unwrap();
+        for secret in ["SECRETCODE", "hush"] {
+            let found = memchr::memmem::find(&bytes, secret.as_bytes());
+            assert_eq!(found, None, "a secret lies in {}", path.display());
+        }
+    }
+    files
 }
