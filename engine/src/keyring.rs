@@ -175,6 +175,9 @@ impl Keyring {
     }
 
     fn remove_previous(&self) -> io::Result<()> {
+        // A process that was killed may have left the new ring's name in the cache alone: were the key
+        // before removed ahead of it, a power cut could leave the old ring and no key for it.
+        self.medium.sync_dir("")?;
         match self.medium.remove(PREVIOUS_FILE) {
             Ok(()) => self.medium.sync_dir(""),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -377,6 +380,33 @@ mod tests {
             }
         }
         assert!(outcomes.iter().all(|count| *count > 20), "{outcomes:?}");
+    }
+
+    /// The process is killed, the next one puts things in order from what the cache has, and then the power fails.
+    #[test]
+    fn a_rotation_that_was_killed_and_put_in_order_outlives_a_power_cut() {
+        let medium = SimMedium::new(1, SimMode::Direct);
+        let ring = open(&medium, true);
+        let cells = sealed(&[ring.create_key().unwrap()]);
+        for nth in 1.. {
+            let mut done = false;
+            for seed in 0..40 {
+                let medium = medium.crash(seed);
+                let ring = open(&medium, false);
+                medium.cut_power_at(nth);
+                done = ring.rotate().is_ok() && !medium.is_cut();
+                let killed = medium.kill();
+                let ring = open(&killed, false);
+                opens_all(&ring, &cells);
+                killed.cut_power_at(1 + seed % 4);
+                let _ = ring.settle();
+                opens_all(&open(&killed.crash(seed), false), &cells);
+            }
+            if done {
+                assert!(nth > 15, "only {nth} operations");
+                break;
+            }
+        }
     }
 
     /// A write that fails and a process that goes on: whatever is on the disk opens, then and after another try.
