@@ -11,7 +11,8 @@
 
 mod report;
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use encoding_rs::Encoding;
@@ -99,11 +100,20 @@ fn encoding(name: &str) -> Result<&'static Encoding, String> {
     found.ok_or_else(|| "it is no encoding that is known here, such as utf-8, gb18030 or big5".to_owned())
 }
 
+/// Whether two paths lead to one file, by whatever names and links.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    identity(one).is_some_and(|one| identity(other) == Some(one))
+}
+
 pub async fn run(command: Import, output: &Output) -> Result<(), Failure> {
     if command.file.as_os_str() == "-" {
         return Err(Failure::usage(
             "a card file is read several times, so it cannot come from standard input",
         ));
+    }
+    if command.report.as_deref().is_some_and(|report| is_same_file(report, &command.file)) {
+        return Err(Failure::usage("the report would overwrite the card file; give it another name"));
     }
     let options =
         ReadOptions { encoding: command.encoding, columns: command.columns, ..ReadOptions::default() };
@@ -153,7 +163,7 @@ pub struct Task<'a> {
     pub product: &'a Product,
     pub skip_bad: bool,
     pub only_check: bool,
-    pub report: Option<&'a std::path::Path>,
+    pub report: Option<&'a Path>,
     pub id: Option<RequestId>,
 }
 

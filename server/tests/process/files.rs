@@ -12,6 +12,14 @@ fn bad_card_files_import_nothing() {
 
     let import = |name: &str| server.run(&["import", name, "--product", "tea", "--report", "report.csv"]);
     let report = || std::fs::read_to_string(home.path("report.csv")).unwrap();
+    // The only copy there may be: a report never goes over it, under whatever name.
+    home.file("only.csv", "code\nONLY-0001\n");
+    std::os::unix::fs::symlink(home.path("only.csv"), home.path("link.csv")).unwrap();
+    for name in ["only.csv", "./only.csv", "link.csv"] {
+        let onto = ["import", "only.csv", "--product", "tea", "--report", name];
+        server.run(&onto).fails(2, "would overwrite the card file");
+    }
+    assert_eq!(std::fs::read_to_string(home.path("only.csv")).unwrap(), "code\nONLY-0001\n");
     home.file("empty.csv", "");
     import("empty.csv").fails(3, "the card file is empty");
     home.file("blank.csv", "\r\n  \r\n");
