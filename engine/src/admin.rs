@@ -50,7 +50,7 @@ impl Turn<'_> {
             Command::ProductUnfreeze(id) => self.set_product_frozen(work, at, *id, false),
             Command::PrincipalAdd(_) => self.add_principal(work, at),
             Command::PrincipalRevoke(id) => self.revoke_principal(work, at, *id),
-            Command::PrincipalRenew(renewal) => self.renew_principal(work, at, *renewal),
+            Command::PrincipalRenew(renewal) => self.renew_principal(work, at, **renewal),
             command if command.batch().is_some() => self.change_batch(work, at),
             _ => Some(self.list(&work.requests[at])),
         }

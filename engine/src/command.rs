@@ -141,7 +141,7 @@ pub enum Command {
     /// Withdraws a principal for good.
     PrincipalRevoke(PrincipalId),
     /// Notes a new certificate of a principal, and its key if that is new.
-    PrincipalRenew(Renewal),
+    PrincipalRenew(Box<Renewal>),
     /// Lists the principals.
     PrincipalList,
     /// Reads the engine's own figures.

@@ -84,7 +84,7 @@ pub use product::{CardKind, Money, Product, ProductSpec};
 pub use record::Kind;
 pub use replay::ReplayError;
 pub use reply::*;
-pub use sequencer::Work;
+pub use sequencer::{CodeSet, Work};
 pub use session::{Call, Failure, Receipt, Reversal, Session, Sold};
 pub use status::{Class, Status};
 pub use store::IdentityError;

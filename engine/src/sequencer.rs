@@ -32,7 +32,7 @@ use crate::card::{Effect, Past};
 use crate::chain::{Chain, ChainError};
 use crate::clock::{Clock, Running, TICK_MS};
 use crate::command::{Command, Request};
-use crate::identity::{OrderId, PrincipalId, RequestId};
+use crate::identity::{CardDigest, OrderId, PrincipalId, RequestId};
 use crate::index::Index;
 use crate::record::{Allocation, GROUP_HEAD_BYTES, GroupWriter, Kind};
 use crate::reply::{HistoryEvent, Reply, ReplyBody, ReplyFlags};
@@ -60,7 +60,7 @@ pub struct Work {
     durable_at: Option<Lsn>,
     pub(crate) prepared: Vec<Prepared>,
     moves: Vec<(CardRef, Word, Word)>,
-    seen: Seen,
+    seen: CodeSet,
     pub(crate) search: Search,
     buffer: Vec<u8>,
 }
@@ -113,24 +113,29 @@ pub(crate) struct Sale {
     pub(crate) cards: Allocation,
 }
 
-/// The cards of one turn, to see one come up twice: a small open-addressing set.
-struct Seen([u64; 256]);
+/// The codes of up to [`Work::REQUESTS_MAX`] requests, to see one come up twice: a small open-addressing
+/// set of halves of their digests, which are uniform. Two codes with one half pass for the same, which costs
+/// a batch and no more.
+pub struct CodeSet([u64; 256]);
 
-impl Default for Seen {
+impl Default for CodeSet {
     fn default() -> Self {
-        Seen([0; 256])
+        CodeSet([0; 256])
     }
 }
 
-impl Seen {
-    fn clear(&mut self) {
+impl CodeSet {
+    /// Forgets all.
+    pub fn clear(&mut self) {
         self.0.fill(0);
     }
 
-    /// Whether the card is new. (Batch numbers begin at 1, so no card is zero.)
-    fn insert(&mut self, card: CardRef) -> bool {
-        let bits = card.to_bits();
-        let mut slot = (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize;
+    /// Whether the code is new, be there such a card or not.
+    #[inline]
+    pub fn insert(&mut self, code: CardDigest) -> bool {
+        // Zero is an empty place.
+        let bits = code.spread().max(1);
+        let mut slot = (bits >> 56) as usize;
         while self.0[slot] != 0 {
             if self.0[slot] == bits {
                 return false;
@@ -285,11 +290,12 @@ impl Sequencer {
             prepared.object = None;
             prepared.failed = None;
             prepared.absent_at = Some(commits);
+            // A code that nobody has ends the turn, too: else the distance of receipts would tell it.
+            if request.command.card().is_some_and(|code| !seen.insert(code)) {
+                return at;
+            }
             if let Some((batch, card)) = self.batch_of(prepared.card) {
                 prepared.absent_at = None;
-                if !seen.insert(card) {
-                    return at;
-                }
                 prepared.word = batch.word(card.row());
                 let needs_chain = (prepared.word.flags().contains(Flags::HAS_EFFECTS)
                     || matches!(request.command, Command::Query { .. } | Command::History { .. }))
@@ -374,7 +380,7 @@ impl Sequencer {
                     let state = self.state.lock();
                     prepared.object = state.object_lsn(command, tenant);
                     if let Command::PrincipalRenew(renewal) = command {
-                        prepared.tail = state.renewed_tail(*renewal);
+                        prepared.tail = state.renewed_tail(**renewal);
                     }
                     drop(state);
                     if let Some(lsn) = prepared.object {
@@ -507,7 +513,6 @@ impl Turn<'_> {
     fn cards(&mut self, work: &mut Work, from: usize, to: usize, now: Option<Instant>) -> usize {
         let Work { requests, replies, prepared, moves, .. } = work;
         moves.clear();
-        let mut unrecorded = false;
         let mut at = from;
         let sequencer = self.sequencer;
         let state = &*self.state;
@@ -525,7 +530,6 @@ impl Turn<'_> {
                 }
                 let scope = standing.and_then(|(_, scope)| scope);
                 let subject = Subject { sequencer, state, request, scope, short };
-                let entries = group.as_deref().map_or(0, GroupWriter::entries);
                 // Refused in its place: a run of cards that ended here would begin another group, for
                 // whose head no room was asked.
                 let reply = match not_executed(request, prepared, now) {
@@ -533,8 +537,6 @@ impl Turn<'_> {
                     None => subject.decide(prepared, group.as_deref_mut(), moves),
                 };
                 let Some(reply) = reply else { break };
-                unrecorded |= reply.status == Status::Tombstoned
-                    && group.as_deref().is_some_and(|group| group.entries() == entries);
                 replies.push(reply);
                 at += 1;
             }
@@ -548,9 +550,7 @@ impl Turn<'_> {
                 decide_all(Some(&mut group));
                 if group.entries() == 0 { 0 } else { group.finish(now_ms) }
             });
-            // A reversal of a code that does not exist waits for the disk like one of a card that does, or
-            // its speed would tell them apart.
-            self.tick = (tick || unrecorded) && appended.is_none();
+            self.tick = tick && appended.is_none();
         } else {
             decide_all(None);
         }

@@ -162,11 +162,14 @@ impl State {
                 let mut named = self.principals.iter().filter(|state| state.principal.spec.name == spec.name);
                 named.next().map(|state| state.lsn)
             }
-            Command::PrincipalRevoke(id) | Command::PrincipalRenew(Renewal { principal: id, .. }) => {
-                self.principals.get((id.0 as usize).checked_sub(1)?).map(|state| state.lsn)
-            }
+            Command::PrincipalRevoke(id) => self.principal_lsn(*id),
+            Command::PrincipalRenew(renewal) => self.principal_lsn(renewal.principal),
             command => self.batch_stock(command.batch()?, tenant).map(|stock| stock.lsn),
         }
+    }
+
+    fn principal_lsn(&self, id: PrincipalId) -> Option<Lsn> {
+        self.principals.get((id.0 as usize).checked_sub(1)?).map(|state| state.lsn)
     }
 
     /// The tail of the entry that records a renewal; empty if there is no such principal.

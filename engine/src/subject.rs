@@ -43,7 +43,7 @@ impl Subject<'_> {
         };
         let unknown = request.command.unknown_card(request.caller.role);
         let Some((batch, card)) = known else {
-            return Some(self.miss(unknown, group.is_some()));
+            return Some(self.miss(unknown, prepared.body, group));
         };
         let word = batch.word(card.row());
         if word != prepared.word {
@@ -53,10 +53,10 @@ impl Subject<'_> {
         if !covered && (word.is_unsold() || matches!(request.command, Command::Reverse { .. })) {
             // What is not sold does not exist for those whom it does not concern. A reversal leaves nothing:
             // no redemption of this caller could have had an effect here, nor ever will.
-            return Some(self.miss(unknown, group.is_some()));
+            return Some(self.miss(unknown, prepared.body, group));
         }
         if !covered && !matches!(request.command, Command::Redeem { .. }) {
-            return Some(self.miss(Status::ScopeDenied, true));
+            return Some(self.miss(Status::ScopeDenied, prepared.body, None));
         }
         let mut view = self.state.view(batch, card.row(), word);
         if cfg!(feature = "bug-expired-by-running-clock") {
@@ -88,12 +88,12 @@ impl Subject<'_> {
         let reply = match decide(&view, &prepared.past, action, &asker) {
             // Behind the PIN: who does not know that is told nothing more.
             outcome if !covered && outcome != Outcome::Refuse(Status::CardNotValid) => {
-                self.miss(Status::ScopeDenied, true)
+                self.miss(Status::ScopeDenied, prepared.body, None)
             }
             // Only an unsold card's, or a wrong PIN's.
-            Outcome::Refuse(status @ Status::CardNotValid) => self.miss(status, true),
+            Outcome::Refuse(status @ Status::CardNotValid) => self.miss(status, prepared.body, None),
             Outcome::Refuse(status @ Status::Tombstoned) if word.is_unsold() => {
-                self.miss(status, group.is_some())
+                self.miss(status, prepared.body, group)
             }
             Outcome::Refuse(status) => self.reply(status, None, ReplyBody::None),
             Outcome::Replay(effect) => self.replay(effect, batch, card, &view),
@@ -133,10 +133,20 @@ impl Subject<'_> {
         Reply { request: self.request.id, status, flags, lsn, time_ms: self.state.now_ms, miss: false, body }
     }
 
-    /// What a guess gets. A reversal of what does not exist needs room in the log like any other, or a full
-    /// disk would tell them apart.
-    fn miss(&self, status: Status, has_room: bool) -> Reply {
-        let status = if status == Status::Tombstoned && !has_room { self.short } else { status };
+    /// What a guess gets. A reversal of what does not exist is recorded at the length of one that poisons its
+    /// id: its time, a full disk, or the distance of the receipts around it would tell them apart.
+    fn miss(&self, status: Status, body: u32, group: Option<&mut GroupWriter<'_>>) -> Reply {
+        let status = match (&self.request.command, group) {
+            (Command::Reverse { original, .. }, Some(group)) if status == Status::Tombstoned => {
+                group.push(&self.request.head(Kind::Miss, body), ORIGINAL_BYTES, |tail| {
+                    tail[..16].copy_from_slice(&original.0.to_le_bytes());
+                    tail[16..].fill(0);
+                });
+                status
+            }
+            (Command::Reverse { .. }, None) if status == Status::Tombstoned => self.short,
+            _ => status,
+        };
         Reply { miss: true, ..self.reply(status, None, ReplyBody::None) }
     }
 
@@ -173,7 +183,7 @@ impl Subject<'_> {
     fn read(&self, prepared: &mut Prepared, batch: &Batch, card: CardRef, view: &View) -> Reply {
         // A till must not learn of cards that are not sold.
         if self.request.command.is_hidden(view.word, self.request.caller.role) {
-            return self.miss(Status::CardNotValid, true);
+            return self.miss(Status::CardNotValid, prepared.body, None);
         }
         let body = match std::mem::take(&mut prepared.detail) {
             Detail::History(events) => ReplyBody::History(events),

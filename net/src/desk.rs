@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use kami_engine::Lsn;
 use kami_engine::{
-    CardDigest, Command, ImportRow, ImportSpec, PinDigest, Poisoned, Reply, ReplyBody,
+    CardDigest, CodeSet, Command, ImportRow, ImportSpec, PinDigest, Poisoned, Reply, ReplyBody,
     Request as EngineRequest, RequestId, Status, Work,
 };
 use zeroize::Zeroizing;
@@ -30,6 +30,9 @@ pub(crate) struct Desk {
     shared: Arc<Shared>,
     peer: Arc<Peer>,
     work: Work,
+    /// The codes of the requests in it: a batch holds each once, so that what came of the first is counted
+    /// before the next is let in, and no batch guesses at one PIN more often than its budget allows.
+    codes: CodeSet,
     /// One entry per frame taken in, in order.
     line: Vec<Place>,
     /// When the bytes being decoded were received.
@@ -51,6 +54,8 @@ enum Place {
 
 /// Why a request does not reach the engine.
 enum Refusal {
+    /// Its code came before in the same batch, which must be decided first.
+    Again,
     Status(Status),
     Limited(Wait),
 }
@@ -60,6 +65,7 @@ impl Refusal {
         match self {
             Refusal::Status(status) => *status,
             Refusal::Limited(_) => Status::RateLimited,
+            Refusal::Again => Status::Busy,
         }
     }
 }
@@ -68,6 +74,8 @@ impl Refusal {
 pub(crate) enum Admitted<'a> {
     /// Go on.
     Placed,
+    /// Not taken in: it is to come again after [`Desk::run`].
+    Again,
     /// Items to be decided by [`Desk::run_items`], after what was gathered.
     Items(RequestHead, Items<'a>),
     /// Work for a thread that may block, after what was gathered and before what follows.
@@ -89,7 +97,14 @@ pub(crate) enum Blocking {
 
 impl Desk {
     pub(crate) fn new(shared: Arc<Shared>, peer: Arc<Peer>) -> Desk {
-        Desk { shared, peer, work: Work::default(), line: Vec::new(), received: Instant::now() }
+        Desk {
+            shared,
+            peer,
+            work: Work::default(),
+            codes: CodeSet::default(),
+            line: Vec::new(),
+            received: Instant::now(),
+        }
     }
 
     /// Whether no more frames should be taken in before [`Desk::run`].
@@ -188,6 +203,7 @@ impl Desk {
             Ok(Translated::Chunk) => {
                 return Admitted::Blocking(head, Blocking::Chunk(Zeroizing::new(frame.to_vec())));
             }
+            Err(Refusal::Again) => return Admitted::Again,
             Err(Refusal::Status(status)) => {
                 self.line.push(Place::status(&head, status));
                 return Admitted::Placed;
@@ -219,7 +235,7 @@ impl Desk {
 
     /// What the engine is to be asked. A code that cannot be one is answered like one nobody has.
     #[inline]
-    fn command<'a>(&self, request: Request<'a>) -> Result<Translated<'a>, Refusal> {
+    fn command<'a>(&mut self, request: Request<'a>) -> Result<Translated<'a>, Refusal> {
         let command = match request {
             Request::Redeem(body) => self.redeem(body.code, body.pin, body.amount)?,
             Request::Reverse(body) => {
@@ -257,7 +273,7 @@ impl Desk {
             Request::Stock(body) => Command::Stock { product: body.product },
             Request::PrincipalAdd(spec) => Command::PrincipalAdd(Box::new(spec)),
             Request::PrincipalRevoke(body) => Command::PrincipalRevoke(body.principal),
-            Request::PrincipalRenew(renewal) => Command::PrincipalRenew(renewal),
+            Request::PrincipalRenew(renewal) => Command::PrincipalRenew(Box::new(renewal)),
             Request::PrincipalList => Command::PrincipalList,
             Request::Stats => Command::Stats,
             Request::RedeemBatch(items) => return Ok(Translated::Items(items)),
@@ -277,7 +293,7 @@ impl Desk {
         Ok(Translated::Command(command))
     }
 
-    fn redeem(&self, code: Secret<'_>, pin: Option<Secret<'_>>, amount: i64) -> Result<Command, Refusal> {
+    fn redeem(&mut self, code: Secret<'_>, pin: Option<Secret<'_>>, amount: i64) -> Result<Command, Refusal> {
         let card = self.card(code, Status::CardNotValid)?;
         let pin: Option<PinDigest> = pin.map(|pin| self.shared.engine.pin_digest(card, pin.0));
         Ok(Command::Redeem { card, pin, amount })
@@ -286,9 +302,12 @@ impl Desk {
     /// The card that a code names, unless the caller has sent too many wrong ones. What cannot be a code is
     /// `nobodys`; it tells a guesser nothing, and is not counted.
     #[inline]
-    fn card(&self, code: Secret<'_>, nobodys: Status) -> Result<CardDigest, Refusal> {
+    fn card(&mut self, code: Secret<'_>, nobodys: Status) -> Result<CardDigest, Refusal> {
         let digest = self.shared.engine.digest(self.peer.caller.tenant, code.0);
         let card = digest.map_err(|_| Refusal::Status(nobodys))?;
+        if !self.codes.insert(card) {
+            return Err(Refusal::Again);
+        }
         self.shared.guesses.admit(&self.peer.guesser, card.spread(), self.received).map_err(|wait| {
             let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).saturating_add(1);
             Refusal::Limited(Wait { wait_ms })
@@ -296,7 +315,7 @@ impl Desk {
         Ok(card)
     }
 
-    fn known(&self, code: Secret<'_>) -> Result<CardDigest, Refusal> {
+    fn known(&mut self, code: Secret<'_>) -> Result<CardDigest, Refusal> {
         self.card(code, Status::NotFound)
     }
 
@@ -370,16 +389,19 @@ impl Desk {
         let (mut durable_at, mut time_ms) = (None, 0);
         let mut items = items.iter().peekable();
         while items.peek().is_some() {
-            for item in items.by_ref().take(self.batch_max()) {
+            for _ in 0..self.batch_max() {
+                let Some(item) = items.peek() else { break };
                 let mut report = ItemReport::nothing(item.request);
                 match self.redeem(item.code, item.pin, item.amount) {
                     Ok(command) => {
                         self.place(head, item.request, command);
                         asked.push(reports.len());
                     }
+                    Err(Refusal::Again) => break,
                     Err(refusal) => report.status = refusal.status(),
                 }
                 reports.push(report);
+                items.next();
             }
             durable_at = self.execute()?.max(durable_at);
             for (at, reply) in asked.drain(..).zip(self.work.replies.drain(..)) {
@@ -407,6 +429,7 @@ impl Desk {
 
     /// Has the gathered requests decided.
     fn execute(&mut self) -> Result<Option<Lsn>, EngineFault> {
+        self.codes.clear();
         if self.work.requests.is_empty() {
             return Ok(None);
         }

@@ -244,6 +244,12 @@ impl Stream {
                     Ok(Split::TooLong(head)) => self.desk.refuse_long(head),
                     Ok(Split::Frame(frame)) => match self.desk.admit(frame) {
                         Admitted::Placed => {}
+                        Admitted::Again => {
+                            self.desk.run(&mut self.outbox)?;
+                            // Only a command about a card comes again, and now it is the first.
+                            self.desk.admit(frame);
+                            break false;
+                        }
                         Admitted::Items(head, items) => {
                             self.desk.run(&mut self.outbox)?;
                             self.desk.run_items(&head, &items, &mut self.outbox)?;

@@ -78,7 +78,7 @@ pub fn ensure_admin(engine: &Engine, keys: &Path) -> Result<(), Failure> {
         Some(principal) => {
             if renewed.is_some() {
                 let renewal = Renewal { principal: principal.id, key, certificate: facts.note };
-                run(engine, Command::PrincipalRenew(renewal))?;
+                run(engine, Command::PrincipalRenew(Box::new(renewal)))?;
                 tracing::info!(identity = %home.display(), "renewed the local admin identity");
             }
             return Ok(());

@@ -177,7 +177,7 @@ impl Ask {
             What::Stock { product } => Command::Stock { product: product.map(ProductId) },
             What::PrincipalAdd(spec) => Command::PrincipalAdd(Box::new(spec.clone())),
             What::PrincipalRevoke(id) => Command::PrincipalRevoke(PrincipalId(*id)),
-            What::PrincipalRenew(renewal) => Command::PrincipalRenew(*renewal),
+            What::PrincipalRenew(renewal) => Command::PrincipalRenew(Box::new(*renewal)),
             What::PrincipalList => Command::PrincipalList,
             What::Stats => Command::Stats,
         };

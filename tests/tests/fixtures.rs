@@ -90,7 +90,7 @@ fn first_run(home: &Path, clock: &ManualClock) {
     done(&admin, id(3), Command::PrincipalRevoke(PrincipalId(3)));
     let certificate = CertificateNote { serial: 9, expires_ms: BEGUN_MS + 700 * DAY_MS };
     let renewal = Renewal { principal: PrincipalId(1), key: [0xa1; 32], certificate };
-    done(&admin, id(13), Command::PrincipalRenew(renewal));
+    done(&admin, id(13), Command::PrincipalRenew(Box::new(renewal)));
 
     let codes: Vec<String> = (1..=40).map(|n| format!("COFFEE-{n:04}")).collect();
     let rows = codes.iter().enumerate().map(|(row, code)| ImportRow {

@@ -100,7 +100,8 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
         (Kind::Import, batch.entry_tail()),
         (Kind::BatchExtend, TIME_MS.to_le_bytes().to_vec()),
         (Kind::Reverse, original.clone()),
-        (Kind::Tombstone, original),
+        (Kind::Tombstone, original.clone()),
+        (Kind::Miss, original),
         (Kind::Sell, sale),
         (Kind::Reveal, reveal),
     ];
@@ -188,7 +189,9 @@ fn every_entry_has_the_bytes_of_its_file() {
         assert!(group.next().is_none());
         match kind {
             Kind::Sell => assert_eq!(entry.sale().expect("a sale").1.count(), 12),
-            Kind::Reverse | Kind::Tombstone => assert_eq!(entry.original().expect("one").0.0, 0xa0a1),
+            Kind::Reverse | Kind::Tombstone | Kind::Miss => {
+                assert_eq!(entry.original().expect("one").0.0, 0xa0a1)
+            }
             Kind::Reveal => assert_eq!(entry.revealed_order().expect("one"), OrderId(0x0bde)),
             Kind::BatchExtend => assert_eq!(entry.expires_ms().expect("one"), TIME_MS),
             Kind::Start => assert_eq!(entry.clocks().expect("one").boot_id, 0xb007),

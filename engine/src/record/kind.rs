@@ -65,6 +65,9 @@ kinds! {
     SignedCheckpoint = 14, "SIGNED_CHECKPOINT";
     /// The store was restored from a backup; what its former history held behind this point is not part of it.
     Restore = 15, "RESTORE";
+    /// A reversal named no card that its caller may know of: nothing changed. As long as a tombstone, so that
+    /// the log's positions, which receipts tell, do not show which codes exist.
+    Miss = 16, "MISS";
 
     /// A batch of cards was imported.
     Import = 20, "IMPORT";

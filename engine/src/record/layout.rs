@@ -67,7 +67,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         &[(64, 8, "key", "id of the new master key"), (72, 8, "keys", "data keys wrapped with it")],
     ),
     (
-        "REVERSE, TOMBSTONE",
+        "REVERSE, TOMBSTONE, MISS",
         &[
             (64, 16, "original", "the request id that was reversed"),
             (80, 8, "original lsn", "its entry; zero for a tombstone"),

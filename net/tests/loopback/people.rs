@@ -10,7 +10,7 @@ use kami_engine::{
 };
 use kami_net::client::{RedeemOptions, SellOptions};
 use kami_net::frame::reply::Answer;
-use kami_net::frame::request::{OneCard, Redeem, Reverse};
+use kami_net::frame::request::{Item, Items, OneCard, Redeem, Reverse};
 use kami_net::frame::{Body, CloseCode, Opcode, Request, RequestHead, Secret, Wait};
 use kami_net::{Client, ClientError, MissLimits};
 use kami_wal::Drive;
@@ -147,25 +147,109 @@ async fn cards_in_stock_answer_like_codes_nobody_has() {
     house.shut_down().await;
 }
 
-/// A reversal of a code that nobody has waits for the disk as one of a card in stock does.
+/// The guesses that are made about one code.
+type Probe = Box<dyn Fn(kami_engine::CardDigest) -> Vec<Command>>;
+
+/// Receipts are positions in the log. Whatever a till asks between two redemptions of its own, they lie as far
+/// apart for a code that nobody has as for a card in stock, and as much is written for either.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_disk_does_not_tell_either() {
+async fn the_log_does_not_tell_either() {
     let house = House::open().await;
     let admin = house.client().await;
-    stock(&admin, "coffee", 1).await;
-    for card in [code(0), code(0), code(777)] {
-        let card = house.engine.digest(kami_engine::TenantId(0), &card).unwrap();
-        let reply = |original| {
+    let own = sold(&admin, 64).await;
+    let tea =
+        admin.product_add(kami_engine::ProductSpec::single("tea", *b"CNY", 100)).await.unwrap().value.id;
+    crate::house::import(&admin, tea, 1000, 10).await;
+    let identity = house.authority.issue("till").unwrap();
+    house.enrol("till", Role::Redeemer, &identity);
+    let principal = admin.principal_list().await.unwrap().value.rows.last().unwrap().id;
+    let caller = kami_engine::Caller { principal, role: Role::Redeemer, ..kami_engine::Caller::LOCAL };
+    let digest = |code: &[u8]| house.engine.digest(kami_engine::TenantId(0), code).unwrap();
+    let mut own = own.iter().map(|code| digest(code));
+    // In stock, and a code that nobody has.
+    let mut distances = |guesses: &dyn Fn(kami_engine::CardDigest) -> Vec<Command>| {
+        [code(1000), code(777)].map(|guess| {
             let mut work = kami_engine::Work::default();
-            let command = Command::Reverse { card, original: RequestId(original) };
-            work.requests.push(EngineRequest { command, ..local() });
-            let before = house.engine.tail();
+            let redeem = |card| Command::Redeem { card, pin: None, amount: 0 };
+            let asks = [
+                vec![redeem(own.next().unwrap())],
+                guesses(digest(&guess)),
+                vec![redeem(own.next().unwrap())],
+            ];
+            let asks = asks.concat().into_iter();
+            work.requests.extend(asks.map(|command| EngineRequest { command, caller, ..local() }));
             house.engine.execute(&mut work);
-            assert_eq!(work.replies[0].status, Status::Tombstoned);
-            house.engine.tail() > before
-        };
-        assert!(reply(7) && reply(8) && reply(7), "something is written each time");
+            let receipts: Vec<_> = work.replies.iter().filter_map(|reply| reply.lsn).collect();
+            assert_eq!(receipts.len(), 2, "{:?}", work.replies);
+            (receipts[1].bytes() - receipts[0].bytes(), house.engine.tail().bytes() - receipts[1].bytes())
+        })
+    };
+    let reverse = |card, original| Command::Reverse { card, original: RequestId(original) };
+    let mut probes: Vec<(&str, Probe)> = vec![
+        ("asked twice", Box::new(|card| vec![Command::Query { card }, Command::Query { card }])),
+        ("redeemed", Box::new(|card| vec![Command::Redeem { card, pin: None, amount: 0 }])),
+    ];
+    // The first poisons its id, the second finds it poisoned.
+    for what in ["reversed", "reversed again"] {
+        probes.push((what, Box::new(move |card| vec![reverse(card, 7)])));
     }
+    probes
+        .push(("reversed and asked", Box::new(move |card| vec![reverse(card, 8), Command::Query { card }])));
+    for (what, guesses) in probes {
+        let [in_stock, unknown] = distances(&guesses);
+        assert_eq!(in_stock, unknown, "{what}");
+    }
+    // Alone it is written, too, or its speed would tell.
+    for guess in [code(1000), code(1000), code(777)] {
+        let mut work = kami_engine::Work::default();
+        work.requests.push(EngineRequest { command: reverse(digest(&guess), 9), caller, ..local() });
+        let before = house.engine.tail();
+        house.engine.execute(&mut work);
+        assert_eq!(work.replies[0].status, Status::Tombstoned);
+        assert!(house.engine.tail() > before);
+    }
+    house.shut_down().await;
+}
+
+/// A batch decides each code once, so that one write of many guesses at a PIN gets no more than many writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_write_gets_no_more_of_a_card_than_many() {
+    let limits = MissLimits { principal_per_minute: 6000, card_per_hour: 5, in_all_per_minute: 6000 };
+    let house = House::with(Drive::Threads, |options| options.misses = limits).await;
+    let identity = house.authority.issue("till").unwrap();
+    house.enrol("till", Role::Redeemer, &identity);
+    let connection = raw(&house, Some(&identity), b"kami/1").await.unwrap();
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    let pins: Vec<String> = (0..64).map(|pin| format!("{pin:04}")).collect();
+    let one = code(1);
+    let frames = pins.iter().zip(1..).flat_map(|(pin, n)| {
+        let pin = Some(Secret(pin.as_bytes()));
+        let body = Redeem { amount: 0, code: Secret(&one), pin };
+        frame(&RequestHead::new(Opcode::Redeem, RequestId(n)), &Request::Redeem(body))
+    });
+    send.write_all(&frames.collect::<Vec<u8>>()).await.unwrap();
+    let told = answers(&mut recv, 64).await;
+    let decided = told.iter().filter(|answer| answer.head.status == Status::CardNotValid).count();
+    assert_eq!(decided, 5);
+    assert!(told[5..].iter().all(|answer| answer.head.status == Status::RateLimited));
+
+    let two = code(2);
+    let items: Vec<_> = pins
+        .iter()
+        .zip(1..)
+        .map(|(pin, n)| Item {
+            request: RequestId(n),
+            amount: 0,
+            code: Secret(&two),
+            pin: Some(Secret(pin.as_bytes())),
+        })
+        .collect();
+    let batch = Request::RedeemBatch(Items::new(&items));
+    send.write_all(&frame(&RequestHead::new(Opcode::RedeemBatch, RequestId(99)), &batch)).await.unwrap();
+    let Body::Items(listing) = answers(&mut recv, 1).await.remove(0).body else { panic!("items") };
+    let statuses: Vec<Status> = listing.rows.iter().map(|report| report.status).collect();
+    assert_eq!(statuses[..5], [Status::CardNotValid; 5]);
+    assert!(statuses[5..].iter().all(|status| *status == Status::RateLimited), "{statuses:?}");
     house.shut_down().await;
 }
 

@@ -182,7 +182,7 @@ impl World {
             last_ms = group.time_ms;
             for entry in group {
                 let Entry { lsn, time_ms, head, .. } = entry.expect("an entry");
-                if !matches!(head.kind, Kind::Start | Kind::Restore | Kind::KeyRotate) {
+                if !matches!(head.kind, Kind::Start | Kind::Restore | Kind::KeyRotate | Kind::Miss) {
                     survivors.push(Survivor { lsn: lsn.bytes(), time_ms, kind: head.kind, head });
                 }
             }
