@@ -32,6 +32,9 @@
 //!
 //! Recovery takes the same road from [`replay`](record) to the same functions; nothing else writes a word.
 
+mod account;
+#[allow(dead_code, reason = "the commands that use it follow")]
+mod accounts;
 mod admin;
 mod backup;
 mod batch;
@@ -46,6 +49,9 @@ mod identity;
 mod import;
 mod index;
 mod keyring;
+mod limit;
+#[allow(dead_code, reason = "the commands that use it follow")]
+mod limits;
 mod order;
 mod orders;
 mod product;
@@ -56,6 +62,8 @@ mod replay;
 mod reply;
 mod sequencer;
 mod session;
+#[allow(dead_code, reason = "the commands that use it follow")]
+mod sharded;
 mod state;
 mod status;
 mod store;
@@ -65,8 +73,11 @@ mod table;
 mod upkeep;
 mod vault;
 mod verify;
+#[allow(dead_code, reason = "the commands that use it follow")]
+mod window;
 mod word;
 
+pub use account::{Account, AccountKind, AccountSpec, LEGS_MAX, Leg, MONEY_MAX};
 pub use backup::{
     BACKUP_FILE_FIELDS, BACKUP_HEADER_FIELDS, Backup, BackupError, BackupFile, BackupReport, Dropped,
     FileKind, Manifest, RestorePoint, RestoreReport, Until, backup,
@@ -80,6 +91,7 @@ pub use figures::{Figures, ProductStock};
 pub use identity::*;
 pub use kami_wal::{CommitPath, DiskOptions, Distribution, Durable, DurableWaiter, Histogram, Lsn, Poisoned};
 pub use keyring::KeyRotation;
+pub use limit::{Exceeded, Limit, LimitAction, LimitScope, LimitSpec, LimitWindow, Subject};
 pub use product::{CardKind, Money, Product, ProductSpec, ProductTerms, ValidFrom};
 pub use record::Kind;
 pub use replay::ReplayError;

@@ -16,11 +16,13 @@
 
 mod kind;
 mod layout;
+mod legs;
 mod object;
 mod sale;
 
 pub use kind::Kind;
 pub use layout::{Field, GROUP_FIELDS, GROUP_HEAD_BYTES, HEAD_BYTES, HEAD_FIELDS, TAIL_FIELDS};
+pub use legs::{LEG_BYTES, PostedLeg};
 pub(crate) use object::stored;
 pub use object::{Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms};
 pub use sale::Allocation;

@@ -137,6 +137,10 @@ statuses! {
     HistoryArchived = 135, "HISTORY_ARCHIVED", "ask the operator for the archive";
     /// A product, order or principal of this name exists.
     AlreadyExists = 136, "ALREADY_EXISTS", "take another name, or use what is there";
+    /// The till, or the principal, has redeemed as much as its limit allows.
+    LimitTerminal = 138, "LIMIT_TERMINAL", "wait until the limit opens again, or redeem at another till";
+    /// One order may not hold as much.
+    LimitOrder = 139, "LIMIT_ORDER", "buy less in one order";
 
     /// The frame or a field in it is not well formed.
     Malformed = 200, "MALFORMED", "mend the client; REASON names the field";
