@@ -4,7 +4,7 @@
 //! very record of the cards it paid for. Nothing is ever paid in or out of nowhere: payments from outside
 //! stand on accounts of their own kind, whose balance is the other side of all others.
 
-use crate::identity::{AccountId, PrincipalId, TenantId};
+use crate::identity::{AccountId, Caller, DocumentId, PrincipalId, Role, TenantId};
 use crate::product::Money;
 
 /// What an account stands for. Numbers are part of the log format.
@@ -109,6 +109,40 @@ pub struct Leg {
     pub account: AccountId,
     /// Minor units; positive comes in, negative goes out. Not 0.
     pub amount: Money,
+}
+
+/// What is asked when an account is added or changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountPut {
+    /// What it is to be.
+    pub spec: AccountSpec,
+    /// Whether there must be none of this name yet, or must be one.
+    pub new: bool,
+}
+
+/// Money that finance moves: a top-up (充值), a withdrawal (提现), a correction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Posting {
+    /// The document it rests on, chosen by finance, unique in the tenant; the target of the request id.
+    pub document: DocumentId,
+    /// What moves, 1 to [`LEGS_MAX`]; they sum to zero in every currency.
+    pub legs: Vec<Leg>,
+    /// For people: at most [`NOTE_BYTES_MAX`] bytes.
+    pub note: String,
+}
+
+/// The longest note of a posting, in bytes.
+pub const NOTE_BYTES_MAX: usize = 200;
+
+impl Caller {
+    /// Whether it may pay from the account: finance from every one of the tenant, a seller from those that are
+    /// its own or nobody's.
+    #[must_use]
+    pub fn may_debit(&self, account: &Account) -> bool {
+        matches!(self.role, Role::Admin | Role::Finance)
+            || account.spec.owner == PrincipalId(0)
+            || account.spec.owner == self.principal
+    }
 }
 
 /// What all legs on `account` come to. Wide enough that no sum of [`LEGS_MAX`] overflows.

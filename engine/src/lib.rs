@@ -33,7 +33,7 @@
 //! Recovery takes the same road from [`replay`](record) to the same functions; nothing else writes a word.
 
 mod account;
-#[allow(dead_code, reason = "the commands that use it follow")]
+#[allow(dead_code, reason = "orders will use the rest of it")]
 mod accounts;
 mod admin;
 mod backup;
@@ -50,8 +50,9 @@ mod import;
 mod index;
 mod keyring;
 mod limit;
-#[allow(dead_code, reason = "the commands that use it follow")]
+#[allow(dead_code, reason = "orders will use the rest of it")]
 mod limits;
+mod money;
 mod order;
 mod orders;
 mod product;
@@ -62,7 +63,6 @@ mod replay;
 mod reply;
 mod sequencer;
 mod session;
-#[allow(dead_code, reason = "the commands that use it follow")]
 mod sharded;
 mod state;
 mod status;
@@ -73,11 +73,13 @@ mod table;
 mod upkeep;
 mod vault;
 mod verify;
-#[allow(dead_code, reason = "the commands that use it follow")]
+#[allow(dead_code, reason = "orders will use the rest of it")]
 mod window;
 mod word;
 
-pub use account::{Account, AccountKind, AccountSpec, LEGS_MAX, Leg, MONEY_MAX};
+pub use account::{
+    Account, AccountKind, AccountPut, AccountSpec, LEGS_MAX, Leg, MONEY_MAX, NOTE_BYTES_MAX, Posting,
+};
 pub use backup::{
     BACKUP_FILE_FIELDS, BACKUP_HEADER_FIELDS, Backup, BackupError, BackupFile, BackupReport, Dropped,
     FileKind, Manifest, RestorePoint, RestoreReport, Until, backup,
@@ -92,8 +94,10 @@ pub use identity::*;
 pub use kami_wal::{CommitPath, DiskOptions, Distribution, Durable, DurableWaiter, Histogram, Lsn, Poisoned};
 pub use keyring::KeyRotation;
 pub use limit::{Exceeded, Limit, LimitAction, LimitScope, LimitSpec, LimitWindow, Subject};
+pub use limits::LIMITS_MAX;
 pub use product::{CardKind, Money, Product, ProductSpec, ProductTerms, ValidFrom};
 pub use record::Kind;
+pub use record::PostedLeg;
 pub use replay::ReplayError;
 pub use reply::*;
 pub use sequencer::{CodeSet, Work};

@@ -18,6 +18,7 @@
 mod stored;
 #[cfg(test)]
 mod tests;
+mod tills;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -25,11 +26,12 @@ use kami_wal::Lsn;
 
 use crate::identity::{AccountId, LimitId, MerchantId, PrincipalId, ProductId, TenantId, TerminalId};
 use crate::limit::{Exceeded, Limit, LimitAction, LimitScope, LimitSpec, LimitWindow, Subject};
+use crate::record::Head;
 use crate::sharded::Sharded;
 use crate::window::Window;
 
-#[allow(unused_imports, reason = "the commands that use them follow")]
 pub use stored::{LimitRow, StoredLimit, UsageRow};
+pub(crate) use tills::{CROSSING_ENTRY_BYTES, Tills};
 
 /// The most limits that stand in one tenant at a time.
 pub const LIMITS_MAX: usize = 64;
@@ -122,7 +124,7 @@ struct Open {
 pub struct Limits {
     /// By number, those that are taken away included; number 1 is the first.
     limits: Vec<LimitState>,
-    /// The names of those that stand.
+    /// By name the last one that was set, be it taken away or not: a retry is found by it.
     names: HashMap<(TenantId, String), LimitId>,
     /// Those that stand, by tenant, in order of number.
     standing: HashMap<TenantId, Vec<LimitId>>,
@@ -141,7 +143,7 @@ impl Limits {
         self.at(id).filter(|state| state.limit.tenant == tenant)
     }
 
-    /// The limit of this name that stands.
+    /// The last limit of this name, be it taken away or not.
     #[must_use]
     pub fn named(&self, tenant: TenantId, name: &str) -> Option<&LimitState> {
         self.names.get(&(tenant, name.to_owned())).and_then(|id| self.at(*id))
@@ -191,16 +193,15 @@ impl Limits {
         match (was, !ended) {
             (false, true) => {
                 standing.push(id);
-                self.names.insert(key, id);
                 self.of_redemptions += of_redemptions;
             }
             (true, false) => {
                 standing.retain(|other| *other != id);
-                self.names.remove(&key);
                 self.of_redemptions -= of_redemptions;
             }
             _ => {}
         }
+        self.names.insert(key, id);
         let index = id.0 as usize - 1;
         match self.limits.get_mut(index) {
             Some(known) => *known = LimitState { since: known.since, ..state },
@@ -522,6 +523,17 @@ impl Buyer {
 }
 
 impl Till {
+    /// The till of an entry, or of a request that is about to be one.
+    #[must_use]
+    pub fn of(head: &Head) -> Till {
+        Till {
+            tenant: head.tenant,
+            merchant: head.merchant,
+            terminal: head.terminal,
+            principal: head.principal,
+        }
+    }
+
     fn subjects(&self) -> [Subject; 2] {
         [Subject::Terminal(self.merchant, self.terminal), Subject::Principal(self.principal)]
     }

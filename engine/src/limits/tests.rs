@@ -300,8 +300,8 @@ proptest! {
                     let known = limits.named(HERE, &spec.name).map(|state| state.limit.clone());
                     let (id, spec) = match known {
                         // Only what may change changes.
-                        Some(known) => (known.id, LimitSpec { max: spec.max, ended: spec.ended, ..known.spec }),
-                        None => (limits.next(), LimitSpec { ended: false, ..spec }),
+                        Some(known) if !known.spec.ended => (known.id, LimitSpec { max: spec.max, ended: spec.ended, ..known.spec }),
+                        _ => (limits.next(), LimitSpec { ended: false, ..spec }),
                     };
                     limits.put(id, HERE, spec.clone(), place);
                     log.push((place, now_ms, Logged::Put(id, spec)));

@@ -6,9 +6,9 @@
 
 use kami_wal::Lsn;
 
-use super::{u32_at, u64_at};
-use crate::account::{LEGS_MAX, Leg};
-use crate::identity::AccountId;
+use super::{u32_at, u64_at, u128_at};
+use crate::account::{LEGS_MAX, Leg, NOTE_BYTES_MAX};
+use crate::identity::{AccountId, DocumentId};
 use crate::product::Money;
 
 /// Bytes of a leg.
@@ -52,5 +52,54 @@ impl PostedLeg {
             })
         };
         bytes.chunks_exact(LEG_BYTES).map(leg).collect()
+    }
+}
+
+/// Bytes of the fixed part of the tail of POST.
+const POST_BYTES: usize = 24;
+
+/// A POST as it stands in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostedDocument {
+    /// The document.
+    pub document: DocumentId,
+    /// What moved.
+    pub legs: Vec<PostedLeg>,
+    /// For people.
+    pub note: String,
+}
+
+impl PostedDocument {
+    /// Bytes of the tail of a POST.
+    #[must_use]
+    pub const fn tail_bytes(legs: usize, note_bytes: usize) -> usize {
+        POST_BYTES + legs * LEG_BYTES + note_bytes
+    }
+
+    /// Writes the tail of a POST.
+    pub fn encode(document: DocumentId, legs: &[PostedLeg], note: &str, tail: &mut [u8]) {
+        tail[0..16].copy_from_slice(&document.0.to_le_bytes());
+        tail[16..20].copy_from_slice(&(legs.len() as u32).to_le_bytes());
+        tail[20..24].copy_from_slice(&(note.len() as u32).to_le_bytes());
+        let (places, rest) = tail[POST_BYTES..].split_at_mut(legs.len() * LEG_BYTES);
+        PostedLeg::encode_all(legs, places);
+        rest.copy_from_slice(note.as_bytes());
+    }
+
+    /// Reads the tail of a POST; `None` if it is none.
+    #[must_use]
+    pub fn decode(tail: &[u8]) -> Option<PostedDocument> {
+        let head = tail.get(..POST_BYTES)?;
+        let (legs, note) = (u32_at(head, 16) as usize, u32_at(head, 20) as usize);
+        if legs > LEGS_MAX || note > NOTE_BYTES_MAX {
+            return None;
+        }
+        let rest = &tail[POST_BYTES..];
+        let note = rest.get(legs * LEG_BYTES..legs * LEG_BYTES + note)?;
+        Some(PostedDocument {
+            document: DocumentId(u128_at(head, 0)),
+            legs: PostedLeg::decode_all(&rest[..legs * LEG_BYTES])?,
+            note: String::from_utf8(note.to_vec()).ok()?,
+        })
     }
 }
