@@ -28,6 +28,8 @@ ids! {
     ProductId(u32);
     /// A batch: at most 24 bits.
     BatchId(u32);
+    /// An account.
+    AccountId(u32);
 }
 
 macro_rules! wide_ids {

@@ -40,6 +40,7 @@ mod chain;
 mod checkpoint;
 mod clock;
 mod command;
+mod due;
 mod engine;
 mod figures;
 mod identity;
@@ -80,6 +81,10 @@ pub use figures::{Figures, ProductStock};
 pub use identity::*;
 pub use kami_wal::{CommitPath, DiskOptions, Distribution, Durable, DurableWaiter, Histogram, Lsn, Poisoned};
 pub use keyring::KeyRotation;
+pub use order::{
+    Confirmation, GivenBack, Leg, Line, ORDER_LEGS_MAX, ORDER_LINES_MAX, Purchase, RETURN_CARDS_MAX,
+};
+pub use orders::OrderState;
 pub use product::{CardKind, Money, Product, ProductSpec, ProductTerms, ValidFrom};
 pub use record::Kind;
 pub use replay::ReplayError;
