@@ -426,7 +426,7 @@ fn whole(line: &[u8]) -> Result<(), BadLine> {
         None => return Ok(()),
     };
     Err(BadLine(format!(
-        "it has {part} in it: --separator none takes the whole line for the code, any other parts it"
+        "it has {part} in it: say --separator none if all of it is the code, or else what parts it"
     )))
 }
 

@@ -187,7 +187,7 @@ fn what_is_not_clear_is_refused() {
     };
     let behind = "its header seems to be line 2: remove the lines before it, or say --header no";
     let in_line = |what: &str| {
-        format!("it has {what} in it: --separator none takes the whole line for the code, any other parts it")
+        format!("it has {what} in it: say --separator none if all of it is the code, or else what parts it")
     };
     let first = "its first line may be a header or a title: say --header yes, with --columns, if it is one, or \
                  --header no if it is a card";

@@ -37,7 +37,7 @@ fn bad_card_files_import_nothing() {
     home.file("parted.txt", "GOOD-0001 1234\nGOOD-0002 5678\n");
     let parted = import("parted.txt");
     parted.fails(3, "2 bad lines among 2 lines");
-    assert!(parted.err.contains("it has a space in it: --separator none"), "{parted:?}");
+    assert!(parted.err.contains("it has a space in it: say --separator none"), "{parted:?}");
     let said = ["import", "parted.txt", "--product", "tea", "--dry-run", "--separator"];
     let said = |name| server.json(&[said.as_slice(), &[name]].concat());
     assert_eq!((&said("space")["cards"], &said("none")["cards"]), (&2.into(), &2.into()));
