@@ -405,8 +405,9 @@ impl CardFile {
 /// That a line is a code as a whole, as far as can be seen: that nothing in it parts a code from what belongs
 /// to it.
 fn whole(line: &[u8]) -> Result<(), BadLine> {
-    let parts = |byte: &u8| matches!(byte, b' ' | b'\t' | b',' | b';' | b':' | b'|' | b'-' | 0x80..);
-    if !line.iter().any(parts) {
+    let parts = |byte: &u8| matches!(byte, b' ' | b'\t' | b',' | b';' | b':' | b'|' | 0x80..);
+    // Most codes have hyphens; few have anything that is worth looking at as text.
+    if !line.iter().any(parts) && memchr::memmem::find(line, b"----").is_none() {
         return Ok(());
     }
     let text = String::from_utf8_lossy(line);
