@@ -1,4 +1,5 @@
-//! Commands about batches, products and principals (accounts and limits stand in `money.rs`), and the reads over many of them.
+//! Commands about batches, products and principals, and the reads over many of them. Those about accounts and
+//! limits stand in `money.rs`.
 //!
 //! They run in the sequencer like all others. Each changes one object, whose entries chain as a card's
 //! do, so that a retry is recognised by the same means.
@@ -48,8 +49,7 @@ impl Turn<'_> {
             return Some(self.refuse(&work.requests[at], status));
         }
         match &work.requests[at].command {
-            Command::Sell { .. } => self.sell(work, at),
-            Command::OrderFetch { .. } => self.fetch(work, at),
+            command if command.order().is_some() => self.order(work, at),
             Command::ProductAdd(_) | Command::ProductSet(_) => self.put_product(work, at),
             Command::ProductFreeze(id) => self.set_product_frozen(work, at, *id, true),
             Command::ProductUnfreeze(id) => self.set_product_frozen(work, at, *id, false),
@@ -78,8 +78,11 @@ impl Turn<'_> {
                 Command::Sell { product, .. }
                 | Command::ProductFreeze(product)
                 | Command::ProductUnfreeze(product) => scope.covers(*product),
+                Command::SellLines(purchase) | Command::Reserve(purchase) => {
+                    purchase.lines.iter().all(|line| scope.covers(line.product))
+                }
                 // Another's order is not found; one's own is of products that one could buy.
-                Command::OrderFetch { .. } => true,
+                command if command.order().is_some() => true,
                 // These show no more than is in the scope.
                 Command::ProductList | Command::BatchList { .. } | Command::Stock { .. } => true,
                 // Money is of no product; whose account it is, is asked there.

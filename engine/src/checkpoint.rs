@@ -19,17 +19,19 @@
 //! | 0 | 4096 | header, see [`HEADER_FIELDS`] |
 //! | 4096 | objects | rkyv: products, principals, batches |
 //! | | 8 a card | words, batch after batch in order of number |
-//! | | 32 an order | tenant u64, order u128, position u64 |
+//! | | 32 an order | tenant u16, state u16, zero u32, order u128, position u64 |
 //! | | ledger | rkyv: what later versions than the first keep; may be missing |
 
 use std::io;
 
 use kami_wal::{File, Lsn, Medium, Poisoned};
 
+use crate::account::Leg;
 use crate::accounts::AccountRow;
-use crate::identity::{OrderId, Principal, PrincipalId, TenantId};
+use crate::identity::{AccountId, OrderId, Principal, PrincipalId, ProductId, TenantId};
 use crate::limits::{LimitRow, UsageRow};
-use crate::orders::SHARDS;
+use crate::order::Line;
+use crate::orders::{OrderKey, OrderWord, Reservation, SHARDS};
 use crate::record::{
     Clocks, Field, Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms, stored,
 };
@@ -162,6 +164,64 @@ pub struct Ledger {
     pub limits: Vec<LimitRow>,
     /// What counts against them.
     pub usages: Vec<UsageRow>,
+    /// Orders that wait for their payment.
+    pub reservations: Vec<StoredReservation>,
+}
+
+/// An order that waits for its payment, in a snapshot.
+#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct StoredReservation {
+    tenant: u16,
+    order: u128,
+    lsn: u64,
+    taken_ms: u64,
+    deadline_ms: u64,
+    account: u32,
+    ip: u64,
+    cards: u32,
+    /// Product, count, and face value if one was asked for.
+    lines: Vec<(u32, u32, Option<i64>)>,
+    /// Account and amount.
+    legs: Vec<(u32, i64)>,
+}
+
+impl StoredReservation {
+    fn of((tenant, order): OrderKey, reservation: &Reservation) -> StoredReservation {
+        StoredReservation {
+            tenant: tenant.0,
+            order: order.0,
+            lsn: reservation.lsn.bytes(),
+            taken_ms: reservation.taken_ms,
+            deadline_ms: reservation.deadline_ms,
+            account: reservation.account.map_or(0, |account| account.0),
+            ip: reservation.ip,
+            cards: reservation.cards,
+            lines: reservation.lines.iter().map(|line| (line.product.0, line.count, line.face)).collect(),
+            legs: reservation.legs.iter().map(|leg| (leg.account.0, leg.amount)).collect(),
+        }
+    }
+
+    /// The reservation; `None` if it has no position.
+    #[must_use]
+    pub fn reservation(&self) -> Option<(OrderKey, Reservation)> {
+        let lines = self.lines.iter().map(|&(product, count, face)| Line {
+            product: ProductId(product),
+            count,
+            face,
+        });
+        let legs = self.legs.iter().map(|&(account, amount)| Leg { account: AccountId(account), amount });
+        let reservation = Reservation {
+            lsn: Lsn::from_bytes(self.lsn)?,
+            taken_ms: self.taken_ms,
+            deadline_ms: self.deadline_ms,
+            account: (self.account != 0).then_some(AccountId(self.account)),
+            ip: self.ip,
+            cards: self.cards,
+            lines: lines.collect(),
+            legs: legs.collect(),
+        };
+        Some(((TenantId(self.tenant), OrderId(self.order)), reservation))
+    }
 }
 
 /// A product in a snapshot.
@@ -344,14 +404,16 @@ fn write_new(
         between();
         copied.clear();
         copied.extend(sequencer.state().orders.of_shard(shard));
-        for ((tenant, order), lsn) in &copied {
-            writer.put(&u64::from(tenant.0).to_le_bytes())?;
+        for ((tenant, order), word) in &copied {
+            let state = word.bits() & 0xffff;
+            writer.put(&(u64::from(tenant.0) | state << 16).to_le_bytes())?;
             writer.put(&order.0.to_le_bytes())?;
-            writer.put(&lsn.bytes().to_le_bytes())?;
+            writer.put(&word.lsn().bytes().to_le_bytes())?;
         }
         orders += copied.len() as u64;
     }
     copy_money(sequencer, &mut ledger, &mut between);
+    copy_reservations(sequencer, &mut ledger, &mut between);
     let ledger = framed(&ledger);
     writer.put(&ledger)?;
     writer.flush()?;
@@ -391,6 +453,23 @@ fn write_new(
         medium.remove(&old)?;
     }
     Ok(header)
+}
+
+/// Copies the orders that wait, a few at a time, in order of their keys. One that is added or taken out behind
+/// the place is in the log after the snapshot's start, and replay does the same.
+fn copy_reservations(sequencer: &Sequencer, ledger: &mut Ledger, between: &mut impl FnMut()) {
+    let mut after = None;
+    loop {
+        between();
+        let state = sequencer.state();
+        let some = state.orders.reservations(after).take(OBJECTS_PER_HOLD);
+        let before = ledger.reservations.len();
+        after = some.clone().last().map(|(key, _)| *key);
+        ledger.reservations.extend(some.map(|(key, waiting)| StoredReservation::of(*key, waiting)));
+        if ledger.reservations.len() == before {
+            return;
+        }
+    }
 }
 
 fn path(start: Lsn) -> String {
@@ -626,7 +705,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// What the device reports.
-    pub fn orders(&self, each: &mut dyn FnMut((TenantId, OrderId), Lsn)) -> io::Result<bool> {
+    pub fn orders(&self, each: &mut dyn FnMut(OrderKey, OrderWord)) -> io::Result<bool> {
         let at = self.header.objects + self.header.words * 8;
         let mut valid = true;
         self.read(at, self.header.orders * ORDER_BYTES as u64, &mut |bytes| {
@@ -634,9 +713,11 @@ impl Snapshot {
                 let number =
                     |at: usize| u64::from_le_bytes(order[at..at + 8].try_into().expect("eight bytes"));
                 let id = u128::from_le_bytes(order[8..24].try_into().expect("sixteen bytes"));
-                match (u16::try_from(number(0)), Lsn::from_bytes(number(24))) {
-                    (Ok(tenant), Some(lsn)) => each((TenantId(tenant), OrderId(id)), lsn),
-                    _ => valid = false,
+                let (tenant, state) = (number(0) as u16, number(0) >> 16);
+                let word = Lsn::from_bytes(number(24)).filter(|_| state < 1 << 16);
+                match word.and_then(|lsn| OrderWord::from_bits(lsn.units() << 16 | state)) {
+                    Some(word) => each((TenantId(tenant), OrderId(id)), word),
+                    None => valid = false,
                 }
             }
         })?;

@@ -15,6 +15,7 @@ use crate::identity::{
 };
 use crate::limit::LimitSpec;
 use crate::limits::StoredLimit;
+use crate::order::{Confirmation, GivenBack, ORDER_LEGS_MAX, ORDER_LINES_MAX, Purchase};
 use crate::product::{Money, ProductSpec};
 use crate::record::{self, Head, Kind, Stored};
 use crate::sequencer::GROUP_BYTES;
@@ -95,6 +96,20 @@ pub enum Command {
         /// Cards that expire sooner than this many seconds from now are not sold.
         validity_s_min: u32,
     },
+    /// Sells cards of one or more products under an order id: all or nothing.
+    SellLines(Box<Purchase>),
+    /// Takes cards for an order that is to be paid until a deadline.
+    Reserve(Box<Purchase>),
+    /// Completes a reservation that was paid.
+    Confirm(Box<Confirmation>),
+    /// Gives a reservation up.
+    Cancel(OrderId),
+    /// Ends a reservation whose time is over; asked by the engine itself.
+    ReserveTimeout(OrderId),
+    /// Takes sold cards back.
+    Return(Box<GivenBack>),
+    /// Reads an order, without its codes.
+    OrderStatus(OrderId),
     /// Fetches the codes of an order again. Only the principal that bought it may.
     OrderFetch {
         /// The order.
@@ -295,6 +310,13 @@ impl fmt::Debug for ImportRow<'_> {
     }
 }
 
+/// The most bytes of the log that an order of so many cards takes.
+pub(crate) fn order_bytes_max(cards: u64, lines: usize, legs: usize) -> usize {
+    let cards = cards.min(u64::from(ORDER_CARDS_MAX)) as u32;
+    2 * GROUP_BYTES
+        + record::OrderFacts::entry_bytes_max(cards, lines.min(ORDER_LINES_MAX), legs.min(ORDER_LEGS_MAX))
+}
+
 /// The most bytes of the log an administrative entry takes: its object is small.
 const OBJECT_ENTRY_BYTES_MAX: usize = 2048;
 
@@ -311,6 +333,21 @@ impl Command {
             | Command::Freeze { card }
             | Command::Unfreeze { card }
             | Command::Void { card } => Some(*card),
+            _ => None,
+        }
+    }
+
+    /// The order it is about, if it is about one.
+    #[must_use]
+    pub fn order(&self) -> Option<OrderId> {
+        match self {
+            Command::Sell { order, .. } | Command::OrderFetch { order, .. } => Some(*order),
+            Command::SellLines(purchase) | Command::Reserve(purchase) => Some(purchase.order),
+            Command::Confirm(confirmation) => Some(confirmation.order),
+            Command::Return(given) => Some(given.order),
+            Command::Cancel(order) | Command::ReserveTimeout(order) | Command::OrderStatus(order) => {
+                Some(*order)
+            }
             _ => None,
         }
     }
@@ -356,8 +393,10 @@ impl Command {
     pub(crate) fn log_bytes_max(&self) -> usize {
         match self {
             Command::Query { .. } | Command::History { .. } => 0,
-            Command::Sell { count, .. } => {
-                2 * GROUP_BYTES + record::Allocation::entry_bytes_max((*count).min(ORDER_CARDS_MAX))
+            Command::Sell { count, .. } => order_bytes_max(u64::from(*count), 1, 0),
+            Command::SellLines(purchase) | Command::Reserve(purchase) => {
+                let cards = purchase.lines.iter().map(|line| u64::from(line.count)).sum();
+                order_bytes_max(cards, purchase.lines.len(), purchase.legs.len())
             }
             Command::Post(posting) => {
                 let (legs, note) = (posting.legs.len().min(LEGS_MAX), posting.note.len().min(NOTE_BYTES_MAX));
@@ -367,6 +406,18 @@ impl Command {
             command if command.is_read() => GROUP_BYTES,
             _ => 2 * GROUP_BYTES + OBJECT_ENTRY_BYTES_MAX,
         }
+    }
+
+    /// As [`Command::log_bytes_max`], for a command about an order that is known.
+    pub(crate) fn order_bytes_max(&self, cards: u32, facts: &record::OrderFacts) -> usize {
+        let asked = match self {
+            Command::Confirm(confirmation) => confirmation.legs.len(),
+            Command::Return(given) => given.legs.len(),
+            Command::Cancel(_) | Command::ReserveTimeout(_) => 0,
+            _ => return self.log_bytes_max(),
+        };
+        order_bytes_max(u64::from(cards), facts.lines.len(), asked.max(facts.legs.len()))
+            .max(self.log_bytes_max())
     }
 
     fn is_read(&self) -> bool {
@@ -381,6 +432,7 @@ impl Command {
                 | Command::AccountStatement { .. }
                 | Command::LimitList
                 | Command::Stats
+                | Command::OrderStatus(_)
         )
     }
 
@@ -388,7 +440,8 @@ impl Command {
     pub(crate) fn changes_object(&self) -> bool {
         self.card().is_none()
             && !self.is_read()
-            && !matches!(self, Command::Sell { .. } | Command::OrderFetch { .. } | Command::Post(_))
+            && self.order().is_none()
+            && !matches!(self, Command::Post(_))
     }
 
     /// A checksum of what is asked, by which a retry is told from another request with the same id.
@@ -404,6 +457,9 @@ impl Command {
                 put(8, &validity_s_min.to_le_bytes());
             }
             Command::BatchExtend { expires_ms, .. } => put(0, &expires_ms.to_le_bytes()),
+            Command::SellLines(purchase) | Command::Reserve(purchase) => return purchase.body(),
+            Command::Confirm(confirmation) => return confirmation.body(),
+            Command::Return(given) => return given.body(),
             Command::ProductAdd(spec) | Command::ProductSet(spec) => {
                 let known = crc32c::crc32c(&record::StoredProduct::from((&**spec, TenantId(0))).encode());
                 let terms = record::StoredTerms::of(&spec.terms);

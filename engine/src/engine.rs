@@ -443,6 +443,13 @@ impl Engine {
         self.settled(imports.abort(sequencer, vault, caller, id))
     }
 
+    /// Gives up the staged imports that nobody has touched for a day, and returns how many: their files take up
+    /// room on the disk. It may remove large files, so it is called on a thread that may block, now and then.
+    pub fn give_up_imports(&self) -> usize {
+        let Shared { sequencer, vault, imports, .. } = &*self.shared;
+        imports.give_up_abandoned(sequencer, vault)
+    }
+
     /// Waits until what the reply rests on is durable. Rows that were staged rest on nothing in the log,
     /// unless some of them are there already.
     fn settled(&self, reply: Reply) -> Result<Reply, Poisoned> {

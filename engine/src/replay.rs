@@ -17,10 +17,11 @@ use crate::identity::{
     AccountId, BatchId, DocumentId, LimitId, Principal, PrincipalId, ProductId, RequestId, TenantId,
 };
 use crate::limits::{Crossed, StoredLimit, Till};
+use crate::orders::{OrderKey, OrderState, OrderWord};
 use crate::record::{
     Entry, FormatError, Group, Kind, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms,
 };
-use crate::state::State;
+use crate::state::{OrderMove, State};
 use crate::table::{Batch, Columns, Commit, Table, Words};
 use crate::vault::Vault;
 use crate::word::{CardRef, Word};
@@ -167,18 +168,15 @@ impl Rebuild {
             Kind::Reverse | Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void => {
                 self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?
             }
-            Kind::Sell => {
-                let (order, cards) = entry.sale()?;
-                for (card, old) in cards.cards() {
-                    let word = self.table.batch_of(card).map(|batch| batch.word(card.row()));
-                    let fits = word.is_some_and(|word| word == old || word.lsn() >= Some(entry.lsn));
-                    if !fits {
-                        return Err(ReplayError::Chain { object: "card", lsn: entry.lsn });
-                    }
+            kind if kind.is_order() => self.order(entry)?,
+            Kind::Reveal => {
+                if let Some(prev) = entry.first_reveal() {
+                    let key = (head.tenant, entry.revealed_order()?);
+                    self.order_continues(entry, key, prev)?;
+                    self.state.orders.put(key, OrderWord::new(entry.lsn, OrderState::Sold, true));
                 }
-                self.state.apply_sale(&self.table, entry.lsn, (head.tenant, order), &cards);
             }
-            Kind::Reveal | Kind::Restore | Kind::KeyRotate | Kind::Miss => {}
+            Kind::Restore | Kind::KeyRotate | Kind::Miss => {}
             _ => {
                 return Err(FormatError { what: "a kind this version does not write", lsn: entry.lsn }.into());
             }
@@ -215,6 +213,35 @@ impl Rebuild {
         }
         self.state.install(batch, card.row(), word, post);
         Ok(())
+    }
+
+    fn order(&mut self, entry: &Entry<'_>) -> Result<(), ReplayError> {
+        let (order, cards, facts) = entry.order()?;
+        let (kind, lsn, key) = (entry.head.kind, entry.lsn, (entry.head.tenant, order));
+        self.order_continues(entry, key, facts.prev)?;
+        for (card, old) in cards.cards() {
+            let word = self.table.batch_of(card).map(|batch| batch.word(card.row()));
+            let fits = word.is_some_and(|word| word == old || word.lsn() >= Some(lsn));
+            if !fits {
+                return Err(ReplayError::Chain { object: "card", lsn });
+            }
+        }
+        let time_ms = entry.time_ms;
+        self.state
+            .apply_order(&self.table, &OrderMove { kind, lsn, time_ms, key, cards: &cards, facts: &facts });
+        Ok(())
+    }
+
+    /// Refuses an entry about an order that does not continue the order as it stands; one that is further on
+    /// already is none of its business.
+    fn order_continues(&self, entry: &Entry<'_>, key: OrderKey, prev: u64) -> Result<(), ReplayError> {
+        let known = self.state.orders.find(&key);
+        let continues = known.map_or(0, OrderWord::bits) == prev;
+        if continues || known.is_some_and(|word| word.lsn() >= entry.lsn) {
+            Ok(())
+        } else {
+            Err(ReplayError::Chain { object: "order", lsn: entry.lsn })
+        }
     }
 
     fn product(&mut self, entry: &Entry<'_>) -> Result<(), ReplayError> {
@@ -376,6 +403,13 @@ impl Rebuild {
             return Ok(false);
         }
         let orders = &mut self.state.orders;
-        Ok(matches!(snapshot.orders(&mut |key, lsn| orders.insert(key, lsn)), Ok(true)))
+        if !matches!(snapshot.orders(&mut |key, word| orders.put(key, word)), Ok(true)) {
+            return Ok(false);
+        }
+        for stored in &ledger.reservations {
+            let Some((key, reservation)) = stored.reservation() else { return Ok(false) };
+            orders.open(key, reservation);
+        }
+        Ok(true)
     }
 }

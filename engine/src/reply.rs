@@ -9,6 +9,8 @@ use crate::identity::{
 };
 use crate::keyring::KeyRotation;
 use crate::limit::{Exceeded, Limit};
+use crate::order::Line;
+use crate::orders::OrderState;
 use crate::product::{Money, Product};
 use crate::record::{self, Kind};
 use crate::status::Status;
@@ -78,6 +80,8 @@ pub enum ReplyBody {
     History(Vec<HistoryEvent>),
     /// After SELL and ORDER_FETCH: cards whose codes are read after the reply is durable.
     Cards(CodeList),
+    /// An order, without its codes.
+    Order(Box<OrderReport>),
     /// After PRODUCT_LIST, and the one product after PRODUCT_ADD and PRODUCT_SET.
     Products(Vec<Product>),
     /// After BATCH_LIST, and the one batch after a batch command or an import.
@@ -301,6 +305,27 @@ pub struct Duplicate {
     pub other_row: u64,
 }
 
+/// An order as it stands, without its codes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderReport {
+    /// Its id.
+    pub order: OrderId,
+    /// Where it stands.
+    pub state: OrderState,
+    /// Whether codes of it were fetched that were not delivered with the sale.
+    pub fetched: bool,
+    /// Who opened it.
+    pub buyer: PrincipalId,
+    /// Whose purchase it is; 0 is nobody in particular.
+    pub account: AccountId,
+    /// Of a command that moved cards, how many; else how many are in it: those that came back are not.
+    pub cards: u32,
+    /// Until when it was to be paid, milliseconds since 1970; 0 if it was sold at once.
+    pub deadline_ms: u64,
+    /// What was asked for; empty for a plain sale of one product.
+    pub lines: Vec<Line>,
+}
+
 /// How far a staged import is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImportReport {
@@ -317,7 +342,7 @@ impl HistoryEvent {
     /// The event that an entry of a card's chain records; `word` is the card's word after it.
     pub(crate) fn of(entry: &record::Entry<'_>, word: Word) -> Result<HistoryEvent, record::FormatError> {
         let related = match entry.head.kind {
-            Kind::Sell => entry.sale()?.0.0,
+            kind if kind.is_order() => entry.order()?.0.0,
             Kind::Reverse | Kind::Tombstone => entry.original()?.0.0,
             _ => 0,
         };

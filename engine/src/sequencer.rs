@@ -21,6 +21,7 @@
 //! One lock was measured to be as fast as finer ones on two cores (`docs/architecture.md`), and it makes
 //! void records, latch order, write skew and half-visible orders impossible rather than handled.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -35,7 +36,8 @@ use crate::command::{Command, Request, STATEMENT_LINES_MAX};
 use crate::identity::{CardDigest, OrderId, PrincipalId, RequestId};
 use crate::index::Index;
 use crate::limits::{CROSSED_MAX, CROSSING_ENTRY_BYTES, Tills};
-use crate::record::{Allocation, GROUP_HEAD_BYTES, GroupWriter, Kind, PostedLeg};
+use crate::orders::OrderWord;
+use crate::record::{Allocation, GROUP_HEAD_BYTES, GroupWriter, Kind, OrderFacts, PostedLeg};
 use crate::reply::{HistoryEvent, Reply, ReplyBody, ReplyFlags, StatementLine};
 use crate::state::{Scope, Search, State};
 use crate::status::Status;
@@ -84,6 +86,10 @@ impl Work {
 #[derive(Default)]
 pub(crate) struct Prepared {
     pub(crate) card: Option<CardRef>,
+    /// The cards that a command about an order names.
+    pub(crate) cards: Vec<Option<CardRef>>,
+    /// The most bytes of the log that executing it takes.
+    pub(crate) log_bytes: usize,
     /// Set if there was no such card: [`Table::commits`] before it was looked for.
     pub(crate) absent_at: Option<u64>,
     /// [`Command::body`].
@@ -105,9 +111,13 @@ pub(crate) enum Detail {
     #[default]
     None,
     History(Vec<HistoryEvent>),
-    Order(OrderId),
-    Sale(Box<Sale>),
+    /// Of a card: the order it belongs to.
+    OrderOf(OrderId),
+    /// What became of an order.
+    Order(Box<OrderPast>),
+    /// What was posted under a document.
     Posted(Box<EarlierPosting>),
+    /// Lines of an account's statement, and where it goes on.
     Statement(Vec<StatementLine>, Option<Lsn>),
 }
 
@@ -118,11 +128,34 @@ pub(crate) struct EarlierPosting {
     pub(crate) legs: Vec<PostedLeg>,
 }
 
-/// An earlier sale, read from the log.
-pub(crate) struct Sale {
-    pub(crate) effect: Effect,
-    pub(crate) request: RequestId,
+/// What became of an order so far, read from the log.
+pub(crate) struct OrderPast {
+    pub(crate) order: OrderId,
+    /// The order's word that this was read from.
+    pub(crate) word: OrderWord,
+    /// The effect that the request's own id had on the order.
+    pub(crate) same: Option<Effect>,
+    /// Who opened it.
+    pub(crate) buyer: PrincipalId,
+    /// Its cards: of its sale, or of its reservation if it was never sold.
     pub(crate) cards: Allocation,
+    /// Where those were given to it.
+    pub(crate) sold_at: Lsn,
+    /// Whether it was sold without its codes.
+    pub(crate) sealed: bool,
+    /// Cards that came back.
+    pub(crate) returned: HashSet<CardRef>,
+    /// Until when it was to be paid, milliseconds.
+    pub(crate) deadline_ms: u64,
+    /// What its first entry says.
+    pub(crate) facts: OrderFacts,
+}
+
+impl OrderPast {
+    /// Its cards but for those that came back, in its sequence, with the word they had before.
+    pub(crate) fn own_cards(&self) -> impl Iterator<Item = (CardRef, Word)> + '_ {
+        self.cards.cards().filter(|(card, _)| !self.returned.contains(card))
+    }
 }
 
 /// The codes of up to [`Work::REQUESTS_MAX`] requests, to see one come up twice: a small open-addressing
@@ -299,8 +332,8 @@ impl Sequencer {
         let mut bytes = 0;
         for at in from..requests.len() {
             let (request, prepared) = (&requests[at], &mut prepared[at]);
-            bytes += request.command.log_bytes_max();
-            if at > from && bytes > bytes_max {
+            prepared.log_bytes = request.command.log_bytes_max();
+            if at > from && bytes + prepared.log_bytes > bytes_max {
                 return at;
             }
             prepared.body = request.command.body();
@@ -327,6 +360,11 @@ impl Sequencer {
             {
                 prepared.failed = Some(chain_failed(&error));
             }
+            // What was read of an order may have shown that it takes more.
+            if at > from && bytes + prepared.log_bytes > bytes_max {
+                return at;
+            }
+            bytes += prepared.log_bytes;
         }
         requests.len()
     }
@@ -358,10 +396,13 @@ impl Sequencer {
             }
             Command::Query { .. } => {
                 chain.walk(card, prepared.word, |entry, _| {
-                    if entry.head.kind != Kind::Sell {
+                    if !entry.head.kind.is_order() {
                         return Ok(true);
                     }
-                    prepared.detail = Detail::Order(entry.sale()?.0);
+                    // What an order gave up, or gave back, belongs to none.
+                    if !matches!(entry.head.kind, Kind::Cancel | Kind::ReserveTimeout | Kind::Return) {
+                        prepared.detail = Detail::OrderOf(entry.order()?.0);
+                    }
                     Ok(false)
                 })?;
             }
@@ -384,13 +425,19 @@ impl Sequencer {
         let tenant = request.caller.tenant;
         match &request.command {
             // A sale under a new order id needs nothing; only the lock can tell that it is not new.
-            Command::Sell { .. } if !stale => return Ok(()),
-            Command::Sell { order, .. } | Command::OrderFetch { order, .. } => {
-                let lsn = self.state.lock().orders.find(&(tenant, *order));
-                if let Some(lsn) = lsn {
-                    let (effect, request, _, cards) = Chain::new(&self.wal, buffer).sale(lsn)?;
-                    prepared.detail = Detail::Sale(Box::new(Sale { effect, request, cards }));
-                    prepared.object = Some(lsn);
+            Command::Sell { .. } | Command::SellLines(_) | Command::Reserve(_) if !stale => return Ok(()),
+            command if command.order().is_some() => {
+                let key = (tenant, command.order().expect("just asked"));
+                let word = self.state.lock().orders.find(&key);
+                if let Some(word) = word {
+                    let past = Chain::new(&self.wal, buffer).order(key.1, word, request.id)?;
+                    prepared.log_bytes = command.order_bytes_max(past.cards.count(), &past.facts);
+                    prepared.detail = Detail::Order(Box::new(past));
+                }
+                if let Command::Return(given) = command {
+                    let guard = Index::pin();
+                    let found = given.cards.iter().map(|digest| self.index.find(*digest, &guard));
+                    prepared.cards = found.collect();
                 }
             }
             // As a sale: only the lock can tell that the document is not new.
@@ -459,8 +506,7 @@ impl Sequencer {
     fn turn(&self, work: &mut Work, from: usize, to: usize) -> usize {
         let deadline_now =
             work.requests[from..to].iter().any(|request| request.deadline.is_some()).then(Instant::now);
-        let bytes: usize =
-            work.requests[from..to].iter().map(|request| request.command.log_bytes_max()).sum();
+        let bytes: usize = work.prepared[from..to].iter().map(|prepared| prepared.log_bytes).sum();
         let crossings = if self.counts_tills.load(Ordering::Relaxed) { CROSSED_MAX } else { 0 };
         let mut turn = self.begin(bytes + crossings * CROSSING_ENTRY_BYTES);
         turn.crossings = crossings;
@@ -568,6 +614,11 @@ impl Turn<'_> {
             tills.begin(crossings);
         }
         let mut standing: Option<(PrincipalId, Option<Scope<'_>>)> = None;
+        let run = requests[from..to].iter().zip(&prepared[from..to]);
+        let run = run.take_while(|(request, _)| request.command.card().is_some());
+        let bytes = GROUP_HEAD_BYTES
+            + run.map(|(_, prepared)| prepared.log_bytes).sum::<usize>()
+            + crossings * CROSSING_ENTRY_BYTES;
         let mut decide_all = |mut group: Option<&mut GroupWriter<'_>>| {
             while at < to {
                 let (request, prepared) = (&requests[at], &mut prepared[at]);
@@ -596,10 +647,6 @@ impl Turn<'_> {
         };
         if let Some(credit) = &mut self.credit {
             let (now_ms, tick) = (state.now_ms, self.tick);
-            let run = requests[from..to].iter().take_while(|request| request.command.card().is_some());
-            let bytes = GROUP_HEAD_BYTES
-                + run.map(|request| request.command.log_bytes_max()).sum::<usize>()
-                + crossings * CROSSING_ENTRY_BYTES;
             let appended = sequencer.wal.append(credit, bytes, |payload, payload_lsn| {
                 let mut group = GroupWriter::new(payload, payload_lsn, RECORD_HEAD_BYTES as usize);
                 decide_all(Some(&mut group));

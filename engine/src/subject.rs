@@ -200,7 +200,7 @@ impl Subject<'_> {
         }
         let body = match std::mem::take(&mut prepared.detail) {
             Detail::History(events) => ReplyBody::History(events),
-            Detail::Order(order) => ReplyBody::Card(report(batch, card, view, Some(order))),
+            Detail::OrderOf(order) => ReplyBody::Card(report(batch, card, view, Some(order))),
             _ => ReplyBody::Card(report(batch, card, view, None)),
         };
         self.reply(Status::Ok, view.word.lsn(), body)

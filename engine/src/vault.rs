@@ -21,7 +21,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::engine::RevealError;
 use crate::identity::{CardDigest, OrderId, PinDigest, TenantId};
 use crate::keyring::{KeyRotation, Keyring};
-use crate::record::Allocation;
+use crate::record::{Allocation, Run};
 use crate::table::Table;
 use crate::word::CardRef;
 
@@ -347,8 +347,7 @@ impl CodeList {
         /// Rows read from the file at a time.
         const ROWS: u32 = 1024;
         let mut cells = Zeroizing::new(Vec::new());
-        let singles = self.cards.moved.iter().map(|(card, _)| (*card, 1));
-        for (first, rows) in self.cards.ranges.iter().copied().chain(singles) {
+        for Run { first, rows, .. } in self.cards.runs() {
             let batch = table.batch_of(first).expect("a sale's cards are committed");
             let stride = batch.file.layout.stride();
             let mut done = 0;

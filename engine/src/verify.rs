@@ -373,10 +373,13 @@ impl crate::state::State {
         }
         let mut orders: Vec<_> = (0..SHARDS).flat_map(|shard| self.orders.of_shard(shard)).collect();
         orders.sort_unstable();
-        for ((tenant, order), lsn) in orders {
+        for ((tenant, order), word) in orders {
             hasher.update(&tenant.0.to_le_bytes());
             hasher.update(&order.0.to_le_bytes());
-            hasher.update(&lsn.bytes().to_le_bytes());
+            hasher.update(&word.bits().to_le_bytes());
+        }
+        for (key, reservation) in self.orders.reservations(None) {
+            hasher.update(format!("{key:?} {reservation:?}\n").as_bytes());
         }
         self.accounts.hash(&mut hasher);
         let mut documents: Vec<_> = self.documents.iter().collect();

@@ -151,6 +151,8 @@ pub(crate) struct Shared {
     pub(crate) meter: Arc<Meter>,
     /// Permits for commands that wait for the disk.
     pub(crate) blocking: Arc<Semaphore>,
+    /// The one commit of an import that may hold such a permit: they come one after the other, and take long.
+    pub(crate) commit: Arc<Semaphore>,
     /// Where the server stands; only ever goes forward.
     pub(crate) phase: watch::Sender<Phase>,
 }
@@ -220,7 +222,9 @@ impl Server {
         let (registry, meter) = (Arc::default(), Arc::default());
         let phase = watch::Sender::new(Phase::Serving);
         let pending_bytes = Arc::default();
-        let shared = Shared { engine, options, registry, guesses, pending_bytes, meter, blocking, phase };
+        let commit = Arc::new(Semaphore::new(1));
+        let shared =
+            Shared { engine, options, registry, guesses, pending_bytes, meter, blocking, commit, phase };
         Ok(Server { endpoint, shown, shared: Arc::new(shared) })
     }
 

@@ -247,6 +247,7 @@ async fn serve(
     background.spawn(checkpoint_as_it_grows(engine.clone(), checkpoint_mib << 20));
     background.spawn(Arc::clone(&house.certificate).keep(server.clone()));
     background.spawn(show_life(Arc::clone(&house)));
+    background.spawn(give_up_imports(engine.clone()));
     background.spawn(reload_on(hangup, Arc::clone(&house), address));
     let (stop, told) = (server.clone(), Arc::clone(&house));
     tokio::spawn(async move {
@@ -291,6 +292,18 @@ async fn show_life(house: Arc<House>) {
         let engine = house.engine.clone();
         if tokio::task::spawn_blocking(move || engine.principal_by_key(&[0; 32])).await.is_ok() {
             house.notify.alive();
+        }
+    }
+}
+
+/// Gives up imports that nobody goes on with, so that their files do not lie on the disk for ever.
+async fn give_up_imports(engine: Engine) {
+    let mut look = tokio::time::interval(Duration::from_secs(600));
+    loop {
+        look.tick().await;
+        let engine = engine.clone();
+        if let Ok(given_up @ 1..) = tokio::task::spawn_blocking(move || engine.give_up_imports()).await {
+            tracing::info!(given_up, "imports that nobody had gone on with for a day are given up");
         }
     }
 }

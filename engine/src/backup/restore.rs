@@ -277,7 +277,7 @@ impl Search {
             } else if is_effect(entry.head.kind) {
                 *point.dropped.entries.entry(entry.head.kind.name()).or_default() += 1;
                 if entry.head.kind == Kind::Sell {
-                    point.dropped.cards_sold += u64::from(entry.sale()?.1.count());
+                    point.dropped.cards_sold += u64::from(entry.order()?.1.count());
                 }
             }
         }

@@ -75,13 +75,13 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
     ),
     ("BATCH_EXTEND", &[(64, 8, "expires", "the new end, milliseconds since 1970")]),
     (
-        "SELL",
+        "SELL, plain form",
         &[
             (64, 16, "order", "the order's id"),
             (80, 4, "count", "cards sold"),
             (84, 4, "ranges", "how many row ranges follow"),
             (88, 4, "moved", "how many single cards follow the ranges"),
-            (92, 4, "reserved", "zero"),
+            (92, 4, "form", "0"),
             (96, 16, "range", "first card, number of rows: rows never moved before; repeated"),
             (112, 16, "moved card", "card, its word before; repeated"),
         ],
@@ -109,11 +109,46 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         ],
     ),
     (
+        "SELL, RESERVE, CONFIRM, CANCEL, RESERVE_TIMEOUT, REALLOC, RETURN, full form",
+        &[
+            (64, 16, "order", "the order's id"),
+            (80, 4, "count", "cards moved"),
+            (84, 4, "runs", "how many runs of rows follow"),
+            (88, 2, "lines", "how many lines follow the runs"),
+            (90, 2, "legs", "how many legs follow the lines"),
+            (92, 4, "form", "1; 3 if the codes are not delivered, or of a RETURN were never seen"),
+            (96, 4, "account", "whose purchase it is, or zero"),
+            (100, 4, "reserved", "zero"),
+            (104, 8, "address", "a keyed hash of the buyer's address, or zero"),
+            (112, 8, "deadline", "of RESERVE: until when it is to be paid, milliseconds since 1970"),
+            (
+                120,
+                8,
+                "prev",
+                "the order's word before: position (48 bits), fetched (1 bit), state (4 bits); zero for its first entry",
+            ),
+            (128, 24, "run", "first card, number of rows, the word that each of them had; repeated"),
+            (152, 16, "line", "product u32, count u32, face value asked for or the lowest i64; repeated"),
+            (
+                168,
+                32,
+                "leg",
+                "LEG, as in POST: account, amount, balance afterwards (zero of RESERVE, which moves nothing), the account's last entry before; repeated",
+            ),
+        ],
+    ),
+    (
         "REVEAL",
         &[
             (64, 16, "order", "the order's id"),
             (80, 4, "from", "the first card given out, counted in the order"),
             (84, 4, "count", "how many"),
+            (
+                88,
+                8,
+                "prev",
+                "only of the first of an order that was sold without its codes: the order's word before",
+            ),
         ],
     ),
     (
