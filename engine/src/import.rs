@@ -46,8 +46,6 @@ use staged::{Bad, Stage, Staged};
 const STAGED_MAX: usize = 64;
 /// One that nobody touched for so long is given up when another begins.
 const ABANDONED_MS: u64 = 24 * 3600 * 1000;
-/// The longest label, in bytes.
-const LABEL_BYTES_MAX: usize = 128;
 /// Rows whose digests go to the index together.
 const INDEX_ROWS: u64 = 4096;
 /// Added to a batch file's name until it is complete.
@@ -497,7 +495,7 @@ fn refusal(sequencer: &Sequencer, caller: Caller, spec: &ImportSpec) -> Option<S
     let code_bytes = CODE_BYTES_MIN..=CODE_BYTES_MAX;
     let sane = (1..CardRef::ROWS_MAX).contains(&spec.rows)
         && code_bytes.contains(&usize::from(spec.code_bytes_max))
-        && spec.label.len() <= LABEL_BYTES_MAX
+        && ImportSpec::is_label(&spec.label)
         && spec.face.is_none_or(|face| face >= 0);
     if !sane {
         return Some(Status::Malformed);
