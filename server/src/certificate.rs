@@ -77,6 +77,11 @@ impl Certificate {
         (self.until_ms.load(Ordering::Relaxed), self.authority_until_ms)
     }
 
+    /// When it is to be renewed, in milliseconds since 1970.
+    pub fn due_ms(&self) -> u64 {
+        self.identity.lock().validity().map_or(0, due_ms)
+    }
+
     /// Renews it when it is due and takes up what others put in its place, for as long as it is polled.
     pub async fn keep(self: Arc<Self>, server: Server) {
         let mut warned_ms = 0;

@@ -36,6 +36,9 @@ pub struct PrincipalCommand {
 #[derive(Subcommand)]
 enum Action {
     /// Make an identity and register it. Run again with the same directory, it registers what is there.
+    #[command(
+        after_help = "Examples:\n  kami principal add till-17 --role redeemer --merchant 3 --out till-17\n  kami principal add till-18 --role redeemer --csr till-18.csr --out till-18"
+    )]
     Add {
         /// What it is called: 1 to 64 bytes, new.
         name: String,
@@ -55,11 +58,13 @@ enum Action {
         issue: Issue,
     },
     /// List the principals.
+    #[command(after_help = "Example:\n  kami principal list")]
     List,
     /// Issue a new certificate to a principal, which stays who it is.
     ///
     /// Without --csr, for the key of the certificate in --out, which is replaced. With a request for another
     /// key, the old key opens nothing from then on.
+    #[command(after_help = "Example:\n  kami principal renew till-17 --out till-17")]
     Renew {
         /// Its name or number.
         principal: String,
@@ -67,6 +72,7 @@ enum Action {
         issue: Issue,
     },
     /// Withdraw a principal for good and close its connections.
+    #[command(after_help = "Example:\n  kami principal revoke till-17")]
     Revoke {
         /// Its name or number.
         principal: String,

@@ -68,11 +68,16 @@ impl Sandbox {
         }
     }
 
+    /// Where the cards are listed for programs.
+    pub fn list(&self) -> PathBuf {
+        self.keys.join("sandbox.json")
+    }
+
     /// Identities of every role and cards in every state; what to print of them.
     pub fn furnish(&self, engine: &Engine) -> Result<String, Failure> {
         enrol(engine, &self.keys)?;
         let samples = cards(engine).map_err(|error| Failure::environment(sentence(&error)))?;
-        let file = self.keys.join("sandbox.json");
+        let file = self.list();
         fs::write(&file, json!({ "cards": samples.iter().map(value).collect::<Vec<_>>() }).to_string())
             .map_err(|error| keys::file_failure(&file, &error))?;
         let rows = samples.iter().map(|sample| {

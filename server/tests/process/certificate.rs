@@ -73,7 +73,13 @@ fn a_running_server_renews_its_certificate_and_takes_up_another() {
     replace(&home, &authority(&home), theirs);
     server.signal(Signal::HUP);
     home.wait_for_log("new connections are shown a new certificate", 3);
-    assert_eq!(metric(&get(&port, "/metrics").1, END) as u64, theirs.until_ms / 1000);
+    let scraped = get(&port, "/metrics").1;
+    assert_eq!(metric(&scraped, END) as u64, theirs.until_ms / 1000);
+    let due_ms = theirs.from_ms + (theirs.until_ms - theirs.from_ms) / 3 * 2;
+    assert_eq!(
+        metric(&scraped, "kami_certificate_due_seconds{certificate=\"server\"}") as u64,
+        due_ms / 1000
+    );
     server.json(&["stats"]);
 
     // One of another authority would shut everybody out.
