@@ -13,6 +13,8 @@ use crate::ask::{Ask, Deadline, What};
 const TOMBSTONES_MAX: usize = 64;
 /// A card is given back at most this often.
 const REVERSALS_MAX: usize = 64;
+/// A history lists at most this many events beside the import.
+const HISTORY_MAX: usize = 1024;
 /// The most cards an order may hold.
 const ORDER_CARDS_MAX: u32 = 100_000;
 
@@ -332,7 +334,13 @@ impl Oracle {
             expected.lsn = At::Known(last.lsn);
         }
         expected.body = if matches!(ask.what, What::History { .. }) {
-            Body::History(self.history(place))
+            let mut lines = self.history(place);
+            // With the import it is the whole, or it is said to be less.
+            if lines.len() > HISTORY_MAX + 1 {
+                lines.truncate(HISTORY_MAX);
+                expected.flags = ReplyFlags::PARTIAL;
+            }
+            Body::History(lines)
         } else {
             let sale = card.past.iter().find(|past| past.kind == Kind::Sell);
             let order = sale.map(|sale| sale.related);
