@@ -257,7 +257,7 @@ async fn serve(
 
     let mut background = tokio::task::JoinSet::new();
     background.spawn(checkpoint_as_it_grows(engine.clone(), checkpoint_mib << 20));
-    background.spawn(Arc::clone(&house.certificate).keep(server.clone()));
+    background.spawn(Arc::clone(&house.certificate).keep(server.clone(), engine.clone()));
     background.spawn(show_life(Arc::clone(&house)));
     background.spawn(give_up_imports(engine.clone()));
     background.spawn(reload_on(hangup, Arc::clone(&house), address));
