@@ -216,7 +216,7 @@ pub const STATEMENT_LINES_MAX: u32 = 100;
 pub struct ImportSpec {
     /// The product its cards are of.
     pub product: ProductId,
-    /// The importer's label (supplier, purchase order); 0 to 128 bytes.
+    /// The importer's label (supplier, purchase order); 0 to 128 bytes, no control characters.
     pub label: String,
     /// How many rows will come, those that will be left out included; the commit is refused if it is
     /// another number.
@@ -263,6 +263,16 @@ impl ImportSpec {
             skip_duplicates: false,
             content: 0,
         }
+    }
+
+    /// The longest label, in bytes.
+    pub const LABEL_BYTES_MAX: usize = 128;
+
+    /// Whether a text may be a label: not too long, and without control characters, since it is shown to
+    /// whoever lists the batches.
+    #[must_use]
+    pub fn is_label(text: &str) -> bool {
+        text.len() <= ImportSpec::LABEL_BYTES_MAX && !text.chars().any(char::is_control)
     }
 
     /// A checksum of all of it, by which a retry is told from another import with the same id.

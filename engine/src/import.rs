@@ -57,8 +57,6 @@ const ABANDONED_MS: u64 = 24 * 3600 * 1000;
 const GIVES_WAY_MS: u64 = 10 * 60 * 1000;
 /// How long a command waits for one that works on the same import.
 const HOLD_WAIT: Duration = Duration::from_secs(1);
-/// The longest label, in bytes.
-const LABEL_BYTES_MAX: usize = 128;
 /// Rows whose digests go to the index together.
 const INDEX_ROWS: u64 = 4096;
 /// Added to a batch file's name until it is complete.
@@ -581,7 +579,7 @@ fn refusal(sequencer: &Sequencer, caller: Caller, spec: &ImportSpec) -> Option<S
     let code_bytes = CODE_BYTES_MIN..=CODE_BYTES_MAX;
     let sane = (1..CardRef::ROWS_MAX).contains(&spec.rows)
         && code_bytes.contains(&usize::from(spec.code_bytes_max))
-        && spec.label.len() <= LABEL_BYTES_MAX
+        && ImportSpec::is_label(&spec.label)
         && spec.face.is_none_or(|face| face >= 0);
     if !sane {
         return Some(Status::Malformed);

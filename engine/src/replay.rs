@@ -67,6 +67,8 @@ pub struct Rebuild {
     pub state: State,
     /// Entries installed.
     pub entries: u64,
+    /// Bytes of the log's records they were read from.
+    pub log_bytes: u64,
     medium: Arc<dyn Medium>,
     store: u64,
 }
@@ -74,7 +76,14 @@ pub struct Rebuild {
 impl Rebuild {
     /// Nothing yet.
     pub fn new(medium: Arc<dyn Medium>, store: u64) -> Rebuild {
-        Rebuild { table: Arc::new(Table::new()), state: State::default(), entries: 0, medium, store }
+        Rebuild {
+            table: Arc::new(Table::new()),
+            state: State::default(),
+            entries: 0,
+            log_bytes: 0,
+            medium,
+            store,
+        }
     }
 
     /// Installs the entries of one record.
@@ -84,6 +93,7 @@ impl Rebuild {
     pub fn record(&mut self, vault: &Vault, record: &Record<'_>) -> Result<(), ReplayError> {
         let group = Group::parse(record.payload, record.payload_lsn)?;
         self.state.now_ms = self.state.now_ms.max(group.time_ms);
+        self.log_bytes += record.end.bytes() - record.lsn.bytes();
         for entry in group {
             self.entry(vault, &entry?)?;
             self.entries += 1;

@@ -329,3 +329,20 @@ fn staged_imports_are_bounded_by_principal_and_by_time() {
     assert_eq!((files(), engine.give_up_imports()), (0, 0));
     assert_eq!(there(other, 19), Status::NotFound);
 }
+
+/// A label is shown to whoever lists the batches: one that steers their terminals is no label.
+#[test]
+fn a_label_is_text() {
+    let (data, keys) = (SimMedium::new(7, SimMode::Direct), SimMedium::new(8, SimMode::Direct));
+    let engine = open(&data, &keys);
+    let session = Session::new(&engine, Caller::LOCAL);
+    session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
+    let begin = |id, label: &str| {
+        let spec = ImportSpec { label: label.to_owned(), ..ImportSpec::of(kami_engine::ProductId(1), 1, 16) };
+        engine.import_begin(Caller::LOCAL, RequestId(id), spec).unwrap().status
+    };
+    for (id, label) in [(10, "PO\u{1b}[2J"), (11, "PO\n17"), (12, "PO\u{9b}"), (13, &"x".repeat(129))] {
+        assert_eq!(begin(id, label), Status::Malformed, "{label:?}");
+    }
+    assert_eq!(begin(14, "供货商 17"), Status::Ok);
+}

@@ -25,7 +25,7 @@ use serde_json::json;
 
 use crate::card_file::{Columns, Form, Survey};
 use crate::exit::Failure;
-use crate::output::{Output, count};
+use crate::output::{Output, count, note};
 use crate::progress::{Progress, Unit};
 use crate::remote::{Catalogue, Remote};
 use crate::{batch, code, money, time};
@@ -48,7 +48,7 @@ pub struct Import {
     #[arg(long, value_name = "P")]
     product: String,
     /// Whose cards these are: supplier, purchase order; at most 128 bytes.
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", value_parser = label)]
     label: String,
     /// When the cards expire: 2027-12-31 (to its last moment, local time) or an exact time with offset
     /// [default: the product's rule].
@@ -101,6 +101,14 @@ pub enum Policy {
     Reject,
     /// The other lines are imported.
     Skip,
+}
+
+fn label(text: &str) -> Result<String, String> {
+    if ImportSpec::is_label(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("a label has at most 128 bytes and no control characters".to_owned())
+    }
 }
 
 fn encoding(name: &str) -> Result<&'static Encoding, String> {
@@ -205,10 +213,10 @@ impl Task<'_> {
     /// Checks the file and imports it; `spec` says everything but what the file itself says.
     pub async fn run(&self, spec: ImportSpec) -> Result<Imported, Failure> {
         if !self.file.ignored.is_empty() {
-            eprintln!("columns that are not imported: {}", self.file.ignored.join(", "));
+            note(&format!("columns that are not imported: {}", self.file.ignored.join(", ")));
         }
         if let Some(remark) = self.file.remark() {
-            eprintln!("{remark}");
+            note(&remark);
         }
         let survey = self.survey()?;
         if survey.cards == 0 {

@@ -19,6 +19,7 @@ use crate::verify::open_stopped;
 
 /// Look into the log of a stopped store or of a backup.
 #[derive(Args)]
+#[command(after_help = "Example:\n  kami wal inspect --data kami-data --records")]
 pub struct Wal {
     #[command(subcommand)]
     action: Action,

@@ -20,6 +20,7 @@ pub struct Checkpoint {
 
 /// Look after the keys of a store that is being served.
 #[derive(Args)]
+#[command(after_help = "Example:\n  kami keys rotate")]
 pub struct Keys {
     #[command(subcommand)]
     action: KeysAction,

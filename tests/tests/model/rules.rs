@@ -11,6 +11,10 @@ use crate::ask::{Ask, Deadline, What};
 
 /// A card keeps at most this many tombstones.
 const TOMBSTONES_MAX: usize = 64;
+/// A card is given back at most this often.
+const REVERSALS_MAX: usize = 64;
+/// A history lists at most this many events beside the import.
+const HISTORY_MAX: usize = 1024;
 
 /// What must come of a request: the reply, and the event if it has an effect.
 pub type Verdict = (Expected, Option<Event>);
@@ -294,13 +298,16 @@ impl Oracle {
             }
             Some(past) if past.reversed => Some(Status::AlreadyReversed),
             Some(past) if self.now_ms - past.time_ms > window_ms => Some(Status::ReverseWindowClosed),
+            Some(_) if card.past.iter().filter(|past| past.reversed).count() >= REVERSALS_MAX => {
+                Some(Status::ReversalsExhausted)
+            }
             Some(_) => None,
             None => {
                 let tombstones = card.past.iter().filter(|past| past.kind == Kind::Tombstone);
                 if tombstones.clone().any(|past| past.related == original) {
                     Some(Status::Tombstoned)
                 } else if tombstones.count() >= TOMBSTONES_MAX {
-                    Some(Status::RateLimited)
+                    Some(Status::ReversalsExhausted)
                 } else {
                     None
                 }
@@ -328,7 +335,13 @@ impl Oracle {
             expected.lsn = At::Known(last.lsn);
         }
         expected.body = if matches!(ask.what, What::History { .. }) {
-            Body::History(self.history(place))
+            let mut lines = self.history(place);
+            // With the import it is the whole, or it is said to be less.
+            if lines.len() > HISTORY_MAX + 1 {
+                lines.truncate(HISTORY_MAX);
+                expected.flags = ReplyFlags::PARTIAL;
+            }
+            Body::History(lines)
         } else {
             let last = card.past.iter().rfind(|past| past.kind.is_order());
             let gone = [Kind::Cancel, Kind::ReserveTimeout, Kind::Return];
