@@ -68,8 +68,8 @@ mod verify;
 mod word;
 
 pub use backup::{
-    BACKUP_FILE_FIELDS, BACKUP_HEADER_FIELDS, Backup, BackupError, BackupFile, BackupReport, Dropped,
-    FileKind, Manifest, RestorePoint, RestoreReport, Until, backup,
+    BACKUP_FILE_FIELDS, BACKUP_HEADER_FIELDS, Backup, BackupError, BackupFile, BackupReport, Damage,
+    DamagedFile, Dropped, FileKind, Manifest, RestorePoint, RestoreReport, Until, backup,
 };
 pub use batch::HEADER_FIELDS as BATCH_HEADER_FIELDS;
 pub use checkpoint::{CheckpointError, HEADER_FIELDS as SNAPSHOT_HEADER_FIELDS};
@@ -79,7 +79,7 @@ pub use engine::{EXIT_POISONED, Engine, EngineOptions, OpenError, RevealError};
 pub use figures::{Figures, ProductStock};
 pub use identity::*;
 pub use kami_wal::{CommitPath, DiskOptions, Distribution, Durable, DurableWaiter, Histogram, Lsn, Poisoned};
-pub use keyring::KeyRotation;
+pub use keyring::{KeyRotation, copy_keys};
 pub use product::{CardKind, Money, Product, ProductSpec};
 pub use record::Kind;
 pub use replay::ReplayError;

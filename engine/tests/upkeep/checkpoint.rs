@@ -1,68 +1,13 @@
 //! Snapshots, recovery from them, and verification: what is damaged is named, what is whole is believed.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use kami_engine::record::Clocks;
-use kami_engine::{
-    Caller, Clock, Engine, EngineOptions, ImportRow, ImportSpec, OrderId, ProductId, ProductSpec, RequestId,
-    Session, verify,
-};
-use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
+use kami_engine::record::{GROUP_HEAD_BYTES, Group, GroupWriter, HEAD_BYTES, Head, Kind};
+use kami_engine::{Caller, Flags, OrderId, ProductId, RequestId, Session, Word, verify};
+use kami_wal::{Drive, Medium, RECORD_HEAD_BYTES, RecordKind, SimMedium, Wal, WalOptions};
 
-struct Still;
-
-impl Clock for Still {
-    fn read(&self) -> Clocks {
-        Clocks { wall_ms: 1_800_000_000_000, boot_ms: 5000, boot_id: 1 }
-    }
-    fn boot_ms(&self) -> u64 {
-        5000
-    }
-}
-
-fn open(data: &SimMedium, keys: &SimMedium) -> Engine {
-    let medium = |medium: &SimMedium| Arc::new(medium.clone()) as Arc<dyn Medium>;
-    Engine::open(EngineOptions {
-        data: medium(data),
-        keys: medium(keys),
-        wal: WalOptions { segment_bytes: 1 << 18, drive: Drive::Manual, ..WalOptions::default() },
-        clock: Box::new(Still),
-        accept_clock: false,
-    })
-    .unwrap()
-}
-
-fn import(session: &Session, id: u128, product: ProductId, codes: &[String]) {
-    let rows =
-        codes.iter().map(|code| ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 });
-    session.import(RequestId(id), ImportSpec::of(product, codes.len() as u64, 16), rows, |_| ()).unwrap();
-}
-
-/// A store with two batches, sold, redeemed and reversed cards, a tombstone, and a snapshot in between.
-fn store() -> (SimMedium, SimMedium, [u8; 32]) {
-    let (data, keys) = (SimMedium::new(1, SimMode::Direct), SimMedium::new(2, SimMode::Direct));
-    let engine = open(&data, &keys);
-    let session = Session::new(&engine, Caller::LOCAL);
-    let product =
-        session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap().id;
-    let codes = |batch: u32| (0..500).map(|n| format!("CODE-{batch}-{n:06}")).collect::<Vec<_>>();
-    import(&session, 2, product, &codes(1));
-    let sold = session.sell(RequestId(3), OrderId(1), product, 300).wait().unwrap();
-    for (n, code) in sold.codes.iter().take(100).enumerate() {
-        session.redeem(RequestId(1000 + n as u128), code).wait().unwrap();
-    }
-    engine.checkpoint().unwrap();
-    import(&session, 4, product, &codes(2));
-    session.sell(RequestId(5), OrderId(2), product, 400).wait().unwrap();
-    for (n, code) in sold.codes.iter().take(50).enumerate() {
-        session.reverse(RequestId(2000 + n as u128), code, RequestId(1000 + n as u128)).wait().unwrap();
-    }
-    session.reverse(RequestId(3000), &sold.codes[200], RequestId(3001)).wait().unwrap();
-    let hash = engine.state_hash();
-    engine.check().unwrap();
-    engine.close().unwrap();
-    (data, keys, hash)
-}
+use crate::store::{open, store};
 
 fn problems(data: &SimMedium, keys: &SimMedium) -> Vec<String> {
     verify(Arc::new(data.clone()), Arc::new(keys.clone())).unwrap().problems
@@ -136,4 +81,73 @@ fn other_keys_are_refused() {
     let (_, other, _) = store();
     let refused = verify(Arc::new(data), Arc::new(other)).unwrap_err();
     assert!(refused.to_string().contains("not this store's"), "{refused}");
+}
+
+/// The last entry of this kind in the log, and the word it gave its card.
+fn last(data: &SimMedium, kind: Kind) -> (Head, u64) {
+    let mut last = None;
+    let options = WalOptions { drive: Drive::Manual, ..WalOptions::default() };
+    kami_wal::verify(data, &options, &mut |record| {
+        if record.kind == RecordKind::Data {
+            for entry in Group::parse(record.payload, record.payload_lsn).unwrap() {
+                let entry = entry.unwrap();
+                if entry.head.kind == kind {
+                    last = Some((entry.head, entry.post().bits()));
+                }
+            }
+        }
+    })
+    .unwrap();
+    last.expect("there is one")
+}
+
+/// Appends an entry that no engine would write.
+fn forge(data: &SimMedium, head: &Head) {
+    let medium: Arc<dyn Medium> = Arc::new(data.clone());
+    let options = WalOptions { drive: Drive::Manual, ..WalOptions::default() };
+    let wal = Wal::open(medium, options, None, &mut |_| Ok::<_, Infallible>(())).unwrap();
+    let bytes = GROUP_HEAD_BYTES + HEAD_BYTES;
+    let mut credit = wal.reserve(bytes).unwrap();
+    wal.append(&mut credit, bytes, |payload, lsn| {
+        let mut group = GroupWriter::new(payload, lsn, RECORD_HEAD_BYTES as usize);
+        group.push(head, 0, |_| ());
+        group.finish(1_800_000_000_000)
+    });
+    drop(credit);
+    wal.close().unwrap();
+}
+
+#[test]
+fn a_request_id_with_two_effects_on_one_card_is_named() {
+    let (data, keys, _) = store();
+    // A card that was redeemed and given back is frozen; under a new id, and under that of its redemption.
+    let (reverse, word) = last(&data, Kind::Reverse);
+    let word = Word::from_bits(word).unwrap();
+    for (request, problems_expected) in [(77_777, 0), (1049, 1), (2049, 1)] {
+        let data = data.kill();
+        let post = Word::state_of(word.lifecycle(), word.flags().with(Flags::FROZEN));
+        let prev = word.bits();
+        forge(&data, &Head { kind: Kind::Freeze, request: RequestId(request), post, prev, ..reverse });
+        let problems = problems(&data, &keys);
+        assert_eq!(problems.len(), problems_expected, "{problems:?}");
+        assert!(problems.iter().all(|problem| problem.contains("two effects on one card")), "{problems:?}");
+    }
+}
+
+/// Every further effect is looked for in the card's own past, however long that is.
+#[test]
+fn a_card_with_a_long_past_is_verified() {
+    let (data, keys, _) = store();
+    let engine = open(&data, &keys);
+    let session = Session::new(&engine, Caller::LOCAL);
+    for n in 0..400 {
+        let id = RequestId(10_000 + n);
+        if n % 2 == 0 {
+            session.freeze(id, "CODE-1-000200").wait().unwrap();
+        } else {
+            session.unfreeze(id, "CODE-1-000200").wait().unwrap();
+        }
+    }
+    engine.close().unwrap();
+    assert_eq!(problems(&data, &keys), Vec::<String>::new());
 }
