@@ -16,6 +16,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::chain::ChainPoint;
 use crate::error::OpenError;
 use crate::format::{BLOCK_BYTES, HEAD_BYTES, RECORD_HEAD_BYTES, RecordHead, RecordKind};
 use crate::image::{Expected, SegmentImage, Slot, peek_start};
@@ -80,6 +81,12 @@ impl<'a> DurableLog<'a> {
         self.first
     }
 
+    /// The number of the segment whose records end at `position`, or in which it lies.
+    #[must_use]
+    pub fn segment_of(&self, position: u64) -> u32 {
+        self.expected.geometry.segment_ending_at(position).max(self.first)
+    }
+
     /// The number of the segment that holds the end.
     #[must_use]
     pub fn last_segment(&self) -> u32 {
@@ -126,12 +133,16 @@ impl<'a> DurableLog<'a> {
 }
 
 /// The hash chain, followed over segments that are read in order.
-///
-/// What the first of them says of the chain before it is where the check begins.
-#[derive(Default)]
 pub struct DurableChain(ChainCheck);
 
 impl DurableChain {
+    /// Begins behind a value that is trusted, [`ChainPoint::GENESIS`] at the beginning of a log. The first segment to
+    /// follow is the one in which that value ends.
+    #[must_use]
+    pub fn behind(point: ChainPoint) -> Self {
+        Self(ChainCheck::behind(point))
+    }
+
     /// Follows the chain through the next segment.
     ///
     /// # Errors

@@ -134,12 +134,25 @@ pub(crate) struct ChainCheck {
     runs: Vec<(u64, usize)>,
     /// Where the last record ended.
     end: u64,
+    /// Whether a record was taken.
+    begun: bool,
     values: u64,
 }
 
 impl ChainCheck {
+    /// The check of what comes behind `point`, a value that is trusted.
+    pub(crate) fn behind(point: ChainPoint) -> Self {
+        Self { point: Some(point), ..Self::default() }
+    }
+
     /// Takes the next record, header and payload; whether a value that it carries fits what came before.
     pub(crate) fn fits(&mut self, lsn: u64, kind: RecordKind, record: &[u8]) -> bool {
+        let end = lsn + record.len() as u64;
+        // What lies before the value that the check begins with is covered by it.
+        let covered = if self.begun { 0 } else { self.point.map_or(0, |point| point.to) };
+        if end <= covered {
+            return true;
+        }
         let payload = &record[RECORD_HEAD_BYTES as usize..];
         let fits = match kind {
             RecordKind::Segment => SegmentStart::decode(payload).is_some_and(|start| self.segment(start)),
@@ -153,7 +166,8 @@ impl ChainCheck {
             self.runs.push((lsn, self.bytes.len()));
         }
         self.bytes.extend_from_slice(record);
-        self.end = lsn + record.len() as u64;
+        self.end = end;
+        self.begun = true;
         true
     }
 
@@ -171,7 +185,9 @@ impl ChainCheck {
     }
 
     fn link(&mut self, link: ChainLink) -> bool {
-        self.point.is_some_and(|point| point.to == link.from) && self.advance(link.point)
+        // The value that the check began with stands in a record behind what it covers.
+        self.point
+            .is_some_and(|point| point == link.point || point.to == link.from && self.advance(link.point))
     }
 
     fn advance(&mut self, to: ChainPoint) -> bool {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use kami_wal::chain::ChainPoint;
 use kami_wal::{
     DurableChain, DurableLog, DurableSegment, File, Lsn, Medium, OpenError, Record, RecordKind, segment_path,
 };
@@ -179,10 +180,16 @@ impl Run<'_> {
         }
         let mut commits = Vec::new();
         let mut prev_end = None;
-        let mut chain = DurableChain::default();
+        let mut chain = DurableChain::behind(ChainPoint { to: manifest.chain_to, value: manifest.chain });
         if last.is_none() && log.first_segment() != 1 {
             // Everything before would be missing from it for good.
             return Err(OpenError::MissingSegment { file: segment_path(1) }.into());
+        }
+        // The last chain value may end before the segment that is read again.
+        for number in last.map_or(0..0, |last| log.segment_of(manifest.chain_to)..last.number) {
+            let segment = log.segment(number, buffer)?;
+            chain.follow(&segment)?;
+            buffer = segment.into_buffer();
         }
         for number in last.map_or(log.first_segment(), |last| last.number)..=log.last_segment() {
             let segment = log.segment(number, buffer)?;
