@@ -161,7 +161,7 @@ impl Imports {
     ) -> io::Result<Staged> {
         let (key_id, key) = vault.create_key()?;
         let layout = Layout::new(batch.0, self.store, key_id, &spec);
-        let file = self.medium.create(&staging_path(batch))?;
+        let file = self.medium.create(&staging_path(batch)).inspect_err(|_| vault.drop_key(key_id))?;
         Ok(Staged::new(caller, spec, layout, key, file, now_ms))
     }
 

@@ -2,10 +2,10 @@
 
 use kami_engine::record::Group;
 use kami_engine::{
-    Caller, Engine, KeyRotation, Kind, PrincipalSpec, ProductId, Reply, ReplyBody, ReplyFlags, RequestId,
-    Role, Session, Status,
+    Caller, Engine, ImportSpec, KeyRotation, Kind, PrincipalSpec, ProductId, Reply, ReplyBody, ReplyFlags,
+    RequestId, Role, Session, Status,
 };
-use kami_wal::{RecordKind, SimMedium, WalOptions};
+use kami_wal::{Medium, RecordKind, SimMedium, WalOptions};
 
 use crate::store::{add, add_principal, open, revoke, store};
 
@@ -109,6 +109,20 @@ fn a_rotation_that_could_not_be_recorded_is_recorded_by_the_next() {
     assert!(first.lsn < second.lsn, "in the order in which they happened");
     engine.close().unwrap();
     assert_eq!(recorded(&data), [(0, 1), (0, 2)]);
+}
+
+/// A key for an import that did not begin would be wrapped for ever.
+#[test]
+fn an_import_that_finds_no_place_leaves_no_key() {
+    let (data, keys, _) = store();
+    let engine = open(&data, &keys);
+    let before = key(&rotate(&engine, Caller::LOCAL, 1)).keys;
+    // The file that staging would make is there already.
+    data.create("batches/00000003.batch.staging").unwrap();
+    let spec = ImportSpec::of(ProductId(1), 5, 16);
+    let begun = engine.import_begin(Caller::LOCAL, RequestId(2), spec).unwrap();
+    assert!(!begun.status.is_done(), "{begun:?}");
+    assert_eq!(key(&rotate(&engine, Caller::LOCAL, 3)).keys, before);
 }
 
 #[test]
