@@ -207,7 +207,7 @@ pub fn restore(command: Restore, output: &Output) -> Result<Exit, Failure> {
             report.epoch
         ));
         lines.push(format!(
-            "next       copy the keys to {}, then `kami verify --data {}`",
+            "next       `kami keys copy --keys KEYS --out {}`, then `kami verify --data {}`",
             keys::beside(&command.data).display(),
             command.data.display()
         ));

@@ -120,8 +120,8 @@ fn an_import_that_finds_no_place_leaves_no_key() {
     // The file that staging would make is there already.
     data.create("batches/00000003.batch.staging").unwrap();
     let spec = ImportSpec::of(ProductId(1), 5, 16);
-    let begun = engine.import_begin(Caller::LOCAL, RequestId(2), spec).unwrap();
-    assert!(!begun.status.is_done(), "{begun:?}");
+    let begun = engine.import_begin(Caller::LOCAL, RequestId(20_000), spec).unwrap();
+    assert_eq!(begun.status, Status::ReadOnly, "{begun:?}");
     assert_eq!(key(&rotate(&engine, Caller::LOCAL, 3)).keys, before);
 }
 

@@ -42,7 +42,10 @@ fn a_backup_is_taken_while_the_store_is_traded_on_and_restores_to_any_moment() {
             orders
         });
         let stopping = Stop(&stop);
-        let backup = || home.run(&["backup", "--data", "kami-data", "--out", "backup", "--json"]).json();
+        let backup = || {
+            home.run(&["backup", "--data", "kami-data", "--out", "backup", "--max-rate", "0", "--json"])
+                .json()
+        };
         let first = backup();
         for _ in 0..3 {
             let next = backup();
@@ -58,7 +61,8 @@ fn a_backup_is_taken_while_the_store_is_traded_on_and_restores_to_any_moment() {
     let sold = 10 * (orders + 1);
     assert_eq!(server.json(&["stats"])["states"]["SOLD"], sold);
     server.stop();
-    let done = home.run(&["backup", "--data", "kami-data", "--out", "backup", "--json"]).json();
+    let done =
+        home.run(&["backup", "--data", "kami-data", "--out", "backup", "--max-rate", "0", "--json"]).json();
     assert!(
         done["end"].as_u64() > last["lsn"].as_u64(),
         "a store that was closed is there to the end: {done}"
@@ -97,7 +101,8 @@ fn a_backup_is_taken_while_the_store_is_traded_on_and_restores_to_any_moment() {
     let verified = home.run(&["verify", "--data", "before", "--json"]).json();
     assert_eq!(verified["whole"], true);
     assert_eq!(verified["epoch"].as_u64(), restored["epoch"].as_u64().map(|epoch| epoch + 1));
-    home.run(&["backup", "--data", "before", "--out", "backup"]).fails(6, "does not continue");
+    home.run(&["backup", "--data", "before", "--out", "backup", "--max-rate", "0"])
+        .fails(6, "does not continue");
     let inspected = home.run(&["wal", "inspect", "--data", "before", "--json"]).json();
     assert_eq!(inspected["entries"]["RESTORE"], 1);
 }
@@ -108,7 +113,7 @@ fn what_is_no_backup_or_no_store_is_told_apart() {
     let server = home.serve();
     stock(&home, &server, 0, 10);
     server.kill();
-    let backup = |out: &str| home.run(&["backup", "--data", "kami-data", "--out", out]);
+    let backup = |out: &str| home.run(&["backup", "--data", "kami-data", "--out", out, "--max-rate", "0"]);
     assert_eq!(backup("backup").code, Some(0));
     home.run(&["verify", "--data", "backup", "--keys", "kami-data.keys"])
         .fails(6, "this directory is a backup");
@@ -128,7 +133,8 @@ fn what_is_no_backup_or_no_store_is_told_apart() {
     let other = Home::new();
     other.serve().kill();
     let data = other.path("kami-data");
-    home.run(&["backup", "--data", data.to_str().unwrap(), "--out", "backup"]).fails(6, "another store's");
+    home.run(&["backup", "--data", data.to_str().unwrap(), "--out", "backup", "--max-rate", "0"])
+        .fails(6, "another store's");
     let batch = home.path("backup/batches/00000001.batch");
     let mut bytes = fs::read(&batch).unwrap();
     bytes[4300] ^= 1;
@@ -146,7 +152,10 @@ fn what_is_no_backup_or_no_store_is_told_apart() {
     // As the error says: it is copied anew from the store.
     fs::remove_file(&batch).unwrap();
     home.run(&["verify", "--backup", "backup", "--json"]).names_problem("missing");
-    assert_eq!(home.run(&["backup", "--data", "kami-data", "--out", "backup", "--json"]).code, Some(0));
+    assert_eq!(
+        home.run(&["backup", "--data", "kami-data", "--out", "backup", "--max-rate", "0", "--json"]).code,
+        Some(0)
+    );
     assert_eq!(home.run(&["verify", "--backup", "backup", "--json"]).json()["whole"], true);
 }
 
@@ -157,7 +166,7 @@ fn a_backup_is_not_changed_while_it_is_read_nor_read_while_it_is_changed() {
     let server = home.serve();
     stock(&home, &server, 0, 10);
     server.stop();
-    let run = ["backup", "--data", "kami-data", "--out", "backup"];
+    let run = ["backup", "--data", "kami-data", "--out", "backup", "--max-rate", "0"];
     assert_eq!(home.run(&run).code, Some(0));
     let reading = ReadOnlyDisk::open_locked(home.path("backup")).unwrap();
     home.run(&run).fails(6, "is being verified or restored from");
@@ -186,7 +195,10 @@ fn a_run_removes_only_what_runs_have_made() {
     }
     home.file("backup/segments/letter.txt", "dear");
     home.file("backup/batches/00000009.batch.new", "left");
-    assert_eq!(home.run(&["backup", "--data", "kami-data", "--out", "backup"]).code, Some(0));
+    assert_eq!(
+        home.run(&["backup", "--data", "kami-data", "--out", "backup", "--max-rate", "0"]).code,
+        Some(0)
+    );
     assert!(home.path("backup/segments/letter.txt").exists());
     assert!(!home.path("backup/batches/00000009.batch.new").exists());
     fs::create_dir_all(home.path("new/lost+found")).unwrap();

@@ -38,8 +38,7 @@ impl World {
         };
         let data = SimMedium::new(self.random.next(), SimMode::Direct);
         let target: std::sync::Arc<dyn Medium> = std::sync::Arc::new(data.clone());
-        let report =
-            backup.restore(&target, point.clone(), 1).expect("a backup can be restored");
+        let report = backup.restore(&target, point.clone(), 1).expect("a backup can be restored");
         assert!(backup.manifest().epoch < report.epoch, "another history has another epoch");
         for name in ["lookup.key", "master.key", "ring"] {
             let file = data.create(name).expect("a key file");
@@ -244,8 +243,7 @@ fn a_damaged_backup_is_named() {
             assert_eq!(damaged(&out), [file.path()]);
             let target: std::sync::Arc<dyn Medium> = std::sync::Arc::new(SimMedium::new(1, SimMode::Direct));
             let backup = to_end(&out);
-            let outcome =
-                backup.point(Until::End).and_then(|point| backup.restore(&target, point, 1));
+            let outcome = backup.point(Until::End).and_then(|point| backup.restore(&target, point, 1));
             assert!(outcome.is_err(), "{} restored with byte {at} changed", file.path());
         }
     }
