@@ -11,7 +11,7 @@ use crate::figures;
 use crate::identity::{
     BatchId, Principal, PrincipalId, PrincipalSpec, ProductId, Renewal, Role, SCOPE_PRODUCTS_MAX, TenantId,
 };
-use crate::product::{CardKind, ProductSpec};
+use crate::product::{CardKind, ProductSpec, ProductTerms};
 use crate::record::{HEAD_BYTES, Head, Kind};
 use crate::reply::{BatchReport, Reply, ReplyBody, ReplyFlags};
 use crate::sequencer::{Retry, Turn, Work};
@@ -21,6 +21,10 @@ use crate::table::Batch;
 
 /// The longest name of a product or principal, in bytes.
 const NAME_BYTES_MAX: usize = 64;
+/// The longest note that a merchant keeps with a product, in bytes.
+const ATTRIBUTES_BYTES_MAX: usize = 255;
+/// The longest reservation or hold, in seconds: a month.
+const TERM_S_MAX: u32 = 31 * 24 * 3600;
 
 /// A change of one object, ready to be recorded.
 struct Change<'a> {
@@ -313,6 +317,18 @@ fn is_sane(spec: &ProductSpec) -> bool {
         && !spec.name.chars().any(char::is_control)
         && spec.currency.iter().all(u8::is_ascii_uppercase)
         && spec.face >= 0
+        && are_sane(&spec.terms)
+}
+
+fn are_sane(terms: &ProductTerms) -> bool {
+    (1..=TERM_S_MAX).contains(&terms.reserve_s)
+        && (1..=TERM_S_MAX).contains(&terms.hold_s)
+        && terms.value_max >= 0
+        && terms.class < 64
+        && terms.merchants.len() <= SCOPE_PRODUCTS_MAX
+        && terms.stores.len() <= SCOPE_PRODUCTS_MAX
+        && terms.attributes.len() <= ATTRIBUTES_BYTES_MAX
+        && !terms.attributes.chars().any(char::is_control)
 }
 
 fn is_sane_principal(spec: &PrincipalSpec) -> bool {

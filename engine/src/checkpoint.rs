@@ -20,6 +20,7 @@
 //! | 4096 | objects | rkyv: products, principals, batches |
 //! | | 8 a card | words, batch after batch in order of number |
 //! | | 32 an order | tenant u64, order u128, position u64 |
+//! | | ledger | rkyv: what later versions than the first keep; may be missing |
 
 use std::io;
 
@@ -27,7 +28,9 @@ use kami_wal::{File, Lsn, Medium, Poisoned};
 
 use crate::identity::{OrderId, Principal, PrincipalId, TenantId};
 use crate::orders::SHARDS;
-use crate::record::{Clocks, Field, Stored, StoredBatch, StoredPrincipal, StoredProduct};
+use crate::record::{
+    Clocks, Field, Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms, stored,
+};
 use crate::sequencer::Sequencer;
 use crate::table::Table;
 use crate::word::Word;
@@ -64,7 +67,8 @@ pub const HEADER_FIELDS: &[Field] = &[
     (56, 8, "orders", "how many orders follow"),
     (64, 32, "body hash", "BLAKE3 of everything after the header"),
     (96, 32, "header hash", "BLAKE3 of bytes 0 to 95"),
-    (128, 3968, "reserved", "zero"),
+    (128, 8, "ledger", "bytes of the encoded ledger, padded to 8; zero in the first version"),
+    (136, 3960, "reserved", "zero"),
 ];
 
 /// The header of a snapshot.
@@ -79,6 +83,7 @@ pub struct Header {
     objects: u64,
     words: u64,
     orders: u64,
+    ledger: u64,
     body_hash: [u8; 32],
 }
 
@@ -95,6 +100,8 @@ impl Header {
         bytes[64..96].copy_from_slice(&self.body_hash);
         let hash = blake3::hash(&bytes[..96]);
         bytes[96..128].copy_from_slice(hash.as_bytes());
+        // Not under the hash: the file's length says the same, and the body's hash covers what it counts.
+        bytes[128..136].copy_from_slice(&self.ledger.to_le_bytes());
         bytes
     }
 
@@ -107,6 +114,7 @@ impl Header {
             objects: number(40),
             words: number(48),
             orders: number(56),
+            ledger: number(128),
             body_hash: bytes[64..96].try_into().expect("a hash"),
         };
         // Comparing with what it encodes to covers magic, version, hash and reserved bytes.
@@ -121,7 +129,7 @@ impl Header {
     fn body_bytes(&self) -> Option<u64> {
         let words = self.words.checked_mul(8)?;
         let orders = self.orders.checked_mul(ORDER_BYTES as u64)?;
-        self.objects.checked_add(words)?.checked_add(orders)
+        self.objects.checked_add(words)?.checked_add(orders)?.checked_add(self.ledger)
     }
 }
 
@@ -139,6 +147,13 @@ pub struct Objects {
     pub principals: Vec<PrincipalObject>,
     /// Batches in order of number.
     pub batches: Vec<BatchObject>,
+}
+
+/// What later versions than the first keep in a snapshot.
+#[derive(Debug, Default, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Ledger {
+    /// The terms of products, by number, where they are not the default.
+    pub terms: Vec<(u32, StoredTerms)>,
 }
 
 /// A product in a snapshot.
@@ -190,14 +205,15 @@ pub struct BatchObject {
     pub extended_ms: u64,
 }
 
-impl Stored for Objects {
-    fn encode(&self) -> Vec<u8> {
-        rkyv::to_bytes::<rkyv::rancor::Error>(self).expect("encoding to memory cannot fail").into_vec()
-    }
+stored!(Objects, Ledger);
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        rkyv::from_bytes::<Self, rkyv::rancor::Error>(bytes).ok()
-    }
+/// An object with its length before it, padded to 8 bytes.
+fn framed(object: &impl Stored) -> Vec<u8> {
+    let bytes = object.encode();
+    let mut framed = (bytes.len() as u64).to_le_bytes().to_vec();
+    framed.extend_from_slice(&bytes);
+    framed.resize(framed.len().next_multiple_of(8), 0);
+    framed
 }
 
 impl Objects {
@@ -297,11 +313,9 @@ fn write_new(
         hasher: blake3::Hasher::new(),
     };
 
-    let objects = copy_objects(sequencer, start, &mut between);
-    let bytes = objects.encode();
-    let mut encoded = (bytes.len() as u64).to_le_bytes().to_vec();
-    encoded.extend_from_slice(&bytes);
-    encoded.resize(encoded.len().next_multiple_of(8), 0);
+    let mut ledger = Ledger::default();
+    let objects = copy_objects(sequencer, start, &mut ledger, &mut between);
+    let encoded = framed(&objects);
     writer.put(&encoded)?;
 
     let mut words = 0;
@@ -339,6 +353,8 @@ fn write_new(
         }
         orders += copied.len() as u64;
     }
+    let ledger = framed(&ledger);
+    writer.put(&ledger)?;
     writer.flush()?;
 
     between();
@@ -354,6 +370,7 @@ fn write_new(
         objects: encoded.len() as u64,
         words,
         orders,
+        ledger: ledger.len() as u64,
         body_hash: *writer.hasher.finalize().as_bytes(),
     };
     file.write_at(0, &header.encode())?;
@@ -392,7 +409,12 @@ pub fn list(medium: &dyn Medium) -> io::Result<Vec<String>> {
     Ok(names.into_iter().map(|name| format!("{DIRECTORY}/{name}")).collect())
 }
 
-fn copy_objects(sequencer: &Sequencer, start: Lsn, between: &mut impl FnMut()) -> Objects {
+fn copy_objects(
+    sequencer: &Sequencer,
+    start: Lsn,
+    ledger: &mut Ledger,
+    between: &mut impl FnMut(),
+) -> Objects {
     let mut objects = Objects::default();
     // Objects are only ever added at the end, so copying them a few at a time misses none that was
     // there when the copying began. Products come first and batches last, as they depend on each other.
@@ -401,6 +423,9 @@ fn copy_objects(sequencer: &Sequencer, start: Lsn, between: &mut impl FnMut()) -
         let state = sequencer.state();
         let from = objects.products.len();
         let some = state.products.iter().skip(from).take(OBJECTS_PER_HOLD);
+        let terms =
+            some.clone().map(|product| (product.product.id.0, StoredTerms::of(&product.product.spec.terms)));
+        ledger.terms.extend(terms.filter_map(|(id, terms)| Some((id, terms?))));
         objects.products.extend(some.map(|product| ProductObject {
             stored: StoredProduct::from((&product.product.spec, product.tenant)),
             frozen: product.product.frozen,
@@ -519,11 +544,27 @@ impl Snapshot {
     /// # Errors
     /// What the device reports.
     pub fn objects(&self) -> io::Result<Option<Objects>> {
+        self.framed(0, self.header.objects)
+    }
+
+    /// What later versions than the first keep, empty if one of the first wrote it; `None` if it is damaged.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn ledger(&self) -> io::Result<Option<Ledger>> {
+        if self.header.ledger == 0 {
+            return Ok(Some(Ledger::default()));
+        }
+        let Header { objects, words, orders, ledger, .. } = self.header;
+        self.framed(objects + words * 8 + orders * ORDER_BYTES as u64, ledger)
+    }
+
+    fn framed<T: Stored>(&self, at: u64, length: u64) -> io::Result<Option<T>> {
         let mut bytes = Vec::new();
-        self.read(0, self.header.objects, &mut |part| bytes.extend_from_slice(part))?;
+        self.read(at, length, &mut |part| bytes.extend_from_slice(part))?;
         let Some((len, rest)) = bytes.split_first_chunk::<8>() else { return Ok(None) };
         let len = u64::from_le_bytes(*len) as usize;
-        Ok(rest.get(..len).and_then(Objects::decode))
+        Ok(rest.get(..len).and_then(T::decode))
     }
 
     /// Installs the words into the batches of `objects`; `Ok(false)` if one is no word.

@@ -251,7 +251,7 @@ impl fmt::Debug for ImportRow<'_> {
 }
 
 /// The most bytes of the log an administrative entry takes: its object is small.
-const OBJECT_ENTRY_BYTES_MAX: usize = 1024;
+const OBJECT_ENTRY_BYTES_MAX: usize = 2048;
 
 impl Command {
     /// The card it is about, if it is about one.
@@ -352,7 +352,9 @@ impl Command {
             }
             Command::BatchExtend { expires_ms, .. } => put(0, &expires_ms.to_le_bytes()),
             Command::ProductAdd(spec) | Command::ProductSet(spec) => {
-                return crc32c::crc32c(&record::StoredProduct::from((&**spec, TenantId(0))).encode());
+                let known = crc32c::crc32c(&record::StoredProduct::from((&**spec, TenantId(0))).encode());
+                let terms = record::StoredTerms::of(&spec.terms);
+                return terms.map_or(known, |terms| crc32c::crc32c_append(known, &terms.encode()));
             }
             Command::PrincipalAdd(spec) => {
                 return crc32c::crc32c(&record::StoredPrincipal::from(&**spec).encode());
@@ -371,7 +373,8 @@ impl Command {
     pub(crate) fn object_tail(&self, tenant: TenantId) -> Vec<u8> {
         match self {
             Command::ProductAdd(spec) | Command::ProductSet(spec) => {
-                record::StoredProduct::from((&**spec, tenant)).entry_tail()
+                let terms = record::StoredTerms::of(&spec.terms);
+                record::StoredProduct::from((&**spec, tenant)).entry_tail_with(terms.as_ref())
             }
             Command::PrincipalAdd(spec) => record::StoredPrincipal::from(&**spec).entry_tail(),
             _ => Vec::new(),

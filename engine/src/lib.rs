@@ -80,7 +80,7 @@ pub use figures::{Figures, ProductStock};
 pub use identity::*;
 pub use kami_wal::{CommitPath, DiskOptions, Distribution, Durable, DurableWaiter, Histogram, Lsn, Poisoned};
 pub use keyring::{KeyRotation, copy_keys};
-pub use product::{CardKind, Money, Product, ProductSpec};
+pub use product::{CardKind, Money, Product, ProductSpec, ProductTerms, ValidFrom};
 pub use record::Kind;
 pub use replay::ReplayError;
 pub use reply::*;

@@ -21,7 +21,8 @@ mod sale;
 
 pub use kind::Kind;
 pub use layout::{Field, GROUP_FIELDS, GROUP_HEAD_BYTES, HEAD_BYTES, HEAD_FIELDS, TAIL_FIELDS};
-pub use object::{Stored, StoredBatch, StoredPrincipal, StoredProduct};
+pub(crate) use object::stored;
+pub use object::{Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms};
 pub use sale::Allocation;
 
 use kami_wal::Lsn;
@@ -431,14 +432,34 @@ impl Entry<'_> {
     /// # Errors
     /// If it is of another version or damaged.
     pub fn object<T: Stored>(&self) -> Result<T, FormatError> {
-        let tail = self.tail;
-        if tail.len() < 8 || tail[0] != object::OBJECT_VERSION {
+        self.object_part(self.tail).map(|(object, _)| object)
+    }
+
+    /// The object it carries, and what later versions added to it.
+    ///
+    /// # Errors
+    /// If one of them is of another version or damaged.
+    pub fn object_extended<T: Stored, U: Stored>(&self) -> Result<(T, Option<U>), FormatError> {
+        let (object, rest) = self.object_part(self.tail)?;
+        let extension = rest.map(|rest| self.object_part(rest)).transpose()?;
+        Ok((object, extension.map(|(extension, _)| extension)))
+    }
+
+    /// The first object of a tail, and the rest if something follows.
+    fn object_part<'t, T: Stored>(&self, tail: &'t [u8]) -> Result<(T, Option<&'t [u8]>), FormatError> {
+        if tail.len() < 8 || !matches!(tail[0], object::OBJECT_VERSION | object::EXTENDED_VERSION) {
             return self.wrong("object of an unknown version");
         }
         let bytes = u32_at(tail, 4) as usize;
-        match tail.get(8..8 + bytes).map(T::decode) {
-            Some(Some(object)) => Ok(object),
-            _ => self.wrong("object damaged"),
+        let Some(Some(object)) = tail.get(8..8 + bytes).map(T::decode) else {
+            return self.wrong("object damaged");
+        };
+        if tail[0] == object::OBJECT_VERSION {
+            return Ok((object, None));
+        }
+        match tail.get((8 + bytes).next_multiple_of(8)..) {
+            Some(rest) => Ok((object, Some(rest))),
+            None => self.wrong("object damaged"),
         }
     }
 }

@@ -13,7 +13,9 @@ use kami_wal::{Lsn, Medium, Record};
 use crate::batch::BatchFile;
 use crate::checkpoint::Snapshot;
 use crate::identity::{BatchId, Principal, PrincipalId, ProductId, RequestId, TenantId};
-use crate::record::{Entry, FormatError, Group, Kind, StoredBatch, StoredPrincipal, StoredProduct};
+use crate::record::{
+    Entry, FormatError, Group, Kind, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms,
+};
 use crate::state::State;
 use crate::table::{Batch, Columns, Commit, Table, Words};
 use crate::vault::Vault;
@@ -186,8 +188,9 @@ impl Rebuild {
     fn product(&mut self, entry: &Entry<'_>) -> Result<(), ReplayError> {
         let head = &entry.head;
         let id = ProductId(head.subject as u32);
-        let spec = entry.object::<StoredProduct>()?.spec();
-        let spec = spec.ok_or(FormatError { what: "unknown kind of card", lsn: entry.lsn })?;
+        let (stored, terms) = entry.object_extended::<StoredProduct, StoredTerms>()?;
+        let spec = stored.spec(terms.as_ref());
+        let spec = spec.ok_or(FormatError { what: "unknown kind or terms of a card", lsn: entry.lsn })?;
         let known = self.state.product(id, head.tenant).map(|product| product.lsn);
         let is_new = known.is_none() && id.0 as usize == self.state.products.len() + 1;
         if is_new || self.continues(entry, known, "product")? {
@@ -241,10 +244,12 @@ impl Rebuild {
     /// See [`ReplayError`]; an unreadable file is reported as an unusable snapshot.
     pub fn snapshot(&mut self, vault: &Vault, snapshot: &Snapshot) -> Result<bool, ReplayError> {
         let Ok(Some(objects)) = snapshot.objects() else { return Ok(false) };
+        let Ok(Some(ledger)) = snapshot.ledger() else { return Ok(false) };
         self.state.now_ms = objects.now_ms;
         self.state.clocks = objects.clocks();
         for (id, object) in (1..).zip(&objects.products) {
-            let (Some(spec), Some(lsn)) = (object.stored.spec(), Lsn::from_bytes(object.lsn)) else {
+            let terms = ledger.terms.iter().find(|(product, _)| *product == id).map(|(_, terms)| terms);
+            let (Some(spec), Some(lsn)) = (object.stored.spec(terms), Lsn::from_bytes(object.lsn)) else {
                 return Ok(false);
             };
             let id = ProductId(id);

@@ -1,7 +1,7 @@
 //! `kami product`: what cards are worth, how long, and how long a redemption can be taken back.
 
 use clap::{Args, Subcommand};
-use kami_engine::{CardKind, Product, ProductSpec};
+use kami_engine::{CardKind, Product, ProductSpec, ProductTerms};
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
@@ -81,6 +81,7 @@ pub async fn run(command: ProductCommand, output: &Output) -> Result<(), Failure
             face: amount(face, *currency)?,
             valid_days: *valid_days,
             reversal_s: reversal_hours * 3600,
+            terms: ProductTerms::default(),
         }),
         _ => None,
     };

@@ -7,7 +7,7 @@
 use bytes::BytesMut;
 use kami_engine::{
     BatchId, CardKind, CertificateNote, ImportSpec, MerchantId, Money, OrderId, PrincipalId, PrincipalSpec,
-    ProductId, ProductSpec, Renewal, RequestId, Role, TenantId,
+    ProductId, ProductSpec, ProductTerms, Renewal, RequestId, Role, TenantId, ValidFrom,
 };
 
 use super::rows::ROW_FIELDS;
@@ -376,6 +376,21 @@ wire!(ProductSpec: "PRODUCT_SPEC" {
     kind: CardKind, "1 SINGLE, 2 MULTI_USE, 3 STORED_VALUE, 4 SHARED";
     currency: [u8; 3], "ISO 4217, upper case";
     name: String, "1 to 64 bytes, unique in the tenant";
+    terms: ProductTerms, "what else is agreed about its cards";
+});
+
+wire!(ProductTerms: "PRODUCT_TERMS" {
+    valid_from: ValidFrom, "from when the days of validity count: 0 import, 1 activation, 2 sale, 3 first use";
+    reserve_s: u32, "how long cards stay reserved for an order that is not paid, in seconds";
+    hold_s: u32, "how long a hold stands, in seconds";
+    uses: u32, "MULTI_USE: how often a card can be used; SHARED: how often it can be sold, 0: without end";
+    value_max: Money, "STORED_VALUE: the most a card can hold; 0: its face value";
+    partial: bool, "whether a redemption for more than what is left takes what is left";
+    listed: bool, "whether it can be sold";
+    class: u8, "its class, 0 to 63";
+    merchants: Vec<MerchantId>, "the merchants that may redeem it, at most 64; none: all";
+    stores: Vec<u32>, "the stores that may redeem it, at most 64; none: all";
+    attributes: String, "what the merchant keeps with it; at most 255 bytes";
 });
 
 wire!(PrincipalSpec: "PRINCIPAL_SPEC" {
@@ -435,6 +450,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<OfProduct>(),
         of::<OneProduct>(),
         of::<ProductSpec>(),
+        of::<ProductTerms>(),
         of::<ImportSpec>(),
         of::<Chunk<'_>>(),
         ("ROW", ROW_FIELDS),

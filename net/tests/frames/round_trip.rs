@@ -5,8 +5,8 @@ use kami_engine::Lsn;
 use kami_engine::{
     BatchId, BatchReport, CardKind, CardRef, CardReport, CertificateNote, ChannelId, Checkpoint, Duplicate,
     Flags, HistoryEvent, ImportReport, ImportRow, ImportSpec, KeyRotation, Lifecycle, MerchantId, OrderId,
-    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, Renewal, ReplyFlags, RequestId,
-    Role, Stats, Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
+    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, Renewal,
+    ReplyFlags, RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
 };
 use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
 use kami_net::frame::request::{
@@ -54,6 +54,7 @@ fn specs() -> impl Strategy<Value = ProductSpec> {
             face,
             valid_days,
             reversal_s,
+            terms: ProductTerms { uses: valid_days, hold_s: reversal_s, ..ProductTerms::default() },
         },
     )
 }

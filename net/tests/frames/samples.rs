@@ -4,8 +4,9 @@ use bytes::BytesMut;
 use kami_engine::{
     BatchId, BatchReport, CardKind, CardRef, CardReport, CertificateNote, ChannelId, Checkpoint, Duplicate,
     Flags, HistoryEvent, ImportReport, ImportRow, ImportSpec, KeyRotation, Lifecycle, MerchantId, OrderId,
-    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, Renewal, ReplyFlags, RequestId,
-    Role, Stats, Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
+    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, Renewal,
+    ReplyFlags, RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId, ValidFrom, ValueReport,
+    record::Kind,
 };
 use kami_net::frame::reply::{self, Codes};
 use kami_net::frame::request::{
@@ -314,6 +315,14 @@ pub fn product_spec() -> ProductSpec {
         face: 2000,
         valid_days: 365,
         reversal_s: 86400,
+        terms: ProductTerms {
+            valid_from: ValidFrom::Sale,
+            value_max: 100_000,
+            merchants: vec![MerchantId(6)],
+            stores: vec![17, 18],
+            attributes: "{\"brand\":\"x\"}".to_owned(),
+            ..ProductTerms::default()
+        },
     }
 }
 

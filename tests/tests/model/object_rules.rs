@@ -122,7 +122,8 @@ impl Oracle {
         let is_sane = (1..=NAME_BYTES_MAX).contains(&spec.name.len())
             && !spec.name.chars().any(char::is_control)
             && spec.currency.iter().all(u8::is_ascii_uppercase)
-            && spec.face >= 0;
+            && spec.face >= 0
+            && spec.terms.attributes.len() <= 255;
         let refusal = match known {
             _ if !is_sane => Some(Status::Malformed),
             _ if spec.kind != CardKind::Single => Some(Status::Unsupported),

@@ -144,6 +144,9 @@ impl World {
         spec.face = *self.random.pick(&[100, 100, 2_800, -1]);
         spec.valid_days = *self.random.pick(&[0, 0, 1, 30]);
         spec.reversal_s = *self.random.pick(&[0, 60, 24 * 3600]);
+        if self.random.percent(30) {
+            spec.terms.attributes = "x".repeat(*self.random.pick(&[1, 255, 256]));
+        }
         if self.random.percent(5) {
             spec.kind = CardKind::StoredValue;
         }
