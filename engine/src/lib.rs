@@ -69,8 +69,8 @@ mod verify;
 mod word;
 
 pub use backup::{
-    BACKUP_FILE_FIELDS, BACKUP_HEADER_FIELDS, Backup, BackupError, BackupFile, BackupReport, Dropped,
-    FileKind, Manifest, RestorePoint, RestoreReport, Until, backup,
+    BACKUP_FILE_FIELDS, BACKUP_HEADER_FIELDS, Backup, BackupError, BackupFile, BackupReport, Damage,
+    DamagedFile, Dropped, FileKind, Manifest, RestorePoint, RestoreReport, Until, backup,
 };
 pub use batch::HEADER_FIELDS as BATCH_HEADER_FIELDS;
 pub use checkpoint::{CheckpointError, HEADER_FIELDS as SNAPSHOT_HEADER_FIELDS};
@@ -80,7 +80,7 @@ pub use engine::{EXIT_POISONED, Engine, EngineOptions, OpenError, RevealError};
 pub use figures::{Figures, ProductStock};
 pub use identity::*;
 pub use kami_wal::{CommitPath, DiskOptions, Distribution, Durable, DurableWaiter, Histogram, Lsn, Poisoned};
-pub use keyring::KeyRotation;
+pub use keyring::{KeyRotation, copy_keys};
 pub use order::{
     Confirmation, GivenBack, Leg, Line, ORDER_LEGS_MAX, ORDER_LINES_MAX, Purchase, RETURN_CARDS_MAX,
 };
