@@ -8,10 +8,12 @@ use std::collections::HashSet;
 
 use kami_wal::{Lsn, RECORD_HEAD_BYTES, ReadError, Wal};
 
+use crate::account::LEGS_MAX;
 use crate::card::{Effect, Past};
-use crate::identity::{OrderId, PrincipalId, RequestId};
+use crate::identity::{AccountId, OrderId, PrincipalId, RequestId};
 use crate::orders::OrderWord;
 use crate::record::{Allocation, Entry, FormatError, Group, Kind, OrderFacts, way_back};
+use crate::reply::StatementLine;
 use crate::sequencer::OrderPast;
 use crate::word::{CardRef, Flags, Word};
 
@@ -166,6 +168,66 @@ impl<'a> Chain<'a> {
             next = entry.prev().lsn();
         }
         Ok(Past::default())
+    }
+
+    /// Up to `count` lines of the statement of an account, newest first, from its entry at `from` on; and
+    /// where the next one stands.
+    ///
+    /// # Errors
+    /// See [`ChainError`]; also if the entry at `from` moved no money of this account.
+    pub fn statement(
+        &mut self,
+        account: AccountId,
+        from: Option<Lsn>,
+        count: u32,
+    ) -> Result<(Vec<StatementLine>, Option<Lsn>), ChainError> {
+        let mut lines = Vec::new();
+        let mut next = from;
+        while let Some(lsn) = next
+            && lines.len() < count as usize
+        {
+            let entry = self.entry(lsn)?;
+            let (related, legs) = entry.money()?;
+            debug_assert!(legs.len() <= LEGS_MAX, "decoding bounds them");
+            let own: Vec<_> = legs.iter().filter(|posted| posted.leg.account == account).collect();
+            let Some(last) = own.last() else {
+                return Err(FormatError { what: "an entry without money of the account", lsn }.into());
+            };
+            if last.prev >= Some(lsn) {
+                return Err(FormatError { what: "an account's chain does not fall", lsn }.into());
+            }
+            lines.push(StatementLine {
+                lsn,
+                time_ms: entry.time_ms,
+                kind: entry.head.kind,
+                principal: entry.head.principal,
+                channel: entry.head.channel,
+                related,
+                amount: own.iter().fold(0, |sum, posted| sum.saturating_add(posted.leg.amount)),
+                balance: last.balance,
+            });
+            next = last.prev;
+        }
+        Ok((lines, next))
+    }
+
+    /// What the entry at `lsn` did and with which request, and the entry.
+    ///
+    /// # Errors
+    /// See [`ChainError`].
+    pub fn effect(&mut self, lsn: Lsn) -> Result<(Effect, RequestId, Entry<'_>), ChainError> {
+        let entry = self.entry(lsn)?;
+        let head = &entry.head;
+        let effect = Effect {
+            kind: head.kind,
+            lsn,
+            time_ms: entry.time_ms,
+            principal: head.principal,
+            merchant: head.merchant,
+            body: head.body,
+            reversed: false,
+        };
+        Ok((effect, head.request, entry))
     }
 
     /// What became of an order whose word is `word`, and what it says about a request.

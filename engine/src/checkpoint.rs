@@ -26,8 +26,11 @@ use std::io;
 
 use kami_wal::{File, Lsn, Medium, Poisoned};
 
+use crate::account::Leg;
+use crate::accounts::AccountRow;
 use crate::identity::{AccountId, OrderId, Principal, PrincipalId, ProductId, TenantId};
-use crate::order::{Leg, Line};
+use crate::limits::{LimitRow, UsageRow};
+use crate::order::Line;
 use crate::orders::{OrderKey, OrderWord, Reservation, SHARDS};
 use crate::record::{
     Clocks, Field, Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms, stored,
@@ -155,6 +158,14 @@ pub struct Objects {
 pub struct Ledger {
     /// The terms of products, by number, where they are not the default.
     pub terms: Vec<(u32, StoredTerms)>,
+    /// Accounts in order of number.
+    pub accounts: Vec<AccountRow>,
+    /// Tenant, id and POST of each document.
+    pub documents: Vec<(u16, u128, u64)>,
+    /// Limits in order of number.
+    pub limits: Vec<LimitRow>,
+    /// What counts against them.
+    pub usages: Vec<UsageRow>,
     /// Orders that wait for their payment.
     pub reservations: Vec<StoredReservation>,
 }
@@ -413,6 +424,7 @@ fn write_new(
         }
         orders += copied.len() as u64;
     }
+    copy_money(sequencer, &mut ledger, &mut between);
     copy_reservations(sequencer, &mut ledger, &mut between);
     let ledger = framed(&ledger);
     writer.put(&ledger)?;
@@ -567,6 +579,35 @@ fn copy_objects(
     (objects.wall_ms, objects.boot_ms, objects.boot_id) =
         (state.clocks.wall_ms, state.clocks.boot_ms, state.clocks.boot_id);
     objects
+}
+
+/// Copies accounts, documents, limits and what counts against them. In pieces, as everything: what an account
+/// or a subject misses, its position tells.
+fn copy_money(sequencer: &Sequencer, ledger: &mut Ledger, between: &mut impl FnMut()) {
+    loop {
+        between();
+        let from = ledger.accounts.len();
+        ledger.accounts.extend(sequencer.state().accounts.rows(from, OBJECTS_PER_HOLD));
+        if ledger.accounts.len() == from {
+            break;
+        }
+    }
+    loop {
+        between();
+        let from = ledger.limits.len();
+        ledger.limits.extend(sequencer.state().limits.rows(from, OBJECTS_PER_HOLD));
+        if ledger.limits.len() == from {
+            break;
+        }
+    }
+    for shard in 0..SHARDS {
+        let state = sequencer.state();
+        let documents = state.documents.of_shard(shard);
+        ledger.documents.extend(documents.map(|((tenant, id), lsn)| (tenant.0, id.0, lsn.bytes())));
+        ledger.usages.extend(state.limits.usage_rows(shard, state.now_ms));
+        drop(state);
+        between();
+    }
 }
 
 /// A snapshot file.

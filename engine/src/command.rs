@@ -7,16 +7,21 @@
 use std::fmt;
 use std::time::Instant;
 
+use crate::account::{AccountPut, LEGS_MAX, NOTE_BYTES_MAX, Posting};
+use crate::accounts::StoredAccount;
 use crate::identity::{
-    BatchId, Caller, CardDigest, ChannelId, OrderId, PinDigest, PrincipalId, PrincipalSpec, ProductId,
-    Renewal, RequestId, Role, TenantId, TerminalId,
+    AccountId, BatchId, Caller, CardDigest, ChannelId, OrderId, PinDigest, PrincipalId, PrincipalSpec,
+    ProductId, Renewal, RequestId, Role, TenantId, TerminalId,
 };
+use crate::limit::LimitSpec;
+use crate::limits::StoredLimit;
 use crate::order::{Confirmation, GivenBack, ORDER_LEGS_MAX, ORDER_LINES_MAX, Purchase};
 use crate::product::{Money, ProductSpec};
 use crate::record::{self, Head, Kind, Stored};
 use crate::sequencer::GROUP_BYTES;
 use crate::status::Status;
 use crate::word::Word;
+use kami_wal::Lsn;
 
 /// One request: who, through what, by when, and what.
 #[derive(Clone, Debug)]
@@ -159,12 +164,52 @@ pub enum Command {
     PrincipalRenew(Box<Renewal>),
     /// Lists the principals.
     PrincipalList,
+    /// Adds an account, or changes its credit limit or owner.
+    AccountPut(Box<AccountPut>),
+    /// Freezes an account: nothing is paid from it.
+    AccountFreeze(AccountId),
+    /// Ends the freeze of an account.
+    AccountUnfreeze(AccountId),
+    /// Reads one account.
+    AccountQuery {
+        /// Its number; 0 looks for the name.
+        account: AccountId,
+        /// Its name.
+        name: String,
+    },
+    /// Lists the accounts, in order of number.
+    AccountList {
+        /// Those with higher numbers only.
+        after: AccountId,
+        /// How many at most; never more than [`ACCOUNTS_PER_LIST`].
+        count: u32,
+    },
+    /// Reads what happened to an account's money, newest first.
+    AccountStatement {
+        /// The account.
+        account: AccountId,
+        /// Where the statement before said that it goes on; `None` is the newest.
+        from: Option<Lsn>,
+        /// How many entries at most; never more than [`STATEMENT_LINES_MAX`].
+        count: u32,
+    },
+    /// Moves money between accounts.
+    Post(Box<Posting>),
+    /// Sets, changes or takes away a limit.
+    LimitPut(Box<LimitSpec>),
+    /// Lists the limits that stand.
+    LimitList,
     /// Reads the engine's own figures.
     Stats,
 }
 
 /// The most cards one order may hold.
 pub const ORDER_CARDS_MAX: u32 = 100_000;
+
+/// The most accounts that one reply lists.
+pub const ACCOUNTS_PER_LIST: u32 = 500;
+/// The most lines of a statement in one reply. Each may cost a read of the disk.
+pub const STATEMENT_LINES_MAX: u32 = 100;
 
 /// What is said of a batch before its rows are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -363,6 +408,10 @@ impl Command {
                 let cards = purchase.lines.iter().map(|line| u64::from(line.count)).sum();
                 order_bytes_max(cards, purchase.lines.len(), purchase.legs.len())
             }
+            Command::Post(posting) => {
+                let (legs, note) = (posting.legs.len().min(LEGS_MAX), posting.note.len().min(NOTE_BYTES_MAX));
+                2 * GROUP_BYTES + record::HEAD_BYTES + record::PostedDocument::tail_bytes(legs, note) + 8
+            }
             command if command.card().is_some() => record::HEAD_BYTES + record::ORIGINAL_BYTES,
             command if command.is_read() => GROUP_BYTES,
             _ => 2 * GROUP_BYTES + OBJECT_ENTRY_BYTES_MAX,
@@ -388,14 +437,21 @@ impl Command {
                 | Command::ProductList
                 | Command::Stock { .. }
                 | Command::PrincipalList
+                | Command::AccountQuery { .. }
+                | Command::AccountList { .. }
+                | Command::AccountStatement { .. }
+                | Command::LimitList
                 | Command::Stats
                 | Command::OrderStatus(_)
         )
     }
 
-    /// Whether it changes a batch, product or principal.
+    /// Whether it changes a batch, product, principal, account or limit.
     pub(crate) fn changes_object(&self) -> bool {
-        self.card().is_none() && !self.is_read() && self.order().is_none()
+        self.card().is_none()
+            && !self.is_read()
+            && self.order().is_none()
+            && !matches!(self, Command::Post(_))
     }
 
     /// A checksum of what is asked, by which a retry is told from another request with the same id.
@@ -422,6 +478,20 @@ impl Command {
             Command::PrincipalAdd(spec) => {
                 return crc32c::crc32c(&record::StoredPrincipal::from(&**spec).encode());
             }
+            Command::AccountPut(put) => {
+                let known = crc32c::crc32c(&StoredAccount::of(&put.spec, TenantId(0)).encode());
+                return crc32c::crc32c_append(known, &[u8::from(put.new)]);
+            }
+            Command::LimitPut(spec) => {
+                return crc32c::crc32c(&StoredLimit::of(spec, TenantId(0)).encode());
+            }
+            Command::Post(posting) => {
+                let legs = posting.legs.iter().fold(0, |sum, leg| {
+                    let sum = crc32c::crc32c_append(sum, &leg.account.0.to_le_bytes());
+                    crc32c::crc32c_append(sum, &leg.amount.to_le_bytes())
+                });
+                return crc32c::crc32c_append(legs, posting.note.as_bytes());
+            }
             Command::PrincipalRenew(renewal) => {
                 let note = renewal.certificate;
                 let parts = [&renewal.key[..], &note.serial.to_le_bytes(), &note.expires_ms.to_le_bytes()];
@@ -440,6 +510,8 @@ impl Command {
                 record::StoredProduct::from((&**spec, tenant)).entry_tail_with(terms.as_ref())
             }
             Command::PrincipalAdd(spec) => record::StoredPrincipal::from(&**spec).entry_tail(),
+            Command::AccountPut(put) => StoredAccount::of(&put.spec, tenant).entry_tail(),
+            Command::LimitPut(spec) => StoredLimit::of(spec, tenant).entry_tail(),
             _ => Vec::new(),
         }
     }

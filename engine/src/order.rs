@@ -21,6 +21,7 @@
 
 use kami_wal::Lsn;
 
+use crate::account::Leg;
 use crate::card::Effect;
 use crate::command::{Command, ORDER_CARDS_MAX, Request};
 use crate::identity::{AccountId, CardDigest, OrderId, PrincipalId, ProductId, Role, TenantId};
@@ -48,15 +49,6 @@ pub struct Line {
     pub count: u32,
     /// Only cards of this face value; `None` takes any.
     pub face: Option<Money>,
-}
-
-/// What moves on one account: a credit if the amount is positive, a debit if it is negative.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leg {
-    /// The account.
-    pub account: AccountId,
-    /// How much, in minor units of the account's currency.
-    pub amount: Money,
 }
 
 /// What is bought, by whom, and how it is paid.

@@ -14,8 +14,9 @@ use std::hash::{BuildHasher, RandomState};
 
 use kami_wal::Lsn;
 
+use crate::account::Leg;
 use crate::identity::{AccountId, OrderId, TenantId};
-use crate::order::{Leg, Line};
+use crate::order::Line;
 
 /// An order id within its tenant.
 pub type OrderKey = (TenantId, OrderId);

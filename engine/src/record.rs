@@ -16,18 +16,21 @@
 
 mod kind;
 mod layout;
+mod legs;
 mod object;
 mod sale;
 
 pub use kind::Kind;
 pub use layout::{Field, GROUP_FIELDS, GROUP_HEAD_BYTES, HEAD_BYTES, HEAD_FIELDS, TAIL_FIELDS};
+pub use legs::{LEG_BYTES, PostedDocument, PostedLeg};
 pub(crate) use object::stored;
 pub use object::{Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms};
-pub use sale::{Allocation, EntryLeg, OrderFacts, Run};
+pub use sale::{Allocation, OrderFacts, Run};
 
 use kami_wal::Lsn;
 
 use crate::identity::{ChannelId, MerchantId, OrderId, PrincipalId, RequestId, TenantId, TerminalId};
+use crate::limit::Subject;
 use crate::word::{CardRef, Word};
 
 /// An entry may begin at most this far into its record, so that the 16-bit way back reaches.
@@ -353,6 +356,45 @@ impl Entry<'_> {
         OrderFacts::decode(self.tail).map_err(|what| FormatError { what, lsn: self.lsn })
     }
 
+    /// Of entries that move money: the document or order they rest on, and their legs; no legs for all others.
+    ///
+    /// # Errors
+    /// If the tail is damaged.
+    pub fn money(&self) -> Result<(u128, Vec<PostedLeg>), FormatError> {
+        match self.head.kind {
+            Kind::Post => self.posting().map(|posted| (posted.document.0, posted.legs)),
+            // What a reservation only sets aside moves when it is paid.
+            Kind::Sell | Kind::Confirm | Kind::Realloc | Kind::Return => {
+                self.order().map(|(order, _, facts)| (order.0, facts.legs))
+            }
+            _ => Ok((0, Vec::new())),
+        }
+    }
+
+    /// Of POST: the document, its legs and its note.
+    ///
+    /// # Errors
+    /// If the tail is damaged.
+    pub fn posting(&self) -> Result<PostedDocument, FormatError> {
+        let wrong = FormatError { what: "posting damaged", lsn: self.lsn };
+        PostedDocument::decode(self.tail).ok_or(wrong)
+    }
+
+    /// Of LIMIT_CROSSED: who crossed the limit that is the entry's subject, and what was in its window then.
+    ///
+    /// # Errors
+    /// If the tail is damaged.
+    pub fn crossing(&self) -> Result<(Subject, u64), FormatError> {
+        if self.tail.len() < CROSSING_BYTES {
+            return self.wrong("crossing without its subject");
+        }
+        let [kind, number, units] = [0, 8, 16].map(|at| u64_at(self.tail, at));
+        match Subject::from_numbers(kind as u8, number) {
+            Some(subject) => Ok((subject, units)),
+            None => self.wrong("crossing of an unknown subject"),
+        }
+    }
+
     /// Of REVEAL: the order.
     ///
     /// # Errors
@@ -440,6 +482,17 @@ impl Entry<'_> {
             Some(rest) => Ok((object, Some(rest))),
             None => self.wrong("object damaged"),
         }
+    }
+}
+
+/// Bytes of the tail of LIMIT_CROSSED.
+pub const CROSSING_BYTES: usize = 24;
+
+/// Writes the tail of LIMIT_CROSSED.
+pub fn encode_crossing(subject: Subject, units: u64, tail: &mut [u8]) {
+    let (kind, number) = subject.numbers();
+    for (place, number) in tail.chunks_exact_mut(8).zip([u64::from(kind), number, units]) {
+        place.copy_from_slice(&number.to_le_bytes());
     }
 }
 

@@ -10,9 +10,13 @@ use std::sync::Arc;
 
 use kami_wal::{Lsn, Medium, Record};
 
+use crate::accounts::StoredAccount;
 use crate::batch::BatchFile;
 use crate::checkpoint::Snapshot;
-use crate::identity::{BatchId, Principal, PrincipalId, ProductId, RequestId, TenantId};
+use crate::identity::{
+    AccountId, BatchId, DocumentId, LimitId, Principal, PrincipalId, ProductId, RequestId, TenantId,
+};
+use crate::limits::{Crossed, StoredLimit, Till};
 use crate::orders::{OrderKey, OrderState, OrderWord};
 use crate::record::{
     Entry, FormatError, Group, Kind, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms,
@@ -128,6 +132,25 @@ impl Rebuild {
                     self.state.revoke_principal(id, entry.lsn);
                 }
             }
+            Kind::AccountPut => self.account(entry)?,
+            Kind::AccountFreeze | Kind::AccountUnfreeze => {
+                let id = AccountId(head.subject as u32);
+                let known = self.state.accounts.find(id, head.tenant).map(|account| account.lsn);
+                if self.continues(entry, known, "account")? {
+                    self.state.accounts.set_frozen(id, head.kind == Kind::AccountFreeze, entry.lsn);
+                }
+            }
+            Kind::Post => {
+                let document = (head.tenant, entry.posting()?.document);
+                self.money(entry)?;
+                self.state.documents.insert(document, entry.lsn);
+            }
+            Kind::LimitPut => self.limit(entry)?,
+            Kind::LimitCrossed => {
+                let (subject, units) = entry.crossing()?;
+                let crossed = Crossed { limit: LimitId(head.subject as u32), subject, units };
+                self.state.limits.mark_crossed(head.tenant, &crossed, entry.time_ms, entry.lsn);
+            }
             Kind::Import => self.import(vault, entry)?,
             Kind::BatchActivate
             | Kind::BatchDeactivate
@@ -143,7 +166,16 @@ impl Rebuild {
                     self.state.change_batch(batch, head.kind, expires_ms, entry.lsn);
                 }
             }
-            Kind::Redeem | Kind::Reverse | Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void => {
+            Kind::Redeem => {
+                self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
+                if self.state.limits.any_terminal()
+                    && let Some(batch) = self.table.batch_of(entry.card())
+                {
+                    let (till, product) = (Till::of(head), batch.product);
+                    self.state.limits.take_till(&till, product, entry.time_ms, entry.lsn);
+                }
+            }
+            Kind::Reverse | Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void => {
                 self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?
             }
             kind if kind.is_order() => self.order(entry)?,
@@ -232,6 +264,37 @@ impl Rebuild {
         let is_new = known.is_none() && id.0 as usize == self.state.products.len() + 1;
         if is_new || self.continues(entry, known, "product")? {
             self.state.put_product(id, head.tenant, spec, entry.lsn);
+        }
+        Ok(())
+    }
+
+    fn account(&mut self, entry: &Entry<'_>) -> Result<(), ReplayError> {
+        let (id, tenant) = (AccountId(entry.head.subject as u32), entry.head.tenant);
+        let spec = entry.object::<StoredAccount>()?.spec();
+        let spec = spec.ok_or(FormatError { what: "unknown kind of account", lsn: entry.lsn })?;
+        let known = self.state.accounts.find(id, tenant).map(|account| account.lsn);
+        let is_new = known.is_none() && id == self.state.accounts.next();
+        if is_new || self.continues(entry, known, "account")? {
+            self.state.accounts.put(id, tenant, spec, entry.lsn);
+        }
+        Ok(())
+    }
+
+    /// Installs the legs of an entry.
+    fn money(&mut self, entry: &Entry<'_>) -> Result<(), ReplayError> {
+        let (_, legs) = entry.money()?;
+        let posted = self.state.accounts.post(&legs, entry.lsn);
+        posted.map_err(|_| ReplayError::Chain { object: "account", lsn: entry.lsn })
+    }
+
+    fn limit(&mut self, entry: &Entry<'_>) -> Result<(), ReplayError> {
+        let (id, tenant) = (LimitId(entry.head.subject as u32), entry.head.tenant);
+        let spec = entry.object::<StoredLimit>()?.spec();
+        let spec = spec.ok_or(FormatError { what: "unknown scope or window of a limit", lsn: entry.lsn })?;
+        let known = self.state.limits.find(id, tenant).map(|limit| limit.lsn);
+        let is_new = known.is_none() && id == self.state.limits.next();
+        if is_new || self.continues(entry, known, "limit")? {
+            self.state.limits.put(id, tenant, spec, entry.lsn);
         }
         Ok(())
     }
@@ -339,6 +402,15 @@ impl Rebuild {
         }
         for batch in self.table.batches() {
             self.state.stock_mut(batch.id).derive(batch);
+        }
+        for &(tenant, document, lsn) in &ledger.documents {
+            let Some(lsn) = Lsn::from_bytes(lsn) else { return Ok(false) };
+            self.state.documents.insert((TenantId(tenant), DocumentId(document)), lsn);
+        }
+        if !self.state.accounts.restore(&ledger.accounts)
+            || !self.state.limits.restore(&ledger.limits, &ledger.usages, objects.now_ms)
+        {
+            return Ok(false);
         }
         let orders = &mut self.state.orders;
         if !matches!(snapshot.orders(&mut |key, word| orders.put(key, word)), Ok(true)) {

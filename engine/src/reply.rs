@@ -2,11 +2,13 @@
 
 use kami_wal::Lsn;
 
+use crate::account::Account;
 use crate::identity::{
     AccountId, BatchId, ChannelId, MerchantId, OrderId, Principal, PrincipalId, ProductId, RequestId,
     TerminalId,
 };
 use crate::keyring::KeyRotation;
+use crate::limit::{Exceeded, Limit};
 use crate::order::Line;
 use crate::orders::OrderState;
 use crate::product::{Money, Product};
@@ -99,6 +101,51 @@ pub enum ReplyBody {
     Checkpoint(Checkpoint),
     /// After KEY_ROTATE.
     Keys(KeyRotation),
+    /// After ACCOUNT_LIST, in order of number, and the one account after the other commands about one. PARTIAL
+    /// says that there are more.
+    Accounts(Vec<Account>),
+    /// After ACCOUNT_STATEMENT.
+    Statement(Box<Statement>),
+    /// After POST: what moved, with the balances it left.
+    Posted(Vec<record::PostedLeg>),
+    /// After LIMIT_LIST, and the one limit after LIMIT_PUT.
+    Limits(Vec<Limit>),
+    /// After a refusal for a limit: which, what is left, and when it opens again.
+    Exceeded(Exceeded),
+    /// After legs were refused: the account that stands against them.
+    Account(AccountId),
+}
+
+/// What happened to the money of an account, newest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// The account as it stands now.
+    pub account: Account,
+    /// Its entries, newest first.
+    pub lines: Vec<StatementLine>,
+    /// Where it goes on; `None` if this was all.
+    pub next: Option<Lsn>,
+}
+
+/// One entry of a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatementLine {
+    /// Where it stands in the log.
+    pub lsn: Lsn,
+    /// When, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// What happened.
+    pub kind: record::Kind,
+    /// Who did it.
+    pub principal: PrincipalId,
+    /// Through which channel.
+    pub channel: ChannelId,
+    /// The document or order it rests on.
+    pub related: u128,
+    /// What came in, or went out if negative.
+    pub amount: Money,
+    /// The balance after it.
+    pub balance: Money,
 }
 
 /// A snapshot that was made: see [`Engine::checkpoint`](crate::Engine::checkpoint).

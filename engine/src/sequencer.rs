@@ -23,7 +23,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use kami_wal::{Credit, Lsn, NoSpace, RECORD_HEAD_BYTES, Wal};
@@ -32,12 +32,13 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::card::{Effect, Past};
 use crate::chain::{Chain, ChainError};
 use crate::clock::{Clock, Running, TICK_MS};
-use crate::command::{Command, Request};
-use crate::identity::{CardDigest, OrderId, PrincipalId};
+use crate::command::{Command, Request, STATEMENT_LINES_MAX};
+use crate::identity::{CardDigest, OrderId, PrincipalId, RequestId};
 use crate::index::Index;
+use crate::limits::{CROSSED_MAX, CROSSING_ENTRY_BYTES, Tills};
 use crate::orders::OrderWord;
-use crate::record::{Allocation, GROUP_HEAD_BYTES, GroupWriter, Kind, OrderFacts};
-use crate::reply::{HISTORY_MAX, HistoryEvent, Reply, ReplyBody, ReplyFlags};
+use crate::record::{Allocation, GROUP_HEAD_BYTES, GroupWriter, Kind, OrderFacts, PostedLeg};
+use crate::reply::{HISTORY_MAX, HistoryEvent, Reply, ReplyBody, ReplyFlags, StatementLine};
 use crate::state::{Scope, Search, State};
 use crate::status::Status;
 use crate::subject::Subject;
@@ -65,6 +66,8 @@ pub struct Work {
     moves: Vec<(CardRef, Word, Word)>,
     seen: CodeSet,
     pub(crate) search: Search,
+    pub(crate) posted: Vec<PostedLeg>,
+    tills: Tills,
     buffer: Vec<u8>,
 }
 
@@ -119,6 +122,17 @@ pub(crate) enum Detail {
     OrderOf(OrderId),
     /// What became of an order.
     Order(Box<OrderPast>),
+    /// What was posted under a document.
+    Posted(Box<EarlierPosting>),
+    /// Lines of an account's statement, and where it goes on.
+    Statement(Vec<StatementLine>, Option<Lsn>),
+}
+
+/// An earlier posting, read from the log.
+pub(crate) struct EarlierPosting {
+    pub(crate) effect: Effect,
+    pub(crate) request: RequestId,
+    pub(crate) legs: Vec<PostedLeg>,
 }
 
 /// What became of an order so far, read from the log.
@@ -200,6 +214,9 @@ pub struct Sequencer {
     commands: AtomicU64,
     refused: AtomicU64,
     misses: AtomicU64,
+    /// Whether limits may count redemptions: then turns ask for room to record that one was crossed. Only a
+    /// hint, as it is read before the lock: without room crossings wait.
+    pub(crate) counts_tills: AtomicBool,
 }
 
 /// Ends the process if it is dropped by a panic: see the module's second invariant.
@@ -223,6 +240,8 @@ pub(crate) struct Turn<'a> {
     /// Why there is no credit.
     short: Status,
     tick: bool,
+    /// LIMIT_CROSSED entries that were asked room for and not written yet.
+    crossings: usize,
 }
 
 impl Sequencer {
@@ -235,6 +254,7 @@ impl Sequencer {
         clock: Box<dyn Clock>,
         running: Running,
     ) -> Self {
+        let counts_tills = state.limits.any_terminal();
         Sequencer {
             index,
             table,
@@ -245,6 +265,7 @@ impl Sequencer {
             commands: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            counts_tills: AtomicBool::new(counts_tills),
         }
     }
 
@@ -436,6 +457,30 @@ impl Sequencer {
                     prepared.cards = found.collect();
                 }
             }
+            // As a sale: only the lock can tell that the document is not new.
+            Command::Post(_) if !stale => return Ok(()),
+            Command::Post(posting) => {
+                let lsn = self.state.lock().documents.get(&(tenant, posting.document)).copied();
+                if let Some(lsn) = lsn {
+                    let mut chain = Chain::new(&self.wal, buffer);
+                    let (effect, request, entry) = chain.effect(lsn)?;
+                    let legs = entry.posting()?.legs;
+                    prepared.detail = Detail::Posted(Box::new(EarlierPosting { effect, request, legs }));
+                }
+            }
+            Command::AccountStatement { account, from, count } => {
+                let last = self.state.lock().accounts.find(*account, tenant).map(|state| state.money_lsn);
+                let count = (*count).min(STATEMENT_LINES_MAX);
+                if let Some(last) = last {
+                    let read = Chain::new(&self.wal, buffer).statement(*account, from.or(last), count);
+                    match read {
+                        Ok((lines, next)) => prepared.detail = Detail::Statement(lines, next),
+                        // A place of the caller's choosing may be no entry of the account.
+                        Err(_) if from.is_some() => prepared.failed = Some(Status::Malformed),
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
             command => {
                 prepared.tail = command.object_tail(tenant);
                 if command.changes_object() {
@@ -470,7 +515,7 @@ impl Sequencer {
         if tick {
             state.now_ms = now_ms;
         }
-        Turn { _abort: AbortOnPanic, sequencer: self, state, credit, short, tick }
+        Turn { _abort: AbortOnPanic, sequencer: self, state, credit, short, tick, crossings: 0 }
     }
 
     /// Decides the requests `from .. to`. Returns where it stopped: at `to`, or at the first request that
@@ -479,7 +524,9 @@ impl Sequencer {
         let deadline_now =
             work.requests[from..to].iter().any(|request| request.deadline.is_some()).then(Instant::now);
         let bytes: usize = work.prepared[from..to].iter().map(|prepared| prepared.log_bytes).sum();
-        let mut turn = self.begin(bytes);
+        let crossings = if self.counts_tills.load(Ordering::Relaxed) { CROSSED_MAX } else { 0 };
+        let mut turn = self.begin(bytes + crossings * CROSSING_ENTRY_BYTES);
+        turn.crossings = crossings;
         let mut at = from;
         while at < to {
             let request = &work.requests[at];
@@ -576,16 +623,23 @@ impl Turn<'_> {
 
     /// The commands about single cards from `from` on, as one record. Returns where it stopped.
     fn cards(&mut self, work: &mut Work, from: usize, to: usize, now: Option<Instant>) -> usize {
-        let Work { requests, replies, prepared, moves, .. } = work;
+        let Work { requests, replies, prepared, moves, tills, .. } = work;
         moves.clear();
         let mut at = from;
         let sequencer = self.sequencer;
         let state = &*self.state;
         let short = self.short;
+        let crossings = self.crossings;
+        let counts_tills = state.limits.any_terminal();
+        if counts_tills {
+            tills.begin(crossings);
+        }
         let mut standing: Option<(PrincipalId, Option<Scope<'_>>)> = None;
         let run = requests[from..to].iter().zip(&prepared[from..to]);
         let run = run.take_while(|(request, _)| request.command.card().is_some());
-        let bytes = GROUP_HEAD_BYTES + run.map(|(_, prepared)| prepared.log_bytes).sum::<usize>();
+        let bytes = GROUP_HEAD_BYTES
+            + run.map(|(_, prepared)| prepared.log_bytes).sum::<usize>()
+            + crossings * CROSSING_ENTRY_BYTES;
         let mut decide_all = |mut group: Option<&mut GroupWriter<'_>>| {
             while at < to {
                 let (request, prepared) = (&requests[at], &mut prepared[at]);
@@ -603,7 +657,8 @@ impl Turn<'_> {
                 let reply = if is_late(request, now) {
                     Some(subject.refuse(Status::DeadlinePassed))
                 } else {
-                    subject.decide(prepared, group.as_deref_mut(), moves)
+                    let tills = counts_tills.then_some(&mut *tills);
+                    subject.decide(prepared, group.as_deref_mut(), moves, tills)
                 };
                 let Some(reply) = reply else { break };
                 replies.push(reply);
@@ -625,6 +680,11 @@ impl Turn<'_> {
         for &(card, old, new) in &*moves {
             let batch = sequencer.table.batch_of(card).expect("decided on this batch");
             self.state.install(batch, card.row(), old, new);
+        }
+        if counts_tills {
+            let now_ms = self.state.now_ms;
+            tills.install(&mut self.state.limits, now_ms);
+            self.crossings -= tills.crossings();
         }
         at
     }

@@ -8,14 +8,17 @@ use std::collections::{BTreeMap, HashMap};
 
 use kami_wal::Lsn;
 
+use crate::accounts::Accounts;
 use crate::card::View;
 use crate::command::Command;
-use crate::identity::{BatchId, Principal, PrincipalId, ProductId, Renewal, RequestId, TenantId};
+use crate::identity::{BatchId, DocumentId, Principal, PrincipalId, ProductId, Renewal, RequestId, TenantId};
+use crate::limits::Limits;
 use crate::order::Line;
 use crate::orders::{OrderKey, OrderState, OrderWord, Orders, Reservation};
 use crate::product::{Money, Product, ProductSpec};
 use crate::record::{Allocation, Clocks, Kind, OrderFacts, Stored, StoredPrincipal};
 use crate::reply::StockLine;
+use crate::sharded::Sharded;
 use crate::table::{Batch, Table};
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
@@ -40,6 +43,12 @@ pub struct State {
     pub principal_keys: HashMap<[u8; 32], PrincipalId>,
     /// Batch numbers by the id of the import that made them.
     pub imports: HashMap<(TenantId, RequestId), BatchId>,
+    /// Accounts.
+    pub accounts: Accounts,
+    /// Where the POST of each document stands.
+    pub documents: Sharded<(TenantId, DocumentId), Lsn>,
+    /// Limits, and what counts against them.
+    pub limits: Limits,
 }
 
 /// A product and its batches.
@@ -164,6 +173,11 @@ impl State {
                 named.next().map(|state| state.lsn)
             }
             Command::PrincipalRevoke(id) => self.principal_lsn(*id),
+            Command::AccountPut(put) => self.accounts.named(tenant, &put.spec.name).map(|state| state.lsn),
+            Command::AccountFreeze(id) | Command::AccountUnfreeze(id) => {
+                self.accounts.find(*id, tenant).map(|state| state.lsn)
+            }
+            Command::LimitPut(spec) => self.limits.named(tenant, &spec.name).map(|state| state.lsn),
             Command::PrincipalRenew(renewal) => self.principal_lsn(renewal.principal),
             command => self.batch_stock(command.batch()?, tenant).map(|stock| stock.lsn),
         }
@@ -383,7 +397,7 @@ impl State {
         }
     }
 
-    /// Checks that counters, words and orders agree: invariants I1 and I2. Reads every word; for tests,
+    /// Checks that counters, words and orders agree, and that money closes: invariants I1, I2 and I5. Reads every word; for tests,
     /// recovery and verification.
     ///
     /// # Errors
@@ -424,7 +438,7 @@ impl State {
         if reserved != waiting {
             return Err(format!("{reserved} cards are reserved, and {waiting} are in orders that wait"));
         }
-        Ok(())
+        self.accounts.check_all()
     }
 }
 

@@ -139,6 +139,10 @@ statuses! {
     AlreadyExists = 136, "ALREADY_EXISTS", "take another name, or use what is there";
     /// The card has been reversed as often as it may be; nothing was changed, and the id is not kept.
     ReversalsExhausted = 137, "REVERSALS_EXHAUSTED", "ask finance for a refund; while the original may be under way, have an operator freeze the card";
+    /// The till, or the principal, has redeemed as much as its limit allows.
+    LimitTerminal = 138, "LIMIT_TERMINAL", "wait until the limit opens again, or redeem at another till";
+    /// One order may not hold as much.
+    LimitOrder = 139, "LIMIT_ORDER", "buy less in one order";
 
     /// The frame or a field in it is not well formed.
     Malformed = 200, "MALFORMED", "mend the client; REASON names the field";

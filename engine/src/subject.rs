@@ -5,6 +5,7 @@ use kami_wal::Lsn;
 use crate::card::{Action, Asker, Effect, Outcome, View, decide};
 use crate::command::{Command, Request};
 use crate::identity::{OrderId, Role};
+use crate::limits::Tills;
 use crate::record::{GroupWriter, Head, Kind, ORIGINAL_BYTES};
 use crate::reply::{CardReport, Reply, ReplyBody, ReplyFlags, ValueReport};
 use crate::sequencer::{Detail, Prepared, Sequencer};
@@ -30,6 +31,7 @@ impl Subject<'_> {
         prepared: &mut Prepared,
         group: Option<&mut GroupWriter<'_>>,
         moves: &mut Vec<(CardRef, Word, Word)>,
+        mut tills: Option<&mut Tills>,
     ) -> Option<Reply> {
         let request = self.request;
         let Some(scope) = self.scope else {
@@ -117,6 +119,14 @@ impl Subject<'_> {
                     prev: word.bits(),
                     ..request.head(kind, prepared.body)
                 };
+                let counts = matches!(action, Action::Redeem { .. });
+                let mut tills = tills.as_mut().filter(|_| counts);
+                if let Some(tills) = &mut tills
+                    && let Err(exceeded) =
+                        tills.check(&self.state.limits, &head, batch.product, self.state.now_ms)
+                {
+                    return Some(self.reply(exceeded.status, None, ReplyBody::Exceeded(exceeded)));
+                }
                 let lsn = match action {
                     Action::Reverse(id) => group.push(&head, ORIGINAL_BYTES, |tail| {
                         tail[..16].copy_from_slice(&id.0.to_le_bytes());
@@ -124,6 +134,9 @@ impl Subject<'_> {
                     }),
                     _ => group.push(&head, 0, |_| ()),
                 };
+                if let Some(tills) = tills {
+                    tills.redeemed(&head, batch.product, lsn, group);
+                }
                 let new = Word::new(lsn, lifecycle, flags);
                 moves.push((card, word, new));
                 let body = Self::body(kind, batch, card, &View { word: new, ..view });

@@ -3,8 +3,9 @@
 //! The log is read from its first record: checksums and hash chain by the log, then every entry is
 //! replayed into an empty state and audited on its own: is the transition one the rules allow, does it
 //! continue its object's chain, has its request id had an effect on this card before. The counters
-//! must be the sums of the words, every batch file must hash to what its import recorded and hold no card
-//! twice, and every snapshot, brought up to date by the log, must give the same state to the bit.
+//! must be the sums of the words, money must close in every entry and over all accounts, no redemption may
+//! have been over a limit, every batch file must hash to what its import recorded and hold no card twice, and
+//! every snapshot, brought up to date by the log, must give the same state to the bit.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,12 +14,14 @@ use std::sync::Arc;
 use kami_wal::{Lsn, Medium, RecordKind, ReplayFrom, Verdict, VerifyReport, WalOptions};
 
 use crate::checkpoint::{self, Snapshot};
+use crate::identity::{DocumentId, ProductId};
 use crate::import::index_batch;
 use crate::index::Index;
+use crate::limits::Till;
 use crate::orders::SHARDS;
 use crate::record::{Entry, Group, Kind};
 use crate::replay::{Rebuild, ReplayError};
-use crate::state::OrderMove;
+use crate::state::{OrderMove, State};
 use crate::store::{Identity, IdentityError};
 use crate::vault::{KeyError, Vault};
 use crate::word::{Flags, Lifecycle, Word};
@@ -87,7 +90,7 @@ pub fn verify(data: Arc<dyn Medium>, keys: Arc<dyn Medium>) -> Result<Verificati
             return;
         }
         let replayed = audit
-            .record(record.payload, record.payload_lsn, &mut problems)
+            .record(&rebuild, record.payload, record.payload_lsn, &mut problems)
             .and_then(|()| rebuild.record(&vault, &record));
         broken = replayed.err();
     })?;
@@ -215,6 +218,8 @@ struct Audit {
     acted_on_again: HashMap<u64, u64>,
     /// The entries that were not the first about their card.
     again: u64,
+    /// What was redeemed so far in the record.
+    redeemed: Vec<(Till, ProductId)>,
 }
 
 /// Ids that are held at a time, 40 bytes each.
@@ -223,12 +228,16 @@ const IDS_PER_ROUND: u64 = 1 << 20;
 impl Audit {
     fn record(
         &mut self,
+        before: &Rebuild,
         payload: &[u8],
         payload_lsn: Lsn,
         problems: &mut Vec<String>,
     ) -> Result<(), ReplayError> {
+        self.redeemed.clear();
         for entry in Group::parse(payload, payload_lsn)? {
             let entry = entry?;
+            problems.extend(money_problem(&before.state, &entry)?);
+            self.count_till(before, &entry, problems);
             if entry.head.kind.is_order() {
                 Self::order(&entry, problems)?;
                 continue;
@@ -318,6 +327,46 @@ impl Audit {
     }
 }
 
+impl Audit {
+    /// Whether a redemption was over a limit. `before` is the state before its record.
+    fn count_till(&mut self, before: &Rebuild, entry: &Entry<'_>, problems: &mut Vec<String>) {
+        let limits = &before.state.limits;
+        if entry.head.kind != Kind::Redeem || !limits.any_terminal() {
+            return;
+        }
+        let Some(batch) = before.table.batch_of(entry.card()) else { return };
+        let (till, mut crossed) = (Till::of(&entry.head), Vec::new());
+        let checked = limits.check_till(&till, batch.product, &self.redeemed, entry.time_ms, &mut crossed);
+        if let Err(exceeded) = checked {
+            problems.push(format!("a redemption over limit {}: lsn=`{}`", exceeded.limit, entry.lsn));
+        }
+        self.redeemed.push((till, batch.product));
+    }
+}
+
+/// What is wrong with the money of an entry: legs that do not sum to zero or lead to other balances than they
+/// say, accounts below what they may be, a document that is there already. `before` is the state before it.
+fn money_problem(before: &State, entry: &Entry<'_>) -> Result<Option<String>, ReplayError> {
+    let (related, posted) = entry.money()?;
+    if posted.is_empty() {
+        return Ok(None);
+    }
+    let (lsn, tenant) = (entry.lsn, entry.head.tenant);
+    let known = before.documents.get(&(tenant, DocumentId(related)));
+    if entry.head.kind == Kind::Post && known.is_some() {
+        return Ok(Some(format!("a document was posted twice: lsn=`{lsn}`")));
+    }
+    let legs: Vec<_> = posted.iter().map(|posted| posted.leg).collect();
+    // What a command may do now, a command could do then: nothing is held while the log is read.
+    if let Err(refused) = before.accounts.check(tenant, &legs, &[], |_| true) {
+        let (code, account) = (refused.status.code(), refused.account);
+        return Ok(Some(format!("money moved that could not ({code}, account {account}): lsn=`{lsn}`")));
+    }
+    let mut expected = Vec::new();
+    before.accounts.posted(&legs, &mut expected);
+    Ok((expected != posted).then(|| format!("legs that lead to other balances than they say: lsn=`{lsn}`")))
+}
+
 const fn is_about_card(kind: Kind) -> bool {
     matches!(
         kind,
@@ -369,8 +418,9 @@ impl Rebuild {
 }
 
 impl crate::state::State {
-    /// BLAKE3 of the state in a canonical form: products, principals, batches with all their words, and
-    /// orders in order of id. Counters and cursors follow from these and are left out.
+    /// BLAKE3 of the state in a canonical form: products, principals, batches with all their words, orders in
+    /// order of id, accounts, documents, limits and what counts against them now. Counters, cursors and what
+    /// is held follow from these and are left out.
     #[must_use]
     pub fn hash(&self, table: &crate::table::Table) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
@@ -405,6 +455,13 @@ impl crate::state::State {
         for (key, reservation) in self.orders.reservations(None) {
             hasher.update(format!("{key:?} {reservation:?}\n").as_bytes());
         }
+        self.accounts.hash(&mut hasher);
+        let mut documents: Vec<_> = self.documents.iter().collect();
+        documents.sort_unstable();
+        for ((tenant, document), lsn) in documents {
+            hasher.update(format!("{tenant} {document} {lsn}\n").as_bytes());
+        }
+        self.limits.hash(&mut hasher, self.now_ms);
         *hasher.finalize().as_bytes()
     }
 }

@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use kami_engine::record::{
-    Allocation, CLOCKS_BYTES, Clocks, EntryLeg, Field, GROUP_FIELDS, GROUP_HEAD_BYTES, Group, GroupWriter,
-    HEAD_BYTES, HEAD_FIELDS, Head, ORIGINAL_BYTES, OrderFacts, RESTORE_BYTES, Restored, Run, Stored,
+    Allocation, CLOCKS_BYTES, Clocks, Field, GROUP_FIELDS, GROUP_HEAD_BYTES, Group, GroupWriter, HEAD_BYTES,
+    HEAD_FIELDS, Head, ORIGINAL_BYTES, OrderFacts, PostedLeg, RESTORE_BYTES, Restored, Run, Stored,
     StoredBatch, StoredPrincipal, StoredProduct, TAIL_FIELDS,
 };
 use kami_engine::{
@@ -71,8 +71,12 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
             Line { product: ProductId(4), count: 1, face: Some(5000) },
         ],
         legs: vec![
-            EntryLeg { leg: Leg { account: AccountId(7), amount: -36_000 }, balance: 64_000, prev: 0x3000 },
-            EntryLeg { leg: Leg { account: AccountId(8), amount: 36_000 }, balance: 36_000, prev: 0 },
+            PostedLeg {
+                leg: Leg { account: AccountId(7), amount: -36_000 },
+                balance: 64_000,
+                prev: Lsn::from_bytes(0x3000),
+            },
+            PostedLeg { leg: Leg { account: AccountId(8), amount: 36_000 }, balance: 36_000, prev: None },
         ],
     };
     let mut order = vec![0; facts.tail_bytes(&cards)];

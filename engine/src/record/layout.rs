@@ -87,6 +87,28 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         ],
     ),
     (
+        "POST",
+        &[
+            (64, 16, "document", "the id of the document it rests on"),
+            (80, 4, "legs", "how many follow, at most 64"),
+            (84, 4, "note bytes", "length of the note behind the legs, at most 200"),
+            (88, 4, "account", "LEG, 32 bytes, repeated: the account"),
+            (92, 4, "reserved", "zero"),
+            (96, 8, "amount", "minor units, signed: positive comes in, negative goes out"),
+            (104, 8, "balance", "of the account after the whole entry, signed"),
+            (112, 8, "prev", "the account's entry with money before this one; zero is none"),
+            (120, 0, "note", "UTF-8, zero-padded to 8"),
+        ],
+    ),
+    (
+        "LIMIT_CROSSED",
+        &[
+            (64, 8, "subject kind", "who crossed the limit: 1 account, 2 address, 3 till, 4 principal"),
+            (72, 8, "subject", "its number; of a till, the merchant's in the upper 32 bits"),
+            (80, 8, "units", "what is in the window with the entry before"),
+        ],
+    ),
+    (
         "SELL, RESERVE, CONFIRM, CANCEL, RESERVE_TIMEOUT, REALLOC, RETURN, full form",
         &[
             (64, 16, "order", "the order's id"),
@@ -111,7 +133,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
                 168,
                 32,
                 "leg",
-                "account u64, amount, balance afterwards, the account's last entry before; repeated",
+                "LEG, as in POST: account, amount, balance afterwards (zero of RESERVE, which moves nothing), the account's last entry before; repeated",
             ),
         ],
     ),
@@ -130,7 +152,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         ],
     ),
     (
-        "PRODUCT_PUT, PRINCIPAL_PUT, IMPORT",
+        "PRODUCT_PUT, PRINCIPAL_PUT, IMPORT, ACCOUNT_PUT, LIMIT_PUT",
         &[
             (64, 1, "version", "of the encoding that follows: 1"),
             (65, 3, "reserved", "zero"),

@@ -5,9 +5,10 @@
 //! rows with the word that all of them had, then lines and money legs.
 
 use super::layout::HEAD_BYTES;
+use super::legs::{LEG_BYTES, PostedLeg};
 use super::{u16_at, u32_at, u64_at, u128_at};
 use crate::identity::OrderId;
-use crate::order::{Leg, Line};
+use crate::order::Line;
 use crate::word::{CardRef, Word};
 
 /// Bytes of the fixed part of the tail in the plain form.
@@ -16,10 +17,9 @@ const PLAIN_BYTES: usize = 32;
 const SPAN_BYTES: usize = 16;
 /// Bytes of the fixed part of the tail in the full form.
 const FULL_BYTES: usize = 64;
-/// Bytes of a run, a line and a leg in the full form.
+/// Bytes of a run and of a line in the full form.
 const RUN_BYTES: usize = 24;
 const LINE_BYTES: usize = 16;
-const LEG_BYTES: usize = 32;
 
 /// Rows in their order that all had the same word before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,18 +113,7 @@ pub struct OrderFacts {
     /// What was bought; empty if the entry is not the order's first, or it is a plain sale.
     pub lines: Vec<Line>,
     /// How money moved, or was set aside.
-    pub legs: Vec<EntryLeg>,
-}
-
-/// A leg as it stands in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EntryLeg {
-    /// Which account, and how much.
-    pub leg: Leg,
-    /// The account's balance afterwards.
-    pub balance: i64,
-    /// The account's last entry before.
-    pub prev: u64,
+    pub legs: Vec<PostedLeg>,
 }
 
 impl OrderFacts {
@@ -191,12 +180,7 @@ impl OrderFacts {
             put(&line.count.to_le_bytes());
             put(&line.face.unwrap_or(i64::MIN).to_le_bytes());
         }
-        for EntryLeg { leg, balance, prev } in &self.legs {
-            put(&u64::from(leg.account.0).to_le_bytes());
-            put(&leg.amount.to_le_bytes());
-            put(&balance.to_le_bytes());
-            put(&prev.to_le_bytes());
-        }
+        PostedLeg::encode_all(&self.legs, &mut tail[at..]);
     }
 
     /// Reads a tail of either form. The error says what is wrong.
@@ -273,11 +257,7 @@ fn full(tail: &[u8], form: u32) -> Result<(Allocation, OrderFacts), &'static str
             face: (face != i64::MIN).then_some(face),
         }
     });
-    let legs = leg_bytes.chunks_exact(LEG_BYTES).map(|leg| EntryLeg {
-        leg: Leg { account: crate::AccountId(u32_at(leg, 0)), amount: u64_at(leg, 8).cast_signed() },
-        balance: u64_at(leg, 16).cast_signed(),
-        prev: u64_at(leg, 24),
-    });
+    let legs = PostedLeg::decode_all(leg_bytes).ok_or("legs damaged")?;
     let facts = OrderFacts {
         account: u32_at(tail, 32),
         ip: u64_at(tail, 40),
@@ -285,7 +265,7 @@ fn full(tail: &[u8], form: u32) -> Result<(Allocation, OrderFacts), &'static str
         prev: u64_at(tail, 56),
         sealed: form & 2 != 0,
         lines: lines.collect(),
-        legs: legs.collect(),
+        legs,
     };
     Ok((cards, facts))
 }
