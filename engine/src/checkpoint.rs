@@ -12,7 +12,7 @@
 //!   that fits is a snapshot that was complete once.
 //! * Two generations are kept. A damaged one is *unreadable*, never older: the other one or the whole log
 //!   is used, and the log is still required to reach the damaged one's end if that can be read.
-//! * The lock is held for a few dozen objects at a time.
+//! * The lock is held for a few dozen objects at a time, and for one shard of the orders.
 //!
 //! | at | bytes | what |
 //! |---|---|---|
@@ -51,6 +51,8 @@ const ORDER_BYTES: usize = 32;
 const CHUNK_BYTES: usize = 1 << 20;
 /// Objects copied under one hold of the lock.
 const OBJECTS_PER_HOLD: usize = 32;
+/// Shards of the orders looked at under one hold of the lock; most are empty in a young store.
+const SHARDS_PER_HOLD: usize = 16;
 /// Words copied before others are let in, where somebody waits for that.
 const WORDS_PER_STEP: u64 = 8;
 /// Snapshots kept.
@@ -400,10 +402,20 @@ fn write_new(
 
     let mut orders = 0;
     let mut copied = Vec::new();
-    for shard in 0..SHARDS {
+    let mut shard = 0;
+    while shard < SHARDS {
         between();
         copied.clear();
-        copied.extend(sequencer.state().orders.of_shard(shard));
+        // Nothing is allocated under the lock: shards fill evenly, so that twice their mean is room for one.
+        let mean = sequencer.state().orders.count() as usize / SHARDS;
+        copied.reserve(OBJECTS_PER_HOLD + 2 * mean + 64);
+        let state = sequencer.state();
+        let upto = SHARDS.min(shard + SHARDS_PER_HOLD);
+        while shard < upto && copied.len() < OBJECTS_PER_HOLD {
+            copied.extend(state.orders.of_shard(shard));
+            shard += 1;
+        }
+        drop(state);
         for ((tenant, order), word) in &copied {
             let state = word.bits() & 0xffff;
             writer.put(&(u64::from(tenant.0) | state << 16).to_le_bytes())?;

@@ -465,7 +465,7 @@ impl Engine {
 
     /// Waits until what the reply rests on is durable. Rows that were staged rest on nothing in the log,
     /// unless some of them are there already.
-    fn settled(&self, reply: Reply) -> Result<Reply, Poisoned> {
+    pub(crate) fn settled(&self, reply: Reply) -> Result<Reply, Poisoned> {
         let staged = reply.status.is_done()
             && matches!(reply.body, ReplyBody::Import(ImportReport { duplicates: 0, .. }));
         if !staged {

@@ -205,7 +205,7 @@ impl Imports {
     fn create(&self, vault: &Vault, caller: Caller, batch: BatchId, spec: ImportSpec) -> io::Result<Staged> {
         let (key_id, key) = vault.create_key()?;
         let layout = Layout::new(batch.0, self.store, key_id, &spec);
-        let file = self.medium.create(&staging_path(batch))?;
+        let file = self.medium.create(&staging_path(batch)).inspect_err(|_| vault.drop_key(key_id))?;
         Ok(Staged::new(caller, spec, layout, key, file))
     }
 

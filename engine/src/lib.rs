@@ -82,8 +82,8 @@ pub use account::{
     Account, AccountKind, AccountPut, AccountSpec, LEGS_MAX, Leg, MONEY_MAX, NOTE_BYTES_MAX, Posting,
 };
 pub use backup::{
-    BACKUP_FILE_FIELDS, BACKUP_HEADER_FIELDS, Backup, BackupError, BackupFile, BackupReport, Dropped,
-    FileKind, Manifest, RestorePoint, RestoreReport, Until, backup,
+    BACKUP_FILE_FIELDS, BACKUP_HEADER_FIELDS, Backup, BackupError, BackupFile, BackupReport, Damage,
+    DamagedFile, Dropped, FileKind, Manifest, RestorePoint, RestoreReport, Until, backup,
 };
 pub use batch::HEADER_FIELDS as BATCH_HEADER_FIELDS;
 pub use checkpoint::{CheckpointError, HEADER_FIELDS as SNAPSHOT_HEADER_FIELDS};
@@ -93,7 +93,7 @@ pub use engine::{EXIT_POISONED, Engine, EngineOptions, OpenError, RevealError};
 pub use figures::{Figures, ProductStock};
 pub use identity::*;
 pub use kami_wal::{CommitPath, DiskOptions, Distribution, Durable, DurableWaiter, Histogram, Lsn, Poisoned};
-pub use keyring::KeyRotation;
+pub use keyring::{KeyRotation, copy_keys};
 pub use limit::{Exceeded, Limit, LimitAction, LimitScope, LimitSpec, LimitWindow, Subject};
 pub use limits::LIMITS_MAX;
 pub use order::{Confirmation, GivenBack, Line, ORDER_LEGS_MAX, ORDER_LINES_MAX, Purchase, RETURN_CARDS_MAX};

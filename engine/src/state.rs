@@ -432,6 +432,12 @@ impl State {
                 }
             }
         }
+        let stocks = self.stocks.iter().flatten();
+        let reserved: u64 = stocks.map(|stock| stock.counts[Lifecycle::Reserved as usize]).sum();
+        let waiting: u64 = self.orders.reservations(None).map(|(_, waiting)| u64::from(waiting.cards)).sum();
+        if reserved != waiting {
+            return Err(format!("{reserved} cards are reserved, and {waiting} are in orders that wait"));
+        }
         self.accounts.check_all()
     }
 }

@@ -32,7 +32,7 @@ pub const CODE_BYTES_MAX: usize = 128;
 /// Bytes that sealing adds to a plaintext.
 pub const TAG_BYTES: usize = 16;
 
-const LOOKUP_FILE: &str = "lookup.key";
+pub(crate) const LOOKUP_FILE: &str = "lookup.key";
 
 /// A code that cannot be one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,8 +57,8 @@ pub enum KeyError {
         /// Why.
         source: io::Error,
     },
-    /// The store has cards, but a key file is not there.
-    #[error("a key is missing: restore it from where the keys are kept; file=`{file}`")]
+    /// A key file is not there, although the store or the other keys are.
+    #[error("a key is missing: restore the key directory from where its copy is kept; file=`{file}`")]
     Missing {
         /// Which.
         file: &'static str,
@@ -199,6 +199,8 @@ impl Vault {
     /// # Errors
     /// See [`KeyError`].
     pub fn open(medium: std::sync::Arc<dyn Medium>, create: bool) -> Result<Vault, KeyError> {
+        // The ring is made last, so that beside one nothing else may be missing.
+        let create = create && !Keyring::is_there(&*medium)?;
         let lookup = secret(&*medium, LOOKUP_FILE, create)?;
         Ok(Vault { lookup, keyring: Keyring::open(medium, create)? })
     }

@@ -7,11 +7,11 @@
 //! have been over a limit, every batch file must hash to what its import recorded and hold no card twice, and
 //! every snapshot, brought up to date by the log, must give the same state to the bit.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use kami_wal::{Medium, RecordKind, ReplayFrom, Verdict, VerifyReport, WalOptions};
+use kami_wal::{Lsn, Medium, RecordKind, ReplayFrom, Verdict, VerifyReport, WalOptions};
 
 use crate::checkpoint::{self, Snapshot};
 use crate::identity::{DocumentId, ProductId};
@@ -21,7 +21,7 @@ use crate::limits::Till;
 use crate::orders::SHARDS;
 use crate::record::{Entry, Group, Kind};
 use crate::replay::{Rebuild, ReplayError};
-use crate::state::State;
+use crate::state::{OrderMove, State};
 use crate::store::{Identity, IdentityError};
 use crate::vault::{KeyError, Vault};
 use crate::word::{Flags, Lifecycle, Word};
@@ -100,6 +100,7 @@ pub fn verify(data: Arc<dyn Medium>, keys: Arc<dyn Medium>) -> Result<Verificati
     if let Verdict::Damaged(error) = &log.verdict {
         problems.push(chain_of(error));
     }
+    audit.check_ids(&*data, &options, &mut problems)?;
     let whole = broken.is_none() && !matches!(log.verdict, Verdict::Damaged(_));
 
     rebuild.state.settle(&rebuild.table);
@@ -207,20 +208,29 @@ fn chain_of(error: &dyn std::error::Error) -> String {
 }
 
 /// Checks entries one by one.
+///
+/// That no request id had two effects on one card takes the ids of a card together. Most cards are acted on once, so
+/// the first reading only notes the others; their ids are collected by reading the log again, in several rounds if
+/// they are many, so that memory does not grow with the log.
 #[derive(Default)]
 struct Audit {
-    /// A hash of each (card, request id) that had an effect.
-    effects: HashSet<u64>,
+    /// Cards with more than one entry about them, a bit each in words of 64 neighbours.
+    acted_on_again: HashMap<u64, u64>,
+    /// The entries that were not the first about their card.
+    again: u64,
     /// What was redeemed so far in the record.
     redeemed: Vec<(Till, ProductId)>,
 }
+
+/// Ids that are held at a time, 40 bytes each.
+const IDS_PER_ROUND: u64 = 1 << 20;
 
 impl Audit {
     fn record(
         &mut self,
         before: &Rebuild,
         payload: &[u8],
-        payload_lsn: crate::Lsn,
+        payload_lsn: Lsn,
         problems: &mut Vec<String>,
     ) -> Result<(), ReplayError> {
         self.redeemed.clear();
@@ -228,6 +238,10 @@ impl Audit {
             let entry = entry?;
             problems.extend(money_problem(&before.state, &entry)?);
             self.count_till(before, &entry, problems);
+            if entry.head.kind.is_order() {
+                Self::order(&entry, problems)?;
+                continue;
+            }
             if !is_about_card(entry.head.kind) {
                 continue;
             }
@@ -240,14 +254,74 @@ impl Audit {
                     entry.lsn
                 ));
             }
-            let mut key = [0; 24];
-            key[..8].copy_from_slice(&entry.head.subject.to_le_bytes());
-            key[8..].copy_from_slice(&entry.head.request.0.to_le_bytes());
-            let hash = blake3::hash(&key);
-            let hash = u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes"));
-            if !self.effects.insert(hash) {
-                problems.push(format!("a request id had two effects on one card: lsn=`{}`", entry.lsn));
+            if entry.prev().flags().contains(Flags::HAS_EFFECTS) {
+                self.again += 1;
+                let card = entry.head.subject;
+                *self.acted_on_again.entry(card / 64).or_default() |= 1 << (card % 64);
             }
+        }
+        Ok(())
+    }
+
+    /// That an order takes only cards that it may: its own, or those in stock.
+    fn order(entry: &Entry<'_>, problems: &mut Vec<String>) -> Result<(), ReplayError> {
+        let (order, cards, facts) = entry.order()?;
+        let kind = entry.head.kind;
+        let (to, _) = OrderMove::post(kind, facts.sealed);
+        let legal = |word: Word| {
+            let from = word.lifecycle();
+            match kind {
+                Kind::Sell | Kind::Reserve | Kind::Realloc => {
+                    from == Lifecycle::Available && !word.flags().contains(Flags::REVEALED)
+                }
+                Kind::Return => {
+                    from == Lifecycle::Sold
+                        && (to == Lifecycle::Returned
+                            || !word.flags().contains(Flags::REVEALED) && !word.flags().contains(Flags::USED))
+                }
+                _ => from == Lifecycle::Reserved,
+            }
+        };
+        if let Some(run) = cards.runs().find(|run| !legal(run.word)) {
+            problems.push(format!(
+                "{} of order {order} moved card {} from {:?} to {to:?}: lsn=`{}`",
+                kind.name(),
+                run.first,
+                run.word,
+                entry.lsn
+            ));
+        }
+        Ok(())
+    }
+
+    /// Looks for ids that had two effects on one card.
+    fn check_ids(
+        &self,
+        data: &dyn Medium,
+        options: &WalOptions,
+        problems: &mut Vec<String>,
+    ) -> Result<(), VerifyError> {
+        // Each card that was acted on again has one entry more, the first.
+        let rounds = (2 * self.again).div_ceil(IDS_PER_ROUND);
+        for round in 0..rounds {
+            let mut ids: Vec<(u64, u128, Lsn)> = Vec::new();
+            let is_in = |card: u64| {
+                let again = self.acted_on_again.get(&(card / 64)).copied().unwrap_or_default();
+                again >> (card % 64) & 1 != 0 && card / 64 % rounds == round
+            };
+            kami_wal::verify(data, options, &mut |record| {
+                // What cannot be taken apart was named when it was read first.
+                let Ok(group) = Group::parse(record.payload, record.payload_lsn) else { return };
+                let entries = group.map_while(Result::ok).filter(|_| record.kind == RecordKind::Data);
+                let entries =
+                    entries.filter(|entry| is_about_card(entry.head.kind) && is_in(entry.head.subject));
+                ids.extend(entries.map(|entry| (entry.head.subject, entry.head.request.0, entry.lsn)));
+            })?;
+            ids.sort_unstable();
+            let twice = ids.windows(2).filter(|pair| (pair[0].0, pair[0].1) == (pair[1].0, pair[1].1));
+            problems.extend(
+                twice.map(|pair| format!("a request id had two effects on one card: lsn=`{}`", pair[1].2)),
+            );
         }
         Ok(())
     }

@@ -36,16 +36,28 @@ pub fn beside(data: &Path) -> PathBuf {
     named.with_file_name(name)
 }
 
+/// A path without links, also one of which only the beginning exists.
+pub fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut missing = Vec::new();
+    for there in path.ancestors() {
+        if let Ok(there) = fs::canonicalize(there) {
+            return missing.iter().rev().fold(there, |path, name| path.join(name));
+        }
+        missing.extend(there.file_name());
+    }
+    path
+}
+
 /// Refuses keys inside the data.
 pub fn check_apart(data: &Path, keys: &Path) -> Result<(), Failure> {
-    let absolute = |path: &Path| fs::canonicalize(path).or_else(|_| std::path::absolute(path));
-    match (absolute(data), absolute(keys)) {
-        (Ok(data), Ok(keys)) if keys.starts_with(&data) => Err(Failure::usage(
+    if resolved(keys).starts_with(resolved(data)) {
+        return Err(Failure::usage(
             "the keys must not lie in the data directory, whose backups would carry them; choose another \
              directory with --keys",
-        )),
-        _ => Ok(()),
+        ));
     }
+    Ok(())
 }
 
 /// A start that finds the admin's certificate this close to its end renews it.

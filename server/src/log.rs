@@ -47,7 +47,7 @@ pub fn run(command: Wal, output: &Output) -> Result<Exit, Failure> {
     let data = data.or_else(|| backup.clone()).unwrap_or_default();
     let medium = match &backup {
         Some(directory) => {
-            let backup = backup::open(directory)?;
+            let backup = backup::open(directory, &backup::Pace::new(output, "reading", 0))?;
             backup.as_store(backup.manifest().end)
         }
         None => open_stopped(&data)?,
