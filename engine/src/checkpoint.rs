@@ -600,7 +600,7 @@ fn copy_money(sequencer: &Sequencer, ledger: &mut Ledger, between: &mut impl FnM
             break;
         }
     }
-    for shard in 0..SHARDS {
+    for shard in 0..crate::sharded::SHARDS {
         let state = sequencer.state();
         let documents = state.documents.of_shard(shard);
         ledger.documents.extend(documents.map(|((tenant, id), lsn)| (tenant.0, id.0, lsn.bytes())));

@@ -454,6 +454,18 @@ impl Command {
             && !matches!(self, Command::Post(_))
     }
 
+    /// Whether it reads what it tells before the lock: what was asked before it must be done by then.
+    #[inline]
+    pub(crate) fn begins_turn(&self) -> bool {
+        matches!(self, Command::AccountStatement { .. })
+    }
+
+    /// Whether it changes what turns are prepared for.
+    #[inline]
+    pub(crate) fn ends_turn(&self) -> bool {
+        matches!(self, Command::LimitPut(_))
+    }
+
     /// A checksum of what is asked, by which a retry is told from another request with the same id.
     pub(crate) fn body(&self) -> u32 {
         let mut bytes = [0; 32];

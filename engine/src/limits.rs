@@ -31,7 +31,7 @@ use crate::sharded::Sharded;
 use crate::window::Window;
 
 pub use stored::{LimitRow, StoredLimit, UsageRow};
-pub(crate) use tills::{CROSSING_ENTRY_BYTES, Tills};
+pub(crate) use tills::{CROSSING_ENTRY_BYTES, CROSSINGS_PER_REQUEST, Tills};
 
 /// The most limits that stand in one tenant at a time.
 pub const LIMITS_MAX: usize = 64;
@@ -266,6 +266,7 @@ impl Limits {
             let found = self.weigh(limit, subject, wanted, 0, now_ms, crossed);
             found.into_iter().for_each(|exceeded| worse(&mut worst, exceeded));
         }
+        crossed.truncate(CROSSED_MAX);
         worst.map_or(Ok(()), Err)
     }
 
@@ -318,7 +319,7 @@ impl Limits {
         if spec.action == LimitAction::Alert {
             let known = window.is_some_and(|window| window.is_crossed(kind, now_ms))
                 || crossed.iter().any(|other| other.limit == limit.id && other.subject == subject);
-            if !known && crossed.len() < CROSSED_MAX {
+            if !known {
                 crossed.push(Crossed { limit: limit.id, subject, units });
             }
             return None;

@@ -29,16 +29,17 @@ use std::time::Instant;
 use kami_wal::{Credit, Lsn, NoSpace, RECORD_HEAD_BYTES, Wal};
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::accounts::AccountState;
 use crate::card::{Effect, Past};
 use crate::chain::{Chain, ChainError};
 use crate::clock::{Clock, Running, TICK_MS};
 use crate::command::{Command, Request, STATEMENT_LINES_MAX};
 use crate::identity::{CardDigest, OrderId, PrincipalId, RequestId};
 use crate::index::Index;
-use crate::limits::{CROSSED_MAX, CROSSING_ENTRY_BYTES, Tills};
+use crate::limits::{CROSSING_ENTRY_BYTES, CROSSINGS_PER_REQUEST, Tills};
 use crate::orders::OrderWord;
 use crate::record::{Allocation, GROUP_HEAD_BYTES, GroupWriter, Kind, OrderFacts, PostedLeg};
-use crate::reply::{HISTORY_MAX, HistoryEvent, Reply, ReplyBody, ReplyFlags, StatementLine};
+use crate::reply::{HISTORY_MAX, HistoryEvent, Reply, ReplyBody, ReplyFlags, Statement};
 use crate::state::{Scope, Search, State};
 use crate::status::Status;
 use crate::subject::Subject;
@@ -124,8 +125,8 @@ pub(crate) enum Detail {
     Order(Box<OrderPast>),
     /// What was posted under a document.
     Posted(Box<EarlierPosting>),
-    /// Lines of an account's statement, and where it goes on.
-    Statement(Vec<StatementLine>, Option<Lsn>),
+    /// An account with its statement, all as of one moment; `None` if it was to go on where it cannot.
+    Statement(Option<Box<Statement>>),
 }
 
 /// An earlier posting, read from the log.
@@ -344,7 +345,11 @@ impl Sequencer {
         for at in from..requests.len() {
             let (request, prepared) = (&requests[at], &mut prepared[at]);
             prepared.log_bytes = request.command.log_bytes_max();
-            if at > from && bytes + prepared.log_bytes > bytes_max {
+            if at > from
+                && (bytes + prepared.log_bytes > bytes_max
+                    || request.command.begins_turn()
+                    || requests[at - 1].command.ends_turn())
+            {
                 return at;
             }
             prepared.body = request.command.body();
@@ -469,16 +474,16 @@ impl Sequencer {
                 }
             }
             Command::AccountStatement { account, from, count } => {
-                let last = self.state.lock().accounts.find(*account, tenant).map(|state| state.money_lsn);
+                let known = self.state.lock().accounts.find(*account, tenant).cloned();
                 let count = (*count).min(STATEMENT_LINES_MAX);
-                if let Some(last) = last {
-                    let read = Chain::new(&self.wal, buffer).statement(*account, from.or(last), count);
-                    match read {
-                        Ok((lines, next)) => prepared.detail = Detail::Statement(lines, next),
+                if let Some(AccountState { account: shown, money_lsn, .. }) = known {
+                    let read = Chain::new(&self.wal, buffer).statement(*account, from.or(money_lsn), count);
+                    prepared.detail = Detail::Statement(match read {
+                        Ok((lines, next)) => Some(Box::new(Statement { account: shown, lines, next })),
                         // A place of the caller's choosing may be no entry of the account.
-                        Err(_) if from.is_some() => prepared.failed = Some(Status::Malformed),
+                        Err(_) if from.is_some() => None,
                         Err(error) => return Err(error),
-                    }
+                    });
                 }
             }
             command => {
@@ -524,7 +529,8 @@ impl Sequencer {
         let deadline_now =
             work.requests[from..to].iter().any(|request| request.deadline.is_some()).then(Instant::now);
         let bytes: usize = work.prepared[from..to].iter().map(|prepared| prepared.log_bytes).sum();
-        let crossings = if self.counts_tills.load(Ordering::Relaxed) { CROSSED_MAX } else { 0 };
+        let each = if self.counts_tills.load(Ordering::Relaxed) { CROSSINGS_PER_REQUEST } else { 0 };
+        let crossings = (to - from) * each;
         let mut turn = self.begin(bytes + crossings * CROSSING_ENTRY_BYTES);
         turn.crossings = crossings;
         let mut at = from;

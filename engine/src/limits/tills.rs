@@ -2,11 +2,14 @@
 
 use kami_wal::Lsn;
 
-use super::{CROSSED_MAX, Crossed, Limits, Till};
+use super::{Crossed, Limits, Till};
 use crate::identity::{ProductId, TenantId};
 use crate::limit::Exceeded;
 use crate::record::{CROSSING_BYTES, GroupWriter, HEAD_BYTES, Head, Kind, encode_crossing};
 
+/// LIMIT_CROSSED entries that room is asked for with each request, while limits count redemptions. What is over
+/// is recorded by the next redemption that is over the limit.
+pub(crate) const CROSSINGS_PER_REQUEST: usize = 2;
 /// Bytes of a LIMIT_CROSSED entry.
 pub(crate) const CROSSING_ENTRY_BYTES: usize = HEAD_BYTES + CROSSING_BYTES;
 
@@ -23,9 +26,9 @@ pub(crate) struct Tills {
 }
 
 impl Tills {
-    /// Begins a record with room for so many LIMIT_CROSSED entries, at most [`CROSSED_MAX`].
+    /// Begins a record with room for so many LIMIT_CROSSED entries.
     pub(crate) fn begin(&mut self, room: usize) {
-        *self = Tills { room: room.min(CROSSED_MAX), ..std::mem::take(self) };
+        self.room = room;
         self.redeemed.clear();
         self.redeemed_at.clear();
         self.crossed.clear();
