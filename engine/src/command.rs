@@ -191,7 +191,7 @@ pub enum Command {
         account: AccountId,
         /// Where the statement before said that it goes on; `None` is the newest.
         from: Option<Lsn>,
-        /// How many entries at most; never more than [`STATEMENT_LINES_MAX`].
+        /// How many entries at most; at least 1 and never more than [`STATEMENT_LINES_MAX`].
         count: u32,
     },
     /// Moves money between accounts.

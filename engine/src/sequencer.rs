@@ -98,6 +98,8 @@ pub(crate) struct Prepared {
     pub(crate) cards: Vec<Option<CardRef>>,
     /// The most bytes of the log that executing it takes.
     pub(crate) log_bytes: usize,
+    /// LIMIT_CROSSED entries that these bytes have room for.
+    crossings: usize,
     /// Set if there was no such card: [`Table::commits`] before it was looked for.
     pub(crate) absent_at: Option<u64>,
     /// [`Command::body`].
@@ -247,8 +249,6 @@ pub(crate) struct Turn<'a> {
     /// Why there is no credit.
     short: Status,
     tick: bool,
-    /// LIMIT_CROSSED entries that were asked room for and not written yet.
-    crossings: usize,
 }
 
 impl Sequencer {
@@ -346,11 +346,15 @@ impl Sequencer {
             }
         }
         seen.clear();
+        let counts_tills = self.counts_tills.load(Ordering::Relaxed);
+        let crossings = if counts_tills { CROSSINGS_PER_REQUEST } else { 0 };
         let bytes_max = self.wal.payload_bytes_max().min(TURN_BYTES_MAX);
         let mut bytes = 0;
         for at in from..requests.len() {
             let (request, prepared) = (&requests[at], &mut prepared[at]);
-            prepared.log_bytes = request.command.log_bytes_max();
+            let redeems = matches!(request.command, Command::Redeem { .. });
+            prepared.crossings = if redeems { crossings } else { 0 };
+            prepared.log_bytes = request.command.log_bytes_max() + prepared.crossings * CROSSING_ENTRY_BYTES;
             if at > from
                 && (bytes + prepared.log_bytes > bytes_max
                     || request.command.begins_turn()
@@ -481,7 +485,7 @@ impl Sequencer {
             }
             Command::AccountStatement { account, from, count } => {
                 let known = self.state.lock().accounts.find(*account, tenant).cloned();
-                let count = (*count).min(STATEMENT_LINES_MAX);
+                let count = (*count).clamp(1, STATEMENT_LINES_MAX);
                 if let Some(AccountState { account: shown, money_lsn, .. }) = known {
                     let read = Chain::new(&self.wal, buffer).statement(*account, from.or(money_lsn), count);
                     prepared.detail = Detail::Statement(match read {
@@ -526,7 +530,7 @@ impl Sequencer {
         if tick {
             state.now_ms = now_ms;
         }
-        Turn { _abort: AbortOnPanic, sequencer: self, state, credit, short, tick, crossings: 0 }
+        Turn { _abort: AbortOnPanic, sequencer: self, state, credit, short, tick }
     }
 
     /// Decides the requests `from .. to`. Returns where it stopped: at `to`, or at the first request that
@@ -535,10 +539,7 @@ impl Sequencer {
         let deadline_now =
             work.requests[from..to].iter().any(|request| request.deadline.is_some()).then(Instant::now);
         let bytes: usize = work.prepared[from..to].iter().map(|prepared| prepared.log_bytes).sum();
-        let each = if self.counts_tills.load(Ordering::Relaxed) { CROSSINGS_PER_REQUEST } else { 0 };
-        let crossings = (to - from) * each;
-        let mut turn = self.begin(bytes + crossings * CROSSING_ENTRY_BYTES);
-        turn.crossings = crossings;
+        let mut turn = self.begin(bytes);
         let mut at = from;
         while at < to {
             let request = &work.requests[at];
@@ -641,17 +642,14 @@ impl Turn<'_> {
         let sequencer = self.sequencer;
         let state = &*self.state;
         let short = self.short;
-        let crossings = self.crossings;
         let counts_tills = state.limits.any_terminal();
-        if counts_tills {
-            tills.begin(crossings);
-        }
         let mut standing: Option<(PrincipalId, Option<Scope<'_>>)> = None;
         let run = requests[from..to].iter().zip(&prepared[from..to]);
         let run = run.take_while(|(request, _)| request.command.card().is_some());
-        let bytes = GROUP_HEAD_BYTES
-            + run.map(|(_, prepared)| prepared.log_bytes).sum::<usize>()
-            + crossings * CROSSING_ENTRY_BYTES;
+        let bytes = GROUP_HEAD_BYTES + run.clone().map(|(_, prepared)| prepared.log_bytes).sum::<usize>();
+        if counts_tills {
+            tills.begin(run.map(|(_, prepared)| prepared.crossings).sum());
+        }
         let mut decide_all = |mut group: Option<&mut GroupWriter<'_>>| {
             while at < to {
                 let (request, prepared) = (&requests[at], &mut prepared[at]);
@@ -696,7 +694,6 @@ impl Turn<'_> {
         if counts_tills {
             let now_ms = self.state.now_ms;
             tills.install(&mut self.state.limits, now_ms);
-            self.crossings -= tills.crossings();
         }
         at
     }

@@ -44,11 +44,6 @@ impl Tills {
         self.crossed_at.clear();
     }
 
-    /// LIMIT_CROSSED entries that were written.
-    pub(crate) fn crossings(&self) -> usize {
-        self.crossed_at.len()
-    }
-
     /// Whether the redemption that `head` is about to record may be.
     ///
     /// # Errors
@@ -87,13 +82,18 @@ impl Tills {
         }
     }
 
-    /// Counts them, once the record is published.
+    /// Counts them, once the record is published: in the order of the log, as replay does, because a subject
+    /// takes nothing that lies before its last.
     pub(crate) fn install(&self, limits: &mut Limits, now_ms: u64) {
-        for ((till, product), lsn) in self.redeemed.iter().zip(&self.redeemed_at) {
+        let mut crossed = self.crossed.iter().zip(&self.crossed_at).peekable();
+        let ends = self.redeemed_at.iter().skip(1).map(Some).chain([None]);
+        for (((till, product), lsn), end) in self.redeemed.iter().zip(&self.redeemed_at).zip(ends) {
             limits.take_till(till, *product, now_ms, *lsn);
-        }
-        for (crossed, (tenant, lsn)) in self.crossed.iter().zip(&self.crossed_at) {
-            limits.mark_crossed(*tenant, crossed, now_ms, *lsn);
+            while let Some((crossed, (tenant, at))) =
+                crossed.next_if(|(_, (_, at))| end.is_none_or(|end| at < end))
+            {
+                limits.mark_crossed(*tenant, crossed, now_ms, *at);
+            }
         }
     }
 }
