@@ -313,7 +313,11 @@ impl World {
                 let alerts = number < 2;
                 What::LimitPut(LimitSpec {
                     name: format!("limit {number}"),
-                    scope: if number.is_multiple_of(2) { LimitScope::Terminal } else { LimitScope::Principal },
+                    scope: if number.is_multiple_of(2) {
+                        LimitScope::Terminal
+                    } else {
+                        LimitScope::Principal
+                    },
                     product: if self.random.percent(15) { Some(ProductId(self.product())) } else { None },
                     window: if self.random.percent(5) { LimitWindow::Life } else { window },
                     max: if alerts { self.random.below(6) } else { 3 + self.random.below(40) },
