@@ -7,7 +7,7 @@
 
 use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
-use kami_engine::{Account, Exceeded, Limit, PostedLeg, PrincipalSpec, ProductSpec};
+use kami_engine::{Account, Exceeded, Limit, OrderReport, PostedLeg, PrincipalSpec, ProductSpec};
 use kami_engine::{
     BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Flags, HistoryEvent,
     ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId, Product,
@@ -98,6 +98,8 @@ body_kinds! {
     Exceeded = 28, "EXCEEDED";
     /// After legs were refused: the account that stands against them.
     Account = 29, "ONE_ACCOUNT";
+    /// After RESERVE, CANCEL, RETURN and ORDER_STATUS, and after a sale without its codes.
+    Order = 30, "ORDER";
     /// After CHECKPOINT.
     Checkpoint = 32, "CHECKPOINT";
     /// After KEY_ROTATE.
@@ -115,7 +117,8 @@ impl BodyKind {
             Opcode::Query | Opcode::Freeze | Opcode::Unfreeze | Opcode::Void => BodyKind::Card,
             Opcode::History => BodyKind::History,
             Opcode::RedeemBatch => BodyKind::Items,
-            Opcode::Sell | Opcode::OrderFetch => BodyKind::Codes,
+            Opcode::Sell | Opcode::OrderFetch | Opcode::SellLines | Opcode::Confirm => BodyKind::Codes,
+            Opcode::Reserve | Opcode::Cancel | Opcode::Return | Opcode::OrderStatus => BodyKind::Order,
             Opcode::BatchActivate
             | Opcode::BatchDeactivate
             | Opcode::BatchFreeze
@@ -206,6 +209,8 @@ pub enum Body {
     Exceeded(Exceeded),
     /// The account that stands against legs.
     Account(OneAccount),
+    /// An order, without its codes.
+    Order(Box<OrderReport>),
 }
 
 /// Rows of a reply, and how many there are in all.
@@ -453,6 +458,7 @@ impl Body {
             Body::Limits(_) => BodyKind::Limits,
             Body::Exceeded(_) => BodyKind::Exceeded,
             Body::Account(_) => BodyKind::Account,
+            Body::Order(_) => BodyKind::Order,
         }
     }
 
@@ -483,6 +489,7 @@ impl Body {
             ReplyBody::Limits(limits) => Body::Limits(Listing::of(limits)),
             ReplyBody::Exceeded(exceeded) => Body::Exceeded(exceeded),
             ReplyBody::Account(account) => Body::Account(OneAccount { account }),
+            ReplyBody::Order(report) => Body::Order(report),
             _ => return None,
         })
     }
@@ -513,6 +520,7 @@ impl Body {
             BodyKind::Limits => Body::Limits(take_rows(reader)?),
             BodyKind::Exceeded => Body::Exceeded(Wire::take(reader)?),
             BodyKind::Account => Body::Account(Wire::take(reader)?),
+            BodyKind::Order => Body::Order(Wire::take(reader)?),
         })
     }
 
@@ -544,6 +552,7 @@ impl Body {
             Body::Limits(rows) => return put_rows(rows, out, end),
             Body::Exceeded(exceeded) => exceeded.put(out),
             Body::Account(account) => account.put(out),
+            Body::Order(report) => report.put(out),
         }
         true
     }
@@ -672,5 +681,6 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         listing!("LIMITS", "LIMIT"),
         of::<Limit>(),
         of::<Exceeded>(),
+        of::<OrderReport>(),
     ]
 }
