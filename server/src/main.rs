@@ -41,6 +41,7 @@ mod logging;
 mod manual;
 mod metrics;
 mod notify;
+mod orders;
 mod output;
 mod principal;
 mod product;
@@ -102,7 +103,13 @@ enum Command {
     Codes(codes::CodesCommand),
     Batch(batch::BatchCommand),
     Sell(trade::Sell),
+    SellLines(orders::SellLines),
+    Reserve(orders::Reserve),
+    Confirm(orders::Confirm),
+    Cancel(orders::Cancel),
+    Return(orders::Return),
     Order(trade::Order),
+    OrderStatus(orders::OrderStatus),
     Redeem(trade::Redeem),
     Reverse(trade::Reverse),
     Query(card::Query),
@@ -176,7 +183,13 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Import(command) => online(import::run(command, output)),
         Command::Batch(command) => online(batch::run(command, output)),
         Command::Sell(command) => online(trade::sell(command, output)),
+        Command::SellLines(command) => online(orders::sell_lines(command, output)),
+        Command::Reserve(command) => online(orders::reserve(command, output)),
+        Command::Confirm(command) => online(orders::confirm(command, output)),
+        Command::Cancel(command) => online(orders::cancel(command, output)),
+        Command::Return(command) => online(orders::give_back(command, output)),
         Command::Order(command) => online(trade::order(command, output)),
+        Command::OrderStatus(command) => online(orders::status(command, output)),
         Command::Redeem(command) => online(trade::redeem(command, output)),
         Command::Reverse(command) => online(trade::reverse(command, output)),
         Command::Query(command) => online(card::query(command, output)),
