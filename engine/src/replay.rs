@@ -410,7 +410,7 @@ impl Rebuild {
             self.state.documents.insert((TenantId(tenant), DocumentId(document)), lsn);
         }
         if !self.state.accounts.restore(&ledger.accounts)
-            || !self.state.limits.restore(&ledger.limits, &ledger.usages, objects.now_ms)
+            || !self.state.limits.restore(&ledger.limits, &ledger.usages, ledger.counted_ms)
         {
             return Ok(false);
         }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `oracle.rs` | what a store must hold; events and their effect |
 //! | `rules.rs`, `object_rules.rs` | what the reply to every command must be |
+//! | `money_rules.rs` | the same for accounts, postings and limits |
 //! | `expected.rs` | holding a reply against that |
 //! | `world.rs` | engine, disk and oracle together; when a reply may leave |
 //! | `imports.rs` | imports beside the oracle |
@@ -21,6 +22,7 @@
 pub mod clock;
 pub mod expected;
 pub mod imports;
+pub mod money_rules;
 pub mod object_rules;
 pub mod oracle;
 mod order_rules;

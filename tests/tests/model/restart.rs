@@ -165,8 +165,9 @@ impl World {
         oracle.check();
         self.oracle = oracle;
         self.last_lsn = last_lsn;
-        let asked =
-            lost.into_iter().filter(|event| !matches!(event.kind, Kind::Import | Kind::ReserveTimeout));
+        let asked = lost
+            .into_iter()
+            .filter(|event| !matches!(event.kind, Kind::Import | Kind::ReserveTimeout | Kind::LimitCrossed));
         asked.map(|event| event.ask).collect()
     }
 
@@ -266,6 +267,7 @@ impl Oracle {
     /// The invariants, over the oracle itself: what the engine is compared with must be right.
     pub fn check(&self) {
         use kami_engine::{Flags, Lifecycle};
+        self.check_money();
         for (_, place) in self.places() {
             let card = self.card(place);
             let count = |kind| card.past.iter().filter(|past| past.kind == kind).count();

@@ -297,7 +297,7 @@ impl World {
                 (stats.commands, stats.refused, stats.misses) = counted;
             }
             let needs_room = event.is_some()
-                || expected.status == Status::OutOfStock
+                || matches!(expected.status, Status::OutOfStock | Status::LimitTerminal)
                 // Where nothing is recorded, too: a full disk must not tell what exists.
                 || expected.status == Status::Tombstoned && expected.miss;
             let short = !strict
@@ -317,7 +317,9 @@ impl World {
                             event.lsn = reply.lsn.map(Lsn::bytes);
                             self.last_lsn = event.lsn.expect("checked");
                         }
+                        let crossings = self.oracle.crossings(&event);
                         self.record(event);
+                        crossings.into_iter().for_each(|event| self.record(event));
                     }
                     return match expected.body {
                         Body::Cards(listed) => Some(listed),
@@ -401,6 +403,14 @@ impl World {
             other.tenant.0 = *tenant;
             asks.push(Ask::new(4, other, fetch));
         }
+        for (id, book) in &self.oracle.accounts {
+            let caller = Caller { tenant: book.account.tenant, ..AUDITOR };
+            asks.push(Ask::new(8, caller, What::Statement { account: *id, from: None, count: u32::MAX }));
+        }
+        for ((tenant, _), known) in &self.oracle.documents {
+            assert_eq!(*tenant, known.past.ask.caller.tenant.0);
+            asks.push(known.past.ask.clone());
+        }
         for tenant in 0..2 {
             let mut caller = AUDITOR;
             caller.tenant.0 = tenant;
@@ -409,6 +419,8 @@ impl World {
                 What::BatchList { product: None },
                 What::ProductList,
                 What::PrincipalList,
+                What::AccountList,
+                What::LimitList,
                 What::Stats,
             ] {
                 asks.push(Ask::new(5, caller, what));
