@@ -19,6 +19,7 @@ use crate::identity::{
     BatchId, Caller, CardDigest, ChannelId, PinDigest, Principal, RequestId, TenantId, TerminalId,
 };
 use crate::import::Imports;
+use crate::proof::Prover;
 use crate::record::{CLOCKS_BYTES, HEAD_BYTES, Kind};
 use crate::recovery::{newest_snapshot, remove_orphans, replay};
 use crate::replay::{Rebuild, ReplayError};
@@ -176,6 +177,7 @@ struct Shared {
     /// One checkpoint at a time.
     checkpoints: Mutex<()>,
     rotations: Rotations,
+    prover: Prover,
 }
 
 impl Engine {
@@ -187,7 +189,7 @@ impl Engine {
         let EngineOptions { data, keys, mut wal, clock, accept_clock } = options;
         let io = |what| move |source| OpenError::Io { what, source };
         let identity = Identity::read(&*data)?;
-        let vault = Vault::open(keys, identity.is_none())?;
+        let vault = Vault::open(Arc::clone(&keys), identity.is_none())?;
         let identity = match identity {
             Some(identity) if identity.key_check != vault.check_value() => {
                 return Err(KeyError::Wrong { file: "lookup.key" }.into());
@@ -220,8 +222,9 @@ impl Engine {
         let sequencer = Sequencer::new(index, table, wal, state, clock, running);
         let checkpoints = Mutex::new(());
         let rotations = Rotations::default();
-        let shared =
-            Shared { sequencer, vault, imports, data, store: identity.store, checkpoints, rotations };
+        let store = identity.store;
+        let prover = Prover::new(Arc::clone(&data), keys, store);
+        let shared = Shared { sequencer, vault, imports, data, store, checkpoints, rotations, prover };
         let engine = Engine { shared: Arc::new(shared) };
         engine.record_start(&now)?;
         Ok(engine)
@@ -229,6 +232,10 @@ impl Engine {
 
     pub(crate) fn sequencer(&self) -> &Sequencer {
         &self.shared.sequencer
+    }
+
+    pub(crate) fn prover(&self) -> &Prover {
+        &self.shared.prover
     }
 
     fn record_start(&self, clocks: &crate::record::Clocks) -> Result<(), OpenError> {

@@ -49,6 +49,7 @@ mod keyring;
 mod order;
 mod orders;
 mod product;
+mod proof;
 pub mod record;
 mod recovery;
 mod region;
@@ -81,6 +82,10 @@ pub use identity::*;
 pub use kami_wal::{CommitPath, DiskOptions, Distribution, Durable, DurableWaiter, Histogram, Lsn, Poisoned};
 pub use keyring::KeyRotation;
 pub use product::{CardKind, Money, Product, ProductSpec};
+pub use proof::{
+    CardProof, ConsistencyProof, DigestProof, Leaf, ProofCheckpoint, ProofError, ProvenCard, VerifierKey,
+    merkle,
+};
 pub use record::Kind;
 pub use replay::ReplayError;
 pub use reply::*;

@@ -144,7 +144,7 @@ impl Rebuild {
                 }
                 self.state.apply_sale(&self.table, entry.lsn, (head.tenant, order), &cards);
             }
-            Kind::Reveal | Kind::Restore | Kind::KeyRotate | Kind::Miss => {}
+            Kind::Reveal | Kind::Restore | Kind::KeyRotate | Kind::SignedCheckpoint | Kind::Miss => {}
             _ => {
                 return Err(FormatError { what: "a kind this version does not write", lsn: entry.lsn }.into());
             }

@@ -94,6 +94,36 @@ pub enum ReplyBody {
     Checkpoint(Checkpoint),
     /// After KEY_ROTATE.
     Keys(KeyRotation),
+    /// After SIGNED_CHECKPOINT.
+    SignedNote(Box<SignedNote>),
+    /// After PROOF.
+    ProofPart(Box<ProofPart>),
+    /// After CONSISTENCY: hashes, in the order in which they are checked.
+    Path(Vec<[u8; 32]>),
+}
+
+/// A checkpoint of the log's entries, signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedNote {
+    /// How many entries it covers.
+    pub size: u64,
+    /// The note: what was signed, and the signature.
+    pub note: String,
+    /// The key to verify it with, in the form that is published.
+    pub key: String,
+}
+
+/// A part of a proof's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProofPart {
+    /// How many entries the checkpoint covers that it is proven to.
+    pub size: u64,
+    /// The length of the whole text.
+    pub total: u64,
+    /// Where this part begins in it.
+    pub from: u64,
+    /// The part.
+    pub bytes: Vec<u8>,
 }
 
 /// A snapshot that was made: see [`Engine::checkpoint`](crate::Engine::checkpoint).

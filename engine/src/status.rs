@@ -137,6 +137,8 @@ statuses! {
     HistoryArchived = 135, "HISTORY_ARCHIVED", "ask the operator for the archive";
     /// A product, order or principal of this name exists.
     AlreadyExists = 136, "ALREADY_EXISTS", "take another name, or use what is there";
+    /// The history cannot be proven: it is not what was signed before, or cannot be read.
+    NotProvable = 161, "NOT_PROVABLE", "tell the operator: the server's log says what differs";
 
     /// The frame or a field in it is not well formed.
     Malformed = 200, "MALFORMED", "mend the client; REASON names the field";

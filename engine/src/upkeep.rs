@@ -113,6 +113,6 @@ impl Engine {
     }
 }
 
-fn not_done(error: &io::Error) -> Status {
+pub(crate) fn not_done(error: &io::Error) -> Status {
     if error.kind() == io::ErrorKind::StorageFull { Status::DiskFull } else { Status::Busy }
 }

@@ -16,6 +16,7 @@ use crate::checkpoint::{self, Snapshot};
 use crate::import::index_batch;
 use crate::index::Index;
 use crate::orders::SHARDS;
+use crate::proof::Signatures;
 use crate::record::{Entry, Group, Kind};
 use crate::replay::{Rebuild, ReplayError};
 use crate::store::{Identity, IdentityError};
@@ -38,6 +39,13 @@ pub struct Verification {
     pub entries: u64,
     /// Snapshots that led to the same state.
     pub snapshots: u64,
+    /// Signed checkpoints in the log, all of them by the key in the key directory, whose roots were computed again.
+    pub signed: u64,
+    /// Signed checkpoints in the log by another key, whose roots fit, too.
+    pub signed_by_others: u64,
+    /// The size of the checkpoint that was signed last, if the log holds fewer entries: then something was cut off, or
+    /// this is an older copy.
+    pub signed_beyond: Option<u64>,
     /// BLAKE3 of the whole state in a canonical form: equal states have equal hashes.
     pub state_hash: [u8; 32],
     /// Everything that is wrong, in words, each with the file or position it concerns. Empty: the store
@@ -72,13 +80,14 @@ pub enum VerifyError {
 /// If it cannot be done. What is found to be wrong is no error but a problem in the result.
 pub fn verify(data: Arc<dyn Medium>, keys: Arc<dyn Medium>) -> Result<Verification, VerifyError> {
     let identity = Identity::read(&*data)?.ok_or(VerifyError::Empty)?;
-    let vault = Vault::open(keys, false)?;
+    let vault = Vault::open(Arc::clone(&keys), false)?;
     let mut problems = Vec::new();
     if identity.key_check != vault.check_value() {
         return Err(KeyError::Wrong { file: "lookup.key" }.into());
     }
     let mut rebuild = Rebuild::new(Arc::clone(&data), identity.store);
     let mut audit = Audit::default();
+    let mut signatures = Signatures::open(&*keys, identity.store)?;
     let mut broken = None;
     let options = WalOptions { store_id: Some(identity.store), ..WalOptions::default() };
     let log = kami_wal::verify(&*data, &options, &mut |record| {
@@ -87,6 +96,7 @@ pub fn verify(data: Arc<dyn Medium>, keys: Arc<dyn Medium>) -> Result<Verificati
         }
         let replayed = audit
             .record(record.payload, record.payload_lsn, &mut problems)
+            .and_then(|()| Ok(signatures.collect(record.payload, record.payload_lsn)?))
             .and_then(|()| rebuild.record(&vault, &record));
         broken = replayed.err();
     })?;
@@ -97,6 +107,9 @@ pub fn verify(data: Arc<dyn Medium>, keys: Arc<dyn Medium>) -> Result<Verificati
         problems.push(chain_of(error));
     }
     let whole = broken.is_none() && !matches!(log.verdict, Verdict::Damaged(_));
+    if whole {
+        signatures.check(&*data, &options, &mut problems)?;
+    }
 
     rebuild.state.settle(&rebuild.table);
     if let Err(problem) = rebuild.state.check(&rebuild.table) {
@@ -125,6 +138,9 @@ pub fn verify(data: Arc<dyn Medium>, keys: Arc<dyn Medium>) -> Result<Verificati
         orders: rebuild.state.orders.count(),
         entries: rebuild.entries,
         snapshots,
+        signed: signatures.own,
+        signed_by_others: signatures.others,
+        signed_beyond: signatures.beyond,
         state_hash,
         problems,
     })
@@ -218,7 +234,7 @@ impl Audit {
     ) -> Result<(), ReplayError> {
         for entry in Group::parse(payload, payload_lsn)? {
             let entry = entry?;
-            if !is_about_card(entry.head.kind) {
+            if !entry.head.kind.is_about_card() {
                 continue;
             }
             if !is_legal(&entry) {
@@ -241,13 +257,6 @@ impl Audit {
         }
         Ok(())
     }
-}
-
-const fn is_about_card(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Redeem | Kind::Reverse | Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void
-    )
 }
 
 /// Whether the rules allow a card to go from the entry's `prev` to its `post`.

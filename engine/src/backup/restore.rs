@@ -225,7 +225,7 @@ impl Backup {
 
 /// Whether somebody outside acts on an entry of this kind.
 const fn is_effect(kind: Kind) -> bool {
-    !matches!(kind, Kind::Start | Kind::Reveal | Kind::KeyRotate | Kind::Restore)
+    !matches!(kind, Kind::Start | Kind::Reveal | Kind::KeyRotate | Kind::SignedCheckpoint | Kind::Restore)
 }
 
 /// A walk over the log that looks for the point.

@@ -11,6 +11,7 @@
 //! | `restart.rs` | ends of process and machine; what must survive; the invariants |
 //! | `workload.rs` | what is asked, by seed |
 //! | `backup.rs` | backups at any moment, restored to any point |
+//! | `proof.rs` | signed checkpoints and proofs, through crashes |
 //!
 //! ```text
 //! cargo test -p kami-tests                      200 seeds a disk
@@ -23,6 +24,7 @@ pub mod expected;
 pub mod imports;
 pub mod object_rules;
 pub mod oracle;
+pub mod proof;
 pub mod restart;
 pub mod rules;
 pub mod workload;

@@ -17,6 +17,7 @@ use super::clock::ManualClock;
 use super::expected::{At, Body, Listed};
 use super::imports::Staged;
 use super::oracle::{Event, Oracle};
+use super::proof::Published;
 use crate::ask::{Ask, What};
 use crate::random::Random;
 
@@ -61,6 +62,8 @@ pub struct World {
     pub read_as: BTreeMap<(u16, String), u128>,
     /// Requests to try again.
     pub asked: Vec<Ask>,
+    /// Checkpoints that were given out.
+    pub published: Published,
     /// Replies by command and status, to see that a run meets everything.
     pub met: BTreeMap<String, u64>,
     work: Work,
@@ -103,6 +106,7 @@ impl World {
             next_batch: 1,
             read_as: BTreeMap::new(),
             asked: Vec::new(),
+            published: Published::default(),
             met: BTreeMap::new(),
             work: Work::default(),
         };
@@ -139,6 +143,7 @@ impl World {
             next_batch: 1,
             read_as: BTreeMap::new(),
             asked: Vec::new(),
+            published: Published::default(),
             met: BTreeMap::new(),
             work: Work::default(),
         }
