@@ -93,6 +93,6 @@ pub use sequencer::{CodeSet, Work};
 pub use session::{Call, Failure, Receipt, Reversal, Session, Sold};
 pub use status::{Class, Status};
 pub use store::IdentityError;
-pub use vault::{Code, CodeError, CodeList, KeyError};
+pub use vault::{Code, CodeError, CodeList, KeyError, lookup_digest};
 pub use verify::{Verification, VerifyError, verify};
 pub use word::{CardRef, Flags, Lifecycle, Word};

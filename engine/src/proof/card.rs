@@ -23,7 +23,7 @@
 //!   digest.
 
 use crate::Lsn;
-use crate::identity::{BatchId, CardDigest, ChannelId, ProductId, TenantId, TerminalId};
+use crate::identity::{BatchId, CardDigest, ChannelId, MerchantId, ProductId, TenantId, TerminalId};
 use crate::product::Money;
 use crate::record::{Entry, FormatError, Kind, StoredBatch};
 use crate::reply::HistoryEvent;
@@ -222,7 +222,8 @@ impl CardProof {
             flags: Flags::NONE,
             principal: entry.head.principal,
             terminal: TerminalId(0),
-            merchant: entry.head.merchant,
+            // As HISTORY tells it: an import is nobody's trade.
+            merchant: MerchantId(0),
             channel: ChannelId(0),
             request: entry.head.request,
             related: u128::from(BatchId(self.card.batch()).0),

@@ -10,8 +10,8 @@ use kami_engine::Lsn;
 use kami_engine::{
     BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Flags, HistoryEvent,
     ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId, Product,
-    ProductId, ReplyBody, ReplyFlags, RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId,
-    ValueReport, record::Kind,
+    ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId, Role, SignedNote, Stats, Status, StockLine,
+    TenantId, TerminalId, ValueReport, record::Kind,
 };
 use kami_engine::{PrincipalSpec, ProductSpec};
 
@@ -88,6 +88,12 @@ body_kinds! {
     Checkpoint = 32, "CHECKPOINT";
     /// After KEY_ROTATE.
     Keys = 33, "KEYS";
+    /// After SIGNED_CHECKPOINT.
+    SignedNote = 48, "SIGNED_NOTE";
+    /// After PROOF.
+    ProofPart = 49, "PROOF_PART";
+    /// After CONSISTENCY.
+    Path = 50, "PATH";
 }
 
 impl BodyKind {
@@ -127,6 +133,9 @@ impl BodyKind {
             Opcode::Stats => BodyKind::Stats,
             Opcode::Checkpoint => BodyKind::Checkpoint,
             Opcode::KeyRotate => BodyKind::Keys,
+            Opcode::SignedCheckpoint => BodyKind::SignedNote,
+            Opcode::Proof => BodyKind::ProofPart,
+            Opcode::Consistency => BodyKind::Path,
             _ => return None,
         })
     }
@@ -172,7 +181,24 @@ pub enum Body {
     Checkpoint(Checkpoint),
     /// A rotation of the master key.
     Keys(KeyRotation),
+    /// A checkpoint of the log, signed.
+    SignedNote(SignedNote),
+    /// A part of a proof's text.
+    ProofPart(ProofPart),
+    /// The hashes that prove consistency.
+    Path(Listing<PathHash>),
 }
+
+/// A hash of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathHash {
+    /// SHA-256.
+    pub hash: [u8; 32],
+}
+
+wire!(PathHash: "HASH" {
+    hash: [u8; 32], "SHA-256";
+});
 
 /// Rows of a reply, and how many there are in all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -368,6 +394,19 @@ wire!(KeyRotation: "KEYS" {
     keys: u64, "data keys wrapped with it";
 });
 
+wire!(SignedNote: "SIGNED_NOTE" {
+    size: u64, "how many entries of the log the checkpoint covers";
+    note: String, "the checkpoint as a signed note";
+    key: String, "the key to verify it with, as the operator publishes it; trust no key that only the server told";
+});
+
+wire!(ProofPart: "PROOF_PART" {
+    size: u64, "how many entries the checkpoint covers that the card is proven to";
+    total: u64, "the length of the whole text";
+    from: u64, "where this part begins in it";
+    bytes: Vec<u8>, "the part";
+});
+
 impl Wire<'_> for Status {
     const TYPE: &'static str = "u16";
     #[inline]
@@ -413,6 +452,9 @@ impl Body {
             Body::Wait(_) => BodyKind::Wait,
             Body::Checkpoint(_) => BodyKind::Checkpoint,
             Body::Keys(_) => BodyKind::Keys,
+            Body::SignedNote(_) => BodyKind::SignedNote,
+            Body::ProofPart(_) => BodyKind::ProofPart,
+            Body::Path(_) => BodyKind::Path,
         }
     }
 
@@ -434,6 +476,11 @@ impl Body {
             ReplyBody::Import(report) => Body::Import(report),
             ReplyBody::Checkpoint(checkpoint) => Body::Checkpoint(checkpoint),
             ReplyBody::Keys(rotation) => Body::Keys(rotation),
+            ReplyBody::SignedNote(note) => Body::SignedNote(*note),
+            ReplyBody::ProofPart(part) => Body::ProofPart(*part),
+            ReplyBody::Path(path) => {
+                Body::Path(Listing::of(path.into_iter().map(|hash| PathHash { hash }).collect()))
+            }
             _ => return None,
         })
     }
@@ -458,6 +505,9 @@ impl Body {
             BodyKind::Wait => Body::Wait(Wire::take(reader)?),
             BodyKind::Checkpoint => Body::Checkpoint(Wire::take(reader)?),
             BodyKind::Keys => Body::Keys(Wire::take(reader)?),
+            BodyKind::SignedNote => Body::SignedNote(Wire::take(reader)?),
+            BodyKind::ProofPart => Body::ProofPart(Wire::take(reader)?),
+            BodyKind::Path => Body::Path(take_rows(reader)?),
         })
     }
 
@@ -483,6 +533,9 @@ impl Body {
             Body::Wait(wait) => wait.put(out),
             Body::Checkpoint(checkpoint) => checkpoint.put(out),
             Body::Keys(rotation) => rotation.put(out),
+            Body::SignedNote(note) => note.put(out),
+            Body::ProofPart(part) => part.put(out),
+            Body::Path(rows) => return put_rows(rows, out, end),
         }
         true
     }
@@ -600,6 +653,10 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<ItemReport>(),
         of::<Checkpoint>(),
         of::<KeyRotation>(),
+        of::<SignedNote>(),
+        of::<ProofPart>(),
+        listing!("PATH", "HASH"),
+        of::<PathHash>(),
         ("REASON", const { &[field("reason", "text8", "which field is wrong")] }),
         of::<Wait>(),
     ]

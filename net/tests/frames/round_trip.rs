@@ -5,17 +5,17 @@ use kami_engine::Lsn;
 use kami_engine::{
     BatchId, BatchReport, CardKind, CardRef, CardReport, CertificateNote, ChannelId, Checkpoint, Duplicate,
     Flags, HistoryEvent, ImportReport, ImportRow, ImportSpec, KeyRotation, Lifecycle, MerchantId, OrderId,
-    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, Renewal, ReplyFlags, RequestId,
-    Role, Stats, Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
+    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProofPart, Renewal, ReplyFlags,
+    RequestId, Role, SignedNote, Stats, Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
 };
 use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
 use kami_net::frame::request::{
-    BatchExtend, Chunk, ChunkRows, Columns, DuplicatesOf, Item, Items, OfProduct, OneBatch, OneCard,
-    OneImport, OnePrincipal, OneProduct, OrderFetch, Redeem, Reverse, Sell,
+    BatchExtend, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, Item, Items, OfProduct, OneBatch,
+    OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch, ProofOf, Redeem, Reverse, Sell,
 };
 use kami_net::frame::{
-    Body, FRAME_BYTES_MAX, ItemReport, Listing, REQUEST_HEAD_BYTES, ReplyHead, Request, RequestFlags,
-    RequestHead, Secret, SoldCard, Wait, Welcome,
+    Body, FRAME_BYTES_MAX, ItemReport, Listing, PathHash, REQUEST_HEAD_BYTES, ReplyHead, Request,
+    RequestFlags, RequestHead, Secret, SoldCard, Wait, Welcome,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -129,6 +129,7 @@ proptest! {
         same(head, &Request::Reverse(Reverse { original: RequestId(id), code }));
         same(head, &Request::Query(card));
         same(head, &Request::History(card));
+        same(head, &Request::Proof(ProofOf { size: id as u64, from: amount.cast_unsigned(), code }));
         same(head, &Request::Freeze(card));
         same(head, &Request::Unfreeze(card));
         same(head, &Request::Void(card));
@@ -162,6 +163,7 @@ proptest! {
         same(head, &Request::ImportAbort(OneImport { import: RequestId(id) }));
         same(head, &Request::ImportDuplicates(DuplicatesOf { import: RequestId(id), from: id as u64 }));
         same(head, &Request::PrincipalRevoke(OnePrincipal { principal: PrincipalId(a) }));
+        same(head, &Request::Consistency(ConsistencyOf { old: ms, new: id as u64 }));
         for plain in [
             Request::Hello,
             Request::Ping,
@@ -170,6 +172,7 @@ proptest! {
             Request::Stats,
             Request::Checkpoint,
             Request::KeyRotate,
+            Request::SignedCheckpoint,
         ] {
             same(head, &plain);
         }
@@ -362,6 +365,17 @@ fn bodies() -> impl Strategy<Value = Body> {
             Body::Checkpoint(Checkpoint { start, end, bytes, took_ms })
         }),
         any::<(u64, u64)>().prop_map(|(key, keys)| Body::Keys(KeyRotation { key, keys })),
+        (any::<u64>(), ".{0,60}", ".{0,60}").prop_map(|(size, note, key)| Body::SignedNote(SignedNote {
+            size,
+            note,
+            key
+        })),
+        (any::<(u64, u64, u64)>(), vec(any::<u8>(), 0..300)).prop_map(|((size, total, from), bytes)| {
+            Body::ProofPart(ProofPart { size, total, from, bytes })
+        }),
+        vec(any::<[u8; 32]>(), 0..64).prop_map(|path| {
+            Body::Path(Listing::of(path.into_iter().map(|hash| PathHash { hash }).collect()))
+        }),
         any::<(u64, u64, u64)>().prop_map(|(rows, rows_total, duplicates)| Body::Import(ImportReport {
             rows,
             rows_total,

@@ -13,6 +13,7 @@ mod files;
 mod import;
 mod kill;
 mod people;
+mod proof;
 mod sandbox;
 mod secrets;
 mod service;
