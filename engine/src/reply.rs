@@ -118,6 +118,8 @@ pub struct SignedNote {
 pub struct ProofPart {
     /// How many entries the checkpoint covers that it is proven to.
     pub size: u64,
+    /// The key to verify it with, in the form that is published.
+    pub key: String,
     /// The length of the whole text.
     pub total: u64,
     /// Where this part begins in it.

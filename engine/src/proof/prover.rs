@@ -281,6 +281,14 @@ impl Prover {
     }
 }
 
+/// A card's proof.
+struct Made {
+    size: u64,
+    time_ms: u64,
+    key: String,
+    text: String,
+}
+
 fn reply(request: RequestId, status: Status, time_ms: u64, body: ReplyBody) -> Reply {
     Reply { request, status, flags: ReplyFlags::default(), lsn: None, time_ms, miss: false, body }
 }
@@ -323,10 +331,11 @@ impl Engine {
         from: u64,
     ) -> Result<Reply, Poisoned> {
         let made = self.card_proof(caller, request, digest, size);
-        let part = made.map(|(size, time_ms, text)| {
+        let part = made.map(|Made { size, time_ms, key, text }| {
             let at = usize::try_from(from).unwrap_or(usize::MAX).min(text.len());
             let bytes = &text.as_bytes()[at..text.len().min(at + PART_BYTES)];
-            let part = ProofPart { size, total: text.len() as u64, from: at as u64, bytes: bytes.to_vec() };
+            let part =
+                ProofPart { size, key, total: text.len() as u64, from: at as u64, bytes: bytes.to_vec() };
             reply(request, Status::Ok, time_ms, ReplyBody::ProofPart(Box::new(part)))
         });
         let mut reply = self.conclude(request, part)?;
@@ -340,7 +349,7 @@ impl Engine {
         request: RequestId,
         digest: CardDigest,
         size: u64,
-    ) -> Result<(u64, u64, String), Refusal> {
+    ) -> Result<Made, Refusal> {
         let (prover, sequencer) = (self.prover(), self.sequencer());
         let card = sequencer.index.find(digest, &Index::pin());
         let Some((batch, card)) = sequencer.batch_of(card) else {
@@ -362,7 +371,13 @@ impl Engine {
             issued.filter(|issued| batch.import_lsn < issued.end).ok_or(Refusal::Status(Status::NotFound))?
         };
         let text = prover.prove(&mut inner, sequencer, &issued, (batch, card, digest))?;
-        Ok((issued.checkpoint.size(), issued.time_ms, text))
+        let key = inner.signer.as_ref().map(|signer| signer.key.verifier().to_string());
+        Ok(Made {
+            size: issued.checkpoint.size(),
+            time_ms: issued.time_ms,
+            key: key.unwrap_or_default(),
+            text,
+        })
     }
 
     /// The hashes that prove the first `old` entries of the log to be the beginning of its first `new`: the command

@@ -61,6 +61,15 @@ pub struct Sold {
 /// Codes asked for in one ORDER_FETCH: what fits a frame whatever their length.
 const FETCH_COUNT: u32 = 7000;
 
+/// The proof of a card as the server gave it out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// The text, to be handed on.
+    pub text: String,
+    /// The key that the server signs with. Who checks the proof takes it from where it is published.
+    pub key: String,
+}
+
 impl Client {
     /// Redeems a card.
     ///
@@ -402,12 +411,12 @@ impl Client {
         .await
     }
 
-    /// Gets the proof of a card, up to now. Nothing of it is checked here: see
-    /// [`CardProof`](kami_engine::CardProof).
+    /// Gets the proof of a card, up to now, and the key that the server says it can be checked with. Nothing of it is
+    /// checked here: see [`CardProof`](kami_engine::CardProof).
     ///
     /// # Errors
     /// As [`Client::signed_checkpoint`].
-    pub async fn prove(&self, code: &[u8]) -> Result<Receipt<String>, ClientError> {
+    pub async fn prove(&self, code: &[u8]) -> Result<Receipt<Proof>, ClientError> {
         let (mut size, mut text) = (0, Vec::new());
         loop {
             let from = text.len() as u64;
@@ -425,7 +434,7 @@ impl Client {
             text.extend_from_slice(bytes);
             if *total <= text.len() as u64 {
                 let text = String::from_utf8(text).map_err(|_| ClientError::BadReply)?;
-                return Ok(part.map(|_| text));
+                return Ok(part.map(|part| Proof { text, key: part.key }));
             }
             size = part.value.size;
         }

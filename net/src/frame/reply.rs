@@ -402,6 +402,7 @@ wire!(SignedNote: "SIGNED_NOTE" {
 
 wire!(ProofPart: "PROOF_PART" {
     size: u64, "how many entries the checkpoint covers that the card is proven to";
+    key: String, "as in SIGNED_NOTE";
     total: u64, "the length of the whole text";
     from: u64, "where this part begins in it";
     bytes: Vec<u8>, "the part";

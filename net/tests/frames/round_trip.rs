@@ -370,9 +370,11 @@ fn bodies() -> impl Strategy<Value = Body> {
             note,
             key
         })),
-        (any::<(u64, u64, u64)>(), vec(any::<u8>(), 0..300)).prop_map(|((size, total, from), bytes)| {
-            Body::ProofPart(ProofPart { size, total, from, bytes })
-        }),
+        (any::<(u64, u64, u64)>(), ".{0,60}", vec(any::<u8>(), 0..300)).prop_map(
+            |((size, total, from), key, bytes)| {
+                Body::ProofPart(ProofPart { size, key, total, from, bytes })
+            }
+        ),
         vec(any::<[u8; 32]>(), 0..64).prop_map(|path| {
             Body::Path(Listing::of(path.into_iter().map(|hash| PathHash { hash }).collect()))
         }),

@@ -299,6 +299,7 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
             Opcode::Proof,
             Body::ProofPart(ProofPart {
                 size: 1234,
+                key: "kami/0000000000000001-9c41d2e0+0337ab82+…".to_owned(),
                 total: 5000,
                 from: 0,
                 bytes: b"kami-card-proof/v1\n".to_vec(),

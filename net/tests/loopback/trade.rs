@@ -262,7 +262,7 @@ async fn a_card_is_proven_over_the_wire() {
     let old = auditor.signed_checkpoint().await.unwrap().value;
     assert_eq!(auditor.signed_checkpoint().await.unwrap().value, old, "nothing happened since");
     let key: VerifierKey = old.key.parse().unwrap();
-    let proof = CardProof::parse(&auditor.prove(&cards[0]).await.unwrap().value).unwrap();
+    let proof = CardProof::parse(&auditor.prove(&cards[0]).await.unwrap().value.text).unwrap();
     let proven = proof.verify(&key).unwrap();
     assert_eq!(proven.events, client.history(&cards[0]).await.unwrap().value.rows);
     assert_eq!(proven.lifecycle, Lifecycle::Redeemed);
