@@ -31,7 +31,7 @@ pub use card::{CardProof, Leaf, ProvenCard};
 pub use consistency::ConsistencyProof;
 pub use digests::DigestProof;
 pub use note::{Checkpoint as ProofCheckpoint, VerifierKey};
-pub(crate) use prover::Prover;
+pub(crate) use prover::{Prover, copy_key};
 
 use crate::Lsn;
 use crate::record::FormatError;

@@ -137,6 +137,12 @@ statuses! {
     HistoryArchived = 135, "HISTORY_ARCHIVED", "ask the operator for the archive";
     /// A product, order or principal of this name exists.
     AlreadyExists = 136, "ALREADY_EXISTS", "take another name, or use what is there";
+    /// The card has been reversed as often as it may be; nothing was changed, and the id is not kept.
+    ReversalsExhausted = 137, "REVERSALS_EXHAUSTED", "ask finance for a refund; while the original may be under way, have an operator freeze the card";
+    /// The till, or the principal, has redeemed as much as its limit allows.
+    LimitTerminal = 138, "LIMIT_TERMINAL", "wait until the limit opens again, or redeem at another till";
+    /// One order may not hold as much.
+    LimitOrder = 139, "LIMIT_ORDER", "buy less in one order";
     /// The history cannot be proven: it is not what was signed before, or cannot be read.
     NotProvable = 161, "NOT_PROVABLE", "tell the operator: the server's log says what differs";
 

@@ -376,6 +376,33 @@ fn an_older_copy_signs_nothing() {
     store.trade(3, 10);
 }
 
+/// A copy of the keys signs what the original signs, and knows what was signed.
+#[test]
+fn keys_are_copied_whole() {
+    let mut store = Store::new();
+    let copy = |store: &Store| {
+        let to = SimMedium::new(3, SimMode::Direct);
+        kami_engine::copy_keys(&store.keys, &to).unwrap();
+        to
+    };
+    assert_eq!(copy(&store).bytes("lookup.key"), store.keys.bytes("lookup.key"), "before anything is signed");
+    store.trade(1, 60);
+    let (_, key) = store.sign().unwrap();
+    store.stop();
+    let old = store.data.kill();
+    store.open();
+    store.trade(2, 10);
+    store.sign().unwrap();
+    store.stop();
+    store.keys = copy(&store);
+    store.open();
+    assert_eq!(store.sign().unwrap().1, key);
+    store.stop();
+    store.data = old;
+    store.open();
+    assert_eq!(store.sign().unwrap_err(), Status::NotProvable);
+}
+
 /// A lost or exchanged key is no reason to make another in silence.
 #[test]
 fn without_its_key_nothing_is_signed() {

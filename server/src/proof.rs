@@ -270,7 +270,7 @@ fn verify(
 /// The digest of a code; `None` if it can be none.
 fn digest(code: &str, keys: &Path, proven: &ProvenCard) -> Result<Option<CardDigest>, Failure> {
     let code = read_secret(code, "code")?;
-    let found = lookup_digest(&*read_only(keys)?, proven.tenant, &code);
+    let found = lookup_digest(&read_only(keys)?, proven.tenant, &code);
     Ok(found.map_err(VerifyError::from)?.ok())
 }
 

@@ -137,6 +137,25 @@ pub(crate) fn last_signed(keys: &dyn Medium) -> Result<Option<Checkpoint>, KeyEr
     note.map(Some).ok_or(KeyError::Wrong { file: LAST_FILE })
 }
 
+/// Copies the key and the checkpoint that was signed last, if there are any, also while the store is being served.
+///
+/// # Errors
+/// If they cannot be read or written.
+pub(crate) fn copy_key(from: &dyn Medium, to: &dyn Medium) -> Result<(), KeyError> {
+    let seed = match secret(from, KEY_FILE, false) {
+        Err(KeyError::Missing { .. }) => return Ok(()),
+        seed => seed?,
+    };
+    // The key never changes. The checkpoint may be followed by another meanwhile; then the copy knows an older one.
+    let last = last_signed(from)?;
+    let io = |file| move |source| KeyError::Io { file, source };
+    replace_file(to, KEY_FILE, &*seed).map_err(io(KEY_FILE))?;
+    match last {
+        Some(last) => replace_file(to, LAST_FILE, last.note().as_bytes()).map_err(io(LAST_FILE)),
+        None => Ok(()),
+    }
+}
+
 impl Signer {
     /// Reads the key, or makes one if nothing was ever signed with one.
     fn open(keys: &dyn Medium, store: u64) -> Result<Signer, KeyError> {

@@ -177,4 +177,19 @@ impl Kind {
             Kind::Redeem | Kind::Reverse | Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void
         )
     }
+
+    /// Whether it is about an order and its cards.
+    #[must_use]
+    pub const fn is_order(self) -> bool {
+        matches!(
+            self,
+            Kind::Sell
+                | Kind::Reserve
+                | Kind::Confirm
+                | Kind::Cancel
+                | Kind::ReserveTimeout
+                | Kind::Realloc
+                | Kind::Return
+        )
+    }
 }

@@ -5,8 +5,9 @@ use kami_engine::Lsn;
 use kami_engine::{
     BatchId, BatchReport, CardKind, CardRef, CardReport, CertificateNote, ChannelId, Checkpoint, Duplicate,
     Flags, HistoryEvent, ImportReport, ImportRow, ImportSpec, KeyRotation, Lifecycle, MerchantId, OrderId,
-    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProofPart, Renewal, ReplyFlags,
-    RequestId, Role, SignedNote, Stats, Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
+    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, ProofPart, Renewal,
+    ReplyFlags, RequestId, Role, SignedNote, Stats, Status, StockLine, TenantId, TerminalId, ValueReport,
+    record::Kind,
 };
 use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
 use kami_net::frame::request::{
@@ -54,6 +55,7 @@ fn specs() -> impl Strategy<Value = ProductSpec> {
             face,
             valid_days,
             reversal_s,
+            terms: ProductTerms { uses: valid_days, hold_s: reversal_s, ..ProductTerms::default() },
         },
     )
 }
@@ -180,10 +182,10 @@ proptest! {
 
     #[test]
     fn specifications(head in heads(), product in specs(), principal in principals(), import in imports()) {
-        same(head, &Request::ProductAdd(product.clone()));
-        same(head, &Request::ProductSet(product));
-        same(head, &Request::PrincipalAdd(principal));
-        same(head, &Request::ImportBegin(import));
+        same(head, &Request::ProductAdd(Box::new(product.clone())));
+        same(head, &Request::ProductSet(Box::new(product)));
+        same(head, &Request::PrincipalAdd(Box::new(principal)));
+        same(head, &Request::ImportBegin(Box::new(import)));
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod expected;
 pub mod imports;
 pub mod object_rules;
 pub mod oracle;
+mod order_rules;
 pub mod proof;
 pub mod restart;
 pub mod rules;

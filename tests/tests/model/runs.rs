@@ -108,7 +108,8 @@ impl World {
                 let asks = self.some_asks();
                 self.execute(&asks);
             }
-            60..80 => return self.drive(),
+            60..63 => self.run_due(),
+            63..80 => return self.drive(),
             80..92 => {
                 let ms = *self.random.pick(&[
                     1,
