@@ -10,6 +10,7 @@
 //! product.rs import.rs batch.rs     what is for sale     lib.rs reads what suppliers send
 //! codes.rs                          codes of one's own
 //! trade.rs card.rs                  selling, redeeming, looking after single cards
+//! account.rs limit.rs               money and who has how much of it; how much may be bought or redeemed
 //! stock.rs principal.rs             figures; who may connect
 //! upkeep.rs                         snapshots on demand, rotation of the master key
 //! backup.rs                         backups and what is restored from them
@@ -23,6 +24,7 @@
 //! Standard output carries results and nothing else; progress, warnings and errors go to standard error.
 //! No code appears in an error, a trace or a progress line.
 
+mod account;
 mod backup;
 mod batch;
 mod card;
@@ -34,6 +36,7 @@ mod exit;
 mod http;
 mod import;
 mod keys;
+mod limit;
 mod log;
 mod logging;
 mod manual;
@@ -109,6 +112,9 @@ enum Command {
     Freeze(card::Freeze),
     Unfreeze(card::Unfreeze),
     Void(card::Void),
+    Account(account::AccountCommand),
+    Post(account::Post),
+    Limit(limit::LimitCommand),
     Stock(stock::Stock),
     Principal(principal::PrincipalCommand),
     Stats(stock::Stats),
@@ -182,6 +188,9 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Freeze(command) => online(card::freeze(command, output)),
         Command::Unfreeze(command) => online(card::unfreeze(command, output)),
         Command::Void(command) => online(card::void(command, output)),
+        Command::Account(command) => online(account::run(command, output)),
+        Command::Post(command) => online(account::post(command, output)),
+        Command::Limit(command) => online(limit::run(command, output)),
         Command::Stock(command) => online(stock::stock(command, output)),
         Command::Principal(command) => online(principal::run(command, output)),
         Command::Stats(command) => online(stock::stats(command, output)),

@@ -6,10 +6,12 @@
 
 use bytes::BytesMut;
 use kami_engine::{
-    BatchId, CardKind, CertificateNote, ImportSpec, MerchantId, Money, OrderId, PrincipalId, PrincipalSpec,
-    ProductId, ProductSpec, ProductTerms, Renewal, RequestId, Role, TenantId, ValidFrom,
+    AccountPut, BatchId, CardKind, CertificateNote, ImportSpec, LimitSpec, MerchantId, Money, OrderId,
+    Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, ProductTerms, Renewal, RequestId, Role,
+    TenantId, ValidFrom,
 };
 
+pub use super::money::{AccountList, AccountQuery, AccountStatement, OneAccount};
 use super::rows::ROW_FIELDS;
 pub use super::rows::{BATCH_ITEMS_MAX, Chunk, ChunkRows, Columns, Item, Items};
 use super::wire::{Field, Malformed, Reader, Secret, Wire, wire};
@@ -106,6 +108,24 @@ pub enum Request<'a> {
     PrincipalRenew(Box<Renewal>),
     /// PRINCIPAL_LIST.
     PrincipalList,
+    /// ACCOUNT_PUT.
+    AccountPut(Box<AccountPut>),
+    /// ACCOUNT_FREEZE.
+    AccountFreeze(OneAccount),
+    /// ACCOUNT_UNFREEZE.
+    AccountUnfreeze(OneAccount),
+    /// POST.
+    Post(Box<Posting>),
+    /// ACCOUNT_QUERY.
+    AccountQuery(AccountQuery),
+    /// ACCOUNT_LIST.
+    AccountList(AccountList),
+    /// LIMIT_PUT.
+    LimitPut(Box<LimitSpec>),
+    /// LIMIT_LIST.
+    LimitList,
+    /// ACCOUNT_STATEMENT.
+    AccountStatement(AccountStatement),
     /// STATS.
     Stats,
     /// CHECKPOINT.
@@ -169,7 +189,7 @@ macro_rules! dispatch {
 }
 
 dispatch! {
-    plain: Hello Ping ProductList PrincipalList Stats Checkpoint KeyRotate SignedCheckpoint;
+    plain: Hello Ping ProductList PrincipalList LimitList Stats Checkpoint KeyRotate SignedCheckpoint;
     fields:
         Redeem(Redeem<'static>) Reverse(Reverse<'static>) Query(OneCard<'static>) History(OneCard<'static>)
         Freeze(OneCard<'static>) Unfreeze(OneCard<'static>) Void(OneCard<'static>)
@@ -181,7 +201,10 @@ dispatch! {
         ImportBegin(Box<ImportSpec>) ImportChunk(Chunk<'static>) ImportStatus(OneImport)
         ImportCommit(OneImport) ImportAbort(OneImport) ImportDuplicates(DuplicatesOf)
         PrincipalAdd(Box<PrincipalSpec>) PrincipalRevoke(OnePrincipal) PrincipalRenew(Box<Renewal>)
-        Proof(ProofOf<'static>) Consistency(ConsistencyOf);
+        Proof(ProofOf<'static>) Consistency(ConsistencyOf)
+        AccountPut(Box<AccountPut>) AccountFreeze(OneAccount) AccountUnfreeze(OneAccount) Post(Box<Posting>)
+        AccountQuery(AccountQuery) AccountList(AccountList) LimitPut(Box<LimitSpec>)
+        AccountStatement(AccountStatement);
 }
 
 /// A frame that would be longer than its opcode allows, or a value that does not fit its field.
@@ -501,4 +524,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<ProofOf<'_>>(),
         of::<ConsistencyOf>(),
     ]
+    .into_iter()
+    .chain(super::money::request_layouts())
+    .collect()
 }
