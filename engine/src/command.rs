@@ -405,7 +405,10 @@ impl Command {
     pub(crate) fn log_bytes_max(&self) -> usize {
         match self {
             Command::Query { .. } | Command::History { .. } => 0,
-            Command::Sell { count, .. } => order_bytes_max(u64::from(*count), 1, 0),
+            Command::Sell { count, .. } => {
+                let entry = record::OrderFacts::plain_entry_bytes_max((*count).min(ORDER_CARDS_MAX));
+                2 * GROUP_BYTES + CROSSED_MAX * CROSSING_ENTRY_BYTES + entry
+            }
             Command::SellLines(purchase) | Command::Reserve(purchase) => {
                 let cards = purchase.lines.iter().map(|line| u64::from(line.count)).sum();
                 order_bytes_max(cards, purchase.lines.len(), purchase.legs.len())

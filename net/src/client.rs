@@ -14,6 +14,7 @@ mod channel;
 mod import;
 mod lane;
 mod money;
+mod orders;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -37,6 +38,7 @@ pub use calls::{Proof, Receipt, RedeemOptions, ReverseOptions, SellOptions, Sold
 pub use channel::{ChannelLost, ChannelReceiver, ChannelSender, RawReply, Received};
 pub use import::{Row, RowList, Rows, Staged};
 use lane::Lane;
+pub use orders::Delivery;
 
 /// Where to connect, as whom, and how long to try. [`ClientOptions::new`] gives the defaults.
 #[derive(Clone, Debug)]

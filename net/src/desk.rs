@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use kami_engine::Lsn;
 use kami_engine::{
-    CardDigest, CodeSet, Command, ImportRow, ImportSpec, PinDigest, Poisoned, Reply, ReplyBody,
+    CardDigest, CodeSet, Command, GivenBack, ImportRow, ImportSpec, PinDigest, Poisoned, Reply, ReplyBody,
     Request as EngineRequest, RequestId, Status, Work,
 };
 use zeroize::Zeroizing;
@@ -293,6 +293,18 @@ impl Desk {
             Request::PrincipalRevoke(body) => Command::PrincipalRevoke(body.principal),
             Request::PrincipalRenew(renewal) => Command::PrincipalRenew(renewal),
             Request::PrincipalList => Command::PrincipalList,
+            Request::SellLines(purchase) => Command::SellLines(purchase),
+            Request::Reserve(purchase) => Command::Reserve(purchase),
+            Request::Confirm(confirmation) => Command::Confirm(confirmation),
+            Request::Cancel(body) => Command::Cancel(body.order),
+            Request::OrderStatus(body) => Command::OrderStatus(body.order),
+            Request::Return(body) => {
+                let tenant = self.peer.caller.tenant;
+                let digest = |code: &Secret<'_>| self.shared.engine.digest(tenant, code.0);
+                let cards = body.codes.iter().map(digest).collect::<Result<_, _>>();
+                let cards = cards.map_err(|_| Refusal::Status(Status::NotFound))?;
+                Command::Return(Box::new(GivenBack { order: body.order, cards, legs: body.legs }))
+            }
             Request::AccountPut(put) => Command::AccountPut(put),
             Request::AccountFreeze(body) => Command::AccountFreeze(body.account),
             Request::AccountUnfreeze(body) => Command::AccountUnfreeze(body.account),

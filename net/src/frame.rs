@@ -40,6 +40,7 @@ pub mod close;
 mod codes;
 pub mod money;
 pub mod opcode;
+pub mod order;
 pub mod reply;
 pub mod request;
 mod rows;

@@ -202,7 +202,11 @@ impl Client {
         self.collect(order, receipt).await
     }
 
-    async fn collect(&self, order: OrderId, first: Receipt<Codes>) -> Result<Receipt<Sold>, ClientError> {
+    pub(super) async fn collect(
+        &self,
+        order: OrderId,
+        first: Receipt<Codes>,
+    ) -> Result<Receipt<Sold>, ClientError> {
         let mut receipt = first.clone_head(Sold { cards: Vec::new() });
         let mut page = first.value;
         loop {
@@ -516,7 +520,7 @@ impl<T> Receipt<T> {
         Receipt { value: map(value), request, lsn, time_ms, flags }
     }
 
-    const fn clone_head<U>(&self, value: U) -> Receipt<U> {
+    pub(super) const fn clone_head<U>(&self, value: U) -> Receipt<U> {
         Receipt { value, request: self.request, lsn: self.lsn, time_ms: self.time_ms, flags: self.flags }
     }
 }

@@ -7,7 +7,7 @@
 
 use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
-use kami_engine::{Account, Exceeded, Limit, PostedLeg, PrincipalSpec, ProductSpec};
+use kami_engine::{Account, Exceeded, Limit, OrderReport, PostedLeg, PrincipalSpec, ProductSpec};
 use kami_engine::{
     BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Flags, HistoryEvent,
     ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId, Product,
@@ -98,6 +98,8 @@ body_kinds! {
     Exceeded = 28, "EXCEEDED";
     /// After legs were refused: the account that stands against them.
     Account = 29, "ONE_ACCOUNT";
+    /// After RESERVE, CANCEL, RETURN and ORDER_STATUS, and after a sale without its codes.
+    Order = 30, "ORDER";
     /// After CHECKPOINT.
     Checkpoint = 32, "CHECKPOINT";
     /// After KEY_ROTATE.
@@ -121,7 +123,8 @@ impl BodyKind {
             Opcode::Query | Opcode::Freeze | Opcode::Unfreeze | Opcode::Void => BodyKind::Card,
             Opcode::History => BodyKind::History,
             Opcode::RedeemBatch => BodyKind::Items,
-            Opcode::Sell | Opcode::OrderFetch => BodyKind::Codes,
+            Opcode::Sell | Opcode::OrderFetch | Opcode::SellLines | Opcode::Confirm => BodyKind::Codes,
+            Opcode::Reserve | Opcode::Cancel | Opcode::Return | Opcode::OrderStatus => BodyKind::Order,
             Opcode::BatchActivate
             | Opcode::BatchDeactivate
             | Opcode::BatchFreeze
@@ -215,6 +218,8 @@ pub enum Body {
     Exceeded(Exceeded),
     /// The account that stands against legs.
     Account(OneAccount),
+    /// An order, without its codes.
+    Order(Box<OrderReport>),
     /// A checkpoint of the log, signed.
     SignedNote(SignedNote),
     /// A part of a proof's text.
@@ -493,6 +498,7 @@ impl Body {
             Body::Limits(_) => BodyKind::Limits,
             Body::Exceeded(_) => BodyKind::Exceeded,
             Body::Account(_) => BodyKind::Account,
+            Body::Order(_) => BodyKind::Order,
             Body::SignedNote(_) => BodyKind::SignedNote,
             Body::ProofPart(_) => BodyKind::ProofPart,
             Body::Path(_) => BodyKind::Path,
@@ -526,6 +532,7 @@ impl Body {
             ReplyBody::Limits(limits) => Body::Limits(Listing::of(limits)),
             ReplyBody::Exceeded(exceeded) => Body::Exceeded(exceeded),
             ReplyBody::Account(account) => Body::Account(OneAccount { account }),
+            ReplyBody::Order(report) => Body::Order(report),
             ReplyBody::SignedNote(note) => Body::SignedNote(*note),
             ReplyBody::ProofPart(part) => Body::ProofPart(*part),
             ReplyBody::Path(path) => {
@@ -561,6 +568,7 @@ impl Body {
             BodyKind::Limits => Body::Limits(take_rows(reader)?),
             BodyKind::Exceeded => Body::Exceeded(Wire::take(reader)?),
             BodyKind::Account => Body::Account(Wire::take(reader)?),
+            BodyKind::Order => Body::Order(Wire::take(reader)?),
             BodyKind::SignedNote => Body::SignedNote(Wire::take(reader)?),
             BodyKind::ProofPart => Body::ProofPart(Wire::take(reader)?),
             BodyKind::Path => Body::Path(take_rows(reader)?),
@@ -595,6 +603,7 @@ impl Body {
             Body::Limits(rows) => return put_rows(rows, out, end),
             Body::Exceeded(exceeded) => exceeded.put(out),
             Body::Account(account) => account.put(out),
+            Body::Order(report) => report.put(out),
             Body::SignedNote(note) => note.put(out),
             Body::ProofPart(part) => part.put(out),
             Body::Path(rows) => return put_rows(rows, out, end),
@@ -730,5 +739,6 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         listing!("LIMITS", "LIMIT"),
         of::<Limit>(),
         of::<Exceeded>(),
+        of::<OrderReport>(),
     ]
 }

@@ -6,12 +6,13 @@
 
 use bytes::BytesMut;
 use kami_engine::{
-    AccountPut, BatchId, CardKind, CertificateNote, ImportSpec, LimitSpec, MerchantId, Money, OrderId,
-    Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, ProductTerms, Renewal, RequestId, Role,
-    TenantId, ValidFrom,
+    AccountPut, BatchId, CardKind, CertificateNote, Confirmation, ImportSpec, LimitSpec, MerchantId, Money,
+    OrderId, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, ProductTerms, Purchase, Renewal,
+    RequestId, Role, TenantId, ValidFrom,
 };
 
-pub use super::money::{AccountList, AccountQuery, AccountStatement, OneAccount};
+use super::money::{AccountList, AccountQuery, AccountStatement, OneAccount};
+pub use super::order::{GiveBack, OneOrder};
 use super::rows::ROW_FIELDS;
 pub use super::rows::{BATCH_ITEMS_MAX, Chunk, ChunkRows, Columns, Item, Items};
 use super::wire::{Field, Malformed, Reader, Secret, Wire, wire};
@@ -62,6 +63,18 @@ pub enum Request<'a> {
     Sell(Sell),
     /// ORDER_FETCH.
     OrderFetch(OrderFetch),
+    /// SELL_LINES.
+    SellLines(Box<Purchase>),
+    /// RESERVE.
+    Reserve(Box<Purchase>),
+    /// CONFIRM.
+    Confirm(Box<Confirmation>),
+    /// CANCEL.
+    Cancel(OneOrder),
+    /// RETURN.
+    Return(Box<GiveBack<'a>>),
+    /// ORDER_STATUS.
+    OrderStatus(OneOrder),
     /// BATCH_ACTIVATE.
     BatchActivate(OneBatch),
     /// BATCH_DEACTIVATE.
@@ -194,6 +207,8 @@ dispatch! {
         Redeem(Redeem<'static>) Reverse(Reverse<'static>) Query(OneCard<'static>) History(OneCard<'static>)
         Freeze(OneCard<'static>) Unfreeze(OneCard<'static>) Void(OneCard<'static>)
         RedeemBatch(Items<'static>) Sell(Sell) OrderFetch(OrderFetch)
+        SellLines(Box<Purchase>) Reserve(Box<Purchase>) Confirm(Box<Confirmation>) Cancel(OneOrder)
+        Return(Box<GiveBack<'static>>) OrderStatus(OneOrder)
         BatchActivate(OneBatch) BatchDeactivate(OneBatch) BatchFreeze(OneBatch) BatchUnfreeze(OneBatch)
         BatchVoid(OneBatch) BatchExtend(BatchExtend) BatchList(OfProduct)
         ProductAdd(Box<ProductSpec>) ProductSet(Box<ProductSpec>) ProductFreeze(OneProduct)
@@ -526,5 +541,6 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
     ]
     .into_iter()
     .chain(super::money::request_layouts())
+    .chain(super::order::request_layouts())
     .collect()
 }

@@ -80,11 +80,16 @@ impl Walker<'_> {
             }
             return;
         }
-        if let Some(row) = kind.strip_prefix("list8 of ").filter(|row| width(row, self.rest).is_none()) {
+        if let Some(row) =
+            kind.strip_prefix("list8 of ").filter(|row| *row == "bytes8" || width(row, self.rest).is_none())
+        {
             let count = self.rest[0];
             self.field(prefix, name, "u8");
             for i in 0..count {
-                self.fields(&format!("{prefix}{name}[{i}]."), find(row));
+                match row {
+                    "bytes8" => self.field(prefix, name, row),
+                    _ => self.fields(&format!("{prefix}{name}[{i}]."), find(row)),
+                }
             }
             return;
         }

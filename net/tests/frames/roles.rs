@@ -70,7 +70,7 @@ const TABLE: &str = "
     PIN_UNLOCK       O
     RESERVE          S
     CONFIRM          S
-    CANCEL           S
+    CANCEL           SO
     RESERVE_TIMEOUT  -
     REALLOC          -
     ISSUE            SO

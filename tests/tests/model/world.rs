@@ -281,9 +281,9 @@ impl World {
         let bytes = self.payload_bytes();
         let too_large = match &ask.what {
             What::Sell { order, product, count, .. } => {
-                is_too_large(&Purchase::of(OrderId(*order), ProductId(*product), *count), bytes)
+                is_too_large(&Purchase::of(OrderId(*order), ProductId(*product), *count), true, bytes)
             }
-            What::SellLines(purchase) | What::Reserve(purchase) => is_too_large(purchase, bytes),
+            What::SellLines(purchase) | What::Reserve(purchase) => is_too_large(purchase, false, bytes),
             _ => false,
         };
         let strict = self.fresh && !self.tight && !too_large;
