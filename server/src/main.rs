@@ -15,6 +15,7 @@
 //! upkeep.rs                         snapshots on demand, rotation of the master key
 //! backup.rs                         backups and what is restored from them
 //! verify.rs log.rs                  a stopped store: is it whole, what is in its log
+//! proof.rs                          signed checkpoints, proofs, and their verification by anybody
 //! demo.rs                           the proof: a real server, killed under load, asked about everything
 //! manual.rs                         shell completions and manual pages
 //! exit.rs output.rs progress.rs     exit codes and sentences; JSON and tables; how far long work is
@@ -46,6 +47,7 @@ mod output;
 mod principal;
 mod product;
 mod progress;
+mod proof;
 mod remote;
 mod sandbox;
 mod serve;
@@ -125,6 +127,7 @@ enum Command {
     Stats(stock::Stats),
     Checkpoint(upkeep::Checkpoint),
     Keys(upkeep::Keys),
+    Proof(proof::ProofCommand),
     Backup(backup::BackupCommand),
     Restore(backup::Restore),
     Verify(verify::Verify),
@@ -176,6 +179,7 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Restore(command) => backup::restore(command, output),
         Command::Verify(command) => verify::run(command, output),
         Command::Wal(command) => log::run(command, output),
+        Command::Proof(command) => proof::run(command, output),
         Command::Codes(command) => codes::run(command, output).map(|()| Exit::Done),
         Command::Completions(command) => manual::completions(&command, Cli::command(), output),
         Command::Man(command) => manual::man(&command, Cli::command(), output),
@@ -210,9 +214,13 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
 
 /// Runs a command that talks to a server.
 fn online(command: impl Future<Output = Result<(), Failure>>) -> Result<Exit, Failure> {
+    block_on(command).map(|()| Exit::Done)
+}
+
+fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::environment(format!("the network cannot be used: {error}")))?;
-    runtime.block_on(command).map(|()| Exit::Done)
+    runtime.block_on(command)
 }
