@@ -186,7 +186,7 @@ impl Rebuild {
                     self.state.orders.put(key, OrderWord::new(entry.lsn, OrderState::Sold, true));
                 }
             }
-            Kind::Restore | Kind::KeyRotate | Kind::Miss => {}
+            Kind::Restore | Kind::KeyRotate | Kind::SignedCheckpoint | Kind::Miss => {}
             _ => {
                 return Err(FormatError { what: "a kind this version does not write", lsn: entry.lsn }.into());
             }

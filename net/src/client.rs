@@ -34,7 +34,7 @@ use crate::frame::{Answer, Body, CloseCode, Opcode, Request, RequestHead, Welcom
 use crate::tls::Identity;
 use crate::transport;
 
-pub use calls::{Receipt, RedeemOptions, ReverseOptions, SellOptions, Sold};
+pub use calls::{Proof, Receipt, RedeemOptions, ReverseOptions, SellOptions, Sold};
 pub use channel::{ChannelLost, ChannelReceiver, ChannelSender, RawReply, Received};
 pub use import::{Row, RowList, Rows, Staged};
 use lane::Lane;

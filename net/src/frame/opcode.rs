@@ -249,8 +249,10 @@ opcodes! {
     FeedOpen = 0x0901, "FEED_OPEN", later, [Operator, Finance, Auditor];
     /// Tells how far a feed was read, and how much more may be sent.
     FeedAck = 0x0902, "FEED_ACK", later, [Operator, Finance, Auditor];
-    /// Proves that an event is part of the log.
-    Proof = 0x0903, "PROOF", later, [Operator, Finance, Auditor];
+    /// Proves what happened to a card, up to a signed checkpoint; travels in parts.
+    Proof = 0x0903, "PROOF", served, [Operator, Finance, Auditor];
+    /// Proves that one checkpoint continues another.
+    Consistency = 0x0904, "CONSISTENCY", served, [Operator, Finance, Auditor];
 
     /// Reads the engine's own figures.
     Stats = 0x0a01, "STATS", served, [Operator, Finance, Auditor];
@@ -260,8 +262,8 @@ opcodes! {
     ClockAccept = 0x0a03, "CLOCK_ACCEPT", later, [];
     /// Wraps the keys of all batches with a new master key.
     KeyRotate = 0x0a04, "KEY_ROTATE", served, [];
-    /// Signs the log's chain as it stands.
-    SignedCheckpoint = 0x0a05, "SIGNED_CHECKPOINT", later, [];
+    /// Signs the log as it stands; if nothing happened since the last time, that one is given out again.
+    SignedCheckpoint = 0x0a05, "SIGNED_CHECKPOINT", served, [Operator, Finance, Auditor];
     /// Stops or resumes changes.
     ReadOnly = 0x0a06, "READ_ONLY", later, [];
 }

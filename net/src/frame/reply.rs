@@ -11,8 +11,8 @@ use kami_engine::{Account, Exceeded, Limit, OrderReport, PostedLeg, PrincipalSpe
 use kami_engine::{
     BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Flags, HistoryEvent,
     ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId, Product,
-    ProductId, ReplyBody, ReplyFlags, RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId,
-    ValueReport, record::Kind,
+    ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId, Role, SignedNote, Stats, Status, StockLine,
+    TenantId, TerminalId, ValueReport, record::Kind,
 };
 
 pub use super::codes::{Codes, CodesFrame, SoldCard};
@@ -104,6 +104,12 @@ body_kinds! {
     Checkpoint = 32, "CHECKPOINT";
     /// After KEY_ROTATE.
     Keys = 33, "KEYS";
+    /// After SIGNED_CHECKPOINT.
+    SignedNote = 48, "SIGNED_NOTE";
+    /// After PROOF.
+    ProofPart = 49, "PROOF_PART";
+    /// After CONSISTENCY.
+    Path = 50, "PATH";
 }
 
 impl BodyKind {
@@ -152,6 +158,9 @@ impl BodyKind {
             Opcode::Stats => BodyKind::Stats,
             Opcode::Checkpoint => BodyKind::Checkpoint,
             Opcode::KeyRotate => BodyKind::Keys,
+            Opcode::SignedCheckpoint => BodyKind::SignedNote,
+            Opcode::Proof => BodyKind::ProofPart,
+            Opcode::Consistency => BodyKind::Path,
             _ => return None,
         })
     }
@@ -211,7 +220,24 @@ pub enum Body {
     Account(OneAccount),
     /// An order, without its codes.
     Order(Box<OrderReport>),
+    /// A checkpoint of the log, signed.
+    SignedNote(SignedNote),
+    /// A part of a proof's text.
+    ProofPart(ProofPart),
+    /// The hashes that prove consistency.
+    Path(Listing<PathHash>),
 }
+
+/// A hash of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathHash {
+    /// SHA-256.
+    pub hash: [u8; 32],
+}
+
+wire!(PathHash: "HASH" {
+    hash: [u8; 32], "SHA-256";
+});
 
 /// Rows of a reply, and how many there are in all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -407,6 +433,20 @@ wire!(KeyRotation: "KEYS" {
     keys: u64, "data keys wrapped with it";
 });
 
+wire!(SignedNote: "SIGNED_NOTE" {
+    size: u64, "how many entries of the log the checkpoint covers";
+    note: String, "the checkpoint as a signed note";
+    key: String, "the key to verify it with, as the operator publishes it; trust no key that only the server told";
+});
+
+wire!(ProofPart: "PROOF_PART" {
+    size: u64, "how many entries the checkpoint covers that the card is proven to";
+    key: String, "as in SIGNED_NOTE";
+    total: u64, "the length of the whole text";
+    from: u64, "where this part begins in it";
+    bytes: Vec<u8>, "the part";
+});
+
 impl Wire<'_> for Status {
     const TYPE: &'static str = "u16";
     #[inline]
@@ -459,6 +499,9 @@ impl Body {
             Body::Exceeded(_) => BodyKind::Exceeded,
             Body::Account(_) => BodyKind::Account,
             Body::Order(_) => BodyKind::Order,
+            Body::SignedNote(_) => BodyKind::SignedNote,
+            Body::ProofPart(_) => BodyKind::ProofPart,
+            Body::Path(_) => BodyKind::Path,
         }
     }
 
@@ -490,6 +533,11 @@ impl Body {
             ReplyBody::Exceeded(exceeded) => Body::Exceeded(exceeded),
             ReplyBody::Account(account) => Body::Account(OneAccount { account }),
             ReplyBody::Order(report) => Body::Order(report),
+            ReplyBody::SignedNote(note) => Body::SignedNote(*note),
+            ReplyBody::ProofPart(part) => Body::ProofPart(*part),
+            ReplyBody::Path(path) => {
+                Body::Path(Listing::of(path.into_iter().map(|hash| PathHash { hash }).collect()))
+            }
             _ => return None,
         })
     }
@@ -521,6 +569,9 @@ impl Body {
             BodyKind::Exceeded => Body::Exceeded(Wire::take(reader)?),
             BodyKind::Account => Body::Account(Wire::take(reader)?),
             BodyKind::Order => Body::Order(Wire::take(reader)?),
+            BodyKind::SignedNote => Body::SignedNote(Wire::take(reader)?),
+            BodyKind::ProofPart => Body::ProofPart(Wire::take(reader)?),
+            BodyKind::Path => Body::Path(take_rows(reader)?),
         })
     }
 
@@ -553,6 +604,9 @@ impl Body {
             Body::Exceeded(exceeded) => exceeded.put(out),
             Body::Account(account) => account.put(out),
             Body::Order(report) => report.put(out),
+            Body::SignedNote(note) => note.put(out),
+            Body::ProofPart(part) => part.put(out),
+            Body::Path(rows) => return put_rows(rows, out, end),
         }
         true
     }
@@ -670,6 +724,10 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<ItemReport>(),
         of::<Checkpoint>(),
         of::<KeyRotation>(),
+        of::<SignedNote>(),
+        of::<ProofPart>(),
+        listing!("PATH", "HASH"),
+        of::<PathHash>(),
         ("REASON", const { &[field("reason", "text8", "which field is wrong")] }),
         of::<Wait>(),
         listing!("ACCOUNTS", "ACCOUNT"),

@@ -274,6 +274,19 @@ impl Wire<'_> for String {
     }
 }
 
+/// A length of four bytes, then so many bytes. Its writer sees to it that the frame holds them.
+impl Wire<'_> for Vec<u8> {
+    const TYPE: &'static str = "bytes32";
+    fn put(&self, out: &mut BytesMut) {
+        (self.len() as u32).put(out);
+        out.extend_from_slice(self);
+    }
+    fn take(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let length = u32::take(reader)?;
+        reader.bytes(length as usize).map(<[u8]>::to_vec)
+    }
+}
+
 macro_rules! arrays {
     ($($item:ty, $count:literal, $name:literal;)+) => { $(
         impl Wire<'_> for [$item; $count] {

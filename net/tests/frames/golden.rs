@@ -126,6 +126,7 @@ fn width(kind: &str, bytes: &[u8]) -> Option<usize> {
         "u64" | "i64" => 8,
         "u128" => 16,
         "bytes8" | "text8" => 1 + usize::from(bytes[0]),
+        "bytes32" => 4 + u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize,
         "list8 of u32" => 1 + 4 * usize::from(bytes[0]),
         _ => return None,
     })

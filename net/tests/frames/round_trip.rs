@@ -8,19 +8,19 @@ use kami_engine::{
     HistoryEvent, ImportReport, ImportRow, ImportSpec, KeyRotation, Leg, Lifecycle, Limit, LimitAction,
     LimitId, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderId, OrderReport, OrderState,
     PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms,
-    Purchase, Renewal, ReplyFlags, RequestId, Role, StatementLine, Stats, Status, StockLine, TenantId,
-    TerminalId, ValueReport, record::Kind,
+    ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role, SignedNote, StatementLine, Stats, Status,
+    StockLine, TenantId, TerminalId, ValueReport, record::Kind,
 };
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use kami_net::frame::order::{GiveBack, OneOrder};
 use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
 use kami_net::frame::request::{
-    BatchExtend, Chunk, ChunkRows, Columns, DuplicatesOf, Item, Items, OfProduct, OneBatch, OneCard,
-    OneImport, OnePrincipal, OneProduct, OrderFetch, Redeem, Reverse, Sell,
+    BatchExtend, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, Item, Items, OfProduct, OneBatch,
+    OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch, ProofOf, Redeem, Reverse, Sell,
 };
 use kami_net::frame::{
-    Body, FRAME_BYTES_MAX, ItemReport, Listing, REQUEST_HEAD_BYTES, ReplyHead, Request, RequestFlags,
-    RequestHead, Secret, SoldCard, Wait, Welcome,
+    Body, FRAME_BYTES_MAX, ItemReport, Listing, PathHash, REQUEST_HEAD_BYTES, ReplyHead, Request,
+    RequestFlags, RequestHead, Secret, SoldCard, Wait, Welcome,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -135,6 +135,7 @@ proptest! {
         same(head, &Request::Reverse(Reverse { original: RequestId(id), code }));
         same(head, &Request::Query(card));
         same(head, &Request::History(card));
+        same(head, &Request::Proof(ProofOf { size: id as u64, from: amount.cast_unsigned(), code }));
         same(head, &Request::Freeze(card));
         same(head, &Request::Unfreeze(card));
         same(head, &Request::Void(card));
@@ -168,6 +169,7 @@ proptest! {
         same(head, &Request::ImportAbort(OneImport { import: RequestId(id) }));
         same(head, &Request::ImportDuplicates(DuplicatesOf { import: RequestId(id), from: id as u64 }));
         same(head, &Request::PrincipalRevoke(OnePrincipal { principal: PrincipalId(a) }));
+        same(head, &Request::Consistency(ConsistencyOf { old: ms, new: id as u64 }));
         for plain in [
             Request::Hello,
             Request::Ping,
@@ -176,6 +178,7 @@ proptest! {
             Request::Stats,
             Request::Checkpoint,
             Request::KeyRotate,
+            Request::SignedCheckpoint,
         ] {
             same(head, &plain);
         }
@@ -465,6 +468,19 @@ fn bodies() -> impl Strategy<Value = Body> {
             Body::Checkpoint(Checkpoint { start, end, bytes, took_ms })
         }),
         any::<(u64, u64)>().prop_map(|(key, keys)| Body::Keys(KeyRotation { key, keys })),
+        (any::<u64>(), ".{0,60}", ".{0,60}").prop_map(|(size, note, key)| Body::SignedNote(SignedNote {
+            size,
+            note,
+            key
+        })),
+        (any::<(u64, u64, u64)>(), ".{0,60}", vec(any::<u8>(), 0..300)).prop_map(
+            |((size, total, from), key, bytes)| {
+                Body::ProofPart(ProofPart { size, key, total, from, bytes })
+            }
+        ),
+        vec(any::<[u8; 32]>(), 0..64).prop_map(|path| {
+            Body::Path(Listing::of(path.into_iter().map(|hash| PathHash { hash }).collect()))
+        }),
         any::<(u64, u64, u64)>().prop_map(|(rows, rows_total, duplicates)| Body::Import(ImportReport {
             rows,
             rows_total,

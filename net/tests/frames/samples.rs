@@ -7,19 +7,19 @@ use kami_engine::{
     HistoryEvent, ImportReport, ImportRow, ImportSpec, KeyRotation, Leg, Lifecycle, Limit, LimitAction,
     LimitId, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderId, OrderReport, OrderState,
     PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms,
-    Purchase, Renewal, ReplyFlags, RequestId, Role, StatementLine, Stats, Status, StockLine, TenantId,
-    TerminalId, ValidFrom, ValueReport, record::Kind,
+    ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role, SignedNote, StatementLine, Stats, Status,
+    StockLine, TenantId, TerminalId, ValidFrom, ValueReport, record::Kind,
 };
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use kami_net::frame::order::{GiveBack, OneOrder};
 use kami_net::frame::reply::{self, Codes};
 use kami_net::frame::request::{
-    BatchExtend, Chunk, ChunkRows, Columns, DuplicatesOf, Item, Items, OfProduct, OneBatch, OneCard,
-    OneImport, OnePrincipal, OneProduct, OrderFetch, Redeem, Reverse, Sell,
+    BatchExtend, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, Item, Items, OfProduct, OneBatch,
+    OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch, ProofOf, Redeem, Reverse, Sell,
 };
 use kami_net::frame::{
-    Body, ItemReport, Listing, Opcode, ReplyHead, Request, RequestFlags, RequestHead, Secret, SoldCard, Wait,
-    Welcome,
+    Body, ItemReport, Listing, Opcode, PathHash, ReplyHead, Request, RequestFlags, RequestHead, Secret,
+    SoldCard, Wait, Welcome,
 };
 
 const ID: RequestId = RequestId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0101);
@@ -141,6 +141,9 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::Stats,
         Request::Checkpoint,
         Request::KeyRotate,
+        Request::SignedCheckpoint,
+        Request::Proof(ProofOf { size: 1234, from: 524_288, code }),
+        Request::Consistency(ConsistencyOf { old: 1000, new: 1234 }),
     ];
     let encode = |body: &Request<'_>| {
         let head = RequestHead {
@@ -381,6 +384,25 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
             }),
         ),
         (Opcode::Post, Body::Account(OneAccount { account: AccountId(4) })),
+        (
+            Opcode::SignedCheckpoint,
+            Body::SignedNote(SignedNote {
+                size: 1234,
+                note: "kami/0000000000000001-9c41d2e0\n1234\n…\n\n— …\n".to_owned(),
+                key: "kami/0000000000000001-9c41d2e0+0337ab82+…".to_owned(),
+            }),
+        ),
+        (
+            Opcode::Proof,
+            Body::ProofPart(ProofPart {
+                size: 1234,
+                key: "kami/0000000000000001-9c41d2e0+0337ab82+…".to_owned(),
+                total: 5000,
+                from: 0,
+                bytes: b"kami-card-proof/v1\n".to_vec(),
+            }),
+        ),
+        (Opcode::Consistency, Body::Path(Listing::of(vec![PathHash { hash: [0x4f; 32] }; 2]))),
         (Opcode::Redeem, Body::Reason("code".to_owned())),
         (Opcode::Redeem, Body::Wait(Wait { wait_ms: 6000 })),
     ];

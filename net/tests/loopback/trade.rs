@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use kami_engine::{
-    AccountKind, AccountSpec, Caller, Confirmation, DocumentId, ImportReport, ImportRow, ImportSpec, Leg,
-    Lifecycle, Line, OrderId, OrderState, Posting, PrincipalId, ProductSpec, Purchase, ReplyFlags, RequestId,
-    Role, Status,
+    AccountKind, AccountSpec, Caller, CardProof, Confirmation, ConsistencyProof, DocumentId, ImportReport,
+    ImportRow, ImportSpec, Leg, Lifecycle, Line, OrderId, OrderState, Posting, PrincipalId, ProductSpec,
+    ProofCheckpoint, Purchase, ReplyFlags, RequestId, Role, Status, VerifierKey,
 };
 use kami_net::ClientError;
 use kami_net::client::{Delivery, RedeemOptions, ReverseOptions, Row, RowList, Rows, Staged};
@@ -254,6 +254,49 @@ async fn many_calls_at_once_share_a_client() {
         sum += amount.unwrap();
     }
     assert_eq!(sum, 2000 * 2000);
+    house.shut_down().await;
+}
+
+/// What was sold and redeemed is proven to a stranger, who has the texts and the key and nothing else; and guessing at
+/// codes by asking for proofs is guessing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_card_is_proven_over_the_wire() {
+    let house = House::open().await;
+    let client = house.client().await;
+    let cards = sold(&client, 3).await;
+    client.redeem(&cards[0], RedeemOptions::default()).await.unwrap();
+
+    let auditor = house.client_as("auditor", Role::Auditor).await;
+    let old = auditor.signed_checkpoint().await.unwrap().value;
+    assert_eq!(auditor.signed_checkpoint().await.unwrap().value, old, "nothing happened since");
+    let key: VerifierKey = old.key.parse().unwrap();
+    let proof = CardProof::parse(&auditor.prove(&cards[0]).await.unwrap().value.text).unwrap();
+    let proven = proof.verify(&key).unwrap();
+    assert_eq!(proven.events, client.history(&cards[0]).await.unwrap().value.rows);
+    assert_eq!(proven.lifecycle, Lifecycle::Redeemed);
+
+    client.redeem(&cards[1], RedeemOptions::default()).await.unwrap();
+    let new = auditor.signed_checkpoint().await.unwrap().value;
+    let path = auditor.consistency(old.size, new.size).await.unwrap().value;
+    let read = |note: &str| ProofCheckpoint::parse(note).unwrap();
+    ConsistencyProof { old: read(&old.note), new: read(&new.note), path }.verify(&key).unwrap();
+
+    assert_eq!(refused(auditor.consistency(0, new.size).await), Status::Malformed);
+    assert_eq!(refused(auditor.consistency(new.size, old.size).await), Status::Malformed);
+    assert_eq!(refused(auditor.consistency(old.size, new.size + 1000).await), Status::NotProvable);
+    let till = house.client_as("till", Role::Redeemer).await;
+    assert_eq!(refused(till.prove(&cards[0]).await), Status::Forbidden);
+    assert_eq!(refused(till.signed_checkpoint().await), Status::Forbidden);
+
+    let impatient = |options: &mut kami_net::ClientOptions| options.timeout = Duration::from_millis(500);
+    let guesser = house.client_as_with("guesser", Role::Auditor, impatient).await;
+    let mut guesses = 0;
+    while refused(guesser.prove(format!("NOBODY-HAS-{guesses}").as_bytes()).await) == Status::NotFound {
+        guesses += 1;
+        assert!(guesses < 1000, "guessing goes on");
+    }
+    let refusal = refused(guesser.prove(&cards[0]).await);
+    assert_eq!(refusal, Status::RateLimited, "after {guesses} guesses");
     house.shut_down().await;
 }
 

@@ -12,6 +12,7 @@
 //! | `restart.rs` | ends of process and machine; what must survive; the invariants |
 //! | `workload.rs` | what is asked, by seed |
 //! | `backup.rs` | backups at any moment, restored to any point |
+//! | `proof.rs` | signed checkpoints and proofs, through crashes |
 //!
 //! ```text
 //! cargo test -p kami-tests                      200 seeds a disk
@@ -26,6 +27,7 @@ pub mod money_rules;
 pub mod object_rules;
 pub mod oracle;
 mod order_rules;
+pub mod proof;
 pub mod restart;
 pub mod rules;
 pub mod workload;

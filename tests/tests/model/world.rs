@@ -18,6 +18,7 @@ use super::expected::{At, Body, Listed};
 use super::imports::Staged;
 use super::oracle::{Event, Oracle};
 use super::order_rules::is_too_large;
+use super::proof::Published;
 use crate::ask::{Ask, What};
 use crate::random::Random;
 
@@ -62,6 +63,8 @@ pub struct World {
     pub read_as: BTreeMap<(u16, String), u128>,
     /// Requests to try again.
     pub asked: Vec<Ask>,
+    /// Checkpoints that were given out.
+    pub published: Published,
     /// Replies by command and status, to see that a run meets everything.
     pub met: BTreeMap<String, u64>,
     work: Work,
@@ -104,6 +107,7 @@ impl World {
             next_batch: 1,
             read_as: BTreeMap::new(),
             asked: Vec::new(),
+            published: Published::default(),
             met: BTreeMap::new(),
             work: Work::default(),
         };
@@ -140,6 +144,7 @@ impl World {
             next_batch: 1,
             read_as: BTreeMap::new(),
             asked: Vec::new(),
+            published: Published::default(),
             met: BTreeMap::new(),
             work: Work::default(),
         }
