@@ -33,7 +33,6 @@
 //! Recovery takes the same road from [`replay`](record) to the same functions; nothing else writes a word.
 
 mod account;
-#[allow(dead_code, reason = "orders will use the rest of it")]
 mod accounts;
 mod admin;
 mod backup;
@@ -51,7 +50,6 @@ mod import;
 mod index;
 mod keyring;
 mod limit;
-#[allow(dead_code, reason = "orders will use the rest of it")]
 mod limits;
 mod money;
 mod order;
@@ -75,7 +73,6 @@ mod table;
 mod upkeep;
 mod vault;
 mod verify;
-#[allow(dead_code, reason = "orders will use the rest of it")]
 mod window;
 mod word;
 

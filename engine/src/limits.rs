@@ -482,6 +482,7 @@ impl Limits {
 
     /// What a subject has in the window of a limit now.
     #[must_use]
+    #[cfg(test)]
     pub fn units(&self, limit: LimitId, tenant: TenantId, subject: Subject, now_ms: u64) -> u64 {
         let limit = self.find(limit, tenant).map(|state| &state.limit);
         limit.map_or(0, |limit| self.used(&(tenant, subject), limit, now_ms))
@@ -489,6 +490,7 @@ impl Limits {
 
     /// How many subjects are remembered.
     #[must_use]
+    #[cfg(test)]
     pub fn subjects(&self) -> u64 {
         self.usage.count()
     }
