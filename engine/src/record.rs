@@ -391,6 +391,14 @@ impl Entry<'_> {
         }
     }
 
+    /// Of REVEAL: the order, and how many of its codes were given out.
+    ///
+    /// # Errors
+    /// If the tail is too short.
+    pub fn revealed(&self) -> Result<(OrderId, u32), FormatError> {
+        Ok((self.revealed_order()?, u32_at(self.tail, 20)))
+    }
+
     /// Of BATCH_EXTEND: the new end.
     ///
     /// # Errors

@@ -137,6 +137,8 @@ statuses! {
     HistoryArchived = 135, "HISTORY_ARCHIVED", "ask the operator for the archive";
     /// A product, order or principal of this name exists.
     AlreadyExists = 136, "ALREADY_EXISTS", "take another name, or use what is there";
+    /// The position is not one of this log: it lies beyond what is durable, or belongs to another history.
+    PositionUnknown = 160, "POSITION_UNKNOWN", "read again from the beginning, or from a position that you trust; the store may have been restored";
 
     /// The frame or a field in it is not well formed.
     Malformed = 200, "MALFORMED", "mend the client; REASON names the field";

@@ -72,6 +72,8 @@ impl World {
         *self.met.entry(met).or_default() += 1;
         self.note(|| format!("---- open again: {} effects, time {}", self.log.len(), self.oracle.now_ms));
         self.audit();
+        self.follow();
+        self.look_back();
         self.try_again(lost);
     }
 
@@ -165,6 +167,7 @@ impl World {
         oracle.check();
         self.oracle = oracle;
         self.last_lsn = last_lsn;
+        self.hold_subscribers();
         lost.into_iter().filter(|event| event.kind != Kind::Import).map(|event| event.ask).collect()
     }
 

@@ -108,7 +108,13 @@ impl World {
                 let asks = self.some_asks();
                 self.execute(&asks);
             }
-            60..80 => return self.drive(),
+            60..80 => {
+                let on = self.drive();
+                if on && self.random.percent(10) {
+                    self.follow();
+                }
+                return on;
+            }
             80..92 => {
                 let ms = *self.random.pick(&[
                     1,
@@ -127,7 +133,10 @@ impl World {
             }
             92..96 => self.import(),
             96..99 => self.checkpoint(),
-            _ => self.engine().check().unwrap(),
+            _ => {
+                self.engine().check().unwrap();
+                self.look_back();
+            }
         }
         !self.medium.is_cut()
     }

@@ -63,6 +63,8 @@ pub struct World {
     pub asked: Vec<Ask>,
     /// Replies by command and status, to see that a run meets everything.
     pub met: BTreeMap<String, u64>,
+    /// Who follows the log.
+    pub subscribers: Vec<super::follow::Subscriber>,
     work: Work,
 }
 
@@ -104,6 +106,7 @@ impl World {
             read_as: BTreeMap::new(),
             asked: Vec::new(),
             met: BTreeMap::new(),
+            subscribers: super::follow::Subscriber::some(),
             work: Work::default(),
         };
         let engine = Engine::open(world.options(false)).expect("a new store opens");
@@ -140,6 +143,7 @@ impl World {
             read_as: BTreeMap::new(),
             asked: Vec::new(),
             met: BTreeMap::new(),
+            subscribers: super::follow::Subscriber::some(),
             work: Work::default(),
         }
     }
