@@ -194,13 +194,15 @@ impl Feed {
         let wal = &sequencer.wal;
         let end = wal.durable_end();
         let full = events.len() + events_max;
-        let begun = self.position.bytes();
+        let mut looked_at = 0;
         let mut caught_up = true;
         'log: while let Some(record) = self.cursor.peek(wal, end)? {
-            if begun + READ_BYTES_MAX < record.lsn.bytes() {
+            // Counted by what is read, because positions have gaps as long as a segment.
+            if looked_at >= READ_BYTES_MAX {
                 caught_up = false;
                 break;
             }
+            looked_at += record.end.bytes() - record.lsn.bytes();
             if record.kind == RecordKind::Data {
                 for entry in Group::parse(record.payload, record.payload_lsn)? {
                     let entry = entry?;
@@ -226,6 +228,10 @@ impl Feed {
                 (self.position, self.epoch) = (record.end, record.epoch);
             }
             self.cursor.pass();
+        }
+        if caught_up {
+            // A record boundary, with nothing between it and the last record.
+            self.position = self.position.max(end);
         }
         Ok(FeedPlace { position: self.position, epoch: self.epoch, end, caught_up })
     }

@@ -28,7 +28,7 @@ use crate::status::Status;
 /// The most days of one query.
 pub const TOTALS_DAYS_MAX: u32 = 366;
 /// The most lines of one page.
-pub const TOTALS_LINES_MAX: usize = 16_384;
+pub const TOTALS_LINES_MAX: u32 = 16_384;
 /// The largest distance of a time zone from UTC, in minutes.
 pub const OFFSET_MIN_MAX: i16 = 18 * 60;
 
@@ -89,7 +89,7 @@ pub struct TotalsQuery {
     /// Only lines behind this one: the last of the page before.
     pub after: Option<TotalKey>,
     /// At most so many lines, 1 to [`TOTALS_LINES_MAX`].
-    pub lines_max: usize,
+    pub lines_max: u32,
 }
 
 /// A page of totals.
@@ -157,7 +157,7 @@ impl Engine {
         let Some(segment) = self.segment_of_time(from_ms, end)? else {
             return refused(Status::HistoryArchived);
         };
-        let mut page = Page::new(query.lines_max, query.after);
+        let mut page = Page::new(query.lines_max as usize, query.after);
         let mut cursor = wal.cursor(segment);
         while let Some(record) = cursor.peek(wal, end)? {
             if record.kind == RecordKind::Data {

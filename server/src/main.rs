@@ -11,12 +11,14 @@
 //! codes.rs                          codes of one's own
 //! trade.rs card.rs                  selling, redeeming, looking after single cards
 //! stock.rs principal.rs             figures; who may connect
+//! feed.rs reconcile.rs              the log's events as they come; its totals by day
 //! upkeep.rs                         snapshots on demand, rotation of the master key
 //! backup.rs                         backups and what is restored from them
 //! verify.rs log.rs                  a stopped store: is it whole, what is in its log
 //! demo.rs                           the proof: a real server, killed under load, asked about everything
 //! manual.rs                         shell completions and manual pages
 //! exit.rs output.rs progress.rs     exit codes and sentences; JSON and tables; how far long work is
+//! table_file.rs                     tables for spreadsheets
 //! money.rs time.rs code.rs          how amounts, times and codes are typed and shown
 //! ```
 //! Standard output carries results and nothing else; progress, warnings and errors go to standard error.
@@ -30,6 +32,7 @@ mod code;
 mod codes;
 mod demo;
 mod exit;
+mod feed;
 mod http;
 mod import;
 mod keys;
@@ -42,11 +45,13 @@ mod output;
 mod principal;
 mod product;
 mod progress;
+mod reconcile;
 mod remote;
 mod sandbox;
 mod serve;
 mod settings;
 mod stock;
+mod table_file;
 mod trade;
 mod upkeep;
 mod verify;
@@ -108,6 +113,8 @@ enum Command {
     Unfreeze(card::Unfreeze),
     Void(card::Void),
     Stock(stock::Stock),
+    Reconcile(reconcile::Reconcile),
+    Feed(feed::Feed),
     Principal(principal::PrincipalCommand),
     Stats(stock::Stats),
     Checkpoint(upkeep::Checkpoint),
@@ -170,6 +177,8 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Unfreeze(command) => online(card::unfreeze(command, output)),
         Command::Void(command) => online(card::void(command, output)),
         Command::Stock(command) => online(stock::stock(command, output)),
+        Command::Reconcile(command) => online(reconcile::run(command, output)),
+        Command::Feed(command) => online(feed::run(command, output)),
         Command::Principal(command) => online(principal::run(command, output)),
         Command::Stats(command) => online(stock::stats(command, output)),
         Command::Checkpoint(command) => online(upkeep::checkpoint(command, output)),

@@ -8,14 +8,15 @@
 use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
 use kami_engine::{
-    BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Flags, HistoryEvent,
+    BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Event, Flags, HistoryEvent,
     ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId, Product,
     ProductId, ReplyBody, ReplyFlags, RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId,
-    ValueReport, record::Kind,
+    TotalLine, Totals, ValueReport, record::Kind,
 };
 use kami_engine::{PrincipalSpec, ProductSpec};
 
 pub use super::codes::{Codes, CodesFrame, SoldCard};
+use super::feed::{FeedBegin, FeedEvents};
 use super::wire::{Field, Malformed, Reader, Wire, wire};
 use super::{FRAME_BYTES_MAX, Opcode, REPLY_HEAD_BYTES, ReplyHead, close_frame, field};
 
@@ -88,6 +89,12 @@ body_kinds! {
     Checkpoint = 32, "CHECKPOINT";
     /// After KEY_ROTATE.
     Keys = 33, "KEYS";
+    /// After FEED_OPEN: where the feed begins.
+    Feed = 40, "FEED";
+    /// On the stream of a feed, again and again: events, and up to where all were told.
+    Events = 41, "EVENTS";
+    /// After RECONCILE.
+    Totals = 42, "TOTALS";
 }
 
 impl BodyKind {
@@ -127,6 +134,10 @@ impl BodyKind {
             Opcode::Stats => BodyKind::Stats,
             Opcode::Checkpoint => BodyKind::Checkpoint,
             Opcode::KeyRotate => BodyKind::Keys,
+            Opcode::FeedOpen => BodyKind::Feed,
+            // Not answered, unless it is refused.
+            Opcode::FeedAck => BodyKind::None,
+            Opcode::Reconcile => BodyKind::Totals,
             _ => return None,
         })
     }
@@ -172,6 +183,12 @@ pub enum Body {
     Checkpoint(Checkpoint),
     /// A rotation of the master key.
     Keys(KeyRotation),
+    /// Where a feed begins.
+    Feed(FeedBegin),
+    /// Events of a feed.
+    Events(FeedEvents),
+    /// Totals.
+    Totals(Totals),
 }
 
 /// Rows of a reply, and how many there are in all.
@@ -413,6 +430,9 @@ impl Body {
             Body::Wait(_) => BodyKind::Wait,
             Body::Checkpoint(_) => BodyKind::Checkpoint,
             Body::Keys(_) => BodyKind::Keys,
+            Body::Feed(_) => BodyKind::Feed,
+            Body::Events(_) => BodyKind::Events,
+            Body::Totals(_) => BodyKind::Totals,
         }
     }
 
@@ -458,6 +478,9 @@ impl Body {
             BodyKind::Wait => Body::Wait(Wire::take(reader)?),
             BodyKind::Checkpoint => Body::Checkpoint(Wire::take(reader)?),
             BodyKind::Keys => Body::Keys(Wire::take(reader)?),
+            BodyKind::Feed => Body::Feed(Wire::take(reader)?),
+            BodyKind::Events => Body::Events(Wire::take(reader)?),
+            BodyKind::Totals => Body::Totals(Wire::take(reader)?),
         })
     }
 
@@ -483,6 +506,9 @@ impl Body {
             Body::Wait(wait) => wait.put(out),
             Body::Checkpoint(checkpoint) => checkpoint.put(out),
             Body::Keys(rotation) => rotation.put(out),
+            Body::Feed(begin) => begin.put(out),
+            Body::Events(events) => events.put(out),
+            Body::Totals(totals) => totals.put(out),
         }
         true
     }
@@ -600,6 +626,11 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<ItemReport>(),
         of::<Checkpoint>(),
         of::<KeyRotation>(),
+        of::<FeedBegin>(),
+        of::<FeedEvents>(),
+        of::<Event>(),
+        of::<Totals>(),
+        of::<TotalLine>(),
         ("REASON", const { &[field("reason", "text8", "which field is wrong")] }),
         of::<Wait>(),
     ]

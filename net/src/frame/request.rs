@@ -6,10 +6,11 @@
 
 use bytes::BytesMut;
 use kami_engine::{
-    BatchId, CardKind, CertificateNote, ImportSpec, MerchantId, Money, OrderId, PrincipalId, PrincipalSpec,
-    ProductId, ProductSpec, Renewal, RequestId, Role, TenantId,
+    BatchId, CardKind, CertificateNote, FeedSpec, ImportSpec, MerchantId, Money, OrderId, PrincipalId,
+    PrincipalSpec, ProductId, ProductSpec, Renewal, RequestId, Role, TenantId, TotalKey, TotalsQuery,
 };
 
+pub use super::feed::{FeedAck, FeedOpen};
 use super::rows::ROW_FIELDS;
 pub use super::rows::{BATCH_ITEMS_MAX, Chunk, ChunkRows, Columns, Item, Items};
 use super::wire::{Field, Malformed, Reader, Secret, Wire, wire};
@@ -86,6 +87,8 @@ pub enum Request<'a> {
     ProductList,
     /// STOCK.
     Stock(OfProduct),
+    /// RECONCILE.
+    Reconcile(TotalsQuery),
     /// IMPORT_BEGIN.
     ImportBegin(ImportSpec),
     /// IMPORT_CHUNK.
@@ -106,6 +109,10 @@ pub enum Request<'a> {
     PrincipalRenew(Renewal),
     /// PRINCIPAL_LIST.
     PrincipalList,
+    /// FEED_OPEN.
+    FeedOpen(FeedOpen),
+    /// FEED_ACK.
+    FeedAck(FeedAck),
     /// STATS.
     Stats,
     /// CHECKPOINT.
@@ -171,7 +178,8 @@ dispatch! {
         BatchActivate(OneBatch) BatchDeactivate(OneBatch) BatchFreeze(OneBatch) BatchUnfreeze(OneBatch)
         BatchVoid(OneBatch) BatchExtend(BatchExtend) BatchList(OfProduct)
         ProductAdd(ProductSpec) ProductSet(ProductSpec) ProductFreeze(OneProduct)
-        ProductUnfreeze(OneProduct) Stock(OfProduct)
+        ProductUnfreeze(OneProduct) Stock(OfProduct) Reconcile(TotalsQuery)
+        FeedOpen(FeedOpen) FeedAck(FeedAck)
         ImportBegin(ImportSpec) ImportChunk(Chunk<'static>) ImportStatus(OneImport)
         ImportCommit(OneImport) ImportAbort(OneImport) ImportDuplicates(DuplicatesOf)
         PrincipalAdd(PrincipalSpec) PrincipalRevoke(OnePrincipal) PrincipalRenew(Renewal);
@@ -444,5 +452,10 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<PrincipalSpec>(),
         of::<CertificateNote>(),
         of::<Renewal>(),
+        of::<TotalsQuery>(),
+        of::<TotalKey>(),
+        of::<FeedOpen>(),
+        of::<FeedSpec>(),
+        of::<FeedAck>(),
     ]
 }

@@ -251,7 +251,7 @@ impl World {
         let engine = self.engine();
         let mut lines = Vec::new();
         loop {
-            assert!(page.lines.len() <= query.lines_max, "more than a page");
+            assert!(page.lines.len() <= query.lines_max as usize, "more than a page");
             lines.append(&mut page.lines);
             if !page.more {
                 break;
