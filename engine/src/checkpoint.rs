@@ -12,22 +12,29 @@
 //!   that fits is a snapshot that was complete once.
 //! * Two generations are kept. A damaged one is *unreadable*, never older: the other one or the whole log
 //!   is used, and the log is still required to reach the damaged one's end if that can be read.
-//! * The lock is held for a few dozen objects at a time.
+//! * The lock is held for a few dozen objects at a time, and for one shard of the orders.
 //!
 //! | at | bytes | what |
 //! |---|---|---|
 //! | 0 | 4096 | header, see [`HEADER_FIELDS`] |
 //! | 4096 | objects | rkyv: products, principals, batches |
 //! | | 8 a card | words, batch after batch in order of number |
-//! | | 32 an order | tenant u64, order u128, position u64 |
+//! | | 32 an order | tenant u16, state u16, zero u32, order u128, position u64 |
+//! | | ledger | rkyv: what later versions than the first keep; may be missing |
 
 use std::io;
 
 use kami_wal::{File, Lsn, Medium, Poisoned};
 
-use crate::identity::{OrderId, Principal, PrincipalId, TenantId};
-use crate::orders::SHARDS;
-use crate::record::{Clocks, Field, Stored, StoredBatch, StoredPrincipal, StoredProduct};
+use crate::account::Leg;
+use crate::accounts::AccountRow;
+use crate::identity::{AccountId, OrderId, Principal, PrincipalId, ProductId, TenantId};
+use crate::limits::{LimitRow, UsageRow};
+use crate::order::Line;
+use crate::orders::{OrderKey, OrderWord, Reservation, SHARDS};
+use crate::record::{
+    Clocks, Field, Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms, stored,
+};
 use crate::sequencer::Sequencer;
 use crate::table::Table;
 use crate::word::Word;
@@ -44,6 +51,8 @@ const ORDER_BYTES: usize = 32;
 const CHUNK_BYTES: usize = 1 << 20;
 /// Objects copied under one hold of the lock.
 const OBJECTS_PER_HOLD: usize = 32;
+/// Shards of the orders looked at under one hold of the lock; most are empty in a young store.
+const SHARDS_PER_HOLD: usize = 16;
 /// Words copied before others are let in, where somebody waits for that.
 const WORDS_PER_STEP: u64 = 8;
 /// Snapshots kept.
@@ -62,7 +71,8 @@ pub const HEADER_FIELDS: &[Field] = &[
     (56, 8, "orders", "how many orders follow"),
     (64, 32, "body hash", "BLAKE3 of everything after the header"),
     (96, 32, "header hash", "BLAKE3 of bytes 0 to 95"),
-    (128, 3968, "reserved", "zero"),
+    (128, 8, "ledger", "bytes of the encoded ledger, padded to 8; zero in the first version"),
+    (136, 3960, "reserved", "zero"),
 ];
 
 /// The header of a snapshot.
@@ -77,6 +87,7 @@ pub struct Header {
     objects: u64,
     words: u64,
     orders: u64,
+    ledger: u64,
     body_hash: [u8; 32],
 }
 
@@ -93,6 +104,8 @@ impl Header {
         bytes[64..96].copy_from_slice(&self.body_hash);
         let hash = blake3::hash(&bytes[..96]);
         bytes[96..128].copy_from_slice(hash.as_bytes());
+        // Not under the hash: the file's length says the same, and the body's hash covers what it counts.
+        bytes[128..136].copy_from_slice(&self.ledger.to_le_bytes());
         bytes
     }
 
@@ -105,6 +118,7 @@ impl Header {
             objects: number(40),
             words: number(48),
             orders: number(56),
+            ledger: number(128),
             body_hash: bytes[64..96].try_into().expect("a hash"),
         };
         // Comparing with what it encodes to covers magic, version, hash and reserved bytes.
@@ -119,7 +133,7 @@ impl Header {
     fn body_bytes(&self) -> Option<u64> {
         let words = self.words.checked_mul(8)?;
         let orders = self.orders.checked_mul(ORDER_BYTES as u64)?;
-        self.objects.checked_add(words)?.checked_add(orders)
+        self.objects.checked_add(words)?.checked_add(orders)?.checked_add(self.ledger)
     }
 }
 
@@ -137,6 +151,79 @@ pub struct Objects {
     pub principals: Vec<PrincipalObject>,
     /// Batches in order of number.
     pub batches: Vec<BatchObject>,
+}
+
+/// What later versions than the first keep in a snapshot.
+#[derive(Debug, Default, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Ledger {
+    /// The terms of products, by number, where they are not the default.
+    pub terms: Vec<(u32, StoredTerms)>,
+    /// Accounts in order of number.
+    pub accounts: Vec<AccountRow>,
+    /// Tenant, id and POST of each document.
+    pub documents: Vec<(u16, u128, u64)>,
+    /// Limits in order of number.
+    pub limits: Vec<LimitRow>,
+    /// What counts against them.
+    pub usages: Vec<UsageRow>,
+    /// Orders that wait for their payment.
+    pub reservations: Vec<StoredReservation>,
+}
+
+/// An order that waits for its payment, in a snapshot.
+#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct StoredReservation {
+    tenant: u16,
+    order: u128,
+    lsn: u64,
+    taken_ms: u64,
+    deadline_ms: u64,
+    account: u32,
+    ip: u64,
+    cards: u32,
+    /// Product, count, and face value if one was asked for.
+    lines: Vec<(u32, u32, Option<i64>)>,
+    /// Account and amount.
+    legs: Vec<(u32, i64)>,
+}
+
+impl StoredReservation {
+    fn of((tenant, order): OrderKey, reservation: &Reservation) -> StoredReservation {
+        StoredReservation {
+            tenant: tenant.0,
+            order: order.0,
+            lsn: reservation.lsn.bytes(),
+            taken_ms: reservation.taken_ms,
+            deadline_ms: reservation.deadline_ms,
+            account: reservation.account.map_or(0, |account| account.0),
+            ip: reservation.ip,
+            cards: reservation.cards,
+            lines: reservation.lines.iter().map(|line| (line.product.0, line.count, line.face)).collect(),
+            legs: reservation.legs.iter().map(|leg| (leg.account.0, leg.amount)).collect(),
+        }
+    }
+
+    /// The reservation; `None` if it has no position.
+    #[must_use]
+    pub fn reservation(&self) -> Option<(OrderKey, Reservation)> {
+        let lines = self.lines.iter().map(|&(product, count, face)| Line {
+            product: ProductId(product),
+            count,
+            face,
+        });
+        let legs = self.legs.iter().map(|&(account, amount)| Leg { account: AccountId(account), amount });
+        let reservation = Reservation {
+            lsn: Lsn::from_bytes(self.lsn)?,
+            taken_ms: self.taken_ms,
+            deadline_ms: self.deadline_ms,
+            account: (self.account != 0).then_some(AccountId(self.account)),
+            ip: self.ip,
+            cards: self.cards,
+            lines: lines.collect(),
+            legs: legs.collect(),
+        };
+        Some(((TenantId(self.tenant), OrderId(self.order)), reservation))
+    }
 }
 
 /// A product in a snapshot.
@@ -188,14 +275,15 @@ pub struct BatchObject {
     pub extended_ms: u64,
 }
 
-impl Stored for Objects {
-    fn encode(&self) -> Vec<u8> {
-        rkyv::to_bytes::<rkyv::rancor::Error>(self).expect("encoding to memory cannot fail").into_vec()
-    }
+stored!(Objects, Ledger);
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        rkyv::from_bytes::<Self, rkyv::rancor::Error>(bytes).ok()
-    }
+/// An object with its length before it, padded to 8 bytes.
+fn framed(object: &impl Stored) -> Vec<u8> {
+    let bytes = object.encode();
+    let mut framed = (bytes.len() as u64).to_le_bytes().to_vec();
+    framed.extend_from_slice(&bytes);
+    framed.resize(framed.len().next_multiple_of(8), 0);
+    framed
 }
 
 impl Objects {
@@ -295,11 +383,9 @@ fn write_new(
         hasher: blake3::Hasher::new(),
     };
 
-    let objects = copy_objects(sequencer, start, &mut between);
-    let bytes = objects.encode();
-    let mut encoded = (bytes.len() as u64).to_le_bytes().to_vec();
-    encoded.extend_from_slice(&bytes);
-    encoded.resize(encoded.len().next_multiple_of(8), 0);
+    let mut ledger = Ledger::default();
+    let objects = copy_objects(sequencer, start, &mut ledger, &mut between);
+    let encoded = framed(&objects);
     writer.put(&encoded)?;
 
     let mut words = 0;
@@ -316,17 +402,32 @@ fn write_new(
 
     let mut orders = 0;
     let mut copied = Vec::new();
-    for shard in 0..SHARDS {
+    let mut shard = 0;
+    while shard < SHARDS {
         between();
         copied.clear();
-        copied.extend(sequencer.state().orders.of_shard(shard));
-        for ((tenant, order), lsn) in &copied {
-            writer.put(&u64::from(tenant.0).to_le_bytes())?;
+        // Nothing is allocated under the lock: shards fill evenly, so that twice their mean is room for one.
+        let mean = sequencer.state().orders.count() as usize / SHARDS;
+        copied.reserve(OBJECTS_PER_HOLD + 2 * mean + 64);
+        let state = sequencer.state();
+        let upto = SHARDS.min(shard + SHARDS_PER_HOLD);
+        while shard < upto && copied.len() < OBJECTS_PER_HOLD {
+            copied.extend(state.orders.of_shard(shard));
+            shard += 1;
+        }
+        drop(state);
+        for ((tenant, order), word) in &copied {
+            let state = word.bits() & 0xffff;
+            writer.put(&(u64::from(tenant.0) | state << 16).to_le_bytes())?;
             writer.put(&order.0.to_le_bytes())?;
-            writer.put(&lsn.bytes().to_le_bytes())?;
+            writer.put(&word.lsn().bytes().to_le_bytes())?;
         }
         orders += copied.len() as u64;
     }
+    copy_money(sequencer, &mut ledger, &mut between);
+    copy_reservations(sequencer, &mut ledger, &mut between);
+    let ledger = framed(&ledger);
+    writer.put(&ledger)?;
     writer.flush()?;
 
     between();
@@ -342,6 +443,7 @@ fn write_new(
         objects: encoded.len() as u64,
         words,
         orders,
+        ledger: ledger.len() as u64,
         body_hash: *writer.hasher.finalize().as_bytes(),
     };
     file.write_at(0, &header.encode())?;
@@ -365,6 +467,23 @@ fn write_new(
     Ok(header)
 }
 
+/// Copies the orders that wait, a few at a time, in order of their keys. One that is added or taken out behind
+/// the place is in the log after the snapshot's start, and replay does the same.
+fn copy_reservations(sequencer: &Sequencer, ledger: &mut Ledger, between: &mut impl FnMut()) {
+    let mut after = None;
+    loop {
+        between();
+        let state = sequencer.state();
+        let some = state.orders.reservations(after).take(OBJECTS_PER_HOLD);
+        let before = ledger.reservations.len();
+        after = some.clone().last().map(|(key, _)| *key);
+        ledger.reservations.extend(some.map(|(key, waiting)| StoredReservation::of(*key, waiting)));
+        if ledger.reservations.len() == before {
+            return;
+        }
+    }
+}
+
 fn path(start: Lsn) -> String {
     format!("{DIRECTORY}/{:016x}.snapshot", start.bytes())
 }
@@ -380,7 +499,12 @@ pub fn list(medium: &dyn Medium) -> io::Result<Vec<String>> {
     Ok(names.into_iter().map(|name| format!("{DIRECTORY}/{name}")).collect())
 }
 
-fn copy_objects(sequencer: &Sequencer, start: Lsn, between: &mut impl FnMut()) -> Objects {
+fn copy_objects(
+    sequencer: &Sequencer,
+    start: Lsn,
+    ledger: &mut Ledger,
+    between: &mut impl FnMut(),
+) -> Objects {
     let mut objects = Objects::default();
     // Objects are only ever added at the end, so copying them a few at a time misses none that was
     // there when the copying began. Products come first and batches last, as they depend on each other.
@@ -389,6 +513,9 @@ fn copy_objects(sequencer: &Sequencer, start: Lsn, between: &mut impl FnMut()) -
         let state = sequencer.state();
         let from = objects.products.len();
         let some = state.products.iter().skip(from).take(OBJECTS_PER_HOLD);
+        let terms =
+            some.clone().map(|product| (product.product.id.0, StoredTerms::of(&product.product.spec.terms)));
+        ledger.terms.extend(terms.filter_map(|(id, terms)| Some((id, terms?))));
         objects.products.extend(some.map(|product| ProductObject {
             stored: StoredProduct::from((&product.product.spec, product.tenant)),
             frozen: product.product.frozen,
@@ -454,6 +581,35 @@ fn copy_objects(sequencer: &Sequencer, start: Lsn, between: &mut impl FnMut()) -
     objects
 }
 
+/// Copies accounts, documents, limits and what counts against them. In pieces, as everything: what an account
+/// or a subject misses, its position tells.
+fn copy_money(sequencer: &Sequencer, ledger: &mut Ledger, between: &mut impl FnMut()) {
+    loop {
+        between();
+        let from = ledger.accounts.len();
+        ledger.accounts.extend(sequencer.state().accounts.rows(from, OBJECTS_PER_HOLD));
+        if ledger.accounts.len() == from {
+            break;
+        }
+    }
+    loop {
+        between();
+        let from = ledger.limits.len();
+        ledger.limits.extend(sequencer.state().limits.rows(from, OBJECTS_PER_HOLD));
+        if ledger.limits.len() == from {
+            break;
+        }
+    }
+    for shard in 0..crate::sharded::SHARDS {
+        let state = sequencer.state();
+        let documents = state.documents.of_shard(shard);
+        ledger.documents.extend(documents.map(|((tenant, id), lsn)| (tenant.0, id.0, lsn.bytes())));
+        ledger.usages.extend(state.limits.usage_rows(shard, state.now_ms));
+        drop(state);
+        between();
+    }
+}
+
 /// A snapshot file.
 pub struct Snapshot {
     /// Its header.
@@ -507,11 +663,27 @@ impl Snapshot {
     /// # Errors
     /// What the device reports.
     pub fn objects(&self) -> io::Result<Option<Objects>> {
+        self.framed(0, self.header.objects)
+    }
+
+    /// What later versions than the first keep, empty if one of the first wrote it; `None` if it is damaged.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn ledger(&self) -> io::Result<Option<Ledger>> {
+        if self.header.ledger == 0 {
+            return Ok(Some(Ledger::default()));
+        }
+        let Header { objects, words, orders, ledger, .. } = self.header;
+        self.framed(objects + words * 8 + orders * ORDER_BYTES as u64, ledger)
+    }
+
+    fn framed<T: Stored>(&self, at: u64, length: u64) -> io::Result<Option<T>> {
         let mut bytes = Vec::new();
-        self.read(0, self.header.objects, &mut |part| bytes.extend_from_slice(part))?;
+        self.read(at, length, &mut |part| bytes.extend_from_slice(part))?;
         let Some((len, rest)) = bytes.split_first_chunk::<8>() else { return Ok(None) };
         let len = u64::from_le_bytes(*len) as usize;
-        Ok(rest.get(..len).and_then(Objects::decode))
+        Ok(rest.get(..len).and_then(T::decode))
     }
 
     /// Installs the words into the batches of `objects`; `Ok(false)` if one is no word.
@@ -545,7 +717,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// What the device reports.
-    pub fn orders(&self, each: &mut dyn FnMut((TenantId, OrderId), Lsn)) -> io::Result<bool> {
+    pub fn orders(&self, each: &mut dyn FnMut(OrderKey, OrderWord)) -> io::Result<bool> {
         let at = self.header.objects + self.header.words * 8;
         let mut valid = true;
         self.read(at, self.header.orders * ORDER_BYTES as u64, &mut |bytes| {
@@ -553,9 +725,11 @@ impl Snapshot {
                 let number =
                     |at: usize| u64::from_le_bytes(order[at..at + 8].try_into().expect("eight bytes"));
                 let id = u128::from_le_bytes(order[8..24].try_into().expect("sixteen bytes"));
-                match (u16::try_from(number(0)), Lsn::from_bytes(number(24))) {
-                    (Ok(tenant), Some(lsn)) => each((TenantId(tenant), OrderId(id)), lsn),
-                    _ => valid = false,
+                let (tenant, state) = (number(0) as u16, number(0) >> 16);
+                let word = Lsn::from_bytes(number(24)).filter(|_| state < 1 << 16);
+                match word.and_then(|lsn| OrderWord::from_bits(lsn.units() << 16 | state)) {
+                    Some(word) => each((TenantId(tenant), OrderId(id)), word),
+                    None => valid = false,
                 }
             }
         })?;

@@ -32,19 +32,21 @@ pub struct Event {
     pub kind: Kind,
     /// Under which request id; zero for the engine itself.
     pub request: RequestId,
-    /// The original's request id, for a reversal; else 0.
+    /// The original's request id, for a reversal; the document, for a posting; else 0.
     pub related: u128,
     /// The order, where there is one.
     pub order: Option<OrderId>,
     /// The card, of an event about one.
     pub card: Option<CardRef>,
-    /// The number of what else an event is about: a principal or an account; 0 is none.
+    /// The number of what else an event is about: a principal, an account or a limit; 0 is
+    /// none.
     pub object: u64,
-    /// What was moved, in minor units of the product's currency, never negative: the kind says which way.
+    /// What the cards are worth that were moved, or what was moved on a card, in minor units of the product's currency,
+    /// never negative: the kind says which way. An order of several products has none.
     pub amount: Option<Money>,
     /// How many cards it is about.
     pub count: u32,
-    /// The product, where there is one.
+    /// The product, where there is one; an order of several has none.
     pub product: Option<ProductId>,
     /// The batch, of an event about a batch or about one card.
     pub batch: Option<BatchId>,
@@ -71,12 +73,20 @@ enum Subject {
     Batch,
     Product,
     Object,
+    Document,
 }
 
 const fn subject_of(kind: Kind) -> Subject {
     match kind {
         Kind::ProductPut | Kind::ProductFreeze | Kind::ProductUnfreeze => Subject::Product,
-        Kind::PrincipalPut | Kind::PrincipalRevoke => Subject::Object,
+        Kind::PrincipalPut
+        | Kind::PrincipalRevoke
+        | Kind::AccountPut
+        | Kind::AccountFreeze
+        | Kind::AccountUnfreeze
+        | Kind::LimitPut
+        | Kind::LimitCrossed => Subject::Object,
+        Kind::Post => Subject::Document,
         Kind::Import => Subject::Import,
         Kind::BatchActivate
         | Kind::BatchDeactivate
@@ -87,7 +97,7 @@ const fn subject_of(kind: Kind) -> Subject {
         Kind::Redeem | Kind::Reverse | Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void => {
             Subject::Card
         }
-        Kind::Sell => Subject::Sale,
+        kind if kind.is_order() => Subject::Sale,
         Kind::Reveal => Subject::Order,
         _ => Subject::None,
     }
@@ -142,11 +152,13 @@ impl Event {
                 }
             }
             Subject::Sale => {
-                let (order, cards) = entry.sale()?;
+                let (order, cards, _) = entry.order()?;
                 event.order = Some(order);
-                event.product = Some(ProductId(head.subject as u32));
                 event.count = cards.count();
-                event.amount = Some(face_of(&cards, table));
+                // Amounts of several products may be of several currencies: those are told by product alone.
+                if let [(product, _, amount)] = by_product(&cards, table)[..] {
+                    (event.product, event.amount) = (Some(product), Some(amount));
+                }
             }
             Subject::Order => {
                 let (order, count) = entry.revealed()?;
@@ -167,24 +179,45 @@ impl Event {
             }
             Subject::Product => event.product = Some(ProductId(head.subject as u32)),
             Subject::Object => event.object = head.subject,
+            Subject::Document => event.related = entry.posting()?.document.0,
         }
         Ok(event)
     }
+
+    /// The same for each product by itself, of an order; none of anything else.
+    pub(crate) fn parts(self, entry: &Entry<'_>, table: &Table) -> Result<Vec<Event>, FormatError> {
+        if subject_of(self.kind) != Subject::Sale {
+            return Ok(Vec::new());
+        }
+        let (_, cards, _) = entry.order()?;
+        let part =
+            |(product, count, amount)| Event { product: Some(product), count, amount: Some(amount), ..self };
+        Ok(by_product(&cards, table).into_iter().map(part).collect())
+    }
 }
 
-/// What the cards of a sale are worth together.
-fn face_of(cards: &Allocation, table: &Table) -> Money {
-    let worth = |first: CardRef, rows: u64| match table.batch(BatchId(first.batch())) {
-        Some(batch) if batch.columns.faces.is_empty() => batch.face.saturating_mul(rows.cast_signed()),
-        Some(batch) => {
-            let faces = (first.row()..first.row() + rows).map(|row| batch.face(row));
-            faces.fold(0, Money::saturating_add)
+/// The cards of an order by product: how many, and what they are worth together.
+fn by_product(cards: &Allocation, table: &Table) -> Vec<(ProductId, u32, Money)> {
+    let mut parts: Vec<(ProductId, u32, Money)> = Vec::new();
+    for run in cards.runs() {
+        // An order's cards are committed.
+        let Some(batch) = table.batch(BatchId(run.first.batch())) else { continue };
+        let rows = u64::from(run.rows);
+        let worth = if batch.columns.faces.is_empty() {
+            batch.face.saturating_mul(rows.cast_signed())
+        } else {
+            let first = run.first.row();
+            (first..first + rows).map(|row| batch.face(row)).fold(0, Money::saturating_add)
+        };
+        match parts.iter_mut().find(|(product, ..)| *product == batch.product) {
+            Some((_, count, amount)) => {
+                *count += run.rows;
+                *amount = amount.saturating_add(worth);
+            }
+            None => parts.push((batch.product, run.rows, worth)),
         }
-        None => 0,
-    };
-    let ranges = cards.ranges.iter().map(|&(first, rows)| worth(first, rows.into()));
-    let moved = cards.moved.iter().map(|&(card, _)| worth(card, 1));
-    ranges.chain(moved).fold(0, Money::saturating_add)
+    }
+    parts
 }
 
 /// What of the log a caller may see: its tenant's, its merchant's if it belongs to one, and its products' if it has

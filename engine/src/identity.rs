@@ -28,6 +28,10 @@ ids! {
     ProductId(u32);
     /// A batch: at most 24 bits.
     BatchId(u32);
+    /// An account; 0 is none.
+    AccountId(u32);
+    /// A limit.
+    LimitId(u32);
 }
 
 macro_rules! wide_ids {
@@ -49,6 +53,8 @@ wide_ids! {
     RequestId;
     /// Chosen by the client: the order that owns the cards it bought.
     OrderId;
+    /// Chosen by finance: the document (receipt, bank transfer, correction) that a posting rests on.
+    DocumentId;
 }
 
 /// The keyed 128-bit digest of a normalised code: all the engine ever looks a card up by.
@@ -179,10 +185,13 @@ pub struct PrincipalSpec {
     pub certificate: CertificateNote,
     /// The products it may touch, at most [`SCOPE_PRODUCTS_MAX`]; none is all. An admin has no scope.
     pub products: Vec<ProductId>,
-    /// How many wrong codes a minute it may send over the network on average; 0 is the server's usual.
+    /// How many wrong codes a minute it may send over the network on average, at most
+    /// [`MISSES_PER_MINUTE_MAX`]; 0 is the server's usual.
     pub misses_per_minute: u32,
 }
 
+/// The most wrong codes a minute that a principal may be given.
+pub const MISSES_PER_MINUTE_MAX: u32 = 1_000_000;
 /// The most products a scope lists.
 pub const SCOPE_PRODUCTS_MAX: usize = 64;
 

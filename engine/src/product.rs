@@ -46,6 +46,83 @@ pub struct ProductSpec {
     pub valid_days: u32,
     /// How long after a redemption it may be reversed, in seconds.
     pub reversal_s: u32,
+    /// What else is agreed about its cards.
+    pub terms: ProductTerms,
+}
+
+/// From when the days of a card's validity count. Numbers are part of the log format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ValidFrom {
+    /// From its import.
+    #[default]
+    Import = 0,
+    /// From its activation.
+    Activation = 1,
+    /// From its sale.
+    Sale = 2,
+    /// From its first use.
+    FirstUse = 3,
+}
+
+impl ValidFrom {
+    /// The rule with this number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<ValidFrom> {
+        match number {
+            0 => Some(ValidFrom::Import),
+            1 => Some(ValidFrom::Activation),
+            2 => Some(ValidFrom::Sale),
+            3 => Some(ValidFrom::FirstUse),
+            _ => None,
+        }
+    }
+}
+
+/// The terms of a product beyond its worth and validity. The default is what a product of the first version
+/// had: a card that is used once, anywhere, with the customary times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProductTerms {
+    /// From when the days of validity count.
+    pub valid_from: ValidFrom,
+    /// How long cards stay reserved for an order that is not paid, in seconds.
+    pub reserve_s: u32,
+    /// How long a hold stands that is neither captured nor released, in seconds.
+    pub hold_s: u32,
+    /// MULTI_USE: how often a card can be used. SHARED: how often its code can be sold; 0 is without end.
+    pub uses: u32,
+    /// STORED_VALUE: the most a card can hold; 0 is its face value, so that nothing can be loaded.
+    pub value_max: Money,
+    /// Whether a redemption for more than what is left takes what is left.
+    pub partial: bool,
+    /// Whether it can be sold (上架); redemption is not concerned.
+    pub listed: bool,
+    /// Its class, 0 to 63, by which tills are allowed or denied whole groups of products.
+    pub class: u8,
+    /// The merchants that may redeem it, at most 64; none is all.
+    pub merchants: Vec<crate::MerchantId>,
+    /// The stores that may redeem it, at most 64; none is all.
+    pub stores: Vec<u32>,
+    /// What the merchant wants to keep with it, as it likes: at most 255 bytes.
+    pub attributes: String,
+}
+
+impl Default for ProductTerms {
+    fn default() -> Self {
+        ProductTerms {
+            valid_from: ValidFrom::Import,
+            reserve_s: 15 * 60,
+            hold_s: 5 * 60,
+            uses: 0,
+            value_max: 0,
+            partial: false,
+            listed: true,
+            class: 0,
+            merchants: Vec::new(),
+            stores: Vec::new(),
+            attributes: String::new(),
+        }
+    }
 }
 
 impl ProductSpec {
@@ -59,6 +136,7 @@ impl ProductSpec {
             face,
             valid_days: 0,
             reversal_s: 24 * 3600,
+            terms: ProductTerms::default(),
         }
     }
 }

@@ -2,10 +2,15 @@
 
 use kami_wal::Lsn;
 
+use crate::account::Account;
 use crate::identity::{
-    BatchId, ChannelId, MerchantId, OrderId, Principal, PrincipalId, ProductId, RequestId, TerminalId,
+    AccountId, BatchId, ChannelId, MerchantId, OrderId, Principal, PrincipalId, ProductId, RequestId,
+    TerminalId,
 };
 use crate::keyring::KeyRotation;
+use crate::limit::{Exceeded, Limit};
+use crate::order::Line;
+use crate::orders::OrderState;
 use crate::product::{Money, Product};
 use crate::record::{self, Kind};
 use crate::status::Status;
@@ -71,10 +76,12 @@ pub enum ReplyBody {
     Value(ValueReport),
     /// After QUERY, FREEZE, UNFREEZE and VOID.
     Card(CardReport),
-    /// After HISTORY, newest first.
+    /// After HISTORY, newest first; at most [`HISTORY_MAX`] and the import. PARTIAL if older ones are left out.
     History(Vec<HistoryEvent>),
     /// After SELL and ORDER_FETCH: cards whose codes are read after the reply is durable.
     Cards(CodeList),
+    /// An order, without its codes.
+    Order(Box<OrderReport>),
     /// After PRODUCT_LIST, and the one product after PRODUCT_ADD and PRODUCT_SET.
     Products(Vec<Product>),
     /// After BATCH_LIST, and the one batch after a batch command or an import.
@@ -94,6 +101,51 @@ pub enum ReplyBody {
     Checkpoint(Checkpoint),
     /// After KEY_ROTATE.
     Keys(KeyRotation),
+    /// After ACCOUNT_LIST, in order of number, and the one account after the other commands about one. PARTIAL
+    /// says that there are more.
+    Accounts(Vec<Account>),
+    /// After ACCOUNT_STATEMENT.
+    Statement(Box<Statement>),
+    /// After POST: what moved, with the balances it left.
+    Posted(Vec<record::PostedLeg>),
+    /// After LIMIT_LIST, and the one limit after LIMIT_PUT.
+    Limits(Vec<Limit>),
+    /// After a refusal for a limit: which, what is left, and when it opens again.
+    Exceeded(Exceeded),
+    /// After legs were refused: the account that stands against them.
+    Account(AccountId),
+}
+
+/// What happened to the money of an account, newest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// The account as it stands now.
+    pub account: Account,
+    /// Its entries, newest first.
+    pub lines: Vec<StatementLine>,
+    /// Where it goes on; `None` if this was all.
+    pub next: Option<Lsn>,
+}
+
+/// One entry of a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatementLine {
+    /// Where it stands in the log.
+    pub lsn: Lsn,
+    /// When, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// What happened.
+    pub kind: record::Kind,
+    /// Who did it.
+    pub principal: PrincipalId,
+    /// Through which channel.
+    pub channel: ChannelId,
+    /// The document or order it rests on.
+    pub related: u128,
+    /// What came in, or went out if negative.
+    pub amount: Money,
+    /// The balance after it.
+    pub balance: Money,
 }
 
 /// A snapshot that was made: see [`Engine::checkpoint`](crate::Engine::checkpoint).
@@ -239,6 +291,9 @@ pub struct Stats {
     pub counts: [u64; Lifecycle::COUNT],
 }
 
+/// The most events of a card that HISTORY lists beside its import.
+pub const HISTORY_MAX: usize = 1024;
+
 /// The most duplicates one reply lists.
 pub const DUPLICATES_MAX: usize = 10_000;
 
@@ -251,6 +306,27 @@ pub struct Duplicate {
     pub batch: Option<BatchId>,
     /// Its row there; in the import itself, counted like `row`.
     pub other_row: u64,
+}
+
+/// An order as it stands, without its codes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderReport {
+    /// Its id.
+    pub order: OrderId,
+    /// Where it stands.
+    pub state: OrderState,
+    /// Whether codes of it were fetched that were not delivered with the sale.
+    pub fetched: bool,
+    /// Who opened it.
+    pub buyer: PrincipalId,
+    /// Whose purchase it is; 0 is nobody in particular.
+    pub account: AccountId,
+    /// Of a command that moved cards, how many; else how many are in it: those that came back are not.
+    pub cards: u32,
+    /// Until when it was to be paid, milliseconds since 1970; 0 if it was sold at once.
+    pub deadline_ms: u64,
+    /// What was asked for; empty for a plain sale of one product.
+    pub lines: Vec<Line>,
 }
 
 /// How far a staged import is.
@@ -269,7 +345,7 @@ impl HistoryEvent {
     /// The event that an entry of a card's chain records; `word` is the card's word after it.
     pub(crate) fn of(entry: &record::Entry<'_>, word: Word) -> Result<HistoryEvent, record::FormatError> {
         let related = match entry.head.kind {
-            Kind::Sell => entry.sale()?.0.0,
+            kind if kind.is_order() => entry.order()?.0.0,
             Kind::Reverse | Kind::Tombstone => entry.original()?.0.0,
             _ => 0,
         };

@@ -21,8 +21,9 @@
 //! One lock was measured to be as fast as finer ones on two cores (`docs/architecture.md`), and it makes
 //! void records, latch order, write skew and half-visible orders impossible rather than handled.
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use kami_wal::{Credit, Lsn, NoSpace, RECORD_HEAD_BYTES, Wal};
@@ -31,11 +32,13 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::card::{Effect, Past};
 use crate::chain::{Chain, ChainError};
 use crate::clock::{Clock, Running, TICK_MS};
-use crate::command::{Command, Request};
+use crate::command::{Command, Request, STATEMENT_LINES_MAX};
 use crate::identity::{CardDigest, OrderId, PrincipalId, RequestId};
 use crate::index::Index;
-use crate::record::{Allocation, GROUP_HEAD_BYTES, GroupWriter, Kind};
-use crate::reply::{HistoryEvent, Reply, ReplyBody, ReplyFlags};
+use crate::limits::{CROSSED_MAX, CROSSING_ENTRY_BYTES, Tills};
+use crate::orders::OrderWord;
+use crate::record::{Allocation, GROUP_HEAD_BYTES, GroupWriter, Kind, OrderFacts, PostedLeg};
+use crate::reply::{HISTORY_MAX, HistoryEvent, Reply, ReplyBody, ReplyFlags, StatementLine};
 use crate::state::{Scope, Search, State};
 use crate::status::Status;
 use crate::subject::Subject;
@@ -58,10 +61,13 @@ pub struct Work {
     /// One reply per request, in order, after [`Engine::execute`](crate::Engine::execute).
     pub replies: Vec<Reply>,
     durable_at: Option<Lsn>,
+    misses: usize,
     pub(crate) prepared: Vec<Prepared>,
     moves: Vec<(CardRef, Word, Word)>,
     seen: CodeSet,
     pub(crate) search: Search,
+    pub(crate) posted: Vec<PostedLeg>,
+    tills: Tills,
     buffer: Vec<u8>,
 }
 
@@ -75,12 +81,22 @@ impl Work {
     pub fn durable_at(&self) -> Option<Lsn> {
         self.durable_at
     }
+
+    /// How many of the replies are misses, see [`Reply::miss`].
+    #[must_use]
+    pub fn misses(&self) -> usize {
+        self.misses
+    }
 }
 
 /// What was found out about a request before the lock was taken.
 #[derive(Default)]
 pub(crate) struct Prepared {
     pub(crate) card: Option<CardRef>,
+    /// The cards that a command about an order names.
+    pub(crate) cards: Vec<Option<CardRef>>,
+    /// The most bytes of the log that executing it takes.
+    pub(crate) log_bytes: usize,
     /// Set if there was no such card: [`Table::commits`] before it was looked for.
     pub(crate) absent_at: Option<u64>,
     /// [`Command::body`].
@@ -93,7 +109,7 @@ pub(crate) struct Prepared {
     pub(crate) object: Option<Lsn>,
     /// The encoded object of an administrative command.
     pub(crate) tail: Vec<u8>,
-    /// Set if reading failed: the command is not executed.
+    /// Set if reading failed: the command is not executed, and whoever may know of the object is told so.
     pub(crate) failed: Option<Status>,
 }
 
@@ -102,15 +118,51 @@ pub(crate) enum Detail {
     #[default]
     None,
     History(Vec<HistoryEvent>),
-    Order(OrderId),
-    Sale(Box<Sale>),
+    /// Of a card: the order it belongs to.
+    OrderOf(OrderId),
+    /// What became of an order.
+    Order(Box<OrderPast>),
+    /// What was posted under a document.
+    Posted(Box<EarlierPosting>),
+    /// Lines of an account's statement, and where it goes on.
+    Statement(Vec<StatementLine>, Option<Lsn>),
 }
 
-/// An earlier sale, read from the log.
-pub(crate) struct Sale {
+/// An earlier posting, read from the log.
+pub(crate) struct EarlierPosting {
     pub(crate) effect: Effect,
     pub(crate) request: RequestId,
+    pub(crate) legs: Vec<PostedLeg>,
+}
+
+/// What became of an order so far, read from the log.
+pub(crate) struct OrderPast {
+    pub(crate) order: OrderId,
+    /// The order's word that this was read from.
+    pub(crate) word: OrderWord,
+    /// The effect that the request's own id had on the order.
+    pub(crate) same: Option<Effect>,
+    /// Who opened it.
+    pub(crate) buyer: PrincipalId,
+    /// Its cards: of its sale, or of its reservation if it was never sold.
     pub(crate) cards: Allocation,
+    /// Where those were given to it.
+    pub(crate) sold_at: Lsn,
+    /// Whether it was sold without its codes.
+    pub(crate) sealed: bool,
+    /// Cards that came back.
+    pub(crate) returned: HashSet<CardRef>,
+    /// Until when it was to be paid, milliseconds.
+    pub(crate) deadline_ms: u64,
+    /// What its first entry says.
+    pub(crate) facts: OrderFacts,
+}
+
+impl OrderPast {
+    /// Its cards but for those that came back, in its sequence, with the word they had before.
+    pub(crate) fn own_cards(&self) -> impl Iterator<Item = (CardRef, Word)> + '_ {
+        self.cards.cards().filter(|(card, _)| !self.returned.contains(card))
+    }
 }
 
 /// The codes of up to [`Work::REQUESTS_MAX`] requests, to see one come up twice: a small open-addressing
@@ -162,6 +214,9 @@ pub struct Sequencer {
     commands: AtomicU64,
     refused: AtomicU64,
     misses: AtomicU64,
+    /// Whether limits may count redemptions: then turns ask for room to record that one was crossed. Only a
+    /// hint, as it is read before the lock: without room crossings wait.
+    pub(crate) counts_tills: AtomicBool,
 }
 
 /// Ends the process if it is dropped by a panic: see the module's second invariant.
@@ -185,6 +240,8 @@ pub(crate) struct Turn<'a> {
     /// Why there is no credit.
     short: Status,
     tick: bool,
+    /// LIMIT_CROSSED entries that were asked room for and not written yet.
+    crossings: usize,
 }
 
 impl Sequencer {
@@ -197,6 +254,7 @@ impl Sequencer {
         clock: Box<dyn Clock>,
         running: Running,
     ) -> Self {
+        let counts_tills = state.limits.any_terminal();
         Sequencer {
             index,
             table,
@@ -207,6 +265,7 @@ impl Sequencer {
             commands: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            counts_tills: AtomicBool::new(counts_tills),
         }
     }
 
@@ -241,8 +300,12 @@ impl Sequencer {
             stale = done < to;
             from = done;
         }
-        let refused = work.replies.iter().filter(|reply| !reply.status.is_done()).count();
-        let misses = work.replies.iter().filter(|reply| reply.miss).count();
+        let (mut refused, mut misses) = (0, 0);
+        for reply in &work.replies {
+            refused += usize::from(!reply.status.is_done());
+            misses += usize::from(reply.miss);
+        }
+        work.misses = misses;
         if misses > 0 {
             self.misses.fetch_add(misses as u64, Ordering::Relaxed);
         }
@@ -280,8 +343,8 @@ impl Sequencer {
         let mut bytes = 0;
         for at in from..requests.len() {
             let (request, prepared) = (&requests[at], &mut prepared[at]);
-            bytes += request.command.log_bytes_max();
-            if at > from && bytes > bytes_max {
+            prepared.log_bytes = request.command.log_bytes_max();
+            if at > from && bytes + prepared.log_bytes > bytes_max {
                 return at;
             }
             prepared.body = request.command.body();
@@ -308,6 +371,11 @@ impl Sequencer {
             {
                 prepared.failed = Some(chain_failed(&error));
             }
+            // What was read of an order may have shown that it takes more.
+            if at > from && bytes + prepared.log_bytes > bytes_max {
+                return at;
+            }
+            bytes += prepared.log_bytes;
         }
         requests.len()
     }
@@ -329,20 +397,29 @@ impl Sequencer {
         match request.command {
             Command::History { .. } => {
                 let mut events = Vec::new();
+                let mut more = false;
                 chain.walk(card, prepared.word, |entry, word| {
-                    events.push(HistoryEvent::of(entry, word)?);
-                    Ok(true)
+                    more = events.len() == HISTORY_MAX;
+                    if !more {
+                        events.push(HistoryEvent::of(entry, word)?);
+                    }
+                    Ok(!more)
                 })?;
-                let batch = self.table.batch_of(card).expect("the card was found");
-                events.push(HistoryEvent::of_import(batch));
+                if !more {
+                    let batch = self.table.batch_of(card).expect("the card was found");
+                    events.push(HistoryEvent::of_import(batch));
+                }
                 prepared.detail = Detail::History(events);
             }
             Command::Query { .. } => {
                 chain.walk(card, prepared.word, |entry, _| {
-                    if entry.head.kind != Kind::Sell {
+                    if !entry.head.kind.is_order() {
                         return Ok(true);
                     }
-                    prepared.detail = Detail::Order(entry.sale()?.0);
+                    // What an order gave up, or gave back, belongs to none.
+                    if !matches!(entry.head.kind, Kind::Cancel | Kind::ReserveTimeout | Kind::Return) {
+                        prepared.detail = Detail::OrderOf(entry.order()?.0);
+                    }
                     Ok(false)
                 })?;
             }
@@ -365,13 +442,43 @@ impl Sequencer {
         let tenant = request.caller.tenant;
         match &request.command {
             // A sale under a new order id needs nothing; only the lock can tell that it is not new.
-            Command::Sell { .. } if !stale => return Ok(()),
-            Command::Sell { order, .. } | Command::OrderFetch { order, .. } => {
-                let lsn = self.state.lock().orders.find(&(tenant, *order));
+            Command::Sell { .. } | Command::SellLines(_) | Command::Reserve(_) if !stale => return Ok(()),
+            command if command.order().is_some() => {
+                let key = (tenant, command.order().expect("just asked"));
+                let word = self.state.lock().orders.find(&key);
+                if let Some(word) = word {
+                    let past = Chain::new(&self.wal, buffer).order(key.1, word, request.id)?;
+                    prepared.log_bytes = command.order_bytes_max(past.cards.count(), &past.facts);
+                    prepared.detail = Detail::Order(Box::new(past));
+                }
+                if let Command::Return(given) = command {
+                    let guard = Index::pin();
+                    let found = given.cards.iter().map(|digest| self.index.find(*digest, &guard));
+                    prepared.cards = found.collect();
+                }
+            }
+            // As a sale: only the lock can tell that the document is not new.
+            Command::Post(_) if !stale => return Ok(()),
+            Command::Post(posting) => {
+                let lsn = self.state.lock().documents.get(&(tenant, posting.document)).copied();
                 if let Some(lsn) = lsn {
-                    let (effect, request, _, cards) = Chain::new(&self.wal, buffer).sale(lsn)?;
-                    prepared.detail = Detail::Sale(Box::new(Sale { effect, request, cards }));
-                    prepared.object = Some(lsn);
+                    let mut chain = Chain::new(&self.wal, buffer);
+                    let (effect, request, entry) = chain.effect(lsn)?;
+                    let legs = entry.posting()?.legs;
+                    prepared.detail = Detail::Posted(Box::new(EarlierPosting { effect, request, legs }));
+                }
+            }
+            Command::AccountStatement { account, from, count } => {
+                let last = self.state.lock().accounts.find(*account, tenant).map(|state| state.money_lsn);
+                let count = (*count).min(STATEMENT_LINES_MAX);
+                if let Some(last) = last {
+                    let read = Chain::new(&self.wal, buffer).statement(*account, from.or(last), count);
+                    match read {
+                        Ok((lines, next)) => prepared.detail = Detail::Statement(lines, next),
+                        // A place of the caller's choosing may be no entry of the account.
+                        Err(_) if from.is_some() => prepared.failed = Some(Status::Malformed),
+                        Err(error) => return Err(error),
+                    }
                 }
             }
             command => {
@@ -408,7 +515,7 @@ impl Sequencer {
         if tick {
             state.now_ms = now_ms;
         }
-        Turn { _abort: AbortOnPanic, sequencer: self, state, credit, short, tick }
+        Turn { _abort: AbortOnPanic, sequencer: self, state, credit, short, tick, crossings: 0 }
     }
 
     /// Decides the requests `from .. to`. Returns where it stopped: at `to`, or at the first request that
@@ -416,9 +523,10 @@ impl Sequencer {
     fn turn(&self, work: &mut Work, from: usize, to: usize) -> usize {
         let deadline_now =
             work.requests[from..to].iter().any(|request| request.deadline.is_some()).then(Instant::now);
-        let bytes: usize =
-            work.requests[from..to].iter().map(|request| request.command.log_bytes_max()).sum();
-        let mut turn = self.begin(bytes);
+        let bytes: usize = work.prepared[from..to].iter().map(|prepared| prepared.log_bytes).sum();
+        let crossings = if self.counts_tills.load(Ordering::Relaxed) { CROSSED_MAX } else { 0 };
+        let mut turn = self.begin(bytes + crossings * CROSSING_ENTRY_BYTES);
+        turn.crossings = crossings;
         let mut at = from;
         while at < to {
             let request = &work.requests[at];
@@ -445,10 +553,14 @@ impl Sequencer {
     }
 }
 
-/// Why a request is not to be executed, whatever the state: too late, or its past cannot be read.
+/// Why a request that is about no card is not to be executed, whatever the state: too late, or its past cannot
+/// be read.
 fn not_executed(request: &Request, prepared: &Prepared, now: Option<Instant>) -> Option<Status> {
-    let passed = request.deadline.is_some_and(|deadline| Some(deadline) <= now);
-    if passed { Some(Status::DeadlinePassed) } else { prepared.failed }
+    if is_late(request, now) { Some(Status::DeadlinePassed) } else { prepared.failed }
+}
+
+fn is_late(request: &Request, now: Option<Instant>) -> bool {
+    request.deadline.is_some_and(|deadline| Some(deadline) <= now)
 }
 
 pub(crate) fn chain_failed(error: &ChainError) -> Status {
@@ -511,13 +623,23 @@ impl Turn<'_> {
 
     /// The commands about single cards from `from` on, as one record. Returns where it stopped.
     fn cards(&mut self, work: &mut Work, from: usize, to: usize, now: Option<Instant>) -> usize {
-        let Work { requests, replies, prepared, moves, .. } = work;
+        let Work { requests, replies, prepared, moves, tills, .. } = work;
         moves.clear();
         let mut at = from;
         let sequencer = self.sequencer;
         let state = &*self.state;
         let short = self.short;
+        let crossings = self.crossings;
+        let counts_tills = state.limits.any_terminal();
+        if counts_tills {
+            tills.begin(crossings);
+        }
         let mut standing: Option<(PrincipalId, Option<Scope<'_>>)> = None;
+        let run = requests[from..to].iter().zip(&prepared[from..to]);
+        let run = run.take_while(|(request, _)| request.command.card().is_some());
+        let bytes = GROUP_HEAD_BYTES
+            + run.map(|(_, prepared)| prepared.log_bytes).sum::<usize>()
+            + crossings * CROSSING_ENTRY_BYTES;
         let mut decide_all = |mut group: Option<&mut GroupWriter<'_>>| {
             while at < to {
                 let (request, prepared) = (&requests[at], &mut prepared[at]);
@@ -532,9 +654,11 @@ impl Turn<'_> {
                 let subject = Subject { sequencer, state, request, scope, short };
                 // Refused in its place: a run of cards that ended here would begin another group, for
                 // whose head no room was asked.
-                let reply = match not_executed(request, prepared, now) {
-                    Some(status) => Some(subject.refuse(status)),
-                    None => subject.decide(prepared, group.as_deref_mut(), moves),
+                let reply = if is_late(request, now) {
+                    Some(subject.refuse(Status::DeadlinePassed))
+                } else {
+                    let tills = counts_tills.then_some(&mut *tills);
+                    subject.decide(prepared, group.as_deref_mut(), moves, tills)
                 };
                 let Some(reply) = reply else { break };
                 replies.push(reply);
@@ -543,8 +667,6 @@ impl Turn<'_> {
         };
         if let Some(credit) = &mut self.credit {
             let (now_ms, tick) = (state.now_ms, self.tick);
-            let run = requests[from..to].iter().take_while(|request| request.command.card().is_some());
-            let bytes = GROUP_HEAD_BYTES + run.map(|request| request.command.log_bytes_max()).sum::<usize>();
             let appended = sequencer.wal.append(credit, bytes, |payload, payload_lsn| {
                 let mut group = GroupWriter::new(payload, payload_lsn, RECORD_HEAD_BYTES as usize);
                 decide_all(Some(&mut group));
@@ -558,6 +680,11 @@ impl Turn<'_> {
         for &(card, old, new) in &*moves {
             let batch = sequencer.table.batch_of(card).expect("decided on this batch");
             self.state.install(batch, card.row(), old, new);
+        }
+        if counts_tills {
+            let now_ms = self.state.now_ms;
+            tills.install(&mut self.state.limits, now_ms);
+            self.crossings -= tills.crossings();
         }
         at
     }

@@ -137,6 +137,12 @@ statuses! {
     HistoryArchived = 135, "HISTORY_ARCHIVED", "ask the operator for the archive";
     /// A product, order or principal of this name exists.
     AlreadyExists = 136, "ALREADY_EXISTS", "take another name, or use what is there";
+    /// The card has been reversed as often as it may be; nothing was changed, and the id is not kept.
+    ReversalsExhausted = 137, "REVERSALS_EXHAUSTED", "ask finance for a refund; while the original may be under way, have an operator freeze the card";
+    /// The till, or the principal, has redeemed as much as its limit allows.
+    LimitTerminal = 138, "LIMIT_TERMINAL", "wait until the limit opens again, or redeem at another till";
+    /// One order may not hold as much.
+    LimitOrder = 139, "LIMIT_ORDER", "buy less in one order";
     /// The position is not one of this log: it lies beyond what is durable, or belongs to another history.
     PositionUnknown = 160, "POSITION_UNKNOWN", "read again from the beginning, or from a position that you trust; the store may have been restored";
 

@@ -38,6 +38,7 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 pub const TOTALLED: &[Kind] = &[
     Kind::Sell,
     Kind::Confirm,
+    Kind::Realloc,
     Kind::Return,
     Kind::Redeem,
     Kind::Reverse,
@@ -170,8 +171,15 @@ impl Engine {
                         let entry = entry?;
                         if TOTALLED.contains(&entry.head.kind) {
                             let event = Event::of(&entry, record.epoch, &sequencer.table)?;
-                            if sight.covers(&event) {
-                                page.add(query.day_of(event.time_ms), &event);
+                            let mut add = |event: &Event| {
+                                if sight.covers(event) {
+                                    page.add(query.day_of(event.time_ms), event);
+                                }
+                            };
+                            match event.product {
+                                Some(_) => add(&event),
+                                // An order of several products counts in each with its part.
+                                None => event.parts(&entry, &sequencer.table)?.iter().for_each(add),
                             }
                         }
                     }

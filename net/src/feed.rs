@@ -241,7 +241,7 @@ impl FeedStream {
 
     /// Answers a request, and counts it.
     async fn answer(&mut self, head: &ReplyHead, body: &Body) -> Result<(), End> {
-        self.tally.add(head, Instant::now());
+        self.tally.add(head.opcode, head.status, 1, Instant::now());
         self.tally.leave(1, Instant::now());
         self.tell(head, body).await
     }

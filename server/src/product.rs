@@ -1,7 +1,7 @@
 //! `kami product`: what cards are worth, how long, and how long a redemption can be taken back.
 
 use clap::{Args, Subcommand};
-use kami_engine::{CardKind, Product, ProductSpec};
+use kami_engine::{CardKind, Product, ProductSpec, ProductTerms};
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
@@ -24,6 +24,7 @@ pub struct ProductCommand {
 #[derive(Subcommand)]
 enum Action {
     /// Add a product; its name is new.
+    #[command(after_help = "Example:\n  kami product add coffee --face 28 --currency CNY --valid-days 365")]
     Add {
         /// What it is called: 1 to 64 bytes.
         name: String,
@@ -41,8 +42,10 @@ enum Action {
         reversal_hours: u32,
     },
     /// List the products.
+    #[command(after_help = "Example:\n  kami product list")]
     List,
     /// Change a product; what is not given stays as it is, and so do the cards imported before.
+    #[command(after_help = "Example:\n  kami product set coffee --face 30")]
     Set {
         /// Its name.
         name: String,
@@ -57,11 +60,13 @@ enum Action {
         reversal_hours: Option<u32>,
     },
     /// Freeze all cards of a product: nothing is sold or redeemed.
+    #[command(after_help = "Example:\n  kami product freeze coffee")]
     Freeze {
         /// Its name.
         name: String,
     },
     /// End the freeze of a product.
+    #[command(after_help = "Example:\n  kami product unfreeze coffee")]
     Unfreeze {
         /// Its name.
         name: String,
@@ -81,6 +86,7 @@ pub async fn run(command: ProductCommand, output: &Output) -> Result<(), Failure
             face: amount(face, *currency)?,
             valid_days: *valid_days,
             reversal_s: reversal_hours * 3600,
+            terms: ProductTerms::default(),
         }),
         _ => None,
     };

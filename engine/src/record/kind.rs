@@ -168,4 +168,19 @@ impl Kind {
     pub const fn number(self) -> u8 {
         self as u8
     }
+
+    /// Whether it is about an order and its cards.
+    #[must_use]
+    pub const fn is_order(self) -> bool {
+        matches!(
+            self,
+            Kind::Sell
+                | Kind::Reserve
+                | Kind::Confirm
+                | Kind::Cancel
+                | Kind::ReserveTimeout
+                | Kind::Realloc
+                | Kind::Return
+        )
+    }
 }

@@ -1,10 +1,12 @@
 //! Objects that the log and the snapshots keep as rkyv bytes, under a version byte.
 
 use crate::identity::{CertificateNote, MerchantId, PrincipalSpec, ProductId, Role, TenantId};
-use crate::product::{CardKind, ProductSpec};
+use crate::product::{CardKind, ProductSpec, ProductTerms, ValidFrom};
 
 /// The version byte before an encoded object.
 pub(super) const OBJECT_VERSION: u8 = 1;
+/// The version byte before an object that is followed by what later versions added to it.
+pub(super) const EXTENDED_VERSION: u8 = 2;
 
 /// An object that the log and the snapshots keep as rkyv bytes.
 pub trait Stored: Sized {
@@ -15,18 +17,31 @@ pub trait Stored: Sized {
 
     /// The tail of an entry that carries this object; made before the lock is taken.
     fn entry_tail(&self) -> Vec<u8> {
-        let bytes = self.encode();
-        let mut tail = vec![0; (8 + bytes.len()).next_multiple_of(8)];
-        tail[0] = OBJECT_VERSION;
-        tail[4..8].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
-        tail[8..8 + bytes.len()].copy_from_slice(&bytes);
+        part(OBJECT_VERSION, &self.encode())
+    }
+
+    /// The tail of an entry that carries this object and, if there is one, what later versions added to it.
+    fn entry_tail_with(&self, extension: Option<&impl Stored>) -> Vec<u8> {
+        let Some(extension) = extension else { return self.entry_tail() };
+        let mut tail = part(EXTENDED_VERSION, &self.encode());
+        tail.extend_from_slice(&part(OBJECT_VERSION, &extension.encode()));
         tail
     }
 }
 
+/// One object of a tail: version, length, bytes, and zeros up to a multiple of 8.
+fn part(version: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut part = vec![0; (8 + bytes.len()).next_multiple_of(8)];
+    part[0] = version;
+    part[4..8].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
+    part[8..8 + bytes.len()].copy_from_slice(bytes);
+    part
+}
+
+/// Makes types objects by rkyv.
 macro_rules! stored {
     ($($name:ty),+) => { $(
-        impl Stored for $name {
+        impl $crate::record::Stored for $name {
             fn encode(&self) -> Vec<u8> {
                 rkyv::to_bytes::<rkyv::rancor::Error>(self).expect("encoding to memory cannot fail").into_vec()
             }
@@ -54,6 +69,33 @@ pub struct StoredProduct {
     pub valid_days: u32,
     /// Seconds a redemption can be reversed.
     pub reversal_s: u32,
+}
+
+/// The terms of a product in the log: there only if they are not the default.
+#[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct StoredTerms {
+    /// Its [`ValidFrom`].
+    pub valid_from: u8,
+    /// Seconds of a reservation.
+    pub reserve_s: u32,
+    /// Seconds of a hold.
+    pub hold_s: u32,
+    /// Uses, or sales, of a card.
+    pub uses: u32,
+    /// The most a card can hold.
+    pub value_max: i64,
+    /// Whether a redemption takes what is left.
+    pub partial: bool,
+    /// Whether it can be sold.
+    pub listed: bool,
+    /// Its class.
+    pub class: u8,
+    /// Who may redeem it.
+    pub merchants: Vec<u32>,
+    /// Where it may be redeemed.
+    pub stores: Vec<u32>,
+    /// The merchant's own.
+    pub attributes: String,
 }
 
 /// A principal in the log.
@@ -104,7 +146,9 @@ pub struct StoredBatch {
     pub active: bool,
 }
 
-stored!(StoredProduct, StoredPrincipal, StoredBatch);
+pub(crate) use stored;
+
+stored!(StoredProduct, StoredTerms, StoredPrincipal, StoredBatch);
 
 impl From<(&ProductSpec, TenantId)> for StoredProduct {
     fn from((spec, tenant): (&ProductSpec, TenantId)) -> Self {
@@ -120,10 +164,48 @@ impl From<(&ProductSpec, TenantId)> for StoredProduct {
     }
 }
 
+impl StoredTerms {
+    /// What is to be kept of the terms: nothing, if they are the default.
+    #[must_use]
+    pub fn of(terms: &ProductTerms) -> Option<StoredTerms> {
+        (*terms != ProductTerms::default()).then(|| StoredTerms {
+            valid_from: terms.valid_from as u8,
+            reserve_s: terms.reserve_s,
+            hold_s: terms.hold_s,
+            uses: terms.uses,
+            value_max: terms.value_max,
+            partial: terms.partial,
+            listed: terms.listed,
+            class: terms.class,
+            merchants: terms.merchants.iter().map(|merchant| merchant.0).collect(),
+            stores: terms.stores.clone(),
+            attributes: terms.attributes.clone(),
+        })
+    }
+
+    /// The terms, if every field is known to this version.
+    #[must_use]
+    pub fn terms(&self) -> Option<ProductTerms> {
+        Some(ProductTerms {
+            valid_from: ValidFrom::from_number(self.valid_from)?,
+            reserve_s: self.reserve_s,
+            hold_s: self.hold_s,
+            uses: self.uses,
+            value_max: self.value_max,
+            partial: self.partial,
+            listed: self.listed,
+            class: self.class,
+            merchants: self.merchants.iter().copied().map(MerchantId).collect(),
+            stores: self.stores.clone(),
+            attributes: self.attributes.clone(),
+        })
+    }
+}
+
 impl StoredProduct {
     /// The specification, if every field is known to this version.
     #[must_use]
-    pub fn spec(&self) -> Option<ProductSpec> {
+    pub fn spec(&self, terms: Option<&StoredTerms>) -> Option<ProductSpec> {
         Some(ProductSpec {
             name: self.name.clone(),
             kind: CardKind::from_number(self.kind)?,
@@ -131,6 +213,7 @@ impl StoredProduct {
             face: self.face,
             valid_days: self.valid_days,
             reversal_s: self.reversal_s,
+            terms: terms.map_or(Some(ProductTerms::default()), StoredTerms::terms)?,
         })
     }
 }

@@ -121,13 +121,13 @@ wire!(Event: "FEED_EVENT" {
     epoch: u32, "in which life of the log it was written";
     time_ms: u64, "when, ms since 1970";
     request: RequestId, "under which request id; 0: the engine itself";
-    related: u128, "the original's request id, for a reversal; else 0";
+    related: u128, "the original's request id, for a reversal; the document, for a posting; else 0";
     order: Option<OrderId>, "the order; 0: none";
     card: Option<CardRef>, "the card; 0: it is not about one card";
-    object: u64, "the principal or account it is about; 0: none";
-    amount: Option<Money>, "what was moved, in minor units, not negative; the lowest i64: nothing";
+    object: u64, "the principal, account or limit it is about; 0: none";
+    amount: Option<Money>, "what the cards are worth, or what was moved, in minor units, not negative; the lowest i64: none";
     count: u32, "how many cards it is about";
-    product: Option<ProductId>, "the product; 0xffffffff: none";
+    product: Option<ProductId>, "the product; 0xffffffff: none, or several of one order";
     batch: Option<BatchId>, "the batch; 0xffffffff: none";
     principal: PrincipalId, "who did it; 0: the engine, or the process that embeds it";
     terminal: TerminalId, "at which till";

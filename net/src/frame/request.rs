@@ -7,7 +7,8 @@
 use bytes::BytesMut;
 use kami_engine::{
     BatchId, CardKind, CertificateNote, FeedSpec, ImportSpec, MerchantId, Money, OrderId, PrincipalId,
-    PrincipalSpec, ProductId, ProductSpec, Renewal, RequestId, Role, TenantId, TotalKey, TotalsQuery,
+    PrincipalSpec, ProductId, ProductSpec, ProductTerms, Renewal, RequestId, Role, TenantId, TotalKey,
+    TotalsQuery, ValidFrom,
 };
 
 pub use super::feed::{FeedAck, FeedOpen};
@@ -76,9 +77,9 @@ pub enum Request<'a> {
     /// BATCH_LIST.
     BatchList(OfProduct),
     /// PRODUCT_ADD.
-    ProductAdd(ProductSpec),
+    ProductAdd(Box<ProductSpec>),
     /// PRODUCT_SET.
-    ProductSet(ProductSpec),
+    ProductSet(Box<ProductSpec>),
     /// PRODUCT_FREEZE.
     ProductFreeze(OneProduct),
     /// PRODUCT_UNFREEZE.
@@ -90,7 +91,7 @@ pub enum Request<'a> {
     /// RECONCILE.
     Reconcile(TotalsQuery),
     /// IMPORT_BEGIN.
-    ImportBegin(ImportSpec),
+    ImportBegin(Box<ImportSpec>),
     /// IMPORT_CHUNK.
     ImportChunk(Chunk<'a>),
     /// IMPORT_STATUS.
@@ -102,11 +103,11 @@ pub enum Request<'a> {
     /// IMPORT_DUPLICATES.
     ImportDuplicates(DuplicatesOf),
     /// PRINCIPAL_ADD.
-    PrincipalAdd(PrincipalSpec),
+    PrincipalAdd(Box<PrincipalSpec>),
     /// PRINCIPAL_REVOKE.
     PrincipalRevoke(OnePrincipal),
     /// PRINCIPAL_RENEW.
-    PrincipalRenew(Renewal),
+    PrincipalRenew(Box<Renewal>),
     /// PRINCIPAL_LIST.
     PrincipalList,
     /// FEED_OPEN.
@@ -177,12 +178,12 @@ dispatch! {
         RedeemBatch(Items<'static>) Sell(Sell) OrderFetch(OrderFetch)
         BatchActivate(OneBatch) BatchDeactivate(OneBatch) BatchFreeze(OneBatch) BatchUnfreeze(OneBatch)
         BatchVoid(OneBatch) BatchExtend(BatchExtend) BatchList(OfProduct)
-        ProductAdd(ProductSpec) ProductSet(ProductSpec) ProductFreeze(OneProduct)
+        ProductAdd(Box<ProductSpec>) ProductSet(Box<ProductSpec>) ProductFreeze(OneProduct)
         ProductUnfreeze(OneProduct) Stock(OfProduct) Reconcile(TotalsQuery)
         FeedOpen(FeedOpen) FeedAck(FeedAck)
-        ImportBegin(ImportSpec) ImportChunk(Chunk<'static>) ImportStatus(OneImport)
+        ImportBegin(Box<ImportSpec>) ImportChunk(Chunk<'static>) ImportStatus(OneImport)
         ImportCommit(OneImport) ImportAbort(OneImport) ImportDuplicates(DuplicatesOf)
-        PrincipalAdd(PrincipalSpec) PrincipalRevoke(OnePrincipal) PrincipalRenew(Renewal);
+        PrincipalAdd(Box<PrincipalSpec>) PrincipalRevoke(OnePrincipal) PrincipalRenew(Box<Renewal>);
 }
 
 /// A frame that would be longer than its opcode allows, or a value that does not fit its field.
@@ -384,6 +385,21 @@ wire!(ProductSpec: "PRODUCT_SPEC" {
     kind: CardKind, "1 SINGLE, 2 MULTI_USE, 3 STORED_VALUE, 4 SHARED";
     currency: [u8; 3], "ISO 4217, upper case";
     name: String, "1 to 64 bytes, unique in the tenant";
+    terms: ProductTerms, "what else is agreed about its cards";
+});
+
+wire!(ProductTerms: "PRODUCT_TERMS" {
+    valid_from: ValidFrom, "from when the days of validity count: 0 import, 1 activation, 2 sale, 3 first use";
+    reserve_s: u32, "how long cards stay reserved for an order that is not paid, in seconds";
+    hold_s: u32, "how long a hold stands, in seconds";
+    uses: u32, "MULTI_USE: how often a card can be used; SHARED: how often it can be sold, 0: without end";
+    value_max: Money, "STORED_VALUE: the most a card can hold; 0: its face value";
+    partial: bool, "whether a redemption for more than what is left takes what is left";
+    listed: bool, "whether it can be sold";
+    class: u8, "its class, 0 to 63";
+    merchants: Vec<MerchantId>, "the merchants that may redeem it, at most 64; none: all";
+    stores: Vec<u32>, "the stores that may redeem it, at most 64; none: all";
+    attributes: String, "what the merchant keeps with it; at most 255 bytes";
 });
 
 wire!(PrincipalSpec: "PRINCIPAL_SPEC" {
@@ -421,7 +437,7 @@ wire!(ImportSpec: "IMPORT_SPEC" {
     expiries: bool, "1: rows carry an end of validity";
     active: bool, "1: redeemable once sold, without a later activation";
     skip_duplicates: bool, "1: rows whose card is there already are left out; 0: one such row refuses the commit";
-    label: String, "the importer's label, 0 to 128 bytes";
+    label: String, "the importer's label, 0 to 128 bytes, no control characters";
 });
 
 /// Every layout of a request, for the document and the golden tests: name and fields.
@@ -443,6 +459,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<OfProduct>(),
         of::<OneProduct>(),
         of::<ProductSpec>(),
+        of::<ProductTerms>(),
         of::<ImportSpec>(),
         of::<Chunk<'_>>(),
         ("ROW", ROW_FIELDS),

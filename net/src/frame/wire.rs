@@ -9,7 +9,7 @@ use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
 use kami_engine::{
     BatchId, CardKind, CardRef, ChannelId, Flags, Lifecycle, MerchantId, OrderId, PrincipalId, ProductId,
-    RequestId, Role, TenantId, TerminalId, record::Kind,
+    RequestId, Role, TenantId, TerminalId, ValidFrom, record::Kind,
 };
 
 /// A body that is not what its opcode says. Names the field, never a value of it.
@@ -92,6 +92,18 @@ pub(crate) trait Wire<'a>: Sized {
     const FIELDS: &'static [Field] = &[];
     fn put(&self, out: &mut BytesMut);
     fn take(reader: &mut Reader<'a>) -> Result<Self, Malformed>;
+}
+
+/// Bodies that are long and rare stand behind a pointer, so that the frequent ones are moved about cheaply.
+impl<'a, T: Wire<'a>> Wire<'a> for Box<T> {
+    const TYPE: &'static str = T::TYPE;
+    const FIELDS: &'static [Field] = T::FIELDS;
+    fn put(&self, out: &mut BytesMut) {
+        (**self).put(out);
+    }
+    fn take(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        T::take(reader).map(Box::new)
+    }
 }
 
 /// Declares the layout of a type of several fields.
@@ -192,6 +204,7 @@ numbered! {
     bool: u8, |flag| flag.into(), |number| (number < 2).then_some(number == 1);
     Role: u8, |role| role as u8, Role::from_number;
     CardKind: u8, |kind| kind as u8, CardKind::from_number;
+    ValidFrom: u8, |rule| rule as u8, ValidFrom::from_number;
     Lifecycle: u8, |lifecycle| lifecycle as u8, Lifecycle::from_number;
     Kind: u8, Kind::number, Kind::from_number;
     Flags: u16, Flags::bits, Flags::from_bits;
@@ -275,19 +288,29 @@ arrays! {
     u64, 8, "u64[8]";
 }
 
-/// A count of one byte, then so many products.
-impl Wire<'_> for Vec<ProductId> {
-    const TYPE: &'static str = "list8 of u32";
-    fn put(&self, out: &mut BytesMut) {
-        // Callers check lengths, as with `bytes8`.
-        let length = self.len().min(usize::from(u8::MAX));
-        out.put_u8(length as u8);
-        self[..length].iter().for_each(|item| item.put(out));
-    }
-    fn take(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let length = u8::take(reader)?;
-        (0..length).map(|_| ProductId::take(reader)).collect()
-    }
+macro_rules! lists {
+    ($($item:ty, $name:literal;)+) => { $(
+        /// A count of one byte, then so many items.
+        impl Wire<'_> for Vec<$item> {
+            const TYPE: &'static str = $name;
+            fn put(&self, out: &mut BytesMut) {
+                // Callers check lengths, as with `bytes8`.
+                let length = self.len().min(usize::from(u8::MAX));
+                out.put_u8(length as u8);
+                self[..length].iter().for_each(|item| item.put(out));
+            }
+            fn take(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+                let length = u8::take(reader)?;
+                (0..length).map(|_| Wire::take(reader)).collect()
+            }
+        }
+    )+ };
+}
+
+lists! {
+    ProductId, "list8 of u32";
+    MerchantId, "list8 of u32";
+    u32, "list8 of u32";
 }
 
 /// A code or a PIN as typed: travels as `bytes8`, and no trace shows it.

@@ -6,8 +6,8 @@ use kami_engine::{
     BatchId, BatchReport, CardKind, CardRef, CardReport, CertificateNote, ChannelId, Checkpoint, Duplicate,
     Event, FeedSpec, Flags, HistoryEvent, ImportReport, ImportRow, ImportSpec, KeyRotation, KindSet,
     Lifecycle, MerchantId, OrderId, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec,
-    Renewal, ReplyFlags, RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId, TotalKey,
-    TotalLine, Totals, TotalsQuery, ValueReport, record::Kind,
+    ProductTerms, Renewal, ReplyFlags, RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId,
+    TotalKey, TotalLine, Totals, TotalsQuery, ValueReport, record::Kind,
 };
 use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
 use kami_net::frame::request::{
@@ -55,6 +55,7 @@ fn specs() -> impl Strategy<Value = ProductSpec> {
             face,
             valid_days,
             reversal_s,
+            terms: ProductTerms { uses: valid_days, hold_s: reversal_s, ..ProductTerms::default() },
         },
     )
 }
@@ -202,10 +203,10 @@ proptest! {
 
     #[test]
     fn specifications(head in heads(), product in specs(), principal in principals(), import in imports()) {
-        same(head, &Request::ProductAdd(product.clone()));
-        same(head, &Request::ProductSet(product));
-        same(head, &Request::PrincipalAdd(principal));
-        same(head, &Request::ImportBegin(import));
+        same(head, &Request::ProductAdd(Box::new(product.clone())));
+        same(head, &Request::ProductSet(Box::new(product)));
+        same(head, &Request::PrincipalAdd(Box::new(principal)));
+        same(head, &Request::ImportBegin(Box::new(import)));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use kami_engine::{
     BatchId, BatchReport, CardKind, CardRef, CardReport, CertificateNote, ChannelId, Checkpoint, Duplicate,
     Event, FeedSpec, Flags, HistoryEvent, ImportReport, ImportRow, ImportSpec, KeyRotation, KindSet,
     Lifecycle, MerchantId, OrderId, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec,
-    Renewal, ReplyFlags, RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId, TotalKey,
-    TotalLine, Totals, TotalsQuery, ValueReport, record::Kind,
+    ProductTerms, Renewal, ReplyFlags, RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId,
+    TotalKey, TotalLine, Totals, TotalsQuery, ValidFrom, ValueReport, record::Kind,
 };
 use kami_net::frame::reply::{self, Codes};
 use kami_net::frame::request::{
@@ -79,8 +79,8 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::BatchVoid(batch),
         Request::BatchExtend(BatchExtend { batch: BatchId(7), expires_ms: 1_900_000_000_000 }),
         Request::BatchList(of_product),
-        Request::ProductAdd(product_spec()),
-        Request::ProductSet(product_spec()),
+        Request::ProductAdd(Box::new(product_spec())),
+        Request::ProductSet(Box::new(product_spec())),
         Request::ProductFreeze(product),
         Request::ProductUnfreeze(product),
         Request::ProductList,
@@ -93,19 +93,19 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
             end: lsn(0x2000),
             after: Some(total_key()),
         }),
-        Request::ImportBegin(import_spec),
+        Request::ImportBegin(Box::new(import_spec)),
         Request::ImportChunk(Chunk::new(ID, 1000, &rows)),
         Request::ImportStatus(import),
         Request::ImportCommit(import),
         Request::ImportAbort(import),
         Request::ImportDuplicates(DuplicatesOf { import: ID, from: 10_000 }),
-        Request::PrincipalAdd(principal_spec()),
+        Request::PrincipalAdd(Box::new(principal_spec())),
         Request::PrincipalRevoke(OnePrincipal { principal: PrincipalId(9) }),
-        Request::PrincipalRenew(Renewal {
+        Request::PrincipalRenew(Box::new(Renewal {
             principal: PrincipalId(9),
             key: std::array::from_fn(|i| i as u8),
             certificate: certificate_note(),
-        }),
+        })),
         Request::PrincipalList,
         Request::FeedOpen(FeedOpen {
             credit: 4096,
@@ -388,6 +388,14 @@ pub fn product_spec() -> ProductSpec {
         face: 2000,
         valid_days: 365,
         reversal_s: 86400,
+        terms: ProductTerms {
+            valid_from: ValidFrom::Sale,
+            value_max: 100_000,
+            merchants: vec![MerchantId(6)],
+            stores: vec![17, 18],
+            attributes: "{\"brand\":\"x\"}".to_owned(),
+            ..ProductTerms::default()
+        },
     }
 }
 

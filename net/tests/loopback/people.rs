@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kami_engine::{
-    CertificateNote, Command, Lifecycle, OrderId, PrincipalSpec, Renewal, ReplyBody,
+    CertificateNote, Command, Lifecycle, OrderId, PrincipalSpec, Renewal, ReplyBody, ReplyFlags,
     Request as EngineRequest, RequestId, Role, Status,
 };
 use kami_net::client::{RedeemOptions, SellOptions};
@@ -144,70 +144,6 @@ async fn cards_in_stock_answer_like_codes_nobody_has() {
     assert_eq!(transcripts[1], transcripts[2]);
     // Each cost as much, too.
     assert_eq!(admin.stats().await.unwrap().value.misses, 3 * transcripts[0].len() as u64);
-    house.shut_down().await;
-}
-
-/// The guesses that are made about one code.
-type Probe = Box<dyn Fn(kami_engine::CardDigest) -> Vec<Command>>;
-
-/// Receipts are positions in the log. Whatever a till asks between two redemptions of its own, they lie as far
-/// apart for a code that nobody has as for a card in stock, and as much is written for either.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_log_does_not_tell_either() {
-    let house = House::open().await;
-    let admin = house.client().await;
-    let own = sold(&admin, 64).await;
-    let tea =
-        admin.product_add(kami_engine::ProductSpec::single("tea", *b"CNY", 100)).await.unwrap().value.id;
-    crate::house::import(&admin, tea, 1000, 10).await;
-    let identity = house.authority.issue("till").unwrap();
-    house.enrol("till", Role::Redeemer, &identity);
-    let principal = admin.principal_list().await.unwrap().value.rows.last().unwrap().id;
-    let caller = kami_engine::Caller { principal, role: Role::Redeemer, ..kami_engine::Caller::LOCAL };
-    let digest = |code: &[u8]| house.engine.digest(kami_engine::TenantId(0), code).unwrap();
-    let mut own = own.iter().map(|code| digest(code));
-    // In stock, and a code that nobody has.
-    let mut distances = |guesses: &dyn Fn(kami_engine::CardDigest) -> Vec<Command>| {
-        [code(1000), code(777)].map(|guess| {
-            let mut work = kami_engine::Work::default();
-            let redeem = |card| Command::Redeem { card, pin: None, amount: 0 };
-            let asks = [
-                vec![redeem(own.next().unwrap())],
-                guesses(digest(&guess)),
-                vec![redeem(own.next().unwrap())],
-            ];
-            let asks = asks.concat().into_iter();
-            work.requests.extend(asks.map(|command| EngineRequest { command, caller, ..local() }));
-            house.engine.execute(&mut work);
-            let receipts: Vec<_> = work.replies.iter().filter_map(|reply| reply.lsn).collect();
-            assert_eq!(receipts.len(), 2, "{:?}", work.replies);
-            (receipts[1].bytes() - receipts[0].bytes(), house.engine.tail().bytes() - receipts[1].bytes())
-        })
-    };
-    let reverse = |card, original| Command::Reverse { card, original: RequestId(original) };
-    let mut probes: Vec<(&str, Probe)> = vec![
-        ("asked twice", Box::new(|card| vec![Command::Query { card }, Command::Query { card }])),
-        ("redeemed", Box::new(|card| vec![Command::Redeem { card, pin: None, amount: 0 }])),
-    ];
-    // The first poisons its id, the second finds it poisoned.
-    for what in ["reversed", "reversed again"] {
-        probes.push((what, Box::new(move |card| vec![reverse(card, 7)])));
-    }
-    probes
-        .push(("reversed and asked", Box::new(move |card| vec![reverse(card, 8), Command::Query { card }])));
-    for (what, guesses) in probes {
-        let [in_stock, unknown] = distances(&guesses);
-        assert_eq!(in_stock, unknown, "{what}");
-    }
-    // Alone it is written, too, or its speed would tell.
-    for guess in [code(1000), code(1000), code(777)] {
-        let mut work = kami_engine::Work::default();
-        work.requests.push(EngineRequest { command: reverse(digest(&guess), 9), caller, ..local() });
-        let before = house.engine.tail();
-        house.engine.execute(&mut work);
-        assert_eq!(work.replies[0].status, Status::Tombstoned);
-        assert!(house.engine.tail() > before);
-    }
     house.shut_down().await;
 }
 
@@ -386,8 +322,10 @@ async fn a_renewed_principal_is_the_same_one() {
     // The same key: nothing is cut.
     let key = identity.key_fingerprint().unwrap();
     let certificate = CertificateNote { serial: 77, expires_ms: 1 << 41 };
-    let renewed = admin.principal_renew(Renewal { principal, key, certificate }).await.unwrap().value;
-    assert_eq!((renewed.id, renewed.spec.certificate), (principal, certificate));
+    let (first, id) = (Renewal { principal, key, certificate }, RequestId::random());
+    let renewed = admin.send_as(id, &Request::PrincipalRenew(Box::new(first))).await.unwrap();
+    let Body::Principals(renewed) = renewed.body else { panic!("a principal") };
+    assert_eq!((renewed.rows[0].id, renewed.rows[0].spec.certificate), (principal, certificate));
     till.welcome().await.unwrap();
     // Another key: the old one opens nothing from then on.
     let next = house.authority.issue("till").unwrap();
@@ -398,6 +336,16 @@ async fn a_renewed_principal_is_the_same_one() {
     assert!(matches!(Client::connect(house.options(&identity)).await, Err(ClientError::Unauthenticated)));
     let till = Client::connect(house.options(&next)).await.unwrap();
     assert_eq!(till.welcome().await.unwrap().principal, principal);
+    let stands = raw(&house, Some(&next), b"kami/1").await.unwrap();
+    let (mut send, mut recv) = stands.open_bi().await.unwrap();
+    send.write_all(&ping(1)).await.unwrap();
+    answers(&mut recv, 1).await;
+    // The first renewal comes once more: it is answered, and cuts nobody whose key is good now.
+    let again = Request::PrincipalRenew(Box::new(first));
+    let replayed = admin.send_as(id, &again).await.unwrap();
+    assert_eq!((replayed.head.status, replayed.head.flags), (Status::Ok, ReplyFlags::REPLAYED));
+    send.write_all(&ping(2)).await.unwrap();
+    assert_eq!(answers(&mut recv, 1).await[0].head.status, Status::Ok);
     // Another's key is refused.
     let others = house.admin.key_fingerprint().unwrap();
     let refused = admin.principal_renew(Renewal { principal, key: others, certificate }).await;

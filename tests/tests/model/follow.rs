@@ -8,10 +8,10 @@ use kami_engine::{
     TOTALLED, TotalKey, TotalsQuery,
 };
 
-use super::oracle::{Effect, Event, Oracle};
+use super::oracle::{Effect, Event, Oracle, Place};
 use super::workload::{AUDITOR, OPERATOR};
 use super::world::{EPOCH_MS, World};
-use crate::ask::{What, caller};
+use crate::ask::caller;
 
 /// Who follows the log all through a life, and what it was told.
 #[derive(Clone)]
@@ -77,16 +77,17 @@ impl Oracle {
                 told.related = related;
                 told.amount = matches!(kind, Kind::Redeem | Kind::Reverse).then(|| self.face(place));
             }
-            Effect::Sell { order, product, cards, .. } => {
-                told.order = Some(kami_engine::OrderId(*order));
-                told.product = Some(ProductId(*product));
-                told.count = cards.len() as u32;
-                told.amount = Some(cards.iter().map(|place| self.face(*place)).sum());
+            Effect::Order(change) => {
+                told.order = Some(kami_engine::OrderId(change.order));
+                told.count = change.cards.len() as u32;
+                let parts = self.by_product(&change.cards);
+                if parts.len() == 1 {
+                    let (product, (_, amount)) = parts.first_key_value().expect("one");
+                    (told.product, told.amount) = (Some(ProductId(*product)), Some(*amount));
+                }
             }
-            Effect::Reveal => {
-                let (What::Sell { order, .. } | What::Fetch { order, .. }) = ask.what else {
-                    unreachable!("codes are revealed by these")
-                };
+            Effect::Reveal(_) => {
+                let order = ask.what.order().expect("codes are those of an order");
                 told.order = Some(kami_engine::OrderId(order));
             }
             Effect::ProductPut { id, .. } | Effect::ProductFreeze { id, .. } => {
@@ -102,6 +103,16 @@ impl Oracle {
             }
         }
         told
+    }
+
+    /// Cards by product: how many, and what they are worth.
+    fn by_product(&self, cards: &[Place]) -> BTreeMap<u32, (u64, i64)> {
+        let mut parts: BTreeMap<u32, (u64, i64)> = BTreeMap::new();
+        for place in cards {
+            let (count, amount) = parts.entry(self.batches[&place.0].product).or_default();
+            (*count, *amount) = (*count + 1, *amount + self.face(*place));
+        }
+        parts
     }
 
     /// Whether the caller may be told.
@@ -124,6 +135,26 @@ impl World {
     fn expected(&self, caller: Caller, kinds: KindSet) -> Vec<(Option<u64>, Told)> {
         let told = self.log.iter().map(|event| (event.lsn, self.oracle.told(event)));
         told.filter(|(_, told)| kinds.contains(told.kind) && self.oracle.shows(caller, told)).collect()
+    }
+
+    /// What is totalled for a caller: an order counts by product, with the number and worth of its cards.
+    fn trade(&self, caller: Caller) -> Vec<(Option<(u64, i64)>, Told)> {
+        let mut trade = Vec::new();
+        for event in self.log.iter().filter(|event| TOTALLED.contains(&event.kind)) {
+            let told = self.oracle.told(event);
+            let parts = match &event.effect {
+                Effect::Order(change) => self.oracle.by_product(&change.cards),
+                _ => {
+                    trade.push((None, told));
+                    continue;
+                }
+            };
+            for (product, part) in parts {
+                trade.push((Some(part), Told { product: Some(ProductId(product)), ..told }));
+            }
+        }
+        trade.retain(|(_, told)| self.oracle.shows(caller, told));
+        trade
     }
 
     /// What was told is how the world's log begins, each effect once, at its place.
@@ -231,7 +262,7 @@ impl World {
 
     fn hold_totals(&self, caller: Caller, query: &TotalsQuery, mut page: kami_engine::Totals) {
         let mut expected: BTreeMap<TotalKey, (u64, i64)> = BTreeMap::new();
-        for (_, told) in self.expected(caller, KindSet::of(TOTALLED)) {
+        for (event, told) in self.trade(caller) {
             let local = told.time_ms as i64 + i64::from(query.offset_min) * 60_000;
             let day = (local / 86_400_000) as u32;
             if (query.day..query.day + query.days).contains(&day) {
@@ -244,8 +275,9 @@ impl World {
                     kind: told.kind.number(),
                 };
                 let (count, amount) = expected.entry(key).or_default();
-                *count += u64::from(told.count);
-                *amount += told.amount.expect("trade has an amount");
+                let (cards, worth) = event.unwrap_or((u64::from(told.count), told.amount.unwrap_or(0)));
+                *count += cards;
+                *amount += worth;
             }
         }
         let engine = self.engine();

@@ -25,6 +25,7 @@ pub mod follow;
 pub mod imports;
 pub mod object_rules;
 pub mod oracle;
+mod order_rules;
 pub mod restart;
 pub mod rules;
 pub mod workload;

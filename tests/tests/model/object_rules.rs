@@ -122,7 +122,8 @@ impl Oracle {
         let is_sane = (1..=NAME_BYTES_MAX).contains(&spec.name.len())
             && !spec.name.chars().any(char::is_control)
             && spec.currency.iter().all(u8::is_ascii_uppercase)
-            && spec.face >= 0;
+            && spec.face >= 0
+            && spec.terms.attributes.len() <= 255;
         let refusal = match known {
             _ if !is_sane => Some(Status::Malformed),
             _ if spec.kind != CardKind::Single => Some(Status::Unsupported),
@@ -176,6 +177,7 @@ impl Oracle {
         let own = |id: &ProductId| self.products.get(&id.0).is_some_and(|p| p.tenant == spec.tenant.0);
         let refusal = if !(1..=NAME_BYTES_MAX).contains(&spec.name.len())
             || spec.role == Role::Admin && !spec.products.is_empty()
+            || spec.misses_per_minute > 1_000_000
         {
             Some(Status::Malformed)
         } else if !spec.products.iter().all(own) {

@@ -108,7 +108,8 @@ impl World {
                 let asks = self.some_asks();
                 self.execute(&asks);
             }
-            60..80 => {
+            60..63 => self.run_due(),
+            63..80 => {
                 let on = self.drive();
                 if on && self.random.percent(10) {
                     self.follow();
