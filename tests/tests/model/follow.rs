@@ -180,20 +180,20 @@ impl World {
             let mut feed = engine.feed(subscriber.caller, &spec).expect("what was told is still there");
             loop {
                 let mut events = Vec::new();
-                let piece = 1 + self.random.below(9) as usize;
+                let piece = 1 + self.looking.below(9) as usize;
                 let place = feed.read(&engine, piece, &mut events).expect("the log can be read");
                 assert!(place.position <= engine.durable_end(), "beyond what is durable");
                 let last = events.last().map(|event| (event.lsn, event.epoch));
                 subscriber.told.extend(events.into_iter().filter(|event| is_effect(event.kind)));
                 // It may note the last event, or the place it was told.
                 subscriber.place = match last {
-                    Some(last) if self.random.percent(50) => last,
+                    Some(last) if self.looking.percent(50) => last,
                     _ => (place.position, place.epoch),
                 };
-                if place.caught_up || self.random.percent(5) {
+                if place.caught_up || self.looking.percent(5) {
                     break;
                 }
-                if last.map(|last| last.0) == Some(subscriber.place.0) && self.random.percent(10) {
+                if last.map(|last| last.0) == Some(subscriber.place.0) && self.looking.percent(10) {
                     let (after, epoch) = subscriber.place;
                     let spec = FeedSpec { after: Some(after), epoch, ..spec.clone() };
                     feed = engine.feed(subscriber.caller, &spec).expect("the same place");
@@ -212,15 +212,16 @@ impl World {
         }
     }
 
-    /// Reads all of the log as one caller or another, and adds up a period. Everything must be durable.
+    /// Reads all of the log as one caller or another, and adds up a period, if everything is durable.
     pub fn look_back(&mut self) {
-        if self.medium.is_cut() || !self.drive() {
+        let all = self.engine.as_ref().is_some_and(|engine| engine.durable_end() == engine.tail());
+        if self.medium.is_cut() || !all {
             return;
         }
-        let tenant = u16::from(self.random.percent(15));
-        let number = *self.random.pick(&[109, 1, 2, 3, 4, 5]);
-        let merchant = *self.random.pick(&[0, 0, 1, 2]);
-        let role = *self.random.pick(&[Role::Auditor, Role::Finance, Role::Admin]);
+        let tenant = u16::from(self.looking.percent(15));
+        let number = *self.looking.pick(&[109, 1, 2, 3, 4, 5]);
+        let merchant = *self.looking.pick(&[0, 0, 1, 2]);
+        let role = *self.looking.pick(&[Role::Auditor, Role::Finance, Role::Admin]);
         let caller = caller(number, role, merchant, tenant);
         let engine = self.engine().clone();
         let revoked = self.oracle.principals.get(&number).is_some_and(|principal| principal.revoked);
@@ -251,12 +252,12 @@ impl World {
         let today = (self.oracle.now_ms / 86_400_000) as u32;
         let first = (EPOCH_MS / 86_400_000) as u32;
         TotalsQuery {
-            day: first - 1 + self.random.below(u64::from(today - first) + 2) as u32,
-            days: 1 + self.random.below(3) as u32,
-            offset_min: *self.random.pick(&[0, 480, 330, -300, -720]),
+            day: first - 1 + self.looking.below(u64::from(today - first) + 2) as u32,
+            days: 1 + self.looking.below(3) as u32,
+            offset_min: *self.looking.pick(&[0, 480, 330, -300, -720]),
             end: None,
             after: None,
-            lines_max: *self.random.pick(&[1, 2, 5, 1000]),
+            lines_max: *self.looking.pick(&[1, 2, 5, 1000]),
         }
     }
 

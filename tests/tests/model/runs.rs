@@ -110,11 +110,9 @@ impl World {
             }
             60..63 => self.run_due(),
             63..80 => {
-                let on = self.drive();
-                if on && self.random.percent(10) {
+                if self.drive() && self.looking.percent(10) {
                     self.follow();
                 }
-                return on;
             }
             80..92 => {
                 let ms = *self.random.pick(&[

@@ -64,6 +64,8 @@ pub struct World {
     pub asked: Vec<Ask>,
     /// Replies by command and status, to see that a run meets everything.
     pub met: BTreeMap<String, u64>,
+    /// Of whoever only looks: what is asked of the engine does not depend on it.
+    pub looking: Random,
     /// Who follows the log.
     pub subscribers: Vec<super::follow::Subscriber>,
     work: Work,
@@ -107,6 +109,7 @@ impl World {
             read_as: BTreeMap::new(),
             asked: Vec::new(),
             met: BTreeMap::new(),
+            looking: Random::new(!seed),
             subscribers: super::follow::Subscriber::some(),
             work: Work::default(),
         };
@@ -144,6 +147,7 @@ impl World {
             read_as: BTreeMap::new(),
             asked: Vec::new(),
             met: BTreeMap::new(),
+            looking: self.looking.clone(),
             subscribers: super::follow::Subscriber::some(),
             work: Work::default(),
         }
