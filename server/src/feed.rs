@@ -48,7 +48,6 @@ fn place(text: &str) -> Result<(Lsn, u32), String> {
     let lsn = lsn.parse().ok().and_then(Lsn::from_bytes);
     lsn.zip(epoch.parse().ok())
         .ok_or_else(|| "it is no position, such as 68719 or 68719:3 (a multiple of 8)".to_owned())
-        .map(|(lsn, epoch)| (lsn, epoch))
 }
 
 fn kind(text: &str) -> Result<Kind, String> {
