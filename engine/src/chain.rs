@@ -249,6 +249,7 @@ impl<'a> Chain<'a> {
             sold_at: word.lsn(),
             sealed: false,
             returned: HashSet::new(),
+            opened_ms: 0,
             deadline_ms: 0,
             facts: OrderFacts::default(),
         };
@@ -270,7 +271,7 @@ impl<'a> Chain<'a> {
                     reversed: false,
                 });
             }
-            past.buyer = head.principal;
+            (past.buyer, past.opened_ms) = (head.principal, entry.time_ms);
             let prev = if head.kind == Kind::Reveal {
                 entry.first_reveal().unwrap_or(0)
             } else {
@@ -295,7 +296,7 @@ impl<'a> Chain<'a> {
                 return Err(FormatError { what: "an order's chain does not fall", lsn }.into());
             }
         }
-        past.deadline_ms = past.facts.deadline_ms;
+        past.deadline_ms = past.facts.moment_ms;
         Ok(past)
     }
 }

@@ -14,6 +14,7 @@ mod channel;
 mod feed;
 mod import;
 mod lane;
+mod money;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -39,6 +39,7 @@
 pub mod close;
 mod codes;
 mod feed;
+pub mod money;
 pub mod opcode;
 pub mod reply;
 pub mod request;

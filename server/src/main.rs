@@ -10,6 +10,7 @@
 //! product.rs import.rs batch.rs     what is for sale     lib.rs reads what suppliers send
 //! codes.rs                          codes of one's own
 //! trade.rs card.rs                  selling, redeeming, looking after single cards
+//! account.rs limit.rs               money and who has how much of it; how much may be bought or redeemed
 //! stock.rs principal.rs             figures; who may connect
 //! feed.rs reconcile.rs              the log's events as they come; its totals by day
 //! upkeep.rs                         snapshots on demand, rotation of the master key
@@ -24,6 +25,7 @@
 //! Standard output carries results and nothing else; progress, warnings and errors go to standard error.
 //! No code appears in an error, a trace or a progress line.
 
+mod account;
 mod backup;
 mod batch;
 mod card;
@@ -36,6 +38,7 @@ mod feed;
 mod http;
 mod import;
 mod keys;
+mod limit;
 mod log;
 mod logging;
 mod manual;
@@ -112,6 +115,9 @@ enum Command {
     Freeze(card::Freeze),
     Unfreeze(card::Unfreeze),
     Void(card::Void),
+    Account(account::AccountCommand),
+    Post(account::Post),
+    Limit(limit::LimitCommand),
     Stock(stock::Stock),
     Reconcile(reconcile::Reconcile),
     Feed(feed::Feed),
@@ -185,6 +191,9 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Freeze(command) => online(card::freeze(command, output)),
         Command::Unfreeze(command) => online(card::unfreeze(command, output)),
         Command::Void(command) => online(card::void(command, output)),
+        Command::Account(command) => online(account::run(command, output)),
+        Command::Post(command) => online(account::post(command, output)),
+        Command::Limit(command) => online(limit::run(command, output)),
         Command::Stock(command) => online(stock::stock(command, output)),
         Command::Reconcile(command) => online(reconcile::run(command, output)),
         Command::Feed(command) => online(feed::run(command, output)),

@@ -130,8 +130,8 @@ fn amount_of(line: &TotalLine, catalogue: &Catalogue) -> String {
 
 fn write(file: &mut TableFile, line: &TotalLine, catalogue: &Catalogue) -> Result<(), Failure> {
     let key = &line.key;
-    // A caller who sees a product's events sees the product.
-    let currency = currency_of(line, catalogue).unwrap_or(*b"XXX");
+    let currency = currency_of(line, catalogue);
+    let amount = line.amount.to_string();
     file.row(&[
         Cell::Text(&time::show_day(Day(key.day))),
         Cell::Number(key.merchant.0.into()),
@@ -140,8 +140,9 @@ fn write(file: &mut TableFile, line: &TotalLine, catalogue: &Catalogue) -> Resul
         Cell::Text(&catalogue.name(key.product)),
         Cell::Text(&event_of(line)),
         Cell::Number(line.count),
-        Cell::Amount(line.amount, currency),
-        Cell::Text(&money::name(currency)),
+        // Of a product that is not shown, minor units as they are.
+        currency.map_or(Cell::Text(&amount), |currency| Cell::Amount(line.amount, currency)),
+        Cell::Text(&currency.map_or_else(String::new, money::name)),
     ])
 }
 
