@@ -59,6 +59,7 @@ mod money;
 mod order;
 mod orders;
 mod product;
+mod proof;
 pub mod record;
 mod recovery;
 mod region;
@@ -104,6 +105,10 @@ pub use limits::LIMITS_MAX;
 pub use order::{Confirmation, GivenBack, Line, ORDER_LINES_MAX, Purchase, RETURN_CARDS_MAX};
 pub use orders::OrderState;
 pub use product::{CardKind, Money, Product, ProductSpec, ProductTerms, ValidFrom};
+pub use proof::{
+    CardProof, ConsistencyProof, DigestProof, Leaf, ProofCheckpoint, ProofError, ProvenCard, VerifierKey,
+    merkle,
+};
 pub use record::Kind;
 pub use record::PostedLeg;
 pub use replay::ReplayError;
@@ -115,6 +120,6 @@ pub use store::IdentityError;
 pub use totals::{
     OFFSET_MIN_MAX, TOTALLED, TOTALS_DAYS_MAX, TOTALS_LINES_MAX, TotalKey, TotalLine, Totals, TotalsQuery,
 };
-pub use vault::{Code, CodeError, CodeList, KeyError};
+pub use vault::{Code, CodeError, CodeList, KeyError, lookup_digest};
 pub use verify::{Verification, VerifyError, verify};
 pub use word::{CardRef, Flags, Lifecycle, Word};

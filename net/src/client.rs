@@ -15,6 +15,7 @@ mod feed;
 mod import;
 mod lane;
 mod money;
+mod orders;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -34,11 +35,12 @@ use crate::frame::{Answer, Body, CloseCode, Opcode, Request, RequestHead, Welcom
 use crate::tls::Identity;
 use crate::transport;
 
-pub use calls::{Receipt, RedeemOptions, ReverseOptions, SellOptions, Sold};
+pub use calls::{Proof, Receipt, RedeemOptions, ReverseOptions, SellOptions, Sold};
 pub use channel::{ChannelLost, ChannelReceiver, ChannelSender, RawReply, Received};
 pub use feed::Subscription;
 pub use import::{Row, RowList, Rows, Staged};
 use lane::Lane;
+pub use orders::Delivery;
 
 /// Where to connect, as whom, and how long to try. [`ClientOptions::new`] gives the defaults.
 #[derive(Clone, Debug)]

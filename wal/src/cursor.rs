@@ -173,6 +173,14 @@ impl Wal {
         Cursor::at_segment(self.shared(), segment)
     }
 
+    /// A cursor on the record that begins at `lsn`, which the caller knows to be one's place; that it is none shows
+    /// with the first [`Cursor::peek`].
+    #[must_use]
+    pub fn cursor_at(&self, lsn: Lsn) -> Cursor {
+        let shared = self.shared();
+        Cursor { at: lsn.bytes(), ..Cursor::at_segment(shared, shared.geometry.locate(lsn.bytes()).0) }
+    }
+
     /// A cursor on the record that holds the byte before `after`, or that follows it, with the epoch of the last
     /// record that begins before `after` in its segment; `None` if that is the segment's first. Reads the segment
     /// from its beginning, so that no position, wherever it comes from, is taken for a record that is none.

@@ -7,12 +7,12 @@
 
 use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
-use kami_engine::{Account, Exceeded, Limit, PostedLeg, PrincipalSpec, ProductSpec};
+use kami_engine::{Account, Exceeded, Limit, OrderReport, PostedLeg, PrincipalSpec, ProductSpec};
 use kami_engine::{
     BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Event, Flags, HistoryEvent,
     ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId, Product,
-    ProductId, ReplyBody, ReplyFlags, RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId,
-    TotalLine, Totals, ValueReport, record::Kind,
+    ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId, Role, SignedNote, Stats, Status, StockLine,
+    TenantId, TerminalId, TotalLine, Totals, ValueReport, record::Kind,
 };
 
 pub use super::codes::{Codes, CodesFrame, SoldCard};
@@ -99,6 +99,8 @@ body_kinds! {
     Exceeded = 28, "EXCEEDED";
     /// After legs were refused: the account that stands against them.
     Account = 29, "ONE_ACCOUNT";
+    /// After RESERVE, CANCEL, RETURN and ORDER_STATUS, and after a sale without its codes.
+    Order = 30, "ORDER";
     /// After CHECKPOINT.
     Checkpoint = 32, "CHECKPOINT";
     /// After KEY_ROTATE.
@@ -109,6 +111,12 @@ body_kinds! {
     Events = 41, "EVENTS";
     /// After RECONCILE.
     Totals = 42, "TOTALS";
+    /// After SIGNED_CHECKPOINT.
+    SignedNote = 48, "SIGNED_NOTE";
+    /// After PROOF.
+    ProofPart = 49, "PROOF_PART";
+    /// After CONSISTENCY.
+    Path = 50, "PATH";
 }
 
 impl BodyKind {
@@ -122,7 +130,8 @@ impl BodyKind {
             Opcode::Query | Opcode::Freeze | Opcode::Unfreeze | Opcode::Void => BodyKind::Card,
             Opcode::History => BodyKind::History,
             Opcode::RedeemBatch => BodyKind::Items,
-            Opcode::Sell | Opcode::OrderFetch => BodyKind::Codes,
+            Opcode::Sell | Opcode::OrderFetch | Opcode::SellLines | Opcode::Confirm => BodyKind::Codes,
+            Opcode::Reserve | Opcode::Cancel | Opcode::Return | Opcode::OrderStatus => BodyKind::Order,
             Opcode::BatchActivate
             | Opcode::BatchDeactivate
             | Opcode::BatchFreeze
@@ -160,6 +169,9 @@ impl BodyKind {
             // Not answered, unless it is refused.
             Opcode::FeedAck => BodyKind::None,
             Opcode::Reconcile => BodyKind::Totals,
+            Opcode::SignedCheckpoint => BodyKind::SignedNote,
+            Opcode::Proof => BodyKind::ProofPart,
+            Opcode::Consistency => BodyKind::Path,
             _ => return None,
         })
     }
@@ -223,7 +235,26 @@ pub enum Body {
     Events(FeedEvents),
     /// Totals.
     Totals(Totals),
+    /// An order, without its codes.
+    Order(Box<OrderReport>),
+    /// A checkpoint of the log, signed.
+    SignedNote(SignedNote),
+    /// A part of a proof's text.
+    ProofPart(ProofPart),
+    /// The hashes that prove consistency.
+    Path(Listing<PathHash>),
 }
+
+/// A hash of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathHash {
+    /// SHA-256.
+    pub hash: [u8; 32],
+}
+
+wire!(PathHash: "HASH" {
+    hash: [u8; 32], "SHA-256";
+});
 
 /// Rows of a reply, and how many there are in all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -419,6 +450,20 @@ wire!(KeyRotation: "KEYS" {
     keys: u64, "data keys wrapped with it";
 });
 
+wire!(SignedNote: "SIGNED_NOTE" {
+    size: u64, "how many entries of the log the checkpoint covers";
+    note: String, "the checkpoint as a signed note";
+    key: String, "the key to verify it with, as the operator publishes it; trust no key that only the server told";
+});
+
+wire!(ProofPart: "PROOF_PART" {
+    size: u64, "how many entries the checkpoint covers that the card is proven to";
+    key: String, "as in SIGNED_NOTE";
+    total: u64, "the length of the whole text";
+    from: u64, "where this part begins in it";
+    bytes: Vec<u8>, "the part";
+});
+
 impl Wire<'_> for Status {
     const TYPE: &'static str = "u16";
     #[inline]
@@ -473,6 +518,10 @@ impl Body {
             Body::Feed(_) => BodyKind::Feed,
             Body::Events(_) => BodyKind::Events,
             Body::Totals(_) => BodyKind::Totals,
+            Body::Order(_) => BodyKind::Order,
+            Body::SignedNote(_) => BodyKind::SignedNote,
+            Body::ProofPart(_) => BodyKind::ProofPart,
+            Body::Path(_) => BodyKind::Path,
         }
     }
 
@@ -503,6 +552,12 @@ impl Body {
             ReplyBody::Limits(limits) => Body::Limits(Listing::of(limits)),
             ReplyBody::Exceeded(exceeded) => Body::Exceeded(exceeded),
             ReplyBody::Account(account) => Body::Account(OneAccount { account }),
+            ReplyBody::Order(report) => Body::Order(report),
+            ReplyBody::SignedNote(note) => Body::SignedNote(*note),
+            ReplyBody::ProofPart(part) => Body::ProofPart(*part),
+            ReplyBody::Path(path) => {
+                Body::Path(Listing::of(path.into_iter().map(|hash| PathHash { hash }).collect()))
+            }
             _ => return None,
         })
     }
@@ -536,6 +591,10 @@ impl Body {
             BodyKind::Feed => Body::Feed(Wire::take(reader)?),
             BodyKind::Events => Body::Events(Wire::take(reader)?),
             BodyKind::Totals => Body::Totals(Wire::take(reader)?),
+            BodyKind::Order => Body::Order(Wire::take(reader)?),
+            BodyKind::SignedNote => Body::SignedNote(Wire::take(reader)?),
+            BodyKind::ProofPart => Body::ProofPart(Wire::take(reader)?),
+            BodyKind::Path => Body::Path(take_rows(reader)?),
         })
     }
 
@@ -570,6 +629,10 @@ impl Body {
             Body::Feed(begin) => begin.put(out),
             Body::Events(events) => events.put(out),
             Body::Totals(totals) => totals.put(out),
+            Body::Order(report) => report.put(out),
+            Body::SignedNote(note) => note.put(out),
+            Body::ProofPart(part) => part.put(out),
+            Body::Path(rows) => return put_rows(rows, out, end),
         }
         true
     }
@@ -692,6 +755,10 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<Event>(),
         of::<Totals>(),
         of::<TotalLine>(),
+        of::<SignedNote>(),
+        of::<ProofPart>(),
+        listing!("PATH", "HASH"),
+        of::<PathHash>(),
         ("REASON", const { &[field("reason", "text8", "which field is wrong")] }),
         of::<Wait>(),
         listing!("ACCOUNTS", "ACCOUNT"),
@@ -703,5 +770,6 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         listing!("LIMITS", "LIMIT"),
         of::<Limit>(),
         of::<Exceeded>(),
+        of::<OrderReport>(),
     ]
 }

@@ -43,7 +43,7 @@ fn is_effect(kind: Kind) -> bool {
 
 impl Oracle {
     /// What the event tells of itself. Fields that the world does not know are zero in both.
-    fn told(&self, event: &Event) -> Told {
+    fn as_told(&self, event: &Event) -> Told {
         let Event { kind, ask, time_ms, lsn, effect } = event;
         let mut told = Told {
             lsn: lsn.and_then(Lsn::from_bytes).unwrap_or(Lsn::START),
@@ -97,6 +97,11 @@ impl Oracle {
             Effect::PrincipalAdd { id, .. }
             | Effect::PrincipalRevoke { id }
             | Effect::PrincipalRenew { id, .. } => told.object = u64::from(*id),
+            Effect::AccountPut { id, .. }
+            | Effect::AccountFreeze { id, .. }
+            | Effect::LimitPut { id, .. } => told.object = u64::from(*id),
+            Effect::LimitCrossed { limit, .. } => told.object = u64::from(limit.0),
+            Effect::Post(posting) => told.related = posting.document.0,
             Effect::Import { id, batch } => {
                 of_batch(&mut told, *id);
                 told.count = batch.cards.len() as u32;
@@ -133,7 +138,7 @@ fn comparable(told: &Told) -> Told {
 
 impl World {
     fn expected(&self, caller: Caller, kinds: KindSet) -> Vec<(Option<u64>, Told)> {
-        let told = self.log.iter().map(|event| (event.lsn, self.oracle.told(event)));
+        let told = self.log.iter().map(|event| (event.lsn, self.oracle.as_told(event)));
         told.filter(|(_, told)| kinds.contains(told.kind) && self.oracle.shows(caller, told)).collect()
     }
 
@@ -141,7 +146,7 @@ impl World {
     fn trade(&self, caller: Caller) -> Vec<(Option<(u64, i64)>, Told)> {
         let mut trade = Vec::new();
         for event in self.log.iter().filter(|event| TOTALLED.contains(&event.kind)) {
-            let told = self.oracle.told(event);
+            let told = self.oracle.as_told(event);
             let parts = match &event.effect {
                 Effect::Order(change) => self.oracle.by_product(&change.cards),
                 _ => {

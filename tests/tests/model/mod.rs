@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `oracle.rs` | what a store must hold; events and their effect |
 //! | `rules.rs`, `object_rules.rs` | what the reply to every command must be |
+//! | `money_rules.rs` | the same for accounts, postings and limits |
 //! | `expected.rs` | holding a reply against that |
 //! | `world.rs` | engine, disk and oracle together; when a reply may leave |
 //! | `imports.rs` | imports beside the oracle |
@@ -12,6 +13,7 @@
 //! | `follow.rs` | who follows the log, and the totals, beside the oracle |
 //! | `workload.rs` | what is asked, by seed |
 //! | `backup.rs` | backups at any moment, restored to any point |
+//! | `proof.rs` | signed checkpoints and proofs, through crashes |
 //!
 //! ```text
 //! cargo test -p kami-tests                      200 seeds a disk
@@ -23,9 +25,11 @@ pub mod clock;
 pub mod expected;
 pub mod follow;
 pub mod imports;
+pub mod money_rules;
 pub mod object_rules;
 pub mod oracle;
 mod order_rules;
+pub mod proof;
 pub mod restart;
 pub mod rules;
 pub mod workload;

@@ -133,7 +133,8 @@ impl World {
                 self.clock.advance(ms);
             }
             92..96 => self.import(),
-            96..99 => self.checkpoint(),
+            96..98 => self.checkpoint(),
+            98 => self.prove(),
             _ => {
                 self.engine().check().unwrap();
                 self.look_back();
