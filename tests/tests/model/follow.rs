@@ -38,7 +38,7 @@ impl Subscriber {
 
 /// What stands in the log beside the effects of commands.
 fn is_effect(kind: Kind) -> bool {
-    !matches!(kind, Kind::Start | Kind::Restore | Kind::KeyRotate | Kind::Miss)
+    !matches!(kind, Kind::Start | Kind::Restore | Kind::KeyRotate | Kind::Miss | Kind::SignedCheckpoint)
 }
 
 impl Oracle {
