@@ -480,14 +480,6 @@ impl Limits {
         self.open.clear();
     }
 
-    /// What a subject has in the window of a limit now.
-    #[must_use]
-    #[cfg(test)]
-    pub fn units(&self, limit: LimitId, tenant: TenantId, subject: Subject, now_ms: u64) -> u64 {
-        let limit = self.find(limit, tenant).map(|state| &state.limit);
-        limit.map_or(0, |limit| self.used(&(tenant, subject), limit, now_ms))
-    }
-
     /// How many subjects are remembered.
     #[must_use]
     #[cfg(test)]

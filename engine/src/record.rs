@@ -467,6 +467,14 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// Of REVEAL: the order, and how many of its codes were given out.
+    ///
+    /// # Errors
+    /// If the tail is too short.
+    pub fn revealed(&self) -> Result<(OrderId, u32), FormatError> {
+        Ok((self.revealed_order()?, u32_at(self.tail, 20)))
+    }
+
     /// Of a REVEAL that is the first of its order: the order's word before, in bits.
     #[must_use]
     pub fn first_reveal(&self) -> Option<u64> {

@@ -77,7 +77,13 @@ pub struct PrincipalState {
 #[derive(Clone, Copy, Default)]
 pub struct Scope<'a>(&'a [ProductId]);
 
-impl Scope<'_> {
+impl<'a> Scope<'a> {
+    /// The products, none for all.
+    #[must_use]
+    pub fn products(self) -> &'a [ProductId] {
+        self.0
+    }
+
     /// Whether the product is among them.
     #[inline]
     #[must_use]

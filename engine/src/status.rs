@@ -143,6 +143,8 @@ statuses! {
     LimitTerminal = 138, "LIMIT_TERMINAL", "wait until the limit opens again, or redeem at another till";
     /// One order may not hold as much.
     LimitOrder = 139, "LIMIT_ORDER", "buy less in one order";
+    /// The position is not one of this log: it lies beyond what is durable, or belongs to another history.
+    PositionUnknown = 160, "POSITION_UNKNOWN", "read again from the beginning, or from a position that you trust; the store may have been restored";
     /// The history cannot be proven: it is not what was signed before, or cannot be read.
     NotProvable = 161, "NOT_PROVABLE", "tell the operator: the server's log says what differs";
 

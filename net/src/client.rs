@@ -7,10 +7,11 @@
 //!
 //! Two lanes (streams) carry the typed calls: short ones, and those with long replies, so that a
 //! redemption does not stand behind an order of 100,000 codes. Imports have a stream of their own, and
-//! so has a load generator ([`Client::channel`]).
+//! so have a load generator ([`Client::channel`]) and every subscription to the log ([`Client::subscribe`]).
 
 mod calls;
 mod channel;
+mod feed;
 mod import;
 mod lane;
 mod money;
@@ -36,6 +37,7 @@ use crate::transport;
 
 pub use calls::{Proof, Receipt, RedeemOptions, ReverseOptions, SellOptions, Sold};
 pub use channel::{ChannelLost, ChannelReceiver, ChannelSender, RawReply, Received};
+pub use feed::Subscription;
 pub use import::{Row, RowList, Rows, Staged};
 use lane::Lane;
 pub use orders::Delivery;
@@ -51,7 +53,8 @@ pub struct ClientOptions {
     pub identity: Identity,
     /// How long a call is tried in all, reconnecting and sending again included. Default 30 s.
     pub timeout: Duration,
-    /// The same for the commit of an import, which takes longer the larger it is. Default 10 minutes.
+    /// The same for the commit of an import, which takes longer the larger it is, and for totals, which take longer the
+    /// more happened in their period. Default 10 minutes.
     pub import_timeout: Duration,
     /// How long one attempt to connect may take. Default 5 s.
     pub connect_timeout: Duration,
@@ -194,6 +197,7 @@ impl Client {
             | Request::ProductList
             | Request::PrincipalList
             | Request::Stock(_)
+            | Request::Reconcile(_)
             | Request::ImportCommit(_)
             | Request::ImportDuplicates(_) => Way::Long,
             _ => Way::Short,

@@ -6,21 +6,21 @@
 //! place in the same line. Codes and PINs end here: only their digests go on.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kami_engine::Lsn;
 use kami_engine::{
-    CardDigest, CodeSet, Command, GivenBack, ImportRow, ImportSpec, PinDigest, Poisoned, Reply, ReplyBody,
-    Request as EngineRequest, RequestId, Status, Work,
+    CardDigest, CodeSet, Command, GivenBack, ImportRow, ImportSpec, PastError, PinDigest, Poisoned, Reply,
+    ReplyBody, Request as EngineRequest, RequestId, Status, TotalsQuery, Work,
 };
 use zeroize::Zeroizing;
 
 use crate::frame::opcode::SMALL_FRAME_BYTES_MAX;
 use crate::frame::request::{BATCH_ITEMS_MAX, Items};
 use crate::frame::{
-    BadFrame, Body, FRAME_BYTES_MAX, ItemReport, Listing, Malformed, Opcode, REQUEST_HEAD_BYTES, ReplyHead,
-    Request, RequestFlags, RequestHead, Secret, VERSION, Wait, Welcome,
+    BadFrame, Body, FRAME_BYTES_MAX, FeedOpen, ItemReport, Listing, Malformed, Opcode, REQUEST_HEAD_BYTES,
+    ReplyHead, Request, RequestFlags, RequestHead, Secret, VERSION, Wait, Welcome,
 };
 use crate::outbox::Outbox;
 use crate::registry::Peer;
@@ -82,6 +82,8 @@ pub(crate) enum Admitted<'a> {
     Again,
     /// Items to be decided by [`Desk::run_items`], after what was gathered.
     Items(RequestHead, Items<'a>),
+    /// The stream is to become a feed, once what was gathered is answered.
+    Feed(RequestHead, FeedOpen),
     /// Work for a thread that may block, after what was gathered and before what follows.
     Blocking(RequestHead, Blocking),
 }
@@ -95,6 +97,8 @@ pub(crate) enum Blocking {
     Duplicates(RequestId, u64),
     Checkpoint,
     KeyRotate,
+    /// Reads much of the log, beside all other such work.
+    Totals(TotalsQuery),
     SignedCheckpoint,
     Proof {
         card: CardDigest,
@@ -215,6 +219,7 @@ impl Desk {
                 return Admitted::Placed;
             }
             Ok(Translated::Items(items)) => return Admitted::Items(head, items),
+            Ok(Translated::Feed(open)) => return Admitted::Feed(head, open),
             Ok(Translated::Blocking(blocking)) => return Admitted::Blocking(head, blocking),
             Ok(Translated::Chunk) => {
                 return Admitted::Blocking(head, Blocking::Chunk(Zeroizing::new(frame.to_vec())));
@@ -328,6 +333,10 @@ impl Desk {
             }
             Request::Checkpoint => return Ok(Translated::Blocking(Blocking::Checkpoint)),
             Request::KeyRotate => return Ok(Translated::Blocking(Blocking::KeyRotate)),
+            Request::Reconcile(query) => return Ok(Translated::Blocking(Blocking::Totals(query))),
+            Request::FeedOpen(open) => return Ok(Translated::Feed(open)),
+            // This stream is no feed.
+            Request::FeedAck(_) => return Err(Refusal::Status(Status::IllegalTransition)),
             Request::SignedCheckpoint => return Ok(Translated::Blocking(Blocking::SignedCheckpoint)),
             Request::Proof(body) => {
                 let proof =
@@ -533,6 +542,7 @@ enum Translated<'a> {
     Ping,
     Hello,
     Items(Items<'a>),
+    Feed(FeedOpen),
     Blocking(Blocking),
     Chunk,
 }
@@ -573,6 +583,7 @@ pub(crate) fn run_blocking(
     peer: &Peer,
     head: &RequestHead,
     work: Blocking,
+    left: &AtomicBool,
 ) -> Result<(ReplyHead, Body), Poisoned> {
     let (engine, caller) = (&shared.engine, peer.caller);
     let reply = match work {
@@ -582,6 +593,18 @@ pub(crate) fn run_blocking(
         Blocking::Abort(import) => engine.import_abort(caller, import)?,
         Blocking::Duplicates(import, from) => engine.import_duplicates(caller, import, from)?,
         Blocking::Checkpoint => engine.checkpoint_reply(caller, head.request)?,
+        Blocking::Totals(query) => {
+            return Ok(match engine.totals(caller, &query, left) {
+                Ok(totals) => (ReplyHead::local(head, Status::Ok), Body::Totals(totals)),
+                Err(error) => {
+                    if !matches!(error, PastError::Refused(_)) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::error!(error, "the log cannot be read for totals");
+                    }
+                    (ReplyHead::local(head, error.status()), Body::None)
+                }
+            });
+        }
         Blocking::KeyRotate => engine.rotate_master(caller, head.request)?,
         Blocking::SignedCheckpoint => engine.sign_checkpoint(caller, head.request)?,
         Blocking::Proof { card, size, from } => {

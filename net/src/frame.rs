@@ -38,6 +38,7 @@
 
 pub mod close;
 mod codes;
+mod feed;
 pub mod money;
 pub mod opcode;
 pub mod order;
@@ -52,6 +53,7 @@ use kami_engine::Lsn;
 use kami_engine::{ChannelId, ReplyFlags, RequestId, Status, TerminalId};
 
 pub use close::CloseCode;
+pub use feed::{FEED_CREDIT_MAX, FEED_FRAME_EVENTS_MAX, FeedAck, FeedBegin, FeedEvents, FeedOpen};
 pub use opcode::{Opcode, Roles};
 pub use reply::{Answer, Body, BodyKind, ItemReport, Listing, PathHash, SoldCard, Wait, Welcome};
 pub use request::{Request, RequestFlags};

@@ -9,13 +9,14 @@
 //! desk.rs        role; code -> digest, and the plaintext ends; 64 requests -> Engine::execute
 //! outbox.rs      encoded reply + the position the log must be durable to; wait; hand to QUIC
 //! meter.rs       what is counted when it leaves
+//! feed.rs        a stream that was turned into a feed: events of the log out, credit in
 //! ```
 //! **No byte of a reply reaches QUIC before the log is durable up to where it stood after the
 //! decision**: successes, refusals and reads alike.
 //!
 //! # Architecture invariants
 //! * `frame/` does no I/O and is the only place that knows bytes; it alone is fuzzed.
-//! * Only `server`, `connection`, `stream`, `transport`, `tls` and `client/` touch quinn.
+//! * Only `server`, `connection`, `stream`, `feed`, `transport`, `tls` and `client/` touch quinn.
 //! * A code is in memory here as bytes that were received and not yet decoded, as a carry buffer that is
 //!   wiped, or as a reply to the order that owns it, which is wiped when it has been acknowledged. No
 //!   `Debug`, trace or error shows one.
@@ -37,6 +38,7 @@
 //! | streams, each with a frame that is not complete: 4 KiB; 128 KiB for REDEEM_BATCH; 1 MiB for IMPORT_CHUNK | 32 | 8 |
 //! | replies waiting for the log or their reader, all streams | 2 MiB, or 64 KiB and one reply a stream | the same |
 //! | such replies of all connections | 256 MiB, or one batch a stream | the same |
+//! | feeds, each with a stretch of the log (256 KiB, or one record) and a frame of 64 KiB | 16 a principal, 64 in all | the same |
 //!
 //! Connections are wide while there are few: the first 16 of a principal, up to 128 in all.
 //!
@@ -95,6 +97,7 @@ pub mod client;
 mod connection;
 mod desk;
 mod error;
+mod feed;
 mod guesses;
 mod meter;
 mod outbox;

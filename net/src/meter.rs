@@ -78,6 +78,10 @@ pub struct ServerFigures {
     pub rate_limited: u64,
     /// How often a budget of wrong codes was used up.
     pub budgets_spent: u64,
+    /// Feeds that follow the log now.
+    pub feeds: u64,
+    /// Events that feeds were sent.
+    pub feed_events: u64,
     /// Replies that were free to leave, by command and code; those never given are left out. Commands this
     /// version does not know are `UNKNOWN`, the items of a batch frame `REDEEM_BATCH_ITEM`.
     pub replies: Vec<(&'static str, Status, u64)>,
@@ -198,6 +202,8 @@ impl Meter {
             streams: self.streams.load(Ordering::Relaxed),
             rate_limited: guesses.0,
             budgets_spent: guesses.1,
+            feeds: 0,
+            feed_events: 0,
             refused: Refusal::ALL
                 .map(|reason| (reason, self.refused[reason as usize].load(Ordering::Relaxed))),
             replies,

@@ -64,6 +64,8 @@ pub(crate) struct Registry {
     handshakes_by_address: DashMap<IpAddr, usize>,
     by_principal: DashMap<PrincipalId, usize>,
     live: DashMap<usize, (quinn::Connection, Arc<Peer>)>,
+    feeds: AtomicUsize,
+    feeds_by_principal: DashMap<PrincipalId, usize>,
 }
 
 impl Registry {
@@ -136,6 +138,24 @@ impl Registry {
         Some(PrincipalPlace { registry: Arc::clone(self), principal, id })
     }
 
+    /// A place for a feed of this principal, unless there are too many.
+    pub(crate) fn admit_feed(
+        self: &Arc<Self>,
+        principal: PrincipalId,
+        total_max: usize,
+        principal_max: usize,
+    ) -> Option<FeedPlace> {
+        enter(&self.feeds_by_principal, principal, principal_max)?;
+        let place = FeedPlace { registry: Arc::clone(self), principal };
+        // Beyond the limit the place is given back as it is dropped.
+        (self.feeds.fetch_add(1, Ordering::Relaxed) < total_max).then_some(place)
+    }
+
+    /// How many feeds there are.
+    pub(crate) fn feeds(&self) -> usize {
+        self.feeds.load(Ordering::Relaxed)
+    }
+
     /// Ends the connections of a principal whose key is not known any more. Replies that have not left have no
     /// precedence: such a key gets nothing more.
     pub(crate) fn close_strangers(&self, principal: PrincipalId, is_known: impl Fn(&[u8; 32]) -> bool) {
@@ -190,6 +210,19 @@ impl Drop for PrincipalPlace {
     fn drop(&mut self) {
         self.registry.live.remove(&self.id);
         leave(&self.registry.by_principal, self.principal);
+    }
+}
+
+/// Counts a feed by its principal until dropped.
+pub(crate) struct FeedPlace {
+    registry: Arc<Registry>,
+    principal: PrincipalId,
+}
+
+impl Drop for FeedPlace {
+    fn drop(&mut self) {
+        leave(&self.registry.feeds_by_principal, self.principal);
+        self.registry.feeds.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kami_engine::Engine;
@@ -19,6 +19,9 @@ use crate::meter::{Meter, Refusal, ServerFigures};
 use crate::registry::{self, Registry};
 use crate::tls::{Identity, Shown};
 use crate::transport;
+
+/// Feeds that read the log at a time.
+const FEED_READS_MAX: usize = 2;
 
 /// How the server listens and what it bounds. [`ServerOptions::new`] gives the defaults.
 #[derive(Clone, Debug)]
@@ -63,6 +66,10 @@ pub struct ServerOptions {
     pub drain: Duration,
     /// Imports and other commands that wait for the disk, at a time. Default 4.
     pub blocking_max: usize,
+    /// Feeds in all; each keeps a stretch of the log in memory, 256 KiB or its longest record. Default 64.
+    pub feeds_max: usize,
+    /// Feeds of one principal. Default 16.
+    pub feeds_per_principal_max: usize,
     /// How many wrong codes are borne.
     pub misses: MissLimits,
 }
@@ -90,6 +97,8 @@ impl ServerOptions {
             stall: Duration::from_secs(30),
             drain: Duration::from_secs(10),
             blocking_max: 4,
+            feeds_max: 64,
+            feeds_per_principal_max: 16,
             misses: MissLimits::USUAL,
         }
     }
@@ -160,6 +169,12 @@ pub(crate) struct Shared {
     pub(crate) meter: Arc<Meter>,
     /// Permits for commands that wait for the disk.
     pub(crate) blocking: Arc<Semaphore>,
+    /// A permit for totals, which read much of the log: one at a time.
+    pub(crate) reports: Arc<Semaphore>,
+    /// Permits for feeds that read the log.
+    pub(crate) feed_reads: Arc<Semaphore>,
+    /// Events that feeds were sent.
+    pub(crate) feed_events: AtomicU64,
     /// The one commit of an import that may hold such a permit: they come one after the other, and take long.
     pub(crate) commit: Arc<Semaphore>,
     /// Where the server stands; only ever goes forward.
@@ -242,6 +257,9 @@ impl Server {
             pending_bytes,
             meter,
             blocking,
+            reports: Arc::new(Semaphore::new(1)),
+            feed_reads: Arc::new(Semaphore::new(FEED_READS_MAX)),
+            feed_events: AtomicU64::new(0),
             commit,
             phase,
         };
@@ -274,7 +292,12 @@ impl Server {
     /// What was counted since the server was bound. Adds up some ten thousand numbers.
     #[must_use]
     pub fn figures(&self) -> ServerFigures {
-        self.shared.meter.read(self.connection_count(), self.shared.guesses.counts())
+        let shared = &*self.shared;
+        ServerFigures {
+            feeds: shared.registry.feeds() as u64,
+            feed_events: shared.feed_events.load(Ordering::Relaxed),
+            ..shared.meter.read(self.connection_count(), shared.guesses.counts())
+        }
     }
 
     /// Whether requests are taken: not while it is being taken down, nor after the log failed.

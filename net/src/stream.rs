@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -19,7 +19,8 @@ use quinn::{RecvStream, SendStream, VarInt};
 use tokio::time::Sleep;
 
 use crate::desk::{Admitted, Blocking, Desk, EngineFault, bad_frame_status, run_blocking};
-use crate::frame::{Body, CloseCode, REQUEST_HEAD_BYTES, ReplyHead, RequestHead, Split, Splitter};
+use crate::feed::{self, FeedStream};
+use crate::frame::{Body, CloseCode, FeedOpen, REQUEST_HEAD_BYTES, ReplyHead, RequestHead, Split, Splitter};
 use crate::outbox::{Outbox, OutboxLimits};
 use crate::registry::Peer;
 use crate::server::{Phase, Shared};
@@ -39,25 +40,38 @@ pub(crate) async fn serve(
     recv: RecvStream,
 ) -> Option<CloseCode> {
     let mut stream = Stream::new(Arc::clone(&shared), peer, send, recv);
-    match poll_fn(|cx| stream.poll(cx)).await {
-        Ok(()) => {
-            // `finish` only asks for the end; the peer has all replies when it acknowledges it.
-            let _ = stream.send.finish();
-            let _ = stream.send.stopped().await;
-        }
-        Err(End::Gone) => {}
-        Err(End::TooSlow) => return Some(CloseCode::TooSlow),
-        Err(End::LogFailed) => shared.advance(Phase::LogFailed),
+    let ended = match poll_fn(|cx| stream.poll(cx)).await {
+        Ok(()) => match stream.feed.take() {
+            None => Ok(stream.send),
+            Some((head, open)) => {
+                let Stream { shared, peer, send, recv, input, splitter, closed, .. } = stream;
+                let tally = shared.meter.tally();
+                let feed = FeedStream { shared, peer, send, recv, input, splitter, closed, head, tally };
+                feed::serve(feed, open).await
+            }
+        },
         Err(End::Fault) => {
             tracing::error!("the engine answered fewer requests than it was asked; the stream is cut");
             let _ = stream.send.reset(VarInt::from_u32(CloseCode::LogFailed.number()));
+            return None;
         }
+        Err(end) => Err(end),
+    };
+    match ended {
+        Ok(mut send) => {
+            // `finish` only asks for the end; the peer has all replies when it acknowledges it.
+            let _ = send.finish();
+            let _ = send.stopped().await;
+        }
+        Err(End::Gone | End::Fault) => {}
+        Err(End::TooSlow) => return Some(CloseCode::TooSlow),
+        Err(End::LogFailed) => shared.advance(Phase::LogFailed),
     }
     None
 }
 
 /// Why a stream ends before its last reply is delivered.
-enum End {
+pub(crate) enum End {
     /// The peer or the connection is gone.
     Gone,
     /// The log failed.
@@ -84,6 +98,16 @@ impl From<Poisoned> for End {
 type Blocked = Result<(ReplyHead, Body), Poisoned>;
 type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Says that nobody waits any more, when it is dropped.
+#[derive(Default)]
+struct Asker(Arc<AtomicBool>);
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 struct Stream {
     shared: Arc<Shared>,
     peer: Arc<Peer>,
@@ -102,6 +126,8 @@ struct Stream {
     /// Room in the log; what follows waits for it.
     space: Option<Waiting>,
     outbox: Outbox,
+    /// What the stream is turned into once its earlier replies have left.
+    feed: Option<(RequestHead, FeedOpen)>,
     /// Runs while replies wait for the peer to take any; set anew only when it has run out.
     stall: Option<Pin<Box<Sleep>>>,
     /// Since when the peer has taken none of the replies that wait for it.
@@ -139,6 +165,7 @@ impl Stream {
             splitter: Splitter::new(REQUEST_HEAD_BYTES),
             blocking: None,
             space: None,
+            feed: None,
             stall: None,
             stalled: None,
         }
@@ -154,6 +181,9 @@ impl Stream {
         for _ in 0..ROUNDS_PER_POLL {
             let moved_in = self.take_in(cx)?;
             let moved_out = self.hand_on(cx)?;
+            if self.feed.is_some() && self.outbox.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
             let idle = self.input.is_empty() && self.blocking.is_none() && self.outbox.is_empty();
             if self.closed && idle {
                 return Poll::Ready(Ok(()));
@@ -169,6 +199,9 @@ impl Stream {
     /// Reads, decodes and has decided; whether anything moved.
     fn take_in(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         for batch in 0..BATCHES_PER_ROUND {
+            if self.feed.is_some() {
+                return Ok(batch > 0);
+            }
             if !self.is_clear(cx)? {
                 return Ok(batch > 0);
             }
@@ -260,6 +293,10 @@ impl Stream {
                             self.desk.run_items(&head, &items, &mut self.outbox)?;
                             break false;
                         }
+                        Admitted::Feed(head, open) => {
+                            self.feed = Some((head, open));
+                            break false;
+                        }
                         Admitted::Blocking(head, work) => {
                             blocking = Some((head, work));
                             break false;
@@ -307,17 +344,23 @@ impl Stream {
                 Blocking::Commit(_) => Arc::clone(&shared.commit).acquire_owned().await.ok(),
                 _ => None,
             };
-            let permit = Arc::clone(&shared.blocking).acquire_owned().await;
+            let line = if matches!(work, Blocking::Totals(_)) { &shared.reports } else { &shared.blocking };
+            let permit = Arc::clone(line).acquire_owned().await;
             if peer.revoked.load(Ordering::Relaxed) {
                 return None;
             }
+            // Whoever asked may leave: then a long piece of reading is not gone on with.
+            let asker = Asker::default();
+            let left = Arc::clone(&asker.0);
             let work = tokio::task::spawn_blocking(move || {
-                let done = run_blocking(&shared, &peer, &head, work);
+                let done = run_blocking(&shared, &peer, &head, work, &left);
                 drop((permit, turn));
                 done
             });
             // A thread that died may have had its effect: then there is no reply to give.
-            work.await.ok()
+            let done = work.await.ok();
+            drop(asker);
+            done
         }));
     }
 

@@ -12,6 +12,7 @@
 //! trade.rs card.rs                  selling, redeeming, looking after single cards
 //! account.rs limit.rs               money and who has how much of it; how much may be bought or redeemed
 //! stock.rs principal.rs             figures; who may connect
+//! feed.rs reconcile.rs              the log's events as they come; its totals by day
 //! upkeep.rs                         snapshots on demand, rotation of the master key
 //! backup.rs                         backups and what is restored from them
 //! verify.rs log.rs                  a stopped store: is it whole, what is in its log
@@ -19,6 +20,7 @@
 //! demo.rs                           the proof: a real server, killed under load, asked about everything
 //! manual.rs                         shell completions and manual pages
 //! exit.rs output.rs progress.rs     exit codes and sentences; JSON and tables; how far long work is
+//! table_file.rs                     tables for spreadsheets
 //! money.rs time.rs code.rs          how amounts, times and codes are typed and shown
 //! ```
 //! Standard output carries results and nothing else; progress, warnings and errors go to standard error.
@@ -33,6 +35,7 @@ mod code;
 mod codes;
 mod demo;
 mod exit;
+mod feed;
 mod http;
 mod import;
 mod keys;
@@ -48,11 +51,13 @@ mod principal;
 mod product;
 mod progress;
 mod proof;
+mod reconcile;
 mod remote;
 mod sandbox;
 mod serve;
 mod settings;
 mod stock;
+mod table_file;
 mod trade;
 mod upkeep;
 mod verify;
@@ -123,6 +128,8 @@ enum Command {
     Post(account::Post),
     Limit(limit::LimitCommand),
     Stock(stock::Stock),
+    Reconcile(reconcile::Reconcile),
+    Feed(feed::Feed),
     Principal(principal::PrincipalCommand),
     Stats(stock::Stats),
     Checkpoint(upkeep::Checkpoint),
@@ -205,6 +212,8 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Post(command) => online(account::post(command, output)),
         Command::Limit(command) => online(limit::run(command, output)),
         Command::Stock(command) => online(stock::stock(command, output)),
+        Command::Reconcile(command) => online(reconcile::run(command, output)),
+        Command::Feed(command) => online(feed::run(command, output)),
         Command::Principal(command) => online(principal::run(command, output)),
         Command::Stats(command) => online(stock::stats(command, output)),
         Command::Checkpoint(command) => online(upkeep::checkpoint(command, output)),

@@ -71,6 +71,68 @@ pub fn day(ms: u64) -> String {
     stamp.map_or_else(|| "-".to_owned(), |stamp| stamp.to_zoned(TimeZone::UTC).date().to_string())
 }
 
+/// A day, counted from 1970-01-01 in whatever time zone it is said to be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Day(pub u32);
+
+const FIRST_DAY: Date = Date::constant(1970, 1, 1);
+
+/// Reads `2026-11-23`.
+///
+/// # Errors
+/// If it is no date since 1970.
+pub fn parse_day(text: &str) -> Result<Day, String> {
+    let text = spreadsheet_style(text.trim());
+    let days = text.parse::<Date>().ok().filter(|_| text.len() <= 10);
+    let days = days.and_then(|date| FIRST_DAY.until(date).ok()).map(|span| span.get_days());
+    days.and_then(|days| u32::try_from(days).ok())
+        .map(Day)
+        .ok_or_else(|| "it is no day, such as 2026-11-23".to_owned())
+}
+
+/// `2026-11-23`.
+pub fn show_day(day: Day) -> String {
+    let days = i64::from(day.0);
+    FIRST_DAY.checked_add(days.days()).map_or_else(|_| "-".to_owned(), |date| date.to_string())
+}
+
+/// Reads `+08:00`, `-3:30` or `Z` as minutes ahead of UTC.
+///
+/// # Errors
+/// If it is not that, or more than 18 hours.
+pub fn parse_offset(text: &str) -> Result<i16, String> {
+    let wrong = || "it is no distance from UTC, such as +08:00".to_owned();
+    if matches!(text, "Z" | "z") {
+        return Ok(0);
+    }
+    let (sign, rest) = match (text.strip_prefix('+'), text.strip_prefix('-')) {
+        (Some(rest), _) => (1, rest),
+        (_, Some(rest)) => (-1, rest),
+        _ => return Err(wrong()),
+    };
+    let (hours, minutes) = rest.split_once(':').unwrap_or((rest, "00"));
+    let number = |text: &str, digits: std::ops::RangeInclusive<usize>| {
+        let plain = digits.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+        plain.then(|| text.parse::<i16>().ok()).flatten()
+    };
+    let (hours, minutes) = number(hours, 1..=2).zip(number(minutes, 2..=2)).ok_or_else(wrong)?;
+    let total = hours * 60 + minutes;
+    if minutes < 60 && total <= 18 * 60 { Ok(sign * total) } else { Err(wrong()) }
+}
+
+/// `+08:00`.
+pub fn show_offset(minutes: i16) -> String {
+    let sign = if minutes < 0 { '-' } else { '+' };
+    format!("{sign}{:02}:{:02}", minutes.unsigned_abs() / 60, minutes.unsigned_abs() % 60)
+}
+
+/// This machine's time zone at the beginning of a day, in minutes ahead of UTC.
+pub fn local_offset(day: Day) -> i16 {
+    let date = FIRST_DAY.checked_add(i64::from(day.0).days());
+    let zoned = date.and_then(|date| date.to_zoned(TimeZone::system()));
+    zoned.map_or(0, |zoned| i16::try_from(zoned.offset().seconds() / 60).unwrap_or(0))
+}
+
 /// Now, by this machine's clock: good enough to say that a date in a file has passed.
 pub fn now_ms() -> u64 {
     Timestamp::now().as_millisecond().unsigned_abs()
@@ -108,6 +170,30 @@ mod tests {
         assert_eq!(parse_end("2027-12-31T18:00:00+08:00"), Ok(1_830_247_200_000));
         for text in ["", "soon", "2027-13-01", "2027-12", "31.12.2027", "1950-01-01"] {
             assert!(parse_end(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn days_and_time_zones_are_read_and_shown() {
+        assert_eq!(parse_day("1970-01-01"), Ok(Day(0)));
+        assert_eq!(parse_day("2026-11-23"), Ok(Day(20_780)));
+        assert_eq!(parse_day("2026/11/23"), Ok(Day(20_780)));
+        assert_eq!(show_day(Day(20_780)), "2026-11-23");
+        for text in ["", "1969-12-31", "2026-11", "2026-11-31", "today", "2026-11-23T00:00"] {
+            assert!(parse_day(text).is_err(), "{text}");
+        }
+        for (text, minutes, shown) in [
+            ("+08:00", 480, "+08:00"),
+            ("+8", 480, "+08:00"),
+            ("-3:30", -210, "-03:30"),
+            ("Z", 0, "+00:00"),
+            ("-00:00", 0, "+00:00"),
+        ] {
+            assert_eq!(parse_offset(text), Ok(minutes));
+            assert_eq!(show_offset(minutes), shown);
+        }
+        for text in ["", "8", "+", "+19:00", "+8:0", "+08:60", "+-8", "UTC", "+123"] {
+            assert!(parse_offset(text).is_err(), "{text}");
         }
     }
 

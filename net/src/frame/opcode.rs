@@ -190,8 +190,8 @@ opcodes! {
 
     /// Counts the stock.
     Stock = 0x0501, "STOCK", served, [Issuer, Seller, Operator, Finance, Auditor];
-    /// Totals by day, merchant and terminal.
-    Reconcile = 0x0502, "RECONCILE", later, [Operator, Finance, Auditor];
+    /// Totals by day, merchant, channel, terminal, product and kind of event, from the log itself.
+    Reconcile = 0x0502, "RECONCILE", served, [Operator, Finance, Auditor];
 
     /// Announces an import; the request id names it from here on.
     ImportBegin = 0x0601, "IMPORT_BEGIN", served, [Issuer];
@@ -245,10 +245,10 @@ opcodes! {
     /// Reads what happened to an account's money, newest first.
     AccountStatement = 0x0809, "ACCOUNT_STATEMENT", served, [Seller, Operator, Finance, Auditor];
 
-    /// Follows the log's events in order from a position.
-    FeedOpen = 0x0901, "FEED_OPEN", later, [Operator, Finance, Auditor];
-    /// Tells how far a feed was read, and how much more may be sent.
-    FeedAck = 0x0902, "FEED_ACK", later, [Operator, Finance, Auditor];
+    /// Follows the log's events in order from a position: turns its stream into a feed.
+    FeedOpen = 0x0901, "FEED_OPEN", served, [Operator, Finance, Auditor];
+    /// Tells how far a feed was read, and how many more events may be sent; on a feed's own stream, not answered.
+    FeedAck = 0x0902, "FEED_ACK", served, [Operator, Finance, Auditor];
     /// Proves what happened to a card, up to a signed checkpoint; travels in parts.
     Proof = 0x0903, "PROOF", served, [Operator, Finance, Auditor];
     /// Proves that one checkpoint continues another.

@@ -9,13 +9,14 @@ use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
 use kami_engine::{Account, Exceeded, Limit, OrderReport, PostedLeg, PrincipalSpec, ProductSpec};
 use kami_engine::{
-    BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Flags, HistoryEvent,
+    BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Event, Flags, HistoryEvent,
     ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId, Product,
     ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId, Role, SignedNote, Stats, Status, StockLine,
-    TenantId, TerminalId, ValueReport, record::Kind,
+    TenantId, TerminalId, TotalLine, Totals, ValueReport, record::Kind,
 };
 
 pub use super::codes::{Codes, CodesFrame, SoldCard};
+use super::feed::{FeedBegin, FeedEvents};
 use super::money::{OneAccount, Statement};
 use super::wire::{Field, Malformed, Reader, Wire, wire};
 use super::{FRAME_BYTES_MAX, Opcode, REPLY_HEAD_BYTES, ReplyHead, close_frame, field};
@@ -104,6 +105,12 @@ body_kinds! {
     Checkpoint = 32, "CHECKPOINT";
     /// After KEY_ROTATE.
     Keys = 33, "KEYS";
+    /// After FEED_OPEN: where the feed begins.
+    Feed = 40, "FEED";
+    /// On the stream of a feed, again and again: events, and up to where all were told.
+    Events = 41, "EVENTS";
+    /// After RECONCILE.
+    Totals = 42, "TOTALS";
     /// After SIGNED_CHECKPOINT.
     SignedNote = 48, "SIGNED_NOTE";
     /// After PROOF.
@@ -158,6 +165,10 @@ impl BodyKind {
             Opcode::Stats => BodyKind::Stats,
             Opcode::Checkpoint => BodyKind::Checkpoint,
             Opcode::KeyRotate => BodyKind::Keys,
+            Opcode::FeedOpen => BodyKind::Feed,
+            // Not answered, unless it is refused.
+            Opcode::FeedAck => BodyKind::None,
+            Opcode::Reconcile => BodyKind::Totals,
             Opcode::SignedCheckpoint => BodyKind::SignedNote,
             Opcode::Proof => BodyKind::ProofPart,
             Opcode::Consistency => BodyKind::Path,
@@ -218,6 +229,12 @@ pub enum Body {
     Exceeded(Exceeded),
     /// The account that stands against legs.
     Account(OneAccount),
+    /// Where a feed begins.
+    Feed(FeedBegin),
+    /// Events of a feed.
+    Events(FeedEvents),
+    /// Totals.
+    Totals(Totals),
     /// An order, without its codes.
     Order(Box<OrderReport>),
     /// A checkpoint of the log, signed.
@@ -498,6 +515,9 @@ impl Body {
             Body::Limits(_) => BodyKind::Limits,
             Body::Exceeded(_) => BodyKind::Exceeded,
             Body::Account(_) => BodyKind::Account,
+            Body::Feed(_) => BodyKind::Feed,
+            Body::Events(_) => BodyKind::Events,
+            Body::Totals(_) => BodyKind::Totals,
             Body::Order(_) => BodyKind::Order,
             Body::SignedNote(_) => BodyKind::SignedNote,
             Body::ProofPart(_) => BodyKind::ProofPart,
@@ -568,6 +588,9 @@ impl Body {
             BodyKind::Limits => Body::Limits(take_rows(reader)?),
             BodyKind::Exceeded => Body::Exceeded(Wire::take(reader)?),
             BodyKind::Account => Body::Account(Wire::take(reader)?),
+            BodyKind::Feed => Body::Feed(Wire::take(reader)?),
+            BodyKind::Events => Body::Events(Wire::take(reader)?),
+            BodyKind::Totals => Body::Totals(Wire::take(reader)?),
             BodyKind::Order => Body::Order(Wire::take(reader)?),
             BodyKind::SignedNote => Body::SignedNote(Wire::take(reader)?),
             BodyKind::ProofPart => Body::ProofPart(Wire::take(reader)?),
@@ -603,6 +626,9 @@ impl Body {
             Body::Limits(rows) => return put_rows(rows, out, end),
             Body::Exceeded(exceeded) => exceeded.put(out),
             Body::Account(account) => account.put(out),
+            Body::Feed(begin) => begin.put(out),
+            Body::Events(events) => events.put(out),
+            Body::Totals(totals) => totals.put(out),
             Body::Order(report) => report.put(out),
             Body::SignedNote(note) => note.put(out),
             Body::ProofPart(part) => part.put(out),
@@ -724,6 +750,11 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<ItemReport>(),
         of::<Checkpoint>(),
         of::<KeyRotation>(),
+        of::<FeedBegin>(),
+        of::<FeedEvents>(),
+        of::<Event>(),
+        of::<Totals>(),
+        of::<TotalLine>(),
         of::<SignedNote>(),
         of::<ProofPart>(),
         listing!("PATH", "HASH"),

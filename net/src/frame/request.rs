@@ -6,11 +6,12 @@
 
 use bytes::BytesMut;
 use kami_engine::{
-    AccountPut, BatchId, CardKind, CertificateNote, Confirmation, ImportSpec, LimitSpec, MerchantId, Money,
-    OrderId, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, ProductTerms, Purchase, Renewal,
-    RequestId, Role, TenantId, ValidFrom,
+    AccountPut, BatchId, CardKind, CertificateNote, Confirmation, FeedSpec, ImportSpec, LimitSpec,
+    MerchantId, Money, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, ProductTerms,
+    Purchase, Renewal, RequestId, Role, TenantId, TotalKey, TotalsQuery, ValidFrom,
 };
 
+pub use super::feed::{FeedAck, FeedOpen};
 use super::money::{AccountList, AccountQuery, AccountStatement, OneAccount};
 pub use super::order::{GiveBack, OneOrder};
 use super::rows::ROW_FIELDS;
@@ -101,6 +102,8 @@ pub enum Request<'a> {
     ProductList,
     /// STOCK.
     Stock(OfProduct),
+    /// RECONCILE.
+    Reconcile(TotalsQuery),
     /// IMPORT_BEGIN.
     ImportBegin(Box<ImportSpec>),
     /// IMPORT_CHUNK.
@@ -139,6 +142,10 @@ pub enum Request<'a> {
     LimitList,
     /// ACCOUNT_STATEMENT.
     AccountStatement(AccountStatement),
+    /// FEED_OPEN.
+    FeedOpen(FeedOpen),
+    /// FEED_ACK.
+    FeedAck(FeedAck),
     /// STATS.
     Stats,
     /// CHECKPOINT.
@@ -212,7 +219,8 @@ dispatch! {
         BatchActivate(OneBatch) BatchDeactivate(OneBatch) BatchFreeze(OneBatch) BatchUnfreeze(OneBatch)
         BatchVoid(OneBatch) BatchExtend(BatchExtend) BatchList(OfProduct)
         ProductAdd(Box<ProductSpec>) ProductSet(Box<ProductSpec>) ProductFreeze(OneProduct)
-        ProductUnfreeze(OneProduct) Stock(OfProduct)
+        ProductUnfreeze(OneProduct) Stock(OfProduct) Reconcile(TotalsQuery)
+        FeedOpen(FeedOpen) FeedAck(FeedAck)
         ImportBegin(Box<ImportSpec>) ImportChunk(Chunk<'static>) ImportStatus(OneImport)
         ImportCommit(OneImport) ImportAbort(OneImport) ImportDuplicates(DuplicatesOf)
         PrincipalAdd(Box<PrincipalSpec>) PrincipalRevoke(OnePrincipal) PrincipalRenew(Box<Renewal>)
@@ -536,6 +544,11 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<PrincipalSpec>(),
         of::<CertificateNote>(),
         of::<Renewal>(),
+        of::<TotalsQuery>(),
+        of::<TotalKey>(),
+        of::<FeedOpen>(),
+        of::<FeedSpec>(),
+        of::<FeedAck>(),
         of::<ProofOf<'_>>(),
         of::<ConsistencyOf>(),
     ]

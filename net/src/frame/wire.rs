@@ -151,6 +151,7 @@ macro_rules! integers {
 integers! {
     u8 put_u8;
     u16 put_u16_le;
+    i16 put_i16_le;
     u32 put_u32_le;
     u64 put_u64_le;
     i32 put_i32_le;
@@ -214,6 +215,9 @@ numbered! {
     Kind: u8, Kind::number, Kind::from_number;
     Flags: u16, Flags::bits, Flags::from_bits;
     CardRef: u64, CardRef::to_bits, |bits| Some(CardRef::from_bits(bits));
+    // Batches are counted from 1, so no card stands at zero.
+    Option<CardRef>: u64, |card| card.map_or(0, CardRef::to_bits),
+        |bits| Some((bits != 0).then_some(CardRef::from_bits(bits)));
     Lsn: u64, Lsn::bytes, Lsn::from_bytes;
     // Zero is how a report says that there is no order, so an order may not be called that.
     OrderId: u128, |order| order.0, |number| (number != 0).then_some(OrderId(number));

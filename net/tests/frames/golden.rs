@@ -121,7 +121,7 @@ fn width(kind: &str, bytes: &[u8]) -> Option<usize> {
     }
     Some(match kind {
         "u8" => 1,
-        "u16" => 2,
+        "u16" | "i16" => 2,
         "u32" | "i32" => 4,
         "u64" | "i64" => 8,
         "u128" => 16,

@@ -4,23 +4,25 @@ use bytes::BytesMut;
 use kami_engine::Lsn;
 use kami_engine::{
     Account, AccountId, AccountKind, AccountPut, AccountSpec, BatchId, BatchReport, CardKind, CardRef,
-    CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Exceeded, Flags,
-    HistoryEvent, ImportReport, ImportRow, ImportSpec, KeyRotation, Leg, Lifecycle, Limit, LimitAction,
-    LimitId, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderId, OrderReport, OrderState,
-    PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms,
-    ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role, SignedNote, StatementLine, Stats, Status,
-    StockLine, TenantId, TerminalId, ValueReport, record::Kind,
+    CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Event, Exceeded,
+    FeedSpec, Flags, HistoryEvent, ImportReport, ImportRow, ImportSpec, KeyRotation, KindSet, Leg, Lifecycle,
+    Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderId, OrderReport,
+    OrderState, PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec,
+    ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role, SignedNote, StatementLine,
+    Stats, Status, StockLine, TenantId, TerminalId, TotalKey, TotalLine, Totals, TotalsQuery, ValueReport,
+    record::Kind,
 };
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use kami_net::frame::order::{GiveBack, OneOrder};
 use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
 use kami_net::frame::request::{
-    BatchExtend, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, Item, Items, OfProduct, OneBatch,
-    OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch, ProofOf, Redeem, Reverse, Sell,
+    BatchExtend, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, FeedAck, FeedOpen, Item, Items,
+    OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch, ProofOf, Redeem, Reverse,
+    Sell,
 };
 use kami_net::frame::{
-    Body, FRAME_BYTES_MAX, ItemReport, Listing, PathHash, REQUEST_HEAD_BYTES, ReplyHead, Request,
-    RequestFlags, RequestHead, Secret, SoldCard, Wait, Welcome,
+    Body, FRAME_BYTES_MAX, FeedBegin, FeedEvents, ItemReport, Listing, PathHash, REQUEST_HEAD_BYTES,
+    ReplyHead, Request, RequestFlags, RequestHead, Secret, SoldCard, Wait, Welcome,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -169,6 +171,30 @@ proptest! {
         same(head, &Request::ImportAbort(OneImport { import: RequestId(id) }));
         same(head, &Request::ImportDuplicates(DuplicatesOf { import: RequestId(id), from: id as u64 }));
         same(head, &Request::PrincipalRevoke(OnePrincipal { principal: PrincipalId(a) }));
+        let spec = FeedSpec {
+            after: (ms % (1 << 48) != 0).then(|| Lsn::from_units(ms % (1 << 48)).unwrap()),
+            epoch: a,
+            kinds: KindSet([a as u8; 32]),
+            products: (0..b % 60).map(ProductId).collect(),
+        };
+        same(head, &Request::FeedAck(FeedAck { seen: spec.after, credit: b }));
+        let key = TotalKey {
+            day: b,
+            merchant: MerchantId(a),
+            channel: ChannelId(b as u16),
+            terminal: TerminalId(a ^ b),
+            product: ProductId(b),
+            kind: a as u8,
+        };
+        same(head, &Request::Reconcile(TotalsQuery {
+            day: a,
+            days: b,
+            offset_min: a as i16,
+            lines_max: b,
+            end: spec.after,
+            after: (a as u8 != 0).then_some(key),
+        }));
+        same(head, &Request::FeedOpen(FeedOpen { credit: b, spec }));
         same(head, &Request::Consistency(ConsistencyOf { old: ms, new: id as u64 }));
         for plain in [
             Request::Hello,
@@ -468,6 +494,30 @@ fn bodies() -> impl Strategy<Value = Body> {
             Body::Checkpoint(Checkpoint { start, end, bytes, took_ms })
         }),
         any::<(u64, u64)>().prop_map(|(key, keys)| Body::Keys(KeyRotation { key, keys })),
+        (lsns(), any::<u32>(), lsns()).prop_map(|(position, epoch, end)| Body::Feed(FeedBegin {
+            position,
+            epoch,
+            end
+        })),
+        (lsns(), any::<u32>(), lsns(), 0_usize..20).prop_map(|(position, epoch, end, count)| {
+            let events = vec![Event { epoch, ..crate::samples::feed_event() }; count];
+            Body::Events(FeedEvents { position, epoch, end, events })
+        }),
+        (lsns(), any::<bool>(), vec(any::<(u32, u16, u64, i64)>(), 0..20)).prop_map(|(end, more, lines)| {
+            let line = |(number, channel, count, amount): (u32, u16, u64, i64)| TotalLine {
+                key: TotalKey {
+                    day: number,
+                    merchant: MerchantId(number ^ 1),
+                    channel: ChannelId(channel),
+                    terminal: TerminalId(number ^ 2),
+                    product: ProductId(number ^ 3),
+                    kind: channel as u8,
+                },
+                count,
+                amount,
+            };
+            Body::Totals(Totals { end, more, lines: lines.into_iter().map(line).collect() })
+        }),
         (any::<u64>(), ".{0,60}", ".{0,60}").prop_map(|(size, note, key)| Body::SignedNote(SignedNote {
             size,
             note,

@@ -3,23 +3,25 @@
 use bytes::BytesMut;
 use kami_engine::{
     Account, AccountId, AccountKind, AccountPut, AccountSpec, BatchId, BatchReport, CardKind, CardRef,
-    CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Exceeded, Flags,
-    HistoryEvent, ImportReport, ImportRow, ImportSpec, KeyRotation, Leg, Lifecycle, Limit, LimitAction,
-    LimitId, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderId, OrderReport, OrderState,
-    PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms,
-    ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role, SignedNote, StatementLine, Stats, Status,
-    StockLine, TenantId, TerminalId, ValidFrom, ValueReport, record::Kind,
+    CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Event, Exceeded,
+    FeedSpec, Flags, HistoryEvent, ImportReport, ImportRow, ImportSpec, KeyRotation, KindSet, Leg, Lifecycle,
+    Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderId, OrderReport,
+    OrderState, PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec,
+    ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role, SignedNote, StatementLine,
+    Stats, Status, StockLine, TenantId, TerminalId, TotalKey, TotalLine, Totals, TotalsQuery, ValidFrom,
+    ValueReport, record::Kind,
 };
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use kami_net::frame::order::{GiveBack, OneOrder};
 use kami_net::frame::reply::{self, Codes};
 use kami_net::frame::request::{
-    BatchExtend, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, Item, Items, OfProduct, OneBatch,
-    OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch, ProofOf, Redeem, Reverse, Sell,
+    BatchExtend, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, FeedAck, FeedOpen, Item, Items,
+    OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch, ProofOf, Redeem, Reverse,
+    Sell,
 };
 use kami_net::frame::{
-    Body, ItemReport, Listing, Opcode, PathHash, ReplyHead, Request, RequestFlags, RequestHead, Secret,
-    SoldCard, Wait, Welcome,
+    Body, FeedBegin, FeedEvents, ItemReport, Listing, Opcode, PathHash, ReplyHead, Request, RequestFlags,
+    RequestHead, Secret, SoldCard, Wait, Welcome,
 };
 
 const ID: RequestId = RequestId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0101);
@@ -90,6 +92,14 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::ProductUnfreeze(product),
         Request::ProductList,
         Request::Stock(OfProduct { product: None }),
+        Request::Reconcile(TotalsQuery {
+            day: 20_780,
+            days: 2,
+            offset_min: 480,
+            lines_max: 1000,
+            end: lsn(0x2000),
+            after: Some(total_key()),
+        }),
         Request::ImportBegin(Box::new(import_spec)),
         Request::ImportChunk(Chunk::new(ID, 1000, &rows)),
         Request::ImportStatus(import),
@@ -138,6 +148,16 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::LimitPut(Box::new(limit_spec())),
         Request::LimitList,
         Request::AccountStatement(AccountStatement { account: AccountId(4), from: lsn(0x2000), count: 50 }),
+        Request::FeedOpen(FeedOpen {
+            credit: 4096,
+            spec: FeedSpec {
+                after: lsn(0x2000),
+                epoch: 3,
+                kinds: KindSet::of(&[Kind::Redeem, Kind::Sell]),
+                products: vec![ProductId(3), ProductId(7)],
+            },
+        }),
+        Request::FeedAck(FeedAck { seen: lsn(0x2008), credit: 2048 }),
         Request::Stats,
         Request::Checkpoint,
         Request::KeyRotate,
@@ -385,6 +405,27 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
         ),
         (Opcode::Post, Body::Account(OneAccount { account: AccountId(4) })),
         (
+            Opcode::FeedOpen,
+            Body::Feed(FeedBegin { position: lsn(0x2000).unwrap(), epoch: 3, end: lsn(0x3000).unwrap() }),
+        ),
+        (
+            Opcode::FeedOpen,
+            Body::Events(FeedEvents {
+                position: lsn(0x2020).unwrap(),
+                epoch: 3,
+                end: lsn(0x3000).unwrap(),
+                events: vec![feed_event()],
+            }),
+        ),
+        (
+            Opcode::Reconcile,
+            Body::Totals(Totals {
+                end: lsn(0x3000).unwrap(),
+                more: true,
+                lines: vec![TotalLine { key: total_key(), count: 17, amount: 34_000 }],
+            }),
+        ),
+        (
             Opcode::SignedCheckpoint,
             Body::SignedNote(SignedNote {
                 size: 1234,
@@ -425,6 +466,40 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
         time_ms: 1_767_225_600_123,
     };
     bodies.into_iter().map(|(opcode, body)| (head(opcode, &body), body)).collect()
+}
+
+fn total_key() -> TotalKey {
+    TotalKey {
+        day: 20_780,
+        merchant: MerchantId(6),
+        channel: ChannelId(5),
+        terminal: TerminalId(0x7e57),
+        product: ProductId(3),
+        kind: Kind::Redeem.number(),
+    }
+}
+
+pub fn feed_event() -> Event {
+    Event {
+        lsn: lsn(0x2010).unwrap(),
+        epoch: 3,
+        time_ms: 1_767_225_600_123,
+        kind: Kind::Reverse,
+        request: ID,
+        related: 0x31,
+        order: Some(ORDER),
+        card: Some(CardRef::new(7, 41)),
+        object: 11,
+        amount: Some(2000),
+        count: 1,
+        product: Some(ProductId(3)),
+        batch: Some(BatchId(7)),
+        principal: PrincipalId(9),
+        terminal: TerminalId(0x7e57),
+        merchant: MerchantId(6),
+        tenant: TenantId(1),
+        channel: ChannelId(5),
+    }
 }
 
 fn account_spec() -> AccountSpec {

@@ -1,6 +1,7 @@
 //! Server and client over the loopback interface, on a simulated disk.
 
 mod durability;
+mod feed;
 mod hostile;
 mod house;
 mod lifetime;

@@ -9,6 +9,7 @@ mod commands;
 mod crowd;
 mod demo;
 mod environment;
+mod feed;
 mod files;
 mod import;
 mod json;

@@ -10,6 +10,7 @@
 //! | `world.rs` | engine, disk and oracle together; when a reply may leave |
 //! | `imports.rs` | imports beside the oracle |
 //! | `restart.rs` | ends of process and machine; what must survive; the invariants |
+//! | `follow.rs` | who follows the log, and the totals, beside the oracle |
 //! | `workload.rs` | what is asked, by seed |
 //! | `backup.rs` | backups at any moment, restored to any point |
 //! | `proof.rs` | signed checkpoints and proofs, through crashes |
@@ -22,6 +23,7 @@
 
 pub mod clock;
 pub mod expected;
+pub mod follow;
 pub mod imports;
 pub mod money_rules;
 pub mod object_rules;

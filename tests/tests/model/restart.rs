@@ -73,6 +73,8 @@ impl World {
         self.note(|| format!("---- open again: {} effects, time {}", self.log.len(), self.oracle.now_ms));
         self.audit();
         self.check_published();
+        self.follow();
+        self.look_back();
         self.try_again(lost);
     }
 
@@ -166,6 +168,7 @@ impl World {
         oracle.check();
         self.oracle = oracle;
         self.last_lsn = last_lsn;
+        self.hold_subscribers();
         let asked = lost
             .into_iter()
             .filter(|event| !matches!(event.kind, Kind::Import | Kind::ReserveTimeout | Kind::LimitCrossed));

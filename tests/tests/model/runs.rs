@@ -111,7 +111,11 @@ impl World {
                 self.execute(&asks);
             }
             60..63 => self.run_due(),
-            63..80 => return self.drive(),
+            63..80 => {
+                if self.drive() && self.looking.percent(10) {
+                    self.follow();
+                }
+            }
             80..92 => {
                 let ms = *self.random.pick(&[
                     1,
@@ -131,7 +135,10 @@ impl World {
             92..96 => self.import(),
             96..98 => self.checkpoint(),
             98 => self.prove(),
-            _ => self.engine().check().unwrap(),
+            _ => {
+                self.engine().check().unwrap();
+                self.look_back();
+            }
         }
         !self.medium.is_cut()
     }

@@ -67,6 +67,10 @@ pub struct World {
     pub published: Published,
     /// Replies by command and status, to see that a run meets everything.
     pub met: BTreeMap<String, u64>,
+    /// Of whoever only looks: what is asked of the engine does not depend on it.
+    pub looking: Random,
+    /// Who follows the log.
+    pub subscribers: Vec<super::follow::Subscriber>,
     work: Work,
 }
 
@@ -109,6 +113,8 @@ impl World {
             asked: Vec::new(),
             published: Published::default(),
             met: BTreeMap::new(),
+            looking: Random::new(!seed),
+            subscribers: super::follow::Subscriber::some(),
             work: Work::default(),
         };
         let engine = Engine::open(world.options(false)).expect("a new store opens");
@@ -146,6 +152,8 @@ impl World {
             asked: Vec::new(),
             published: Published::default(),
             met: BTreeMap::new(),
+            looking: self.looking.clone(),
+            subscribers: super::follow::Subscriber::some(),
             work: Work::default(),
         }
     }

@@ -3,6 +3,7 @@
 
 mod basics;
 mod crash_points;
+mod cursor;
 mod damage;
 mod decoder;
 mod disk;
