@@ -9,7 +9,8 @@ use crate::card::Effect;
 use crate::command::{Command, Request};
 use crate::figures;
 use crate::identity::{
-    BatchId, Principal, PrincipalId, PrincipalSpec, ProductId, Renewal, Role, SCOPE_PRODUCTS_MAX, TenantId,
+    BatchId, MISSES_PER_MINUTE_MAX, Principal, PrincipalId, PrincipalSpec, ProductId, Renewal, Role,
+    SCOPE_PRODUCTS_MAX, TenantId,
 };
 use crate::product::{CardKind, ProductSpec, ProductTerms};
 use crate::record::{HEAD_BYTES, Head, Kind};
@@ -335,6 +336,7 @@ fn is_sane_principal(spec: &PrincipalSpec) -> bool {
     (1..=NAME_BYTES_MAX).contains(&spec.name.len())
         && !spec.name.chars().any(char::is_control)
         && spec.products.len() <= SCOPE_PRODUCTS_MAX
+        && spec.misses_per_minute <= MISSES_PER_MINUTE_MAX
         // Whoever adds principals could give itself another scope.
         && (spec.role != Role::Admin || spec.products.is_empty())
 }

@@ -14,6 +14,9 @@ use crate::word::{Flags, Lifecycle, Word};
 
 /// A card keeps at most this many tombstones, so that a hostile till cannot lengthen its chain at will.
 pub const TOMBSTONES_MAX: u32 = 64;
+/// A card is given back at most this often, for the same reason. With these two every chain is bounded but
+/// for what operators do: every command about a card reads it whole.
+pub const REVERSALS_MAX: u32 = 64;
 
 /// All that a decision about one card rests on.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +112,8 @@ pub struct Past {
     pub original: Option<Effect>,
     /// How many tombstones the card has.
     pub tombstones: u32,
+    /// How many of its redemptions were reversed.
+    pub reversals: u32,
 }
 
 /// What is asked of a card.
@@ -261,6 +266,7 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
             Some(original) if view.now_ms.saturating_sub(original.time_ms) > view.reversal_ms => {
                 Refuse(Status::ReverseWindowClosed)
             }
+            Some(_) if past.reversals >= REVERSALS_MAX => Refuse(Status::ReversalsExhausted),
             Some(original) => Outcome::Move {
                 kind: Kind::Reverse,
                 lifecycle: Lifecycle::Sold,
@@ -270,7 +276,7 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
             },
             // The id is refused already; a second tombstone would add nothing.
             None if past.tombstone => Refuse(Status::Tombstoned),
-            None if past.tombstones >= TOMBSTONES_MAX => Refuse(Status::RateLimited),
+            None if past.tombstones >= TOMBSTONES_MAX => Refuse(Status::ReversalsExhausted),
             None => Outcome::Move {
                 kind: Kind::Tombstone,
                 lifecycle: view.word.lifecycle(),
@@ -418,6 +424,7 @@ mod tests {
                 }
                 "poisoned" => past.tombstone = true,
                 "tombstones" => past.tombstones = TOMBSTONES_MAX,
+                "reversals" => past.reversals = REVERSALS_MAX,
                 "of-redeem" => past.original = Some(effect(Kind::Redeem)),
                 "of-freeze" => past.original = Some(effect(Kind::Freeze)),
                 "of-reversed" => past.original = Some(Effect { reversed: true, ..effect(Kind::Redeem) }),
@@ -557,7 +564,7 @@ mod tests {
             available        poisoned         redeem   CARD_NOT_VALID
             available        seen-tombstone   redeem   CARD_NOT_VALID
             sold             poisoned         reverse  TOMBSTONED
-            sold             tombstones       reverse  RATE_LIMITED
+            sold             tombstones       reverse  REVERSALS_EXHAUSTED
             available        tombstones       reverse  TOMBSTONED
             available        poisoned         reverse  TOMBSTONED
             available        seen-tombstone   reverse  TOMBSTONED
@@ -581,6 +588,12 @@ mod tests {
             redeemed           of-other-shop  reverse  SCOPE_DENIED
             redeemed+settled   of-redeem      reverse  SETTLED
             redeemed           of-freeze      reverse  ILLEGAL_TRANSITION
+            redeemed           of-redeem+reversals    reverse  REVERSALS_EXHAUSTED
+            redeemed           of-reversed+reversals  reverse  ALREADY_REVERSED
+            redeemed           seen-redeem+reversals  redeem   replay-REDEEM
+            sold               seen-reverse+reversals reverse  replay-REVERSE
+            sold               reversals              redeem   REDEEM>REDEEMED+used
+            redeemed           reversals              reverse  TOMBSTONE>REDEEMED
         ";
         table.lines().filter(|line| !line.trim().is_empty()).for_each(|line| check(line, &ASKER));
         let operator = Asker { any_merchant: true, ..ASKER };
@@ -609,6 +622,7 @@ mod tests {
             "seen-tombstone",
             "poisoned",
             "tombstones",
+            "reversals+of-redeem",
             "of-redeem",
             "of-freeze",
             "of-reversed",

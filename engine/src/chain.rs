@@ -114,6 +114,7 @@ impl<'a> Chain<'a> {
                     past.tombstones += 1;
                     past.tombstone |= original == reverses.unwrap_or(request);
                 } else {
+                    past.reversals += 1;
                     reversed.push(original);
                 }
             }

@@ -179,10 +179,13 @@ pub struct PrincipalSpec {
     pub certificate: CertificateNote,
     /// The products it may touch, at most [`SCOPE_PRODUCTS_MAX`]; none is all. An admin has no scope.
     pub products: Vec<ProductId>,
-    /// How many wrong codes a minute it may send over the network on average; 0 is the server's usual.
+    /// How many wrong codes a minute it may send over the network on average, at most
+    /// [`MISSES_PER_MINUTE_MAX`]; 0 is the server's usual.
     pub misses_per_minute: u32,
 }
 
+/// The most wrong codes a minute that a principal may be given.
+pub const MISSES_PER_MINUTE_MAX: u32 = 1_000_000;
 /// The most products a scope lists.
 pub const SCOPE_PRODUCTS_MAX: usize = 64;
 

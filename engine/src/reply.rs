@@ -71,7 +71,7 @@ pub enum ReplyBody {
     Value(ValueReport),
     /// After QUERY, FREEZE, UNFREEZE and VOID.
     Card(CardReport),
-    /// After HISTORY, newest first.
+    /// After HISTORY, newest first; at most [`HISTORY_MAX`] and the import. PARTIAL if older ones are left out.
     History(Vec<HistoryEvent>),
     /// After SELL and ORDER_FETCH: cards whose codes are read after the reply is durable.
     Cards(CodeList),
@@ -238,6 +238,9 @@ pub struct Stats {
     /// Cards by logged lifecycle over all batches.
     pub counts: [u64; Lifecycle::COUNT],
 }
+
+/// The most events of a card that HISTORY lists beside its import.
+pub const HISTORY_MAX: usize = 1024;
 
 /// The most duplicates one reply lists.
 pub const DUPLICATES_MAX: usize = 10_000;

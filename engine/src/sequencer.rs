@@ -35,7 +35,7 @@ use crate::command::{Command, Request};
 use crate::identity::{CardDigest, OrderId, PrincipalId, RequestId};
 use crate::index::Index;
 use crate::record::{Allocation, GROUP_HEAD_BYTES, GroupWriter, Kind};
-use crate::reply::{HistoryEvent, Reply, ReplyBody, ReplyFlags};
+use crate::reply::{HISTORY_MAX, HistoryEvent, Reply, ReplyBody, ReplyFlags};
 use crate::state::{Scope, Search, State};
 use crate::status::Status;
 use crate::subject::Subject;
@@ -58,6 +58,7 @@ pub struct Work {
     /// One reply per request, in order, after [`Engine::execute`](crate::Engine::execute).
     pub replies: Vec<Reply>,
     durable_at: Option<Lsn>,
+    misses: usize,
     pub(crate) prepared: Vec<Prepared>,
     moves: Vec<(CardRef, Word, Word)>,
     seen: CodeSet,
@@ -74,6 +75,12 @@ impl Work {
     #[must_use]
     pub fn durable_at(&self) -> Option<Lsn> {
         self.durable_at
+    }
+
+    /// How many of the replies are misses, see [`Reply::miss`].
+    #[must_use]
+    pub fn misses(&self) -> usize {
+        self.misses
     }
 }
 
@@ -93,7 +100,7 @@ pub(crate) struct Prepared {
     pub(crate) object: Option<Lsn>,
     /// The encoded object of an administrative command.
     pub(crate) tail: Vec<u8>,
-    /// Set if reading failed: the command is not executed.
+    /// Set if reading failed: the command is not executed, and whoever may know of the object is told so.
     pub(crate) failed: Option<Status>,
 }
 
@@ -241,8 +248,12 @@ impl Sequencer {
             stale = done < to;
             from = done;
         }
-        let refused = work.replies.iter().filter(|reply| !reply.status.is_done()).count();
-        let misses = work.replies.iter().filter(|reply| reply.miss).count();
+        let (mut refused, mut misses) = (0, 0);
+        for reply in &work.replies {
+            refused += usize::from(!reply.status.is_done());
+            misses += usize::from(reply.miss);
+        }
+        work.misses = misses;
         if misses > 0 {
             self.misses.fetch_add(misses as u64, Ordering::Relaxed);
         }
@@ -329,12 +340,18 @@ impl Sequencer {
         match request.command {
             Command::History { .. } => {
                 let mut events = Vec::new();
+                let mut more = false;
                 chain.walk(card, prepared.word, |entry, word| {
-                    events.push(HistoryEvent::of(entry, word)?);
-                    Ok(true)
+                    more = events.len() == HISTORY_MAX;
+                    if !more {
+                        events.push(HistoryEvent::of(entry, word)?);
+                    }
+                    Ok(!more)
                 })?;
-                let batch = self.table.batch_of(card).expect("the card was found");
-                events.push(HistoryEvent::of_import(batch));
+                if !more {
+                    let batch = self.table.batch_of(card).expect("the card was found");
+                    events.push(HistoryEvent::of_import(batch));
+                }
                 prepared.detail = Detail::History(events);
             }
             Command::Query { .. } => {
@@ -445,10 +462,14 @@ impl Sequencer {
     }
 }
 
-/// Why a request is not to be executed, whatever the state: too late, or its past cannot be read.
+/// Why a request that is about no card is not to be executed, whatever the state: too late, or its past cannot
+/// be read.
 fn not_executed(request: &Request, prepared: &Prepared, now: Option<Instant>) -> Option<Status> {
-    let passed = request.deadline.is_some_and(|deadline| Some(deadline) <= now);
-    if passed { Some(Status::DeadlinePassed) } else { prepared.failed }
+    if is_late(request, now) { Some(Status::DeadlinePassed) } else { prepared.failed }
+}
+
+fn is_late(request: &Request, now: Option<Instant>) -> bool {
+    request.deadline.is_some_and(|deadline| Some(deadline) <= now)
 }
 
 pub(crate) fn chain_failed(error: &ChainError) -> Status {
@@ -532,9 +553,10 @@ impl Turn<'_> {
                 let subject = Subject { sequencer, state, request, scope, short };
                 // Refused in its place: a run of cards that ended here would begin another group, for
                 // whose head no room was asked.
-                let reply = match not_executed(request, prepared, now) {
-                    Some(status) => Some(subject.refuse(status)),
-                    None => subject.decide(prepared, group.as_deref_mut(), moves),
+                let reply = if is_late(request, now) {
+                    Some(subject.refuse(Status::DeadlinePassed))
+                } else {
+                    subject.decide(prepared, group.as_deref_mut(), moves)
                 };
                 let Some(reply) = reply else { break };
                 replies.push(reply);

@@ -137,6 +137,8 @@ statuses! {
     HistoryArchived = 135, "HISTORY_ARCHIVED", "ask the operator for the archive";
     /// A product, order or principal of this name exists.
     AlreadyExists = 136, "ALREADY_EXISTS", "take another name, or use what is there";
+    /// The card has been reversed as often as it may be; nothing was changed, and the id is not kept.
+    ReversalsExhausted = 137, "REVERSALS_EXHAUSTED", "ask finance for a refund; while the original may be under way, have an operator freeze the card";
 
     /// The frame or a field in it is not well formed.
     Malformed = 200, "MALFORMED", "mend the client; REASON names the field";

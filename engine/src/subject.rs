@@ -41,9 +41,9 @@ impl Subject<'_> {
             Some(_) => None,
             None => self.sequencer.batch_of(prepared.card),
         };
-        let unknown = request.command.unknown_card(request.caller.role);
+        let unknown = || request.command.unknown_card(request.caller.role);
         let Some((batch, card)) = known else {
-            return Some(self.miss(unknown, prepared.body, group));
+            return Some(self.miss(unknown(), prepared.body, group));
         };
         let word = batch.word(card.row());
         if word != prepared.word {
@@ -53,7 +53,7 @@ impl Subject<'_> {
         if !covered && (word.is_unsold() || matches!(request.command, Command::Reverse { .. })) {
             // What is not sold does not exist for those whom it does not concern. A reversal leaves nothing:
             // no redemption of this caller could have had an effect here, nor ever will.
-            return Some(self.miss(unknown, prepared.body, group));
+            return Some(self.miss(unknown(), prepared.body, group));
         }
         if !covered && !matches!(request.command, Command::Redeem { .. }) {
             return Some(self.miss(Status::ScopeDenied, prepared.body, None));
@@ -85,7 +85,18 @@ impl Subject<'_> {
             any_merchant: matches!(request.caller.role, Role::Admin | Role::Operator),
             body: prepared.body,
         };
-        let reply = match decide(&view, &prepared.past, action, &asker) {
+        let outcome = match prepared.failed {
+            // What cannot be read is told of only where the card would be: BUSY for a code that leads nowhere
+            // else would tell that there is one.
+            Some(status) => Outcome::Refuse(match action {
+                Action::Redeem { .. } if word.is_unsold() => Status::CardNotValid,
+                Action::Redeem { pin_right: false, .. } => Status::CardNotValid,
+                Action::Reverse(_) if word.is_unsold() => Status::Tombstoned,
+                _ => status,
+            }),
+            None => decide(&view, &prepared.past, action, &asker),
+        };
+        let reply = match outcome {
             // Behind the PIN: who does not know that is told nothing more.
             outcome if !covered && outcome != Outcome::Refuse(Status::CardNotValid) => {
                 self.miss(Status::ScopeDenied, prepared.body, None)
@@ -185,12 +196,22 @@ impl Subject<'_> {
         if self.request.command.is_hidden(view.word, self.request.caller.role) {
             return self.miss(Status::CardNotValid, prepared.body, None);
         }
+        if let Some(status) = prepared.failed {
+            return self.reply(status, None, ReplyBody::None);
+        }
+        let mut flags = ReplyFlags::default();
         let body = match std::mem::take(&mut prepared.detail) {
-            Detail::History(events) => ReplyBody::History(events),
+            Detail::History(events) => {
+                // Without its beginning it is not the whole.
+                if events.last().is_none_or(|first| first.kind != Kind::Import) {
+                    flags = ReplyFlags::PARTIAL;
+                }
+                ReplyBody::History(events)
+            }
             Detail::Order(order) => ReplyBody::Card(report(batch, card, view, Some(order))),
             _ => ReplyBody::Card(report(batch, card, view, None)),
         };
-        self.reply(Status::Ok, view.word.lsn(), body)
+        Reply { flags, ..self.reply(Status::Ok, view.word.lsn(), body) }
     }
 }
 

@@ -12,11 +12,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use kami_engine::{RequestId, TerminalId};
-use kami_net::client::RedeemOptions;
+use kami_net::client::{RedeemOptions, ReverseOptions};
 use kami_net::{Client, ClientError, ClientOptions, Identity};
 
-/// The redemption whose outcome the till does not know yet: its id and the code, for a reversal needs both.
-/// Nobody else on the machine may read it.
+/// The redemption whose outcome the till does not know yet: its id, the id that its reversal would have, and the
+/// code. Nobody else on the machine may read it.
 const JOURNAL: &str = "till-journal.txt";
 
 #[tokio::main(flavor = "current_thread")]
@@ -35,17 +35,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // What the till was about to do when it was switched off. The customer of then has gone, so it is taken
     // back; if it never happened, its id is refused for good.
     let before = std::fs::read_to_string(JOURNAL).unwrap_or_default();
-    if let Some((id, code)) = before.trim().split_once(' ') {
-        let original = RequestId(u128::from_str_radix(id, 16)?);
-        till.reverse(code.as_bytes(), original).await?;
+    if let [redemption, reversal, code] = before.trim().splitn(3, ' ').collect::<Vec<_>>()[..] {
+        let id = |text| u128::from_str_radix(text, 16).map(RequestId);
+        let original = id(redemption)?;
+        let options = ReverseOptions { request: Some(id(reversal)?) };
+        till.reverse(code.as_bytes(), original, options).await?;
         println!("taken back: {original}");
     }
 
-    // The id is made, and on the disk, before the first attempt.
-    let id = RequestId::random();
+    // The ids are made, and on the disk, before the first attempt.
+    let (id, reversal) = (RequestId::random(), RequestId::random());
     let mut journal =
         std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(JOURNAL)?;
-    writeln!(journal, "{id} {code}")?;
+    writeln!(journal, "{id} {reversal} {code}")?;
     journal.sync_all()?;
 
     let options = RedeemOptions { request: Some(id), ..RedeemOptions::default() };

@@ -17,7 +17,7 @@ mod lane;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use kami_engine::{ChannelId, Class, RequestId, Status, TerminalId};
@@ -27,12 +27,12 @@ use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroize;
 
 use crate::certificate;
-use crate::error::ClientError;
+use crate::error::{ClientError, IdentityError};
 use crate::frame::{Answer, Body, CloseCode, Opcode, Request, RequestHead, Welcome};
 use crate::tls::Identity;
 use crate::transport;
 
-pub use calls::{Receipt, RedeemOptions, SellOptions, Sold};
+pub use calls::{Receipt, RedeemOptions, ReverseOptions, SellOptions, Sold};
 pub use channel::{ChannelLost, ChannelReceiver, ChannelSender, RawReply, Received};
 pub use import::{Row, RowList, Rows, Staged};
 use lane::Lane;
@@ -216,6 +216,13 @@ impl Client {
                     if let Body::Wait(wait) = &answer.body {
                         backoff = backoff.max(Duration::from_millis(wait.wait_ms.into()));
                     }
+                    // It says nothing of an attempt before it: who was revoked meanwhile, and is told so, may have
+                    // redeemed first.
+                    let undecided =
+                        matches!(answer.head.status, Status::Unauthenticated | Status::DeadlinePassed);
+                    if unknown && undecided {
+                        return Err(ClientError::Unknown { request: head.request });
+                    }
                     if !later {
                         return Ok(answer);
                     }
@@ -348,7 +355,14 @@ impl Client {
     }
 
     fn expired(&self) -> ClientError {
-        match self.inner.options.identity.certificate_facts() {
+        let identity = &self.inner.options.identity;
+        let now_ms = certificate::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        if let Ok(authority) = identity.authority_validity()
+            && u128::from(authority.until_ms) <= now_ms
+        {
+            return IdentityError::AuthorityEnded { day: certificate::day(authority.until_ms) }.into();
+        }
+        match identity.certificate_facts() {
             Ok(facts) => {
                 ClientError::Expired { day: certificate::day(facts.note.expires_ms), name: facts.name }
             }

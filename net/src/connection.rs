@@ -24,6 +24,13 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
         close(&connection, CloseCode::Unauthenticated);
         return;
     };
+    // TLS does not ask for the authority's own end.
+    let ends_ms = facts.note.expires_ms.min(shared.authority_until_ms);
+    if until(ends_ms).is_zero() {
+        shared.meter.refuse(Refusal::Unauthenticated);
+        close(&connection, CloseCode::CertificateExpired);
+        return;
+    }
     let caller = Caller {
         tenant: principal.spec.tenant,
         principal: principal.id,
@@ -49,7 +56,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
     let mut phase = shared.phase.subscribe();
     let mut streams = JoinSet::new();
     // TLS looked at the certificate's end once; a connection may stand for months.
-    let mut expiry = pin!(tokio::time::sleep(until(facts.note.expires_ms)));
+    let mut expiry = pin!(end(ends_ms));
     loop {
         tokio::select! {
             biased;
@@ -96,6 +103,19 @@ async fn silence(shared: &Shared, connection: &Connection) {
         if connection.stats().udp_rx.datagrams == before {
             return;
         }
+    }
+}
+
+/// Resolves at a time in milliseconds since 1970. Timers run on while the machine's clock is set, or stand still
+/// while it sleeps: so the clock is asked again now and then.
+async fn end(ms: u64) {
+    const LOOK: Duration = Duration::from_secs(60);
+    loop {
+        let left = until(ms);
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(LOOK)).await;
     }
 }
 

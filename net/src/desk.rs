@@ -35,6 +35,10 @@ pub(crate) struct Desk {
     codes: CodeSet,
     /// One entry per frame taken in, in order.
     line: Vec<Place>,
+    /// How many requests the batch being gathered may hold.
+    batch_max: usize,
+    /// Whether the batch holds a command whose outcome concerns the server itself.
+    administers: bool,
     /// When the bytes being decoded were received.
     pub(crate) received: Instant,
 }
@@ -84,7 +88,7 @@ pub(crate) enum Admitted<'a> {
 
 /// A command that waits for the disk.
 pub(crate) enum Blocking {
-    Begin(ImportSpec),
+    Begin(Box<ImportSpec>),
     Status(RequestId),
     Commit(RequestId),
     Abort(RequestId),
@@ -103,18 +107,20 @@ impl Desk {
             work: Work::default(),
             codes: CodeSet::default(),
             line: Vec::new(),
+            batch_max: 1,
+            administers: false,
             received: Instant::now(),
         }
     }
 
-    /// Whether no more frames should be taken in before [`Desk::run`].
-    pub(crate) fn is_full(&self) -> bool {
-        self.line.len() >= self.batch_max()
+    /// Begins a batch. A principal that may miss only a few more times is decided in as small ones.
+    pub(crate) fn begin(&mut self) {
+        self.batch_max = self.shared.guesses.batch_max(&self.peer.guesser, self.received);
     }
 
-    /// A principal that may miss only a few more times is decided in as small batches.
-    fn batch_max(&self) -> usize {
-        Work::REQUESTS_MAX.min(self.peer.guesser.batch_max())
+    /// Whether no more frames should be taken in before [`Desk::run`].
+    pub(crate) fn is_full(&self) -> bool {
+        self.line.len() >= self.batch_max
     }
 
     /// How long a frame with this head may be: short unless the caller may send long ones.
@@ -223,6 +229,8 @@ impl Desk {
             0 => None,
             ms => Some(self.received + Duration::from_millis(ms.into())),
         };
+        self.administers |=
+            matches!(command, Command::PrincipalRevoke(_) | Command::PrincipalRenew(_) | Command::Stats);
         self.work.requests.push(EngineRequest {
             id,
             caller: self.peer.caller,
@@ -265,15 +273,15 @@ impl Desk {
                 Command::BatchExtend { batch: body.batch, expires_ms: body.expires_ms }
             }
             Request::BatchList(body) => Command::BatchList { product: body.product },
-            Request::ProductAdd(spec) => Command::ProductAdd(Box::new(spec)),
-            Request::ProductSet(spec) => Command::ProductSet(Box::new(spec)),
+            Request::ProductAdd(spec) => Command::ProductAdd(spec),
+            Request::ProductSet(spec) => Command::ProductSet(spec),
             Request::ProductFreeze(body) => Command::ProductFreeze(body.product),
             Request::ProductUnfreeze(body) => Command::ProductUnfreeze(body.product),
             Request::ProductList => Command::ProductList,
             Request::Stock(body) => Command::Stock { product: body.product },
-            Request::PrincipalAdd(spec) => Command::PrincipalAdd(Box::new(spec)),
+            Request::PrincipalAdd(spec) => Command::PrincipalAdd(spec),
             Request::PrincipalRevoke(body) => Command::PrincipalRevoke(body.principal),
-            Request::PrincipalRenew(renewal) => Command::PrincipalRenew(Box::new(renewal)),
+            Request::PrincipalRenew(renewal) => Command::PrincipalRenew(renewal),
             Request::PrincipalList => Command::PrincipalList,
             Request::Stats => Command::Stats,
             Request::RedeemBatch(items) => return Ok(Translated::Items(items)),
@@ -389,7 +397,8 @@ impl Desk {
         let (mut durable_at, mut time_ms) = (None, 0);
         let mut items = items.iter().peekable();
         while items.peek().is_some() {
-            for _ in 0..self.batch_max() {
+            self.begin();
+            for _ in 0..self.batch_max {
                 let Some(item) = items.peek() else { break };
                 let mut report = ItemReport::nothing(item.request);
                 match self.redeem(item.code, item.pin, item.amount) {
@@ -437,26 +446,39 @@ impl Desk {
         if self.work.replies.len() != self.work.requests.len() {
             return Err(EngineFault);
         }
-        for (request, reply) in self.work.requests.iter().zip(&mut self.work.replies) {
-            if reply.miss
-                && let Some(card) = request.command.card()
-            {
-                self.shared.guesses.miss(&self.peer.guesser, card.spread(), self.received);
-            }
-            match (&request.command, &mut reply.body) {
-                (Command::PrincipalRevoke(principal), _) if reply.status.is_done() => {
-                    self.shared.registry.close_principal(*principal, None);
+        if self.work.misses() > 0 {
+            for (request, reply) in self.work.requests.iter().zip(&self.work.replies) {
+                if reply.miss
+                    && let Some(card) = request.command.card()
+                {
+                    self.shared.guesses.miss(&self.peer.guesser, card.spread(), self.received);
                 }
-                (Command::PrincipalRenew(renewal), _) if reply.status.is_done() => {
-                    self.shared.registry.close_principal(renewal.principal, Some(renewal.key));
-                }
-                (Command::Stats, ReplyBody::Stats(stats)) => {
-                    (stats.rate_limited, stats.budgets_spent) = self.shared.guesses.counts();
-                }
-                _ => {}
             }
         }
+        if std::mem::take(&mut self.administers) {
+            self.administer();
+        }
         Ok(self.work.durable_at())
+    }
+
+    /// What the server itself does about commands that were decided.
+    fn administer(&mut self) {
+        let Shared { engine, registry, guesses, .. } = &*self.shared;
+        for (request, reply) in self.work.requests.iter().zip(&mut self.work.replies) {
+            let principal = match (&request.command, &mut reply.body) {
+                (Command::PrincipalRevoke(principal), _) => *principal,
+                (Command::PrincipalRenew(renewal), _) => renewal.principal,
+                (Command::Stats, ReplyBody::Stats(stats)) => {
+                    (stats.rate_limited, stats.budgets_spent) = guesses.counts();
+                    continue;
+                }
+                _ => continue,
+            };
+            if reply.status.is_done() {
+                // Which keys are good is the engine's to say: the request may be an old one that came again.
+                registry.close_strangers(principal, |key| engine.principal_by_key(key).is_some());
+            }
+        }
     }
 }
 
@@ -512,7 +534,7 @@ pub(crate) fn run_blocking(
 ) -> Result<(ReplyHead, Body), Poisoned> {
     let (engine, caller) = (&shared.engine, peer.caller);
     let reply = match work {
-        Blocking::Begin(spec) => engine.import_begin(caller, head.request, spec)?,
+        Blocking::Begin(spec) => engine.import_begin(caller, head.request, *spec)?,
         Blocking::Status(import) => engine.import_status(caller, import)?,
         Blocking::Commit(import) => engine.import_commit(caller, import)?,
         Blocking::Abort(import) => engine.import_abort(caller, import)?,

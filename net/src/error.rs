@@ -88,6 +88,15 @@ pub enum IdentityError {
     /// Another authority issued it than the one the running server works with.
     #[error("the certificate is of another authority; restart the server to change to it")]
     OtherAuthority,
+    /// The authority that everybody here trusts has ended, or this machine's clock is wrong.
+    #[error(
+        "the certificate authority ended on {day} or this machine's clock is wrong; check the clock, then have \
+         a new authority made and every identity issued again"
+    )]
+    AuthorityEnded {
+        /// The day, as `2026-11-22`.
+        day: String,
+    },
     /// The lifetime of a certificate is out of range.
     #[error(
         "a certificate lives 1 to {} days; choose another lifetime days=`{days}`",

@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use kami_engine::PrincipalId;
+use kami_engine::{MISSES_PER_MINUTE_MAX, PrincipalId, Work};
 use parking_lot::Mutex;
 
 /// How many wrong codes are borne. [`MissLimits::USUAL`] is for tills; a principal may have its own
@@ -40,7 +40,7 @@ use parking_lot::Mutex;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MissLimits {
     /// Misses a minute of one principal on average; ten minutes' worth may come at once. Default 10, at
-    /// least 1.
+    /// least 1. This and the others are at most [`MISSES_PER_MINUTE_MAX`].
     pub principal_per_minute: u32,
     /// Misses of one principal on one card at once; an hour brings as many again. Default 5, at least 1.
     pub card_per_hour: u32,
@@ -50,6 +50,12 @@ pub struct MissLimits {
 }
 
 impl MissLimits {
+    pub(crate) fn are_in_range(self) -> bool {
+        [self.principal_per_minute, self.card_per_hour, self.in_all_per_minute]
+            .iter()
+            .all(|limit| (1..=MISSES_PER_MINUTE_MAX).contains(limit))
+    }
+
     /// The defaults.
     pub const USUAL: MissLimits =
         MissLimits { principal_per_minute: 10, card_per_hour: 5, in_all_per_minute: 300 };
@@ -149,6 +155,8 @@ impl Guesses {
     /// so that connecting again gives nothing back.
     pub(crate) fn of(&self, principal: PrincipalId, per_minute: u32, now: Instant) -> Arc<Guesser> {
         let per_minute = if per_minute == 0 { self.limits.principal_per_minute } else { per_minute };
+        // A log of an earlier version may hold more.
+        let per_minute = per_minute.min(MISSES_PER_MINUTE_MAX);
         let entry = self.by_principal.entry(principal);
         Arc::clone(&entry.or_insert_with(|| Arc::new(Guesser::new(per_minute, now))))
     }
@@ -156,6 +164,25 @@ impl Guesses {
     /// Requests answered RATE_LIMITED, and budgets used up.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.rate_limited.load(Ordering::Relaxed), self.budgets_spent.load(Ordering::Relaxed))
+    }
+
+    /// The most requests that the next batch of a principal should hold, so that it cannot miss more often than
+    /// is left; at least 1.
+    #[inline]
+    pub(crate) fn batch_max(&self, guesser: &Guesser, now: Instant) -> usize {
+        let left = guesser.left.load(Ordering::Relaxed) as usize;
+        if left >= Work::REQUESTS_MAX { Work::REQUESTS_MAX } else { self.count(guesser, now) }
+    }
+
+    /// What came back since the last miss is not known at the door: whoever has not missed for long would have
+    /// small batches for good.
+    #[cold]
+    fn count(&self, guesser: &Guesser, now: Instant) -> usize {
+        let mut ledger = guesser.ledger.lock();
+        let price = self.price(now);
+        ledger.bucket.refill(now);
+        guesser.publish(&mut ledger, price, now);
+        (guesser.left.load(Ordering::Relaxed) as usize).clamp(1, Work::REQUESTS_MAX)
     }
 
     /// Whether a command about this card may be decided; if not, how long until it may.
@@ -220,12 +247,6 @@ impl Guesser {
         let left = u32::try_from(bucket.grants()).unwrap_or(u32::MAX);
         let ledger = Mutex::new(Ledger { bucket, cards: Vec::new(), open: true });
         Guesser { left: AtomicU32::new(left), blocked: Default::default(), ledger }
-    }
-
-    /// The most requests one batch should hold, so that it cannot miss more often than is left.
-    #[inline]
-    pub(crate) fn batch_max(&self) -> usize {
-        (self.left.load(Ordering::Relaxed) as usize).max(1)
     }
 
     #[inline]
@@ -301,13 +322,13 @@ mod tests {
         let till = till(&guesses, 1, now);
         for n in 0..60 {
             assert!(guesses.admit(&till, card(n), now).is_ok(), "{n}");
-            assert_eq!(till.batch_max(), 60 - n as usize);
+            assert_eq!(guesses.batch_max(&till, now), 60 - n as usize);
             guesses.miss(&till, card(n), now);
         }
         assert_eq!(guesses.admit(&till, card(99), now), Err(10 * SECOND));
         assert_eq!(guesses.admit(&till, card(99), now + 4 * SECOND), Err(6 * SECOND));
         assert!(guesses.admit(&till, card(99), now + 10 * SECOND).is_ok());
-        assert_eq!(till.batch_max(), 1);
+        assert_eq!(guesses.batch_max(&till, now + 10 * SECOND), 1);
         guesses.miss(&till, card(99), now + 10 * SECOND);
         assert_eq!(guesses.admit(&till, card(98), now + 10 * SECOND), Err(10 * SECOND));
         // Connecting again gives nothing back; nobody else pays.
@@ -318,7 +339,21 @@ mod tests {
         assert_eq!(guesses.counts(), (4, 2));
         // An hour later all is as it was.
         assert!(guesses.admit(&till, card(97), now + HOUR).is_ok());
-        assert_eq!(till.batch_max(), 60);
+        assert_eq!(guesses.batch_max(&till, now + HOUR), 60);
+    }
+
+    /// The size of batches followed what was left after the last miss, and a till that had learned to type
+    /// stayed slow for good.
+    #[test]
+    fn batches_grow_again_without_another_miss() {
+        let now = Instant::now();
+        let guesses = Guesses::new(LIMITS, now);
+        let till = till(&guesses, 1, now);
+        (0..58).for_each(|n| guesses.miss(&till, card(n), now));
+        assert!(guesses.admit(&till, card(99), now).is_ok());
+        assert_eq!(guesses.batch_max(&till, now), 2);
+        assert_eq!(guesses.batch_max(&till, now + MINUTE), 8);
+        assert_eq!(guesses.batch_max(&till, now + HOUR), 60);
     }
 
     #[test]
@@ -378,6 +413,28 @@ mod tests {
     fn an_own_rate_counts() {
         let now = Instant::now();
         let guesses = Guesses::new(LIMITS, now);
-        assert_eq!(guesses.of(PrincipalId(1), 600, now).batch_max(), 6000);
+        let own = guesses.of(PrincipalId(1), 7, now);
+        (0..69).for_each(|n| guesses.miss(&own, card(n), now));
+        assert_eq!(guesses.batch_max(&own, now), 1);
+        let large = guesses.of(PrincipalId(2), 600, now);
+        (0..500).for_each(|n| guesses.miss(&large, card(n), now));
+        assert_eq!(guesses.batch_max(&large, now), 64);
+    }
+
+    /// A rate whose budget was beyond what is counted with wrapped around to next to nothing.
+    #[test]
+    fn the_largest_rate_is_a_rate() {
+        let now = Instant::now();
+        let limits = MissLimits { in_all_per_minute: MISSES_PER_MINUTE_MAX, ..LIMITS };
+        assert!(limits.are_in_range());
+        let guesses = Guesses::new(limits, now);
+        for (n, rate) in [(1, MISSES_PER_MINUTE_MAX), (2, u32::MAX)] {
+            let till = guesses.of(PrincipalId(n), rate, now);
+            (0..1000).for_each(|n| guesses.miss(&till, card(n), now));
+            assert!(guesses.admit(&till, card(5000), now).is_ok());
+            assert_eq!(guesses.batch_max(&till, now + HOUR), 64);
+        }
+        assert!(!MissLimits { card_per_hour: u32::MAX, ..LIMITS }.are_in_range());
+        assert!(!MissLimits { in_all_per_minute: 0, ..LIMITS }.are_in_range());
     }
 }

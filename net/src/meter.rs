@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use kami_engine::{Class, Distribution, Histogram, Status};
 
-use crate::frame::{Opcode, ReplyHead};
+use crate::frame::Opcode;
 
 /// Times are counted from 16 µs to 8.4 s.
 const LATENCY_FIRST_BITS: u32 = 4;
@@ -34,9 +34,9 @@ const CLASSES: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Refusal {
-    /// There are as many connections as there may be.
+    /// There are as many connections, or handshakes under way, as there may be.
     Full,
-    /// There are as many from its address as there may be.
+    /// There are as many of them from its address as there may be.
     Address,
     /// There are as many of its principal as there may be.
     Principal,
@@ -207,10 +207,10 @@ impl Meter {
 }
 
 impl Tally {
-    /// Takes in a reply to a request that was received at `received`.
-    pub(crate) fn add(&mut self, head: &ReplyHead, received: Instant) {
-        let (row, column) = (self.meter.row(head.opcode), self.meter.column(head.status));
-        self.push(Run { row, column, replies: 1, received });
+    /// Takes in replies with one opcode and status to requests that were received at `received`.
+    pub(crate) fn add(&mut self, opcode: u16, status: Status, replies: u32, received: Instant) {
+        let (row, column) = (self.meter.row(opcode), self.meter.column(status));
+        self.push(Run { row, column, replies, received });
     }
 
     /// Takes in an item of a REDEEM_BATCH.
@@ -221,7 +221,7 @@ impl Tally {
 
     fn push(&mut self, run: Run) {
         match self.waiting.back_mut() {
-            Some(last) if (Run { replies: 1, ..*last }) == run => last.replies += 1,
+            Some(last) if (Run { replies: run.replies, ..*last }) == run => last.replies += run.replies,
             _ => self.waiting.push_back(run),
         }
     }
@@ -258,25 +258,20 @@ impl Drop for Tally {
 mod tests {
     use std::time::Duration;
 
-    use kami_engine::RequestId;
-
     use super::*;
-    use crate::frame::RequestHead;
 
     #[test]
     fn replies_are_counted_when_they_leave_each_with_its_own_time() {
         let meter = Arc::new(Meter::default());
         let mut tally = meter.tally();
-        let head = |opcode, status| ReplyHead::local(&RequestHead::new(opcode, RequestId(1)), status);
         let early = Instant::now();
         let late = early + Duration::from_millis(900);
-        for _ in 0..5 {
-            tally.add(&head(Opcode::Redeem, Status::Ok), early);
-        }
-        tally.add(&head(Opcode::Redeem, Status::AlreadyRedeemed), late);
+        let redeem = Opcode::Redeem.number();
+        tally.add(redeem, Status::Ok, 4, early);
+        tally.add(redeem, Status::Ok, 1, early);
+        tally.add(redeem, Status::AlreadyRedeemed, 1, late);
         tally.add_item(Status::Ok, late);
-        let unknown = ReplyHead { opcode: 0xffff, ..head(Opcode::Ping, Status::Unsupported) };
-        tally.add(&unknown, late);
+        tally.add(0xffff, Status::Unsupported, 1, late);
         assert!(meter.read(0, (0, 0)).replies.is_empty(), "nothing has left");
         tally.leave(3, early + Duration::from_millis(1));
         tally.leave(5, early + Duration::from_secs(1));

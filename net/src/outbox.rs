@@ -73,6 +73,8 @@ pub(crate) struct Tray<'a> {
     pub(crate) out: &'a mut BytesMut,
     tally: &'a mut Tally,
     received: Instant,
+    /// The last replies' opcode, status and number, not in the tally yet: most replies are like the one before.
+    alike: Option<(u16, Status, u32)>,
     replies: usize,
     counted: usize,
 }
@@ -81,13 +83,28 @@ impl Tray<'_> {
     /// Encodes a reply.
     pub(crate) fn put(&mut self, head: &ReplyHead, body: &Body) {
         reply::encode(head, body, self.out);
-        self.tally.add(head, self.received);
+        match &mut self.alike {
+            Some((opcode, status, replies)) if (*opcode, *status) == (head.opcode, head.status) => {
+                *replies += 1
+            }
+            _ => {
+                self.flush();
+                self.alike = Some((head.opcode, head.status, 1));
+            }
+        }
         self.replies += 1;
         self.counted += 1;
     }
 
+    fn flush(&mut self) {
+        if let Some((opcode, status, replies)) = self.alike.take() {
+            self.tally.add(opcode, status, replies, self.received);
+        }
+    }
+
     /// Counts an item of the reply that was put last.
     pub(crate) fn count_item(&mut self, status: Status) {
+        self.flush();
         self.tally.add_item(status, self.received);
         self.counted += 1;
     }
@@ -147,8 +164,9 @@ impl Outbox {
     ) {
         let before = self.encoded.len();
         let (out, tally) = (&mut self.encoded, &mut self.tally);
-        let mut tray = Tray { out, tally, received, replies: 0, counted: 0 };
+        let mut tray = Tray { out, tally, received, alike: None, replies: 0, counted: 0 };
         encode(&mut tray);
+        tray.flush();
         let Tray { replies, counted, .. } = tray;
         let bytes = self.encoded.len() - before;
         if bytes == 0 {
@@ -176,7 +194,7 @@ impl Outbox {
         codes: CodeList,
     ) {
         self.account(1, codes_bytes(&codes));
-        self.tally.add(&head, received);
+        self.tally.add(head.opcode, head.status, 1, received);
         let what = What::Codes(head, codes);
         self.waiting.push_back(Waiting { durable_at, replies: 1, counted: 1, what });
     }

@@ -9,7 +9,7 @@
 //! needs, and the most that all peers together can make the server keep is known: see the crate's limits.
 
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
@@ -19,6 +19,7 @@ use kami_engine::{Caller, PrincipalId};
 use crate::frame::CloseCode;
 use crate::guesses::Guesser;
 use crate::meter::Refusal;
+use crate::server::ServerOptions;
 use crate::transport;
 
 /// Connections of one principal that have wide windows.
@@ -58,6 +59,9 @@ impl Peer {
 pub(crate) struct Registry {
     total: AtomicUsize,
     by_address: DashMap<IpAddr, usize>,
+    /// Handshakes under way, in all and by address.
+    handshakes: AtomicUsize,
+    handshakes_by_address: DashMap<IpAddr, usize>,
     by_principal: DashMap<PrincipalId, usize>,
     live: DashMap<usize, (quinn::Connection, Arc<Peer>)>,
 }
@@ -81,11 +85,36 @@ impl Registry {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return Err(Refusal::Full);
         }
+        let address = network(address);
         if enter(&self.by_address, address, address_max).is_none() {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return Err(Refusal::Address);
         }
         Ok(AddressPlace { registry: Arc::clone(self), address })
+    }
+
+    /// How many handshakes are under way.
+    pub(crate) fn handshakes(&self) -> usize {
+        self.handshakes.load(Ordering::Relaxed)
+    }
+
+    /// Counts a handshake, unless too many are under way.
+    ///
+    /// # Errors
+    /// Too many of what.
+    pub(crate) fn begin_handshake(
+        self: &Arc<Self>,
+        address: IpAddr,
+        options: &ServerOptions,
+    ) -> Result<HandshakePlace, Refusal> {
+        let address = network(address);
+        if self.handshakes() >= options.handshakes_max {
+            return Err(Refusal::Full);
+        }
+        enter(&self.handshakes_by_address, address, options.handshakes_per_address_max)
+            .ok_or(Refusal::Address)?;
+        self.handshakes.fetch_add(1, Ordering::Relaxed);
+        Ok(HandshakePlace { registry: Arc::clone(self), address })
     }
 
     /// Makes a connection known by its principal, unless that has too many.
@@ -107,18 +136,17 @@ impl Registry {
         Some(PrincipalPlace { registry: Arc::clone(self), principal, id })
     }
 
-    /// Ends the connections of a principal but for those that `keep`, its key from now on, holds. Replies
-    /// that have not left have no precedence: a key that is no longer the principal's gets nothing more.
-    pub(crate) fn close_principal(&self, principal: PrincipalId, keep: Option<[u8; 32]>) {
-        let mut closed = Vec::new();
-        for entry in &self.live {
-            let (connection, peer) = entry.value();
-            if peer.caller.principal == principal && Some(peer.key) != keep {
-                peer.revoked.store(true, Ordering::Relaxed);
-                closed.push(connection.clone());
+    /// Ends the connections of a principal whose key is not known any more. Replies that have not left have no
+    /// precedence: such a key gets nothing more.
+    pub(crate) fn close_strangers(&self, principal: PrincipalId, is_known: impl Fn(&[u8; 32]) -> bool) {
+        let of_principal = |(_, peer): &&(quinn::Connection, Arc<Peer>)| peer.caller.principal == principal;
+        let own: Vec<_> =
+            self.live.iter().filter_map(|entry| Some(entry.value()).filter(of_principal).cloned()).collect();
+        for (connection, peer) in own {
+            if is_known(&peer.key) {
+                continue;
             }
-        }
-        for connection in closed {
+            peer.revoked.store(true, Ordering::Relaxed);
             let code = CloseCode::Unauthenticated;
             connection.close(quinn::VarInt::from_u32(code.number()), code.code().as_bytes());
         }
@@ -138,6 +166,19 @@ impl Drop for AddressPlace {
     }
 }
 
+/// Counts a handshake under way until dropped.
+pub(crate) struct HandshakePlace {
+    registry: Arc<Registry>,
+    address: IpAddr,
+}
+
+impl Drop for HandshakePlace {
+    fn drop(&mut self) {
+        leave(&self.registry.handshakes_by_address, self.address);
+        self.registry.handshakes.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Counts a connection by its principal, and keeps it known, until dropped.
 pub(crate) struct PrincipalPlace {
     registry: Arc<Registry>,
@@ -149,6 +190,14 @@ impl Drop for PrincipalPlace {
     fn drop(&mut self) {
         self.registry.live.remove(&self.id);
         leave(&self.registry.by_principal, self.principal);
+    }
+}
+
+/// What passes for one address: of IPv6 it is the 64 bits that one peer is given as a whole.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address => address,
     }
 }
 
@@ -167,4 +216,24 @@ fn leave<K: Hash + Eq>(counts: &DashMap<K, usize>, key: K) {
         *count = count.saturating_sub(1);
     }
     counts.remove_if(&key, |_, count| *count == 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever has an IPv6 address has 2^64 of them, and so had as many times the places of one.
+    #[test]
+    fn a_network_of_ipv6_counts_as_one_address() {
+        let registry = Arc::<Registry>::default();
+        let admit = |address: &str| registry.admit(address.parse().unwrap(), 100, 1);
+        let held = [admit("2001:db8:1:2::1"), admit("192.0.2.1"), admit("2001:db8:1:3::1")];
+        assert!(held.iter().all(Result::is_ok));
+        for address in ["2001:db8:1:2:ffff::9", "::ffff:192.0.2.1", "2001:db8:1:3::"] {
+            assert_eq!(admit(address).err(), Some(Refusal::Address), "{address}");
+        }
+        assert_eq!(registry.total(), 3);
+        drop(held);
+        assert!(registry.by_address.is_empty() && registry.total() == 0);
+    }
 }

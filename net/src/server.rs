@@ -1,8 +1,8 @@
 //! The server: accepts connections, bounds how many, and takes them down in order.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use kami_engine::Engine;
@@ -30,7 +30,7 @@ pub struct ServerOptions {
     /// Connections in all, handshakes included. Default 1,024. Each may cost up to 12 MiB if its peer
     /// reads nothing and leaves everything unread, see the crate's documentation.
     pub connections_max: usize,
-    /// Connections from one address. Default 256.
+    /// Connections from one address, or from one network of 64 bits of IPv6. Default 256.
     pub connections_per_address_max: usize,
     /// Connections of one principal. Default 256.
     pub connections_per_principal_max: usize,
@@ -47,6 +47,11 @@ pub struct ServerOptions {
     /// Handshakes under way from which on a new peer must first show that its address is its own.
     /// Default 64.
     pub handshakes_unproven_max: usize,
+    /// Handshakes under way, beside the connections that exist: whoever only begins takes no place from those that
+    /// trade. Default 256.
+    pub handshakes_max: usize,
+    /// Those from one address, counted as connections are. Default 64.
+    pub handshakes_per_address_max: usize,
     /// How long a handshake may take. Default 10 s.
     pub handshake: Duration,
     /// A silent connection is closed after this. Default and maximum 30 s.
@@ -78,6 +83,8 @@ impl ServerOptions {
             connection_pending_bytes_max: 2 << 20,
             pending_bytes_total_max: 256 << 20,
             handshakes_unproven_max: 64,
+            handshakes_max: 256,
+            handshakes_per_address_max: 64,
             handshake: Duration::from_secs(10),
             idle: Duration::from_secs(30),
             stall: Duration::from_secs(30),
@@ -98,9 +105,9 @@ impl ServerOptions {
             ("pending_bytes_total_max", 0 < self.pending_bytes_total_max),
             ("idle", Duration::ZERO < self.idle && self.idle <= Duration::from_secs(30)),
             ("blocking_max", 0 < self.blocking_max),
-            ("misses.principal_per_minute", 0 < self.misses.principal_per_minute),
-            ("misses.card_per_hour", 0 < self.misses.card_per_hour),
-            ("misses.in_all_per_minute", 0 < self.misses.in_all_per_minute),
+            ("handshakes_max", 0 < self.handshakes_max),
+            ("handshakes_per_address_max", 0 < self.handshakes_per_address_max),
+            ("misses", self.misses.are_in_range()),
         ];
         match in_range.into_iter().find(|(_, ok)| !ok) {
             Some((option, _)) => Err(ServerError::Option { option }),
@@ -146,6 +153,8 @@ pub(crate) struct Shared {
     pub(crate) options: ServerOptions,
     pub(crate) registry: Arc<Registry>,
     pub(crate) guesses: Guesses,
+    /// When the authority ends that issued every certificate, in milliseconds since 1970.
+    pub(crate) authority_until_ms: u64,
     /// Bytes of replies that all connections keep.
     pub(crate) pending_bytes: Arc<AtomicUsize>,
     pub(crate) meter: Arc<Meter>,
@@ -217,10 +226,21 @@ impl Server {
             .map_err(bind_error)?;
         let blocking = Arc::new(Semaphore::new(options.blocking_max));
         let guesses = Guesses::new(options.misses, Instant::now());
+        let authority_until_ms = options.identity.authority_validity()?.until_ms;
         let (registry, meter) = (Arc::default(), Arc::default());
         let phase = watch::Sender::new(Phase::Serving);
         let pending_bytes = Arc::default();
-        let shared = Shared { engine, options, registry, guesses, pending_bytes, meter, blocking, phase };
+        let shared = Shared {
+            engine,
+            options,
+            registry,
+            guesses,
+            authority_until_ms,
+            pending_bytes,
+            meter,
+            blocking,
+            phase,
+        };
         Ok(Server { endpoint, shown, shared: Arc::new(shared) })
     }
 
@@ -265,7 +285,6 @@ impl Server {
     /// If the log failed: the process must end, for nothing is acknowledged any more.
     pub async fn serve(&self) -> Result<(), ServerError> {
         let mut phase = self.shared.phase.subscribe();
-        let handshakes = Arc::new(AtomicUsize::new(0));
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -274,7 +293,7 @@ impl Server {
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 incoming = self.endpoint.accept() => {
                     let Some(incoming) = incoming else { break };
-                    self.meet(incoming, &handshakes, &mut connections);
+                    self.meet(incoming, &mut connections);
                 }
             }
         }
@@ -301,28 +320,26 @@ impl Server {
     }
 
     /// Decides whether to talk to a new peer at all.
-    fn meet(&self, incoming: Incoming, handshakes: &Arc<AtomicUsize>, connections: &mut JoinSet<()>) {
-        let options = &self.shared.options;
-        let pending = handshakes.load(Ordering::Relaxed);
-        if pending >= options.handshakes_unproven_max && incoming.may_retry() {
+    fn meet(&self, incoming: Incoming, connections: &mut JoinSet<()>) {
+        let Shared { options, registry, meter, .. } = &*self.shared;
+        if registry.handshakes() >= options.handshakes_unproven_max && incoming.may_retry() {
             // An address that may be forged costs us one packet and no memory.
             let _ = incoming.retry();
             return;
         }
-        let address: IpAddr = incoming.remote_address().ip().to_canonical();
-        let place =
-            self.shared.registry.admit(address, options.connections_max, options.connections_per_address_max);
-        let place = match place {
-            Ok(place) => place,
+        let address = incoming.remote_address().ip();
+        let place = registry
+            .admit(address, options.connections_max, options.connections_per_address_max)
+            .and_then(|place| Ok((registry.begin_handshake(address, options)?, place)));
+        let (handshake, place) = match place {
+            Ok(places) => places,
             Err(reason) => {
-                self.shared.meter.refuse(reason);
+                meter.refuse(reason);
                 incoming.refuse();
                 return;
             }
         };
         let Ok(connecting) = incoming.accept() else { return };
-        handshakes.fetch_add(1, Ordering::Relaxed);
-        let handshake = Handshake(Arc::clone(handshakes));
         let shared = Arc::clone(&self.shared);
         connections.spawn(async move {
             let connected = tokio::time::timeout(shared.options.handshake, connecting).await;
@@ -333,14 +350,5 @@ impl Server {
             }
             drop(place);
         });
-    }
-}
-
-/// Counts a handshake under way until dropped.
-struct Handshake(Arc<AtomicUsize>);
-
-impl Drop for Handshake {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

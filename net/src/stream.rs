@@ -16,6 +16,7 @@ use std::time::Instant;
 use bytes::{Buf, Bytes};
 use kami_engine::{Poisoned, Status};
 use quinn::{RecvStream, SendStream, VarInt};
+use tokio::time::Sleep;
 
 use crate::desk::{Admitted, Blocking, Desk, EngineFault, bad_frame_status, run_blocking};
 use crate::frame::{Body, CloseCode, REQUEST_HEAD_BYTES, ReplyHead, RequestHead, Split, Splitter};
@@ -101,8 +102,10 @@ struct Stream {
     /// Room in the log; what follows waits for it.
     space: Option<Waiting>,
     outbox: Outbox,
-    /// Runs while replies wait for the peer to take any.
-    stall: Option<Waiting>,
+    /// Runs while replies wait for the peer to take any; set anew only when it has run out.
+    stall: Option<Pin<Box<Sleep>>>,
+    /// Since when the peer has taken none of the replies that wait for it.
+    stalled: Option<Instant>,
 }
 
 impl Stream {
@@ -137,6 +140,7 @@ impl Stream {
             blocking: None,
             space: None,
             stall: None,
+            stalled: None,
         }
     }
 
@@ -235,6 +239,7 @@ impl Stream {
     fn decide(&mut self) -> Result<Option<(RequestHead, Blocking)>, End> {
         let mut blocking = None;
         let mut broken = None;
+        self.desk.begin();
         'batch: while let Some(mut piece) = self.input.pop_front() {
             let mut rest: &[u8] = &piece;
             let more = loop {
@@ -327,16 +332,29 @@ impl Stream {
             moved = true;
         }
         if self.outbox.ready.is_empty() {
-            self.stall = None;
+            self.stalled = None;
         } else {
-            if moved || self.stall.is_none() {
-                self.stall = Some(Box::pin(tokio::time::sleep(self.shared.options.stall)));
+            if moved || self.stalled.is_none() {
+                self.stalled = Some(Instant::now());
             }
-            if self.stall.as_mut().is_some_and(|stall| stall.as_mut().poll(cx).is_ready()) {
-                return Err(End::TooSlow);
-            }
+            self.check_stall(cx)?;
         }
         Ok(moved)
+    }
+
+    /// Ends the stream if its peer has taken nothing for too long.
+    fn check_stall(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let Some(stalled) = self.stalled else { return Ok(()) };
+        let end = tokio::time::Instant::from_std(stalled + self.shared.options.stall);
+        let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+        while stall.as_mut().poll(cx).is_ready() {
+            // Something was taken since it was set: it runs on from there.
+            if stall.deadline() >= end {
+                return Err(End::TooSlow);
+            }
+            stall.as_mut().reset(end);
+        }
+        Ok(())
     }
 
     /// Reads no more; the peer is told why. What was decided is still delivered.

@@ -129,7 +129,9 @@ pub async fn history(command: History, output: &Output) -> Result<(), Failure> {
                     ]
                 });
                 let header = ["TIME", "EVENT", "STATE AFTER", "PRINCIPAL", "TERMINAL", "REQUEST", "LSN"];
-                format!("card {}\n{}", mask(code), table(&header, &[3, 4, 6], rows))
+                let whole = !receipt.flags.contains(ReplyFlags::PARTIAL);
+                let rest = if whole { "" } else { "\nolder events are left out" };
+                format!("card {}\n{}{rest}", mask(code), table(&header, &[3, 4, 6], rows))
             })
         })
         .await

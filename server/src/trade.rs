@@ -7,7 +7,7 @@
 use clap::Args;
 use kami_engine::{OrderId, ReplyFlags, RequestId, TerminalId, ValueReport};
 use kami_net::ClientError;
-use kami_net::client::{Receipt, RedeemOptions, SellOptions, Sold};
+use kami_net::client::{Receipt, RedeemOptions, ReverseOptions, SellOptions, Sold};
 use serde_json::{Value, json};
 
 use crate::code::{mask, order_id, parse_id, read_secret, sale_id};
@@ -80,6 +80,9 @@ pub struct Reverse {
     /// The request id of the redemption.
     #[arg(long, value_name = "ID", value_parser = parse_id)]
     original: RequestId,
+    /// The reversal's own request id, 32 hex digits: the same id again is the same reversal [default: a new one].
+    #[arg(long, value_name = "HEX", value_parser = parse_id)]
+    id: Option<RequestId>,
     /// The till's number.
     #[arg(long, value_name = "N", default_value_t = 0)]
     terminal: u32,
@@ -177,7 +180,16 @@ pub async fn reverse(command: Reverse, output: &Output) -> Result<(), Failure> {
     command
         .remote
         .talk_at(TerminalId(command.terminal), async |client| {
-            let receipt = client.reverse(&code, command.original).await?;
+            let options = ReverseOptions { request: command.id };
+            let receipt = match client.reverse(&code, command.original, options).await {
+                Ok(receipt) => receipt,
+                Err(error @ ClientError::Unknown { request }) => {
+                    let failure = Failure::from(error);
+                    let message = format!("{}; ask again with --id {request}", failure.message);
+                    return Err(Failure { message, ..failure });
+                }
+                Err(error) => return Err(error.into()),
+            };
             let Some(value) = receipt.value else {
                 let value = json!({ "status": "TOMBSTONED", "request": receipt.request.to_string() });
                 return output.result(&value, || {

@@ -12,7 +12,7 @@ use crate::ask::{Ask, Deadline, What, caller};
 use crate::model::clock::ManualClock;
 use crate::model::imports::Row;
 use crate::model::restart::End;
-use crate::model::workload::{ADMIN, SELLERS, TILLS};
+use crate::model::workload::{ADMIN, OPERATOR, SELLERS, TILLS};
 use crate::model::world::{EPOCH_MS, World};
 
 /// A store with one product and nothing else; the disk never fails by itself.
@@ -358,4 +358,111 @@ fn a_snapshot_without_room_kept_the_room_there_was() {
     }
     world.medium.set_capacity(None);
     world.restart_for_good(End::Kill);
+}
+
+/// Imports these cards and sells them.
+fn sold(world: &mut World, codes: &[&str]) {
+    stage(world, 2, codes);
+    commit(world, 2);
+    let count = codes.len() as u32;
+    world.execute(&[Ask::new(3, SELLERS[0], What::Sell { order: 1, product: 1, count, validity_s_min: 0 })]);
+    assert!(world.drive());
+}
+
+/// A till could redeem a card and give it back for ever: its chain of entries, which every command about it
+/// reads, grew without bound.
+#[test]
+fn a_card_was_given_back_without_end() {
+    let mut world = world();
+    sold(&mut world, &["WORN-1"]);
+    let code = || "WORN-1".to_owned();
+    let redeem = |n| Ask::new(n, TILLS[0], What::Redeem { code: code(), pin: None, amount: 0 });
+    let reverse = |n, original| Ask::new(n, TILLS[0], What::Reverse { code: code(), original });
+    for n in 0..66 {
+        world.execute(&[redeem(1000 + n), reverse(2000 + n, 1000 + n)]);
+        assert!(world.drive());
+    }
+    assert_eq!(world.met.get("reverse OK"), Some(&64));
+    assert_eq!(world.met.get("reverse REVERSALS_EXHAUSTED"), Some(&1));
+    // And so it is with ids that were never seen.
+    for n in 0..65 {
+        world.execute(&[reverse(4000 + n, 3000 + n)]);
+        assert!(world.drive());
+    }
+    assert_eq!(world.met.get("reverse TOMBSTONED"), Some(&64), "that of the refused redemption among them");
+    assert_eq!(world.met.get("reverse REVERSALS_EXHAUSTED"), Some(&3));
+    world.restart_for_good(End::Kill);
+    // What had its effect is still answered with it.
+    world.execute(&[reverse(2000, 1000)]);
+    assert_eq!(world.met.get("reverse OK again"), Some(&1));
+    assert!(world.drive());
+}
+
+/// The history of a card that an operator froze and unfroze all day was read and kept as a whole.
+#[test]
+fn a_history_without_end_was_read_as_a_whole() {
+    let mut world = world();
+    sold(&mut world, &["ICE-1"]);
+    let engine = world.engine().clone();
+    let execute = |asks: &[Ask]| {
+        let mut work = kami_engine::Work::default();
+        work.requests.extend(asks.iter().map(|ask| ask.request(&engine, false)));
+        engine.execute(&mut work);
+        work.replies
+    };
+    let history = || {
+        let reply = execute(&[Ask::new(9, OPERATOR, What::History { code: "ICE-1".to_owned() })]).remove(0);
+        let kami_engine::ReplyBody::History(events) = reply.body else { panic!("{:?}", reply.body) };
+        (events, reply.flags.contains(kami_engine::ReplyFlags::PARTIAL))
+    };
+    // The sale is the first of them.
+    for n in 1..1024 {
+        let code = "ICE-1".to_owned();
+        let what = if n % 2 == 1 { What::Freeze { code } } else { What::Unfreeze { code } };
+        assert_eq!(execute(&[Ask::new(100 + n, OPERATOR, what)])[0].status, Status::Ok);
+        assert!(world.drive());
+    }
+    let (events, partial) = history();
+    assert_eq!((events.len(), partial), (kami_engine::HISTORY_MAX + 1, false));
+    assert_eq!(events.last().unwrap().kind, kami_engine::Kind::Import);
+    execute(&[Ask::new(5000, OPERATOR, What::Unfreeze { code: "ICE-1".to_owned() })]);
+    let (events, partial) = history();
+    assert_eq!((events.len(), partial), (kami_engine::HISTORY_MAX, true));
+    assert_eq!(events[0].kind, kami_engine::Kind::Unfreeze);
+}
+
+/// A card whose entries cannot be read was answered BUSY before it was asked who may know of it: a code in stock
+/// could be told from one that nobody has, and a till without scope, or without the PIN, was told of others' cards.
+#[test]
+fn an_unreadable_entry_told_that_there_is_a_card() {
+    let mut world = world();
+    stage(&mut world, 2, &["STOCK-1"]);
+    commit(&mut world, 2);
+    let reverse = |n: u128| What::Reverse { code: "STOCK-1".to_owned(), original: n };
+    world.execute(&[Ask::new(10, TILLS[0], reverse(11))]);
+    // On to another segment, so that the first one has to be read from the disk.
+    for n in 0..1000 {
+        let mut spec = ProductSpec::single("coffee", *b"CNY", 100);
+        spec.reversal_s += (n % 2) as u32;
+        world.execute(&[Ask::new(1000 + n, ADMIN, What::ProductPut { spec, adds: false })]);
+        assert!(world.drive());
+    }
+    world.restart_for_good(End::Close);
+    let first = world.medium.list("log").unwrap().into_iter().min().unwrap();
+    world.medium.edit(&format!("log/{first}"), |bytes| bytes[4096..].fill(0xee));
+    let engine = world.engine().clone();
+    let told = |caller, what| {
+        let mut work = kami_engine::Work::default();
+        work.requests.push(Ask::new(12, caller, what).request(&engine, false));
+        engine.execute(&mut work);
+        work.replies.remove(0)
+    };
+    let query = || What::Query { code: "STOCK-1".to_owned() };
+    assert_eq!(told(OPERATOR, query()).status, Status::Busy, "who may know of it is told");
+    for reply in [told(TILLS[0], reverse(13)), told(TILLS[0], reverse(11))] {
+        assert_eq!((reply.status, reply.miss), (Status::Tombstoned, true));
+    }
+    assert_eq!(told(TILLS[0], query()).status, Status::CardNotValid);
+    let redeem = What::Redeem { code: "STOCK-1".to_owned(), pin: None, amount: 0 };
+    assert_eq!(told(TILLS[0], redeem).status, Status::CardNotValid);
 }

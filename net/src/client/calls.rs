@@ -42,6 +42,14 @@ pub struct RedeemOptions<'a> {
     pub request: Option<RequestId>,
 }
 
+/// Options of [`Client::reverse`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReverseOptions {
+    /// The request id of the reversal itself; a new one if absent. Whoever keeps it before the first attempt can
+    /// ask for the outcome again after a restart.
+    pub request: Option<RequestId>,
+}
+
 /// Options of [`Client::sell`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SellOptions {
@@ -101,9 +109,11 @@ impl Client {
         &self,
         code: &[u8],
         original: RequestId,
+        options: ReverseOptions,
     ) -> Result<Receipt<Option<ValueReport>>, ClientError> {
         let body = Reverse { original, code: Secret(code) };
-        self.call(RequestId::random(), &Request::Reverse(body), |body| match body {
+        let id = options.request.unwrap_or_else(RequestId::random);
+        self.call(id, &Request::Reverse(body), |body| match body {
             Body::Value(value) => Some(Some(value)),
             Body::None => Some(None),
             _ => None,
@@ -270,7 +280,7 @@ impl Client {
     /// # Errors
     /// As [`Client::redeem`].
     pub async fn product_add(&self, spec: ProductSpec) -> Result<Receipt<Product>, ClientError> {
-        self.product(&Request::ProductAdd(spec)).await
+        self.product(&Request::ProductAdd(Box::new(spec))).await
     }
 
     /// Changes a product.
@@ -278,7 +288,7 @@ impl Client {
     /// # Errors
     /// As [`Client::redeem`].
     pub async fn product_set(&self, spec: ProductSpec) -> Result<Receipt<Product>, ClientError> {
-        self.product(&Request::ProductSet(spec)).await
+        self.product(&Request::ProductSet(Box::new(spec))).await
     }
 
     /// Freezes all cards of a product.
@@ -325,7 +335,7 @@ impl Client {
     /// # Errors
     /// As [`Client::redeem`].
     pub async fn principal_add(&self, spec: PrincipalSpec) -> Result<Receipt<Principal>, ClientError> {
-        let receipt = self.list(&Request::PrincipalAdd(spec), principals).await?;
+        let receipt = self.list(&Request::PrincipalAdd(Box::new(spec)), principals).await?;
         receipt.one()
     }
 
@@ -342,7 +352,7 @@ impl Client {
     /// # Errors
     /// As [`Client::redeem`].
     pub async fn principal_renew(&self, renewal: Renewal) -> Result<Receipt<Principal>, ClientError> {
-        self.list(&Request::PrincipalRenew(renewal), principals).await?.one()
+        self.list(&Request::PrincipalRenew(Box::new(renewal)), principals).await?.one()
     }
 
     /// Lists the principals.

@@ -157,7 +157,7 @@ impl Client {
     ) -> Result<Staged, ClientError> {
         let mut in_vain = 0;
         loop {
-            let begun = self.send_as(import, &Request::ImportBegin(spec.clone())).await?;
+            let begun = self.send_as(import, &Request::ImportBegin(Box::new(spec.clone()))).await?;
             if matches!(begun.body, Body::Batches(_)) {
                 return Ok(Staged::Committed(receipt(begun, batches)?.one()?));
             }

@@ -75,9 +75,9 @@ pub enum Request<'a> {
     /// BATCH_LIST.
     BatchList(OfProduct),
     /// PRODUCT_ADD.
-    ProductAdd(ProductSpec),
+    ProductAdd(Box<ProductSpec>),
     /// PRODUCT_SET.
-    ProductSet(ProductSpec),
+    ProductSet(Box<ProductSpec>),
     /// PRODUCT_FREEZE.
     ProductFreeze(OneProduct),
     /// PRODUCT_UNFREEZE.
@@ -87,7 +87,7 @@ pub enum Request<'a> {
     /// STOCK.
     Stock(OfProduct),
     /// IMPORT_BEGIN.
-    ImportBegin(ImportSpec),
+    ImportBegin(Box<ImportSpec>),
     /// IMPORT_CHUNK.
     ImportChunk(Chunk<'a>),
     /// IMPORT_STATUS.
@@ -99,11 +99,11 @@ pub enum Request<'a> {
     /// IMPORT_DUPLICATES.
     ImportDuplicates(DuplicatesOf),
     /// PRINCIPAL_ADD.
-    PrincipalAdd(PrincipalSpec),
+    PrincipalAdd(Box<PrincipalSpec>),
     /// PRINCIPAL_REVOKE.
     PrincipalRevoke(OnePrincipal),
     /// PRINCIPAL_RENEW.
-    PrincipalRenew(Renewal),
+    PrincipalRenew(Box<Renewal>),
     /// PRINCIPAL_LIST.
     PrincipalList,
     /// STATS.
@@ -170,11 +170,11 @@ dispatch! {
         RedeemBatch(Items<'static>) Sell(Sell) OrderFetch(OrderFetch)
         BatchActivate(OneBatch) BatchDeactivate(OneBatch) BatchFreeze(OneBatch) BatchUnfreeze(OneBatch)
         BatchVoid(OneBatch) BatchExtend(BatchExtend) BatchList(OfProduct)
-        ProductAdd(ProductSpec) ProductSet(ProductSpec) ProductFreeze(OneProduct)
+        ProductAdd(Box<ProductSpec>) ProductSet(Box<ProductSpec>) ProductFreeze(OneProduct)
         ProductUnfreeze(OneProduct) Stock(OfProduct)
-        ImportBegin(ImportSpec) ImportChunk(Chunk<'static>) ImportStatus(OneImport)
+        ImportBegin(Box<ImportSpec>) ImportChunk(Chunk<'static>) ImportStatus(OneImport)
         ImportCommit(OneImport) ImportAbort(OneImport) ImportDuplicates(DuplicatesOf)
-        PrincipalAdd(PrincipalSpec) PrincipalRevoke(OnePrincipal) PrincipalRenew(Renewal);
+        PrincipalAdd(Box<PrincipalSpec>) PrincipalRevoke(OnePrincipal) PrincipalRenew(Box<Renewal>);
 }
 
 /// A frame that would be longer than its opcode allows, or a value that does not fit its field.

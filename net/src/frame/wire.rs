@@ -94,6 +94,18 @@ pub(crate) trait Wire<'a>: Sized {
     fn take(reader: &mut Reader<'a>) -> Result<Self, Malformed>;
 }
 
+/// Bodies that are long and rare stand behind a pointer, so that the frequent ones are moved about cheaply.
+impl<'a, T: Wire<'a>> Wire<'a> for Box<T> {
+    const TYPE: &'static str = T::TYPE;
+    const FIELDS: &'static [Field] = T::FIELDS;
+    fn put(&self, out: &mut BytesMut) {
+        (**self).put(out);
+    }
+    fn take(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        T::take(reader).map(Box::new)
+    }
+}
+
 /// Declares the layout of a type of several fields.
 macro_rules! wire {
     ($type:ty: $name:literal { $($field:ident: $kind:ty, $meaning:literal;)* }) => {

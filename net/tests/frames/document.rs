@@ -142,12 +142,21 @@ fn server_limits() -> String {
     let mut table = "| What | Limit | Beyond it |\n|---|---:|---|\n".to_owned();
     for (what, limit, beyond) in [
         ("Connections in all", options.connections_max.to_string(), "refused in the handshake"),
-        ("of one address", options.connections_per_address_max.to_string(), "refused in the handshake"),
+        (
+            "of one address, or 64 bits of IPv6",
+            options.connections_per_address_max.to_string(),
+            "refused in the handshake",
+        ),
         ("of one principal", options.connections_per_principal_max.to_string(), "closed with BUSY"),
         (
             "Handshakes under way before a new peer must prove its address",
             options.handshakes_unproven_max.to_string(),
             "QUIC Retry",
+        ),
+        (
+            "Handshakes under way, in all / of one address",
+            format!("{} / {}", options.handshakes_max, options.handshakes_per_address_max),
+            "refused in the handshake",
         ),
         ("Time for a handshake", format!("{} s", options.handshake.as_secs()), "dropped"),
         ("Silence", format!("{} s", options.idle.as_secs()), "dropped"),

@@ -178,10 +178,10 @@ proptest! {
 
     #[test]
     fn specifications(head in heads(), product in specs(), principal in principals(), import in imports()) {
-        same(head, &Request::ProductAdd(product.clone()));
-        same(head, &Request::ProductSet(product));
-        same(head, &Request::PrincipalAdd(principal));
-        same(head, &Request::ImportBegin(import));
+        same(head, &Request::ProductAdd(Box::new(product.clone())));
+        same(head, &Request::ProductSet(Box::new(product)));
+        same(head, &Request::PrincipalAdd(Box::new(principal)));
+        same(head, &Request::ImportBegin(Box::new(import)));
     }
 
     #[test]

@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use kami_engine::{RequestId, Status};
 use kami_net::client::RedeemOptions;
-use kami_net::frame::reply::Answer;
+use kami_net::frame::reply::{self, Answer};
 use kami_net::frame::{
-    Body, CloseCode, FRAME_BYTES_MAX, Opcode, REPLY_HEAD_BYTES, Request, RequestHead, Secret, Split, Splitter,
+    Body, CloseCode, FRAME_BYTES_MAX, Opcode, REPLY_HEAD_BYTES, REQUEST_HEAD_BYTES, ReplyHead, Request,
+    RequestHead, Secret, Split, Splitter, Welcome,
 };
-use kami_net::{Authority, Client, ClientError, Identity};
+use kami_net::{Authority, Client, ClientError, ClientOptions, Identity, Refusal};
 use kami_wal::Drive;
-use quinn::crypto::rustls::QuicClientConfig;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
+use tokio::net::UdpSocket;
 use tokio::time::{sleep, timeout};
 
 use crate::house::{House, sold};
@@ -345,4 +347,122 @@ async fn a_dripping_peer_is_understood() {
     }
     assert_eq!(answers(&mut recv, 2).await.len(), 2);
     house.shut_down().await;
+}
+
+/// The first packet of a handshake that never goes on: a real client's, which talks to a socket of ours.
+async fn half_open(house: &House) -> UdpSocket {
+    let ours = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut options = house.options(&house.admin);
+    options.server = ours.local_addr().unwrap();
+    let client = tokio::spawn(Client::connect(options));
+    let mut packet = vec![0; 65_536];
+    let length = timeout(SOON, ours.recv(&mut packet)).await.unwrap().unwrap();
+    client.abort();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.send_to(&packet[..length], house.server.local_addr().unwrap()).await.unwrap();
+    socket
+}
+
+/// Handshakes took the places of connections: as many as there are, once begun and left, kept everybody out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handshakes_that_never_end_take_no_place_of_a_connection() {
+    let house = House::with(Drive::Threads, |options| {
+        options.connections_max = 5;
+        options.handshakes_max = 3;
+        options.handshakes_per_address_max = 2;
+        options.handshake = Duration::from_secs(2);
+    })
+    .await;
+    let client = house.client().await;
+    let mut begun = Vec::new();
+    for _ in 0..6 {
+        begun.push(half_open(&house).await);
+        // Whoever is turned away hears of it; the others hear the server's part of the handshake.
+        timeout(SOON, begun.last().unwrap().readable()).await.unwrap().unwrap();
+    }
+    assert_eq!(house.server.connection_count(), 1 + 2, "of one address no more than its share");
+    let refused = house.server.figures().refused;
+    let refused = |reason| refused.iter().find(|(known, _)| *known == reason).unwrap().1;
+    assert_eq!((refused(Refusal::Address), refused(Refusal::Full)), (4, 0));
+    client.stats().await.expect("whoever is connected goes on");
+    // Their time is soon up, and whoever tries on gets in.
+    Client::connect(house.options(&house.admin)).await.unwrap().stats().await.unwrap();
+    drop(begun);
+    house.shut_down().await;
+}
+
+/// Takes the first request for lost, and answers the second, over another connection, UNAUTHENTICATED: as a
+/// server does that redeems, dies before its reply leaves, and comes back to a revoked principal.
+async fn loses_and_refuses(endpoint: quinn::Endpoint) {
+    for attempt in 0..2 {
+        let connection = endpoint.accept().await.unwrap().await.unwrap();
+        let (mut send, mut recv) = connection.accept_bi().await.unwrap();
+        let (mut splitter, mut input) = (Splitter::new(REQUEST_HEAD_BYTES), Vec::new());
+        'frames: loop {
+            let chunk = recv.read_chunk(1 << 16, true).await.unwrap().expect("the client goes on");
+            input.extend_from_slice(&chunk.bytes);
+            let mut rest = &input[..];
+            while let Ok(Split::Frame(frame)) = splitter.next(&mut rest, |_| FRAME_BYTES_MAX) {
+                let head = RequestHead::decode(frame).unwrap();
+                let opcode = Opcode::from_number(head.opcode).unwrap();
+                let (status, body) = match opcode {
+                    Opcode::Hello => (Status::Ok, Body::Welcome(WELCOME)),
+                    Opcode::Ping => (Status::Ok, Body::None),
+                    _ if attempt == 0 => break 'frames,
+                    _ => (Status::Unauthenticated, Body::None),
+                };
+                let mut out = bytes::BytesMut::new();
+                reply::encode(&ReplyHead::local(&head, status), &body, &mut out);
+                send.write_all(&out).await.unwrap();
+                if status == Status::Unauthenticated {
+                    drop(connection.closed().await);
+                    return;
+                }
+            }
+            input.clear();
+        }
+        connection.close(0_u32.into(), b"");
+    }
+}
+
+const WELCOME: Welcome = Welcome {
+    principal: kami_engine::PrincipalId(1),
+    merchant: kami_engine::MerchantId(0),
+    tenant: kami_engine::TenantId(0),
+    role: kami_engine::Role::Redeemer,
+    version_max: 1,
+    frame_bytes_max: FRAME_BYTES_MAX as u32,
+    streams_max: 8,
+    items_max: 1,
+};
+
+/// UNAUTHENTICATED behind an attempt without a reply was told as if nothing had happened.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_behind_a_lost_reply_leaves_the_outcome_unknown() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::create(&dir.path().join("ca")).unwrap();
+    let home = dir.path().join("server");
+    authority.issue_server(&[]).unwrap().save(&home).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let certificate = CertificateDer::from_pem_file(home.join("cert.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(home.join("key.pem")).unwrap();
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"kami/1".to_vec()];
+    let config = QuicServerConfig::try_from(config).unwrap();
+    let config = quinn::ServerConfig::with_crypto(Arc::new(config));
+    let endpoint = quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let options = ClientOptions::new(endpoint.local_addr().unwrap(), authority.issue("till").unwrap());
+    let server = tokio::spawn(loses_and_refuses(endpoint));
+    let client = Client::connect(options).await.unwrap();
+    let id = RequestId::random();
+    let options = RedeemOptions { request: Some(id), ..RedeemOptions::default() };
+    let told = timeout(SOON, client.redeem(b"SOLD-0001", options)).await.unwrap();
+    assert!(matches!(told, Err(ClientError::Unknown { request }) if request == id), "{told:?}");
+    client.close().await;
+    server.await.unwrap();
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kami_engine::{
-    CertificateNote, Command, Lifecycle, OrderId, PrincipalSpec, Renewal, ReplyBody,
+    CertificateNote, Command, Lifecycle, OrderId, PrincipalSpec, Renewal, ReplyBody, ReplyFlags,
     Request as EngineRequest, RequestId, Role, Status,
 };
 use kami_net::client::{RedeemOptions, SellOptions};
@@ -322,8 +322,10 @@ async fn a_renewed_principal_is_the_same_one() {
     // The same key: nothing is cut.
     let key = identity.key_fingerprint().unwrap();
     let certificate = CertificateNote { serial: 77, expires_ms: 1 << 41 };
-    let renewed = admin.principal_renew(Renewal { principal, key, certificate }).await.unwrap().value;
-    assert_eq!((renewed.id, renewed.spec.certificate), (principal, certificate));
+    let (first, id) = (Renewal { principal, key, certificate }, RequestId::random());
+    let renewed = admin.send_as(id, &Request::PrincipalRenew(Box::new(first))).await.unwrap();
+    let Body::Principals(renewed) = renewed.body else { panic!("a principal") };
+    assert_eq!((renewed.rows[0].id, renewed.rows[0].spec.certificate), (principal, certificate));
     till.welcome().await.unwrap();
     // Another key: the old one opens nothing from then on.
     let next = house.authority.issue("till").unwrap();
@@ -334,6 +336,16 @@ async fn a_renewed_principal_is_the_same_one() {
     assert!(matches!(Client::connect(house.options(&identity)).await, Err(ClientError::Unauthenticated)));
     let till = Client::connect(house.options(&next)).await.unwrap();
     assert_eq!(till.welcome().await.unwrap().principal, principal);
+    let stands = raw(&house, Some(&next), b"kami/1").await.unwrap();
+    let (mut send, mut recv) = stands.open_bi().await.unwrap();
+    send.write_all(&ping(1)).await.unwrap();
+    answers(&mut recv, 1).await;
+    // The first renewal comes once more: it is answered, and cuts nobody whose key is good now.
+    let again = Request::PrincipalRenew(Box::new(first));
+    let replayed = admin.send_as(id, &again).await.unwrap();
+    assert_eq!((replayed.head.status, replayed.head.flags), (Status::Ok, ReplyFlags::REPLAYED));
+    send.write_all(&ping(2)).await.unwrap();
+    assert_eq!(answers(&mut recv, 1).await[0].head.status, Status::Ok);
     // Another's key is refused.
     let others = house.admin.key_fingerprint().unwrap();
     let refused = admin.principal_renew(Renewal { principal, key: others, certificate }).await;

@@ -2,7 +2,7 @@
 
 use kami_engine::{ImportReport, ImportSpec, Lifecycle, OrderId, ReplyFlags, RequestId, Role, Status};
 use kami_net::ClientError;
-use kami_net::client::{RedeemOptions, Row, RowList, Rows, Staged};
+use kami_net::client::{RedeemOptions, ReverseOptions, Row, RowList, Rows, Staged};
 use kami_net::frame::request::{ChunkRows, Item};
 use kami_net::frame::{Body, Secret};
 
@@ -40,7 +40,14 @@ async fn a_card_is_sold_redeemed_and_reversed() {
     assert_eq!((replay.lsn, replay.value), (first.lsn, first.value));
     assert_eq!(refused(client.redeem(&card, RedeemOptions::default()).await), Status::AlreadyRedeemed);
 
-    client.reverse(&card, id).await.unwrap();
+    let reversal = ReverseOptions { request: Some(RequestId::random()) };
+    let reversed = client.reverse(&card, id, reversal).await.unwrap();
+    let again = client.reverse(&card, id, reversal).await.unwrap();
+    assert_eq!(
+        (again.lsn, again.flags),
+        (reversed.lsn, ReplyFlags::REPLAYED),
+        "an id of one's own can be repeated"
+    );
     assert_eq!(client.query(&card).await.unwrap().value.lifecycle, Lifecycle::Sold);
     let history = client.history(&card).await.unwrap().value;
     let kinds: Vec<_> = history.rows.iter().map(|event| event.kind.name()).collect();

@@ -69,6 +69,21 @@ async fn every_reply_is_counted_once_by_command_and_code() {
     house.shut_down().await;
 }
 
+/// TLS takes the certificates of an authority whose own time is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_that_ended_lets_nobody_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let year_2001 = Validity { from_ms: 946_684_800_000, until_ms: 1_000_000_000_000 };
+    let authority = Authority::create_within(&dir.path().join("ca"), year_2001).unwrap();
+    let server = authority.issue_server(&[]).unwrap();
+    let house = House::with(Drive::Threads, |options| options.identity = server).await;
+    let till = authority.issue("till").unwrap();
+    house.enrol("till", Role::Redeemer, &till);
+    let error = Client::connect(house.options(&till)).await.unwrap_err();
+    assert!(error.to_string().contains("authority ended on 2001-09-09"), "{error}");
+    house.shut_down().await;
+}
+
 /// An ended certificate stands for "another one": it shuts new clients out, which shows that they, and
 /// only they, are shown it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -177,6 +177,7 @@ impl Oracle {
         let own = |id: &ProductId| self.products.get(&id.0).is_some_and(|p| p.tenant == spec.tenant.0);
         let refusal = if !(1..=NAME_BYTES_MAX).contains(&spec.name.len())
             || spec.role == Role::Admin && !spec.products.is_empty()
+            || spec.misses_per_minute > 1_000_000
         {
             Some(Status::Malformed)
         } else if !spec.products.iter().all(own) {

@@ -11,6 +11,8 @@ use crate::ask::{Ask, Deadline, What};
 
 /// A card keeps at most this many tombstones.
 const TOMBSTONES_MAX: usize = 64;
+/// A card is given back at most this often.
+const REVERSALS_MAX: usize = 64;
 /// The most cards an order may hold.
 const ORDER_CARDS_MAX: u32 = 100_000;
 
@@ -295,13 +297,16 @@ impl Oracle {
             }
             Some(past) if past.reversed => Some(Status::AlreadyReversed),
             Some(past) if self.now_ms - past.time_ms > window_ms => Some(Status::ReverseWindowClosed),
+            Some(_) if card.past.iter().filter(|past| past.reversed).count() >= REVERSALS_MAX => {
+                Some(Status::ReversalsExhausted)
+            }
             Some(_) => None,
             None => {
                 let tombstones = card.past.iter().filter(|past| past.kind == Kind::Tombstone);
                 if tombstones.clone().any(|past| past.related == original) {
                     Some(Status::Tombstoned)
                 } else if tombstones.count() >= TOMBSTONES_MAX {
-                    Some(Status::RateLimited)
+                    Some(Status::ReversalsExhausted)
                 } else {
                     None
                 }
