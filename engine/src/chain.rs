@@ -4,11 +4,16 @@
 //! each entry to the one before. This reads from memory or disk, so it happens before the sequencer's
 //! lock is taken; the sequencer then checks that the word is still the one the walk began with.
 
+use std::cell::OnceCell;
+
 use kami_wal::{Lsn, RECORD_HEAD_BYTES, ReadError, Wal};
 
 use crate::card::{Effect, Past};
 use crate::identity::{OrderId, RequestId};
-use crate::record::{Allocation, Entry, FormatError, Group, Kind, way_back};
+use crate::record::{
+    Allocation, EPOCH_ENTRIES, ERA_ENTRIES, Entry, Epoch, Filter, FormatError, Group, Kind, Mark, MarkKey,
+    Trail, ValueTail, way_back,
+};
 use crate::word::{CardRef, Flags, Word};
 
 /// Why an entry could not be read.
@@ -25,6 +30,109 @@ pub enum ChainError {
     /// The record is no group of entries.
     #[error(transparent)]
     Format(#[from] FormatError),
+}
+
+/// What a card's chain is searched for.
+pub struct Sought {
+    /// The request itself.
+    request: RequestId,
+    /// What it wants to undo or to end.
+    original: Option<RequestId>,
+    key: MarkKey,
+    /// Where they show in filters, once that is asked.
+    marks: OnceCell<[Option<Mark>; 2]>,
+    /// Whether the ids on the way are wanted, for the filter of the next entry.
+    collects: bool,
+}
+
+impl Sought {
+    /// `collects` where the card's value may move.
+    #[must_use]
+    pub fn new(request: RequestId, original: Option<RequestId>, key: &MarkKey, collects: bool) -> Sought {
+        Sought { request, original, key: *key, marks: OnceCell::new(), collects }
+    }
+
+    fn may_be_in(&self, filter: &Filter) -> bool {
+        let mark = |id| self.key.mark(id);
+        let marks = self.marks.get_or_init(|| [Some(mark(self.request)), self.original.map(mark)]);
+        marks.iter().flatten().any(|mark| filter.may_hold(*mark))
+    }
+
+    /// Takes from an entry what it says about these ids. Entries come newest first, so what undid one comes
+    /// before it. Returns the id it relates to.
+    fn looks_at(&self, entry: &Entry<'_>, past: &mut Past) -> Result<Option<RequestId>, FormatError> {
+        let head = &entry.head;
+        let value = entry.value()?;
+        let related = match (&value, head.kind) {
+            (Some(tail), _) => (tail.related.0 != 0).then_some(tail.related),
+            (None, Kind::Reverse | Kind::Tombstone) => Some(entry.original()?.0),
+            _ => None,
+        };
+        let is_ours = |id: Option<RequestId>| related.is_some() && related == id;
+        let (same, original) = (is_ours(Some(self.request)), is_ours(self.original));
+        match head.kind {
+            Kind::Tombstone => {
+                past.tombstone |= if self.original.is_some() { original } else { same };
+                past.poisoned |= same;
+            }
+            Kind::Reverse => {
+                past.same_reversed |= same;
+                past.original_reversed |= original;
+            }
+            Kind::RefundValue if original => {
+                past.was_refunded = true;
+                past.refunded += value.as_ref().map_or(0, |tail| tail.amount);
+            }
+            _ => {}
+        }
+        let ends = matches!(head.kind, Kind::Capture | Kind::Release | Kind::HoldTimeout | Kind::Reverse);
+        if original && ends {
+            past.resolved = Some(head.kind);
+        }
+        if head.kind == Kind::HoldTimeout {
+            // The engine's own: it has no id.
+            return Ok(related);
+        }
+        if head.request == self.request {
+            past.same = Some(Effect { reversed: past.same_reversed, ..Effect::of(entry) });
+        }
+        if Some(head.request) == self.original {
+            past.original = Some(Effect { reversed: past.original_reversed, ..Effect::of(entry) });
+        }
+        Ok(related)
+    }
+}
+
+/// The newest of a card's chain, as far as the next entry about its value needs it.
+#[derive(Default)]
+pub struct Top {
+    /// The newest entry that tells the card's value.
+    pub value: Option<(Lsn, Box<ValueTail>)>,
+    /// The ids in the entries above that, or in all if there is none.
+    pub loose: Vec<RequestId>,
+    /// The card's sale.
+    pub sale: Option<Lsn>,
+}
+
+impl Effect {
+    fn of(entry: &Entry<'_>) -> Effect {
+        let head = &entry.head;
+        // Damage was told of where the entry was first looked at.
+        let value = entry.value().ok().flatten().unwrap_or_default();
+        Effect {
+            kind: head.kind,
+            lsn: entry.lsn,
+            time_ms: entry.time_ms,
+            principal: head.principal,
+            merchant: head.merchant,
+            body: head.body,
+            reversed: false,
+            amount: value.amount,
+            remaining: value.purse.remaining,
+            held: value.purse.held,
+            deadline_ms: value.time_ms,
+        }
+    }
 }
 
 /// Reads entries, reusing one buffer.
@@ -86,56 +194,131 @@ impl<'a> Chain<'a> {
         Ok(())
     }
 
-    /// What a card's chain says about a request.
+    /// What a card's chain says about a request. Entries that tell the card's value are not all read: see
+    /// [`record::Trail`](crate::record::Trail).
     ///
     /// # Errors
     /// See [`ChainError`].
-    pub fn past(
-        &mut self,
-        card: CardRef,
-        word: Word,
-        request: RequestId,
-        reverses: Option<RequestId>,
-    ) -> Result<Past, ChainError> {
+    pub fn past(&mut self, card: CardRef, word: Word, sought: &Sought) -> Result<(Past, Top), ChainError> {
         let mut past = Past::default();
-        let mut reversed = Vec::new();
+        let mut top = Top::default();
+        if !word.flags().contains(Flags::HAS_EFFECTS) {
+            top.sale = word.lsn();
+            return Ok((past, top));
+        }
         self.walk(card, word, |entry, word| {
             if !word.flags().contains(Flags::HAS_EFFECTS) {
+                top.sale = top.sale.or(word.lsn());
                 return Ok(false);
             }
-            let head = &entry.head;
-            if matches!(head.kind, Kind::Sell) {
+            if matches!(entry.head.kind, Kind::Sell) {
                 // The id of a sale belongs to its order, not to the card.
+                top.sale = top.sale.or(Some(entry.lsn));
                 return Ok(true);
             }
-            if matches!(head.kind, Kind::Reverse | Kind::Tombstone) {
-                let (original, _) = entry.original()?;
-                if head.kind == Kind::Tombstone {
-                    past.tombstones += 1;
-                    past.tombstone |= original == reverses.unwrap_or(request);
-                } else {
-                    past.reversals += 1;
-                    reversed.push(original);
-                }
+            if let Some(tail) = entry.value()? {
+                past.tombstones += u32::from(tail.purse.tombstones);
+                past.reversals += u32::from(tail.purse.reversals);
+                top.value = Some((entry.lsn, Box::new(tail)));
+                return Ok(false);
             }
-            let effect = Effect {
-                kind: head.kind,
-                lsn: entry.lsn,
-                time_ms: entry.time_ms,
-                principal: head.principal,
-                merchant: head.merchant,
-                body: head.body,
-                reversed: reversed.contains(&head.request),
-            };
-            if head.request == request {
-                past.same = Some(effect);
-            }
-            if Some(head.request) == reverses {
-                past.original = Some(effect);
+            let related = sought.looks_at(entry, &mut past)?;
+            past.tombstones += u32::from(entry.head.kind == Kind::Tombstone);
+            past.reversals += u32::from(entry.head.kind == Kind::Reverse);
+            if sought.collects {
+                top.loose.extend([entry.head.request].into_iter().chain(related));
             }
             Ok(!cfg!(feature = "bug-last-entry-only"))
         })?;
-        Ok(past)
+        let mut at = top.value.as_ref().map(|(lsn, tail)| (*lsn, tail.as_ref().clone()));
+        while let Some((lsn, tail)) = at {
+            if tail.epochs.is_empty() {
+                if sought.may_be_in(&tail.trail.filter) {
+                    self.epoch(card, lsn, sought, &mut past)?;
+                }
+            } else {
+                for (last, filter) in tail.epochs.iter().rev() {
+                    if sought.may_be_in(filter) {
+                        self.epoch(card, last.unwrap_or(lsn), sought, &mut past)?;
+                    }
+                }
+            }
+            if cfg!(feature = "bug-last-entry-only") {
+                break;
+            }
+            let next = if tail.epochs.is_empty() { tail.trail.skip } else { tail.trail.era };
+            at = match next {
+                Some(next) => Some((next, self.value_at(next)?)),
+                None => None,
+            };
+        }
+        if top.sale.is_none() {
+            top.sale = top.value.as_ref().and_then(|(_, tail)| tail.purse.sale);
+        }
+        Ok((past, top))
+    }
+
+    /// The entries of one epoch from its last, or last so far, back.
+    fn epoch(
+        &mut self,
+        card: CardRef,
+        last: Lsn,
+        sought: &Sought,
+        past: &mut Past,
+    ) -> Result<(), ChainError> {
+        let mut before = None;
+        let word = self.entry(last)?.post();
+        self.walk(card, word, |entry, word| {
+            if entry.lsn == last {
+                before = entry.value()?.and_then(|tail| tail.trail.skip);
+            }
+            if before == Some(entry.lsn) || !word.flags().contains(Flags::HAS_EFFECTS) {
+                return Ok(false);
+            }
+            if !matches!(entry.head.kind, Kind::Sell) {
+                sought.looks_at(entry, past)?;
+            }
+            Ok(true)
+        })
+    }
+
+    /// What the entry at `lsn` says about its card's value.
+    fn value_at(&mut self, lsn: Lsn) -> Result<ValueTail, ChainError> {
+        let tail = self.entry(lsn)?.value()?;
+        Ok(tail.ok_or(FormatError { what: "a card's trail leads to an entry without its value", lsn })?)
+    }
+
+    /// The trail of the entry after `top`, without that entry's own ids; and, if it is the last of its era, the
+    /// epochs before its own.
+    ///
+    /// # Errors
+    /// See [`ChainError`].
+    pub fn trail(&mut self, top: &Top, key: &MarkKey) -> Result<(Trail, Vec<Epoch>), ChainError> {
+        let mut trail = Trail::default();
+        let mut epochs = Vec::new();
+        if let Some((lsn, tail)) = &top.value {
+            let number = tail.purse.effects;
+            trail = tail.trail;
+            if number.is_multiple_of(EPOCH_ENTRIES) {
+                trail = Trail { filter: Filter::default(), skip: Some(*lsn), ..trail };
+            }
+            if number.is_multiple_of(ERA_ENTRIES) {
+                trail.era = Some(*lsn);
+            }
+            if (number + 1).is_multiple_of(ERA_ENTRIES) {
+                let mut next = trail.skip;
+                while let Some(lsn) = next.filter(|lsn| Some(*lsn) > trail.era) {
+                    let tail = self.value_at(lsn)?;
+                    epochs.push((Some(lsn), tail.trail.filter));
+                    next = tail.trail.skip;
+                }
+                epochs.reverse();
+            }
+        }
+        for id in &top.loose {
+            trail.filter.add(key.mark(*id));
+        }
+        Ok((trail, epochs))
     }
 
     /// What the entries of a batch, product or principal say about a request: these chain by `prev`.
@@ -148,15 +331,7 @@ impl<'a> Chain<'a> {
             let entry = self.entry(lsn)?;
             let head = &entry.head;
             if head.request == request {
-                let effect = Effect {
-                    kind: head.kind,
-                    lsn,
-                    time_ms: entry.time_ms,
-                    principal: head.principal,
-                    merchant: head.merchant,
-                    body: head.body,
-                    reversed: false,
-                };
+                let effect = Effect::of(&entry);
                 return Ok(Past { same: Some(effect), ..Past::default() });
             }
             next = entry.prev().lsn();
@@ -172,15 +347,6 @@ impl<'a> Chain<'a> {
         let entry = self.entry(lsn)?;
         let (order, cards) = entry.sale()?;
         let head = &entry.head;
-        let effect = Effect {
-            kind: head.kind,
-            lsn,
-            time_ms: entry.time_ms,
-            principal: head.principal,
-            merchant: head.merchant,
-            body: head.body,
-            reversed: false,
-        };
-        Ok((effect, head.request, order, cards))
+        Ok((Effect::of(&entry), head.request, order, cards))
     }
 }

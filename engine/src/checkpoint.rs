@@ -26,7 +26,8 @@ use std::io;
 
 use kami_wal::{File, Lsn, Medium, Poisoned};
 
-use crate::identity::{OrderId, Principal, PrincipalId, TenantId};
+use crate::holds::{Hold, HoldKey};
+use crate::identity::{MerchantId, OrderId, Principal, PrincipalId, RequestId, TenantId};
 use crate::orders::SHARDS;
 use crate::record::{
     Clocks, Field, Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms, stored,
@@ -152,6 +153,38 @@ pub struct Objects {
 pub struct Ledger {
     /// The terms of products, by number, where they are not the default.
     pub terms: Vec<(u32, StoredTerms)>,
+    /// The open holds.
+    pub holds: Vec<HoldObject>,
+}
+
+/// An open hold in a snapshot.
+#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct HoldObject {
+    card: u64,
+    id: u128,
+    amount: i64,
+    deadline_ms: u64,
+    merchant: u32,
+    lsn: u64,
+}
+
+impl HoldObject {
+    fn of((card, id): HoldKey, hold: &Hold) -> HoldObject {
+        let Hold { amount, deadline_ms, merchant, lsn } = *hold;
+        HoldObject { card, id: id.0, amount, deadline_ms, merchant: merchant.0, lsn: lsn.bytes() }
+    }
+
+    /// The hold, if it has a place.
+    #[must_use]
+    pub fn hold(&self) -> Option<(HoldKey, Hold)> {
+        let hold = Hold {
+            amount: self.amount,
+            deadline_ms: self.deadline_ms,
+            merchant: MerchantId(self.merchant),
+            lsn: Lsn::from_bytes(self.lsn)?,
+        };
+        Some(((self.card, RequestId(self.id)), hold))
+    }
 }
 
 /// A product in a snapshot.
@@ -340,6 +373,17 @@ fn write_new(
             writer.put(&lsn.bytes().to_le_bytes())?;
         }
         orders += copied.len() as u64;
+    }
+    loop {
+        between();
+        let last = ledger.holds.last().and_then(HoldObject::hold).map(|(key, _)| key);
+        let state = sequencer.state();
+        let some = state.holds.after(last).take(OBJECTS_PER_HOLD);
+        let before = ledger.holds.len();
+        ledger.holds.extend(some.map(|(key, hold)| HoldObject::of(key, &hold)));
+        if ledger.holds.len() == before {
+            break;
+        }
     }
     let ledger = framed(&ledger);
     writer.put(&ledger)?;

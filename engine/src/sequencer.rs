@@ -29,18 +29,23 @@ use kami_wal::{Credit, Lsn, NoSpace, RECORD_HEAD_BYTES, Wal};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::card::{Effect, Past};
-use crate::chain::{Chain, ChainError};
+use crate::chain::{Chain, ChainError, Sought};
 use crate::clock::{Clock, Running, TICK_MS};
 use crate::command::{Command, Request};
+use crate::holds::HoldChange;
 use crate::identity::{CardDigest, OrderId, PrincipalId, RequestId};
 use crate::index::Index;
-use crate::record::{Allocation, GROUP_HEAD_BYTES, GroupWriter, Kind};
+use crate::product::CardKind;
+use crate::record::{
+    Allocation, ERA_BYTES, Epoch, GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Kind, MarkKey, Purse, Trail,
+    VALUE_BYTES,
+};
 use crate::reply::{HISTORY_MAX, HistoryEvent, Reply, ReplyBody, ReplyFlags};
 use crate::state::{Scope, Search, State};
 use crate::status::Status;
 use crate::subject::Subject;
 use crate::table::{Batch, Table};
-use crate::word::{CardRef, Flags, Word};
+use crate::word::{CardRef, Flags, Lifecycle, Word};
 
 /// A turn takes at most this much of the log, unless a single command needs more.
 const TURN_BYTES_MAX: usize = 1 << 20;
@@ -60,7 +65,7 @@ pub struct Work {
     durable_at: Option<Lsn>,
     misses: usize,
     pub(crate) prepared: Vec<Prepared>,
-    moves: Vec<(CardRef, Word, Word)>,
+    moves: Moves,
     seen: CodeSet,
     pub(crate) search: Search,
     buffer: Vec<u8>,
@@ -84,6 +89,31 @@ impl Work {
     }
 }
 
+/// What the commands of one record change once it is published.
+#[derive(Default)]
+pub(crate) struct Moves {
+    pub(crate) words: Vec<(CardRef, Word, Word)>,
+    pub(crate) holds: Vec<HoldChange>,
+}
+
+impl Moves {
+    fn clear(&mut self) {
+        self.words.clear();
+        self.holds.clear();
+    }
+}
+
+/// What was read of a card whose value may move.
+pub(crate) struct Wallet {
+    /// What its last entry left on it; `None` if no entry tells.
+    pub(crate) purse: Option<Purse>,
+    /// The trail of the next entry, without that one's ids, and the epochs of the era that it ends.
+    pub(crate) trail: Trail,
+    pub(crate) epochs: Vec<Epoch>,
+    /// The card's sale.
+    pub(crate) sale: Option<Lsn>,
+}
+
 /// What was found out about a request before the lock was taken.
 #[derive(Default)]
 pub(crate) struct Prepared {
@@ -96,6 +126,10 @@ pub(crate) struct Prepared {
     pub(crate) word: Word,
     pub(crate) past: Past,
     pub(crate) detail: Detail,
+    /// Of a card whose value may move.
+    pub(crate) wallet: Option<Box<Wallet>>,
+    /// The most bytes of the log that it takes.
+    pub(crate) bytes: usize,
     /// The object's last position that `past` was read from.
     pub(crate) object: Option<Lsn>,
     /// The encoded object of an administrative command.
@@ -166,6 +200,8 @@ pub struct Sequencer {
     state: Mutex<State>,
     pub(crate) clock: Box<dyn Clock>,
     pub(crate) running: Running,
+    /// What hashes request ids for the filters of cards' trails.
+    pub(crate) marks: MarkKey,
     commands: AtomicU64,
     refused: AtomicU64,
     misses: AtomicU64,
@@ -203,6 +239,7 @@ impl Sequencer {
         state: State,
         clock: Box<dyn Clock>,
         running: Running,
+        marks: MarkKey,
     ) -> Self {
         Sequencer {
             index,
@@ -211,6 +248,7 @@ impl Sequencer {
             state: Mutex::new(state),
             clock,
             running,
+            marks,
             commands: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -220,6 +258,11 @@ impl Sequencer {
     /// The state, for readers that are no commands.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// What engine time would be if something were recorded now, milliseconds.
+    pub(crate) fn running_ms(&self) -> u64 {
+        self.running.at(self.clock.boot_ms())
     }
 
     /// Blocks until there is room in the log, or until waiting is no use.
@@ -291,13 +334,14 @@ impl Sequencer {
         let mut bytes = 0;
         for at in from..requests.len() {
             let (request, prepared) = (&requests[at], &mut prepared[at]);
-            bytes += request.command.log_bytes_max();
-            if at > from && bytes > bytes_max {
+            prepared.bytes = request.command.log_bytes_max();
+            if at > from && bytes + prepared.bytes > bytes_max {
                 return at;
             }
             prepared.body = request.command.body();
             prepared.past = Past::default();
             prepared.detail = Detail::None;
+            prepared.wallet = None;
             prepared.object = None;
             prepared.failed = None;
             prepared.absent_at = Some(commits);
@@ -308,17 +352,26 @@ impl Sequencer {
             if let Some((batch, card)) = self.batch_of(prepared.card) {
                 prepared.absent_at = None;
                 prepared.word = batch.word(card.row());
+                let tells_value = request.command.is_about_value()
+                    || batch.kind != CardKind::Single
+                    || prepared.word.flags().contains(Flags::HELD);
                 let needs_chain = (prepared.word.flags().contains(Flags::HAS_EFFECTS)
                     || matches!(request.command, Command::Query { .. } | Command::History { .. }))
                     && !request.command.is_hidden(prepared.word, request.caller.role);
-                if needs_chain && let Err(error) = self.read_chain(request, card, prepared, buffer) {
+                if (needs_chain || tells_value)
+                    && let Err(error) = self.read_chain(request, card, prepared, buffer, tells_value)
+                {
                     prepared.failed = Some(chain_failed(&error));
+                }
+                if at > from && bytes + prepared.bytes > bytes_max {
+                    return at;
                 }
             } else if request.command.card().is_none()
                 && let Err(error) = self.read_object(request, prepared, buffer, stale && at == from)
             {
                 prepared.failed = Some(chain_failed(&error));
             }
+            bytes += prepared.bytes;
         }
         requests.len()
     }
@@ -335,7 +388,11 @@ impl Sequencer {
         card: CardRef,
         prepared: &mut Prepared,
         buffer: &mut Vec<u8>,
+        tells_value: bool,
     ) -> Result<(), ChainError> {
+        if request.command.is_hidden(prepared.word, request.caller.role) {
+            return Ok(());
+        }
         let mut chain = Chain::new(&self.wal, buffer);
         match request.command {
             Command::History { .. } => {
@@ -355,7 +412,15 @@ impl Sequencer {
                 prepared.detail = Detail::History(events);
             }
             Command::Query { .. } => {
-                chain.walk(card, prepared.word, |entry, _| {
+                let mut word = prepared.word;
+                if tells_value {
+                    let wallet = self.read_value(request, card, prepared, &mut chain)?;
+                    // All between is about the value, and perhaps long.
+                    let sale = |lsn| Word::new(lsn, Lifecycle::Sold, Flags::NONE);
+                    word = wallet.sale.map_or(word, sale);
+                    prepared.wallet = Some(wallet);
+                }
+                chain.walk(card, word, |entry, _| {
                     if entry.head.kind != Kind::Sell {
                         return Ok(true);
                     }
@@ -363,12 +428,34 @@ impl Sequencer {
                     Ok(false)
                 })?;
             }
-            Command::Reverse { original, .. } => {
-                prepared.past = chain.past(card, prepared.word, request.id, Some(original))?;
+            _ if tells_value => {
+                let wallet = self.read_value(request, card, prepared, &mut chain)?;
+                let era = if wallet.epochs.is_empty() { 0 } else { ERA_BYTES };
+                prepared.bytes = HEAD_BYTES + VALUE_BYTES + era;
+                prepared.wallet = Some(wallet);
             }
-            _ => prepared.past = chain.past(card, prepared.word, request.id, None)?,
+            _ => {
+                let sought = Sought::new(request.id, request.command.original(), &self.marks, false);
+                prepared.past = chain.past(card, prepared.word, &sought)?.0;
+            }
         }
         Ok(())
+    }
+
+    /// Reads what a card's chain says about the request and about the card's value.
+    fn read_value(
+        &self,
+        request: &Request,
+        card: CardRef,
+        prepared: &mut Prepared,
+        chain: &mut Chain<'_>,
+    ) -> Result<Box<Wallet>, ChainError> {
+        let sought = Sought::new(request.id, request.command.original(), &self.marks, true);
+        let (past, top) = chain.past(card, prepared.word, &sought)?;
+        let (trail, epochs) = chain.trail(&top, &self.marks)?;
+        prepared.past = past;
+        let purse = top.value.as_ref().map(|(_, tail)| tail.purse);
+        Ok(Box::new(Wallet { purse, trail, epochs, sale: top.sale }))
     }
 
     /// Reads the entries of the object an administrative or order command is about.
@@ -381,6 +468,18 @@ impl Sequencer {
     ) -> Result<(), ChainError> {
         let tenant = request.caller.tenant;
         match &request.command {
+            &Command::HoldTimeout { card, .. } => {
+                let Some(batch) = self.table.batch_of(card) else { return Ok(()) };
+                if card.row() >= batch.rows() {
+                    return Ok(());
+                }
+                prepared.card = Some(card);
+                prepared.absent_at = None;
+                prepared.word = batch.word(card.row());
+                self.read_chain(request, card, prepared, buffer, true)?;
+                // It has a group for itself, and ends the one before.
+                prepared.bytes += 2 * GROUP_BYTES;
+            }
             // A sale under a new order id needs nothing; only the lock can tell that it is not new.
             Command::Sell { .. } if !stale => return Ok(()),
             Command::Sell { order, .. } | Command::OrderFetch { order, .. } => {
@@ -433,8 +532,7 @@ impl Sequencer {
     fn turn(&self, work: &mut Work, from: usize, to: usize) -> usize {
         let deadline_now =
             work.requests[from..to].iter().any(|request| request.deadline.is_some()).then(Instant::now);
-        let bytes: usize =
-            work.requests[from..to].iter().map(|request| request.command.log_bytes_max()).sum();
+        let bytes: usize = work.prepared[from..to].iter().map(|prepared| prepared.bytes).sum();
         let mut turn = self.begin(bytes);
         let mut at = from;
         while at < to {
@@ -538,6 +636,9 @@ impl Turn<'_> {
         let sequencer = self.sequencer;
         let state = &*self.state;
         let short = self.short;
+        let run = requests[from..to].iter().take_while(|request| request.command.card().is_some());
+        let run = run.zip(&prepared[from..to]);
+        let bytes = GROUP_HEAD_BYTES + run.map(|(_, prepared)| prepared.bytes).sum::<usize>();
         let mut standing: Option<(PrincipalId, Option<Scope<'_>>)> = None;
         let mut decide_all = |mut group: Option<&mut GroupWriter<'_>>| {
             while at < to {
@@ -565,8 +666,6 @@ impl Turn<'_> {
         };
         if let Some(credit) = &mut self.credit {
             let (now_ms, tick) = (state.now_ms, self.tick);
-            let run = requests[from..to].iter().take_while(|request| request.command.card().is_some());
-            let bytes = GROUP_HEAD_BYTES + run.map(|request| request.command.log_bytes_max()).sum::<usize>();
             let appended = sequencer.wal.append(credit, bytes, |payload, payload_lsn| {
                 let mut group = GroupWriter::new(payload, payload_lsn, RECORD_HEAD_BYTES as usize);
                 decide_all(Some(&mut group));
@@ -576,12 +675,47 @@ impl Turn<'_> {
         } else {
             decide_all(None);
         }
-        // The record is complete and the tail published: now the words may change.
-        for &(card, old, new) in &*moves {
-            let batch = sequencer.table.batch_of(card).expect("decided on this batch");
+        self.install(moves);
+        at
+    }
+
+    /// The end of a hold whose time is over, as a record of its own. `None` if the card moved since it was read.
+    pub(crate) fn hold_timeout(&mut self, work: &mut Work, at: usize) -> Option<Reply> {
+        let Work { requests, prepared, moves, .. } = work;
+        let (request, prepared) = (&requests[at], &mut prepared[at]);
+        if prepared.card.is_none() || prepared.absent_at.is_some() {
+            return Some(self.refuse(request, Status::NotFound));
+        }
+        if !self.has_credit() {
+            return Some(self.refuse(request, self.short()));
+        }
+        moves.clear();
+        let (sequencer, short) = (self.sequencer, self.short);
+        let bytes = prepared.bytes - 2 * GROUP_BYTES;
+        let now_ms = self.state.now_ms;
+        let tick = self.tick;
+        let credit = self.credit.as_mut().expect("asked just now");
+        let (state, mut reply) = (&*self.state, None);
+        let appended = sequencer.wal.append(credit, GROUP_HEAD_BYTES + bytes, |payload, payload_lsn| {
+            let mut group = GroupWriter::new(payload, payload_lsn, RECORD_HEAD_BYTES as usize);
+            let subject = Subject { sequencer, state, request, scope: Some(Scope::default()), short };
+            reply = subject.decide(prepared, Some(&mut group), moves);
+            if group.entries() == 0 { 0 } else { group.finish(now_ms) }
+        });
+        self.tick = tick && appended.is_none();
+        self.install(moves);
+        reply
+    }
+
+    /// The record is complete and the tail published: now what it is about may change.
+    fn install(&mut self, moves: &Moves) {
+        for &(card, old, new) in &moves.words {
+            let batch = self.sequencer.table.batch_of(card).expect("decided on this batch");
             self.state.install(batch, card.row(), old, new);
         }
-        at
+        for change in &moves.holds {
+            self.state.holds.apply(*change);
+        }
     }
 
     /// Whether an administrative request was executed before.

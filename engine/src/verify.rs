@@ -6,7 +6,7 @@
 //! must be the sums of the words, every batch file must hash to what its import recorded and hold no card
 //! twice, and every snapshot, brought up to date by the log, must give the same state to the bit.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
@@ -16,7 +16,8 @@ use crate::checkpoint::{self, Snapshot};
 use crate::import::index_batch;
 use crate::index::Index;
 use crate::orders::SHARDS;
-use crate::record::{Entry, Group, Kind};
+use crate::product::CardKind;
+use crate::record::{Entry, Group, Kind, Purse};
 use crate::replay::{Rebuild, ReplayError};
 use crate::store::{Identity, IdentityError};
 use crate::vault::{KeyError, Vault};
@@ -86,7 +87,7 @@ pub fn verify(data: Arc<dyn Medium>, keys: Arc<dyn Medium>) -> Result<Verificati
             return;
         }
         let replayed = audit
-            .record(record.payload, record.payload_lsn, &mut problems)
+            .record(record.payload, record.payload_lsn, &rebuild, &mut problems)
             .and_then(|()| rebuild.record(&vault, &record));
         broken = replayed.err();
     })?;
@@ -207,6 +208,8 @@ fn chain_of(error: &dyn std::error::Error) -> String {
 struct Audit {
     /// A hash of each (card, request id) that had an effect.
     effects: HashSet<u64>,
+    /// What the last entry left on each card that is used in parts.
+    purses: HashMap<u64, Purse>,
 }
 
 impl Audit {
@@ -214,6 +217,7 @@ impl Audit {
         &mut self,
         payload: &[u8],
         payload_lsn: crate::Lsn,
+        rebuild: &Rebuild,
         problems: &mut Vec<String>,
     ) -> Result<(), ReplayError> {
         for entry in Group::parse(payload, payload_lsn)? {
@@ -230,6 +234,13 @@ impl Audit {
                     entry.lsn
                 ));
             }
+            if let Some(problem) = self.value_problem(&entry, rebuild)? {
+                problems.push(format!("{problem}: {} lsn=`{}`", entry.head.kind.name(), entry.lsn));
+            }
+            if entry.head.kind == Kind::HoldTimeout {
+                // Nobody asked for it: it has no id.
+                continue;
+            }
             let mut key = [0; 24];
             key[..8].copy_from_slice(&entry.head.subject.to_le_bytes());
             key[8..].copy_from_slice(&entry.head.request.0.to_le_bytes());
@@ -243,11 +254,48 @@ impl Audit {
     }
 }
 
+impl Audit {
+    /// Whether what an entry says is on its card follows from what was on it before (I3).
+    fn value_problem(
+        &mut self,
+        entry: &Entry<'_>,
+        rebuild: &Rebuild,
+    ) -> Result<Option<&'static str>, ReplayError> {
+        let Some(tail) = entry.value()? else { return Ok(None) };
+        let Some(batch) = rebuild.table.batch_of(entry.card()) else { return Ok(None) };
+        let initial = rebuild.state.initial(batch, entry.card().row());
+        let now = tail.purse;
+        if now.initial() != Some(initial) {
+            return Ok(Some("a card's value is not what it was sold with, less what was taken"));
+        }
+        if batch.kind == CardKind::Single {
+            return Ok(None);
+        }
+        let before = self.purses.insert(entry.head.subject, now);
+        let before = before.unwrap_or_else(|| Purse::fresh(initial, None));
+        if now.effects != before.effects + 1 {
+            return Ok(Some("an entry about a card's value is missing"));
+        }
+        let moved = |taken: i64, loaded: i64, refunded: i64| {
+            now.redeemed == before.redeemed + taken
+                && now.loaded == before.loaded + loaded
+                && now.refunded == before.refunded + refunded
+        };
+        let amount = tail.amount;
+        let fits = match entry.head.kind {
+            Kind::Redeem | Kind::Capture => moved(amount, 0, 0),
+            Kind::Load => moved(0, amount, 0),
+            Kind::RefundValue => moved(0, 0, amount),
+            // Of a redemption, a load or a hold.
+            Kind::Reverse => moved(-amount, 0, 0) || moved(0, -amount, 0) || moved(0, 0, 0),
+            _ => moved(0, 0, 0),
+        };
+        Ok((!fits || amount < 0).then_some("a card's value did not move by what the entry says"))
+    }
+}
+
 const fn is_about_card(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Redeem | Kind::Reverse | Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void
-    )
+    kind.may_tell_value() || matches!(kind, Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void)
 }
 
 /// Whether the rules allow a card to go from the entry's `prev` to its `post`.
@@ -257,8 +305,25 @@ fn is_legal(entry: &Entry<'_>) -> bool {
     let stays = from == to;
     let marked = has.contains(Flags::HAS_EFFECTS);
     let same_but = |flags: Flags| had.without(flags).with(Flags::HAS_EFFECTS) == has.without(flags);
+    let usable = || from == Lifecycle::Sold && !had.contains(Flags::FROZEN);
+    // Of what is used in parts or is held, lifecycle and USED follow from the value, which is checked apart.
+    let in_life = |lifecycle| matches!(lifecycle, Lifecycle::Sold | Lifecycle::Redeemed);
+    let in_parts = matches!(entry.value(), Ok(Some(_)));
+    let moves = Flags::USED.with(Flags::SETTLED);
+    let ends = moves.with(Flags::HELD);
     marked
         && match entry.head.kind {
+            Kind::Redeem if in_parts => usable() && in_life(to) && same_but(moves),
+            Kind::Reverse if in_parts => in_life(from) && to == Lifecycle::Sold && same_but(ends),
+            Kind::Hold => usable() && stays && has.contains(Flags::HELD) && same_but(Flags::HELD),
+            // A hold that is open may be captured on a frozen card.
+            Kind::Capture => {
+                from == Lifecycle::Sold && in_life(to) && had.contains(Flags::HELD) && same_but(ends)
+            }
+            Kind::Release | Kind::HoldTimeout => stays && had.contains(Flags::HELD) && same_but(Flags::HELD),
+            Kind::Load => usable() && stays && same_but(Flags::NONE),
+            Kind::RefundValue => in_life(from) && to == Lifecycle::Sold && same_but(moves),
+            Kind::Settle => stays && has.contains(Flags::SETTLED) && same_but(Flags::SETTLED),
             Kind::Redeem => {
                 from == Lifecycle::Sold
                     && to == Lifecycle::Redeemed
@@ -326,6 +391,9 @@ impl crate::state::State {
             hasher.update(&tenant.0.to_le_bytes());
             hasher.update(&order.0.to_le_bytes());
             hasher.update(&lsn.bytes().to_le_bytes());
+        }
+        for (key, hold) in self.holds.after(None) {
+            hasher.update(format!("{key:?} {hold:?}\n").as_bytes());
         }
         *hasher.finalize().as_bytes()
     }

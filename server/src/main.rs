@@ -9,7 +9,7 @@
 //! remote.rs                         which server, as whom
 //! product.rs import.rs batch.rs     what is for sale     lib.rs reads what suppliers send
 //! codes.rs                          codes of one's own
-//! trade.rs card.rs                  selling, redeeming, looking after single cards
+//! trade.rs value.rs card.rs         selling, redeeming, what is on a card, looking after single cards
 //! stock.rs principal.rs             figures; who may connect
 //! upkeep.rs                         snapshots on demand, rotation of the master key
 //! backup.rs                         backups and what is restored from them
@@ -49,6 +49,7 @@ mod settings;
 mod stock;
 mod trade;
 mod upkeep;
+mod value;
 mod verify;
 
 use std::ffi::OsString;
@@ -107,6 +108,12 @@ enum Command {
     Freeze(card::Freeze),
     Unfreeze(card::Unfreeze),
     Void(card::Void),
+    Hold(value::Hold),
+    Capture(value::Capture),
+    Release(value::Release),
+    Load(value::Load),
+    Refund(value::Refund),
+    Settle(value::Settle),
     Stock(stock::Stock),
     Principal(principal::PrincipalCommand),
     Stats(stock::Stats),
@@ -169,6 +176,12 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Freeze(command) => online(card::freeze(command, output)),
         Command::Unfreeze(command) => online(card::unfreeze(command, output)),
         Command::Void(command) => online(card::void(command, output)),
+        Command::Hold(command) => online(value::hold(command, output)),
+        Command::Capture(command) => online(value::capture(command, output)),
+        Command::Release(command) => online(value::release(command, output)),
+        Command::Load(command) => online(value::load(command, output)),
+        Command::Refund(command) => online(value::refund(command, output)),
+        Command::Settle(command) => online(value::settle(command, output)),
         Command::Stock(command) => online(stock::stock(command, output)),
         Command::Principal(command) => online(principal::run(command, output)),
         Command::Stats(command) => online(stock::stats(command, output)),

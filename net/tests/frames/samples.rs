@@ -3,15 +3,16 @@
 use bytes::BytesMut;
 use kami_engine::{
     BatchId, BatchReport, CardKind, CardRef, CardReport, CertificateNote, ChannelId, Checkpoint, Duplicate,
-    Flags, HistoryEvent, ImportReport, ImportRow, ImportSpec, KeyRotation, Lifecycle, MerchantId, OrderId,
-    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, Renewal,
+    Flags, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation, Lifecycle, MerchantId,
+    OrderId, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, Renewal,
     ReplyFlags, RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId, ValidFrom, ValueReport,
     record::Kind,
 };
 use kami_net::frame::reply::{self, Codes};
 use kami_net::frame::request::{
-    BatchExtend, Chunk, ChunkRows, Columns, DuplicatesOf, Item, Items, OfProduct, OneBatch, OneCard,
-    OneImport, OnePrincipal, OneProduct, OrderFetch, Redeem, Reverse, Sell,
+    BatchExtend, Capture, Chunk, ChunkRows, Columns, DuplicatesOf, Hold, Item, Items, Load, OfProduct,
+    OneBatch, OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch, Redeem, RefundValue, Release,
+    Reverse, Sell,
 };
 use kami_net::frame::{
     Body, ItemReport, Listing, Opcode, ReplyHead, Request, RequestFlags, RequestHead, Secret, SoldCard, Wait,
@@ -69,6 +70,12 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::Freeze(card),
         Request::Unfreeze(card),
         Request::Void(card),
+        Request::Hold(Hold { amount: 1234, seconds: 90, code, pin: Some(Secret(b"4711")) }),
+        Request::Capture(Capture { hold: RequestId(0x41), amount: 1000, code }),
+        Request::Release(Release { hold: RequestId(0x41), code }),
+        Request::Load(Load { amount: 5000, code }),
+        Request::RefundValue(RefundValue { original: RequestId(0x31), amount: 234, code }),
+        Request::Settle(card),
         Request::RedeemBatch(Items::new(&items)),
         Request::Sell(Sell { order: ORDER, product: ProductId(3), count: 100, validity_s_min: 86400 }),
         Request::OrderFetch(OrderFetch { order: ORDER, from: 10, count: 90 }),
@@ -141,8 +148,20 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
         (Opcode::Ping, Body::None),
         (Opcode::Redeem, Body::Value(value)),
         (
+            Opcode::Hold,
+            Body::Hold(HoldReport {
+                product: ProductId(3),
+                amount: 1234,
+                remaining: 2000,
+                held: 1734,
+                deadline_ms: 1_763_800_000_000,
+            }),
+        ),
+        (
             Opcode::Query,
             Body::Card(CardReport {
+                remaining: 766,
+                held: 100,
                 card,
                 product: ProductId(3),
                 lifecycle: Lifecycle::Sold,
@@ -155,6 +174,8 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
         (
             Opcode::History,
             Body::History(Listing::of(vec![HistoryEvent {
+                amount: 1234,
+                remaining: 766,
                 kind: Kind::Redeem,
                 lsn: lsn(0x2000).unwrap(),
                 time_ms: 1_767_225_600_123,

@@ -1,8 +1,8 @@
 //! What a reply must be, and how the one that came is held against it.
 
 use kami_engine::{
-    BatchReport, CardReport, Duplicate, HistoryEvent, ImportReport, Lsn, Principal, Product, Reply,
-    ReplyBody, ReplyFlags, Stats, Status, StockLine, ValueReport,
+    BatchReport, CardReport, Duplicate, HistoryEvent, HoldReport, ImportReport, Lsn, Principal, Product,
+    Reply, ReplyBody, ReplyFlags, Stats, Status, StockLine, ValueReport,
 };
 
 use super::oracle::Place;
@@ -51,6 +51,7 @@ pub struct HistoryLine {
 pub enum Body {
     None,
     Value(ValueReport),
+    Hold(HoldReport),
     Card(CardReport),
     History(Vec<HistoryLine>),
     Cards(Listed),
@@ -99,6 +100,7 @@ impl Expected {
         let same = match (&self.body, &reply.body) {
             (Body::None, ReplyBody::None) => true,
             (Body::Value(a), ReplyBody::Value(b)) => a == b,
+            (Body::Hold(a), ReplyBody::Hold(b)) => a == b,
             (Body::Card(a), ReplyBody::Card(b)) => a == b,
             (Body::History(a), ReplyBody::History(b)) => same_history(a, b),
             (Body::Cards(a), ReplyBody::Cards(b)) => {

@@ -25,6 +25,7 @@ pub mod object_rules;
 pub mod oracle;
 pub mod restart;
 pub mod rules;
+pub mod value_rules;
 pub mod workload;
 pub mod world;
 

@@ -16,7 +16,7 @@ use kami_wal::{Drive, SimMedium, SimMode, WalOptions};
 use super::clock::ManualClock;
 use super::expected::{At, Body, Listed};
 use super::imports::Staged;
-use super::oracle::{Event, Oracle};
+use super::oracle::{Event, Oracle, Place};
 use crate::ask::{Ask, What};
 use crate::random::Random;
 
@@ -298,6 +298,46 @@ impl World {
     pub fn record(&mut self, event: Event) {
         self.oracle.apply(&event);
         self.log.push(event);
+    }
+
+    /// Has the engine do what time brought, and checks that it is that.
+    pub fn run_due(&mut self) {
+        if self.medium.is_cut() {
+            return;
+        }
+        let engine = self.engine().clone();
+        let running_ms = self.running.0 + self.clock.boot_ms().saturating_sub(self.running.1);
+        let latest_ms = running_ms.max(self.oracle.now_ms);
+        let mut due: Vec<(u64, Place, u128)> = Vec::new();
+        for (_, place) in self.oracle.places() {
+            let holds = &self.oracle.card(place).holds;
+            let over = holds.iter().filter(|(_, hold)| hold.deadline_ms <= latest_ms);
+            due.extend(over.map(|(id, hold)| (hold.deadline_ms, place, *id)));
+        }
+        due.sort_unstable();
+        due.truncate(Work::REQUESTS_MAX);
+        let before = self.oracle.now_ms;
+        let now_ms = self.due_ms().unwrap_or(before);
+        due.retain(|(deadline_ms, ..)| *deadline_ms <= now_ms);
+        let done = engine.run_due();
+        assert!(done <= due.len(), "{done} holds ended, {} are over", due.len());
+        let strict = self.fresh && !self.tight;
+        assert!(!strict || done == due.len(), "{done} holds ended of {} that are over", due.len());
+        if done > 0 {
+            self.oracle.now_ms = now_ms;
+            *self.met.entry("a hold timed out".to_owned()).or_default() += done as u64;
+        }
+        for (_, place, hold) in due.into_iter().take(done) {
+            let tenant = self.oracle.batches[&place.0].tenant;
+            let caller = Caller { tenant: kami_engine::TenantId(tenant), ..Caller::LOCAL };
+            let event = self.oracle.timeout(&Ask::new(0, caller, What::HoldTimeout), place, hold);
+            self.note(|| format!("hold {hold:x} of {place:?} is over"));
+            self.record(event);
+            self.commands += 1;
+        }
+        self.fresh = false;
+        // Whether the clock moved has to be asked.
+        self.execute(&[Ask::new(6, super::workload::AUDITOR, What::Stats)]);
     }
 
     /// Lets those replies leave that may, and reads the codes they carry.
