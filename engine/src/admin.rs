@@ -1,4 +1,5 @@
-//! Commands about batches, products and principals, and the reads over many of them.
+//! Commands about batches, products and principals, and the reads over many of them. Those about accounts and
+//! limits stand in `money.rs`.
 //!
 //! They run in the sequencer like all others. Each changes one object, whose entries chain as a card's
 //! do, so that a retry is recognised by the same means.
@@ -12,6 +13,7 @@ use crate::identity::{
     BatchId, MISSES_PER_MINUTE_MAX, Principal, PrincipalId, PrincipalSpec, ProductId, Renewal, Role,
     SCOPE_PRODUCTS_MAX, TenantId,
 };
+use crate::limit::Limit;
 use crate::product::{CardKind, ProductSpec, ProductTerms};
 use crate::record::{HEAD_BYTES, Head, Kind};
 use crate::reply::{BatchReport, Reply, ReplyBody, ReplyFlags};
@@ -21,24 +23,24 @@ use crate::status::Status;
 use crate::table::Batch;
 
 /// The longest name of a product or principal, in bytes.
-const NAME_BYTES_MAX: usize = 64;
+pub(crate) const NAME_BYTES_MAX: usize = 64;
 /// The longest note that a merchant keeps with a product, in bytes.
 const ATTRIBUTES_BYTES_MAX: usize = 255;
 /// The longest reservation or hold, in seconds: a month.
 const TERM_S_MAX: u32 = 31 * 24 * 3600;
 
 /// A change of one object, ready to be recorded.
-struct Change<'a> {
+pub(crate) struct Change<'a> {
     /// What is recorded.
-    kind: Kind,
+    pub(crate) kind: Kind,
     /// The object's number.
-    subject: u64,
+    pub(crate) subject: u64,
     /// Why it cannot be made.
-    refusal: Option<Status>,
+    pub(crate) refusal: Option<Status>,
     /// What it does, given where its entry stands.
-    apply: &'a dyn Fn(&mut State, Lsn),
+    pub(crate) apply: &'a dyn Fn(&mut State, Lsn),
     /// The object as the reply shows it.
-    show: &'a dyn Fn(&State) -> ReplyBody,
+    pub(crate) show: &'a dyn Fn(&State) -> ReplyBody,
 }
 
 impl Turn<'_> {
@@ -48,8 +50,7 @@ impl Turn<'_> {
             return Some(self.refuse(&work.requests[at], status));
         }
         match &work.requests[at].command {
-            Command::Sell { .. } => self.sell(work, at),
-            Command::OrderFetch { .. } => self.fetch(work, at),
+            command if command.order().is_some() => self.order(work, at),
             Command::HoldTimeout { .. } => self.hold_timeout(work, at),
             Command::ProductAdd(_) | Command::ProductSet(_) => self.put_product(work, at),
             Command::ProductFreeze(id) => self.set_product_frozen(work, at, *id, true),
@@ -57,6 +58,14 @@ impl Turn<'_> {
             Command::PrincipalAdd(_) => self.add_principal(work, at),
             Command::PrincipalRevoke(id) => self.revoke_principal(work, at, *id),
             Command::PrincipalRenew(renewal) => self.renew_principal(work, at, **renewal),
+            Command::AccountPut(_) => self.put_account(work, at),
+            Command::AccountFreeze(id) => self.set_account_frozen(work, at, *id, true),
+            Command::AccountUnfreeze(id) => self.set_account_frozen(work, at, *id, false),
+            Command::AccountQuery { .. } | Command::AccountList { .. } | Command::AccountStatement { .. } => {
+                Some(self.read_accounts(work, at))
+            }
+            Command::Post(_) => self.post(work, at),
+            Command::LimitPut(_) => self.put_limit(work, at),
             command if command.batch().is_some() => self.change_batch(work, at),
             _ => Some(self.list(&work.requests[at])),
         }
@@ -71,12 +80,25 @@ impl Turn<'_> {
                 Command::Sell { product, .. }
                 | Command::ProductFreeze(product)
                 | Command::ProductUnfreeze(product) => scope.covers(*product),
+                Command::SellLines(purchase) | Command::Reserve(purchase) => {
+                    purchase.lines.iter().all(|line| scope.covers(line.product))
+                }
                 // Another's order is not found; one's own is of products that one could buy.
-                Command::OrderFetch { .. } => true,
+                command if command.order().is_some() => true,
                 // The engine's own.
                 Command::HoldTimeout { .. } => true,
                 // These show no more than is in the scope.
                 Command::ProductList | Command::BatchList { .. } | Command::Stock { .. } => true,
+                // Money is of no product; whose account it is, is asked there.
+                Command::AccountPut(_)
+                | Command::AccountFreeze(_)
+                | Command::AccountUnfreeze(_)
+                | Command::AccountQuery { .. }
+                | Command::AccountList { .. }
+                | Command::AccountStatement { .. }
+                | Command::Post(_)
+                | Command::LimitList => true,
+                Command::LimitPut(spec) => spec.product.is_some_and(|product| scope.covers(product)),
                 // A batch that is not there is not found.
                 command => command
                     .batch()
@@ -87,7 +109,7 @@ impl Turn<'_> {
 
     /// Records a change of one object and makes it, unless the request is a retry or cannot be recorded.
     /// `None` if the object changed since its entries were read.
-    fn change(&mut self, work: &Work, at: usize, change: &Change<'_>) -> Option<Reply> {
+    pub(crate) fn change(&mut self, work: &Work, at: usize, change: &Change<'_>) -> Option<Reply> {
         let request = &work.requests[at];
         let replay = match self.object_retry(work, at, change.kind) {
             Retry::Stale => return None,
@@ -306,6 +328,11 @@ impl Turn<'_> {
             }
             Command::PrincipalList => {
                 ReplyBody::Principals(state.principals.iter().map(|state| state.principal.clone()).collect())
+            }
+            Command::LimitList => {
+                let own = state.limits.all().iter().map(|state| &state.limit);
+                let stands = |limit: &&Limit| limit.tenant == tenant && !limit.spec.ended;
+                ReplyBody::Limits(own.filter(stands).cloned().collect())
             }
             _ => ReplyBody::Stats(Box::new(figures::stats(self.sequencer, state))),
         };

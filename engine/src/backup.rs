@@ -20,6 +20,8 @@
 //! * A run takes in a store only if its log goes on where the backup ends, byte for byte: the last segment of the
 //!   backup must be the beginning of the store's. Its chain values stand for everything before. A store that was
 //!   restored to an earlier point is another history and needs another directory.
+//! * A batch file is compared with what its import recorded before it gets its name, and the log's hash chain is followed
+//!   while it is copied: what is damaged or cut off at the front is not taken for a backup.
 //! * Files are copied, never linked: a bad sector must not take store and backup together.
 
 mod copy;
@@ -33,7 +35,7 @@ pub use copy::{BackupReport, backup};
 pub use manifest::{BackupFile, FileKind, Manifest};
 pub use manifest::{FILE_FIELDS as BACKUP_FILE_FIELDS, HEADER_FIELDS as BACKUP_HEADER_FIELDS};
 pub use restore::{Dropped, RestorePoint, RestoreReport, Until};
-pub use view::Backup;
+pub use view::{Backup, Damage, DamagedFile};
 
 use std::io;
 
@@ -71,8 +73,11 @@ pub enum BackupError {
     /// Nothing in the store is known to be durable yet.
     #[error("the store has no durable history yet: start it once, then back it up")]
     NothingDurable,
-    /// A batch file is not what its import recorded.
-    #[error("a batch file is not what was imported: run `kami verify`; file=`{file}`")]
+    /// A batch file of the store is not what its import recorded.
+    #[error(
+        "a batch file of the store is not what was imported, so nothing was backed up: stop the server, run \
+         `kami verify`, and restore the store from a backup; file=`{file}`"
+    )]
     BatchFile {
         /// The file.
         file: String,
@@ -108,7 +113,10 @@ pub enum BackupError {
         version: u32,
     },
     /// A file of the backup is not what the manifest says.
-    #[error("the backup is damaged: use another one; file=`{file}`")]
+    #[error(
+        "the backup is damaged: if its store is whole, delete that file and run the backup again, which copies it \
+         anew; else use another backup; file=`{file}`"
+    )]
     Damaged {
         /// The file.
         file: String,
@@ -131,17 +139,42 @@ pub enum BackupError {
         /// Where the backup ends.
         end: crate::Lsn,
     },
+    /// The backup has no room.
+    #[error(
+        "the disk of the backup is full: make room and run the backup again, which goes on; file=`{file}`"
+    )]
+    OutFull {
+        /// The file that was being written.
+        file: String,
+    },
     /// The restored log failed while its first record was written.
     #[error(transparent)]
     Poisoned(#[from] kami_wal::Poisoned),
-    /// There was no room for that record.
+    /// There was no room for the restored store.
     #[error("the disk is full: make room, remove the directory and restore again")]
     DiskFull,
+}
+
+/// Which of the two directories is written.
+#[derive(Clone, Copy)]
+enum Side {
+    Backup,
+    Store,
 }
 
 impl BackupError {
     fn io(what: &'static str, file: &str) -> impl FnOnce(io::Error) -> BackupError {
         let file = file.to_owned();
         move |source| BackupError::Io { what, file, source }
+    }
+
+    fn writing(side: Side, file: &str) -> impl FnOnce(io::Error) -> BackupError + use<> {
+        let file = file.to_owned();
+        move |source| match (side, source.kind()) {
+            (Side::Backup, io::ErrorKind::StorageFull) => BackupError::OutFull { file },
+            (Side::Store, io::ErrorKind::StorageFull) => BackupError::DiskFull,
+            (Side::Backup, _) => BackupError::Io { what: "writing the backup", file, source },
+            (Side::Store, _) => BackupError::Io { what: "writing the store", file, source },
+        }
     }
 }

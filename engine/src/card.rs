@@ -79,7 +79,9 @@ impl View {
         flags.contains(Flags::ACTIVE) || self.batch_active && !flags.contains(Flags::INACTIVE)
     }
 
-    fn is_frozen(&self) -> bool {
+    /// Whether it, its batch or its product is frozen.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
         self.frozen || self.word.flags().contains(Flags::FROZEN)
     }
 }

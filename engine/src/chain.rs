@@ -5,15 +5,20 @@
 //! lock is taken; the sequencer then checks that the word is still the one the walk began with.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 
 use kami_wal::{Lsn, RECORD_HEAD_BYTES, ReadError, Wal};
 
+use crate::account::LEGS_MAX;
 use crate::card::{Effect, Past};
-use crate::identity::{OrderId, RequestId};
+use crate::identity::{AccountId, OrderId, PrincipalId, RequestId};
+use crate::orders::OrderWord;
 use crate::record::{
     Allocation, EPOCH_ENTRIES, ERA_ENTRIES, Entry, Epoch, Filter, FormatError, Group, Kind, Mark, MarkKey,
-    Trail, ValueTail, way_back,
+    OrderFacts, Trail, ValueTail, way_back,
 };
+use crate::reply::StatementLine;
+use crate::sequencer::OrderPast;
 use crate::word::{CardRef, Flags, Word};
 
 /// Why an entry could not be read.
@@ -176,10 +181,10 @@ impl<'a> Chain<'a> {
         while let Some(lsn) = word.lsn() {
             let entry = self.entry(lsn)?;
             let prev = match entry.head.kind {
-                Kind::Sell => {
-                    let (_, cards) = entry.sale()?;
+                kind if kind.is_order() => {
+                    let (_, cards, _) = entry.order()?;
                     let prev = cards.word_before(card);
-                    prev.ok_or(FormatError { what: "a card's chain leads to a sale without it", lsn })?
+                    prev.ok_or(FormatError { what: "a card's chain leads to an order without it", lsn })?
                 }
                 _ => entry.prev(),
             };
@@ -211,7 +216,7 @@ impl<'a> Chain<'a> {
                 top.sale = top.sale.or(word.lsn());
                 return Ok(false);
             }
-            if matches!(entry.head.kind, Kind::Sell) {
+            if entry.head.kind.is_order() {
                 // The id of a sale belongs to its order, not to the card.
                 top.sale = top.sale.or(Some(entry.lsn));
                 return Ok(true);
@@ -275,7 +280,7 @@ impl<'a> Chain<'a> {
             if before == Some(entry.lsn) || !word.flags().contains(Flags::HAS_EFFECTS) {
                 return Ok(false);
             }
-            if !matches!(entry.head.kind, Kind::Sell) {
+            if !entry.head.kind.is_order() {
                 sought.looks_at(entry, past)?;
             }
             Ok(true)
@@ -339,14 +344,116 @@ impl<'a> Chain<'a> {
         Ok(Past::default())
     }
 
-    /// The sale at `lsn`.
+    /// Up to `count` lines of the statement of an account, newest first, from its entry at `from` on; and
+    /// where the next one stands.
+    ///
+    /// # Errors
+    /// See [`ChainError`]; also if the entry at `from` moved no money of this account.
+    pub fn statement(
+        &mut self,
+        account: AccountId,
+        from: Option<Lsn>,
+        count: u32,
+    ) -> Result<(Vec<StatementLine>, Option<Lsn>), ChainError> {
+        let mut lines = Vec::new();
+        let mut next = from;
+        while let Some(lsn) = next
+            && lines.len() < count as usize
+        {
+            let entry = self.entry(lsn)?;
+            let (related, legs) = entry.money()?;
+            debug_assert!(legs.len() <= LEGS_MAX, "decoding bounds them");
+            let own: Vec<_> = legs.iter().filter(|posted| posted.leg.account == account).collect();
+            let Some(last) = own.last() else {
+                return Err(FormatError { what: "an entry without money of the account", lsn }.into());
+            };
+            if last.prev >= Some(lsn) {
+                return Err(FormatError { what: "an account's chain does not fall", lsn }.into());
+            }
+            lines.push(StatementLine {
+                lsn,
+                time_ms: entry.time_ms,
+                kind: entry.head.kind,
+                principal: entry.head.principal,
+                channel: entry.head.channel,
+                related,
+                amount: own.iter().fold(0, |sum, posted| sum.saturating_add(posted.leg.amount)),
+                balance: last.balance,
+            });
+            next = last.prev;
+        }
+        Ok((lines, next))
+    }
+
+    /// What the entry at `lsn` did and with which request, and the entry.
     ///
     /// # Errors
     /// See [`ChainError`].
-    pub fn sale(&mut self, lsn: Lsn) -> Result<(Effect, RequestId, OrderId, Allocation), ChainError> {
+    pub fn effect(&mut self, lsn: Lsn) -> Result<(Effect, RequestId, Entry<'_>), ChainError> {
         let entry = self.entry(lsn)?;
-        let (order, cards) = entry.sale()?;
         let head = &entry.head;
-        Ok((Effect::of(&entry), head.request, order, cards))
+        let (effect, request) = (Effect::of(&entry), head.request);
+        Ok((effect, request, entry))
+    }
+
+    /// What became of an order whose word is `word`, and what it says about a request.
+    ///
+    /// # Errors
+    /// See [`ChainError`].
+    pub fn order(
+        &mut self,
+        order: OrderId,
+        word: OrderWord,
+        request: RequestId,
+    ) -> Result<OrderPast, ChainError> {
+        let mut past = OrderPast {
+            order,
+            word,
+            same: None,
+            buyer: PrincipalId(0),
+            cards: Allocation::default(),
+            sold_at: word.lsn(),
+            sealed: false,
+            returned: HashSet::new(),
+            deadline_ms: 0,
+            facts: OrderFacts::default(),
+        };
+        let mut owned = false;
+        let mut next = Some(word);
+        while let Some(word) = next {
+            let lsn = word.lsn();
+            let entry = self.entry(lsn)?;
+            let head = &entry.head;
+            // A time-out is the engine's own, and has no id.
+            if head.request == request && head.kind != Kind::ReserveTimeout {
+                past.same = Some(Effect::of(&entry));
+            }
+            past.buyer = head.principal;
+            let prev = if head.kind == Kind::Reveal {
+                entry.first_reveal().unwrap_or(0)
+            } else {
+                let (named, cards, facts) = entry.order()?;
+                if named != order {
+                    return Err(FormatError { what: "an order's chain leads to another order", lsn }.into());
+                }
+                let prev = facts.prev;
+                match head.kind {
+                    Kind::Return => past.returned.extend(cards.cards().map(|(card, _)| card)),
+                    Kind::Sell | Kind::Reserve | Kind::Confirm | Kind::Realloc if !owned => {
+                        owned = true;
+                        (past.cards, past.sold_at, past.sealed) = (cards, lsn, facts.sealed);
+                    }
+                    _ => {}
+                }
+                past.facts = facts;
+                prev
+            };
+            next = OrderWord::from_bits(prev);
+            if next.is_some_and(|next| next.lsn() >= lsn) {
+                return Err(FormatError { what: "an order's chain does not fall", lsn }.into());
+            }
+        }
+        past.deadline_ms = past.facts.deadline_ms;
+        Ok(past)
     }
 }

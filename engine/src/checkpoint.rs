@@ -12,23 +12,29 @@
 //!   that fits is a snapshot that was complete once.
 //! * Two generations are kept. A damaged one is *unreadable*, never older: the other one or the whole log
 //!   is used, and the log is still required to reach the damaged one's end if that can be read.
-//! * The lock is held for a few dozen objects at a time.
+//! * The lock is held for a few dozen objects at a time, and for one shard of the orders.
 //!
 //! | at | bytes | what |
 //! |---|---|---|
 //! | 0 | 4096 | header, see [`HEADER_FIELDS`] |
 //! | 4096 | objects | rkyv: products, principals, batches |
 //! | | 8 a card | words, batch after batch in order of number |
-//! | | 32 an order | tenant u64, order u128, position u64 |
+//! | | 32 an order | tenant u16, state u16, zero u32, order u128, position u64 |
 //! | | ledger | rkyv: what later versions than the first keep; may be missing |
 
 use std::io;
 
 use kami_wal::{File, Lsn, Medium, Poisoned};
 
+use crate::account::Leg;
+use crate::accounts::AccountRow;
 use crate::holds::{Hold, HoldKey};
-use crate::identity::{MerchantId, OrderId, Principal, PrincipalId, RequestId, TenantId};
-use crate::orders::SHARDS;
+use crate::identity::{
+    AccountId, MerchantId, OrderId, Principal, PrincipalId, ProductId, RequestId, TenantId,
+};
+use crate::limits::{LimitRow, UsageRow};
+use crate::order::Line;
+use crate::orders::{OrderKey, OrderWord, Reservation, SHARDS};
 use crate::record::{
     Clocks, Field, Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms, stored,
 };
@@ -48,6 +54,8 @@ const ORDER_BYTES: usize = 32;
 const CHUNK_BYTES: usize = 1 << 20;
 /// Objects copied under one hold of the lock.
 const OBJECTS_PER_HOLD: usize = 32;
+/// Shards of the orders looked at under one hold of the lock; most are empty in a young store.
+const SHARDS_PER_HOLD: usize = 16;
 /// Words copied before others are let in, where somebody waits for that.
 const WORDS_PER_STEP: u64 = 8;
 /// Snapshots kept.
@@ -155,6 +163,72 @@ pub struct Ledger {
     pub terms: Vec<(u32, StoredTerms)>,
     /// The open holds.
     pub holds: Vec<HoldObject>,
+    /// Accounts in order of number.
+    pub accounts: Vec<AccountRow>,
+    /// Tenant, id and POST of each document.
+    pub documents: Vec<(u16, u128, u64)>,
+    /// Limits in order of number.
+    pub limits: Vec<LimitRow>,
+    /// What counts against them.
+    pub usages: Vec<UsageRow>,
+    /// Orders that wait for their payment.
+    pub reservations: Vec<StoredReservation>,
+}
+
+/// An order that waits for its payment, in a snapshot.
+#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct StoredReservation {
+    tenant: u16,
+    order: u128,
+    lsn: u64,
+    taken_ms: u64,
+    deadline_ms: u64,
+    account: u32,
+    ip: u64,
+    cards: u32,
+    /// Product, count, and face value if one was asked for.
+    lines: Vec<(u32, u32, Option<i64>)>,
+    /// Account and amount.
+    legs: Vec<(u32, i64)>,
+}
+
+impl StoredReservation {
+    fn of((tenant, order): OrderKey, reservation: &Reservation) -> StoredReservation {
+        StoredReservation {
+            tenant: tenant.0,
+            order: order.0,
+            lsn: reservation.lsn.bytes(),
+            taken_ms: reservation.taken_ms,
+            deadline_ms: reservation.deadline_ms,
+            account: reservation.account.map_or(0, |account| account.0),
+            ip: reservation.ip,
+            cards: reservation.cards,
+            lines: reservation.lines.iter().map(|line| (line.product.0, line.count, line.face)).collect(),
+            legs: reservation.legs.iter().map(|leg| (leg.account.0, leg.amount)).collect(),
+        }
+    }
+
+    /// The reservation; `None` if it has no position.
+    #[must_use]
+    pub fn reservation(&self) -> Option<(OrderKey, Reservation)> {
+        let lines = self.lines.iter().map(|&(product, count, face)| Line {
+            product: ProductId(product),
+            count,
+            face,
+        });
+        let legs = self.legs.iter().map(|&(account, amount)| Leg { account: AccountId(account), amount });
+        let reservation = Reservation {
+            lsn: Lsn::from_bytes(self.lsn)?,
+            taken_ms: self.taken_ms,
+            deadline_ms: self.deadline_ms,
+            account: (self.account != 0).then_some(AccountId(self.account)),
+            ip: self.ip,
+            cards: self.cards,
+            lines: lines.collect(),
+            legs: legs.collect(),
+        };
+        Some(((TenantId(self.tenant), OrderId(self.order)), reservation))
+    }
 }
 
 /// An open hold in a snapshot.
@@ -363,17 +437,30 @@ fn write_new(
 
     let mut orders = 0;
     let mut copied = Vec::new();
-    for shard in 0..SHARDS {
+    let mut shard = 0;
+    while shard < SHARDS {
         between();
         copied.clear();
-        copied.extend(sequencer.state().orders.of_shard(shard));
-        for ((tenant, order), lsn) in &copied {
-            writer.put(&u64::from(tenant.0).to_le_bytes())?;
+        // Nothing is allocated under the lock: shards fill evenly, so that twice their mean is room for one.
+        let mean = sequencer.state().orders.count() as usize / SHARDS;
+        copied.reserve(OBJECTS_PER_HOLD + 2 * mean + 64);
+        let state = sequencer.state();
+        let upto = SHARDS.min(shard + SHARDS_PER_HOLD);
+        while shard < upto && copied.len() < OBJECTS_PER_HOLD {
+            copied.extend(state.orders.of_shard(shard));
+            shard += 1;
+        }
+        drop(state);
+        for ((tenant, order), word) in &copied {
+            let state = word.bits() & 0xffff;
+            writer.put(&(u64::from(tenant.0) | state << 16).to_le_bytes())?;
             writer.put(&order.0.to_le_bytes())?;
-            writer.put(&lsn.bytes().to_le_bytes())?;
+            writer.put(&word.lsn().bytes().to_le_bytes())?;
         }
         orders += copied.len() as u64;
     }
+    copy_money(sequencer, &mut ledger, &mut between);
+    copy_reservations(sequencer, &mut ledger, &mut between);
     loop {
         between();
         let last = ledger.holds.last().and_then(HoldObject::hold).map(|(key, _)| key);
@@ -424,6 +511,23 @@ fn write_new(
         medium.remove(&old)?;
     }
     Ok(header)
+}
+
+/// Copies the orders that wait, a few at a time, in order of their keys. One that is added or taken out behind
+/// the place is in the log after the snapshot's start, and replay does the same.
+fn copy_reservations(sequencer: &Sequencer, ledger: &mut Ledger, between: &mut impl FnMut()) {
+    let mut after = None;
+    loop {
+        between();
+        let state = sequencer.state();
+        let some = state.orders.reservations(after).take(OBJECTS_PER_HOLD);
+        let before = ledger.reservations.len();
+        after = some.clone().last().map(|(key, _)| *key);
+        ledger.reservations.extend(some.map(|(key, waiting)| StoredReservation::of(*key, waiting)));
+        if ledger.reservations.len() == before {
+            return;
+        }
+    }
 }
 
 fn path(start: Lsn) -> String {
@@ -521,6 +625,35 @@ fn copy_objects(
     (objects.wall_ms, objects.boot_ms, objects.boot_id) =
         (state.clocks.wall_ms, state.clocks.boot_ms, state.clocks.boot_id);
     objects
+}
+
+/// Copies accounts, documents, limits and what counts against them. In pieces, as everything: what an account
+/// or a subject misses, its position tells.
+fn copy_money(sequencer: &Sequencer, ledger: &mut Ledger, between: &mut impl FnMut()) {
+    loop {
+        between();
+        let from = ledger.accounts.len();
+        ledger.accounts.extend(sequencer.state().accounts.rows(from, OBJECTS_PER_HOLD));
+        if ledger.accounts.len() == from {
+            break;
+        }
+    }
+    loop {
+        between();
+        let from = ledger.limits.len();
+        ledger.limits.extend(sequencer.state().limits.rows(from, OBJECTS_PER_HOLD));
+        if ledger.limits.len() == from {
+            break;
+        }
+    }
+    for shard in 0..SHARDS {
+        let state = sequencer.state();
+        let documents = state.documents.of_shard(shard);
+        ledger.documents.extend(documents.map(|((tenant, id), lsn)| (tenant.0, id.0, lsn.bytes())));
+        ledger.usages.extend(state.limits.usage_rows(shard, state.now_ms));
+        drop(state);
+        between();
+    }
 }
 
 /// A snapshot file.
@@ -630,7 +763,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// What the device reports.
-    pub fn orders(&self, each: &mut dyn FnMut((TenantId, OrderId), Lsn)) -> io::Result<bool> {
+    pub fn orders(&self, each: &mut dyn FnMut(OrderKey, OrderWord)) -> io::Result<bool> {
         let at = self.header.objects + self.header.words * 8;
         let mut valid = true;
         self.read(at, self.header.orders * ORDER_BYTES as u64, &mut |bytes| {
@@ -638,9 +771,11 @@ impl Snapshot {
                 let number =
                     |at: usize| u64::from_le_bytes(order[at..at + 8].try_into().expect("eight bytes"));
                 let id = u128::from_le_bytes(order[8..24].try_into().expect("sixteen bytes"));
-                match (u16::try_from(number(0)), Lsn::from_bytes(number(24))) {
-                    (Ok(tenant), Some(lsn)) => each((TenantId(tenant), OrderId(id)), lsn),
-                    _ => valid = false,
+                let (tenant, state) = (number(0) as u16, number(0) >> 16);
+                let word = Lsn::from_bytes(number(24)).filter(|_| state < 1 << 16);
+                match word.and_then(|lsn| OrderWord::from_bits(lsn.units() << 16 | state)) {
+                    Some(word) => each((TenantId(tenant), OrderId(id)), word),
+                    None => valid = false,
                 }
             }
         })?;

@@ -7,15 +7,21 @@
 use std::fmt;
 use std::time::Instant;
 
+use crate::account::{AccountPut, LEGS_MAX, NOTE_BYTES_MAX, Posting};
+use crate::accounts::StoredAccount;
 use crate::identity::{
-    BatchId, Caller, CardDigest, ChannelId, OrderId, PinDigest, PrincipalId, PrincipalSpec, ProductId,
-    Renewal, RequestId, Role, TenantId, TerminalId,
+    AccountId, BatchId, Caller, CardDigest, ChannelId, OrderId, PinDigest, PrincipalId, PrincipalSpec,
+    ProductId, Renewal, RequestId, Role, TenantId, TerminalId,
 };
+use crate::limit::LimitSpec;
+use crate::limits::StoredLimit;
+use crate::order::{Confirmation, GivenBack, ORDER_LEGS_MAX, ORDER_LINES_MAX, Purchase};
 use crate::product::{Money, ProductSpec};
 use crate::record::{self, Head, Kind, Stored};
 use crate::sequencer::GROUP_BYTES;
 use crate::status::Status;
 use crate::word::{CardRef, Word};
+use kami_wal::Lsn;
 
 /// One request: who, through what, by when, and what.
 #[derive(Clone, Debug)]
@@ -152,6 +158,20 @@ pub enum Command {
         /// Cards that expire sooner than this many seconds from now are not sold.
         validity_s_min: u32,
     },
+    /// Sells cards of one or more products under an order id: all or nothing.
+    SellLines(Box<Purchase>),
+    /// Takes cards for an order that is to be paid until a deadline.
+    Reserve(Box<Purchase>),
+    /// Completes a reservation that was paid.
+    Confirm(Box<Confirmation>),
+    /// Gives a reservation up.
+    Cancel(OrderId),
+    /// Ends a reservation whose time is over; asked by the engine itself.
+    ReserveTimeout(OrderId),
+    /// Takes sold cards back.
+    Return(Box<GivenBack>),
+    /// Reads an order, without its codes.
+    OrderStatus(OrderId),
     /// Fetches the codes of an order again. Only the principal that bought it may.
     OrderFetch {
         /// The order.
@@ -206,6 +226,41 @@ pub enum Command {
     PrincipalRenew(Box<Renewal>),
     /// Lists the principals.
     PrincipalList,
+    /// Adds an account, or changes its credit limit or owner.
+    AccountPut(Box<AccountPut>),
+    /// Freezes an account: nothing is paid from it.
+    AccountFreeze(AccountId),
+    /// Ends the freeze of an account.
+    AccountUnfreeze(AccountId),
+    /// Reads one account.
+    AccountQuery {
+        /// Its number; 0 looks for the name.
+        account: AccountId,
+        /// Its name.
+        name: String,
+    },
+    /// Lists the accounts, in order of number.
+    AccountList {
+        /// Those with higher numbers only.
+        after: AccountId,
+        /// How many at most; never more than [`ACCOUNTS_PER_LIST`].
+        count: u32,
+    },
+    /// Reads what happened to an account's money, newest first.
+    AccountStatement {
+        /// The account.
+        account: AccountId,
+        /// Where the statement before said that it goes on; `None` is the newest.
+        from: Option<Lsn>,
+        /// How many entries at most; never more than [`STATEMENT_LINES_MAX`].
+        count: u32,
+    },
+    /// Moves money between accounts.
+    Post(Box<Posting>),
+    /// Sets, changes or takes away a limit.
+    LimitPut(Box<LimitSpec>),
+    /// Lists the limits that stand.
+    LimitList,
     /// Reads the engine's own figures.
     Stats,
 }
@@ -213,12 +268,17 @@ pub enum Command {
 /// The most cards one order may hold.
 pub const ORDER_CARDS_MAX: u32 = 100_000;
 
+/// The most accounts that one reply lists.
+pub const ACCOUNTS_PER_LIST: u32 = 500;
+/// The most lines of a statement in one reply. Each may cost a read of the disk.
+pub const STATEMENT_LINES_MAX: u32 = 100;
+
 /// What is said of a batch before its rows are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportSpec {
     /// The product its cards are of.
     pub product: ProductId,
-    /// The importer's label (supplier, purchase order); 0 to 128 bytes.
+    /// The importer's label (supplier, purchase order); 0 to 128 bytes, no control characters.
     pub label: String,
     /// How many rows will come, those that will be left out included; the commit is refused if it is
     /// another number.
@@ -267,6 +327,16 @@ impl ImportSpec {
         }
     }
 
+    /// The longest label, in bytes.
+    pub const LABEL_BYTES_MAX: usize = 128;
+
+    /// Whether a text may be a label: not too long, and without control characters, since it is shown to
+    /// whoever lists the batches.
+    #[must_use]
+    pub fn is_label(text: &str) -> bool {
+        text.len() <= ImportSpec::LABEL_BYTES_MAX && !text.chars().any(char::is_control)
+    }
+
     /// A checksum of all of it, by which a retry is told from another import with the same id.
     pub(crate) fn body(&self) -> u32 {
         let face = self.face.map_or([0; 9], |face| {
@@ -310,6 +380,13 @@ impl fmt::Debug for ImportRow<'_> {
         let pin = pin.map(|_| "…");
         write!(f, "ImportRow {{ code: …, pin: {pin:?}, face: {face:?}, expires_ms: {expires_ms} }}")
     }
+}
+
+/// The most bytes of the log that an order of so many cards takes.
+pub(crate) fn order_bytes_max(cards: u64, lines: usize, legs: usize) -> usize {
+    let cards = cards.min(u64::from(ORDER_CARDS_MAX)) as u32;
+    2 * GROUP_BYTES
+        + record::OrderFacts::entry_bytes_max(cards, lines.min(ORDER_LINES_MAX), legs.min(ORDER_LEGS_MAX))
 }
 
 /// The most bytes of the log an administrative entry takes: its object is small.
@@ -359,6 +436,21 @@ impl Command {
             Command::Capture { hold, .. }
             | Command::Release { hold, .. }
             | Command::HoldTimeout { hold, .. } => Some(*hold),
+            _ => None,
+        }
+    }
+
+    /// The order it is about, if it is about one.
+    #[must_use]
+    pub fn order(&self) -> Option<OrderId> {
+        match self {
+            Command::Sell { order, .. } | Command::OrderFetch { order, .. } => Some(*order),
+            Command::SellLines(purchase) | Command::Reserve(purchase) => Some(purchase.order),
+            Command::Confirm(confirmation) => Some(confirmation.order),
+            Command::Return(given) => Some(given.order),
+            Command::Cancel(order) | Command::ReserveTimeout(order) | Command::OrderStatus(order) => {
+                Some(*order)
+            }
             _ => None,
         }
     }
@@ -415,13 +507,31 @@ impl Command {
     pub(crate) fn log_bytes_max(&self) -> usize {
         match self {
             Command::Query { .. } | Command::History { .. } => 0,
-            Command::Sell { count, .. } => {
-                2 * GROUP_BYTES + record::Allocation::entry_bytes_max((*count).min(ORDER_CARDS_MAX))
+            Command::Sell { count, .. } => order_bytes_max(u64::from(*count), 1, 0),
+            Command::SellLines(purchase) | Command::Reserve(purchase) => {
+                let cards = purchase.lines.iter().map(|line| u64::from(line.count)).sum();
+                order_bytes_max(cards, purchase.lines.len(), purchase.legs.len())
+            }
+            Command::Post(posting) => {
+                let (legs, note) = (posting.legs.len().min(LEGS_MAX), posting.note.len().min(NOTE_BYTES_MAX));
+                2 * GROUP_BYTES + record::HEAD_BYTES + record::PostedDocument::tail_bytes(legs, note) + 8
             }
             command if command.card().is_some() => record::HEAD_BYTES + record::ORIGINAL_BYTES,
             command if command.is_read() => GROUP_BYTES,
             _ => 2 * GROUP_BYTES + OBJECT_ENTRY_BYTES_MAX,
         }
+    }
+
+    /// As [`Command::log_bytes_max`], for a command about an order that is known.
+    pub(crate) fn order_bytes_max(&self, cards: u32, facts: &record::OrderFacts) -> usize {
+        let asked = match self {
+            Command::Confirm(confirmation) => confirmation.legs.len(),
+            Command::Return(given) => given.legs.len(),
+            Command::Cancel(_) | Command::ReserveTimeout(_) => 0,
+            _ => return self.log_bytes_max(),
+        };
+        order_bytes_max(u64::from(cards), facts.lines.len(), asked.max(facts.legs.len()))
+            .max(self.log_bytes_max())
     }
 
     fn is_read(&self) -> bool {
@@ -431,18 +541,21 @@ impl Command {
                 | Command::ProductList
                 | Command::Stock { .. }
                 | Command::PrincipalList
+                | Command::AccountQuery { .. }
+                | Command::AccountList { .. }
+                | Command::AccountStatement { .. }
+                | Command::LimitList
                 | Command::Stats
+                | Command::OrderStatus(_)
         )
     }
 
-    /// Whether it changes a batch, product or principal.
+    /// Whether it changes a batch, product, principal, account or limit.
     pub(crate) fn changes_object(&self) -> bool {
         self.card().is_none()
             && !self.is_read()
-            && !matches!(
-                self,
-                Command::Sell { .. } | Command::OrderFetch { .. } | Command::HoldTimeout { .. }
-            )
+            && self.order().is_none()
+            && !matches!(self, Command::Post(_) | Command::HoldTimeout { .. })
     }
 
     /// A checksum of what is asked, by which a retry is told from another request with the same id.
@@ -476,6 +589,9 @@ impl Command {
                 put(8, &validity_s_min.to_le_bytes());
             }
             Command::BatchExtend { expires_ms, .. } => put(0, &expires_ms.to_le_bytes()),
+            Command::SellLines(purchase) | Command::Reserve(purchase) => return purchase.body(),
+            Command::Confirm(confirmation) => return confirmation.body(),
+            Command::Return(given) => return given.body(),
             Command::ProductAdd(spec) | Command::ProductSet(spec) => {
                 let known = crc32c::crc32c(&record::StoredProduct::from((&**spec, TenantId(0))).encode());
                 let terms = record::StoredTerms::of(&spec.terms);
@@ -483,6 +599,20 @@ impl Command {
             }
             Command::PrincipalAdd(spec) => {
                 return crc32c::crc32c(&record::StoredPrincipal::from(&**spec).encode());
+            }
+            Command::AccountPut(put) => {
+                let known = crc32c::crc32c(&StoredAccount::of(&put.spec, TenantId(0)).encode());
+                return crc32c::crc32c_append(known, &[u8::from(put.new)]);
+            }
+            Command::LimitPut(spec) => {
+                return crc32c::crc32c(&StoredLimit::of(spec, TenantId(0)).encode());
+            }
+            Command::Post(posting) => {
+                let legs = posting.legs.iter().fold(0, |sum, leg| {
+                    let sum = crc32c::crc32c_append(sum, &leg.account.0.to_le_bytes());
+                    crc32c::crc32c_append(sum, &leg.amount.to_le_bytes())
+                });
+                return crc32c::crc32c_append(legs, posting.note.as_bytes());
             }
             Command::PrincipalRenew(renewal) => {
                 let note = renewal.certificate;
@@ -502,6 +632,8 @@ impl Command {
                 record::StoredProduct::from((&**spec, tenant)).entry_tail_with(terms.as_ref())
             }
             Command::PrincipalAdd(spec) => record::StoredPrincipal::from(&**spec).entry_tail(),
+            Command::AccountPut(put) => StoredAccount::of(&put.spec, tenant).entry_tail(),
+            Command::LimitPut(spec) => StoredLimit::of(spec, tenant).entry_tail(),
             _ => Vec::new(),
         }
     }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use kami_wal::{
     CommitPath, DiskMedium, DiskOptions, Durable, DurableWaiter, Lsn, Medium, Poisoned, WalOptions,
@@ -176,6 +177,9 @@ struct Shared {
     /// One checkpoint at a time.
     checkpoints: Mutex<()>,
     rotations: Rotations,
+    /// The log from here on is what the next start replays. A position of its own after a start, which begins
+    /// a new segment: so far before the log's end then as what it replayed was long.
+    replay_from: AtomicU64,
 }
 
 impl Engine {
@@ -208,7 +212,8 @@ impl Engine {
             false => check_step(&now, &state.clocks, state.now_ms),
         };
         let (index, rebuild, wal) = replay(&data, wal, &vault, rebuild, from, &believe)?;
-        let Rebuild { table, mut state, .. } = rebuild;
+        let Rebuild { table, mut state, log_bytes, .. } = rebuild;
+        let replay_from = AtomicU64::new(wal.tail().bytes().saturating_sub(log_bytes));
 
         // Again: replaying may have taken a while.
         let now = clock.read();
@@ -220,8 +225,16 @@ impl Engine {
         let sequencer = Sequencer::new(index, table, wal, state, clock, running, vault.mark_key());
         let checkpoints = Mutex::new(());
         let rotations = Rotations::default();
-        let shared =
-            Shared { sequencer, vault, imports, data, store: identity.store, checkpoints, rotations };
+        let shared = Shared {
+            sequencer,
+            vault,
+            imports,
+            data,
+            store: identity.store,
+            checkpoints,
+            rotations,
+            replay_from,
+        };
         let engine = Engine { shared: Arc::new(shared) };
         engine.record_start(&now)?;
         Ok(engine)
@@ -443,9 +456,16 @@ impl Engine {
         self.settled(imports.abort(sequencer, vault, caller, id))
     }
 
+    /// Gives up the staged imports that nobody has touched for a day, and returns how many: their files take up
+    /// room on the disk. It may remove large files, so it is called on a thread that may block, now and then.
+    pub fn give_up_imports(&self) -> usize {
+        let Shared { sequencer, vault, imports, .. } = &*self.shared;
+        imports.give_up_abandoned(sequencer, vault)
+    }
+
     /// Waits until what the reply rests on is durable. Rows that were staged rest on nothing in the log,
     /// unless some of them are there already.
-    fn settled(&self, reply: Reply) -> Result<Reply, Poisoned> {
+    pub(crate) fn settled(&self, reply: Reply) -> Result<Reply, Poisoned> {
         let staged = reply.status.is_done()
             && matches!(reply.body, ReplyBody::Import(ImportReport { duplicates: 0, .. }));
         if !staged {
@@ -486,10 +506,17 @@ impl Engine {
         Some(self.write_checkpoint(|| ()))
     }
 
+    /// How many bytes of log the next start replays: what was logged since the newest snapshot began.
+    #[must_use]
+    pub fn replay_bytes(&self) -> u64 {
+        self.durable_end().bytes().saturating_sub(self.shared.replay_from.load(Ordering::Relaxed))
+    }
+
     fn write_checkpoint(&self, between: impl FnMut()) -> Result<Checkpoint, CheckpointError> {
-        let Shared { sequencer, data, store, .. } = &*self.shared;
+        let Shared { sequencer, data, store, replay_from, .. } = &*self.shared;
         let begun_ms = sequencer.clock.boot_ms();
         let header = checkpoint::write(sequencer, &**data, *store, between)?;
+        replay_from.store(header.start.bytes(), Ordering::Relaxed);
         let took_ms = sequencer.clock.boot_ms().saturating_sub(begun_ms);
         Ok(Checkpoint { start: header.start, end: header.end, bytes: header.file_bytes(), took_ms })
     }

@@ -32,6 +32,8 @@ pub struct Figures {
     pub columns_bytes: u64,
     /// Whether changes find room in the log. Without it they are answered BUSY or DISK_FULL.
     pub has_space: bool,
+    /// Bytes of log that the next start replays.
+    pub replay_bytes: u64,
 }
 
 /// A product and all its cards.
@@ -79,6 +81,7 @@ impl Engine {
             words_bytes,
             columns_bytes,
             has_space: self.has_space(),
+            replay_bytes: self.replay_bytes(),
         }
     }
 }

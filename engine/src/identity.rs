@@ -28,6 +28,10 @@ ids! {
     ProductId(u32);
     /// A batch: at most 24 bits.
     BatchId(u32);
+    /// An account; 0 is none.
+    AccountId(u32);
+    /// A limit.
+    LimitId(u32);
 }
 
 macro_rules! wide_ids {
@@ -49,6 +53,8 @@ wide_ids! {
     RequestId;
     /// Chosen by the client: the order that owns the cards it bought.
     OrderId;
+    /// Chosen by finance: the document (receipt, bank transfer, correction) that a posting rests on.
+    DocumentId;
 }
 
 /// The keyed 128-bit digest of a normalised code: all the engine ever looks a card up by.

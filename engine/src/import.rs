@@ -16,6 +16,10 @@
 //! its chunk comes: it is left out of the file and remembered, so that the importer can ask which rows
 //! these were. A commit then refuses, or, if the import skips duplicates, takes the others. A card that
 //! another import brought in between is found by the commit, which refuses either way.
+//!
+//! Whoever works on an import (a chunk, the commit) has its lock, a commit for as long as the disk takes.
+//! What only asks how far it is never waits for that; what must have the lock waits for [`HOLD_WAIT`] and is
+//! BUSY then, so that no thread of the few that wait for the disk is kept by somebody else's work.
 
 mod seen;
 mod staged;
@@ -23,9 +27,11 @@ mod staged;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use kami_wal::Medium;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::batch::{BatchFile, Layout};
 use crate::chain::Chain;
@@ -42,12 +48,15 @@ use crate::word::CardRef;
 
 use staged::{Bad, Stage, Staged};
 
-/// Imports that may be staged at the same time.
+/// Imports that may be staged at the same time, by all and by one principal.
 const STAGED_MAX: usize = 64;
-/// One that nobody touched for so long is given up when another begins.
+const STAGED_OF_ONE_MAX: usize = 8;
+/// One that nobody touched for so long is given up.
 const ABANDONED_MS: u64 = 24 * 3600 * 1000;
-/// The longest label, in bytes.
-const LABEL_BYTES_MAX: usize = 128;
+/// One that nobody touched for so long makes room for another of the same principal, if it has too many.
+const GIVES_WAY_MS: u64 = 10 * 60 * 1000;
+/// How long a command waits for one that works on the same import.
+const HOLD_WAIT: Duration = Duration::from_secs(1);
 /// Rows whose digests go to the index together.
 const INDEX_ROWS: u64 = 4096;
 /// Added to a batch file's name until it is complete.
@@ -65,8 +74,51 @@ pub struct Imports {
 }
 
 struct Staging {
-    imports: HashMap<Key, Arc<Mutex<Staged>>>,
+    imports: HashMap<Key, Arc<Import>>,
     next_batch: BatchId,
+}
+
+/// One of them: what is known of it without its lock, and what it guards.
+struct Import {
+    caller: Caller,
+    spec: ImportSpec,
+    /// How far it is; locked for no longer than copying it takes.
+    report: Mutex<ImportReport>,
+    /// Engine time when it last went on.
+    touched_ms: AtomicU64,
+    staged: Mutex<Staged>,
+}
+
+impl Import {
+    fn new(staged: Staged, now_ms: u64) -> Import {
+        Import {
+            caller: staged.caller,
+            spec: staged.spec.clone(),
+            report: Mutex::new(staged.report()),
+            touched_ms: AtomicU64::new(now_ms),
+            staged: Mutex::new(staged),
+        }
+    }
+
+    /// What works on it; `None` if somebody else does, and goes on doing so.
+    fn hold(&self) -> Option<MutexGuard<'_, Staged>> {
+        self.staged.try_lock_for(HOLD_WAIT)
+    }
+
+    fn touch(&self, now_ms: u64) {
+        self.touched_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// How long nobody has touched it.
+    fn idle_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.touched_ms.load(Ordering::Relaxed))
+    }
+
+    /// How far it is.
+    fn reply(&self, sequencer: &Sequencer, id: RequestId, status: Status) -> Reply {
+        let report = *self.report.lock();
+        Reply { body: ReplyBody::Import(report), ..plain(sequencer, id, status) }
+    }
 }
 
 impl Imports {
@@ -84,8 +136,7 @@ impl Imports {
     fn find(&self, sequencer: &Sequencer, caller: Caller, id: RequestId) -> Found {
         let staged = self.staged.lock().imports.get(&(caller.tenant, id)).cloned();
         if let Some(staged) = staged {
-            // Who began it never changes.
-            return if staged.lock().caller.principal == caller.principal {
+            return if staged.caller.principal == caller.principal {
                 Found::Staged(staged)
             } else {
                 Found::Other(plain(sequencer, id, Status::IdReused))
@@ -116,11 +167,10 @@ impl Imports {
         }
         let staged = self.staged.lock().imports.get(&(caller.tenant, id)).cloned();
         if let Some(staged) = staged {
-            let mut staged = staged.lock();
             if staged.caller.principal != caller.principal {
                 return plain(sequencer, id, Status::IdReused);
             }
-            staged.touched_ms = sequencer.state().now_ms;
+            staged.touch(sequencer.state().now_ms);
             let same = staged.spec == spec;
             return staged.reply(sequencer, id, if same { Status::Ok } else { Status::IdReused });
         }
@@ -134,48 +184,78 @@ impl Imports {
             drop(staging);
             return self.begin(sequencer, vault, caller, id, spec);
         }
-        self.give_up_abandoned(vault, &mut staging, now_ms);
-        if staging.imports.len() >= STAGED_MAX || staging.next_batch.0 >= CardRef::BATCHES_MAX - 1 {
+        self.give_up_idle(vault, &mut staging, now_ms);
+        let full = staging.imports.len() >= STAGED_MAX || !self.has_room(vault, &mut staging, caller, now_ms);
+        if full || staging.next_batch.0 >= CardRef::BATCHES_MAX - 1 {
             return plain(sequencer, id, Status::Busy);
         }
         let batch = staging.next_batch;
-        let staged = self.create(vault, caller, batch, spec, now_ms);
+        let staged = self.create(vault, caller, batch, spec);
         match staged {
             Ok(staged) => {
                 staging.next_batch = BatchId(batch.0 + 1);
                 let reply = staged.reply(sequencer, id, Status::Ok);
-                staging.imports.insert((caller.tenant, id), Arc::new(Mutex::new(staged)));
+                staging.imports.insert((caller.tenant, id), Arc::new(Import::new(staged, now_ms)));
                 reply
             }
             Err(error) => plain(sequencer, id, io_status(&error)),
         }
     }
 
-    fn create(
-        &self,
-        vault: &Vault,
-        caller: Caller,
-        batch: BatchId,
-        spec: ImportSpec,
-        now_ms: u64,
-    ) -> io::Result<Staged> {
+    fn create(&self, vault: &Vault, caller: Caller, batch: BatchId, spec: ImportSpec) -> io::Result<Staged> {
         let (key_id, key) = vault.create_key()?;
         let layout = Layout::new(batch.0, self.store, key_id, &spec);
-        let file = self.medium.create(&staging_path(batch))?;
-        Ok(Staged::new(caller, spec, layout, key, file, now_ms))
+        let file = self.medium.create(&staging_path(batch)).inspect_err(|_| vault.drop_key(key_id))?;
+        Ok(Staged::new(caller, spec, layout, key, file))
     }
 
-    /// Removes the imports that nobody goes on with, so that they do not take up the places for ever.
-    fn give_up_abandoned(&self, vault: &Vault, staging: &mut Staging, now_ms: u64) {
-        staging.imports.retain(|_, staged| {
-            // One that is being worked on is not abandoned.
-            let Some(mut staged) = staged.try_lock() else { return true };
-            let abandoned = now_ms.saturating_sub(staged.touched_ms) > ABANDONED_MS;
-            if abandoned {
-                self.discard(vault, &mut staged);
-            }
-            !abandoned
-        });
+    /// See [`Engine::give_up_imports`](crate::Engine::give_up_imports).
+    pub fn give_up_abandoned(&self, sequencer: &Sequencer, vault: &Vault) -> usize {
+        if self.staged.lock().imports.is_empty() {
+            return 0;
+        }
+        // Engine time stands still while nothing is asked; a turn moves it.
+        let turn = sequencer.begin(2 * HEAD_BYTES);
+        let now_ms = turn.state.now_ms;
+        turn.end();
+        self.give_up_idle(vault, &mut self.staged.lock(), now_ms)
+    }
+
+    /// Removes the imports that nobody goes on with; how many.
+    fn give_up_idle(&self, vault: &Vault, staging: &mut Staging, now_ms: u64) -> usize {
+        let before = staging.imports.len();
+        staging
+            .imports
+            .retain(|_, import| import.idle_ms(now_ms) <= ABANDONED_MS || !self.give_up(vault, import));
+        before - staging.imports.len()
+    }
+
+    /// Whether a principal may begin one more; one of its own that it does not go on with gives way.
+    fn has_room(&self, vault: &Vault, staging: &mut Staging, caller: Caller, now_ms: u64) -> bool {
+        let own = || staging.imports.iter().filter(|(_, import)| import.caller.principal == caller.principal);
+        if own().count() < STAGED_OF_ONE_MAX {
+            return true;
+        }
+        let idle = own().filter(|(_, import)| import.idle_ms(now_ms) > GIVES_WAY_MS);
+        let longest = idle.max_by_key(|(_, import)| import.idle_ms(now_ms));
+        let Some((key, import)) = longest.map(|(key, import)| (*key, Arc::clone(import))) else {
+            return false;
+        };
+        let given_up = self.give_up(vault, &import);
+        if given_up {
+            staging.imports.remove(&key);
+        }
+        given_up
+    }
+
+    /// Discards an import unless somebody works on it right now; whether it is gone.
+    fn give_up(&self, vault: &Vault, import: &Import) -> bool {
+        let Some(mut staged) = import.staged.try_lock() else { return false };
+        // What was committed is not staged any more, and its file stays.
+        if staged.stage != Stage::Closed {
+            self.discard(vault, &mut staged);
+        }
+        true
     }
 
     /// See [`Engine::import_chunk`](crate::Engine::import_chunk).
@@ -188,11 +268,11 @@ impl Imports {
         first_row: u64,
         rows: &mut dyn Iterator<Item = ImportRow<'_>>,
     ) -> Reply {
-        let staged = match self.find(sequencer, caller, id) {
-            Found::Staged(staged) => staged,
+        let import = match self.find(sequencer, caller, id) {
+            Found::Staged(import) => import,
             Found::Other(reply) => return reply,
         };
-        let mut staged = staged.lock();
+        let Some(mut staged) = import.hold() else { return plain(sequencer, id, Status::Busy) };
         if staged.stage != Stage::Open {
             return staged.reply(sequencer, id, Status::IllegalTransition);
         }
@@ -201,8 +281,10 @@ impl Imports {
             return staged.reply(sequencer, id, Status::Malformed);
         }
         let skip = (staged.received - first_row) as usize;
-        staged.touched_ms = sequencer.state().now_ms;
-        match staged.take(vault, sequencer, &mut rows.skip(skip)) {
+        import.touch(sequencer.state().now_ms);
+        let taken = staged.take(vault, sequencer, &mut rows.skip(skip));
+        *import.report.lock() = staged.report();
+        match taken {
             Ok(()) => staged.reply(sequencer, id, Status::Ok),
             Err(Bad::Row(row)) => {
                 let mut reply = staged.reply(sequencer, id, Status::Malformed);
@@ -216,18 +298,18 @@ impl Imports {
     /// See [`Engine::import_status`](crate::Engine::import_status).
     pub fn status(&self, sequencer: &Sequencer, caller: Caller, id: RequestId) -> Reply {
         match self.find(sequencer, caller, id) {
-            Found::Staged(staged) => staged.lock().reply(sequencer, id, Status::Ok),
+            Found::Staged(import) => import.reply(sequencer, id, Status::Ok),
             Found::Other(reply) => reply,
         }
     }
 
     /// See [`Engine::import_duplicates`](crate::Engine::import_duplicates).
     pub fn duplicates(&self, sequencer: &Sequencer, caller: Caller, id: RequestId, from: u64) -> Reply {
-        let staged = match self.find(sequencer, caller, id) {
-            Found::Staged(staged) => staged,
+        let import = match self.find(sequencer, caller, id) {
+            Found::Staged(import) => import,
             Found::Other(reply) => return reply,
         };
-        let staged = staged.lock();
+        let Some(staged) = import.hold() else { return plain(sequencer, id, Status::Busy) };
         let rest = usize::try_from(from).ok().and_then(|from| staged.duplicates.get(from..));
         let rest = rest.unwrap_or_default();
         let listed = &rest[..rest.len().min(DUPLICATES_MAX)];
@@ -241,15 +323,15 @@ impl Imports {
 
     /// See [`Engine::import_abort`](crate::Engine::import_abort).
     pub fn abort(&self, sequencer: &Sequencer, vault: &Vault, caller: Caller, id: RequestId) -> Reply {
-        let staged = match self.find(sequencer, caller, id) {
-            Found::Staged(staged) => staged,
+        let import = match self.find(sequencer, caller, id) {
+            Found::Staged(import) => import,
             // Committed: there is nothing to give up any more.
             Found::Other(reply) if reply.status.is_done() => {
                 return plain(sequencer, id, Status::IllegalTransition);
             }
             Found::Other(reply) => return reply,
         };
-        let mut staged = staged.lock();
+        let Some(mut staged) = import.hold() else { return plain(sequencer, id, Status::Busy) };
         if staged.stage == Stage::Closed {
             // It was committed, or given up, while this waited.
             let status = match committed(sequencer, caller, id) {
@@ -278,12 +360,12 @@ impl Imports {
     /// See [`Engine::import_commit`](crate::Engine::import_commit). The reply must still wait for the
     /// log's tail.
     pub fn commit(&self, sequencer: &Sequencer, vault: &Vault, caller: Caller, id: RequestId) -> Reply {
-        let staged = match self.find(sequencer, caller, id) {
-            Found::Staged(staged) => staged,
+        let import = match self.find(sequencer, caller, id) {
+            Found::Staged(import) => import,
             Found::Other(reply) => return reply,
         };
         let _one_at_a_time = self.commit.lock();
-        let mut staged = staged.lock();
+        let Some(mut staged) = import.hold() else { return plain(sequencer, id, Status::Busy) };
         if staged.stage == Stage::Closed {
             // Committed by another attempt meanwhile, or given up.
             return match committed(sequencer, caller, id) {
@@ -405,7 +487,7 @@ impl Imports {
 }
 
 enum Found {
-    Staged(Arc<Mutex<Staged>>),
+    Staged(Arc<Import>),
     Other(Reply),
 }
 
@@ -499,7 +581,7 @@ fn refusal(sequencer: &Sequencer, caller: Caller, spec: &ImportSpec) -> Option<S
     let code_bytes = CODE_BYTES_MIN..=CODE_BYTES_MAX;
     let sane = (1..CardRef::ROWS_MAX).contains(&spec.rows)
         && code_bytes.contains(&usize::from(spec.code_bytes_max))
-        && spec.label.len() <= LABEL_BYTES_MAX
+        && ImportSpec::is_label(&spec.label)
         && spec.face.is_none_or(|face| face >= 0);
     if !sane {
         return Some(Status::Malformed);

@@ -21,9 +21,12 @@
 //!
 //! # What a crash leaves
 //! At every moment the key that the ring names is one of the two files. Before step 4 that is the previous one: the
-//! next start puts it back, and the rotation has not happened. A copy of the key directory taken at any moment
-//! opens, if its files are taken in this order: `master.key.previous`, `ring`, `master.key`, and once more if the ring
-//! changed meanwhile.
+//! next start puts it back, and the rotation has not happened.
+//!
+//! # Reading and copying beside a rotation
+//! Whoever reads takes the ring, then `master.key`, then `master.key.previous`, and begins again if no key fits and the
+//! ring changed meanwhile. [`copy_keys`] does so and writes what belongs together; files copied one by one may not.
+//! A key file that is missing beside a ring is never made anew.
 
 use std::collections::HashMap;
 use std::io;
@@ -35,7 +38,7 @@ use kami_wal::Medium;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use crate::vault::{DataKey, KeyError, TAG_BYTES, replace_file, secret};
+use crate::vault::{DataKey, KeyError, LOOKUP_FILE, TAG_BYTES, replace_file, secret};
 
 const MASTER_FILE: &str = "master.key";
 const PREVIOUS_FILE: &str = "master.key.previous";
@@ -79,6 +82,7 @@ struct Master {
 
 /// What a ring file holds.
 struct RingFile {
+    hash: [u8; 32],
     /// `None` in version 1.
     master: Option<u64>,
     wrapped: HashMap<u64, Wrapped>,
@@ -138,29 +142,31 @@ impl Keyring {
     /// # Errors
     /// See [`KeyError`].
     pub fn open(medium: Arc<dyn Medium>, create: bool) -> Result<Keyring, KeyError> {
-        let master = Master::new(secret(&*medium, MASTER_FILE, create)?);
-        let file = read_ring(&*medium)?;
-        if file.is_none() && !create {
-            return Err(KeyError::Missing { file: RING_FILE });
-        }
-        let is_new = file.is_none();
-        let file = file.unwrap_or(RingFile { master: None, wrapped: HashMap::new() });
-        let fits = |master: &Master| file.master.is_none_or(|id| id == master.id());
-        let (master, undone) = if fits(&master) {
-            (master, false)
-        } else {
-            match secret(&*medium, PREVIOUS_FILE, false).map(Master::new) {
-                Ok(previous) if fits(&previous) => (previous, true),
-                Ok(_) | Err(KeyError::Missing { .. }) => return Err(KeyError::Wrong { file: MASTER_FILE }),
-                Err(error) => return Err(error),
+        let found = match read_pair(&*medium)? {
+            Some(found) => found,
+            None if create => {
+                let master = Master::new(secret(&*medium, MASTER_FILE, true)?);
+                let ring = Ring { master, wrapped: HashMap::new() };
+                // A store that was never imported into has a ring too: a missing one is always a loss.
+                ring.write(&*medium).map_err(|source| KeyError::Io { file: RING_FILE, source })?;
+                Pair { ring, undone: false }
+            }
+            None => {
+                // What is named is what is missed first by whoever has none of them.
+                secret(&*medium, MASTER_FILE, false)?;
+                return Err(KeyError::Missing { file: RING_FILE });
             }
         };
-        let ring = Ring { master, wrapped: file.wrapped };
-        if is_new {
-            // A store that was never imported into has a ring too: a missing one is always a loss.
-            ring.write(&*medium).map_err(|source| KeyError::Io { file: RING_FILE, source })?;
+        Ok(Keyring { medium, ring: Mutex::new(found.ring), undone: found.undone })
+    }
+
+    /// Whether there is a ring, be it damaged or not.
+    pub fn is_there(medium: &dyn Medium) -> Result<bool, KeyError> {
+        match medium.open(RING_FILE) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(KeyError::Io { file: RING_FILE, source }),
         }
-        Ok(Keyring { medium, ring: Mutex::new(ring), undone })
     }
 
     /// See [`Vault::settle`](crate::vault::Vault::settle).
@@ -245,6 +251,21 @@ impl Keyring {
     }
 }
 
+/// Copies the engine's keys from one directory to another, also while the store is being served and a rotation is under
+/// way: the copy opens. What is there already is replaced.
+///
+/// # Errors
+/// If a key is missing, does not belong to the others, or cannot be written.
+pub fn copy_keys(from: &dyn Medium, to: &dyn Medium) -> Result<(), KeyError> {
+    let io = |file| move |source| KeyError::Io { file, source };
+    let Pair { ring, .. } = read_pair(from)?.ok_or(KeyError::Missing { file: RING_FILE })?;
+    // It never changes.
+    let lookup = secret(from, LOOKUP_FILE, false)?;
+    replace_file(to, LOOKUP_FILE, &*lookup).map_err(io(LOOKUP_FILE))?;
+    replace_file(to, MASTER_FILE, &*ring.master.bytes).map_err(io(MASTER_FILE))?;
+    ring.write(to).map_err(io(RING_FILE))
+}
+
 impl Ring {
     fn write(&self, medium: &dyn Medium) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(56 + self.wrapped.len() * ENTRY_BYTES);
@@ -260,6 +281,42 @@ impl Ring {
         let hash = blake3::hash(&bytes);
         bytes.extend_from_slice(hash.as_bytes());
         replace_file(medium, RING_FILE, &bytes)
+    }
+}
+
+/// A ring and the key that opens it.
+struct Pair {
+    ring: Ring,
+    /// Whether it is the previous key.
+    undone: bool,
+}
+
+/// The ring and its key, also while another process rotates it; `None` if there is no ring.
+fn read_pair(medium: &dyn Medium) -> Result<Option<Pair>, KeyError> {
+    let mut file = match read_ring(medium)? {
+        Some(file) => file,
+        None => return Ok(None),
+    };
+    loop {
+        let fits = |master: &Master| file.master.is_none_or(|id| id == master.id());
+        // A rotation moves the key from the first of these places to the second and takes it away only when the ring
+        // names the next. In this order, what is not found was taken away.
+        let mut misfit = None;
+        for (place, undone) in [(MASTER_FILE, false), (PREVIOUS_FILE, true)] {
+            match secret(medium, place, false).map(Master::new) {
+                Ok(master) if fits(&master) => {
+                    let wrapped = file.wrapped;
+                    return Ok(Some(Pair { ring: Ring { master, wrapped }, undone }));
+                }
+                Ok(_) => misfit = misfit.or(Some(KeyError::Wrong { file: MASTER_FILE })),
+                Err(error @ KeyError::Missing { .. }) => misfit = misfit.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        match read_ring(medium)? {
+            Some(now) if now.hash != file.hash => file = now,
+            _ => return Err(misfit.expect("no key fits")),
+        }
     }
 }
 
@@ -294,7 +351,7 @@ fn parse(bytes: &[u8]) -> Option<RingFile> {
         let key = bytes[8 + NONCE_LEN..].try_into().expect("a wrapped key");
         (id, Wrapped { nonce, key })
     };
-    Some(RingFile { master, wrapped: entries.chunks_exact(ENTRY_BYTES).map(entry).collect() })
+    Some(RingFile { hash: *hash, master, wrapped: entries.chunks_exact(ENTRY_BYTES).map(entry).collect() })
 }
 
 #[cfg(test)]
@@ -404,6 +461,94 @@ mod tests {
             }
             if done {
                 assert!(nth > 15, "only {nth} operations");
+                break;
+            }
+        }
+    }
+
+    /// A key that is missing beside a ring is lost, or elsewhere; a new one in its place would open nothing and hide
+    /// that.
+    #[test]
+    fn no_key_is_made_beside_a_ring() {
+        for missing in [MASTER_FILE, "lookup.key"] {
+            let medium = SimMedium::new(1, SimMode::Direct);
+            let vault = crate::vault::Vault::open(Arc::new(medium.clone()), true).unwrap();
+            vault.create_key().unwrap();
+            medium.lose(missing);
+            let refused = crate::vault::Vault::open(Arc::new(medium.clone()), true).map(|_| ());
+            assert!(matches!(refused, Err(KeyError::Missing { file }) if file == missing), "{refused:?}");
+            assert!(medium.list("").unwrap().iter().all(|name| name != missing));
+        }
+    }
+
+    /// A disk on which another process rotates the keys whenever the file numbered `at` is about to be opened.
+    struct Beside {
+        medium: SimMedium,
+        ring: Keyring,
+        opened: std::sync::atomic::AtomicU64,
+        at: std::ops::Range<u64>,
+    }
+
+    impl Medium for Beside {
+        fn commit_path(&self) -> kami_wal::CommitPath {
+            self.medium.commit_path()
+        }
+
+        fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+            self.medium.list(dir)
+        }
+
+        fn open(&self, path: &str) -> io::Result<Box<dyn kami_wal::File>> {
+            let opened = self.opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if self.at.contains(&opened) {
+                self.ring.rotate().unwrap();
+            }
+            self.medium.open(path)
+        }
+    }
+
+    /// Whoever reads beside a server that rotates, as `kami verify` does, finds keys that open, and so does a copy.
+    #[test]
+    fn a_reader_beside_rotations_finds_keys_that_open() {
+        for from in 0..8 {
+            for rotations in 1..4 {
+                let medium = SimMedium::new(1, SimMode::Direct);
+                crate::vault::Vault::open(Arc::new(medium.clone()), true).unwrap();
+                let ring = open(&medium, false);
+                let cells = sealed(&(0..3).map(|_| ring.create_key().unwrap()).collect::<Vec<_>>());
+                let beside = |medium: SimMedium| {
+                    let ring = open(&medium, false);
+                    let opened = std::sync::atomic::AtomicU64::new(0);
+                    Beside { medium, ring, opened, at: from..from + rotations }
+                };
+                let reader = Arc::new(beside(medium.kill()));
+                opens_all(&Keyring::open(reader, false).expect("keys that belong together"), &cells);
+                let copy = SimMedium::new(2, SimMode::Direct);
+                copy_keys(&beside(medium.kill()), &copy).unwrap();
+                opens_all(&open(&copy, false), &cells);
+            }
+        }
+    }
+
+    /// The same at every step of a rotation.
+    #[test]
+    fn a_reader_in_the_middle_of_a_rotation_finds_keys_that_open() {
+        let medium = SimMedium::new(1, SimMode::Direct);
+        crate::vault::Vault::open(Arc::new(medium.clone()), true).unwrap();
+        let ring = open(&medium, false);
+        let cells = sealed(&(0..3).map(|_| ring.create_key().unwrap()).collect::<Vec<_>>());
+        for nth in 1.. {
+            let medium = medium.kill();
+            let ring = open(&medium, false);
+            medium.cut_power_at(nth);
+            let done = ring.rotate().is_ok() && !medium.is_cut();
+            // Stopped, not cut: what it did so far is seen.
+            let medium = medium.kill();
+            opens_all(&open(&medium, false), &cells);
+            let copy = SimMedium::new(2, SimMode::Direct);
+            copy_keys(&medium, &copy).unwrap();
+            opens_all(&open(&copy, false), &cells);
+            if done {
                 break;
             }
         }

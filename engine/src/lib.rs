@@ -32,6 +32,9 @@
 //!
 //! Recovery takes the same road from [`replay`](record) to the same functions; nothing else writes a word.
 
+mod account;
+#[allow(dead_code, reason = "orders will use the rest of it")]
+mod accounts;
 mod admin;
 mod backup;
 mod batch;
@@ -48,6 +51,10 @@ mod identity;
 mod import;
 mod index;
 mod keyring;
+mod limit;
+#[allow(dead_code, reason = "orders will use the rest of it")]
+mod limits;
+mod money;
 mod order;
 mod orders;
 mod product;
@@ -58,6 +65,7 @@ mod replay;
 mod reply;
 mod sequencer;
 mod session;
+mod sharded;
 mod state;
 mod status;
 mod store;
@@ -68,11 +76,16 @@ mod upkeep;
 mod value;
 mod vault;
 mod verify;
+#[allow(dead_code, reason = "orders will use the rest of it")]
+mod window;
 mod word;
 
+pub use account::{
+    Account, AccountKind, AccountPut, AccountSpec, LEGS_MAX, Leg, MONEY_MAX, NOTE_BYTES_MAX, Posting,
+};
 pub use backup::{
-    BACKUP_FILE_FIELDS, BACKUP_HEADER_FIELDS, Backup, BackupError, BackupFile, BackupReport, Dropped,
-    FileKind, Manifest, RestorePoint, RestoreReport, Until, backup,
+    BACKUP_FILE_FIELDS, BACKUP_HEADER_FIELDS, Backup, BackupError, BackupFile, BackupReport, Damage,
+    DamagedFile, Dropped, FileKind, Manifest, RestorePoint, RestoreReport, Until, backup,
 };
 pub use batch::HEADER_FIELDS as BATCH_HEADER_FIELDS;
 pub use checkpoint::{CheckpointError, HEADER_FIELDS as SNAPSHOT_HEADER_FIELDS};
@@ -82,9 +95,14 @@ pub use engine::{EXIT_POISONED, Engine, EngineOptions, OpenError, RevealError};
 pub use figures::{Figures, ProductStock};
 pub use identity::*;
 pub use kami_wal::{CommitPath, DiskOptions, Distribution, Durable, DurableWaiter, Histogram, Lsn, Poisoned};
-pub use keyring::KeyRotation;
+pub use keyring::{KeyRotation, copy_keys};
+pub use limit::{Exceeded, Limit, LimitAction, LimitScope, LimitSpec, LimitWindow, Subject};
+pub use limits::LIMITS_MAX;
+pub use order::{Confirmation, GivenBack, Line, ORDER_LEGS_MAX, ORDER_LINES_MAX, Purchase, RETURN_CARDS_MAX};
+pub use orders::OrderState;
 pub use product::{CardKind, Money, Product, ProductSpec, ProductTerms, ValidFrom};
 pub use record::Kind;
+pub use record::PostedLeg;
 pub use replay::ReplayError;
 pub use reply::*;
 pub use sequencer::{CodeSet, Work};

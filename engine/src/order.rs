@@ -1,106 +1,646 @@
-//! Orders: selling cards, and giving their codes out again.
+//! Orders: taking cards for a buyer, having them paid, selling them, taking them back, and giving their codes out.
 //!
-//! They run in the sequencer. A sale is one record, whatever its size; its cards are taken last, when nothing
-//! else can refuse it. Codes given out again are those that still belong to the order, to its buyer alone,
-//! and every time is recorded before a code is decrypted.
+//! An order is the target of the ids that move it, and its entries chain as a card's do. Each is one record,
+//! whatever its size, so after any crash it happened as a whole or not at all.
+//!
+//! | command | order | cards |
+//! |---|---|---|
+//! | SELL, SELL_LINES | → SOLD | AVAILABLE → SOLD |
+//! | RESERVE | → RESERVED | AVAILABLE → RESERVED |
+//! | CONFIRM | RESERVED → SOLD | RESERVED → SOLD |
+//! | CONFIRM, late | TIMED_OUT → SOLD | AVAILABLE → SOLD: the same if all are free, else equal ones |
+//! | CANCEL | RESERVED → CANCELLED | RESERVED → AVAILABLE |
+//! | time-out | RESERVED → TIMED_OUT | RESERVED → AVAILABLE |
+//! | RETURN | SOLD | SOLD → AVAILABLE if the code was never seen, else → RETURNED |
+//! | ORDER_FETCH | SOLD | – |
+//!
+//! Cards are taken last, when nothing else can refuse the order. Codes given out again are those that still
+//! belong to the order, to its buyer alone, and every time is recorded before a code is decrypted. An order may
+//! be *sealed*: sold without its codes, which its first ORDER_FETCH gives out. As long as that did not happen, its
+//! cards can come back into stock.
 
+use kami_wal::Lsn;
+
+use crate::account::Leg;
+use crate::card::Effect;
 use crate::command::{Command, ORDER_CARDS_MAX, Request};
-use crate::identity::OrderId;
-use crate::record::{Allocation, GROUP_HEAD_BYTES, HEAD_BYTES, Head, Kind};
-use crate::reply::{Reply, ReplyBody, ReplyFlags};
-use crate::sequencer::{Detail, Sale, Turn, Work};
+use crate::identity::{AccountId, CardDigest, OrderId, PrincipalId, ProductId, Role, TenantId};
+use crate::orders::{OrderState, OrderWord, Reservation};
+use crate::product::Money;
+use crate::record::{Allocation, GROUP_HEAD_BYTES, HEAD_BYTES, Head, Kind, OrderFacts, REVEAL_BYTES};
+use crate::reply::{OrderReport, Reply, ReplyBody, ReplyFlags};
+use crate::sequencer::{Detail, OrderPast, Turn, Work};
+use crate::state::OrderMove;
 use crate::status::Status;
 use crate::vault::CodeList;
 use crate::word::{Flags, Lifecycle, Word};
 
-impl Turn<'_> {
-    /// A sale or the codes of an earlier one. `None` if the order has to be read first.
-    pub(crate) fn sell(&mut self, work: &mut Work, at: usize) -> Option<Reply> {
-        let request = &work.requests[at];
-        let Command::Sell { order, product, count, validity_s_min } = request.command else {
-            unreachable!("the caller matched the command")
+/// The most lines of an order.
+pub const ORDER_LINES_MAX: usize = 64;
+/// The most money legs of an order.
+pub const ORDER_LEGS_MAX: usize = 32;
+
+/// So many cards of one product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The product.
+    pub product: ProductId,
+    /// How many; at least 1.
+    pub count: u32,
+    /// Only cards of this face value; `None` takes any.
+    pub face: Option<Money>,
+}
+
+/// What is bought, by whom, and how it is paid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purchase {
+    /// The order, chosen by the buyer; the target of the request id.
+    pub order: OrderId,
+    /// 1 to [`ORDER_LINES_MAX`] lines, together at most [`ORDER_CARDS_MAX`] cards: all of them or none. A product
+    /// comes once, or each time with another face value.
+    pub lines: Vec<Line>,
+    /// Cards that expire sooner than this many seconds from now are not sold.
+    pub validity_s_min: u32,
+    /// Whose purchase it is, for limits and money.
+    pub account: Option<AccountId>,
+    /// A keyed hash of the address the buyer came from, for limits; 0 is unknown.
+    pub ip: u64,
+    /// How money moves: at most [`ORDER_LEGS_MAX`] legs, which sum to zero in each currency. With a reservation
+    /// what its debits take is set aside until it is paid.
+    pub legs: Vec<Leg>,
+    /// Whether the codes are not delivered with the sale: ORDER_FETCH gives them out.
+    pub sealed: bool,
+    /// Of a reservation: how many seconds it stands; 0, or more than the shortest that its products allow, is
+    /// what they allow.
+    pub reserve_s: u32,
+}
+
+impl Purchase {
+    /// Cards of one product, to be paid otherwise.
+    #[must_use]
+    pub fn of(order: OrderId, product: ProductId, count: u32) -> Purchase {
+        Purchase {
+            order,
+            lines: vec![Line { product, count, face: None }],
+            validity_s_min: 0,
+            account: None,
+            ip: 0,
+            legs: Vec::new(),
+            sealed: false,
+            reserve_s: 0,
+        }
+    }
+}
+
+/// How a reservation is paid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmation {
+    /// The order.
+    pub order: OrderId,
+    /// How money moves; empty is as it was set aside.
+    pub legs: Vec<Leg>,
+    /// Whether cards may be taken again if the reservation is over: the same if they are all free, else equal
+    /// ones.
+    pub realloc: bool,
+    /// Whether the codes are not delivered with it.
+    pub sealed: bool,
+}
+
+/// What comes back of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenBack {
+    /// The order.
+    pub order: OrderId,
+    /// The cards, at most [`RETURN_CARDS_MAX`]; none is all that still belong to it.
+    pub cards: Vec<CardDigest>,
+    /// How the money goes back.
+    pub legs: Vec<Leg>,
+}
+
+/// The most cards that a return names one by one.
+pub const RETURN_CARDS_MAX: usize = 64;
+
+/// What a purchase asks for, however it was asked.
+struct Wanted<'a> {
+    kind: Kind,
+    order: OrderId,
+    lines: &'a [Line],
+    validity_s_min: u32,
+    account: Option<AccountId>,
+    ip: u64,
+    legs: &'a [Leg],
+    sealed: bool,
+    reserve_s: u32,
+    /// Whether its lines are kept in its entry: not those of a plain sale, which the first version knows.
+    plain: bool,
+}
+
+impl Wanted<'_> {
+    /// Why it makes no sense.
+    fn fault(&self) -> Option<Status> {
+        let cards: u64 = self.lines.iter().map(|line| u64::from(line.count)).sum();
+        let twice = |at: usize, line: &Line| {
+            self.lines[..at].iter().any(|other| {
+                other.product == line.product
+                    && (other.face == line.face || other.face.is_none() || line.face.is_none())
+            })
         };
-        let key = (request.caller.tenant, order);
-        if let Some(lsn) = self.state.orders.find(&key) {
-            let Detail::Sale(sale) = &work.prepared[at].detail else { return None };
-            debug_assert_eq!(sale.effect.lsn, lsn, "an order has one sale");
-            if sale.request != request.id {
-                return Some(self.refuse(request, Status::AlreadyExists));
-            }
-            if sale.effect.body != work.prepared[at].body || sale.effect.principal != request.caller.principal
-            {
-                return Some(self.refuse(request, Status::IdReused));
-            }
-            return Some(self.reveal_again(request, order, sale, 0, u32::MAX, ReplyFlags::REPLAYED));
-        }
-        if count == 0 {
-            return Some(self.refuse(request, Status::Malformed));
-        }
-        if count > ORDER_CARDS_MAX
-            || GROUP_HEAD_BYTES + Allocation::entry_bytes_max(count) > self.sequencer.wal.payload_bytes_max()
+        if self.lines.is_empty()
+            || self.lines.len() > ORDER_LINES_MAX
+            || self.legs.len() > ORDER_LEGS_MAX
+            || self.lines.iter().enumerate().any(|(at, line)| line.count == 0 || twice(at, line))
         {
-            return Some(self.refuse(request, Status::OrderTooLarge));
+            return Some(Status::Malformed);
         }
-        let Some(product) = self.state.product(product, request.caller.tenant) else {
-            return Some(self.refuse(request, Status::NotFound));
+        (cards > u64::from(ORDER_CARDS_MAX)).then_some(Status::OrderTooLarge)
+    }
+
+    fn cards(&self) -> u32 {
+        self.lines.iter().map(|line| line.count).sum()
+    }
+}
+
+impl Turn<'_> {
+    /// A command about an order. `None` if it has to be read first.
+    pub(crate) fn order(&mut self, work: &mut Work, at: usize) -> Option<Reply> {
+        let Work { requests, prepared, search, .. } = work;
+        let (request, prepared) = (&requests[at], &prepared[at]);
+        let key = (request.caller.tenant, request.command.order().expect("the caller matched the command"));
+        let known = self.state.orders.find(&key);
+        let past = match (&prepared.detail, known) {
+            (Detail::Order(past), Some(word)) if past.word == word => Some(&**past),
+            (_, Some(_)) => return None,
+            (_, None) => None,
         };
-        if product.product.frozen {
-            return Some(self.refuse(request, Status::Frozen));
+        let reply = match &request.command {
+            Command::Sell { order, product, count, validity_s_min } => {
+                let lines = [Line { product: *product, count: *count, face: None }];
+                let wanted = Wanted {
+                    kind: Kind::Sell,
+                    order: *order,
+                    lines: &lines,
+                    validity_s_min: *validity_s_min,
+                    account: None,
+                    ip: 0,
+                    legs: &[],
+                    sealed: false,
+                    reserve_s: 0,
+                    plain: true,
+                };
+                self.purchase(request, prepared.body, past, &wanted, search)
+            }
+            Command::SellLines(purchase) => {
+                self.purchase(request, prepared.body, past, &wanted(Kind::Sell, purchase), search)
+            }
+            Command::Reserve(purchase) => {
+                self.purchase(request, prepared.body, past, &wanted(Kind::Reserve, purchase), search)
+            }
+            _ => match past {
+                // Whose order it is, is not told either.
+                Some(past) if self.may_see(request, past) => match &request.command {
+                    Command::OrderFetch { from, count, .. } => self.fetch(request, past, *from, *count),
+                    Command::OrderStatus(_) => self.show_order(request, past),
+                    Command::Confirm(confirmation) => {
+                        self.confirm(request, prepared.body, past, confirmation, search)
+                    }
+                    Command::Cancel(_) => self.give_up(request, prepared.body, past, Kind::Cancel, search),
+                    Command::ReserveTimeout(_) => {
+                        self.give_up(request, prepared.body, past, Kind::ReserveTimeout, search)
+                    }
+                    Command::Return(given) => {
+                        self.take_back(request, prepared.body, past, given, &prepared.cards, search)
+                    }
+                    _ => unreachable!("the caller matched the command"),
+                },
+                _ => self.refuse(request, Status::NotFound),
+            },
+        };
+        Some(reply)
+    }
+
+    /// An order is its buyer's; operators look after all, and auditors and finance may look at all.
+    fn may_see(&self, request: &Request, past: &OrderPast) -> bool {
+        let caller = &request.caller;
+        let own = past.buyer == caller.principal;
+        match request.command {
+            Command::OrderFetch { .. } => own,
+            Command::OrderStatus(_) => {
+                own || matches!(caller.role, Role::Admin | Role::Operator | Role::Finance | Role::Auditor)
+            }
+            _ => own || matches!(caller.role, Role::Admin | Role::Operator),
+        }
+    }
+
+    /// What the request's id says, if the order has seen it.
+    fn order_retry(&self, request: &Request, body: u32, past: &OrderPast, kinds: &[Kind]) -> Option<Retry> {
+        let same = past.same?;
+        let is_retry =
+            kinds.contains(&same.kind) && same.body == body && same.principal == request.caller.principal;
+        Some(if is_retry { Retry::Replay(same) } else { Retry::Reused })
+    }
+
+    /// SELL, SELL_LINES and RESERVE.
+    fn purchase(
+        &mut self,
+        request: &Request,
+        body: u32,
+        past: Option<&OrderPast>,
+        wanted: &Wanted<'_>,
+        search: &mut crate::state::Search,
+    ) -> Reply {
+        if let Some(past) = past {
+            return match self.order_retry(request, body, past, &[wanted.kind]) {
+                None => self.refuse(request, Status::AlreadyExists),
+                Some(Retry::Reused) => self.refuse(request, Status::IdReused),
+                Some(Retry::Replay(same)) => self.replay_order(request, past, same),
+            };
+        }
+        if let Some(status) = wanted.fault() {
+            return self.refuse(request, status);
+        }
+        let (tenant, count) = (request.caller.tenant, wanted.cards());
+        if GROUP_HEAD_BYTES + OrderFacts::entry_bytes_max(count, wanted.lines.len(), wanted.legs.len())
+            > self.sequencer.wal.payload_bytes_max()
+        {
+            return self.refuse(request, Status::OrderTooLarge);
+        }
+        let mut reserve_s = u32::MAX;
+        for line in wanted.lines {
+            let Some(product) = self.state.product(line.product, tenant) else {
+                return self.refuse(request, Status::NotFound);
+            };
+            if product.product.frozen {
+                return self.refuse(request, Status::Frozen);
+            }
+            reserve_s = reserve_s.min(product.product.spec.terms.reserve_s);
         }
         if !self.has_credit() {
-            return Some(self.refuse(request, self.short()));
+            return self.refuse(request, self.short());
         }
         // Stock is taken last, when nothing else can be refused.
-        let product_id = product.product.id;
-        let search = &mut work.search;
-        if !self.state.allocate(&self.sequencer.table, product, count, validity_s_min, search) {
-            return Some(self.refuse(request, Status::OutOfStock));
+        search.clear();
+        for line in wanted.lines {
+            if !self.state.allocate(&self.sequencer.table, tenant, line, wanted.validity_s_min, search) {
+                return self.refuse(request, Status::OutOfStock);
+            }
         }
-        let post = Word::state_of(Lifecycle::Sold, Flags::REVEALED);
-        let head = Head {
-            post,
-            subject: u64::from(product_id.0),
-            ..request.head(Kind::Sell, work.prepared[at].body)
+        let asked_s = if wanted.reserve_s == 0 { reserve_s } else { wanted.reserve_s.min(reserve_s) };
+        let deadline_ms = match wanted.kind {
+            Kind::Reserve => self.state.now_ms + u64::from(asked_s) * 1000,
+            _ => 0,
         };
-        let tail_bytes = search.cards.tail_bytes();
-        let lsn = self.append(HEAD_BYTES + tail_bytes, |group| {
-            group.push(&head, tail_bytes, |tail| search.cards.encode(order, tail))
+        let facts = OrderFacts {
+            account: wanted.account.map_or(0, |account| account.0),
+            ip: wanted.ip,
+            deadline_ms,
+            prev: 0,
+            sealed: wanted.sealed,
+            lines: if wanted.plain { Vec::new() } else { wanted.lines.to_vec() },
+            legs: Vec::new(),
+        };
+        let subject = match wanted.lines {
+            [line] => u64::from(line.product.0),
+            _ => 0,
+        };
+        let lsn = self.record_order(request, body, wanted.order, wanted.kind, &facts, subject, search);
+        if wanted.kind == Kind::Reserve {
+            return self.order_reply(request, lsn, wanted.order, request.caller.principal, &facts, count);
+        }
+        self.deliver(
+            request,
+            lsn,
+            wanted.order,
+            request.caller.principal,
+            &facts,
+            wanted.sealed,
+            &search.cards,
+        )
+    }
+
+    /// CONFIRM: the reservation was paid.
+    fn confirm(
+        &mut self,
+        request: &Request,
+        body: u32,
+        past: &OrderPast,
+        confirmation: &Confirmation,
+        search: &mut crate::state::Search,
+    ) -> Reply {
+        match self.order_retry(request, body, past, &[Kind::Confirm, Kind::Realloc]) {
+            None => {}
+            Some(Retry::Reused) => return self.refuse(request, Status::IdReused),
+            Some(Retry::Replay(same)) => return self.replay_order(request, past, same),
+        }
+        if confirmation.legs.len() > ORDER_LEGS_MAX {
+            return self.refuse(request, Status::Malformed);
+        }
+        let late = past.deadline_ms <= self.state.now_ms;
+        match past.word.state() {
+            OrderState::Sold => return self.refuse(request, Status::IllegalTransition),
+            OrderState::Cancelled => return self.refuse(request, Status::OrderCancelled),
+            OrderState::Reserved | OrderState::TimedOut if late && !confirmation.realloc => {
+                return self.refuse(request, Status::ReservationExpired);
+            }
+            OrderState::Reserved | OrderState::TimedOut => {}
+        }
+        let found = match past.word.state() {
+            OrderState::Reserved => self.reserved_cards(past, search),
+            _ => self.take_again(request.caller.tenant, past, search),
+        };
+        if let Err(status) = found {
+            return self.refuse(request, status);
+        }
+        if !self.has_credit() {
+            return self.refuse(request, self.short());
+        }
+        let kind = if past.word.state() == OrderState::Reserved { Kind::Confirm } else { Kind::Realloc };
+        let facts = OrderFacts {
+            account: past.facts.account,
+            ip: past.facts.ip,
+            prev: past.word.bits(),
+            sealed: confirmation.sealed,
+            ..OrderFacts::default()
+        };
+        let lsn = self.record_order(request, body, confirmation.order, kind, &facts, 0, search);
+        let (order, sealed) = (confirmation.order, confirmation.sealed);
+        self.deliver(request, lsn, order, past.buyer, &past.facts, sealed, &search.cards)
+    }
+
+    /// The cards that a reservation holds, as they are now; the reason if one of them cannot be sold.
+    fn reserved_cards(&self, past: &OrderPast, search: &mut crate::state::Search) -> Result<(), Status> {
+        search.clear();
+        for (card, _) in past.cards.cards() {
+            let batch = self.sequencer.table.batch_of(card).expect("an order's cards are committed");
+            let word = batch.word(card.row());
+            let view = self.state.view(batch, card.row(), word);
+            if word.lifecycle() != Lifecycle::Reserved {
+                return Err(Status::IllegalTransition);
+            }
+            if view.is_frozen() {
+                return Err(Status::Frozen);
+            }
+            if view.batch_voided {
+                return Err(Status::Voided);
+            }
+            if view.expires_ms != 0 && view.expires_ms <= self.state.now_ms {
+                return Err(Status::Expired);
+            }
+            search.cards.push(card, word);
+        }
+        Ok(())
+    }
+
+    /// Cards for a payment that came too late: the same if they are all free, else equal ones.
+    fn take_again(
+        &self,
+        tenant: TenantId,
+        past: &OrderPast,
+        search: &mut crate::state::Search,
+    ) -> Result<(), Status> {
+        search.clear();
+        let same_free = past.cards.cards().all(|(card, _)| {
+            let batch = self.sequencer.table.batch_of(card).expect("an order's cards are committed");
+            let word = batch.word(card.row());
+            let view = self.state.view(batch, card.row(), word);
+            search.cards.push(card, word);
+            view.lifecycle() == Lifecycle::Available && !view.is_frozen()
         });
-        self.state.sell(&self.sequencer.table, lsn, key, search);
+        if same_free {
+            return Ok(());
+        }
+        search.clear();
+        let table = &self.sequencer.table;
+        let enough = past.facts.lines.iter().all(|line| self.state.allocate(table, tenant, line, 0, search));
+        if enough { Ok(()) } else { Err(Status::ReservationExpired) }
+    }
+
+    /// CANCEL and the time-out.
+    fn give_up(
+        &mut self,
+        request: &Request,
+        body: u32,
+        past: &OrderPast,
+        kind: Kind,
+        search: &mut crate::state::Search,
+    ) -> Reply {
+        let order = request.command.order().expect("the caller matched the command");
+        if kind == Kind::Cancel {
+            match self.order_retry(request, body, past, &[Kind::Cancel]) {
+                None => {}
+                Some(Retry::Reused) => return self.refuse(request, Status::IdReused),
+                Some(Retry::Replay(same)) => return self.replay_order(request, past, same),
+            }
+        } else if self.state.now_ms < past.deadline_ms {
+            return self.refuse(request, Status::IllegalTransition);
+        }
+        match past.word.state() {
+            OrderState::Reserved => {}
+            OrderState::Sold => return self.refuse(request, Status::IllegalTransition),
+            OrderState::Cancelled => return self.refuse(request, Status::OrderCancelled),
+            OrderState::TimedOut => return self.refuse(request, Status::ReservationExpired),
+        }
+        if !self.has_credit() {
+            return self.refuse(request, self.short());
+        }
+        search.clear();
+        for (card, _) in past.cards.cards() {
+            let batch = self.sequencer.table.batch_of(card).expect("an order's cards are committed");
+            let word = batch.word(card.row());
+            debug_assert_eq!(word.lifecycle(), Lifecycle::Reserved, "a reserved card moves with its order");
+            search.cards.push(card, word);
+        }
+        let facts = OrderFacts {
+            account: past.facts.account,
+            ip: past.facts.ip,
+            prev: past.word.bits(),
+            ..OrderFacts::default()
+        };
+        let lsn = self.record_order(request, body, order, kind, &facts, 0, search);
+        self.order_reply(request, lsn, order, past.buyer, &past.facts, past.cards.count())
+    }
+
+    /// RETURN: sold cards come back. Those whose code nobody saw go into stock again.
+    fn take_back(
+        &mut self,
+        request: &Request,
+        body: u32,
+        past: &OrderPast,
+        given: &GivenBack,
+        cards: &[Option<crate::CardRef>],
+        search: &mut crate::state::Search,
+    ) -> Reply {
+        match self.order_retry(request, body, past, &[Kind::Return]) {
+            None => {}
+            Some(Retry::Reused) => return self.refuse(request, Status::IdReused),
+            Some(Retry::Replay(same)) => return self.replay_order(request, past, same),
+        }
+        match past.word.state() {
+            OrderState::Sold => {}
+            OrderState::Cancelled => return self.refuse(request, Status::OrderCancelled),
+            OrderState::Reserved | OrderState::TimedOut => {
+                return self.refuse(request, Status::IllegalTransition);
+            }
+        }
+        if given.cards.len() > RETURN_CARDS_MAX || given.legs.len() > ORDER_LEGS_MAX {
+            return self.refuse(request, Status::Malformed);
+        }
+        let asked = given.cards.is_empty() || cards.iter().all(Option::is_some);
+        if !asked {
+            return self.refuse(request, Status::NotFound);
+        }
+        search.clear();
+        let mut seen = past.word.is_fetched();
+        for (card, _) in past.own_cards() {
+            if !given.cards.is_empty() && !cards.contains(&Some(card)) {
+                continue;
+            }
+            let batch = self.sequencer.table.batch_of(card).expect("an order's cards are committed");
+            let word = batch.word(card.row());
+            if word.lifecycle() != Lifecycle::Sold || word.flags().contains(Flags::HELD) {
+                if given.cards.is_empty() && !word.belongs_to_order() {
+                    continue;
+                }
+                return self.refuse(request, Status::IllegalTransition);
+            }
+            seen |= word.flags().contains(Flags::REVEALED) || word.flags().contains(Flags::USED);
+            search.cards.push(card, word);
+        }
+        let count = search.cards.count();
+        if count == 0 || (!given.cards.is_empty() && count as usize != given.cards.len()) {
+            return self.refuse(request, Status::NotFound);
+        }
+        if !self.has_credit() {
+            return self.refuse(request, self.short());
+        }
+        let facts = OrderFacts {
+            account: past.facts.account,
+            ip: past.facts.ip,
+            prev: past.word.bits(),
+            // Whose codes nobody has seen come back into stock.
+            sealed: !seen,
+            ..OrderFacts::default()
+        };
+        let lsn = self.record_order(request, body, given.order, Kind::Return, &facts, 0, search);
+        self.order_reply(request, lsn, given.order, past.buyer, &past.facts, count)
+    }
+
+    /// Records that an order moves the cards that were found, and moves them.
+    #[expect(clippy::too_many_arguments, reason = "they are the entry's parts")]
+    fn record_order(
+        &mut self,
+        request: &Request,
+        body: u32,
+        order: OrderId,
+        kind: Kind,
+        facts: &OrderFacts,
+        subject: u64,
+        search: &mut crate::state::Search,
+    ) -> Lsn {
+        let (lifecycle, flags) = OrderMove::post(kind, facts.sealed);
+        let head = Head { post: Word::state_of(lifecycle, flags), subject, ..request.head(kind, body) };
+        let tail_bytes = facts.tail_bytes(&search.cards);
+        let lsn = self.append(HEAD_BYTES + tail_bytes, |group| {
+            group.push(&head, tail_bytes, |tail| facts.encode(order, &search.cards, tail))
+        });
+        let key = (request.caller.tenant, order);
+        let table = &self.sequencer.table;
+        let time_ms = self.state.now_ms;
+        self.state.apply_order(table, &OrderMove { kind, lsn, time_ms, key, cards: &search.cards, facts });
+        self.state.advance(search);
+        lsn
+    }
+
+    /// The reply of a sale: its codes, or that it was made.
+    #[expect(clippy::too_many_arguments, reason = "they are the reply's parts")]
+    fn deliver(
+        &self,
+        request: &Request,
+        lsn: Lsn,
+        order: OrderId,
+        buyer: PrincipalId,
+        facts: &OrderFacts,
+        sealed: bool,
+        cards: &Allocation,
+    ) -> Reply {
+        let total = cards.count();
+        if sealed {
+            return self.order_reply(request, lsn, order, buyer, facts, total);
+        }
         let list = CodeList {
             order,
-            total: count,
+            total,
             from: 0,
-            count,
+            count: total,
             durable_at: self.sequencer.wal.tail(),
-            cards: search.cards.clone(),
+            cards: cards.clone(),
         };
-        Some(self.reply(request, Status::Ok, Some(lsn), ReplyBody::Cards(list)))
+        self.reply(request, Status::Ok, Some(lsn), ReplyBody::Cards(list))
     }
 
-    /// Gives out codes of an order again. `None` if the order has to be read first.
-    pub(crate) fn fetch(&mut self, work: &mut Work, at: usize) -> Option<Reply> {
-        let request = &work.requests[at];
-        let Command::OrderFetch { order, from, count } = request.command else {
-            unreachable!("the caller matched the command")
-        };
-        if self.state.orders.find(&(request.caller.tenant, order)).is_none() {
-            return Some(self.refuse(request, Status::NotFound));
+    /// The reply of the first time, once more.
+    fn replay_order(&mut self, request: &Request, past: &OrderPast, same: Effect) -> Reply {
+        let delivers = matches!(same.kind, Kind::Sell | Kind::Confirm | Kind::Realloc) && !past.sealed;
+        if delivers {
+            return self.reveal_again(request, past, 0, u32::MAX, ReplyFlags::REPLAYED);
         }
-        let Detail::Sale(sale) = &work.prepared[at].detail else { return None };
-        if sale.effect.principal != request.caller.principal {
-            // Whose order it is, is not told either.
-            return Some(self.refuse(request, Status::NotFound));
-        }
-        Some(self.reveal_again(request, order, sale, from, count, ReplyFlags::default()))
+        let mut reply = self.show_order(request, past);
+        reply.lsn = Some(same.lsn);
+        reply.time_ms = same.time_ms;
+        reply.flags = ReplyFlags::REPLAYED;
+        reply
     }
 
-    /// Records that codes of an earlier sale are given out again, and lists those that still belong to it.
+    /// ORDER_FETCH: gives out codes of an order.
+    fn fetch(&mut self, request: &Request, past: &OrderPast, from: u32, count: u32) -> Reply {
+        match past.word.state() {
+            OrderState::Sold => self.reveal_again(request, past, from, count, ReplyFlags::default()),
+            OrderState::Reserved => self.refuse(request, Status::NotSold),
+            OrderState::Cancelled => self.refuse(request, Status::OrderCancelled),
+            OrderState::TimedOut => self.refuse(request, Status::ReservationExpired),
+        }
+    }
+
+    /// ORDER_STATUS.
+    fn show_order(&self, request: &Request, past: &OrderPast) -> Reply {
+        self.order_reply(
+            request,
+            past.word.lsn(),
+            past.order,
+            past.buyer,
+            &past.facts,
+            past.own_cards().count() as u32,
+        )
+    }
+
+    fn order_reply(
+        &self,
+        request: &Request,
+        lsn: Lsn,
+        order: OrderId,
+        buyer: PrincipalId,
+        facts: &OrderFacts,
+        cards: u32,
+    ) -> Reply {
+        let word =
+            self.state.orders.find(&(request.caller.tenant, order)).expect("it was just moved or read");
+        let report = OrderReport {
+            order,
+            state: word.state(),
+            fetched: word.is_fetched(),
+            buyer,
+            account: AccountId(facts.account),
+            cards,
+            deadline_ms: facts.deadline_ms,
+            lines: facts.lines.clone(),
+        };
+        self.reply(request, Status::Ok, Some(lsn), ReplyBody::Order(Box::new(report)))
+    }
+
+    /// Records that codes of an order are given out again, and lists those that still belong to it.
     fn reveal_again(
         &mut self,
         request: &Request,
-        order: OrderId,
-        sale: &Sale,
+        past: &OrderPast,
         from: u32,
         count: u32,
         flags: ReplyFlags,
@@ -109,14 +649,14 @@ impl Turn<'_> {
             return self.refuse(request, self.short());
         }
         let mut list = CodeList {
-            order,
+            order: past.order,
             total: 0,
             from,
             count: 0,
-            durable_at: sale.effect.lsn,
+            durable_at: past.word.lsn(),
             cards: Allocation::default(),
         };
-        for (card, _) in sale.cards.cards() {
+        for (card, _) in past.own_cards() {
             let batch = self.sequencer.table.batch_of(card).expect("a sale's cards are committed");
             if !batch.word(card.row()).belongs_to_order() {
                 continue;
@@ -127,17 +667,111 @@ impl Turn<'_> {
             }
             list.total += 1;
         }
+        let first = past.sealed && !past.word.is_fetched();
+        let prev = if first { past.word.bits() } else { 0 };
         let head = request.head(Kind::Reveal, request.command.body());
-        self.append(HEAD_BYTES + 24, |group| {
-            group.push(&head, 24, |tail| {
-                tail[..16].copy_from_slice(&order.0.to_le_bytes());
+        let tail_bytes = if first { REVEAL_BYTES + 8 } else { REVEAL_BYTES };
+        let lsn = self.append(HEAD_BYTES + tail_bytes, |group| {
+            group.push(&head, tail_bytes, |tail| {
+                tail[..16].copy_from_slice(&past.order.0.to_le_bytes());
                 tail[16..20].copy_from_slice(&from.to_le_bytes());
-                tail[20..].copy_from_slice(&list.count.to_le_bytes());
+                tail[20..24].copy_from_slice(&list.count.to_le_bytes());
+                tail[24..].copy_from_slice(&prev.to_le_bytes()[..tail_bytes - REVEAL_BYTES]);
             })
         });
+        if first {
+            let key = (request.caller.tenant, past.order);
+            self.state.orders.put(key, OrderWord::new(lsn, OrderState::Sold, true));
+        }
         list.durable_at = self.sequencer.wal.tail();
-        let mut reply = self.reply(request, Status::Ok, Some(sale.effect.lsn), ReplyBody::Cards(list));
+        let mut reply = self.reply(request, Status::Ok, Some(past.sold_at), ReplyBody::Cards(list));
         reply.flags = flags;
         reply
+    }
+}
+
+/// What an id says that an order has seen.
+enum Retry {
+    /// This is the effect it had.
+    Replay(Effect),
+    /// It was another request's.
+    Reused,
+}
+
+fn wanted(kind: Kind, purchase: &Purchase) -> Wanted<'_> {
+    Wanted {
+        kind,
+        order: purchase.order,
+        lines: &purchase.lines,
+        validity_s_min: purchase.validity_s_min,
+        account: purchase.account,
+        ip: purchase.ip,
+        legs: &purchase.legs,
+        sealed: purchase.sealed,
+        reserve_s: purchase.reserve_s,
+        plain: false,
+    }
+}
+
+impl Reservation {
+    /// What is kept of a RESERVE.
+    pub(crate) fn of(lsn: Lsn, time_ms: u64, cards: u32, facts: &OrderFacts) -> Reservation {
+        Reservation {
+            lsn,
+            taken_ms: time_ms,
+            deadline_ms: facts.deadline_ms,
+            account: (facts.account != 0).then_some(AccountId(facts.account)),
+            ip: facts.ip,
+            cards,
+            lines: facts.lines.clone().into_boxed_slice(),
+            legs: facts.legs.iter().map(|leg| leg.leg).collect(),
+        }
+    }
+}
+
+/// A checksum over parts of fixed length, by which a retry is told from another request with the same id.
+fn sum(parts: &[&[u8]]) -> u32 {
+    parts.iter().fold(0, |sum, part| crc32c::crc32c_append(sum, part))
+}
+
+fn sum_lines(lines: &[Line]) -> u32 {
+    lines.iter().fold(0, |so_far, line| {
+        let face = line.face.unwrap_or(i64::MIN).to_le_bytes();
+        sum(&[&so_far.to_le_bytes(), &line.product.0.to_le_bytes(), &line.count.to_le_bytes(), &face])
+    })
+}
+
+fn sum_legs(legs: &[Leg]) -> u32 {
+    legs.iter().fold(0, |so_far, leg| {
+        sum(&[&so_far.to_le_bytes(), &leg.account.0.to_le_bytes(), &leg.amount.to_le_bytes()])
+    })
+}
+
+impl Purchase {
+    pub(crate) fn body(&self) -> u32 {
+        sum(&[
+            &sum_lines(&self.lines).to_le_bytes(),
+            &self.validity_s_min.to_le_bytes(),
+            &self.account.map_or(0, |account| account.0).to_le_bytes(),
+            &self.ip.to_le_bytes(),
+            &sum_legs(&self.legs).to_le_bytes(),
+            &[u8::from(self.sealed)],
+            &self.reserve_s.to_le_bytes(),
+        ])
+    }
+}
+
+impl Confirmation {
+    pub(crate) fn body(&self) -> u32 {
+        let flags = [u8::from(self.realloc), u8::from(self.sealed)];
+        sum(&[&sum_legs(&self.legs).to_le_bytes(), &flags])
+    }
+}
+
+impl GivenBack {
+    pub(crate) fn body(&self) -> u32 {
+        let cards =
+            self.cards.iter().fold(0, |so_far, card| crc32c::crc32c_append(so_far, &card.0.to_le_bytes()));
+        sum(&[&cards.to_le_bytes(), &sum_legs(&self.legs).to_le_bytes()])
     }
 }

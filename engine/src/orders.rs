@@ -1,34 +1,173 @@
-//! Orders: which order ids exist, and where their sale stands in the log. All else is read from there.
+//! The orders: which order ids exist, what became of each, and where its last entry stands in the log. All else
+//! is read from there.
 //!
-//! The map is split into shards so that a checkpoint can copy it piece by piece while the sequencer
-//! goes on: one shard is copied under one short hold of the lock. Orders are never removed, so a copy
-//! made in pieces lacks at most orders whose SELL is replayed anyway.
+//! The map is split into shards so that a checkpoint can copy it piece by piece while the sequencer goes on.
+//! Orders are never removed, so a copy made in pieces lacks at most orders whose entries are replayed anyway.
+//!
+//! Orders that wait for their payment are kept in memory with what a time-out has to give back, ordered by
+//! deadline: nothing is scanned to find those whose time is over. Sums over them follow from the table and are never
+//! stored.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 
 use kami_wal::Lsn;
 
-use crate::identity::{OrderId, TenantId};
+use crate::account::Leg;
+use crate::identity::{AccountId, OrderId, TenantId};
+use crate::order::Line;
 
 /// An order id within its tenant.
 pub type OrderKey = (TenantId, OrderId);
 
-/// How many pieces a checkpoint copies the map in.
-pub const SHARDS: usize = 1024;
+/// How many pieces a checkpoint copies the map in: enough that a piece of ten million orders has some hundreds, which
+/// take a few microseconds.
+pub const SHARDS: usize = 1 << 14;
+
+/// Where an order stands. Numbers are part of the snapshot and log formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum OrderState {
+    /// Its cards are the buyer's.
+    Sold = 0,
+    /// Its cards are taken, and wait for the payment.
+    Reserved = 1,
+    /// The buyer gave it up before it was paid.
+    Cancelled = 2,
+    /// It was not paid in time.
+    TimedOut = 3,
+}
+
+impl OrderState {
+    /// The state with this number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<OrderState> {
+        match number {
+            0 => Some(OrderState::Sold),
+            1 => Some(OrderState::Reserved),
+            2 => Some(OrderState::Cancelled),
+            3 => Some(OrderState::TimedOut),
+            _ => None,
+        }
+    }
+
+    /// The name in English, upper case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            OrderState::Sold => "SOLD",
+            OrderState::Reserved => "RESERVED",
+            OrderState::Cancelled => "CANCELLED",
+            OrderState::TimedOut => "TIMED_OUT",
+        }
+    }
+}
+
+/// All that changes about an order, in 64 bits, as a card's word is: its last entry (48 bits, in 8-byte
+/// units), its state (4 bits), and whether codes of it were given out that were not delivered with the sale.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OrderWord(u64);
+
+impl OrderWord {
+    const FETCHED: u64 = 1 << 4;
+
+    /// A word.
+    #[must_use]
+    pub const fn new(lsn: Lsn, state: OrderState, fetched: bool) -> OrderWord {
+        OrderWord(lsn.units() << 16 | if fetched { Self::FETCHED } else { 0 } | state as u64)
+    }
+
+    /// From its 64 bits; `None` if it has no entry or its state is not assigned.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Option<OrderWord> {
+        if bits & 0xffe0 != 0
+            || Lsn::from_units(bits >> 16).is_none()
+            || OrderState::from_number((bits & 15) as u8).is_none()
+        {
+            return None;
+        }
+        Some(OrderWord(bits))
+    }
+
+    /// Its 64 bits.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The order's last entry.
+    #[must_use]
+    pub const fn lsn(self) -> Lsn {
+        match Lsn::from_units(self.0 >> 16) {
+            Some(lsn) => lsn,
+            None => unreachable!(),
+        }
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub const fn state(self) -> OrderState {
+        match OrderState::from_number((self.0 & 15) as u8) {
+            Some(state) => state,
+            None => unreachable!(),
+        }
+    }
+
+    /// Whether codes of it were given out that were not delivered with the sale.
+    #[must_use]
+    pub const fn is_fetched(self) -> bool {
+        self.0 & Self::FETCHED != 0
+    }
+}
+
+impl fmt::Debug for OrderWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} @{}", self.state().name(), self.lsn())
+    }
+}
+
+/// An order that waits for its payment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// Its RESERVE.
+    pub lsn: Lsn,
+    /// When it was made, milliseconds.
+    pub taken_ms: u64,
+    /// Until when it is to be paid, milliseconds.
+    pub deadline_ms: u64,
+    /// Who buys.
+    pub account: Option<AccountId>,
+    /// The address the buyer came from, hashed; 0 is unknown.
+    pub ip: u64,
+    /// How many cards are taken.
+    pub cards: u32,
+    /// What was asked for.
+    pub lines: Box<[Line]>,
+    /// The money that is set aside.
+    pub legs: Box<[Leg]>,
+}
 
 /// The orders.
 pub struct Orders {
     // Clients choose order ids, so the hash is keyed: nobody can make them collide.
     hasher: RandomState,
-    shards: Box<[HashMap<OrderKey, Lsn>]>,
+    shards: Box<[HashMap<OrderKey, OrderWord>]>,
     count: u64,
+    open: BTreeMap<OrderKey, Reservation>,
+    deadlines: BTreeSet<(u64, OrderKey)>,
 }
 
 impl Default for Orders {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| HashMap::new()).collect();
-        Orders { hasher: RandomState::new(), shards, count: 0 }
+        Orders {
+            hasher: RandomState::new(),
+            shards,
+            count: 0,
+            open: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+        }
     }
 }
 
@@ -37,16 +176,21 @@ impl Orders {
         self.hasher.hash_one(key) as usize % SHARDS
     }
 
-    /// Where the order's SELL stands.
+    /// What became of the order; `None` if there is none.
     #[must_use]
-    pub fn find(&self, key: &OrderKey) -> Option<Lsn> {
+    pub fn find(&self, key: &OrderKey) -> Option<OrderWord> {
         self.shards[self.shard(key)].get(key).copied()
     }
 
-    /// Adds an order.
-    pub fn insert(&mut self, key: OrderKey, lsn: Lsn) {
+    /// Adds an order, or moves it on. One that is further already stays as it is.
+    pub fn put(&mut self, key: OrderKey, word: OrderWord) {
         let shard = self.shard(&key);
-        self.count += u64::from(self.shards[shard].insert(key, lsn).is_none());
+        let known = self.shards[shard].entry(key);
+        if let std::collections::hash_map::Entry::Vacant(_) = known {
+            self.count += 1;
+        }
+        let known = known.or_insert(word);
+        *known = word.max(*known);
     }
 
     /// How many there are.
@@ -56,7 +200,52 @@ impl Orders {
     }
 
     /// The orders of one of the [`SHARDS`].
-    pub fn of_shard(&self, shard: usize) -> impl Iterator<Item = (OrderKey, Lsn)> + '_ {
-        self.shards[shard].iter().map(|(key, lsn)| (*key, *lsn))
+    pub fn of_shard(&self, shard: usize) -> impl Iterator<Item = (OrderKey, OrderWord)> + '_ {
+        self.shards[shard].iter().map(|(key, word)| (*key, *word))
+    }
+
+    /// Adds an order that waits for its payment. Doing it again changes nothing.
+    pub fn open(&mut self, key: OrderKey, reservation: Reservation) {
+        self.close(&key);
+        self.deadlines.insert((reservation.deadline_ms, key));
+        self.open.insert(key, reservation);
+    }
+
+    /// Takes out an order that no longer waits, and returns what was kept for it.
+    pub fn close(&mut self, key: &OrderKey) -> Option<Reservation> {
+        let reservation = self.open.remove(key)?;
+        self.deadlines.remove(&(reservation.deadline_ms, *key));
+        Some(reservation)
+    }
+
+    /// Orders that wait for their payment, in order of key, those after `after`: for copying in pieces.
+    pub fn reservations(
+        &self,
+        after: Option<OrderKey>,
+    ) -> impl Iterator<Item = (&OrderKey, &Reservation)> + Clone + '_ {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.open.range((after.map_or(Unbounded, Excluded), Unbounded))
+    }
+
+    /// Orders whose time was over at `now_ms`, the oldest first.
+    pub fn due(&self, now_ms: u64) -> impl Iterator<Item = OrderKey> + '_ {
+        self.deadlines.iter().take_while(move |(deadline_ms, _)| *deadline_ms <= now_ms).map(|(_, key)| *key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A checkpoint copies at least one shard under the lock, so a shard must stay small.
+    #[test]
+    fn a_shard_of_a_million_orders_is_short() {
+        let mut orders = Orders::default();
+        let lsn = Lsn::from_bytes(1 << 20).unwrap();
+        for order in 0..1_000_000 {
+            orders.put((TenantId(0), OrderId(order)), OrderWord::new(lsn, OrderState::Sold, false));
+        }
+        let longest = (0..SHARDS).map(|shard| orders.of_shard(shard).count()).max();
+        assert!(longest < Some(150), "{longest:?}");
     }
 }

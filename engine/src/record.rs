@@ -16,15 +16,17 @@
 
 mod kind;
 mod layout;
+mod legs;
 mod object;
 mod sale;
 mod value;
 
 pub use kind::Kind;
 pub use layout::{Field, GROUP_FIELDS, GROUP_HEAD_BYTES, HEAD_BYTES, HEAD_FIELDS, TAIL_FIELDS};
+pub use legs::{LEG_BYTES, PostedDocument, PostedLeg};
 pub(crate) use object::stored;
 pub use object::{Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms};
-pub use sale::Allocation;
+pub use sale::{Allocation, OrderFacts, Run};
 pub use value::{
     EPOCH_ENTRIES, ERA_BYTES, ERA_ENTRIES, Epoch, Filter, Mark, MarkKey, Purse, Trail, VALUE_BYTES, ValueTail,
 };
@@ -32,6 +34,7 @@ pub use value::{
 use kami_wal::Lsn;
 
 use crate::identity::{ChannelId, MerchantId, OrderId, PrincipalId, RequestId, TenantId, TerminalId};
+use crate::limit::Subject;
 use crate::word::{CardRef, Word};
 
 /// An entry may begin at most this far into its record, so that the 16-bit way back reaches.
@@ -94,6 +97,8 @@ impl Head {
     }
 }
 
+/// Bytes of the tail of REVEAL; the first of a sealed order has the order's word behind it.
+pub const REVEAL_BYTES: usize = 24;
 /// Bytes of the tail of REVERSE and TOMBSTONE.
 pub const ORIGINAL_BYTES: usize = 24;
 
@@ -372,41 +377,51 @@ impl Entry<'_> {
         Ok(value)
     }
 
-    /// Of SELL: the order and its cards.
+    /// Of an entry about an order: the order, its cards, and what else was said.
     ///
     /// # Errors
     /// If the counts do not fit the tail.
-    pub fn sale(&self) -> Result<(OrderId, Allocation), FormatError> {
-        let tail = self.tail;
-        if tail.len() < sale::SELL_BYTES {
-            return self.wrong("sale shorter than its head");
-        }
-        let (count, ranges, moved) = (u32_at(tail, 16), u32_at(tail, 20), u32_at(tail, 24));
-        let spans = &tail[sale::SELL_BYTES..];
-        if spans.len() as u64 != (u64::from(ranges) + u64::from(moved)) * sale::SPAN_BYTES as u64 {
-            return self.wrong("sale with more or fewer spans than it says");
-        }
-        let mut allocation = Allocation::default();
-        for (i, span) in spans.chunks_exact(sale::SPAN_BYTES).enumerate() {
-            let card = CardRef::from_bits(u64_at(span, 0));
-            let second = u64_at(span, 8);
-            if i < ranges as usize {
-                let rows = u32::try_from(second)
-                    .ok()
-                    .filter(|rows| *rows > 0 && card.row() + u64::from(*rows) <= CardRef::ROWS_MAX);
-                let Some(rows) = rows else { return self.wrong("range of rows out of bounds") };
-                allocation.ranges.push((card, rows));
-            } else {
-                let Some(word) = Word::from_bits(second) else { return self.wrong("unknown word") };
-                allocation.moved.push((card, word));
+    pub fn order(&self) -> Result<(OrderId, Allocation, OrderFacts), FormatError> {
+        OrderFacts::decode(self.tail).map_err(|what| FormatError { what, lsn: self.lsn })
+    }
+
+    /// Of entries that move money: the document or order they rest on, and their legs; no legs for all others.
+    ///
+    /// # Errors
+    /// If the tail is damaged.
+    pub fn money(&self) -> Result<(u128, Vec<PostedLeg>), FormatError> {
+        match self.head.kind {
+            Kind::Post => self.posting().map(|posted| (posted.document.0, posted.legs)),
+            // What a reservation only sets aside moves when it is paid.
+            Kind::Sell | Kind::Confirm | Kind::Realloc | Kind::Return => {
+                self.order().map(|(order, _, facts)| (order.0, facts.legs))
             }
+            _ => Ok((0, Vec::new())),
         }
-        let total: u64 =
-            allocation.ranges.iter().map(|(_, rows)| u64::from(*rows)).sum::<u64>() + u64::from(moved);
-        if total != u64::from(count) {
-            return self.wrong("sale of more or fewer cards than it says");
+    }
+
+    /// Of POST: the document, its legs and its note.
+    ///
+    /// # Errors
+    /// If the tail is damaged.
+    pub fn posting(&self) -> Result<PostedDocument, FormatError> {
+        let wrong = FormatError { what: "posting damaged", lsn: self.lsn };
+        PostedDocument::decode(self.tail).ok_or(wrong)
+    }
+
+    /// Of LIMIT_CROSSED: who crossed the limit that is the entry's subject, and what was in its window then.
+    ///
+    /// # Errors
+    /// If the tail is damaged.
+    pub fn crossing(&self) -> Result<(Subject, u64), FormatError> {
+        if self.tail.len() < CROSSING_BYTES {
+            return self.wrong("crossing without its subject");
         }
-        Ok((OrderId(u128_at(tail, 0)), allocation))
+        let [kind, number, units] = [0, 8, 16].map(|at| u64_at(self.tail, at));
+        match Subject::from_numbers(kind as u8, number) {
+            Some(subject) => Ok((subject, units)),
+            None => self.wrong("crossing of an unknown subject"),
+        }
     }
 
     /// Of REVEAL: the order.
@@ -414,11 +429,17 @@ impl Entry<'_> {
     /// # Errors
     /// If the tail is too short.
     pub fn revealed_order(&self) -> Result<OrderId, FormatError> {
-        if self.tail.len() < 24 {
+        if self.tail.len() < REVEAL_BYTES {
             self.wrong("reveal without its order")
         } else {
             Ok(OrderId(u128_at(self.tail, 0)))
         }
+    }
+
+    /// Of a REVEAL that is the first of its order: the order's word before, in bits.
+    #[must_use]
+    pub fn first_reveal(&self) -> Option<u64> {
+        (self.tail.len() == REVEAL_BYTES + 8).then(|| u64_at(self.tail, REVEAL_BYTES))
     }
 
     /// Of BATCH_EXTEND: the new end.
@@ -490,6 +511,17 @@ impl Entry<'_> {
             Some(rest) => Ok((object, Some(rest))),
             None => self.wrong("object damaged"),
         }
+    }
+}
+
+/// Bytes of the tail of LIMIT_CROSSED.
+pub const CROSSING_BYTES: usize = 24;
+
+/// Writes the tail of LIMIT_CROSSED.
+pub fn encode_crossing(subject: Subject, units: u64, tail: &mut [u8]) {
+    let (kind, number) = subject.numbers();
+    for (place, number) in tail.chunks_exact_mut(8).zip([u64::from(kind), number, units]) {
+        place.copy_from_slice(&number.to_le_bytes());
     }
 }
 

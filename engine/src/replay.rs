@@ -10,14 +10,19 @@ use std::sync::Arc;
 
 use kami_wal::{Lsn, Medium, Record};
 
+use crate::accounts::StoredAccount;
 use crate::batch::BatchFile;
 use crate::checkpoint::Snapshot;
 use crate::holds::{Hold, HoldChange};
-use crate::identity::{BatchId, Principal, PrincipalId, ProductId, RequestId, TenantId};
+use crate::identity::{
+    AccountId, BatchId, DocumentId, LimitId, Principal, PrincipalId, ProductId, RequestId, TenantId,
+};
+use crate::limits::{Crossed, StoredLimit, Till};
+use crate::orders::{OrderKey, OrderState, OrderWord};
 use crate::record::{
     Entry, FormatError, Group, Kind, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms,
 };
-use crate::state::State;
+use crate::state::{OrderMove, State};
 use crate::table::{Batch, Columns, Commit, Table, Words};
 use crate::vault::Vault;
 use crate::word::{CardRef, Word};
@@ -63,6 +68,8 @@ pub struct Rebuild {
     pub state: State,
     /// Entries installed.
     pub entries: u64,
+    /// Bytes of the log's records they were read from.
+    pub log_bytes: u64,
     medium: Arc<dyn Medium>,
     store: u64,
 }
@@ -70,7 +77,14 @@ pub struct Rebuild {
 impl Rebuild {
     /// Nothing yet.
     pub fn new(medium: Arc<dyn Medium>, store: u64) -> Rebuild {
-        Rebuild { table: Arc::new(Table::new()), state: State::default(), entries: 0, medium, store }
+        Rebuild {
+            table: Arc::new(Table::new()),
+            state: State::default(),
+            entries: 0,
+            log_bytes: 0,
+            medium,
+            store,
+        }
     }
 
     /// Installs the entries of one record.
@@ -80,6 +94,7 @@ impl Rebuild {
     pub fn record(&mut self, vault: &Vault, record: &Record<'_>) -> Result<(), ReplayError> {
         let group = Group::parse(record.payload, record.payload_lsn)?;
         self.state.now_ms = self.state.now_ms.max(group.time_ms);
+        self.log_bytes += record.end.bytes() - record.lsn.bytes();
         for entry in group {
             self.entry(vault, &entry?)?;
             self.entries += 1;
@@ -118,6 +133,25 @@ impl Rebuild {
                     self.state.revoke_principal(id, entry.lsn);
                 }
             }
+            Kind::AccountPut => self.account(entry)?,
+            Kind::AccountFreeze | Kind::AccountUnfreeze => {
+                let id = AccountId(head.subject as u32);
+                let known = self.state.accounts.find(id, head.tenant).map(|account| account.lsn);
+                if self.continues(entry, known, "account")? {
+                    self.state.accounts.set_frozen(id, head.kind == Kind::AccountFreeze, entry.lsn);
+                }
+            }
+            Kind::Post => {
+                let document = (head.tenant, entry.posting()?.document);
+                self.money(entry)?;
+                self.state.documents.insert(document, entry.lsn);
+            }
+            Kind::LimitPut => self.limit(entry)?,
+            Kind::LimitCrossed => {
+                let (subject, units) = entry.crossing()?;
+                let crossed = Crossed { limit: LimitId(head.subject as u32), subject, units };
+                self.state.limits.mark_crossed(head.tenant, &crossed, entry.time_ms, entry.lsn);
+            }
             Kind::Import => self.import(vault, entry)?,
             Kind::BatchActivate
             | Kind::BatchDeactivate
@@ -133,36 +167,36 @@ impl Rebuild {
                     self.state.change_batch(batch, head.kind, expires_ms, entry.lsn);
                 }
             }
-            Kind::Redeem
-            | Kind::Reverse
-            | Kind::Tombstone
-            | Kind::Freeze
-            | Kind::Unfreeze
-            | Kind::Void
-            | Kind::Settle
-            | Kind::Hold
-            | Kind::Capture
-            | Kind::Release
-            | Kind::HoldTimeout
-            | Kind::Load
-            | Kind::RefundValue => {
+            Kind::Redeem | Kind::Hold => {
+                self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
+                if let Some(change) = hold_change(entry)? {
+                    self.state.holds.apply(change);
+                }
+                if self.state.limits.any_terminal()
+                    && let Some(batch) = self.table.batch_of(entry.card())
+                {
+                    let (till, product) = (Till::of(head), batch.product);
+                    self.state.limits.take_till(&till, product, entry.time_ms, entry.lsn);
+                }
+            }
+            Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void => {
+                self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?
+            }
+            kind if kind.may_tell_value() => {
                 self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
                 if let Some(change) = hold_change(entry)? {
                     self.state.holds.apply(change);
                 }
             }
-            Kind::Sell => {
-                let (order, cards) = entry.sale()?;
-                for (card, old) in cards.cards() {
-                    let word = self.table.batch_of(card).map(|batch| batch.word(card.row()));
-                    let fits = word.is_some_and(|word| word == old || word.lsn() >= Some(entry.lsn));
-                    if !fits {
-                        return Err(ReplayError::Chain { object: "card", lsn: entry.lsn });
-                    }
+            kind if kind.is_order() => self.order(entry)?,
+            Kind::Reveal => {
+                if let Some(prev) = entry.first_reveal() {
+                    let key = (head.tenant, entry.revealed_order()?);
+                    self.order_continues(entry, key, prev)?;
+                    self.state.orders.put(key, OrderWord::new(entry.lsn, OrderState::Sold, true));
                 }
-                self.state.apply_sale(&self.table, entry.lsn, (head.tenant, order), &cards);
             }
-            Kind::Reveal | Kind::Restore | Kind::KeyRotate | Kind::Miss => {}
+            Kind::Restore | Kind::KeyRotate | Kind::Miss => {}
             _ => {
                 return Err(FormatError { what: "a kind this version does not write", lsn: entry.lsn }.into());
             }
@@ -201,6 +235,35 @@ impl Rebuild {
         Ok(())
     }
 
+    fn order(&mut self, entry: &Entry<'_>) -> Result<(), ReplayError> {
+        let (order, cards, facts) = entry.order()?;
+        let (kind, lsn, key) = (entry.head.kind, entry.lsn, (entry.head.tenant, order));
+        self.order_continues(entry, key, facts.prev)?;
+        for (card, old) in cards.cards() {
+            let word = self.table.batch_of(card).map(|batch| batch.word(card.row()));
+            let fits = word.is_some_and(|word| word == old || word.lsn() >= Some(lsn));
+            if !fits {
+                return Err(ReplayError::Chain { object: "card", lsn });
+            }
+        }
+        let time_ms = entry.time_ms;
+        self.state
+            .apply_order(&self.table, &OrderMove { kind, lsn, time_ms, key, cards: &cards, facts: &facts });
+        Ok(())
+    }
+
+    /// Refuses an entry about an order that does not continue the order as it stands; one that is further on
+    /// already is none of its business.
+    fn order_continues(&self, entry: &Entry<'_>, key: OrderKey, prev: u64) -> Result<(), ReplayError> {
+        let known = self.state.orders.find(&key);
+        let continues = known.map_or(0, OrderWord::bits) == prev;
+        if continues || known.is_some_and(|word| word.lsn() >= entry.lsn) {
+            Ok(())
+        } else {
+            Err(ReplayError::Chain { object: "order", lsn: entry.lsn })
+        }
+    }
+
     fn product(&mut self, entry: &Entry<'_>) -> Result<(), ReplayError> {
         let head = &entry.head;
         let id = ProductId(head.subject as u32);
@@ -211,6 +274,37 @@ impl Rebuild {
         let is_new = known.is_none() && id.0 as usize == self.state.products.len() + 1;
         if is_new || self.continues(entry, known, "product")? {
             self.state.put_product(id, head.tenant, spec, entry.lsn);
+        }
+        Ok(())
+    }
+
+    fn account(&mut self, entry: &Entry<'_>) -> Result<(), ReplayError> {
+        let (id, tenant) = (AccountId(entry.head.subject as u32), entry.head.tenant);
+        let spec = entry.object::<StoredAccount>()?.spec();
+        let spec = spec.ok_or(FormatError { what: "unknown kind of account", lsn: entry.lsn })?;
+        let known = self.state.accounts.find(id, tenant).map(|account| account.lsn);
+        let is_new = known.is_none() && id == self.state.accounts.next();
+        if is_new || self.continues(entry, known, "account")? {
+            self.state.accounts.put(id, tenant, spec, entry.lsn);
+        }
+        Ok(())
+    }
+
+    /// Installs the legs of an entry.
+    fn money(&mut self, entry: &Entry<'_>) -> Result<(), ReplayError> {
+        let (_, legs) = entry.money()?;
+        let posted = self.state.accounts.post(&legs, entry.lsn);
+        posted.map_err(|_| ReplayError::Chain { object: "account", lsn: entry.lsn })
+    }
+
+    fn limit(&mut self, entry: &Entry<'_>) -> Result<(), ReplayError> {
+        let (id, tenant) = (LimitId(entry.head.subject as u32), entry.head.tenant);
+        let spec = entry.object::<StoredLimit>()?.spec();
+        let spec = spec.ok_or(FormatError { what: "unknown scope or window of a limit", lsn: entry.lsn })?;
+        let known = self.state.limits.find(id, tenant).map(|limit| limit.lsn);
+        let is_new = known.is_none() && id == self.state.limits.next();
+        if is_new || self.continues(entry, known, "limit")? {
+            self.state.limits.put(id, tenant, spec, entry.lsn);
         }
         Ok(())
     }
@@ -324,8 +418,24 @@ impl Rebuild {
             let Some((key, hold)) = object.hold() else { return Ok(false) };
             self.state.holds.apply(HoldChange::Open(key, hold));
         }
+        for &(tenant, document, lsn) in &ledger.documents {
+            let Some(lsn) = Lsn::from_bytes(lsn) else { return Ok(false) };
+            self.state.documents.insert((TenantId(tenant), DocumentId(document)), lsn);
+        }
+        if !self.state.accounts.restore(&ledger.accounts)
+            || !self.state.limits.restore(&ledger.limits, &ledger.usages, objects.now_ms)
+        {
+            return Ok(false);
+        }
         let orders = &mut self.state.orders;
-        Ok(matches!(snapshot.orders(&mut |key, lsn| orders.insert(key, lsn)), Ok(true)))
+        if !matches!(snapshot.orders(&mut |key, word| orders.put(key, word)), Ok(true)) {
+            return Ok(false);
+        }
+        for stored in &ledger.reservations {
+            let Some((key, reservation)) = stored.reservation() else { return Ok(false) };
+            orders.open(key, reservation);
+        }
+        Ok(true)
     }
 }
 

@@ -2,10 +2,15 @@
 
 use kami_wal::Lsn;
 
+use crate::account::Account;
 use crate::identity::{
-    BatchId, ChannelId, MerchantId, OrderId, Principal, PrincipalId, ProductId, RequestId, TerminalId,
+    AccountId, BatchId, ChannelId, MerchantId, OrderId, Principal, PrincipalId, ProductId, RequestId,
+    TerminalId,
 };
 use crate::keyring::KeyRotation;
+use crate::limit::{Exceeded, Limit};
+use crate::order::Line;
+use crate::orders::OrderState;
 use crate::product::{Money, Product};
 use crate::record::{self, Kind};
 use crate::status::Status;
@@ -77,6 +82,8 @@ pub enum ReplyBody {
     History(Vec<HistoryEvent>),
     /// After SELL and ORDER_FETCH: cards whose codes are read after the reply is durable.
     Cards(CodeList),
+    /// An order, without its codes.
+    Order(Box<OrderReport>),
     /// After PRODUCT_LIST, and the one product after PRODUCT_ADD and PRODUCT_SET.
     Products(Vec<Product>),
     /// After BATCH_LIST, and the one batch after a batch command or an import.
@@ -96,6 +103,51 @@ pub enum ReplyBody {
     Checkpoint(Checkpoint),
     /// After KEY_ROTATE.
     Keys(KeyRotation),
+    /// After ACCOUNT_LIST, in order of number, and the one account after the other commands about one. PARTIAL
+    /// says that there are more.
+    Accounts(Vec<Account>),
+    /// After ACCOUNT_STATEMENT.
+    Statement(Box<Statement>),
+    /// After POST: what moved, with the balances it left.
+    Posted(Vec<record::PostedLeg>),
+    /// After LIMIT_LIST, and the one limit after LIMIT_PUT.
+    Limits(Vec<Limit>),
+    /// After a refusal for a limit: which, what is left, and when it opens again.
+    Exceeded(Exceeded),
+    /// After legs were refused: the account that stands against them.
+    Account(AccountId),
+}
+
+/// What happened to the money of an account, newest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// The account as it stands now.
+    pub account: Account,
+    /// Its entries, newest first.
+    pub lines: Vec<StatementLine>,
+    /// Where it goes on; `None` if this was all.
+    pub next: Option<Lsn>,
+}
+
+/// One entry of a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatementLine {
+    /// Where it stands in the log.
+    pub lsn: Lsn,
+    /// When, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// What happened.
+    pub kind: record::Kind,
+    /// Who did it.
+    pub principal: PrincipalId,
+    /// Through which channel.
+    pub channel: ChannelId,
+    /// The document or order it rests on.
+    pub related: u128,
+    /// What came in, or went out if negative.
+    pub amount: Money,
+    /// The balance after it.
+    pub balance: Money,
 }
 
 /// A snapshot that was made: see [`Engine::checkpoint`](crate::Engine::checkpoint).
@@ -283,6 +335,27 @@ pub struct Duplicate {
     pub other_row: u64,
 }
 
+/// An order as it stands, without its codes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderReport {
+    /// Its id.
+    pub order: OrderId,
+    /// Where it stands.
+    pub state: OrderState,
+    /// Whether codes of it were fetched that were not delivered with the sale.
+    pub fetched: bool,
+    /// Who opened it.
+    pub buyer: PrincipalId,
+    /// Whose purchase it is; 0 is nobody in particular.
+    pub account: AccountId,
+    /// Of a command that moved cards, how many; else how many are in it: those that came back are not.
+    pub cards: u32,
+    /// Until when it was to be paid, milliseconds since 1970; 0 if it was sold at once.
+    pub deadline_ms: u64,
+    /// What was asked for; empty for a plain sale of one product.
+    pub lines: Vec<Line>,
+}
+
 /// How far a staged import is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImportReport {
@@ -300,7 +373,7 @@ impl HistoryEvent {
     pub(crate) fn of(entry: &record::Entry<'_>, word: Word) -> Result<HistoryEvent, record::FormatError> {
         let value = entry.value()?.unwrap_or_default();
         let related = match entry.head.kind {
-            Kind::Sell => entry.sale()?.0.0,
+            kind if kind.is_order() => entry.order()?.0.0,
             Kind::Reverse | Kind::Tombstone => entry.original()?.0.0,
             _ => value.related.0,
         };

@@ -21,8 +21,9 @@
 //! One lock was measured to be as fast as finer ones on two cores (`docs/architecture.md`), and it makes
 //! void records, latch order, write skew and half-visible orders impossible rather than handled.
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use kami_wal::{Credit, Lsn, NoSpace, RECORD_HEAD_BYTES, Wal};
@@ -31,16 +32,18 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::card::{Effect, Past};
 use crate::chain::{Chain, ChainError, Sought};
 use crate::clock::{Clock, Running, TICK_MS};
-use crate::command::{Command, Request};
+use crate::command::{Command, Request, STATEMENT_LINES_MAX};
 use crate::holds::HoldChange;
 use crate::identity::{CardDigest, OrderId, PrincipalId, RequestId};
 use crate::index::Index;
+use crate::limits::{CROSSED_MAX, CROSSING_ENTRY_BYTES, Tills};
+use crate::orders::OrderWord;
 use crate::product::CardKind;
 use crate::record::{
-    Allocation, ERA_BYTES, Epoch, GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Kind, MarkKey, Purse, Trail,
-    VALUE_BYTES,
+    Allocation, ERA_BYTES, Epoch, GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Kind, MarkKey, OrderFacts,
+    PostedLeg, Purse, Trail, VALUE_BYTES,
 };
-use crate::reply::{HISTORY_MAX, HistoryEvent, Reply, ReplyBody, ReplyFlags};
+use crate::reply::{HISTORY_MAX, HistoryEvent, Reply, ReplyBody, ReplyFlags, StatementLine};
 use crate::state::{Scope, Search, State};
 use crate::status::Status;
 use crate::subject::Subject;
@@ -68,6 +71,8 @@ pub struct Work {
     moves: Moves,
     seen: CodeSet,
     pub(crate) search: Search,
+    pub(crate) posted: Vec<PostedLeg>,
+    tills: Tills,
     buffer: Vec<u8>,
 }
 
@@ -118,6 +123,10 @@ pub(crate) struct Wallet {
 #[derive(Default)]
 pub(crate) struct Prepared {
     pub(crate) card: Option<CardRef>,
+    /// The cards that a command about an order names.
+    pub(crate) cards: Vec<Option<CardRef>>,
+    /// The most bytes of the log that executing it takes.
+    pub(crate) log_bytes: usize,
     /// Set if there was no such card: [`Table::commits`] before it was looked for.
     pub(crate) absent_at: Option<u64>,
     /// [`Command::body`].
@@ -128,8 +137,6 @@ pub(crate) struct Prepared {
     pub(crate) detail: Detail,
     /// Of a card whose value may move.
     pub(crate) wallet: Option<Box<Wallet>>,
-    /// The most bytes of the log that it takes.
-    pub(crate) bytes: usize,
     /// The object's last position that `past` was read from.
     pub(crate) object: Option<Lsn>,
     /// The encoded object of an administrative command.
@@ -143,15 +150,51 @@ pub(crate) enum Detail {
     #[default]
     None,
     History(Vec<HistoryEvent>),
-    Order(OrderId),
-    Sale(Box<Sale>),
+    /// Of a card: the order it belongs to.
+    OrderOf(OrderId),
+    /// What became of an order.
+    Order(Box<OrderPast>),
+    /// What was posted under a document.
+    Posted(Box<EarlierPosting>),
+    /// Lines of an account's statement, and where it goes on.
+    Statement(Vec<StatementLine>, Option<Lsn>),
 }
 
-/// An earlier sale, read from the log.
-pub(crate) struct Sale {
+/// An earlier posting, read from the log.
+pub(crate) struct EarlierPosting {
     pub(crate) effect: Effect,
     pub(crate) request: RequestId,
+    pub(crate) legs: Vec<PostedLeg>,
+}
+
+/// What became of an order so far, read from the log.
+pub(crate) struct OrderPast {
+    pub(crate) order: OrderId,
+    /// The order's word that this was read from.
+    pub(crate) word: OrderWord,
+    /// The effect that the request's own id had on the order.
+    pub(crate) same: Option<Effect>,
+    /// Who opened it.
+    pub(crate) buyer: PrincipalId,
+    /// Its cards: of its sale, or of its reservation if it was never sold.
     pub(crate) cards: Allocation,
+    /// Where those were given to it.
+    pub(crate) sold_at: Lsn,
+    /// Whether it was sold without its codes.
+    pub(crate) sealed: bool,
+    /// Cards that came back.
+    pub(crate) returned: HashSet<CardRef>,
+    /// Until when it was to be paid, milliseconds.
+    pub(crate) deadline_ms: u64,
+    /// What its first entry says.
+    pub(crate) facts: OrderFacts,
+}
+
+impl OrderPast {
+    /// Its cards but for those that came back, in its sequence, with the word they had before.
+    pub(crate) fn own_cards(&self) -> impl Iterator<Item = (CardRef, Word)> + '_ {
+        self.cards.cards().filter(|(card, _)| !self.returned.contains(card))
+    }
 }
 
 /// The codes of up to [`Work::REQUESTS_MAX`] requests, to see one come up twice: a small open-addressing
@@ -205,6 +248,9 @@ pub struct Sequencer {
     commands: AtomicU64,
     refused: AtomicU64,
     misses: AtomicU64,
+    /// Whether limits may count redemptions: then turns ask for room to record that one was crossed. Only a
+    /// hint, as it is read before the lock: without room crossings wait.
+    pub(crate) counts_tills: AtomicBool,
 }
 
 /// Ends the process if it is dropped by a panic: see the module's second invariant.
@@ -228,6 +274,8 @@ pub(crate) struct Turn<'a> {
     /// Why there is no credit.
     short: Status,
     tick: bool,
+    /// LIMIT_CROSSED entries that were asked room for and not written yet.
+    crossings: usize,
 }
 
 impl Sequencer {
@@ -241,6 +289,7 @@ impl Sequencer {
         running: Running,
         marks: MarkKey,
     ) -> Self {
+        let counts_tills = state.limits.any_terminal();
         Sequencer {
             index,
             table,
@@ -252,6 +301,7 @@ impl Sequencer {
             commands: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            counts_tills: AtomicBool::new(counts_tills),
         }
     }
 
@@ -334,8 +384,8 @@ impl Sequencer {
         let mut bytes = 0;
         for at in from..requests.len() {
             let (request, prepared) = (&requests[at], &mut prepared[at]);
-            prepared.bytes = request.command.log_bytes_max();
-            if at > from && bytes + prepared.bytes > bytes_max {
+            prepared.log_bytes = request.command.log_bytes_max();
+            if at > from && bytes + prepared.log_bytes > bytes_max {
                 return at;
             }
             prepared.body = request.command.body();
@@ -363,7 +413,7 @@ impl Sequencer {
                 {
                     prepared.failed = Some(chain_failed(&error));
                 }
-                if at > from && bytes + prepared.bytes > bytes_max {
+                if at > from && bytes + prepared.log_bytes > bytes_max {
                     return at;
                 }
             } else if request.command.card().is_none()
@@ -371,7 +421,11 @@ impl Sequencer {
             {
                 prepared.failed = Some(chain_failed(&error));
             }
-            bytes += prepared.bytes;
+            // What was read of an order may have shown that it takes more.
+            if at > from && bytes + prepared.log_bytes > bytes_max {
+                return at;
+            }
+            bytes += prepared.log_bytes;
         }
         requests.len()
     }
@@ -421,17 +475,20 @@ impl Sequencer {
                     prepared.wallet = Some(wallet);
                 }
                 chain.walk(card, word, |entry, _| {
-                    if entry.head.kind != Kind::Sell {
+                    if !entry.head.kind.is_order() {
                         return Ok(true);
                     }
-                    prepared.detail = Detail::Order(entry.sale()?.0);
+                    // What an order gave up, or gave back, belongs to none.
+                    if !matches!(entry.head.kind, Kind::Cancel | Kind::ReserveTimeout | Kind::Return) {
+                        prepared.detail = Detail::OrderOf(entry.order()?.0);
+                    }
                     Ok(false)
                 })?;
             }
             _ if tells_value => {
                 let wallet = self.read_value(request, card, prepared, &mut chain)?;
                 let era = if wallet.epochs.is_empty() { 0 } else { ERA_BYTES };
-                prepared.bytes = HEAD_BYTES + VALUE_BYTES + era;
+                prepared.log_bytes = HEAD_BYTES + VALUE_BYTES + era;
                 prepared.wallet = Some(wallet);
             }
             _ => {
@@ -478,16 +535,46 @@ impl Sequencer {
                 prepared.word = batch.word(card.row());
                 self.read_chain(request, card, prepared, buffer, true)?;
                 // It has a group for itself, and ends the one before.
-                prepared.bytes += 2 * GROUP_BYTES;
+                prepared.log_bytes += 2 * GROUP_BYTES;
             }
             // A sale under a new order id needs nothing; only the lock can tell that it is not new.
-            Command::Sell { .. } if !stale => return Ok(()),
-            Command::Sell { order, .. } | Command::OrderFetch { order, .. } => {
-                let lsn = self.state.lock().orders.find(&(tenant, *order));
+            Command::Sell { .. } | Command::SellLines(_) | Command::Reserve(_) if !stale => return Ok(()),
+            command if command.order().is_some() => {
+                let key = (tenant, command.order().expect("just asked"));
+                let word = self.state.lock().orders.find(&key);
+                if let Some(word) = word {
+                    let past = Chain::new(&self.wal, buffer).order(key.1, word, request.id)?;
+                    prepared.log_bytes = command.order_bytes_max(past.cards.count(), &past.facts);
+                    prepared.detail = Detail::Order(Box::new(past));
+                }
+                if let Command::Return(given) = command {
+                    let guard = Index::pin();
+                    let found = given.cards.iter().map(|digest| self.index.find(*digest, &guard));
+                    prepared.cards = found.collect();
+                }
+            }
+            // As a sale: only the lock can tell that the document is not new.
+            Command::Post(_) if !stale => return Ok(()),
+            Command::Post(posting) => {
+                let lsn = self.state.lock().documents.get(&(tenant, posting.document)).copied();
                 if let Some(lsn) = lsn {
-                    let (effect, request, _, cards) = Chain::new(&self.wal, buffer).sale(lsn)?;
-                    prepared.detail = Detail::Sale(Box::new(Sale { effect, request, cards }));
-                    prepared.object = Some(lsn);
+                    let mut chain = Chain::new(&self.wal, buffer);
+                    let (effect, request, entry) = chain.effect(lsn)?;
+                    let legs = entry.posting()?.legs;
+                    prepared.detail = Detail::Posted(Box::new(EarlierPosting { effect, request, legs }));
+                }
+            }
+            Command::AccountStatement { account, from, count } => {
+                let last = self.state.lock().accounts.find(*account, tenant).map(|state| state.money_lsn);
+                let count = (*count).min(STATEMENT_LINES_MAX);
+                if let Some(last) = last {
+                    let read = Chain::new(&self.wal, buffer).statement(*account, from.or(last), count);
+                    match read {
+                        Ok((lines, next)) => prepared.detail = Detail::Statement(lines, next),
+                        // A place of the caller's choosing may be no entry of the account.
+                        Err(_) if from.is_some() => prepared.failed = Some(Status::Malformed),
+                        Err(error) => return Err(error),
+                    }
                 }
             }
             command => {
@@ -524,7 +611,7 @@ impl Sequencer {
         if tick {
             state.now_ms = now_ms;
         }
-        Turn { _abort: AbortOnPanic, sequencer: self, state, credit, short, tick }
+        Turn { _abort: AbortOnPanic, sequencer: self, state, credit, short, tick, crossings: 0 }
     }
 
     /// Decides the requests `from .. to`. Returns where it stopped: at `to`, or at the first request that
@@ -532,8 +619,10 @@ impl Sequencer {
     fn turn(&self, work: &mut Work, from: usize, to: usize) -> usize {
         let deadline_now =
             work.requests[from..to].iter().any(|request| request.deadline.is_some()).then(Instant::now);
-        let bytes: usize = work.prepared[from..to].iter().map(|prepared| prepared.bytes).sum();
-        let mut turn = self.begin(bytes);
+        let bytes: usize = work.prepared[from..to].iter().map(|prepared| prepared.log_bytes).sum();
+        let crossings = if self.counts_tills.load(Ordering::Relaxed) { CROSSED_MAX } else { 0 };
+        let mut turn = self.begin(bytes + crossings * CROSSING_ENTRY_BYTES);
+        turn.crossings = crossings;
         let mut at = from;
         while at < to {
             let request = &work.requests[at];
@@ -630,16 +719,23 @@ impl Turn<'_> {
 
     /// The commands about single cards from `from` on, as one record. Returns where it stopped.
     fn cards(&mut self, work: &mut Work, from: usize, to: usize, now: Option<Instant>) -> usize {
-        let Work { requests, replies, prepared, moves, .. } = work;
+        let Work { requests, replies, prepared, moves, tills, .. } = work;
         moves.clear();
         let mut at = from;
         let sequencer = self.sequencer;
         let state = &*self.state;
         let short = self.short;
-        let run = requests[from..to].iter().take_while(|request| request.command.card().is_some());
-        let run = run.zip(&prepared[from..to]);
-        let bytes = GROUP_HEAD_BYTES + run.map(|(_, prepared)| prepared.bytes).sum::<usize>();
+        let crossings = self.crossings;
+        let counts_tills = state.limits.any_terminal();
+        if counts_tills {
+            tills.begin(crossings);
+        }
         let mut standing: Option<(PrincipalId, Option<Scope<'_>>)> = None;
+        let run = requests[from..to].iter().zip(&prepared[from..to]);
+        let run = run.take_while(|(request, _)| request.command.card().is_some());
+        let bytes = GROUP_HEAD_BYTES
+            + run.map(|(_, prepared)| prepared.log_bytes).sum::<usize>()
+            + crossings * CROSSING_ENTRY_BYTES;
         let mut decide_all = |mut group: Option<&mut GroupWriter<'_>>| {
             while at < to {
                 let (request, prepared) = (&requests[at], &mut prepared[at]);
@@ -657,7 +753,8 @@ impl Turn<'_> {
                 let reply = if is_late(request, now) {
                     Some(subject.refuse(Status::DeadlinePassed))
                 } else {
-                    subject.decide(prepared, group.as_deref_mut(), moves)
+                    let tills = counts_tills.then_some(&mut *tills);
+                    subject.decide(prepared, group.as_deref_mut(), moves, tills)
                 };
                 let Some(reply) = reply else { break };
                 replies.push(reply);
@@ -676,6 +773,11 @@ impl Turn<'_> {
             decide_all(None);
         }
         self.install(moves);
+        if counts_tills {
+            let now_ms = self.state.now_ms;
+            tills.install(&mut self.state.limits, now_ms);
+            self.crossings -= tills.crossings();
+        }
         at
     }
 
@@ -691,7 +793,7 @@ impl Turn<'_> {
         }
         moves.clear();
         let (sequencer, short) = (self.sequencer, self.short);
-        let bytes = prepared.bytes - 2 * GROUP_BYTES;
+        let bytes = prepared.log_bytes - 2 * GROUP_BYTES;
         let now_ms = self.state.now_ms;
         let tick = self.tick;
         let credit = self.credit.as_mut().expect("asked just now");
@@ -699,7 +801,7 @@ impl Turn<'_> {
         let appended = sequencer.wal.append(credit, GROUP_HEAD_BYTES + bytes, |payload, payload_lsn| {
             let mut group = GroupWriter::new(payload, payload_lsn, RECORD_HEAD_BYTES as usize);
             let subject = Subject { sequencer, state, request, scope: Some(Scope::default()), short };
-            reply = subject.decide(prepared, Some(&mut group), moves);
+            reply = subject.decide(prepared, Some(&mut group), moves, None);
             if group.entries() == 0 { 0 } else { group.finish(now_ms) }
         });
         self.tick = tick && appended.is_none();

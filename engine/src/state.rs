@@ -4,18 +4,22 @@
 //! after recovery is memory before the crash. Cursors, free lists, counters and look-up maps are derived:
 //! they are kept here while running and computed again at recovery.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use kami_wal::Lsn;
 
+use crate::accounts::Accounts;
 use crate::card::View;
 use crate::command::Command;
 use crate::holds::{HeldOf, Holds};
-use crate::identity::{BatchId, Principal, PrincipalId, ProductId, Renewal, RequestId, TenantId};
-use crate::orders::{OrderKey, Orders};
+use crate::identity::{BatchId, DocumentId, Principal, PrincipalId, ProductId, Renewal, RequestId, TenantId};
+use crate::limits::Limits;
+use crate::order::Line;
+use crate::orders::{OrderKey, OrderState, OrderWord, Orders, Reservation};
 use crate::product::{CardKind, Money, Product, ProductSpec};
-use crate::record::{Allocation, Clocks, Purse, Stored, StoredPrincipal};
+use crate::record::{Allocation, Clocks, Kind, OrderFacts, Purse, Stored, StoredPrincipal};
 use crate::reply::StockLine;
+use crate::sharded::Sharded;
 use crate::table::{Batch, Table};
 use crate::value::Value;
 use crate::word::{CardRef, Flags, Lifecycle, Word};
@@ -43,6 +47,12 @@ pub struct State {
     pub holds: Holds,
     /// Batch numbers by the id of the import that made them.
     pub imports: HashMap<(TenantId, RequestId), BatchId>,
+    /// Accounts.
+    pub accounts: Accounts,
+    /// Where the POST of each document stands.
+    pub documents: Sharded<(TenantId, DocumentId), Lsn>,
+    /// Limits, and what counts against them.
+    pub limits: Limits,
 }
 
 /// A product and its batches.
@@ -95,7 +105,7 @@ pub struct Stock {
     /// No row below this one is for sale, but for those in `free`.
     cursor: u64,
     /// Rows below the cursor that came back for sale.
-    free: BTreeSet<u64>,
+    free: RowSet,
     /// AVAILABLE cards that are frozen by themselves.
     frozen: u64,
     /// AVAILABLE cards by their own end of validity, for batches that have such ends.
@@ -209,6 +219,11 @@ impl State {
                 named.next().map(|state| state.lsn)
             }
             Command::PrincipalRevoke(id) => self.principal_lsn(*id),
+            Command::AccountPut(put) => self.accounts.named(tenant, &put.spec.name).map(|state| state.lsn),
+            Command::AccountFreeze(id) | Command::AccountUnfreeze(id) => {
+                self.accounts.find(*id, tenant).map(|state| state.lsn)
+            }
+            Command::LimitPut(spec) => self.limits.named(tenant, &spec.name).map(|state| state.lsn),
             Command::PrincipalRenew(renewal) => self.principal_lsn(renewal.principal),
             command => self.batch_stock(command.batch()?, tenant).map(|stock| stock.lsn),
         }
@@ -287,32 +302,39 @@ impl State {
         self.products[batch.product.0 as usize - 1].batches.push(batch.id);
     }
 
-    /// Looks for `count` cards of a product, oldest batch first, in row order. Changes nothing.
-    /// `found` is overwritten; the result says whether there were enough.
+    /// Looks for the cards of one line of an order, oldest batch first, in row order, and adds them to what was
+    /// found. Changes nothing. The result says whether there were enough.
     pub fn allocate(
         &self,
         table: &Table,
-        product: &ProductState,
-        count: u32,
+        tenant: TenantId,
+        line: &Line,
         validity_s_min: u32,
         found: &mut Search,
     ) -> bool {
-        found.clear();
-        if product.product.frozen {
+        let Some(product) = self.product(line.product, tenant) else { return false };
+        if product.product.frozen || !product.product.spec.terms.listed {
             return false;
         }
         let valid_until = self.now_ms + u64::from(validity_s_min) * 1000;
-        let mut missing = u64::from(count);
+        let mut missing = u64::from(line.count);
         for &id in &product.batches {
             let batch = table.batch(id).expect("a product's batches are committed");
             if missing > 0 && !batch.is_frozen() && !batch.is_voided() {
-                self.allocate_from(batch, &mut missing, valid_until, found);
+                self.allocate_from(batch, &mut missing, valid_until, line.face, found);
             }
         }
         missing == 0
     }
 
-    fn allocate_from(&self, batch: &Batch, missing: &mut u64, valid_until: u64, found: &mut Search) {
+    fn allocate_from(
+        &self,
+        batch: &Batch,
+        missing: &mut u64,
+        valid_until: u64,
+        face: Option<Money>,
+        found: &mut Search,
+    ) {
         let stock = self.stock(batch.id);
         let before = found.cards.count();
         let batch_expires = batch.expires_ms(0);
@@ -320,14 +342,20 @@ impl State {
         if !by_row && batch_expires != 0 && batch_expires <= valid_until {
             return;
         }
+        let faces = !batch.columns.faces.is_empty();
+        if face.is_some_and(|face| !faces && face != batch.face) {
+            return;
+        }
         // A row can be sold if it is in stock, not frozen by itself, and valid long enough.
         let lasts = |row| match batch.expires_ms(row) {
             0 => true,
             expires => expires > valid_until,
         };
+        let is_worth = |row| !faces || face.is_none_or(|face| batch.face(row) == face);
         let stands =
             |word: Word| word.lifecycle() == Lifecycle::Available && !word.flags().contains(Flags::FROZEN);
-        for &row in stock.free.iter().filter(|row| lasts(**row)).take(*missing as usize) {
+        let free = stock.free.rows().filter(|row| lasts(*row) && is_worth(*row));
+        for row in free.take(*missing as usize) {
             found.cards.push(CardRef::new(batch.id.0, row), batch.word(row));
         }
         *missing -= u64::from(found.cards.count() - before);
@@ -337,10 +365,10 @@ impl State {
         while row < batch.rows() && *missing > 0 {
             let word = batch.word(row);
             if stands(word) {
-                if !by_row || lasts(row) {
+                if (!by_row || lasts(row)) && is_worth(row) {
                     found.cards.push(CardRef::new(batch.id.0, row), word);
                     *missing -= 1;
-                } else if cursor.is_none() && batch.expires_ms(row) > self.now_ms {
+                } else if cursor.is_none() && (!is_worth(row) || batch.expires_ms(row) > self.now_ms) {
                     cursor = Some(row);
                 }
             }
@@ -349,32 +377,47 @@ impl State {
         found.cursors.push((batch.id, cursor.unwrap_or(row)));
     }
 
-    /// Sells the cards that [`State::allocate`] found.
-    pub fn sell(&mut self, table: &Table, lsn: Lsn, order: OrderKey, found: &Search) {
-        self.apply_sale(table, lsn, order, &found.cards);
+    /// After cards that were found were taken: passes over them at the next order.
+    pub fn advance(&mut self, found: &Search) {
         for &(batch, cursor) in &found.cursors {
-            self.stock_mut(batch).cursor = cursor;
+            let stock = self.stock_mut(batch);
+            stock.cursor = stock.cursor.max(cursor);
         }
     }
 
-    /// Makes the cards of a sale SOLD. Cards that have moved on since (in a replay over a later
-    /// snapshot) are left as they are.
-    pub fn apply_sale(&mut self, table: &Table, lsn: Lsn, order: OrderKey, cards: &Allocation) {
+    /// Moves an order and its cards. Cards that have moved on since (in a replay over a later snapshot) are left
+    /// as they are, and so is an order that has.
+    pub fn apply_order(&mut self, table: &Table, order: &OrderMove<'_>) {
+        let OrderMove { kind, lsn, time_ms, key, cards, facts } = *order;
+        let (lifecycle, added) = OrderMove::post(kind, facts.sealed);
         for (card, old) in cards.cards() {
-            let batch = table.batch_of(card).expect("a sale's cards are committed");
+            let batch = table.batch_of(card).expect("an order's cards are committed");
             if batch.word(card.row()).lsn() < Some(lsn) {
-                let flags = old.flags().with(Flags::REVEALED);
-                self.install(batch, card.row(), old, Word::new(lsn, Lifecycle::Sold, flags));
+                self.install(batch, card.row(), old, Word::new(lsn, lifecycle, old.flags().with(added)));
             }
         }
-        self.orders.insert(order, lsn);
+        let state = match kind {
+            Kind::Reserve => OrderState::Reserved,
+            Kind::Cancel => OrderState::Cancelled,
+            Kind::ReserveTimeout => OrderState::TimedOut,
+            _ => OrderState::Sold,
+        };
+        let fetched = OrderWord::from_bits(facts.prev).is_some_and(OrderWord::is_fetched);
+        self.orders.put(key, OrderWord::new(lsn, state, fetched));
+        // Everything from a snapshot's start on is replayed in order, so this may be done again.
+        if kind == Kind::Reserve {
+            self.orders.open(key, Reservation::of(lsn, time_ms, cards.count(), facts));
+        } else {
+            self.orders.close(&key);
+        }
     }
 
     /// The stock of a batch, to be shown.
     #[must_use]
     pub fn stock_line(&self, batch: &Batch) -> StockLine {
         let stock = self.stock(batch.id);
-        let closed = batch.is_frozen() || batch.is_voided() || self.product_of(batch).product.frozen;
+        let product = &self.product_of(batch).product;
+        let closed = batch.is_frozen() || batch.is_voided() || product.frozen || !product.spec.terms.listed;
         let sellable = if closed { 0 } else { stock.sellable(batch, self.now_ms) };
         StockLine {
             product: batch.product,
@@ -400,7 +443,7 @@ impl State {
         }
     }
 
-    /// Checks that counters, words and orders agree: invariants I1 and I2. Reads every word; for tests,
+    /// Checks that counters, words and orders agree, and that money closes: invariants I1, I2 and I5. Reads every word; for tests,
     /// recovery and verification.
     ///
     /// # Errors
@@ -439,13 +482,19 @@ impl State {
                 if open
                     && !batch.is_voided()
                     && (expires == 0 || expires > self.now_ms)
-                    && !stock.free.contains(&row)
+                    && !stock.free.contains(row)
                 {
                     return Err(format!("batch {}: row {row} is for sale and would never be sold", batch.id));
                 }
             }
         }
-        Ok(())
+        let stocks = self.stocks.iter().flatten();
+        let reserved: u64 = stocks.map(|stock| stock.counts[Lifecycle::Reserved as usize]).sum();
+        let waiting: u64 = self.orders.reservations(None).map(|(_, waiting)| u64::from(waiting.cards)).sum();
+        if reserved != waiting {
+            return Err(format!("{reserved} cards are reserved, and {waiting} are in orders that wait"));
+        }
+        self.accounts.check_all()
     }
 }
 
@@ -457,7 +506,15 @@ impl Stock {
         for &own in &batch.columns.expiries {
             *expiries.entry(own).or_default() += 1;
         }
-        Stock { lsn: batch.import_lsn, tenant, counts, cursor: 0, free: BTreeSet::new(), frozen: 0, expiries }
+        Stock {
+            lsn: batch.import_lsn,
+            tenant,
+            counts,
+            cursor: 0,
+            free: RowSet::default(),
+            frozen: 0,
+            expiries,
+        }
     }
 
     /// Computes everything again from the words, as after a snapshot.
@@ -496,7 +553,7 @@ impl Stock {
         if stands && !stood && row < self.cursor {
             self.free.insert(row);
         } else if stood && !stands {
-            self.free.remove(&row);
+            self.free.remove(row);
         }
     }
 
@@ -522,6 +579,84 @@ impl Stock {
     }
 }
 
+/// One entry about an order: what moves which cards.
+#[derive(Clone, Copy)]
+pub struct OrderMove<'a> {
+    /// What happens.
+    pub kind: Kind,
+    /// Where it stands.
+    pub lsn: Lsn,
+    /// When, in milliseconds.
+    pub time_ms: u64,
+    /// The order.
+    pub key: OrderKey,
+    /// Its cards, with the words they had.
+    pub cards: &'a Allocation,
+    /// What else the entry says.
+    pub facts: &'a OrderFacts,
+}
+
+impl OrderMove<'_> {
+    /// Where the cards of such an entry stand afterwards, and the flag they gain. Of a RETURN `sealed` says that
+    /// nobody saw the codes.
+    #[must_use]
+    pub fn post(kind: Kind, sealed: bool) -> (Lifecycle, Flags) {
+        match kind {
+            Kind::Reserve => (Lifecycle::Reserved, Flags::NONE),
+            Kind::Cancel | Kind::ReserveTimeout => (Lifecycle::Available, Flags::NONE),
+            Kind::Return if sealed => (Lifecycle::Available, Flags::NONE),
+            Kind::Return => (Lifecycle::Returned, Flags::NONE),
+            _ if sealed => (Lifecycle::Sold, Flags::NONE),
+            _ => (Lifecycle::Sold, Flags::REVEALED),
+        }
+    }
+}
+
+/// Rows, kept as runs: an order that comes back comes back in long ones.
+#[derive(Default)]
+struct RowSet(BTreeMap<u64, u64>);
+
+impl RowSet {
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// The rows, lowest first.
+    fn rows(&self) -> impl Iterator<Item = u64> + '_ {
+        self.0.iter().flat_map(|(&from, &to)| from..to)
+    }
+
+    fn contains(&self, row: u64) -> bool {
+        self.0.range(..=row).next_back().is_some_and(|(_, &to)| row < to)
+    }
+
+    fn insert(&mut self, row: u64) {
+        let before = self.0.range(..=row).next_back().map(|(&from, &to)| (from, to));
+        if before.is_some_and(|(_, to)| row < to) {
+            return;
+        }
+        let to = self.0.remove(&(row + 1)).unwrap_or(row + 1);
+        match before {
+            Some((from, end)) if end == row => self.0.insert(from, to),
+            _ => self.0.insert(row, to),
+        };
+    }
+
+    fn remove(&mut self, row: u64) {
+        let Some((&from, &to)) = self.0.range(..=row).next_back() else { return };
+        if to <= row {
+            return;
+        }
+        self.0.remove(&from);
+        if from < row {
+            self.0.insert(from, row);
+        }
+        if row + 1 < to {
+            self.0.insert(row + 1, to);
+        }
+    }
+}
+
 /// The result of looking for cards to sell; reused from order to order.
 #[derive(Default)]
 pub struct Search {
@@ -532,9 +667,9 @@ pub struct Search {
 }
 
 impl Search {
-    fn clear(&mut self) {
-        self.cards.ranges.clear();
-        self.cards.moved.clear();
+    /// Forgets what was found.
+    pub fn clear(&mut self) {
+        self.cards.clear();
         self.cursors.clear();
     }
 }

@@ -139,13 +139,17 @@ statuses! {
     AlreadyExists = 136, "ALREADY_EXISTS", "take another name, or use what is there";
     /// The card has been reversed as often as it may be; nothing was changed, and the id is not kept.
     ReversalsExhausted = 137, "REVERSALS_EXHAUSTED", "ask finance for a refund; while the original may be under way, have an operator freeze the card";
+    /// The till, or the principal, has redeemed as much as its limit allows.
+    LimitTerminal = 138, "LIMIT_TERMINAL", "wait until the limit opens again, or redeem at another till";
+    /// One order may not hold as much.
+    LimitOrder = 139, "LIMIT_ORDER", "buy less in one order";
 
     /// The card would hold more than its product allows.
-    ValueLimit = 139, "VALUE_LIMIT", "load less";
+    ValueLimit = 141, "VALUE_LIMIT", "load less";
     /// The card has as many open holds as it may have.
-    LimitHolds = 140, "LIMIT_HOLDS", "capture or release open holds first";
+    LimitHolds = 142, "LIMIT_HOLDS", "capture or release open holds first";
     /// The card's value has moved as often as it may.
-    EffectsExhausted = 141, "EFFECTS_EXHAUSTED", "replace the card; what is open on it can still be captured, released, reversed and refunded";
+    EffectsExhausted = 143, "EFFECTS_EXHAUSTED", "replace the card; what is open on it can still be captured, released, reversed and refunded";
 
     /// The frame or a field in it is not well formed.
     Malformed = 200, "MALFORMED", "mend the client; REASON names the field";

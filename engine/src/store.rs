@@ -73,6 +73,11 @@ fn exists(medium: &dyn Medium, path: &str) -> io::Result<bool> {
     }
 }
 
+/// Whether a directory with this in it counts as empty: a lock of ours, and what systems put at the root of a disk.
+pub(crate) fn is_of_the_system(name: &str) -> bool {
+    name == "LOCK" || name == "lost+found" || name.starts_with('.')
+}
+
 impl Identity {
     /// Reads the identity; `None` if the directory is empty and a store may be made in it.
     ///
@@ -90,10 +95,8 @@ impl Identity {
                 }
                 let mut others = medium.list("log")?;
                 others.extend(medium.list("batches")?);
-                // A lock of ours, and what file systems put at their root.
-                let ours = |name: &String| name != "LOCK" && name != "lost+found" && !name.starts_with('.');
                 let known = ["log", "batches", "snapshots", "quarantine"];
-                let strange = medium.list("")?.into_iter().filter(ours);
+                let strange = medium.list("")?.into_iter().filter(|name| !is_of_the_system(name));
                 others.extend(strange.filter(|name| !known.contains(&name.as_str())));
                 return match others.pop() {
                     None => Ok(None),

@@ -5,6 +5,7 @@ use kami_wal::Lsn;
 use crate::card::{Action, Asker, Effect, Outcome, View, decide};
 use crate::command::{Command, Request};
 use crate::identity::{OrderId, PinDigest, RequestId, Role};
+use crate::limits::Tills;
 use crate::product::{CardKind, Money};
 use crate::record::{GroupWriter, Head, Kind, ORIGINAL_BYTES, Purse, ValueTail};
 use crate::reply::{CardReport, HoldReport, Reply, ReplyBody, ReplyFlags, ValueReport};
@@ -32,6 +33,7 @@ impl Subject<'_> {
         prepared: &mut Prepared,
         group: Option<&mut GroupWriter<'_>>,
         moves: &mut Moves,
+        mut tills: Option<&mut Tills>,
     ) -> Option<Reply> {
         let request = self.request;
         let Some(scope) = self.scope else {
@@ -144,6 +146,14 @@ impl Subject<'_> {
                     prev: word.bits(),
                     ..request.head(kind, prepared.body)
                 };
+                let counts = matches!(action, Action::Redeem { .. });
+                let mut tills = tills.as_mut().filter(|_| counts);
+                if let Some(tills) = &mut tills
+                    && let Err(exceeded) =
+                        tills.check(&self.state.limits, &head, batch.product, self.state.now_ms)
+                {
+                    return Some(self.reply(exceeded.status, None, ReplyBody::Exceeded(exceeded)));
+                }
                 let lsn = match action {
                     Action::Reverse(id) => group.push(&head, ORIGINAL_BYTES, |tail| {
                         tail[..16].copy_from_slice(&id.0.to_le_bytes());
@@ -151,6 +161,9 @@ impl Subject<'_> {
                     }),
                     _ => group.push(&head, 0, |_| ()),
                 };
+                if let Some(tills) = tills {
+                    tills.redeemed(&head, batch.product, lsn, group);
+                }
                 let new = Word::new(lsn, lifecycle, flags);
                 moves.words.push((card, word, new));
                 let body = self.body(prepared, kind, batch, card, &View { word: new, ..view });
@@ -159,7 +172,19 @@ impl Subject<'_> {
             }
             Outcome::Value(moved) => {
                 let Some(group) = group else { return Some(self.reply(self.short, None, ReplyBody::None)) };
+                // What is held counts once, when it is: its capture is not refused for a limit any more.
+                let mut tills = tills.as_mut().filter(|_| moved.kind.counts_at_till());
+                let head = request.head(moved.kind, prepared.body);
+                if let Some(tills) = &mut tills
+                    && let Err(exceeded) =
+                        tills.check(&self.state.limits, &head, batch.product, self.state.now_ms)
+                {
+                    return Some(self.reply(exceeded.status, None, ReplyBody::Exceeded(exceeded)));
+                }
                 let (lsn, tail) = self.record_value(prepared, card, word, &moved, group);
+                if let Some(tills) = tills {
+                    tills.redeemed(&head, batch.product, lsn, group);
+                }
                 let new = Word::new(lsn, moved.lifecycle, moved.flags);
                 moves.words.push((card, word, new));
                 moves.holds.extend(moved.hold_change(card.to_bits(), request.id, &asker, lsn));
@@ -327,7 +352,7 @@ impl Subject<'_> {
                 }
                 ReplyBody::History(events)
             }
-            Detail::Order(order) => ReplyBody::Card(report(batch, card, view, Some(order), worth)),
+            Detail::OrderOf(order) => ReplyBody::Card(report(batch, card, view, Some(order), worth)),
             _ => ReplyBody::Card(report(batch, card, view, None, worth)),
         };
         Reply { flags, ..self.reply(Status::Ok, view.word.lsn(), body) }

@@ -21,7 +21,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::engine::RevealError;
 use crate::identity::{CardDigest, OrderId, PinDigest, TenantId};
 use crate::keyring::{KeyRotation, Keyring};
-use crate::record::{Allocation, MarkKey};
+use crate::record::{Allocation, MarkKey, Run};
 use crate::table::Table;
 use crate::word::CardRef;
 
@@ -32,7 +32,7 @@ pub const CODE_BYTES_MAX: usize = 128;
 /// Bytes that sealing adds to a plaintext.
 pub const TAG_BYTES: usize = 16;
 
-const LOOKUP_FILE: &str = "lookup.key";
+pub(crate) const LOOKUP_FILE: &str = "lookup.key";
 
 /// A code that cannot be one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,8 +57,8 @@ pub enum KeyError {
         /// Why.
         source: io::Error,
     },
-    /// The store has cards, but a key file is not there.
-    #[error("a key is missing: restore it from where the keys are kept; file=`{file}`")]
+    /// A key file is not there, although the store or the other keys are.
+    #[error("a key is missing: restore the key directory from where its copy is kept; file=`{file}`")]
     Missing {
         /// Which.
         file: &'static str,
@@ -199,6 +199,8 @@ impl Vault {
     /// # Errors
     /// See [`KeyError`].
     pub fn open(medium: std::sync::Arc<dyn Medium>, create: bool) -> Result<Vault, KeyError> {
+        // The ring is made last, so that beside one nothing else may be missing.
+        let create = create && !Keyring::is_there(&*medium)?;
         let lookup = secret(&*medium, LOOKUP_FILE, create)?;
         Ok(Vault { lookup, keyring: Keyring::open(medium, create)? })
     }
@@ -353,8 +355,7 @@ impl CodeList {
         /// Rows read from the file at a time.
         const ROWS: u32 = 1024;
         let mut cells = Zeroizing::new(Vec::new());
-        let singles = self.cards.moved.iter().map(|(card, _)| (*card, 1));
-        for (first, rows) in self.cards.ranges.iter().copied().chain(singles) {
+        for Run { first, rows, .. } in self.cards.runs() {
             let batch = table.batch_of(first).expect("a sale's cards are committed");
             let stride = batch.file.layout.stride();
             let mut done = 0;

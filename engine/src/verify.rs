@@ -3,22 +3,26 @@
 //! The log is read from its first record: checksums and hash chain by the log, then every entry is
 //! replayed into an empty state and audited on its own: is the transition one the rules allow, does it
 //! continue its object's chain, has its request id had an effect on this card before. The counters
-//! must be the sums of the words, every batch file must hash to what its import recorded and hold no card
-//! twice, and every snapshot, brought up to date by the log, must give the same state to the bit.
+//! must be the sums of the words, money must close in every entry and over all accounts, no redemption may
+//! have been over a limit, every batch file must hash to what its import recorded and hold no card twice, and
+//! every snapshot, brought up to date by the log, must give the same state to the bit.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use kami_wal::{Medium, RecordKind, ReplayFrom, Verdict, VerifyReport, WalOptions};
+use kami_wal::{Lsn, Medium, RecordKind, ReplayFrom, Verdict, VerifyReport, WalOptions};
 
 use crate::checkpoint::{self, Snapshot};
+use crate::identity::{DocumentId, ProductId};
 use crate::import::index_batch;
 use crate::index::Index;
+use crate::limits::Till;
 use crate::orders::SHARDS;
 use crate::product::CardKind;
 use crate::record::{Entry, Group, Kind, Purse};
 use crate::replay::{Rebuild, ReplayError};
+use crate::state::{OrderMove, State};
 use crate::store::{Identity, IdentityError};
 use crate::vault::{KeyError, Vault};
 use crate::word::{Flags, Lifecycle, Word};
@@ -87,7 +91,7 @@ pub fn verify(data: Arc<dyn Medium>, keys: Arc<dyn Medium>) -> Result<Verificati
             return;
         }
         let replayed = audit
-            .record(record.payload, record.payload_lsn, &rebuild, &mut problems)
+            .record(&rebuild, record.payload, record.payload_lsn, &mut problems)
             .and_then(|()| rebuild.record(&vault, &record));
         broken = replayed.err();
     })?;
@@ -97,6 +101,7 @@ pub fn verify(data: Arc<dyn Medium>, keys: Arc<dyn Medium>) -> Result<Verificati
     if let Verdict::Damaged(error) = &log.verdict {
         problems.push(chain_of(error));
     }
+    audit.check_ids(&*data, &options, &mut problems)?;
     let whole = broken.is_none() && !matches!(log.verdict, Verdict::Damaged(_));
 
     rebuild.state.settle(&rebuild.table);
@@ -204,24 +209,42 @@ fn chain_of(error: &dyn std::error::Error) -> String {
 }
 
 /// Checks entries one by one.
+///
+/// That no request id had two effects on one card takes the ids of a card together. Most cards are acted on once, so
+/// the first reading only notes the others; their ids are collected by reading the log again, in several rounds if
+/// they are many, so that memory does not grow with the log.
 #[derive(Default)]
 struct Audit {
-    /// A hash of each (card, request id) that had an effect.
-    effects: HashSet<u64>,
+    /// Cards with more than one entry about them, a bit each in words of 64 neighbours.
+    acted_on_again: HashMap<u64, u64>,
+    /// The entries that were not the first about their card.
+    again: u64,
+    /// What was redeemed so far in the record.
+    redeemed: Vec<(Till, ProductId)>,
     /// What the last entry left on each card that is used in parts.
     purses: HashMap<u64, Purse>,
 }
 
+/// Ids that are held at a time, 40 bytes each.
+const IDS_PER_ROUND: u64 = 1 << 20;
+
 impl Audit {
     fn record(
         &mut self,
+        before: &Rebuild,
         payload: &[u8],
-        payload_lsn: crate::Lsn,
-        rebuild: &Rebuild,
+        payload_lsn: Lsn,
         problems: &mut Vec<String>,
     ) -> Result<(), ReplayError> {
+        self.redeemed.clear();
         for entry in Group::parse(payload, payload_lsn)? {
             let entry = entry?;
+            problems.extend(money_problem(&before.state, &entry)?);
+            self.count_till(before, &entry, problems);
+            if entry.head.kind.is_order() {
+                Self::order(&entry, problems)?;
+                continue;
+            }
             if !is_about_card(entry.head.kind) {
                 continue;
             }
@@ -234,24 +257,121 @@ impl Audit {
                     entry.lsn
                 ));
             }
-            if let Some(problem) = self.value_problem(&entry, rebuild)? {
+            if let Some(problem) = self.value_problem(&entry, before)? {
                 problems.push(format!("{problem}: {} lsn=`{}`", entry.head.kind.name(), entry.lsn));
             }
-            if entry.head.kind == Kind::HoldTimeout {
-                // Nobody asked for it: it has no id.
-                continue;
-            }
-            let mut key = [0; 24];
-            key[..8].copy_from_slice(&entry.head.subject.to_le_bytes());
-            key[8..].copy_from_slice(&entry.head.request.0.to_le_bytes());
-            let hash = blake3::hash(&key);
-            let hash = u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes"));
-            if !self.effects.insert(hash) {
-                problems.push(format!("a request id had two effects on one card: lsn=`{}`", entry.lsn));
+            if entry.prev().flags().contains(Flags::HAS_EFFECTS) {
+                self.again += 1;
+                let card = entry.head.subject;
+                *self.acted_on_again.entry(card / 64).or_default() |= 1 << (card % 64);
             }
         }
         Ok(())
     }
+
+    /// That an order takes only cards that it may: its own, or those in stock.
+    fn order(entry: &Entry<'_>, problems: &mut Vec<String>) -> Result<(), ReplayError> {
+        let (order, cards, facts) = entry.order()?;
+        let kind = entry.head.kind;
+        let (to, _) = OrderMove::post(kind, facts.sealed);
+        let legal = |word: Word| {
+            let from = word.lifecycle();
+            match kind {
+                Kind::Sell | Kind::Reserve | Kind::Realloc => {
+                    from == Lifecycle::Available && !word.flags().contains(Flags::REVEALED)
+                }
+                Kind::Return => {
+                    from == Lifecycle::Sold
+                        && (to == Lifecycle::Returned
+                            || !word.flags().contains(Flags::REVEALED) && !word.flags().contains(Flags::USED))
+                }
+                _ => from == Lifecycle::Reserved,
+            }
+        };
+        if let Some(run) = cards.runs().find(|run| !legal(run.word)) {
+            problems.push(format!(
+                "{} of order {order} moved card {} from {:?} to {to:?}: lsn=`{}`",
+                kind.name(),
+                run.first,
+                run.word,
+                entry.lsn
+            ));
+        }
+        Ok(())
+    }
+
+    /// Looks for ids that had two effects on one card.
+    fn check_ids(
+        &self,
+        data: &dyn Medium,
+        options: &WalOptions,
+        problems: &mut Vec<String>,
+    ) -> Result<(), VerifyError> {
+        // Each card that was acted on again has one entry more, the first.
+        let rounds = (2 * self.again).div_ceil(IDS_PER_ROUND);
+        for round in 0..rounds {
+            let mut ids: Vec<(u64, u128, Lsn)> = Vec::new();
+            let is_in = |card: u64| {
+                let again = self.acted_on_again.get(&(card / 64)).copied().unwrap_or_default();
+                again >> (card % 64) & 1 != 0 && card / 64 % rounds == round
+            };
+            kami_wal::verify(data, options, &mut |record| {
+                // What cannot be taken apart was named when it was read first.
+                let Ok(group) = Group::parse(record.payload, record.payload_lsn) else { return };
+                let entries = group.map_while(Result::ok).filter(|_| record.kind == RecordKind::Data);
+                // Nobody asked for a time-out: it has no id.
+                let has_id = |kind| is_about_card(kind) && kind != Kind::HoldTimeout;
+                let entries = entries.filter(|entry| has_id(entry.head.kind) && is_in(entry.head.subject));
+                ids.extend(entries.map(|entry| (entry.head.subject, entry.head.request.0, entry.lsn)));
+            })?;
+            ids.sort_unstable();
+            let twice = ids.windows(2).filter(|pair| (pair[0].0, pair[0].1) == (pair[1].0, pair[1].1));
+            problems.extend(
+                twice.map(|pair| format!("a request id had two effects on one card: lsn=`{}`", pair[1].2)),
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Audit {
+    /// Whether a redemption was over a limit. `before` is the state before its record.
+    fn count_till(&mut self, before: &Rebuild, entry: &Entry<'_>, problems: &mut Vec<String>) {
+        let limits = &before.state.limits;
+        if !entry.head.kind.counts_at_till() || !limits.any_terminal() {
+            return;
+        }
+        let Some(batch) = before.table.batch_of(entry.card()) else { return };
+        let (till, mut crossed) = (Till::of(&entry.head), Vec::new());
+        let checked = limits.check_till(&till, batch.product, &self.redeemed, entry.time_ms, &mut crossed);
+        if let Err(exceeded) = checked {
+            problems.push(format!("a redemption over limit {}: lsn=`{}`", exceeded.limit, entry.lsn));
+        }
+        self.redeemed.push((till, batch.product));
+    }
+}
+
+/// What is wrong with the money of an entry: legs that do not sum to zero or lead to other balances than they
+/// say, accounts below what they may be, a document that is there already. `before` is the state before it.
+fn money_problem(before: &State, entry: &Entry<'_>) -> Result<Option<String>, ReplayError> {
+    let (related, posted) = entry.money()?;
+    if posted.is_empty() {
+        return Ok(None);
+    }
+    let (lsn, tenant) = (entry.lsn, entry.head.tenant);
+    let known = before.documents.get(&(tenant, DocumentId(related)));
+    if entry.head.kind == Kind::Post && known.is_some() {
+        return Ok(Some(format!("a document was posted twice: lsn=`{lsn}`")));
+    }
+    let legs: Vec<_> = posted.iter().map(|posted| posted.leg).collect();
+    // What a command may do now, a command could do then: nothing is held while the log is read.
+    if let Err(refused) = before.accounts.check(tenant, &legs, &[], |_| true) {
+        let (code, account) = (refused.status.code(), refused.account);
+        return Ok(Some(format!("money moved that could not ({code}, account {account}): lsn=`{lsn}`")));
+    }
+    let mut expected = Vec::new();
+    before.accounts.posted(&legs, &mut expected);
+    Ok((expected != posted).then(|| format!("legs that lead to other balances than they say: lsn=`{lsn}`")))
 }
 
 impl Audit {
@@ -359,8 +479,9 @@ impl Rebuild {
 }
 
 impl crate::state::State {
-    /// BLAKE3 of the state in a canonical form: products, principals, batches with all their words, and
-    /// orders in order of id. Counters and cursors follow from these and are left out.
+    /// BLAKE3 of the state in a canonical form: products, principals, batches with all their words, orders in
+    /// order of id, accounts, documents, limits and what counts against them now. Counters, cursors and what
+    /// is held follow from these and are left out.
     #[must_use]
     pub fn hash(&self, table: &crate::table::Table) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
@@ -387,14 +508,24 @@ impl crate::state::State {
         }
         let mut orders: Vec<_> = (0..SHARDS).flat_map(|shard| self.orders.of_shard(shard)).collect();
         orders.sort_unstable();
-        for ((tenant, order), lsn) in orders {
+        for ((tenant, order), word) in orders {
             hasher.update(&tenant.0.to_le_bytes());
             hasher.update(&order.0.to_le_bytes());
-            hasher.update(&lsn.bytes().to_le_bytes());
+            hasher.update(&word.bits().to_le_bytes());
         }
         for (key, hold) in self.holds.after(None) {
             hasher.update(format!("{key:?} {hold:?}\n").as_bytes());
         }
+        for (key, reservation) in self.orders.reservations(None) {
+            hasher.update(format!("{key:?} {reservation:?}\n").as_bytes());
+        }
+        self.accounts.hash(&mut hasher);
+        let mut documents: Vec<_> = self.documents.iter().collect();
+        documents.sort_unstable();
+        for ((tenant, document), lsn) in documents {
+            hasher.update(format!("{tenant} {document} {lsn}\n").as_bytes());
+        }
+        self.limits.hash(&mut hasher, self.now_ms);
         *hasher.finalize().as_bytes()
     }
 }

@@ -1,13 +1,15 @@
 //! Imports that are interrupted, repeated and overtaken.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use kami_engine::record::Clocks;
 use kami_engine::{
-    Caller, Clock, Engine, EngineOptions, Failure, ImportRow, ImportSpec, ProductSpec, Reply, ReplyBody,
-    RequestId, Session, Status,
+    Caller, Clock, Command, Engine, EngineOptions, Failure, ImportRow, ImportSpec, PrincipalSpec,
+    ProductSpec, Reply, ReplyBody, RequestId, Role, Session, Status,
 };
-use kami_wal::{Drive, SimMedium, SimMode, WalOptions};
+use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
 
 struct Still;
 
@@ -20,7 +22,25 @@ impl Clock for Still {
     }
 }
 
+/// A clock that goes on when it is told to.
+#[derive(Clone, Default)]
+struct Told(Arc<AtomicU64>);
+
+impl Clock for Told {
+    fn read(&self) -> Clocks {
+        let boot_ms = self.boot_ms();
+        Clocks { wall_ms: 1_800_000_000_000 + boot_ms, boot_ms, boot_id: 1 }
+    }
+    fn boot_ms(&self) -> u64 {
+        5000 + self.0.load(Ordering::Relaxed)
+    }
+}
+
 fn open(data: &SimMedium, keys: &SimMedium) -> Engine {
+    open_at(data, keys, Box::new(Still))
+}
+
+fn open_at(data: &SimMedium, keys: &SimMedium, clock: Box<dyn Clock>) -> Engine {
     Engine::open(EngineOptions {
         data: Arc::new(data.clone()),
         keys: Arc::new(keys.clone()),
@@ -30,7 +50,7 @@ fn open(data: &SimMedium, keys: &SimMedium) -> Engine {
             drive: Drive::Manual,
             ..WalOptions::default()
         },
-        clock: Box::new(Still),
+        clock,
         accept_clock: false,
     })
     .unwrap()
@@ -201,4 +221,128 @@ fn an_import_with_rows_left_out_is_whole_after_a_start() {
     assert_eq!(check(&open(&data, &keys)), hash);
     let verified = kami_engine::verify(Arc::new(data.clone()), Arc::new(keys.clone())).unwrap();
     assert!(verified.problems.is_empty(), "{:?}", verified.problems);
+}
+
+/// Asking how far an import is, and beginning it again, never wait for whoever works on it: a commit may take
+/// minutes, and those who ask would keep every thread there is for such commands. What must have it to itself
+/// is told to come again.
+#[test]
+fn nobody_waits_for_somebody_elses_work_on_an_import() {
+    let (data, keys) = (SimMedium::new(11, SimMode::Direct), SimMedium::new(12, SimMode::Direct));
+    let engine = open(&data, &keys);
+    let session = Session::new(&engine, Caller::LOCAL);
+    session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
+    let (caller, id) = (Caller::LOCAL, RequestId(10));
+    let codes = codes(2000);
+    let spec = ImportSpec::of(kami_engine::ProductId(1), 2000, 16);
+    engine.import_begin(caller, id, spec.clone()).unwrap();
+    engine.import_chunk(caller, id, 0, &mut rows(&codes[..1000])).unwrap();
+
+    // A chunk that is under way for as long as the test likes.
+    let (begun, has_begun) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let working = std::thread::spawn({
+        let (engine, codes) = (engine.clone(), codes.clone());
+        move || {
+            let mut slow = rows(&codes[1000..]).inspect(|row| {
+                if row.code == codes[1500].as_bytes() {
+                    begun.send(()).unwrap();
+                    may_go_on.recv().unwrap();
+                }
+            });
+            engine.import_chunk(caller, id, 1000, &mut slow).unwrap()
+        }
+    });
+    has_begun.recv().unwrap();
+    let (answer, answers) = mpsc::channel();
+    std::thread::spawn({
+        let (engine, codes) = (engine.clone(), codes.clone());
+        move || {
+            let _ = answer.send(engine.import_status(caller, id).unwrap());
+            let _ = answer.send(engine.import_begin(caller, id, spec).unwrap());
+            let _ = answer.send(engine.import_duplicates(caller, id, 0).unwrap());
+            let _ = answer.send(engine.import_chunk(caller, id, 1000, &mut rows(&codes[1000..])).unwrap());
+            let _ = answer.send(engine.import_commit(caller, id).unwrap());
+            let _ = answer.send(engine.import_abort(caller, id).unwrap());
+        }
+    });
+    let next = || answers.recv_timeout(Duration::from_secs(30)).expect("it waits for the chunk");
+    for _ in 0..2 {
+        let reply = next();
+        let ReplyBody::Import(report) = reply.body else { panic!("{reply:?}") };
+        assert_eq!((reply.status, report.rows, report.rows_total), (Status::Ok, 1000, 2000));
+    }
+    for _ in 0..4 {
+        assert_eq!(next().status, Status::Busy);
+    }
+    go_on.send(()).unwrap();
+    assert_eq!(working.join().unwrap().status, Status::Ok);
+    let ReplyBody::Import(report) = engine.import_status(caller, id).unwrap().body else { panic!() };
+    assert_eq!(report.rows, 2000);
+    assert_eq!(commit(&engine, 10).status, Status::Ok);
+}
+
+/// Staged imports are places and files. One principal does not take all of them, and what nobody goes on with
+/// is gone after a day without anybody beginning another.
+#[test]
+fn staged_imports_are_bounded_by_principal_and_by_time() {
+    const MINUTE: u64 = 60_000;
+    let (data, keys) = (SimMedium::new(13, SimMode::Direct), SimMedium::new(14, SimMode::Direct));
+    let clock = Told::default();
+    let engine = open_at(&data, &keys, Box::new(clock.clone()));
+    let pass = |ms| clock.0.fetch_add(ms, Ordering::Relaxed);
+    let session = Session::new(&engine, Caller::LOCAL);
+    let issuer = |n: u8| {
+        let spec = PrincipalSpec::of(&format!("issuer {n}"), Role::Issuer, [n; 32]);
+        let add = Command::PrincipalAdd(Box::new(spec));
+        let reply = session.run(RequestId(90 + u128::from(n)), add).wait().unwrap();
+        let ReplyBody::Principals(added) = reply.body else { panic!() };
+        Caller { principal: added[0].id, role: Role::Issuer, ..Caller::LOCAL }
+    };
+    session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
+    let (one, other) = (issuer(1), issuer(2));
+    let spec = ImportSpec::of(kami_engine::ProductId(1), 10, 16);
+    let begin = |caller, id| {
+        // Engine time goes on with what is asked.
+        session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
+        engine.import_begin(caller, RequestId(id), spec.clone()).unwrap().status
+    };
+    for id in 10..18 {
+        assert_eq!(begin(one, id), Status::Ok);
+        pass(MINUTE);
+    }
+    assert_eq!(begin(one, 18), Status::Busy, "one more than it may");
+    assert_eq!(begin(other, 19), Status::Ok, "the other has its own places");
+    assert_eq!(begin(one, 10), Status::Ok, "gone on with");
+    // The one that was left alone the longest gives way, as soon as that is long enough.
+    pass(5 * MINUTE);
+    let there = |caller, id| engine.import_status(caller, RequestId(id)).unwrap().status;
+    assert_eq!(begin(one, 18), Status::Ok);
+    assert_eq!((there(one, 10), there(one, 11), there(one, 12)), (Status::Ok, Status::NotFound, Status::Ok));
+    assert_eq!(begin(one, 20), Status::Ok, "the next one");
+    assert_eq!(begin(one, 21), Status::Busy);
+
+    let files = || data.list("batches").unwrap().len();
+    assert_eq!((files(), engine.give_up_imports()), (9, 0));
+    pass(24 * 60 * MINUTE + 1);
+    assert_eq!(engine.give_up_imports(), 9, "nobody has to ask for anything");
+    assert_eq!((files(), engine.give_up_imports()), (0, 0));
+    assert_eq!(there(other, 19), Status::NotFound);
+}
+
+/// A label is shown to whoever lists the batches: one that steers their terminals is no label.
+#[test]
+fn a_label_is_text() {
+    let (data, keys) = (SimMedium::new(7, SimMode::Direct), SimMedium::new(8, SimMode::Direct));
+    let engine = open(&data, &keys);
+    let session = Session::new(&engine, Caller::LOCAL);
+    session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
+    let begin = |id, label: &str| {
+        let spec = ImportSpec { label: label.to_owned(), ..ImportSpec::of(kami_engine::ProductId(1), 1, 16) };
+        engine.import_begin(Caller::LOCAL, RequestId(id), spec).unwrap().status
+    };
+    for (id, label) in [(10, "PO\u{1b}[2J"), (11, "PO\n17"), (12, "PO\u{9b}"), (13, &"x".repeat(129))] {
+        assert_eq!(begin(id, label), Status::Malformed, "{label:?}");
+    }
+    assert_eq!(begin(14, "供货商 17"), Status::Ok);
 }

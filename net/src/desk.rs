@@ -566,7 +566,7 @@ pub(crate) fn run_blocking(
         Blocking::Commit(import) => engine.import_commit(caller, import)?,
         Blocking::Abort(import) => engine.import_abort(caller, import)?,
         Blocking::Duplicates(import, from) => engine.import_duplicates(caller, import, from)?,
-        Blocking::Checkpoint => engine.checkpoint_reply(head.request)?,
+        Blocking::Checkpoint => engine.checkpoint_reply(caller, head.request)?,
         Blocking::KeyRotate => engine.rotate_master(caller, head.request)?,
         Blocking::Chunk(frame) => match Request::decode(Opcode::ImportChunk, &frame[REQUEST_HEAD_BYTES..]) {
             Ok(Request::ImportChunk(chunk)) => {

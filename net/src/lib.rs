@@ -26,8 +26,8 @@
 //! # The stream model
 //! Few long-lived bidirectional streams; many frames a write; one reply a frame, in order per stream. A
 //! stream is one task with three waits in one poll (bytes to read, the log, room to write). A command
-//! that waits for the disk itself (the imports) runs on a thread of its own, four at a time, and the
-//! stream takes nothing in until it is done, so order holds. A stream may carry one request and end.
+//! that waits for the disk itself (the imports) runs on a thread of its own, four at a time, of which one
+//! may be the commit of an import, and the stream takes nothing in until it is done, so order holds. A stream may carry one request and end.
 //!
 //! # Limits, and the worst they allow
 //! | What a peer can make the server keep | wide | narrow |

@@ -160,6 +160,8 @@ pub(crate) struct Shared {
     pub(crate) meter: Arc<Meter>,
     /// Permits for commands that wait for the disk.
     pub(crate) blocking: Arc<Semaphore>,
+    /// The one commit of an import that may hold such a permit: they come one after the other, and take long.
+    pub(crate) commit: Arc<Semaphore>,
     /// Where the server stands; only ever goes forward.
     pub(crate) phase: watch::Sender<Phase>,
 }
@@ -230,6 +232,7 @@ impl Server {
         let (registry, meter) = (Arc::default(), Arc::default());
         let phase = watch::Sender::new(Phase::Serving);
         let pending_bytes = Arc::default();
+        let commit = Arc::new(Semaphore::new(1));
         let shared = Shared {
             engine,
             options,
@@ -239,6 +242,7 @@ impl Server {
             pending_bytes,
             meter,
             blocking,
+            commit,
             phase,
         };
         Ok(Server { endpoint, shown, shared: Arc::new(shared) })

@@ -302,14 +302,18 @@ impl Stream {
     fn start_blocking(&mut self, head: RequestHead, work: Blocking) {
         let (shared, peer) = (Arc::clone(&self.shared), Arc::clone(&self.peer));
         self.blocking = Some(Box::pin(async move {
-            // The semaphore is never closed; without a permit the work would still be right.
+            // The semaphores are never closed; without a permit the work would still be right.
+            let turn = match work {
+                Blocking::Commit(_) => Arc::clone(&shared.commit).acquire_owned().await.ok(),
+                _ => None,
+            };
             let permit = Arc::clone(&shared.blocking).acquire_owned().await;
             if peer.revoked.load(Ordering::Relaxed) {
                 return None;
             }
             let work = tokio::task::spawn_blocking(move || {
                 let done = run_blocking(&shared, &peer, &head, work);
-                drop(permit);
+                drop((permit, turn));
                 done
             });
             // A thread that died may have had its effect: then there is no reply to give.

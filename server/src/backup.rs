@@ -4,14 +4,15 @@
 //! say themselves what is durable. So it works whether the server runs or not, needs no right on the wire, cannot
 //! make the server write anywhere, and its priority and pace are the operating system's and `--max-rate`'s.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use kami_engine::{Backup, BackupError, Dropped, FileKind, Lsn, Until};
-use kami_wal::{DiskMedium, DiskOptions, Medium, ReadOnlyDisk};
+use kami_wal::{DiskError, DiskMedium, DiskOptions, Medium, ReadOnlyDisk};
 use serde_json::json;
 
 use crate::exit::{Exit, Failure, sentence};
@@ -20,8 +21,8 @@ use crate::{keys, time};
 
 /// Copy a store's history to another directory, while it is served or not; again: only what is new.
 ///
-/// The backup holds everything that was durable when it began. It carries no key: copy the key directory, too,
-/// after this, to another place.
+/// The backup holds everything that was durable when it began. It carries no key: copy the keys, too, after this,
+/// with `kami keys copy`, to another place.
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  kami backup --data kami-data --out /mnt/backup/kami\n  kami verify --backup /mnt/backup/kami"
@@ -57,7 +58,7 @@ pub struct Restore {
     #[arg(long, value_name = "LSN", conflicts_with = "until")]
     until_lsn: Option<u64>,
     /// Leave out everything after this time: 2026-11-22 (to its end), "2026-11-22 14:05", 2026-11-22T14:05:00+08:00.
-    #[arg(long, value_name = "TIME", value_parser = time::parse_end)]
+    #[arg(long, value_name = "TIME", value_parser = time::parse_until)]
     until: Option<u64>,
     /// Only say what would be restored and what left out.
     #[arg(long)]
@@ -65,32 +66,50 @@ pub struct Restore {
     /// Accept a file system that does not survive a power cut, such as tmpfs.
     #[arg(long)]
     unsafe_filesystem: bool,
+    /// Copy at most so much in a second, where a server uses the same disk; 0 is as fast as it goes.
+    #[arg(long, value_name = "MIB", default_value_t = 0)]
+    max_rate: u64,
 }
 
-/// A backup that is only looked at.
-pub fn open(directory: &Path) -> Result<Backup, Failure> {
-    Ok(Backup::open(read_only(directory)?)?)
-}
-
-/// A directory that is only looked at.
-pub fn read_only(directory: &Path) -> Result<Arc<dyn Medium>, Failure> {
-    let medium = ReadOnlyDisk::open(directory).map_err(|error| {
-        Failure::environment(format!("the directory cannot be read path=`{}`: {error}", directory.display()))
+/// A backup that is only looked at; no run brings it up to date meanwhile. `pace` is told of what is read.
+pub fn open(directory: &Path, pace: &Arc<Pace>) -> Result<Backup, Failure> {
+    let medium = ReadOnlyDisk::open_locked(directory).map_err(|error| match error {
+        DiskError::InUse { path, .. } => Failure::environment(format!(
+            "a backup into this directory is under way; wait until it has ended path=`{}`",
+            path.display()
+        )),
+        error => error.into(),
     })?;
-    Ok(Arc::new(medium))
+    let pace = Arc::clone(pace);
+    Ok(Backup::open(Arc::new(medium.paced(move |bytes| pace.moved(bytes))))?)
+}
+
+/// A directory that is only looked at, whoever is at work there.
+pub fn read_only(directory: &Path) -> Result<ReadOnlyDisk, Failure> {
+    ReadOnlyDisk::open(directory).map_err(|error| {
+        Failure::environment(format!("the directory cannot be read path=`{}`: {error}", directory.display()))
+    })
 }
 
 pub fn backup(command: BackupCommand, output: &Output) -> Result<Exit, Failure> {
     check_apart(&command.data, &command.out)?;
     // The server and its tills come first wherever both want the same processor.
     let _ = rustix::process::nice(10);
-    let data = read_only(&command.data)?;
+    let begun = Instant::now();
+    let pace = Pace::new(output, "copying", command.max_rate);
+    let reading = Arc::clone(&pace);
+    // What is copied counts half when it is read and half when it is written, so that neither comes in a flood.
+    let data = read_only(&command.data)?.paced(move |bytes| reading.moved(bytes / 2));
     // Where a backup goes is up to its owner: also to a machine elsewhere.
     let options = DiskOptions { unsafe_filesystem: true, ..DiskOptions::default() };
-    let out = DiskMedium::open(&command.out, options)?;
-    let begun = Instant::now();
-    let mut pace = Pace::new(output, "copying", command.max_rate);
-    let report = kami_engine::backup(&*data, &out, &mut |bytes| pace.moved(bytes))?;
+    let out = DiskMedium::open(&command.out, options).map_err(|error| match error {
+        DiskError::InUse { path, pid: None } => Failure::environment(format!(
+            "the backup is being verified or restored from; wait until that has ended path=`{}`",
+            path.display()
+        )),
+        error => error.into(),
+    })?;
+    let report = kami_engine::backup(&data, &out, &mut |bytes| pace.moved(bytes / 2))?;
     pace.finish();
     let manifest = &report.manifest;
     let total: u64 = manifest.files.iter().map(|file| file.bytes).sum();
@@ -128,7 +147,7 @@ pub fn backup(command: BackupCommand, output: &Output) -> Result<Exit, Failure> 
                 report.files_written,
                 count(report.bytes_written)
             ),
-            "no key is in it: copy the key directory after this, to another place".to_owned(),
+            "no key is in it: `kami keys copy` after this, to another place".to_owned(),
         ]
         .join("\n")
     })?;
@@ -137,7 +156,8 @@ pub fn backup(command: BackupCommand, output: &Output) -> Result<Exit, Failure> 
 
 pub fn restore(command: Restore, output: &Output) -> Result<Exit, Failure> {
     check_apart(&command.from, &command.data)?;
-    let backup = open(&command.from)?;
+    let pace = Pace::new(output, "reading", command.max_rate);
+    let backup = open(&command.from, &pace)?;
     let until = match (command.until_lsn, command.until) {
         (Some(lsn), _) => Until::Lsn(Lsn::from_bytes(lsn / 8 * 8).ok_or_else(|| {
             Failure::usage(format!("--until-lsn is a position in the log, such as a receipt's, not `{lsn}`"))
@@ -169,12 +189,12 @@ pub fn restore(command: Restore, output: &Output) -> Result<Exit, Failure> {
             count(point.dropped.cards_sold)
         ));
     }
+    pace.finish();
     if !command.dry_run {
         let options = DiskOptions { unsafe_filesystem: command.unsafe_filesystem, ..DiskOptions::default() };
         let data: Arc<dyn Medium> = Arc::new(DiskMedium::open(&command.data, options)?);
-        let mut pace = Pace::new(output, "restoring", 0);
-        let report = backup.restore(&data, point, time::now_ms(), &mut |bytes| pace.moved(bytes))?;
-        pace.finish();
+        pace.now("restoring");
+        let report = backup.restore(&data, point, time::now_ms())?;
         value["epoch"] = report.epoch.into();
         value["segments"] = report.segments.into();
         value["batches"] = report.batches.into();
@@ -187,7 +207,7 @@ pub fn restore(command: Restore, output: &Output) -> Result<Exit, Failure> {
             report.epoch
         ));
         lines.push(format!(
-            "next       copy the keys to {}, then `kami verify --data {}`",
+            "next       `kami keys copy --keys KEYS --out {}`, then `kami verify --data {}`",
             keys::beside(&command.data).display(),
             command.data.display()
         ));
@@ -210,45 +230,71 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// Refuses a copy inside of what is copied, and the other way round.
 fn check_apart(from: &Path, to: &Path) -> Result<(), Failure> {
-    let absolute =
-        |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path)).unwrap_or_default();
-    let (from, to) = (absolute(from), absolute(to));
+    let (from, to) = (keys::resolved(from), keys::resolved(to));
     if from.starts_with(&to) || to.starts_with(&from) {
         return Err(Failure::usage("the store and its backup must not lie in one another"));
     }
     Ok(())
 }
 
-/// Shows how far a copy is and holds it back to a rate.
-struct Pace {
+/// Shows how far something is that moves many bytes, and holds it back to a rate.
+pub struct Pace {
     bar: ProgressBar,
-    begun: Instant,
-    moved: u64,
-    /// Bytes in a second; 0 is no limit.
-    rate: u64,
+    rate: Option<Mutex<Rate>>,
 }
 
 impl Pace {
-    fn new(output: &Output, what: &'static str, max_rate_mib: u64) -> Pace {
+    /// `max_rate_mib` is MiB in a second; 0 is no limit.
+    pub fn new(output: &Output, what: &'static str, max_rate_mib: u64) -> Arc<Pace> {
         let bar = if output.json { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
         if let Ok(style) = ProgressStyle::with_template("{msg} {bytes} {binary_bytes_per_sec}") {
             bar.set_style(style);
         }
         bar.set_message(what);
-        Pace { bar, begun: Instant::now(), moved: 0, rate: max_rate_mib << 20 }
+        let rate = (max_rate_mib > 0).then(|| Mutex::new(Rate::new(max_rate_mib << 20, Instant::now())));
+        Arc::new(Pace { bar, rate })
     }
 
-    fn moved(&mut self, bytes: u64) {
-        self.moved += bytes;
+    /// Something else begins.
+    fn now(&self, what: &'static str) {
+        self.bar.reset();
+        self.bar.set_message(what);
+    }
+
+    pub fn moved(&self, bytes: u64) {
         self.bar.inc(bytes);
-        if self.rate > 0 {
-            let due = Duration::from_secs_f64(self.moved as f64 / self.rate as f64);
-            std::thread::sleep(due.saturating_sub(self.begun.elapsed()));
+        if let Some(rate) = &self.rate {
+            let wait = rate.lock().unwrap_or_else(PoisonError::into_inner).moved(bytes, Instant::now());
+            std::thread::sleep(wait);
         }
     }
 
-    fn finish(self) {
+    pub fn finish(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// So many bytes in a second, over any length of time.
+struct Rate {
+    bytes_per_second: u64,
+    /// When everything so far may have been moved.
+    due: Instant,
+}
+
+impl Rate {
+    /// What was not moved in time may be made up for by this much. More would be a flood after every pause.
+    const BEHIND_MAX: Duration = Duration::from_secs(1);
+
+    fn new(bytes_per_second: u64, now: Instant) -> Rate {
+        Rate { bytes_per_second, due: now }
+    }
+
+    /// How long to wait after so many bytes more.
+    fn moved(&mut self, bytes: u64, now: Instant) -> Duration {
+        let earliest = now.checked_sub(Rate::BEHIND_MAX).unwrap_or(now);
+        self.due =
+            self.due.max(earliest) + Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+        self.due.saturating_duration_since(now)
     }
 }
 
@@ -263,8 +309,41 @@ impl From<BackupError> for Failure {
             | BackupError::Incomplete
             | BackupError::Version { .. }
             | BackupError::Damaged { .. } => Failure::new(Exit::Damaged, text),
+            BackupError::Io { ref source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+                Failure::environment(format!("{text}; run it as the user whom the files belong to"))
+            }
             BackupError::BeforeStart { .. } | BackupError::BeyondEnd { .. } => Failure::usage(text),
             _ => Failure::environment(text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A copy that was held up, by a slow disk or a stopped process, does not make up for it at full speed.
+    #[test]
+    fn a_pause_is_not_made_up_for() {
+        let begun = Instant::now();
+        let mut rate = Rate::new(32 << 20, begun);
+        assert_eq!(rate.moved(32 << 20, begun), Duration::from_secs(1));
+        let later = begun + Duration::from_secs(60);
+        let waits = (0..64).map(|_| rate.moved(1 << 20, later)).max();
+        assert_eq!(waits, Some(Duration::from_secs(1)), "two seconds' worth, one of them already due");
+    }
+
+    #[test]
+    fn what_lies_in_one_another_is_found_through_links() {
+        let home = tempfile::TempDir::new().unwrap();
+        let data = home.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::os::unix::fs::symlink(&data, home.path().join("link")).unwrap();
+        for inside in ["data/backup", "link/backup", "link/not/there/yet", "link", "data/../link/x"] {
+            assert!(check_apart(&data, &home.path().join(inside)).is_err(), "{inside}");
+            assert!(check_apart(&home.path().join(inside), &data).is_err(), "{inside}");
+        }
+        assert!(check_apart(&data, &home.path().join("backup/not/there")).is_ok());
+        assert!(check_apart(&data, &home.path().join("data.keys")).is_ok());
     }
 }

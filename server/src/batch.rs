@@ -25,21 +25,28 @@ pub struct BatchCommand {
 #[derive(Subcommand)]
 enum Action {
     /// List the batches.
+    #[command(after_help = "Example:\n  kami batch list coffee")]
     List {
         /// Only this product's.
         product: Option<String>,
     },
     /// Make the cards redeemable once sold.
+    #[command(after_help = "Example:\n  kami batch activate 3")]
     Activate(One),
     /// Make the unused cards not redeemable.
+    #[command(after_help = "Example:\n  kami batch deactivate 3")]
     Deactivate(One),
     /// Freeze all cards: nothing is sold or redeemed.
+    #[command(after_help = "Example:\n  kami batch freeze 3")]
     Freeze(One),
     /// End the freeze.
+    #[command(after_help = "Example:\n  kami batch unfreeze 3")]
     Unfreeze(One),
     /// Make the unsold cards void for good.
+    #[command(after_help = "Example:\n  kami batch void 3")]
     Void(One),
     /// Move the end of validity to a later time.
+    #[command(after_help = "Example:\n  kami batch extend 3 2028-12-31")]
     Extend {
         #[command(flatten)]
         one: One,

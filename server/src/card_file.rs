@@ -3,28 +3,33 @@
 //! A text file is read record by record and never kept: whatever somebody has put into it, memory is
 //! bounded, and ten million lines take no more than ten. A worksheet is kept, because its format allows
 //! nothing else; it has a million rows at most. A file is read more than once (to find out what it is, to
-//! check it, to send it, to report on it), each time in the same way.
+//! check it, to send it, to report on it), each time in the same way, and what is read then is what was there
+//! the first time, or an error.
 //!
-//! * Encoding: what the byte-order mark says; UTF-8 if all of it is valid; or else GB18030.
+//! **A wrong card is worse than none.** Where a file can be read in two ways that make different cards, it is
+//! refused, or the line is bad, and the person is told what to say to make it clear.
+//!
+//! * Encoding: what the byte-order mark says; UTF-8 if all of it is valid; or else GB18030 if all of it is
+//!   that.
 //! * Lines end in LF, CR or CRLF; empty ones are passed over. Cells in quotation marks may go on over several
 //!   lines; a record's line is the one it begins on.
+//! * Cells are parted by what parts most of the first lines alike: comma, tab, semicolon, bar or `----`. If
+//!   nothing does, a line is a code.
 //! * Columns are told by the header, in English or Chinese. With both 卡号 and 卡密 the number is the code
 //!   and 卡密 is its PIN; with one of them, that one is the code. Without a header the columns are code,
 //!   PIN, face value, expiry, as far as there are any.
-//! * A `.txt` file has one code a line, and so has one in which no line is parted by comma, tab, semicolon or
-//!   bar.
 //! * Codes keep every digit. A number that a spreadsheet has rounded is a bad line, and never a card.
 
+mod content;
+mod form;
 mod header;
 mod record;
 mod rows;
 mod sheet;
 mod text;
 
-use std::fs::{File, Metadata};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use encoding_rs::{Encoding, UTF_8};
 use kami_engine::{Code, ImportSpec, Money};
@@ -32,18 +37,19 @@ use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
 use crate::{money, time};
-use header::Header;
-use record::{Broken, Cells, Form, Kind, RECORD_BYTES_MAX, Record, Records};
+use content::Content;
+use form::{Row, SAMPLE_RECORDS, Sample};
+use header::{Header, no_code};
+use record::{Broken, Cells, Kind, Record, Records};
 use sheet::Sheet;
-use text::Text;
+use text::{Looks, Text};
 
 pub use header::Columns;
+pub use record::Form;
 pub use rows::CardRows;
 
 /// How much of a file is looked at to see what it is.
 const SNIFF_BYTES: usize = 8192;
-/// Lines that are looked at to see what parts their cells.
-const SNIFF_LINES: usize = 20;
 /// The longest PIN, in bytes.
 const PIN_BYTES_MAX: usize = 255;
 /// The shortest longest code that an import may announce.
@@ -56,6 +62,10 @@ pub struct ReadOptions {
     pub encoding: Option<&'static Encoding>,
     /// Its columns; `None` finds out.
     pub columns: Option<Columns>,
+    /// What parts the cells of a text; `None` finds out.
+    pub separator: Option<Form>,
+    /// Whether its first line is a header; `None` finds out.
+    pub header: Option<bool>,
     /// The currency of its face values.
     pub currency: [u8; 3],
 }
@@ -84,34 +94,25 @@ pub enum CardFileError {
 
 /// A card file whose form is known.
 pub struct CardFile {
-    path: PathBuf,
     source: Source,
     columns: Columns,
+    /// What was said about it.
+    said: ReadOptions,
     /// The first record is a header.
     has_header: bool,
     /// Header names that mean nothing here.
     pub ignored: Vec<String>,
     /// The currency of its face values.
     pub currency: [u8; 3],
-    /// BLAKE3 of its bytes.
-    pub content: [u8; 32],
-    stamp: Stamp,
+    /// Tells its bytes from any others.
+    pub digest: [u8; 32],
+    content: Content,
     now_ms: u64,
 }
 
 enum Source {
     Text { form: Form, encoding: &'static Encoding },
     Sheet(Sheet),
-}
-
-/// By what a file is known to be the same still.
-#[derive(PartialEq, Eq)]
-struct Stamp(u64, Option<SystemTime>);
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Stamp {
-        Stamp(metadata.len(), metadata.modified().ok())
-    }
 }
 
 /// One good line. Wiped when dropped, but for the PIN, which stands in the file's buffer.
@@ -159,46 +160,48 @@ impl CardFile {
     pub fn open(path: &Path, options: &ReadOptions) -> Result<CardFile, CardFileError> {
         let read = |source| CardFileError::Io { path: path.to_owned(), source };
         let not_cards = |why: String| CardFileError::NotCards { path: path.to_owned(), why };
-        let mut file = File::open(path).map_err(read)?;
-        let metadata = file.metadata().map_err(read)?;
-        if metadata.is_dir() {
-            return Err(read(io::Error::from(io::ErrorKind::IsADirectory)));
-        }
-        let mut start = Vec::with_capacity(SNIFF_BYTES);
-        io::Read::take(&mut file, SNIFF_BYTES as u64).read_to_end(&mut start).map_err(read)?;
-        let is_sheet = start.starts_with(b"PK\x03\x04");
+        let mut looks = Looks::new();
+        let mut start = None;
+        let content = Content::read(path, |block| {
+            start.get_or_insert_with(|| Zeroizing::new(block[..block.len().min(SNIFF_BYTES)].to_vec()));
+            looks.look(block);
+        });
+        let content = content.map_err(read)?;
+        let start = start.unwrap_or_default();
         check_kind(&start).map_err(|why| not_cards(why.to_owned()))?;
-        let reading = text::read_through(path, options.encoding).map_err(read)?;
-        let source = if is_sheet {
-            Source::Sheet(Sheet::read(path).map_err(not_cards)?)
+        let source = if start.starts_with(b"PK\x03\x04") {
+            if options.separator.is_some_and(|form| form != Form::OneCodeALine) {
+                return Err(not_cards("a worksheet has cells of its own; leave out --separator".to_owned()));
+            }
+            Source::Sheet(Sheet::read(&content).map_err(not_cards)?)
         } else {
-            let encoding = reading.encoding;
-            let form = self::form(path, encoding, options.columns).map_err(read)?;
+            let encoding = match options.encoding {
+                Some(encoding) => encoding,
+                None => looks.end(&content).map_err(read)?.map_err(not_cards)?,
+            };
+            let sample = |form| sample(&mut AnyRecords::text(&content, encoding, form)?);
+            let form = match options.separator {
+                Some(form) => form,
+                None => form::find(sample).map_err(read)?.map_err(not_cards)?,
+            };
             Source::Text { form, encoding }
         };
         let mut card_file = CardFile {
-            path: path.to_owned(),
             source,
-            columns: options.columns.unwrap_or_default(),
+            columns: Columns::default(),
+            said: options.clone(),
             has_header: false,
             ignored: Vec::new(),
             currency: options.currency,
-            content: reading.content,
-            stamp: Stamp::of(&metadata),
+            digest: content.digest(),
+            content,
             now_ms: time::now_ms(),
         };
-        let mut cards = card_file.cards().map_err(read)?;
-        let header = match cards.records.next().map_err(read)? {
-            None => return Err(not_cards("the card file is empty".to_owned())),
-            // A line that is too long is reported like any other bad one.
-            Some(Err(_)) => None,
-            Some(Ok(first)) => Some(Header::learn(&first, options.columns).map_err(not_cards)?),
-        };
-        drop(cards);
-        if let Some(header) = header {
-            (card_file.columns, card_file.has_header) = (header.columns, header.is_header);
-            card_file.ignored = header.ignored;
-        }
+        let sample = card_file.records().and_then(|mut records| sample(&mut records)).map_err(read)?;
+        let header = Header::learn(&sample, card_file.form(), options.columns, options.header);
+        let header = header.map_err(not_cards)?;
+        (card_file.columns, card_file.has_header) = (header.columns, header.is_header);
+        card_file.ignored = header.ignored;
         Ok(card_file)
     }
 
@@ -208,41 +211,58 @@ impl CardFile {
         self.columns
     }
 
-    /// What a person wants to know about how it is read, if it is not plain UTF-8 text.
+    /// What a person wants to know about how it is read, if it is not plain UTF-8 text with a header.
     #[must_use]
     pub fn remark(&self) -> Option<String> {
+        let mut remarks = Vec::new();
         match &self.source {
             Source::Text { encoding, .. } if *encoding != UTF_8 => {
-                Some(format!("read as {}; --encoding says it otherwise", encoding.name()))
+                remarks.push(format!("read as {}; --encoding says it otherwise", encoding.name()));
             }
             Source::Sheet(Sheet { name: Some(name), .. }) => {
-                Some(format!("only the first worksheet is imported: {name}"))
+                remarks.push(format!("only the first worksheet is imported: {name}"));
             }
-            _ => None,
+            _ => {}
+        }
+        if !self.has_header && self.said.columns.is_none() && self.columns.count > 1 {
+            let all = ["code", "pin", "face", "expires"];
+            let columns = all[..self.columns.count.min(all.len())].join(",");
+            remarks.push(format!("no header line: read as {columns}; --columns says it otherwise"));
+        }
+        (!remarks.is_empty()).then(|| remarks.join("\n"))
+    }
+
+    /// How it is read: what its rows depend on beside its bytes and columns.
+    #[must_use]
+    pub fn reading(&self) -> String {
+        let header = self.has_header;
+        match &self.source {
+            Source::Text { form, encoding } => format!("{} {form:?} {header}", encoding.name()),
+            Source::Sheet(_) => format!("xlsx {header}"),
         }
     }
 
-    /// How it is read: what its rows depend on beside its bytes.
-    #[must_use]
-    pub fn reading(&self) -> String {
+    /// What parts its cells; `None` for a worksheet.
+    const fn form(&self) -> Option<Form> {
         match &self.source {
-            Source::Text { form, encoding } => format!("{} {form:?}", encoding.name()),
-            Source::Sheet(_) => "xlsx".to_owned(),
+            Source::Text { form, .. } => Some(*form),
+            Source::Sheet(_) => None,
+        }
+    }
+
+    fn records(&self) -> io::Result<AnyRecords<'_>> {
+        match &self.source {
+            Source::Text { form, encoding } => AnyRecords::text(&self.content, encoding, *form),
+            Source::Sheet(sheet) => Ok(AnyRecords::Sheet { sheet, next: 0, cells: Box::new(Cells::new()) }),
         }
     }
 
     /// Reads it from the beginning.
     ///
     /// # Errors
-    /// If it cannot be read, or is not the file that it was.
+    /// If it cannot be read.
     pub fn cards(&self) -> io::Result<Cards<'_>> {
-        self.check_unchanged()?;
-        let records = match &self.source {
-            Source::Text { form, encoding } => {
-                AnyRecords::Text(Box::new(Records::new(Text::open(&self.path, encoding)?, *form)))
-            }
-            Source::Sheet(sheet) => AnyRecords::Sheet { sheet, next: 0, cells: Box::new(Cells::new()) },
-        };
+        let records = self.records()?;
         Ok(Cards { file: self, records, skip_header: self.has_header, memory: Memory::default() })
     }
 
@@ -286,44 +306,58 @@ impl CardFile {
     #[must_use]
     pub fn length(&self) -> u64 {
         match &self.source {
-            Source::Text { .. } => self.stamp.0,
+            Source::Text { .. } => self.content.length,
             Source::Sheet(sheet) => sheet.len() as u64,
         }
     }
 
-    /// That nobody has written to it since it was opened.
-    ///
-    /// # Errors
-    /// If somebody has, or it is not there any more.
-    pub fn check_unchanged(&self) -> io::Result<()> {
-        if Stamp::of(&std::fs::metadata(&self.path)?) == self.stamp {
-            Ok(())
-        } else {
-            Err(io::Error::new(io::ErrorKind::InvalidData, "the file was changed while it was read"))
-        }
-    }
-
     fn card<'a>(&self, record: &Record<'a>, memory: &mut Memory) -> Result<Card<'a>, BadLine> {
+        match self.form() {
+            Some(Form::OneCodeALine) if self.said.separator.is_none() => {
+                whole(record.cell(0).map_or(b"", |(line, _)| line))?;
+            }
+            // A cell that is one too many has moved those behind it.
+            Some(form) if record.is_wider(self.columns.count) => {
+                let (has, name) = (record.len(), form.name());
+                let wrong = format!(
+                    "it has {has} cells parted by {name} instead of {}; one with a {name} in it needs quotation \
+                     marks",
+                    self.columns.count
+                );
+                return Err(BadLine(wrong));
+            }
+            _ => {}
+        }
         let code = match record.cell(self.columns.code) {
             Some((code, kind)) if !code.is_empty() => secret(code, kind, "code")?,
             _ => return Err(BadLine("it has no code".to_owned())),
         };
+        if self.said.header != Some(false)
+            && let Some(wrong) = no_code(code)
+        {
+            return Err(BadLine(format!("its code {wrong}")));
+        }
         let code = Code::normalise(code).map_err(|wrong| match std::str::from_utf8(code) {
-            Err(_) => BadLine(self.not_text()),
+            Err(_) => BadLine(self.not_text("code")),
             Ok(_) => BadLine(wrong.to_string()),
         })?;
         let pin = match self.columns.pin {
             None => None,
             Some(column) => match record.cell(column) {
                 Some((pin, kind)) if !pin.is_empty() && pin.len() <= PIN_BYTES_MAX => {
-                    Some(secret(pin, kind, "PIN")?)
+                    let pin = secret(pin, kind, "PIN")?;
+                    // What cannot be decoded is another PIN than the one that is printed on the card.
+                    if std::str::from_utf8(pin).is_err() {
+                        return Err(BadLine(self.not_text("PIN")));
+                    }
+                    Some(pin)
                 }
                 _ => return Err(BadLine("it has no PIN, or one of more than 255 bytes".to_owned())),
             },
         };
         let mut face = None;
         if let Some(column) = self.columns.face {
-            let (text, _) = cell(record, column, "face value")?;
+            let text = self.cell(record, column, "face value")?;
             face = match text {
                 b"" => None,
                 text => Some(memory.face.of(text, |text| {
@@ -334,7 +368,7 @@ impl CardFile {
         }
         let mut expires_ms = 0;
         if let Some(column) = self.columns.expires {
-            let (text, _) = cell(record, column, "expiry")?;
+            let text = self.cell(record, column, "expiry")?;
             if !text.is_empty() {
                 expires_ms = memory.expires.of(text, |text| {
                     let date = sheet::date_of_serial(text);
@@ -349,19 +383,52 @@ impl CardFile {
         Ok(Card { code, pin, face, expires_ms })
     }
 
-    fn not_text(&self) -> String {
+    /// A cell that may be empty. In a text it must be there, or the line was cut; a worksheet leaves empty ones out.
+    fn cell<'a>(&self, record: &Record<'a>, column: usize, what: &str) -> Result<&'a [u8], BadLine> {
+        match record.cell(column) {
+            Some((cell, _)) => Ok(cell),
+            None if self.form().is_none() => Ok(b""),
+            None => Err(BadLine(format!("it ends before its {what}"))),
+        }
+    }
+
+    fn not_text(&self, what: &str) -> String {
         match &self.source {
             Source::Text { encoding, .. } => {
-                format!("its code is not text in {}; --encoding says another", encoding.name())
+                format!("its {what} is not text in {}; --encoding says another", encoding.name())
             }
-            Source::Sheet(_) => "its code is not text".to_owned(),
+            Source::Sheet(_) => format!("its {what} is not text"),
         }
     }
 }
 
-/// A cell that must be there, though it may be empty.
-fn cell<'a>(record: &Record<'a>, column: usize, what: &str) -> Result<(&'a [u8], Kind), BadLine> {
-    record.cell(column).ok_or_else(|| BadLine(format!("it ends before its {what}")))
+/// That a line is a code as a whole, as far as can be seen: that nothing in it parts a code from what belongs
+/// to it.
+fn whole(line: &[u8]) -> Result<(), BadLine> {
+    let parts = |byte: &u8| matches!(byte, b' ' | b'\t' | b',' | b';' | b':' | b'|' | 0x80..);
+    // Most codes have hyphens; few have anything that is worth looking at as text.
+    if !line.iter().any(parts) && memchr::memmem::find(line, b"----").is_none() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(line);
+    let part = text.chars().find(|character| {
+        character.is_whitespace()
+            || matches!(character, ',' | ';' | ':' | '|' | '，' | '；' | '：' | '｜' | '、')
+    });
+    let part = match part {
+        Some(' ' | '\u{3000}' | '\u{a0}') => "a space",
+        Some('\t') => "a tab",
+        Some(',' | '，' | '、') => "a comma",
+        Some(';' | '；') => "a semicolon",
+        Some(':' | '：') => "a colon",
+        Some('|' | '｜') => "a bar",
+        Some(_) => "a blank",
+        None if text.contains("----") => "`----`",
+        None => return Ok(()),
+    };
+    Err(BadLine(format!(
+        "it has {part} in it: say --separator none if all of it is the code, or else what parts it"
+    )))
 }
 
 /// A code or PIN as it was meant, if a spreadsheet has left it whole.
@@ -374,6 +441,8 @@ fn secret<'a>(cell: &'a [u8], kind: Kind, what: &str) -> Result<&'a [u8], BadLin
         Kind::Text => return Ok(unwrapped(cell)),
         Kind::Rounded => "is a number of more than 15 digits, which a spreadsheet does not keep",
         Kind::Date => "was taken for a date by a spreadsheet",
+        Kind::Fraction => "is a number below zero or with a fraction",
+        Kind::Formula => "is a formula whose result was not saved",
         Kind::NoText => "is a spreadsheet's error or yes or no",
     };
     let hint =
@@ -442,11 +511,15 @@ pub struct Cards<'a> {
 }
 
 enum AnyRecords<'a> {
-    Text(Box<Records>),
+    Text(Box<Records<'a>>),
     Sheet { sheet: &'a Sheet, next: usize, cells: Box<Cells> },
 }
 
-impl AnyRecords<'_> {
+impl<'a> AnyRecords<'a> {
+    fn text(content: &'a Content, encoding: &'static Encoding, form: Form) -> io::Result<AnyRecords<'a>> {
+        Ok(AnyRecords::Text(Box::new(Records::new(Text::open(content, encoding)?, form))))
+    }
+
     #[inline]
     fn next(&mut self) -> io::Result<Option<Result<Record<'_>, Broken>>> {
         match self {
@@ -502,43 +575,22 @@ impl Cards<'_> {
     }
 }
 
-/// What parts the cells of a text file: what parts most of its first lines into equally many.
-fn form(path: &Path, encoding: &'static Encoding, columns: Option<Columns>) -> io::Result<Form> {
-    let is_text = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"));
-    let columns = columns.map_or(0, |columns| columns.width());
-    if columns == 1 || is_text && columns == 0 {
-        return Ok(Form::OneCodeALine);
+/// The first records.
+fn sample(records: &mut AnyRecords<'_>) -> io::Result<Sample> {
+    let mut sample = Vec::new();
+    while sample.len() < SAMPLE_RECORDS
+        && let Some(record) = records.next()?
+    {
+        let row = |record: Record<'_>| Row {
+            line: record.line,
+            cells: (0..record.len())
+                .filter_map(|column| record.cell(column))
+                .map(|(cell, _)| Zeroizing::new(String::from_utf8_lossy(cell).into_owned()))
+                .collect(),
+        };
+        sample.push(record.map(row));
     }
-    let mut text = Text::open(path, encoding)?;
-    text.more()?;
-    let sample: Vec<Zeroizing<Vec<u8>>> = text
-        .window()
-        .split(|byte| matches!(byte, b'\n' | b'\r'))
-        .filter(|line| !line.trim_ascii().is_empty())
-        .take(SNIFF_LINES)
-        .map(|line| Zeroizing::new(line[..line.len().min(RECORD_BYTES_MAX)].to_vec()))
-        .collect();
-    let mut best = (Form::OneCodeALine, (0, 0));
-    for separator in *b",\t;|" {
-        let counts: Vec<usize> = sample.iter().map(|line| separators(line, separator)).collect();
-        let first = counts.first().copied().unwrap_or(0);
-        let same = counts.iter().filter(|count| **count == first).count();
-        if first > 0 && (same, first) > best.1 {
-            best = (Form::Separated(separator), (same, first));
-        }
-    }
-    Ok(best.0)
-}
-
-/// How often `separator` stands outside of quotation marks.
-fn separators(line: &[u8], separator: u8) -> usize {
-    let mut quoted = false;
-    line.iter()
-        .filter(|byte| {
-            quoted ^= **byte == b'"';
-            **byte == separator && !quoted
-        })
-        .count()
+    Ok(sample)
 }
 
 /// Says what a file is that is no card file.

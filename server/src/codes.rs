@@ -6,7 +6,8 @@
 //! but for odds of that kind; an import finds any that were there before.
 //!
 //! Nothing is kept of them but the file, which only its owner may read. It appears under its name when it is
-//! complete and on disk; killed before, what there is lies beside it as `.NAME.partial`.
+//! complete and on disk, and the name is on disk before the command says so: what is sent to the printer is
+//! not lost to a power cut behind it. Killed before, what there is lies beside it as `.NAME.partial`.
 
 mod check;
 
@@ -37,6 +38,7 @@ const PREFIX_CHARACTERS_MAX: usize = 32;
 
 /// Make codes.
 #[derive(Args)]
+#[command(after_help = "Example:\n  kami codes generate --count 10000 --out codes.csv")]
 pub struct CodesCommand {
     #[command(subcommand)]
     action: Action,
@@ -111,6 +113,12 @@ pub fn run(command: CodesCommand, output: &Output) -> Result<(), Failure> {
         let _ = std::fs::remove_file(&partial);
         return Err(failed(error));
     }
+    sync_directory_of(&command.out).map_err(|error| {
+        Failure::environment(format!(
+            "the codes are written, and may be lost if the power fails now; run `sync` path=`{}`: {error}",
+            command.out.display()
+        ))
+    })?;
     let value = json!({
         "file": command.out.display().to_string(),
         "count": command.count,
@@ -134,6 +142,13 @@ fn partial(out: &Path) -> Result<PathBuf, Failure> {
     partial.push(name);
     partial.push(".partial");
     Ok(out.with_file_name(partial))
+}
+
+/// Makes the name of a file durable.
+fn sync_directory_of(file: &Path) -> io::Result<()> {
+    // A name alone has an empty parent.
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn write(file: File, command: &Generate, is_text: bool) -> io::Result<()> {

@@ -8,8 +8,11 @@
 //!
 //! There is no TLS and no log-in here, and nothing that needs them: no code, no principal, no order. Bind
 //! it to the loopback interface or a private network; the names of products and their stock can be read.
-//! What a client can cost is bounded: [`CONNECTIONS_MAX`] connections, each of [`CONNECTION_SECONDS_MAX`].
+//! What a client can cost is bounded: [`CONNECTIONS_MAX`] connections, each for one request and of
+//! [`CONNECTION_SECONDS_MAX`]. Whoever comes is always let in; when there is no place the oldest connection goes, which
+//! is the slowest, for an answer takes milliseconds. So peers that read nothing keep nobody from being answered.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -24,18 +27,21 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use kami_engine::Engine;
 use kami_net::Server;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use crate::certificate::Certificate;
 use crate::exit::{Failure, address_hint};
 use crate::metrics::Reading;
 use crate::time::now_ms;
 
-/// Connections at a time; more wait in the system's queue.
-const CONNECTIONS_MAX: usize = 16;
+/// Connections at a time.
+const CONNECTIONS_MAX: usize = 64;
 /// After this a connection is cut, whatever it is doing.
-const CONNECTION_SECONDS_MAX: u64 = 120;
+const CONNECTION_SECONDS_MAX: u64 = 10;
 /// How long a request's head may take.
 const HEAD_SECONDS_MAX: u64 = 5;
+/// How many collect the figures at a time.
+const READINGS_MAX: usize = 2;
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
 const OPENMETRICS: HeaderValue =
@@ -83,10 +89,9 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 
 /// Answers for as long as it is polled.
 pub async fn serve(listener: tokio::net::TcpListener, watched: Arc<Watched>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let readings = Arc::new(Semaphore::new(READINGS_MAX));
+    let mut open: VecDeque<Open> = VecDeque::with_capacity(CONNECTIONS_MAX);
     loop {
-        // The semaphore is never closed.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -96,24 +101,38 @@ pub async fn serve(listener: tokio::net::TcpListener, watched: Arc<Watched>) {
                 continue;
             }
         };
-        let watched = Arc::clone(&watched);
-        tokio::spawn(async move {
-            let service = hyper::service::service_fn(|request| answer(request, &watched));
+        open.retain(|connection| !connection.0.is_finished());
+        if open.len() >= CONNECTIONS_MAX {
+            open.pop_front();
+        }
+        let (watched, readings) = (Arc::clone(&watched), Arc::clone(&readings));
+        open.push_back(Open(tokio::spawn(async move {
+            let service = hyper::service::service_fn(|request| answer(request, &watched, &readings));
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
+                .keep_alive(false)
                 .header_read_timeout(Duration::from_secs(HEAD_SECONDS_MAX))
                 .max_buf_size(HEAD_BYTES_MAX)
                 .serve_connection(TokioIo::new(stream), service);
             // Whoever is cut asks again.
             let _ = tokio::time::timeout(Duration::from_secs(CONNECTION_SECONDS_MAX), connection).await;
-            drop(place);
-        });
+        })));
+    }
+}
+
+/// A connection, cut when this is dropped.
+struct Open(JoinHandle<()>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
 async fn answer(
     request: Request<Incoming>,
     watched: &Arc<Watched>,
+    readings: &Arc<Semaphore>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let reply = |status, kind, text: String| {
         let mut response = Response::new(Full::new(Bytes::from(text)));
@@ -129,8 +148,15 @@ async fn answer(
     Ok(match request.uri().path() {
         "/metrics" => {
             let watched = Arc::clone(watched);
+            // The semaphore is never closed. The permit stays with the thread, which goes on when its peer has gone.
+            let permit = Arc::clone(readings).acquire_owned().await;
+            let read = move || {
+                let text = watched.reading().text();
+                drop(permit);
+                text
+            };
             // Directories are read, and the engine's lock is taken.
-            match tokio::task::spawn_blocking(move || watched.reading().text()).await {
+            match tokio::task::spawn_blocking(read).await {
                 Ok(text) => reply(StatusCode::OK, OPENMETRICS, text),
                 Err(_) => reply(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "no figures\n".to_owned()),
             }
@@ -151,6 +177,23 @@ mod tests {
 
     use super::*;
 
+    fn start(watched: Watched) -> SocketAddr {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        tokio::spawn(serve(listener, Arc::new(watched)));
+        address
+    }
+
+    async fn ask(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: k\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
     #[tokio::test]
     async fn a_server_that_is_not_open_yet_is_alive_and_not_ready() {
         let watched = Watched {
@@ -159,22 +202,36 @@ mod tests {
             keys: "nowhere".into(),
             serving: OnceLock::new(),
         };
-        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-        tokio::spawn(serve(listener, Arc::new(watched)));
-        let ask = async |path: &str| {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            let request = format!("GET {path} HTTP/1.1\r\nHost: k\r\nConnection: close\r\n\r\n");
-            stream.write_all(request.as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.unwrap();
-            answer
-        };
+        let address = start(watched);
+        let ask = async |path: &str| ask(address, path).await;
         assert!(ask("/health/live").await.starts_with("HTTP/1.1 200 "));
         let ready = ask("/health/ready").await;
         assert!(ready.starts_with("HTTP/1.1 503 ") && ready.ends_with("recovering\n"), "{ready}");
         let metrics = ask("/metrics").await;
         assert!(metrics.contains("\nkami_ready 0") && metrics.ends_with("# EOF\n"), "{metrics}");
+    }
+
+    /// Sixteen that asked and did not read, or never asked, kept everybody from the figures and from the health for
+    /// two minutes, which is long enough for a supervisor to end the process.
+    #[tokio::test]
+    async fn slow_readers_keep_nobody_from_being_answered() {
+        let (data, keys) = ("nowhere".into(), "nowhere".into());
+        let address = start(Watched { started_ms: 1000, data, keys, serving: OnceLock::new() });
+        let mut slow = Vec::new();
+        for n in 0..3 * CONNECTIONS_MAX {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            if n % 2 == 0 {
+                stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: k\r\nX-Slow: ").await.unwrap();
+            }
+            slow.push(stream);
+        }
+        let soon = Duration::from_secs(5);
+        for path in ["/health/live", "/metrics", "/health/live"] {
+            let answer = tokio::time::timeout(soon, ask(address, path)).await.expect("an answer at once");
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
+        // The oldest went: their end of the line is closed.
+        let read = tokio::time::timeout(soon, slow[0].read(&mut [0; 16])).await.expect("cut");
+        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
     }
 }

@@ -11,6 +11,7 @@
 
 mod report;
 
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -22,9 +23,9 @@ use kami_net::{Client, ClientError};
 use kami_server::{CardFile, CardRows, ReadOptions};
 use serde_json::json;
 
-use crate::card_file::{Columns, Survey};
+use crate::card_file::{Columns, Form, Survey};
 use crate::exit::Failure;
-use crate::output::{Output, count};
+use crate::output::{Output, count, note};
 use crate::progress::{Progress, Unit};
 use crate::remote::{Catalogue, Remote};
 use crate::{batch, code, money, time};
@@ -47,7 +48,7 @@ pub struct Import {
     #[arg(long, value_name = "P")]
     product: String,
     /// Whose cards these are: supplier, purchase order; at most 128 bytes.
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", value_parser = label)]
     label: String,
     /// When the cards expire: 2027-12-31 (to its last moment, local time) or an exact time with offset
     /// [default: the product's rule].
@@ -63,6 +64,13 @@ pub struct Import {
     /// by the header, or in this order].
     #[arg(long, value_name = "NAMES", value_parser = Columns::parse)]
     columns: Option<Columns>,
+    /// What parts the cells of a text: comma, tab, semicolon, bar, colon, dashes (----), space, or none if a
+    /// line is a code [default: found out].
+    #[arg(long, value_name = "WHAT", value_parser = Form::parse)]
+    separator: Option<Form>,
+    /// Whether the first line is a header: yes or no [default: found out].
+    #[arg(long, value_name = "YES|NO", value_parser = yes_or_no)]
+    header: Option<bool>,
     /// The file's encoding: utf-8, gb18030, big5, … [default: by its byte-order mark, utf-8 if it is that,
     /// or else gb18030].
     #[arg(long, value_name = "NAME", value_parser = encoding)]
@@ -95,9 +103,25 @@ pub enum Policy {
     Skip,
 }
 
+fn label(text: &str) -> Result<String, String> {
+    if ImportSpec::is_label(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("a label has at most 128 bytes and no control characters".to_owned())
+    }
+}
+
 fn encoding(name: &str) -> Result<&'static Encoding, String> {
     let found = Encoding::for_label(name.as_bytes()).filter(|found| *found != encoding_rs::REPLACEMENT);
     found.ok_or_else(|| "it is no encoding that is known here, such as utf-8, gb18030 or big5".to_owned())
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err("it is neither yes nor no".to_owned()),
+    }
 }
 
 /// Whether two paths lead to one file, by whatever names and links.
@@ -115,8 +139,13 @@ pub async fn run(command: Import, output: &Output) -> Result<(), Failure> {
     if command.report.as_deref().is_some_and(|report| is_same_file(report, &command.file)) {
         return Err(Failure::usage("the report would overwrite the card file; give it another name"));
     }
-    let options =
-        ReadOptions { encoding: command.encoding, columns: command.columns, ..ReadOptions::default() };
+    let options = ReadOptions {
+        encoding: command.encoding,
+        columns: command.columns,
+        separator: command.separator,
+        header: command.header,
+        ..ReadOptions::default()
+    };
     // A file that is not there needs no server; the currency of its face values is known later.
     let mut file = CardFile::open(&command.file, &options)?;
     command
@@ -184,10 +213,10 @@ impl Task<'_> {
     /// Checks the file and imports it; `spec` says everything but what the file itself says.
     pub async fn run(&self, spec: ImportSpec) -> Result<Imported, Failure> {
         if !self.file.ignored.is_empty() {
-            eprintln!("columns that are not imported: {}", self.file.ignored.join(", "));
+            note(&format!("columns that are not imported: {}", self.file.ignored.join(", ")));
         }
         if let Some(remark) = self.file.remark() {
-            eprintln!("{remark}");
+            note(&remark);
         }
         let survey = self.survey()?;
         if survey.cards == 0 {
@@ -266,7 +295,7 @@ impl Task<'_> {
         let face = spec.face.unwrap_or(self.product.spec.face);
         let how = format!("{columns:?} {} {face}", self.file.reading());
         let spec = ImportSpec {
-            content: code::content_digest(&self.file.content, &how),
+            content: code::content_digest(&self.file.digest, &how),
             ..self.file.spec(survey, spec)
         };
         // A check has a name of its own, so that it never meddles with an import under way.
@@ -289,7 +318,18 @@ impl Task<'_> {
             }
             progress.at(report.rows);
         });
-        staged.await.map_err(interrupted)
+        let error = match staged.await {
+            Ok(staged) => return Ok(staged),
+            Err(error) => error,
+        };
+        if let ClientError::Rows(wrong) = &error
+            && wrong.kind() == io::ErrorKind::InvalidData
+        {
+            // Nobody will go on with it: the file is another now. If this cannot be said, it is given up after a
+            // day; what is staged is what was checked, whatever became of the file.
+            let _ = self.client.import_abort(id).await;
+        }
+        Err(interrupted(error))
     }
 
     /// The rows whose cards are there already.

@@ -36,16 +36,28 @@ pub fn beside(data: &Path) -> PathBuf {
     named.with_file_name(name)
 }
 
+/// A path without links, also one of which only the beginning exists.
+pub fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut missing = Vec::new();
+    for there in path.ancestors() {
+        if let Ok(there) = fs::canonicalize(there) {
+            return missing.iter().rev().fold(there, |path, name| path.join(name));
+        }
+        missing.extend(there.file_name());
+    }
+    path
+}
+
 /// Refuses keys inside the data.
 pub fn check_apart(data: &Path, keys: &Path) -> Result<(), Failure> {
-    let absolute = |path: &Path| fs::canonicalize(path).or_else(|_| std::path::absolute(path));
-    match (absolute(data), absolute(keys)) {
-        (Ok(data), Ok(keys)) if keys.starts_with(&data) => Err(Failure::usage(
+    if resolved(keys).starts_with(resolved(data)) {
+        return Err(Failure::usage(
             "the keys must not lie in the data directory, whose backups would carry them; choose another \
              directory with --keys",
-        )),
-        _ => Ok(()),
+        ));
     }
+    Ok(())
 }
 
 /// A start that finds the admin's certificate this close to its end renews it.
@@ -62,11 +74,9 @@ pub fn ensure_admin(engine: &Engine, keys: &Path) -> Result<(), Failure> {
         let identity = authority(keys)?.issue("admin")?;
         install(&home, |new| Ok(identity.save(new)?))?;
     }
-    let renewed =
-        principal::renew_early(&home, &keys.join("ca"), ADMIN_RENEWAL_DAYS).unwrap_or_else(|error| {
-            tracing::warn!("the local admin identity ends soon and cannot be renewed: {}", error.message);
-            None
-        });
+    if let Err(failure) = renew_admin(engine, keys) {
+        tracing::warn!("{}", failure.message);
+    }
     let facts = Identity::load(&home)?.certificate_facts()?;
     let key = facts.key;
     let principals = principals(engine)?;
@@ -75,14 +85,7 @@ pub fn ensure_admin(engine: &Engine, keys: &Path) -> Result<(), Failure> {
             tracing::warn!(identity = %home.display(), "the local admin identity was revoked; it opens nothing");
             return Ok(());
         }
-        Some(principal) => {
-            if renewed.is_some() {
-                let renewal = Renewal { principal: principal.id, key, certificate: facts.note };
-                run(engine, Command::PrincipalRenew(Box::new(renewal)))?;
-                tracing::info!(identity = %home.display(), "renewed the local admin identity");
-            }
-            return Ok(());
-        }
+        Some(_) => return Ok(()),
         None => {}
     }
     let taken = |name: &str| principals.iter().any(|principal| principal.spec.name == name);
@@ -101,6 +104,29 @@ pub fn ensure_admin(engine: &Engine, keys: &Path) -> Result<(), Failure> {
         });
     }
     tracing::info!(name, identity = %home.display(), "registered the local admin identity");
+    Ok(())
+}
+
+/// Gives the identity in `admin/`, if it is there, a new certificate when its own ends soon, and tells the engine:
+/// at the start, and while the server runs, which may be for longer than a certificate lasts.
+pub fn renew_admin(engine: &Engine, keys: &Path) -> Result<(), Failure> {
+    let home = keys.join("admin");
+    if !home.exists() {
+        return Ok(());
+    }
+    let renewed = principal::renew_early(&home, &keys.join("ca"), ADMIN_RENEWAL_DAYS);
+    let renewed = renewed.map_err(|failure| {
+        let message =
+            format!("the local admin identity ends soon and cannot be renewed: {}", failure.message);
+        Failure { message, ..failure }
+    })?;
+    let Some(facts) = renewed else { return Ok(()) };
+    tracing::info!(identity = %home.display(), "renewed the local admin identity");
+    let known = principals(engine)?.into_iter().find(|known| known.spec.key == facts.key && !known.revoked);
+    if let Some(Principal { id, .. }) = known {
+        let renewal = Renewal { principal: id, key: facts.key, certificate: facts.note };
+        run(engine, Command::PrincipalRenew(Box::new(renewal)))?;
+    }
     Ok(())
 }
 
@@ -128,11 +154,12 @@ fn run(engine: &Engine, command: Command) -> Result<Reply, Failure> {
         .map_err(|error| Failure::environment(crate::exit::sentence(&error)))
 }
 
-/// The store's authority, made at the first need.
+/// The store's authority, made at the very first start: when nothing is there yet that one has issued. Another one
+/// beside it would shut everybody out.
 pub fn authority(keys: &Path) -> Result<Authority, Failure> {
     let home = keys.join("ca");
     if !home.exists() {
-        if keys.join("server").exists() {
+        if ["server", "admin"].iter().any(|issued| keys.join(issued).exists()) {
             return Err(Failure::environment(format!(
                 "the certificate authority is missing: restore it from where it is kept path=`{}`",
                 home.display()

@@ -19,6 +19,7 @@ use crate::verify::open_stopped;
 
 /// Look into the log of a stopped store or of a backup.
 #[derive(Args)]
+#[command(after_help = "Example:\n  kami wal inspect --data kami-data --records")]
 pub struct Wal {
     #[command(subcommand)]
     action: Action,
@@ -46,7 +47,7 @@ pub fn run(command: Wal, output: &Output) -> Result<Exit, Failure> {
     let data = data.or_else(|| backup.clone()).unwrap_or_default();
     let medium = match &backup {
         Some(directory) => {
-            let backup = backup::open(directory)?;
+            let backup = backup::open(directory, &backup::Pace::new(output, "reading", 0))?;
             backup.as_store(backup.manifest().end)
         }
         None => open_stopped(&data)?,
@@ -196,8 +197,8 @@ fn is_about_card(kind: Kind) -> bool {
 
 fn value(entry: &Entry<'_>) -> Value {
     let head = &entry.head;
-    let about_card = is_about_card(head.kind);
-    let sale = (head.kind == Kind::Sell).then(|| entry.sale().ok()).flatten();
+    let about_card = is_about_card(head.kind) && !head.kind.is_order();
+    let sale = head.kind.is_order().then(|| entry.order().ok()).flatten();
     json!({
         "lsn": entry.lsn.bytes(),
         "time_ms": entry.time_ms,
@@ -209,8 +210,8 @@ fn value(entry: &Entry<'_>) -> Value {
         "object": (!about_card && sale.is_none()).then_some(head.subject),
         "from": about_card.then(|| entry.prev().lifecycle().name()),
         "to": about_card.then(|| entry.post().lifecycle().name()),
-        "order": sale.as_ref().map(|(order, _)| order.to_string()),
-        "cards": sale.as_ref().map(|(_, allocation)| allocation.count()),
+        "order": sale.as_ref().map(|(order, ..)| order.to_string()),
+        "cards": sale.as_ref().map(|(_, cards, _)| cards.count()),
         "original": entry_original(entry),
     })
 }
@@ -223,9 +224,9 @@ fn entry_original(entry: &Entry<'_>) -> Option<String> {
 fn line(entry: &Entry<'_>) -> String {
     let head = &entry.head;
     let about = match head.kind {
-        Kind::Sell => entry.sale().map_or_else(
+        kind if kind.is_order() => entry.order().map_or_else(
             |_| "?".to_owned(),
-            |(order, allocation)| format!("order {order}, {} cards", allocation.count()),
+            |(order, cards, _)| format!("order {order}, {} cards", cards.count()),
         ),
         kind if is_about_card(kind) => {
             format!("card {}: {:?} -> {:?}", entry.card(), entry.prev().lifecycle(), entry.post().lifecycle())

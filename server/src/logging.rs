@@ -5,6 +5,7 @@
 
 use std::io::IsTerminal;
 
+use crate::exit::Failure;
 use clap::ValueEnum;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -37,13 +38,18 @@ impl Logging {
     }
 
     /// For a command that is no server: what `KAMI_LOG` says, or warnings.
-    pub fn of_a_client() {
-        let filter = EnvFilter::try_from_env("KAMI_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    pub fn of_a_client() -> Result<(), Failure> {
+        let said = std::env::var_os("KAMI_LOG").unwrap_or_default();
+        let said = if said.is_empty() { "warn".to_owned() } else { said.to_string_lossy().into_owned() };
+        let filter = parse_filter(&said)
+            .map_err(|wrong| Failure::usage(format!("KAMI_LOG is `{said}`: {wrong}")))
+            .map(|text| filter(&text))?;
         let lines = fmt::layer()
             .with_writer(std::io::stderr)
             .with_ansi(std::io::stderr().is_terminal())
             .with_target(false);
         tracing_subscriber::registry().with(filter).with(lines).init();
+        Ok(())
     }
 
     /// Logs what `filter` lets through from now on.

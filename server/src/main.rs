@@ -129,30 +129,39 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    // Whoever asks for JSON gets it too when the rest of the command line cannot be read.
+    let json = arguments.iter().any(|argument| argument == "--json");
     let (cli, settings) = match settings::parse(&arguments) {
         Ok(parsed) => parsed,
-        Err(Stop::Usage(error)) => error.exit(),
-        Err(Stop::File(failure)) => {
-            eprintln!("kami: {}", failure.message);
-            return failure.exit.into();
+        Err(Stop::Usage(error)) => {
+            if json && error.use_stderr() {
+                let text = error.to_string();
+                let failure = Failure::usage(settings::one_line(text.trim_start_matches("error: ")));
+                Output { json }.failure(&failure);
+            }
+            error.exit()
         }
+        Err(Stop::File(failure)) => return failed(&failure, &Output { json }),
     };
     let output = Output { json: cli.json };
     match run(cli.command, settings, &output) {
         Ok(exit) => exit.into(),
-        Err(failure) => {
-            eprintln!("kami: {}", failure.message);
-            if cli.json {
-                output.failure(&failure);
-            }
-            failure.exit.into()
-        }
+        Err(failure) => failed(&failure, &output),
     }
+}
+
+/// Says why, to the person and to the script.
+fn failed(failure: &Failure, output: &Output) -> ExitCode {
+    output::note(&format!("kami: {}", failure.message));
+    if output.json {
+        output.failure(failure);
+    }
+    failure.exit.into()
 }
 
 fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit, Failure> {
     if !matches!(command, Command::Serve(_)) {
-        Logging::of_a_client();
+        Logging::of_a_client()?;
     }
     match command {
         Command::Serve(command) => serve::run(command, settings, output),
@@ -162,8 +171,8 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Verify(command) => verify::run(command, output),
         Command::Wal(command) => log::run(command, output),
         Command::Codes(command) => codes::run(command, output).map(|()| Exit::Done),
-        Command::Completions(command) => manual::completions(&command, Cli::command()),
-        Command::Man(command) => manual::man(&command, Cli::command()),
+        Command::Completions(command) => manual::completions(&command, Cli::command(), output),
+        Command::Man(command) => manual::man(&command, Cli::command(), output),
         Command::Product(command) => online(product::run(command, output)),
         Command::Import(command) => online(import::run(command, output)),
         Command::Batch(command) => online(batch::run(command, output)),

@@ -77,11 +77,13 @@ families! {
     SEGMENTS_READY = Gauge "kami_log_segments_ready" None, [""], "Segments that lie ready; 0 for long means that the disk is full or slow";
     SPACE = Gauge "kami_log_has_space" None, [""], "1 while changes find room in the log; without it they are answered BUSY or DISK_FULL";
     SNAPSHOT_AGE = Gauge "kami_snapshot_age" Some(Unit::Seconds), [""], "Since the newest snapshot was written; no series while there is none";
+    SINCE_SNAPSHOT = Gauge "kami_log_since_snapshot" Some(Unit::Bytes), [""], "Log that the next start replays: what was logged since the newest snapshot began";
     MEMORY = Gauge "kami_memory" Some(Unit::Bytes), ["part"], "Memory: resident and anonymous of the process; index, words and columns of the engine as they are laid out";
     CPU = Counter "kami_cpu" Some(Unit::Seconds), [""], "Processor time of the process";
     DISK_FREE = Gauge "kami_disk_free" Some(Unit::Bytes), ["directory"], "Room on the file system, for those who are not root";
     DISK_SIZE = Gauge "kami_disk_size" Some(Unit::Bytes), ["directory"], "Size of the file system";
     CERTIFICATE = Gauge "kami_certificate_end" Some(Unit::Seconds), ["certificate"], "When the certificate ends, in seconds since 1970";
+    CERTIFICATE_DUE = Gauge "kami_certificate_due" Some(Unit::Seconds), ["certificate"], "When the certificate is renewed, in seconds since 1970; for long in the past only if that fails";
 }
 
 /// Everything one answer rests on, read at one time.
@@ -101,6 +103,8 @@ struct Serving {
     server: ServerFigures,
     /// Of the server and of the authority.
     ends_ms: (u64, u64),
+    /// Of the server.
+    due_ms: u64,
 }
 
 impl Reading {
@@ -115,6 +119,7 @@ impl Reading {
             engine: engine.figures(),
             server: server.figures(),
             ends_ms: certificate.ends_ms(),
+            due_ms: certificate.due_ms(),
         });
         let now = SystemTime::from(jiff::Timestamp::now());
         Reading { started_ms, ready, now, data: data.to_owned(), keys: keys.to_owned(), serving }
@@ -213,6 +218,8 @@ impl Collector for Reading {
         } else {
             out.gauges(&SNAPSHOT_AGE, [])?;
         }
+        let replay = self.serving.as_ref().map(|serving| (&[][..], serving.engine.replay_bytes as f64));
+        out.gauges(&SINCE_SNAPSHOT, replay)?;
         let (resident, anonymous) = process_memory();
         let mut parts = vec![("resident", resident), ("anonymous", anonymous)];
         if let Some(Serving { engine, .. }) = &self.serving {
@@ -239,7 +246,10 @@ impl Collector for Reading {
             .flatten()
             .map(|(name, ms)| ([("certificate", name)], seconds(ms)))
             .collect();
-        out.gauges(&CERTIFICATE, ends.iter().map(|(labels, end)| (&labels[..], *end)))
+        out.gauges(&CERTIFICATE, ends.iter().map(|(labels, end)| (&labels[..], *end)))?;
+        let due =
+            self.serving.as_ref().map(|serving| (&[("certificate", "server")][..], seconds(serving.due_ms)));
+        out.gauges(&CERTIFICATE_DUE, due)
     }
 }
 
@@ -334,10 +344,12 @@ const fn class_name(class: Class) -> &'static str {
     }
 }
 
-/// When the newest file of a directory was written.
+/// When the newest snapshot of a directory was written; one that is being written is none yet.
 fn newest(directory: &Path) -> Option<SystemTime> {
-    let entries = fs::read_dir(directory).ok()?;
-    entries.filter_map(|entry| entry.ok()?.metadata().ok()?.modified().ok()).max()
+    let entries = fs::read_dir(directory).ok()?.filter_map(Result::ok);
+    let whole =
+        entries.filter(|entry| Path::new(&entry.file_name()).extension() == Some("snapshot".as_ref()));
+    whole.filter_map(|entry| entry.metadata().ok()?.modified().ok()).max()
 }
 
 /// Free and total bytes of the file system that a directory lies in.

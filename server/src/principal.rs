@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use kami_engine::{
-    CertificateNote, MerchantId, Principal, PrincipalId, PrincipalSpec, ProductId, Renewal, Role,
+    CertificateNote, MISSES_PER_MINUTE_MAX, MerchantId, Principal, PrincipalId, PrincipalSpec, ProductId,
+    Renewal, Role,
 };
 use kami_net::{
     Authority, Certificate, CertificateFacts, Client, Identity, LIFETIME_DAYS, LIFETIME_DAYS_MAX, SubjectKey,
@@ -36,6 +37,9 @@ pub struct PrincipalCommand {
 #[derive(Subcommand)]
 enum Action {
     /// Make an identity and register it. Run again with the same directory, it registers what is there.
+    #[command(
+        after_help = "Examples:\n  kami principal add till-17 --role redeemer --merchant 3 --out till-17\n  kami principal add till-18 --role redeemer --csr till-18.csr --out till-18"
+    )]
     Add {
         /// What it is called: 1 to 64 bytes, new.
         name: String,
@@ -49,17 +53,19 @@ enum Action {
         #[arg(long = "product", value_name = "PRODUCT")]
         products: Vec<String>,
         /// Wrong codes a minute it may send on average [default: the server's usual].
-        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(..=i64::from(MISSES_PER_MINUTE_MAX)))]
         misses_per_minute: u32,
         #[command(flatten)]
         issue: Issue,
     },
     /// List the principals.
+    #[command(after_help = "Example:\n  kami principal list")]
     List,
     /// Issue a new certificate to a principal, which stays who it is.
     ///
     /// Without --csr, for the key of the certificate in --out, which is replaced. With a request for another
     /// key, the old key opens nothing from then on.
+    #[command(after_help = "Example:\n  kami principal renew till-17 --out till-17")]
     Renew {
         /// Its name or number.
         principal: String,
@@ -67,6 +73,7 @@ enum Action {
         issue: Issue,
     },
     /// Withdraw a principal for good and close its connections.
+    #[command(after_help = "Example:\n  kami principal revoke till-17")]
     Revoke {
         /// Its name or number.
         principal: String,
@@ -133,10 +140,15 @@ pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failu
                             principal.spec.name
                         )));
                     }
-                    let facts = issue.renew(&remote.identity, &principal)?;
+                    let certificate = issue.renew(&remote.identity, &principal)?;
+                    let facts = certificate.facts()?;
                     let renewal =
                         Renewal { principal: principal.id, key: facts.key, certificate: facts.note };
-                    show(&client.principal_renew(renewal).await?.value, output)
+                    let renewed = client.principal_renew(renewal).await?.value;
+                    // Not before: a refusal would leave a certificate of a key that opens nothing in the place of
+                    // one that does. If it is not written now, the same command makes another.
+                    certificate.save(&issue.out)?;
+                    show(&renewed, output)
                 })
                 .await
         }
@@ -230,8 +242,8 @@ impl Issue {
         }
     }
 
-    /// A new certificate in the directory.
-    fn renew(&self, identity: &Path, principal: &Principal) -> Result<CertificateFacts, Failure> {
+    /// A new certificate, for the key that is asked for or that of the certificate in the directory.
+    fn renew(&self, identity: &Path, principal: &Principal) -> Result<Certificate, Failure> {
         let authority = self.authority(identity)?;
         let key = match self.requested()? {
             Some(key) => key,
@@ -248,16 +260,16 @@ impl Issue {
                 present.subject_key()?
             }
         };
-        let certificate = authority.certify(&principal.spec.name, &key, self.lifetime)?;
-        certificate.save(&self.out)?;
-        Ok(certificate.facts()?)
+        Ok(authority.certify(&principal.spec.name, &key, self.lifetime)?)
     }
 }
 
 /// Gives an identity that ends within so many days a new certificate for its key; whether it did.
 pub fn renew_early(home: &Path, authority: &Path, days: u64) -> Result<Option<CertificateFacts>, Failure> {
-    let present = Identity::load(home)?.certificate_facts()?;
-    if state_of(present.note, days) == State::Valid {
+    let identity = Identity::load(home)?;
+    let present = identity.certificate_facts()?;
+    // One that is not valid yet was issued while the clock was ahead.
+    if state_of(present.note, days) == State::Valid && identity.validity()?.from_ms <= time::now_ms() {
         return Ok(None);
     }
     let key = Certificate::load(home)?.subject_key()?;

@@ -24,6 +24,7 @@ pub struct ProductCommand {
 #[derive(Subcommand)]
 enum Action {
     /// Add a product; its name is new.
+    #[command(after_help = "Example:\n  kami product add coffee --face 28 --currency CNY --valid-days 365")]
     Add {
         /// What it is called: 1 to 64 bytes.
         name: String,
@@ -49,8 +50,10 @@ enum Action {
         terms: Terms,
     },
     /// List the products.
+    #[command(after_help = "Example:\n  kami product list")]
     List,
     /// Change a product; what is not given stays as it is, and so do the cards imported before.
+    #[command(after_help = "Example:\n  kami product set coffee --face 30")]
     Set {
         /// Its name.
         name: String,
@@ -67,11 +70,13 @@ enum Action {
         terms: Terms,
     },
     /// Freeze all cards of a product: nothing is sold or redeemed.
+    #[command(after_help = "Example:\n  kami product freeze coffee")]
     Freeze {
         /// Its name.
         name: String,
     },
     /// End the freeze of a product.
+    #[command(after_help = "Example:\n  kami product unfreeze coffee")]
     Unfreeze {
         /// Its name.
         name: String,

@@ -7,11 +7,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kami_engine::{
-    BatchId, Caller, Command, Engine, ImportRow, ImportSpec, MerchantId, OrderId, PrincipalSpec, ProductSpec,
-    RequestId, Role, Session,
+    BatchId, Caller, Command, Engine, ImportRow, ImportSpec, Lifecycle, MerchantId, OrderId, PrincipalSpec,
+    ProductSpec, RequestId, Role, Session,
 };
 use kami_net::Authority;
 use serde_json::{Value, json};
@@ -20,8 +20,10 @@ use crate::exit::{Failure, sentence};
 use crate::output::table;
 use crate::{keys, time};
 
-/// How long after the start the expired cards expire; the server waits for it.
+/// How long after their import the expired cards expire: time to sell them. The server waits for it.
 const EXPIRES_MS: u64 = 2000;
+/// How long it waits at most.
+const PATIENCE: Duration = Duration::from_secs(10);
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// The directories of a sandbox.
@@ -44,9 +46,8 @@ struct Sample {
 impl Sandbox {
     /// A fresh one below the current directory.
     pub fn new() -> Result<Sandbox, Failure> {
-        let here = std::env::current_dir()
-            .map_err(|error| Failure::environment(format!("there is no current directory: {error}")))?;
-        let data = here.join("kami-sandbox");
+        // Relative, as whoever tries it out will name them.
+        let data = PathBuf::from("kami-sandbox");
         let sandbox = Sandbox { keys: keys::beside(&data), data };
         for directory in [&sandbox.data, &sandbox.keys] {
             fs::create_dir(directory).map_err(|error| {
@@ -68,11 +69,16 @@ impl Sandbox {
         }
     }
 
+    /// Where the cards are listed for programs.
+    pub fn list(&self) -> PathBuf {
+        self.keys.join("sandbox.json")
+    }
+
     /// Identities of every role and cards in every state; what to print of them.
     pub fn furnish(&self, engine: &Engine) -> Result<String, Failure> {
         enrol(engine, &self.keys)?;
         let samples = cards(engine).map_err(|error| Failure::environment(sentence(&error)))?;
-        let file = self.keys.join("sandbox.json");
+        let file = self.list();
         fs::write(&file, json!({ "cards": samples.iter().map(value).collect::<Vec<_>>() }).to_string())
             .map_err(|error| keys::file_failure(&file, &error))?;
         let rows = samples.iter().map(|sample| {
@@ -165,8 +171,11 @@ fn cards(engine: &Engine) -> Result<Vec<Sample>, kami_engine::Failure> {
     shop.reverse(RequestId::random(), &reversed[0], original).wait()?;
     shop.freeze(RequestId::random(), &frozen[0]).wait()?;
     shop.run(RequestId::random(), Command::BatchFreeze(ice)).wait()?;
-    // Time is as real as everything else here; a little more than it takes, for engine time goes in steps.
-    std::thread::sleep(Duration::from_millis(EXPIRES_MS + 200));
+    // Time is as real as everything else here, and the engine's goes in steps.
+    let patience = Instant::now() + PATIENCE;
+    while shop.query(&expired[0]).wait()?.lifecycle != Lifecycle::Expired && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(20));
+    }
 
     show(&good[..3], None, "sold", "OK");
     show(&with_pin[..2], Some("1234"), "sold, with a PIN", "OK");

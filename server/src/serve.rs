@@ -1,7 +1,7 @@
 //! `kami serve`: opens the store, listens, and takes itself down in order.
 //!
 //! The one line on standard output says that requests are answered from now on:
-//! `ready quic=ADDR cards=N lsn=L commit=direct|mapped`. Whoever starts the server waits for it; a service
+//! `ready quic=ADDR cards=N lsn=L commit=direct|mapped`, with `--json` an object of the same. Whoever starts the server waits for it; a service
 //! manager is told by `notify.rs`.
 //!
 //! SIGTERM and SIGINT: nothing new is read, what was decided is delivered, a snapshot is written so that
@@ -13,7 +13,6 @@
 //! wrong configuration file changes nothing.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -24,6 +23,7 @@ use kami_engine::{CommitPath, DiskOptions, Engine, EngineOptions};
 use kami_net::{Server, ServerError, ServerOptions};
 use kami_wal::CommitChoice;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::certificate::Certificate;
@@ -114,7 +114,8 @@ pub fn run(options: Serve, mut settings: Vec<Setting>, output: &Output) -> Resul
         (false, Some(data)) => data,
         (true, None) if options.keys.is_none() && !options.print_config => {
             let sandbox = Sandbox::new()?;
-            let served = open(options, sandbox.data.clone(), sandbox.keys.clone(), settings, Some(&sandbox));
+            let served =
+                open(options, sandbox.data.clone(), sandbox.keys.clone(), settings, Some(&sandbox), output);
             sandbox.remove();
             return served;
         }
@@ -138,7 +139,7 @@ pub fn run(options: Serve, mut settings: Vec<Setting>, output: &Output) -> Resul
         output.result(&settings::value(&settings), || settings::show(&settings))?;
         return Ok(Exit::Done);
     }
-    open(options, data, keys, settings, None)
+    open(options, data, keys, settings, None, output)
 }
 
 /// Opens the store and serves it until it is told to end.
@@ -148,6 +149,7 @@ fn open(
     keys: PathBuf,
     settings: Vec<Setting>,
     sandbox: Option<&Sandbox>,
+    output: &Output,
 ) -> Result<Exit, Failure> {
     let logging = Logging::start(logging::filter(&options.log), options.log_format);
     harden(options.end_with_parent)?;
@@ -185,12 +187,16 @@ fn open(
     engine_options.accept_clock = options.accept_clock;
     let engine = Engine::open(engine_options)?;
     keys::ensure_admin(&engine, &keys)?;
-    let furnished = sandbox.map(|sandbox| sandbox.furnish(&engine)).transpose()?;
+    let furnish = |sandbox: &Sandbox| {
+        Ok::<_, Failure>(Furnished { shown: sandbox.furnish(&engine)?, list: sandbox.list() })
+    };
+    let furnished = sandbox.map(furnish).transpose()?;
     let certificate = Arc::new(Certificate::open(&keys, names(&options), options.certificate_days)?);
     let house = House { engine, certificate, watched, logging, settings, notify: Notify::of_environment() };
     let net = ServerOptions::new(options.listen, house.certificate.identity());
     let engine = house.engine.clone();
-    runtime.block_on(serve(Arc::new(house), net, options.checkpoint_mib, hangup, furnished))?;
+    let ready = (furnished, *output);
+    runtime.block_on(serve(Arc::new(house), net, options.checkpoint_mib, hangup, ready))?;
     // Whoever is being answered over HTTP still holds the engine.
     drop(runtime);
     engine.close()?;
@@ -207,6 +213,12 @@ fn names(options: &Serve) -> Vec<String> {
     names.sort_unstable();
     names.dedup();
     names
+}
+
+/// What a sandbox tells when the server is ready.
+struct Furnished {
+    shown: String,
+    list: PathBuf,
 }
 
 /// What the tasks around the server share.
@@ -229,7 +241,7 @@ async fn serve(
     options: ServerOptions,
     checkpoint_mib: u64,
     hangup: Signal,
-    furnished: Option<String>,
+    (furnished, output): (Option<Furnished>, Output),
 ) -> Result<(), Failure> {
     let mut terminate = caught(SignalKind::terminate())?;
     let mut interrupt = caught(SignalKind::interrupt())?;
@@ -240,14 +252,15 @@ async fn serve(
     let serving = (engine.clone(), server.clone(), Arc::clone(&house.certificate));
     // It is set nowhere else.
     let _ = house.watched.serving.set(serving);
-    announce(&engine, address, furnished.as_deref().unwrap_or_default())?;
+    announce(&engine, address, furnished.as_ref(), &output)?;
     house.notify.ready(&format!("serving on {address}"));
 
     let mut background = tokio::task::JoinSet::new();
     background.spawn(do_what_is_due(engine.clone()));
     background.spawn(checkpoint_as_it_grows(engine.clone(), checkpoint_mib << 20));
-    background.spawn(Arc::clone(&house.certificate).keep(server.clone()));
+    background.spawn(Arc::clone(&house.certificate).keep(server.clone(), engine.clone()));
     background.spawn(show_life(Arc::clone(&house)));
+    background.spawn(give_up_imports(engine.clone()));
     background.spawn(reload_on(hangup, Arc::clone(&house), address));
     let (stop, told) = (server.clone(), Arc::clone(&house));
     tokio::spawn(async move {
@@ -296,6 +309,18 @@ async fn show_life(house: Arc<House>) {
     }
 }
 
+/// Gives up imports that nobody goes on with, so that their files do not lie on the disk for ever.
+async fn give_up_imports(engine: Engine) {
+    let mut look = tokio::time::interval(Duration::from_secs(600));
+    loop {
+        look.tick().await;
+        let engine = engine.clone();
+        if let Ok(given_up @ 1..) = tokio::task::spawn_blocking(move || engine.give_up_imports()).await {
+            tracing::info!(given_up, "imports that nobody had gone on with for a day are given up");
+        }
+    }
+}
+
 /// Reads the settings again at every signal.
 async fn reload_on(mut hangup: Signal, house: Arc<House>, address: SocketAddr) {
     while hangup.recv().await.is_some() {
@@ -327,14 +352,26 @@ impl House {
 }
 
 /// The line that says the server is ready, and what else there is to say.
-fn announce(engine: &Engine, address: SocketAddr, more: &str) -> Result<(), Failure> {
+fn announce(
+    engine: &Engine,
+    address: SocketAddr,
+    furnished: Option<&Furnished>,
+    output: &Output,
+) -> Result<(), Failure> {
     let stats = crate::keys::stats(engine)?;
     let commit = commit_name(engine.commit_path());
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "ready quic={address} cards={} lsn={} commit={commit}", stats.cards, stats.durable_end)
-        .and_then(|()| stdout.write_all(more.as_bytes()))
-        .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::environment(format!("nobody reads the ready line: {error}")))
+    let value = json!({
+        "quic": address.to_string(),
+        "cards": stats.cards,
+        "lsn": stats.durable_end,
+        "commit": commit,
+        "sandbox": furnished.map(|furnished| furnished.list.display().to_string()),
+    });
+    output.result(&value, || {
+        let line =
+            format!("ready quic={address} cards={} lsn={} commit={commit}\n", stats.cards, stats.durable_end);
+        line + furnished.map_or("", |furnished| &furnished.shown)
+    })
 }
 
 /// The name of a commit path in the ready line and in reports.
@@ -354,8 +391,7 @@ async fn do_what_is_due(engine: Engine) {
         every.tick().await;
         let due = engine.clone();
         // It may have to read the log.
-        let done =
-            tokio::task::spawn_blocking(move || while due.run_due() == kami_engine::Work::REQUESTS_MAX {});
+        let done = tokio::task::spawn_blocking(move || due.run_due(&mut kami_engine::Work::default()));
         if let Err(error) = done.await {
             tracing::error!(%error, "what is due was not done");
             return;
@@ -363,25 +399,30 @@ async fn do_what_is_due(engine: Engine) {
     }
 }
 
-/// Writes a snapshot whenever the log has grown by `bytes` since the last.
+/// Writes a snapshot whenever the log has grown by `bytes` since the last, whoever made that and whenever:
+/// a server that is killed again and again before it logged so much must not replay ever more.
 async fn checkpoint_as_it_grows(engine: Engine, bytes: u64) {
-    let mut last = engine.durable_end().bytes();
+    // After a failure the next attempt waits for as much again: the disk may be full.
+    let mut failed_at = None;
     let mut look = tokio::time::interval(Duration::from_secs(1));
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         look.tick().await;
         let end = engine.durable_end().bytes();
-        if end.saturating_sub(last) < bytes {
+        if engine.replay_bytes() < bytes || failed_at.is_some_and(|at| end - at < bytes) {
             continue;
         }
         let snapshot = engine.clone();
         match tokio::task::spawn_blocking(move || snapshot.checkpoint()).await {
-            Ok(Ok(checkpoint)) => tracing::info!(lsn = checkpoint.start.bytes(), "wrote a snapshot"),
+            Ok(Ok(checkpoint)) => {
+                failed_at = None;
+                tracing::info!(lsn = checkpoint.start.bytes(), "wrote a snapshot");
+                continue;
+            }
             Ok(Err(error)) => tracing::error!("no snapshot was written: {}", sentence(&error)),
             Err(error) => tracing::error!("no snapshot was written: {error}"),
         }
-        // After a failure, too, the next attempt waits for as much again: the disk may be full.
-        last = end;
+        failed_at = Some(end);
     }
 }
 

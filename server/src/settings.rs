@@ -161,7 +161,7 @@ fn is_list(option: &Arg) -> bool {
 }
 
 /// The sentence of an error whose text goes on with hints.
-fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     let sentence: Vec<&str> =
         text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
     sentence.join(" ")
@@ -213,11 +213,13 @@ pub fn show(settings: &[Setting]) -> String {
 
 /// A value as TOML writes it.
 fn literal(value: &str) -> String {
-    if value.parse::<u64>().is_ok() || matches!(value, "true" | "false") {
+    // Only what is a number to TOML too, and the same one: not 007, +7 or what is beyond its range.
+    let is_number = value.parse::<i64>().is_ok_and(|number| number.to_string() == value);
+    if is_number || matches!(value, "true" | "false") {
         return value.to_owned();
     }
-    // TOML took its strings and their escapes from JSON.
-    json!(value).to_string()
+    // TOML took its strings and their escapes from JSON, but for one character it wants escaped.
+    json!(value).to_string().replace('\u{7f}', "\\u007f")
 }
 
 /// The same as JSON.
@@ -273,14 +275,21 @@ mod tests {
 
     #[test]
     fn what_is_shown_is_a_file_that_sets_the_same() {
-        let (_dir, path) = written("data = 'd'\nname = ['a', 'b']\nunsafe-filesystem = true\n");
-        let (_, first) = parse_words(&["kami", "serve", "--config", &path]).unwrap();
-        let (_dir, again) = written(&show(&first));
-        let (_, second) = parse_words(&["kami", "serve", "--config", &again]).unwrap();
-        let values = |settings: &[Setting]| -> Vec<_> {
-            settings.iter().map(|setting| (setting.name.clone(), setting.values.clone())).collect()
-        };
-        assert_eq!(values(&first), values(&second));
+        // Directories may be called anything, numbers that TOML refuses or reads as another among them.
+        for data in
+            ["d", "007", "7", "+7", "-7", "18446744073709551615", "true", "1.5", "a\\u007f\\u001b茶\\n\\\""]
+        {
+            let text = format!("data = \"{data}\"\nname = ['a', '010']\nunsafe-filesystem = true\n");
+            let (_dir, path) = written(&text);
+            let (_, first) = parse_words(&["kami", "serve", "--config", &path]).unwrap();
+            let (_dir, again) = written(&show(&first));
+            let (_, second) = parse_words(&["kami", "serve", "--config", &again])
+                .unwrap_or_else(|error| panic!("{data}: {error}"));
+            let values = |settings: &[Setting]| -> Vec<_> {
+                settings.iter().map(|setting| (setting.name.clone(), setting.values.clone())).collect()
+            };
+            assert_eq!(values(&first), values(&second));
+        }
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! `kami stock` and `kami stats`: figures.
 
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -96,7 +95,7 @@ pub async fn stats(command: Stats, output: &Output) -> Result<(), Failure> {
                 let rates = before.map(|(then, before)| rates(&before, &stats, now - then));
                 let mut value = figures(&stats);
                 value["per_second"] = rates.iter().flatten().map(|(name, rate)| (*name, *rate)).collect();
-                output.result(&value, || redrawn(&stats, rates.as_deref().unwrap_or_default()))?;
+                output.instead(&value, || redrawn(&stats, rates.as_deref().unwrap_or_default()))?;
                 before = Some((now, stats));
             }
         })
@@ -121,15 +120,14 @@ fn rates(before: &Figures, now: &Figures, time: Duration) -> Vec<(&'static str, 
     counted.map(|(name, count)| (name, (count as f64 / time.as_secs_f64()).round() as u64)).into()
 }
 
-/// The figures in the place of those shown before, or below them where there is no terminal.
+/// The figures and, below them, the rates.
 fn redrawn(stats: &Figures, rates: &[(&str, u64)]) -> String {
-    let home_and_clear = if std::io::stdout().is_terminal() { "\x1b[H\x1b[J" } else { "" };
     let mut text = lines(stats);
     text.push(String::new());
     text.extend(
         rates.iter().map(|(name, rate)| format!("{:<12} {} a second", name.replace('_', " "), count(*rate))),
     );
-    format!("{home_and_clear}{}\n", text.join("\n"))
+    text.join("\n") + "\n"
 }
 
 fn figures(stats: &Figures) -> Value {

@@ -10,18 +10,36 @@ use jiff::{Timestamp, ToSpan};
 /// # Errors
 /// What is wrong with it.
 pub fn parse_end(text: &str) -> Result<u64, String> {
+    parse(text).map(|(ms, _)| ms)
+}
+
+/// Reads the last moment that is wanted: as [`parse_end`], but the midnight that ends a day is the next day's.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_until(text: &str) -> Result<u64, String> {
+    parse(text).map(|(ms, is_day)| ms - u64::from(is_day))
+}
+
+/// A time, and whether it is the end of a day that was given without one.
+fn parse(text: &str) -> Result<(u64, bool), String> {
     let text = spreadsheet_style(text.trim());
     let wrong = |_| "it is no date, such as 2027-12-31 or 2027-12-31T18:00:00+08:00".to_owned();
+    let mut is_day = false;
     let stamp = if let Ok(stamp) = text.parse::<Timestamp>() {
         stamp
     } else if let (Ok(date), true) = (text.parse::<Date>(), text.len() <= 10) {
+        is_day = true;
         let next = date.checked_add(1.day()).map_err(wrong)?;
         next.to_zoned(TimeZone::system()).map_err(wrong)?.timestamp()
     } else {
         let time: DateTime = text.parse().map_err(wrong)?;
         time.to_zoned(TimeZone::system()).map_err(wrong)?.timestamp()
     };
-    u64::try_from(stamp.as_millisecond()).map_err(|_| "it is before 1970".to_owned())
+    match u64::try_from(stamp.as_millisecond()) {
+        Ok(ms) if ms > 0 => Ok((ms, is_day)),
+        _ => Err("it is before 1970".to_owned()),
+    }
 }
 
 /// Spreadsheets write `2027/1/2 8:30`: the same with dashes, and with two digits each.
@@ -91,6 +109,12 @@ mod tests {
         for text in ["", "soon", "2027-13-01", "2027-12", "31.12.2027", "1950-01-01"] {
             assert!(parse_end(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_day_that_is_wanted_does_not_take_in_the_next_one() {
+        assert_eq!(parse_until("2027-12-31").map(|ms| ms + 1), parse_end("2027-12-31"));
+        assert_eq!(parse_until("2027-12-31 18:00"), parse_end("2027-12-31 18:00"));
     }
 
     #[test]

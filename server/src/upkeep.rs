@@ -1,10 +1,16 @@
-//! `kami checkpoint` and `kami keys`: looking after a store that is being served.
+//! `kami checkpoint` and `kami keys`: looking after a store and its keys.
+
+use std::io;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use kami_engine::RequestId;
+use kami_wal::{DiskMedium, DiskOptions, Medium};
 use serde_json::json;
 
+use crate::backup;
 use crate::exit::Failure;
+use crate::keys::{self, file_failure};
 use crate::output::{Output, count};
 use crate::remote::Remote;
 
@@ -18,26 +24,41 @@ pub struct Checkpoint {
     remote: Remote,
 }
 
-/// Look after the keys of a store that is being served.
+/// Look after the keys of a store.
 #[derive(Args)]
+#[command(after_help = "Example:\n  kami keys rotate")]
 pub struct Keys {
     #[command(subcommand)]
     action: KeysAction,
-    #[command(flatten)]
-    remote: Remote,
 }
 
 #[derive(Subcommand)]
 enum KeysAction {
     /// Make a new master key and wrap the keys of all batches with it; the old one is removed.
     ///
-    /// Batches are not touched, and nothing is held up but imports that begin meanwhile. Copy the key directory
-    /// afterwards: copies from before open with the key they hold.
+    /// Batches are not touched, and nothing is held up but imports that begin meanwhile. Copy the keys afterwards
+    /// with `kami keys copy`: copies from before open with the key they hold.
     #[command(after_help = "Example:\n  kami keys rotate")]
     Rotate {
         /// The request's id: the same again is the same rotation, until the server is started anew [default: random].
         #[arg(long, value_name = "HEX", value_parser = crate::code::parse_id)]
         id: Option<RequestId>,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Copy the key directory so that what is copied belongs together, whether the store is being served or not.
+    ///
+    /// Whoever has the copy and the data can read every code: keep it apart from the backup, and guarded.
+    #[command(
+        after_help = "Example:\n  kami keys copy --keys kami-data.keys --out /mnt/safe/keys-2026-11-22"
+    )]
+    Copy {
+        /// The key directory.
+        #[arg(long, value_name = "DIR")]
+        keys: PathBuf,
+        /// Where the copy goes: a new or an empty directory.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
     },
 }
 
@@ -66,9 +87,11 @@ pub async fn checkpoint(command: Checkpoint, output: &Output) -> Result<(), Fail
 }
 
 pub async fn keys(command: Keys, output: &Output) -> Result<(), Failure> {
-    let KeysAction::Rotate { id } = command.action;
-    command
-        .remote
+    let (id, remote) = match command.action {
+        KeysAction::Rotate { id, remote } => (id, remote),
+        KeysAction::Copy { keys, out } => return copy(&keys, &out, output),
+    };
+    remote
         .talk(async |client| {
             let receipt = client.rotate_keys(id.unwrap_or_else(RequestId::random)).await?;
             let rotation = receipt.value;
@@ -82,11 +105,69 @@ pub async fn keys(command: Keys, output: &Output) -> Result<(), Failure> {
             output.result(&value, || {
                 format!(
                     "master key  {:016x} wraps the keys of {} batches; the one before is removed\n\
-                     next        copy the key directory: older copies open only with the key they hold",
+                     next        `kami keys copy`: older copies open only with the key they hold",
                     rotation.key,
                     count(rotation.keys)
                 )
             })
         })
         .await
+}
+
+/// The directories of certificates in a key directory.
+const CERTIFICATES: [&str; 3] = ["ca", "server", "admin"];
+
+fn copy(keys: &Path, out: &Path, output: &Output) -> Result<(), Failure> {
+    let (from_path, to_path) = (keys::resolved(keys), keys::resolved(out));
+    if from_path.starts_with(&to_path) || to_path.starts_with(&from_path) {
+        return Err(Failure::usage("the keys and their copy must not lie in one another"));
+    }
+    let from = backup::read_only(keys)?;
+    // Where a copy goes is up to its owner.
+    let options = DiskOptions { unsafe_filesystem: true, ..DiskOptions::default() };
+    let to = DiskMedium::open(out, options)?;
+    let failed = |error: io::Error| file_failure(out, &error);
+    let there = to.list("").map_err(failed)?;
+    if let Some(found) = there.into_iter().find(|name| name != "LOCK" && name != "lost+found") {
+        return Err(Failure::environment(format!(
+            "the directory for the copy is not empty: choose a new one path=`{}` found=`{found}`",
+            out.display()
+        )));
+    }
+    if let Err(error) = kami_engine::copy_keys(&from, &to) {
+        to.discard();
+        return Err(error.into());
+    }
+    let mut copied = vec!["lookup.key", "master.key", "ring"];
+    for dir in CERTIFICATES {
+        let names = from.list(dir).map_err(|error| file_failure(&keys.join(dir), &error))?;
+        if names.is_empty() {
+            continue;
+        }
+        to.create_dir(dir).map_err(failed)?;
+        for name in names {
+            let path = format!("{dir}/{name}");
+            copy_file(&from, &to, &path).map_err(|error| file_failure(&out.join(&path), &error))?;
+        }
+        to.sync_dir(dir).map_err(failed)?;
+        copied.push(dir);
+    }
+    let value = json!({ "keys": keys, "out": out, "copied": copied });
+    output.result(&value, || {
+        format!(
+            "copied    {} to {}\nkeep it apart from the data and its backups: whoever has both can read the codes",
+            copied.join(", "),
+            out.display()
+        )
+    })
+}
+
+/// Copies one file to where none is.
+fn copy_file(from: &dyn Medium, to: &dyn Medium, path: &str) -> io::Result<()> {
+    let file = from.open(path)?;
+    let mut bytes = vec![0; file.len()? as usize];
+    file.read_at(0, &mut bytes)?;
+    let copy = to.create(path)?;
+    copy.write_at(0, &bytes)?;
+    copy.sync()
 }

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use kami_engine::{Until, Verification};
+use kami_engine::{Damage, Until, Verification};
 use kami_wal::{DiskMedium, DiskOptions, Lsn, Medium, Verdict};
 use serde_json::json;
 
-use crate::backup::{self, read_only};
-use crate::exit::{Exit, Failure};
+use crate::backup::{self, Pace, read_only};
+use crate::exit::{Exit, Failure, sentence};
 use crate::keys;
 use crate::output::{Output, count};
 use crate::time;
@@ -30,6 +30,9 @@ pub struct Verify {
     /// Where the keys lie [default: the data directory's name with `.keys`; of a backup: none].
     #[arg(long, value_name = "DIR")]
     keys: Option<PathBuf>,
+    /// Read at most so much of a backup in a second, where a server uses the same disk; 0 is as fast as it goes.
+    #[arg(long, value_name = "MIB", default_value_t = 0, requires = "backup")]
+    max_rate: u64,
 }
 
 /// A directory of a stopped store.
@@ -41,28 +44,60 @@ pub fn open_stopped(directory: &std::path::Path) -> Result<Arc<dyn Medium>, Fail
 
 pub fn run(command: Verify, output: &Output) -> Result<Exit, Failure> {
     if let Some(directory) = &command.backup {
-        return run_backup(directory, command.keys.as_deref(), output);
+        return run_backup(directory, command.keys.as_deref(), command.max_rate, output);
     }
     let data = command.data.unwrap_or_default();
     let keys = command.keys.unwrap_or_else(|| keys::beside(&data));
-    let data = open_stopped(&data)?;
+    let directory = data;
+    let data = open_stopped(&directory)?;
+    check_there(&keys, &format!("`kami wal inspect --data {}`", directory.display()))?;
     conclude(kami_engine::verify(data, open_stopped(&keys)?)?, output)
 }
 
-fn run_backup(directory: &Path, keys: Option<&Path>, output: &Output) -> Result<Exit, Failure> {
-    let backup = backup::open(directory)?;
-    let damaged = backup.damaged_files(&mut |_| ());
-    let problems = damaged.iter().map(|file| format!("not what the manifest says: file=`{file}`"));
-    let problems: Vec<String> = problems.collect();
-    let manifest = backup.manifest();
-    if let Some(keys) = keys {
-        let mut found = kami_engine::verify(backup.as_store(manifest.end), read_only(keys)?)?;
-        found.problems.splice(..0, problems);
-        return conclude(found, output);
+/// Refuses to go on without keys, in words that say what is missing and what can be done without.
+fn check_there(keys: &Path, without: &str) -> Result<(), Failure> {
+    if keys.is_dir() {
+        return Ok(());
     }
-    let point = if problems.is_empty() { Some(backup.point(Until::End)?) } else { None };
-    let whole = point.is_some();
-    let entries = point.map_or(0, |point| point.entries);
+    Err(Failure::environment(format!(
+        "the keys of the store are missing, and without them its cards cannot be checked: give their directory, or a \
+         copy of it, with --keys; the log alone is checked by {without} path=`{}`",
+        keys.display()
+    )))
+}
+
+fn run_backup(
+    directory: &Path,
+    keys: Option<&Path>,
+    max_rate: u64,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    if let Some(keys) = keys {
+        check_there(keys, "the same command without --keys")?;
+    }
+    let pace = Pace::new(output, "reading", max_rate);
+    let backup = backup::open(directory, &pace)?;
+    let manifest = backup.manifest();
+    let damaged = backup.damaged_files();
+    let unreadable = damaged.iter().all(|file| matches!(file.damage, Damage::Unreadable(_)));
+    let mut problems: Vec<String> = damaged.iter().map(ToString::to_string).collect();
+    let mut entries = None;
+    match keys {
+        Some(keys) => match kami_engine::verify(backup.as_store(manifest.end), Arc::new(read_only(keys)?)) {
+            Ok(mut found) => {
+                pace.finish();
+                found.problems.splice(..0, problems);
+                return conclude(found, output);
+            }
+            Err(error) if problems.is_empty() => return Err(error.into()),
+            // What was found before is what to look at first.
+            Err(error) => problems.push(format!("not checked further: {}", sentence(&error))),
+        },
+        None if problems.is_empty() => entries = Some(backup.point(Until::End)?.entries),
+        None => {}
+    }
+    pace.finish();
+    let whole = problems.is_empty();
     let value = json!({
         "whole": whole,
         "problems": problems,
@@ -70,7 +105,7 @@ fn run_backup(directory: &Path, keys: Option<&Path>, output: &Output) -> Result<
         "end": manifest.end.bytes(),
         "time_ms": manifest.time_ms,
         "files": manifest.files.len(),
-        "entries": entries,
+        "entries": entries.unwrap_or(0),
         "chain": backup::hex(&manifest.chain),
     });
     output.result(&value, || {
@@ -78,16 +113,31 @@ fn run_backup(directory: &Path, keys: Option<&Path>, output: &Output) -> Result<
             format!("backup     of store {:016x}", manifest.store),
             format!("up to      lsn {}, {}", manifest.end, time::show(manifest.time_ms)),
         ];
-        if whole {
+        if let Some(entries) = entries {
             lines.push(format!("files      {}, each with the hash the manifest names", manifest.files.len()));
             lines.push(format!("log        {} entries, checksums and hash chain fit", count(entries)));
-            lines.push("the backup is whole; with --keys its entries and cards are checked, too".to_owned());
+            lines.push(
+                "the backup is whole; its cards and the rules were not checked: that takes the store's keys, by --keys"
+                    .to_owned(),
+            );
         }
         lines.extend(problems.iter().map(|problem| format!("PROBLEM    {problem}")));
+        if !whole {
+            lines.push(if unreadable { UNREADABLE } else { DAMAGED }.to_owned());
+        }
         lines.join("\n")
     })?;
-    Ok(if whole { Exit::Done } else { Exit::Damaged })
+    Ok(match (whole, unreadable) {
+        (true, _) => Exit::Done,
+        (false, true) => Exit::Environment,
+        (false, false) => Exit::Damaged,
+    })
 }
+
+const UNREADABLE: &str =
+    "next       look after the disk and the permissions; what cannot be read may be whole";
+const DAMAGED: &str = "next       if the store is whole, delete what is named and run `kami backup` again, which copies \
+                       it anew; else use another backup";
 
 fn conclude(found: Verification, output: &Output) -> Result<Exit, Failure> {
     let hash: String = found.state_hash.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use kami_engine::{
-    BatchId, Caller, ChannelId, Command, Engine, MerchantId, OrderId, PrincipalId, PrincipalSpec, ProductId,
-    ProductSpec, Renewal, Request, RequestId, Role, TenantId, TerminalId,
+    BatchId, Caller, ChannelId, Command, Confirmation, Engine, GivenBack, MerchantId, OrderId, PrincipalId,
+    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
 };
 
 /// One request.
@@ -104,6 +104,21 @@ pub enum What {
         count: u32,
         validity_s_min: u32,
     },
+    SellLines(Purchase),
+    Reserve(Purchase),
+    Confirm {
+        order: u128,
+        realloc: bool,
+        sealed: bool,
+    },
+    Cancel(u128),
+    Return {
+        order: u128,
+        codes: Vec<String>,
+    },
+    OrderStatus(u128),
+    /// Asked by the engine itself, never by the tests.
+    ReserveTimeout(u128),
     Fetch {
         order: u128,
         from: u32,
@@ -136,6 +151,21 @@ pub enum What {
 }
 
 impl What {
+    /// The order it is about, if it is about one.
+    pub const fn order(&self) -> Option<u128> {
+        match self {
+            What::Sell { order, .. }
+            | What::Fetch { order, .. }
+            | What::Confirm { order, .. }
+            | What::Return { order, .. }
+            | What::Cancel(order)
+            | What::OrderStatus(order)
+            | What::ReserveTimeout(order) => Some(*order),
+            What::SellLines(purchase) | What::Reserve(purchase) => Some(purchase.order.0),
+            _ => None,
+        }
+    }
+
     /// The command's name.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -154,6 +184,13 @@ impl What {
             What::Refund { .. } => "refund",
             What::Settle { .. } => "settle",
             What::Sell { .. } => "sell",
+            What::SellLines(_) => "sell lines",
+            What::Reserve(_) => "reserve",
+            What::Confirm { .. } => "confirm",
+            What::Cancel(_) => "cancel",
+            What::Return { .. } => "return",
+            What::OrderStatus(_) => "order status",
+            What::ReserveTimeout(_) => "reserve timeout",
             What::Fetch { .. } => "fetch",
             What::Batch { .. } => "batch",
             What::BatchList { .. } => "batch list",
@@ -255,6 +292,22 @@ impl Ask {
             &What::Sell { order, product, count, validity_s_min } => {
                 Command::Sell { order: OrderId(order), product: ProductId(product), count, validity_s_min }
             }
+            What::SellLines(purchase) => Command::SellLines(Box::new(purchase.clone())),
+            What::Reserve(purchase) => Command::Reserve(Box::new(purchase.clone())),
+            &What::Confirm { order, realloc, sealed } => Command::Confirm(Box::new(Confirmation {
+                order: OrderId(order),
+                legs: Vec::new(),
+                realloc,
+                sealed,
+            })),
+            &What::Cancel(order) => Command::Cancel(OrderId(order)),
+            What::Return { order, codes } => Command::Return(Box::new(GivenBack {
+                order: OrderId(*order),
+                cards: codes.iter().map(|code| card(code)).collect(),
+                legs: Vec::new(),
+            })),
+            &What::OrderStatus(order) => Command::OrderStatus(OrderId(order)),
+            &What::ReserveTimeout(order) => Command::ReserveTimeout(OrderId(order)),
             &What::Fetch { order, from, count } => Command::OrderFetch { order: OrderId(order), from, count },
             &What::Batch { batch, change } => {
                 let batch = BatchId(batch);

@@ -8,12 +8,12 @@ use std::path::PathBuf;
 
 use kami_engine::record::{
     Allocation, CLOCKS_BYTES, Clocks, Field, GROUP_FIELDS, GROUP_HEAD_BYTES, Group, GroupWriter, HEAD_BYTES,
-    HEAD_FIELDS, Head, ORIGINAL_BYTES, RESTORE_BYTES, Restored, Stored, StoredBatch, StoredPrincipal,
-    StoredProduct, TAIL_FIELDS,
+    HEAD_FIELDS, Head, ORIGINAL_BYTES, OrderFacts, PostedLeg, RESTORE_BYTES, Restored, Run, Stored,
+    StoredBatch, StoredPrincipal, StoredProduct, TAIL_FIELDS,
 };
 use kami_engine::{
-    CardRef, ChannelId, Flags, Kind, Lifecycle, Lsn, MerchantId, OrderId, PrincipalId, RequestId, TenantId,
-    TerminalId, Word,
+    AccountId, CardRef, ChannelId, Flags, Kind, Leg, Lifecycle, Line, Lsn, MerchantId, OrderId, PrincipalId,
+    ProductId, RequestId, TenantId, TerminalId, Word,
 };
 use proptest::prelude::*;
 
@@ -51,10 +51,36 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
     original[16..].copy_from_slice(&0x11000_u64.to_le_bytes());
     let cards = Allocation {
         ranges: vec![(CardRef::new(3, 5), 10), (CardRef::new(4, 0), 1)],
-        moved: vec![(CardRef::new(3, 2), Word::new(lsn(0x2000), Lifecycle::Available, Flags::HAS_EFFECTS))],
+        moved: vec![Run {
+            first: CardRef::new(3, 2),
+            rows: 1,
+            word: Word::new(lsn(0x2000), Lifecycle::Available, Flags::HAS_EFFECTS),
+        }],
     };
-    let mut sale = vec![0; cards.tail_bytes()];
-    cards.encode(OrderId(0x0bde), &mut sale);
+    let plain = OrderFacts::default();
+    let mut sale = vec![0; plain.tail_bytes(&cards)];
+    plain.encode(OrderId(0x0bde), &cards, &mut sale);
+    let facts = OrderFacts {
+        account: 7,
+        ip: 0x1234,
+        deadline_ms: TIME_MS + 900_000,
+        prev: 0x2000_0001,
+        sealed: true,
+        lines: vec![
+            Line { product: ProductId(3), count: 11, face: None },
+            Line { product: ProductId(4), count: 1, face: Some(5000) },
+        ],
+        legs: vec![
+            PostedLeg {
+                leg: Leg { account: AccountId(7), amount: -36_000 },
+                balance: 64_000,
+                prev: Lsn::from_bytes(0x3000),
+            },
+            PostedLeg { leg: Leg { account: AccountId(8), amount: 36_000 }, balance: 36_000, prev: None },
+        ],
+    };
+    let mut order = vec![0; facts.tail_bytes(&cards)];
+    facts.encode(OrderId(0x0bde), &cards, &mut order);
     let mut reveal = vec![0; 24];
     reveal[..16].copy_from_slice(&0x0bde_u128.to_le_bytes());
     reveal[16..20].copy_from_slice(&2_u32.to_le_bytes());
@@ -103,6 +129,12 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
         (Kind::Tombstone, original.clone()),
         (Kind::Miss, original),
         (Kind::Sell, sale),
+        (Kind::Reserve, order.clone()),
+        (Kind::Confirm, order.clone()),
+        (Kind::Cancel, order.clone()),
+        (Kind::ReserveTimeout, order.clone()),
+        (Kind::Realloc, order.clone()),
+        (Kind::Return, order),
         (Kind::Reveal, reveal),
     ];
     let bare = [
@@ -147,7 +179,7 @@ fn render(kind: Kind, payload: &[u8]) -> String {
     let tail: &[Field] = tails.map_or(&[], |(_, fields)| fields);
     let mut end = 0;
     for (at, len, name, _) in HEAD_FIELDS.iter().chain(tail).filter(|field| field.1 != 0) {
-        if *at + len > entry.len() || (kind == Kind::Sell && *at >= 96) {
+        if *at + len > entry.len() || (kind.is_order() && *at >= if kind == Kind::Sell { 96 } else { 128 }) {
             break;
         }
         line(&name.replace(' ', "-"), &entry[*at..at + len]);
@@ -188,7 +220,7 @@ fn every_entry_has_the_bytes_of_its_file() {
         assert_eq!(entry.head, head(kind));
         assert!(group.next().is_none());
         match kind {
-            Kind::Sell => assert_eq!(entry.sale().expect("a sale").1.count(), 12),
+            kind if kind.is_order() => assert_eq!(entry.order().expect("an order").1.count(), 12),
             Kind::Reverse | Kind::Tombstone | Kind::Miss => {
                 assert_eq!(entry.original().expect("one").0.0, 0xa0a1)
             }
@@ -210,7 +242,7 @@ fn read_all(bytes: &[u8]) {
         let _ = group.entry_at(lsn(at));
     }
     for entry in group.flatten() {
-        let _ = (entry.sale(), entry.original(), entry.revealed_order(), entry.expires_ms(), entry.clocks());
+        let _ = (entry.order(), entry.original(), entry.revealed_order(), entry.expires_ms(), entry.clocks());
         let _ = entry.object::<StoredProduct>();
         let _ = entry.object::<StoredPrincipal>();
         let _ = entry.object::<StoredBatch>();

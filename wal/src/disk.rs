@@ -60,7 +60,7 @@ pub struct DiskOptions {
 #[non_exhaustive]
 pub enum DiskError {
     /// Another process holds the lock.
-    #[error("the store is in use by another process path=`{}` pid=`{}`", path.display(), pid.map_or("unknown".to_owned(), |pid| pid.to_string()))]
+    #[error("the directory is in use by another process path=`{}` pid=`{}`", path.display(), pid.map_or("unknown".to_owned(), |pid| pid.to_string()))]
     InUse {
         /// The directory.
         path: PathBuf,
@@ -239,17 +239,7 @@ impl Medium for DiskMedium {
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
-        let entries = match fs::read_dir(self.path(dir)) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            // A name that is not UTF-8 is none of ours.
-            names.extend(entry?.file_name().into_string());
-        }
-        Ok(names)
+        list_names(&self.path(dir))
     }
 
     fn create_dir(&self, dir: &str) -> io::Result<()> {
@@ -419,6 +409,21 @@ fn make_directory(path: &Path) -> io::Result<()> {
     sync_directory(parent)
 }
 
+/// The names in a directory; none if it does not exist.
+pub(crate) fn list_names(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        // A name that is not UTF-8 is none of ours.
+        names.extend(entry?.file_name().into_string());
+    }
+    Ok(names)
+}
+
 fn sync_directory(path: &Path) -> io::Result<()> {
     StdFile::open(path)?.sync_all()
 }
@@ -441,10 +446,9 @@ fn take_lock(directory: &Path) -> Result<StdFile, DiskError> {
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
-            let mut holder = String::new();
-            // Who it is helps the person who reads this, and nothing depends on it.
-            let _ = file.read_to_string(&mut holder);
-            let pid = holder.trim().parse().ok();
+            // The file names the last one who changed the directory, not those who look at it now.
+            let only_looked_at = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok();
+            let pid = if only_looked_at { None } else { holder(&mut file) };
             return Err(DiskError::InUse { path: directory.to_owned(), pid });
         }
         Err(errno) => return Err(io("locking a file")(errno.into())),
@@ -453,6 +457,32 @@ fn take_lock(directory: &Path) -> Result<StdFile, DiskError> {
         .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
         .map_err(io("writing a file"))?;
     Ok(file)
+}
+
+/// The lock of one who only looks; `None` if the directory has none.
+pub(crate) fn take_shared_lock(directory: &Path) -> Result<Option<StdFile>, DiskError> {
+    let path = directory.join(LOCK_FILE);
+    let io = |what, source| DiskError::Io { what, path: path.clone(), source };
+    let mut file = match StdFile::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io("opening a file", error)),
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => {
+            let pid = holder(&mut file);
+            Err(DiskError::InUse { path: directory.to_owned(), pid })
+        }
+        Err(errno) => Err(io("locking a file", errno.into())),
+    }
+}
+
+/// The process that wrote its number into the lock. It helps the person who reads it, and nothing depends on it.
+fn holder(file: &mut StdFile) -> Option<u32> {
+    let mut holder = String::new();
+    file.read_to_string(&mut holder).ok()?;
+    holder.trim().parse().ok()
 }
 
 /// A kind of file system.

@@ -16,6 +16,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::chain::ChainPoint;
 use crate::error::OpenError;
 use crate::format::{BLOCK_BYTES, HEAD_BYTES, RECORD_HEAD_BYTES, RecordHead, RecordKind};
 use crate::image::{Expected, SegmentImage, Slot, peek_start};
@@ -24,6 +25,7 @@ use crate::medium::Medium;
 use crate::recover::identify;
 use crate::replay::Record;
 use crate::segment::{LOG_DIR, segment_numbers, segment_path};
+use crate::verify::ChainCheck;
 use crate::wal::WalOptions;
 
 /// How often bytes that should be there are read again before they count as damaged, and how long apart. Writing a
@@ -79,6 +81,12 @@ impl<'a> DurableLog<'a> {
         self.first
     }
 
+    /// The number of the segment whose records end at `position`, or in which it lies.
+    #[must_use]
+    pub fn segment_of(&self, position: u64) -> u32 {
+        self.expected.geometry.segment_ending_at(position).max(self.first)
+    }
+
     /// The number of the segment that holds the end.
     #[must_use]
     pub fn last_segment(&self) -> u32 {
@@ -121,6 +129,33 @@ impl<'a> DurableLog<'a> {
             std::thread::sleep(PAUSE);
         }
         unreachable!("the attempts are counted")
+    }
+}
+
+/// The hash chain, followed over segments that are read in order.
+pub struct DurableChain(ChainCheck);
+
+impl DurableChain {
+    /// Begins behind a value that is trusted, [`ChainPoint::GENESIS`] at the beginning of a log. The first segment to
+    /// follow is the one in which that value ends.
+    #[must_use]
+    pub fn behind(point: ChainPoint) -> Self {
+        Self(ChainCheck::behind(point))
+    }
+
+    /// Follows the chain through the next segment.
+    ///
+    /// # Errors
+    /// [`OpenError::ChainBroken`] if a value does not fit.
+    pub fn follow(&mut self, segment: &DurableSegment) -> Result<(), OpenError> {
+        for (offset, head, bytes) in segment.raw() {
+            let lsn = crate::append::position(segment.base + offset as u64);
+            if !self.0.fits(lsn.bytes(), head.kind, bytes) {
+                let file = segment_path(segment.number);
+                return Err(OpenError::ChainBroken { file, offset: offset as u64, lsn });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -169,48 +204,60 @@ impl DurableSegment {
 
     /// The records, in order. They were checked when the segment was read.
     pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        let mut offset = HEAD_BYTES as usize;
-        std::iter::from_fn(move || {
-            let head = RecordHead::decode(self.bytes.get(offset..)?).ok()?;
-            let payload = &self.bytes[offset + RECORD_HEAD_BYTES as usize..offset + head.length as usize];
+        self.raw().map(|(offset, head, bytes)| {
             let lsn = crate::append::position(self.base + offset as u64);
-            offset += head.length as usize;
-            Some(Record {
+            Record {
                 lsn,
                 payload_lsn: lsn.plus(RECORD_HEAD_BYTES),
                 end: lsn.plus(u64::from(head.length)),
                 kind: head.kind,
                 epoch: head.epoch,
                 durable_end: head.durable_end,
-                payload,
-            })
+                payload: &bytes[RECORD_HEAD_BYTES as usize..],
+            }
+        })
+    }
+
+    /// The records: where in the segment each begins, its header, and all of its bytes.
+    fn raw(&self) -> impl Iterator<Item = (usize, RecordHead, &[u8])> {
+        let mut at = HEAD_BYTES as usize;
+        std::iter::from_fn(move || {
+            let offset = at;
+            let head = RecordHead::decode(self.bytes.get(offset..)?).ok()?;
+            at += head.length as usize;
+            Some((offset, head, &self.bytes[offset..at]))
         })
     }
 }
 
-/// The largest durable end that the newest segment in use knows: headers only ever tell of more.
+/// The largest durable end that the two newest segments in use know. A segment is entered with what was known when its
+/// first record was built; a commit may end in the one before meanwhile and say so there.
 fn newest_durable_end(
     medium: &dyn Medium,
     expected: Expected,
     numbers: &[u32],
 ) -> Result<Option<Lsn>, OpenError> {
+    let mut end = None;
+    let mut in_use = 0;
+    let mut buffer = Vec::new();
     for number in numbers.iter().rev().copied() {
         if peek_start(medium, expected, number)?.is_none() {
             continue;
         }
-        let image = SegmentImage::load(medium, expected, number, Vec::new())?;
-        let mut end = None;
+        in_use += 1;
+        let image = SegmentImage::load(medium, expected, number, buffer)?;
         walk(&image, expected, None, &mut |head| end = end.max(head.durable_end));
         for slot in &image.slots {
             if let Slot::Valid(head) = slot {
                 end = end.max(head.durable_end);
             }
         }
-        if end.is_some() {
-            return Ok(end);
+        buffer = image.bytes;
+        if in_use >= 2 && end.is_some() {
+            break;
         }
     }
-    Ok(None)
+    Ok(end)
 }
 
 /// Follows the records of a segment up to `limit` or to the first place where none is; returns the position.

@@ -89,7 +89,7 @@ pub use durable::{Durable, Poisoned};
 pub use error::{OpenError, ReadError};
 pub use format::{RECORD_HEAD_BYTES, RecordHead, RecordKind};
 pub use histogram::{Distribution, Histogram};
-pub use in_use::{DurableLog, DurableSegment};
+pub use in_use::{DurableChain, DurableLog, DurableSegment};
 pub use lsn::Lsn;
 pub use medium::{CommitPath, File, Medium, Segment};
 pub use memory::SegmentMemory;

@@ -12,6 +12,8 @@
 //! * `create`, `rename` and `remove` may be undone by a power cut until [`Medium::sync_dir`] of the
 //!   directory has returned `Ok`.
 //! * [`Segment::commit`] has made the bytes durable when it returns `Ok`.
+//! * What can only be read refuses every change with `ReadOnlyFilesystem`, which is what the methods that change
+//!   something do where a medium says nothing else.
 //! * After an error from `sync`, `sync_dir` or `commit` nothing is known of the bytes concerned, and a
 //!   second attempt proves nothing.
 
@@ -31,6 +33,10 @@ pub enum CommitPath {
     Simulated,
 }
 
+fn refused<T>() -> io::Result<T> {
+    Err(io::ErrorKind::ReadOnlyFilesystem.into())
+}
+
 /// A place that keeps files.
 pub trait Medium: Send + Sync + 'static {
     /// The commit path its segments use.
@@ -39,29 +45,47 @@ pub trait Medium: Send + Sync + 'static {
     /// A directory that does not exist is empty.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
     /// Makes directory `dir`, and durably so. Succeeds if it exists.
-    fn create_dir(&self, dir: &str) -> io::Result<()>;
+    fn create_dir(&self, dir: &str) -> io::Result<()> {
+        let _ = dir;
+        refused()
+    }
     /// Makes an empty file and opens it for reading and writing.
     ///
     /// # Errors
     /// `AlreadyExists` if there is one; `StorageFull`.
-    fn create(&self, path: &str) -> io::Result<Box<dyn File>>;
-    /// Opens an existing file for reading and writing.
+    fn create(&self, path: &str) -> io::Result<Box<dyn File>> {
+        let _ = path;
+        refused()
+    }
+    /// Opens an existing file for reading and, where there is writing, for that.
     ///
     /// # Errors
     /// `NotFound`.
     fn open(&self, path: &str) -> io::Result<Box<dyn File>>;
     /// Renames a file, replacing `to` if it exists.
-    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let _ = (from, to);
+        refused()
+    }
     /// Removes a file.
-    fn remove(&self, path: &str) -> io::Result<()>;
+    fn remove(&self, path: &str) -> io::Result<()> {
+        let _ = path;
+        refused()
+    }
     /// Makes the names in `dir` durable.
-    fn sync_dir(&self, dir: &str) -> io::Result<()>;
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        let _ = dir;
+        refused()
+    }
     /// Makes a new log segment of `bytes` bytes: allocated, prewritten with zeros, and synced, its
     /// directory too. On an error nothing of it remains.
     ///
     /// # Errors
     /// `StorageFull` when there is no room for it.
-    fn create_segment(&self, path: &str, bytes: u64) -> io::Result<Box<dyn Segment>>;
+    fn create_segment(&self, path: &str, bytes: u64) -> io::Result<Box<dyn Segment>> {
+        let _ = (path, bytes);
+        refused()
+    }
 }
 
 /// One ordinary file of a [`Medium`].
@@ -78,9 +102,14 @@ pub trait File: Send + Sync {
     /// `UnexpectedEof` if the file ends before; whatever the device reports.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
     /// Writes all of `bytes` at `offset`, growing the file where needed.
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let _ = (offset, bytes);
+        refused()
+    }
     /// Makes everything written so far, and the length, durable.
-    fn sync(&self) -> io::Result<()>;
+    fn sync(&self) -> io::Result<()> {
+        refused()
+    }
     /// Syncs, and has what is read from now on come from the device. After a failed write-back the system goes on
     /// showing what the device never got, to a new process too, and calls it written.
     fn settle(&self) -> io::Result<()> {

@@ -3,11 +3,11 @@
 
 use crate::chain::{Chain, ChainPoint};
 use crate::error::OpenError;
-use crate::format::{BLOCK_BYTES, ChainLink, RecordKind, SegmentStart};
+use crate::format::{BLOCK_BYTES, ChainLink, RECORD_HEAD_BYTES, RecordKind, SegmentStart};
 use crate::lsn::Lsn;
 use crate::medium::Medium;
 use crate::recover::identify;
-use crate::replay::{Found, Record, Walk, Walked};
+use crate::replay::{Record, Walk, Walked};
 use crate::segment::{LOG_DIR, segment_numbers, segment_path};
 use crate::wal::WalOptions;
 
@@ -76,7 +76,13 @@ pub fn verify(
         identity = (expected.store_id, expected.geometry.segment_bytes);
         let walk = Walk { medium, expected, numbers: &numbers, from: None };
         walk.run(&mut walked, &mut |found| {
-            chain.check(&found)?;
+            if !chain.fits(found.head.lsn.bytes(), found.head.kind, found.bytes) {
+                return Err(OpenError::ChainBroken {
+                    file: found.image.path.clone(),
+                    offset: found.head.lsn.bytes() - found.image.base(),
+                    lsn: found.head.lsn,
+                });
+            }
             visit(found.record());
             Ok(())
         })
@@ -121,39 +127,48 @@ fn tail_verdict(walked: &Walked) -> Verdict {
 /// Follows the chain. Bytes are kept from the last value on, because a value reaches to some place
 /// before its own record.
 #[derive(Default)]
-struct ChainCheck {
+pub(crate) struct ChainCheck {
     point: Option<ChainPoint>,
     bytes: Vec<u8>,
     /// Where contiguous runs of `bytes` begin: position in the log, index.
     runs: Vec<(u64, usize)>,
     /// Where the last record ended.
     end: u64,
+    /// Whether a record was taken.
+    begun: bool,
     values: u64,
 }
 
 impl ChainCheck {
-    fn check(&mut self, found: &Found<'_>) -> Result<(), OpenError> {
-        let lsn = found.head.lsn.bytes();
-        let fits = match found.head.kind {
-            RecordKind::Segment => {
-                SegmentStart::decode(found.payload()).is_some_and(|start| self.segment(start))
-            }
-            RecordKind::Chain => ChainLink::decode(found.payload()).is_some_and(|link| self.link(link)),
+    /// The check of what comes behind `point`, a value that is trusted.
+    pub(crate) fn behind(point: ChainPoint) -> Self {
+        Self { point: Some(point), ..Self::default() }
+    }
+
+    /// Takes the next record, header and payload; whether a value that it carries fits what came before.
+    pub(crate) fn fits(&mut self, lsn: u64, kind: RecordKind, record: &[u8]) -> bool {
+        let end = lsn + record.len() as u64;
+        // What lies before the value that the check begins with is covered by it.
+        let covered = if self.begun { 0 } else { self.point.map_or(0, |point| point.to) };
+        if end <= covered {
+            return true;
+        }
+        let payload = &record[RECORD_HEAD_BYTES as usize..];
+        let fits = match kind {
+            RecordKind::Segment => SegmentStart::decode(payload).is_some_and(|start| self.segment(start)),
+            RecordKind::Chain => ChainLink::decode(payload).is_some_and(|link| self.link(link)),
             _ => true,
         };
         if !fits {
-            return Err(OpenError::ChainBroken {
-                file: found.image.path.clone(),
-                offset: lsn - found.image.base(),
-                lsn: found.head.lsn,
-            });
+            return false;
         }
         if lsn != self.end || self.runs.is_empty() {
             self.runs.push((lsn, self.bytes.len()));
         }
-        self.bytes.extend_from_slice(found.bytes);
-        self.end = lsn + u64::from(found.head.length);
-        Ok(())
+        self.bytes.extend_from_slice(record);
+        self.end = end;
+        self.begun = true;
+        true
     }
 
     /// A segment repeats the last value, or, after a crash, brings one that reaches to where it begins.
@@ -170,7 +185,9 @@ impl ChainCheck {
     }
 
     fn link(&mut self, link: ChainLink) -> bool {
-        self.point.is_some_and(|point| point.to == link.from) && self.advance(link.point)
+        // The value that the check began with stands in a record behind what it covers.
+        self.point
+            .is_some_and(|point| point == link.point || point.to == link.from && self.advance(link.point))
     }
 
     fn advance(&mut self, to: ChainPoint) -> bool {

@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use kami_wal::{DurableLog, DurableSegment, File, Lsn, Medium, Record, RecordKind};
+use kami_wal::chain::ChainPoint;
+use kami_wal::{
+    DurableChain, DurableLog, DurableSegment, File, Lsn, Medium, OpenError, Record, RecordKind, segment_path,
+};
 
 use super::manifest::SEGMENTS;
-use super::{BackupError, BackupFile, CHUNK_BYTES, FileKind, Manifest, manifest};
+use super::{BackupError, BackupFile, CHUNK_BYTES, FileKind, Manifest, Side, manifest};
 use crate::batch::{self, BatchFile, FileHasher, HEADER_BYTES};
 use crate::record::{Group, Kind, StoredBatch};
 use crate::store::{self, Identity};
@@ -27,8 +30,8 @@ pub struct BackupReport {
 }
 
 /// Copies what of the store on `data` is durable to `out`, or what is new since the last run. The store may be in use;
-/// `data` is only read, `out` must be locked by the caller. `pace` is told how many bytes were moved after each
-/// piece of at most 1 MiB (64 MiB of a segment), and may hold the copying up.
+/// `data` is only read, `out` must be locked by the caller. `pace` is told how many bytes were written after each
+/// piece of at most 1 MiB, and may hold the copying up.
 ///
 /// # Errors
 /// See [`BackupError`]. What was a backup before is one still.
@@ -53,15 +56,15 @@ pub fn backup(
         return Err(BackupError::OtherHistory { end: before.end });
     }
     for dir in [SEGMENTS, batch::DIRECTORY] {
-        out.create_dir(dir).map_err(BackupError::io("making a directory", dir))?;
+        out.create_dir(dir).map_err(BackupError::writing(Side::Backup, dir))?;
     }
     let mut run = Run { data, out, pace, files: Vec::new(), written: (0, 0) };
     run.identity()?;
     let manifest = run.log(&log, identity.store, before.as_ref())?;
     for dir in [SEGMENTS, batch::DIRECTORY, ""] {
-        out.sync_dir(dir).map_err(BackupError::io("syncing a directory", dir))?;
+        out.sync_dir(dir).map_err(BackupError::writing(Side::Backup, dir))?;
     }
-    manifest.write(out).map_err(BackupError::io("writing a file", manifest::FILE))?;
+    manifest.write(out).map_err(BackupError::writing(Side::Backup, manifest::FILE))?;
     remove_others(out, &manifest)?;
     let (files_written, bytes_written) = run.written;
     Ok(BackupReport { manifest, before: before.map(|before| before.end), files_written, bytes_written })
@@ -69,28 +72,38 @@ pub fn backup(
 
 /// A directory without a manifest may only hold the beginning of a backup.
 fn check_free(out: &dyn Medium) -> Result<(), BackupError> {
-    let ours = ["LOCK", "identity", "identity.new", "manifest.new", SEGMENTS, batch::DIRECTORY];
-    let mut names = out.list("").map_err(BackupError::io("listing a directory", ""))?;
-    names.retain(|name| !ours.contains(&name.as_str()));
+    let ours = ["identity", "identity.new", "manifest.new", SEGMENTS, batch::DIRECTORY];
+    let mut names = out.list("").map_err(BackupError::io("reading the backup", ""))?;
+    names.retain(|name| !ours.contains(&name.as_str()) && !store::is_of_the_system(name));
     match names.pop() {
         Some(found) => Err(BackupError::NotEmpty { found }),
         None => Ok(()),
     }
 }
 
-/// Removes what the manifest does not name: shorter segments of earlier runs, and what a cut short one left.
+/// Removes what the manifest does not name: shorter segments of earlier runs, and what a cut short one left. What has
+/// no name that a run gives is somebody else's.
 fn remove_others(out: &dyn Medium, manifest: &Manifest) -> Result<(), BackupError> {
     let named: BTreeSet<String> = manifest.files.iter().map(BackupFile::path).collect();
     for dir in [SEGMENTS, batch::DIRECTORY] {
-        for name in out.list(dir).map_err(BackupError::io("listing a directory", dir))? {
+        for name in out.list(dir).map_err(BackupError::io("reading the backup", dir))? {
             let path = format!("{dir}/{name}");
-            if !named.contains(&path) {
-                out.remove(&path).map_err(BackupError::io("removing a file", &path))?;
+            if !named.contains(&path) && is_ours(&name) {
+                out.remove(&path).map_err(BackupError::writing(Side::Backup, &path))?;
             }
         }
-        out.sync_dir(dir).map_err(BackupError::io("syncing a directory", dir))?;
+        out.sync_dir(dir).map_err(BackupError::writing(Side::Backup, dir))?;
     }
     Ok(())
+}
+
+/// Whether a run could have given this name to a segment or a batch file.
+fn is_ours(name: &str) -> bool {
+    let name = name.strip_suffix(".new").unwrap_or(name);
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let segment = name.strip_suffix(".log").and_then(|name| name.split_once('-'));
+    segment.is_some_and(|(number, end)| is_number(number) && is_number(end))
+        || name.strip_suffix(".batch").is_some_and(is_number)
 }
 
 /// One run.
@@ -113,7 +126,7 @@ struct Commit {
 impl Run<'_> {
     fn identity(&mut self) -> Result<(), BackupError> {
         let bytes =
-            read_all(self.data, store::FILE).map_err(BackupError::io("reading a file", store::FILE))?;
+            read_all(self.data, store::FILE).map_err(BackupError::io("reading the store", store::FILE))?;
         let file = BackupFile {
             kind: FileKind::Identity,
             number: 0,
@@ -123,7 +136,7 @@ impl Run<'_> {
         };
         let path = file.path();
         if !self.is_there(&file) || read_all(self.out, &path).ok().as_deref() != Some(&bytes) {
-            replace_file(self.out, &path, &bytes).map_err(BackupError::io("writing a file", &path))?;
+            replace_file(self.out, &path, &bytes).map_err(BackupError::writing(Side::Backup, &path))?;
             self.written = (self.written.0 + 1, self.written.1 + file.bytes);
         }
         self.files.push(file);
@@ -167,6 +180,17 @@ impl Run<'_> {
         }
         let mut commits = Vec::new();
         let mut prev_end = None;
+        let mut chain = DurableChain::behind(ChainPoint { to: manifest.chain_to, value: manifest.chain });
+        if last.is_none() && log.first_segment() != 1 {
+            // Everything before would be missing from it for good.
+            return Err(OpenError::MissingSegment { file: segment_path(1) }.into());
+        }
+        // The last chain value may end before the segment that is read again.
+        for number in last.map_or(0..0, |last| log.segment_of(manifest.chain_to)..last.number) {
+            let segment = log.segment(number, buffer)?;
+            chain.follow(&segment)?;
+            buffer = segment.into_buffer();
+        }
         for number in last.map_or(log.first_segment(), |last| last.number)..=log.last_segment() {
             let segment = log.segment(number, buffer)?;
             if let Some(last) = last.filter(|last| last.number == number) {
@@ -175,11 +199,11 @@ impl Run<'_> {
                 manifest.first = segment.records().next().map_or(log.end(), |record| record.lsn);
             }
             prev_end = Some(segment.end());
+            chain.follow(&segment)?;
             for record in segment.records() {
                 manifest.take(&record, &mut commits)?;
             }
             self.segment(&segment)?;
-            (self.pace)(segment.bytes().len() as u64);
             buffer = segment.into_buffer();
         }
         manifest.end = log.end();
@@ -189,21 +213,19 @@ impl Run<'_> {
             if self.is_there(&file) {
                 self.files.push(file);
             } else {
-                self.batch(store, file.number, file.position, None)?;
-                if self.files.last().map(|copied| copied.hash) != Some(file.hash) {
-                    return Err(BackupError::BatchFile { file: file.path() });
-                }
+                self.batch(store, file.number, file.position, Expected::Whole(file.hash))?;
             }
         }
         for commit in commits {
-            self.batch(store, commit.number, commit.lsn.bytes(), Some(commit.file_hash))?;
+            self.batch(store, commit.number, commit.lsn.bytes(), Expected::Import(commit.file_hash))?;
         }
         self.files.sort_by_key(|file| (file.kind, file.number));
         manifest.files = std::mem::take(&mut self.files);
         Ok(manifest)
     }
 
-    /// Whether a file of this length is there already. Complete files alone have these names.
+    /// Whether a file of this length is there already. Only complete files that were compared have these names; what
+    /// goes bad later is found by looking at the whole backup.
     fn is_there(&self, file: &BackupFile) -> bool {
         self.out.open(&file.path()).and_then(|open| open.len()).is_ok_and(|bytes| bytes == file.bytes)
     }
@@ -221,103 +243,144 @@ impl Run<'_> {
         let same = self.is_there(&file)
             && read_all(self.out, &path).is_ok_and(|there| *blake3::hash(&there).as_bytes() == file.hash);
         if !same {
-            self.write(&path, &mut |new| {
-                bytes
-                    .chunks(CHUNK_BYTES)
-                    .zip((0..).step_by(CHUNK_BYTES))
-                    .try_for_each(|(chunk, at)| new.write_at(at, chunk))
+            let temporary = format!("{path}.new");
+            let written = write_temporary(self.out, Side::Backup, &temporary, &mut |new| {
+                for (chunk, at) in bytes.chunks(CHUNK_BYTES).zip((0..).step_by(CHUNK_BYTES)) {
+                    write_piece(new, at, chunk).map_err(BackupError::writing(Side::Backup, &path))?;
+                    (self.pace)(chunk.len() as u64);
+                }
+                Ok(())
             })?;
+            self.finish(&temporary, &path, written)?;
         }
         self.files.push(file);
         Ok(())
     }
 
-    /// Copies a batch file, hashing it as its import did.
+    /// Copies a batch file, unless a run that was cut short left it complete, and compares it with what it must be.
     fn batch(
         &mut self,
         store: u64,
         number: u32,
         position: u64,
-        expected: Option<[u8; 32]>,
+        expected: Expected,
     ) -> Result<(), BackupError> {
         let path = batch::Layout::path(number);
-        let failed = || BackupError::io("copying a batch file", &path);
-        let from = BatchFile::open(self.data, number, store).map_err(failed())?;
-        let layout = from.layout;
-        // Left complete by a run that was cut short?
-        let there = BatchFile::open(self.out, number, store).ok().filter(|there| there.layout == layout);
-        let done = there.is_some_and(|there| there.hash().is_ok_and(|hash| Some(hash.0) == expected));
-        let mut hasher = FileHasher::default();
-        let mut whole = blake3::Hasher::new();
-        let pace = &mut *self.pace;
-        let mut copy = |new: Option<&dyn File>| -> io::Result<()> {
-            let header = layout.header();
-            whole.update(&header);
-            if let Some(new) = new {
-                new.write_at(0, &header)?;
-            }
-            let mut at = HEADER_BYTES;
-            let mut buffer = Vec::new();
-            for (column, width) in layout.widths().into_iter().enumerate().filter(|(_, width)| *width > 0) {
-                // What is behind the column before belongs to rows that were left out: zeros in the copy.
-                let hole = layout.cell(column, 0) - at;
-                io::copy(&mut io::Read::take(io::repeat(0), hole), &mut whole)?;
-                at += hole;
-                let mut row = 0;
-                while row < layout.rows {
-                    let rows = ((CHUNK_BYTES / width) as u64).min(layout.rows - row);
-                    from.read(column, row, rows as usize, &mut buffer)?;
-                    hasher.update(column, &buffer);
-                    whole.update(&buffer);
-                    if let Some(new) = new {
-                        new.write_at(at, &buffer)?;
-                        // A little at a time, so that no flood of writes holds up the log beside it.
-                        if (at + buffer.len() as u64) >> 26 != at >> 26 {
-                            new.sync()?;
-                        }
-                    }
-                    at += buffer.len() as u64;
-                    row += rows;
-                    pace(buffer.len() as u64);
-                }
-            }
-            Ok(())
+        let there = BatchFile::open(self.out, number, store).ok();
+        // Whatever is wrong with what is there: it is copied once more then.
+        let there = there.and_then(|there| Some((there.layout, self.hashes(&there, &path, None).ok()?)));
+        let (layout, hashes) = match there.filter(|(_, hashes)| expected.is(hashes)) {
+            Some(there) => there,
+            None => self.copy_batch(store, number, expected)?,
         };
-        if done {
-            copy(None).map_err(failed())?;
-        } else {
-            let temporary = format!("{path}.new");
-            write_temporary(self.out, &temporary, &mut |new| copy(Some(new)))?;
-            if expected.is_some_and(|expected| hasher.finish(&layout).0 != expected) {
-                return Err(BackupError::BatchFile { file: path });
-            }
-            self.finish(&temporary, &path, layout.file_bytes())?;
-        }
-        let hash = *whole.finalize().as_bytes();
         self.files.push(BackupFile {
             kind: FileKind::Batch,
             number,
             bytes: layout.file_bytes(),
             position,
-            hash,
+            hash: hashes.whole,
         });
         Ok(())
     }
 
-    fn write(
+    fn copy_batch(
         &mut self,
-        path: &str,
-        fill: &mut dyn FnMut(&dyn File) -> io::Result<()>,
-    ) -> Result<(), BackupError> {
+        store: u64,
+        number: u32,
+        expected: Expected,
+    ) -> Result<(batch::Layout, Hashes), BackupError> {
+        let path = batch::Layout::path(number);
+        let damaged = || BackupError::BatchFile { file: path.clone() };
+        let from = BatchFile::open(self.data, number, store).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => damaged(),
+            _ => BackupError::io("reading the store", &path)(error),
+        })?;
         let temporary = format!("{path}.new");
-        let bytes = write_temporary(self.out, &temporary, fill)?;
-        self.finish(&temporary, path, bytes)
+        let mut hashes = Hashes::default();
+        let out = self.out;
+        let bytes = write_temporary(out, Side::Backup, &temporary, &mut |new| {
+            hashes = self.hashes(&from, &path, Some(new))?;
+            Ok(())
+        })?;
+        if !expected.is(&hashes) {
+            // Nothing depends on it, and what is left of it goes with the next run.
+            let _ = out.remove(&temporary);
+            return Err(damaged());
+        }
+        self.finish(&temporary, &path, bytes)?;
+        Ok((from.layout, hashes))
+    }
+
+    /// Hashes a batch file as its import did, and as a whole; copies it on the way to `new`.
+    fn hashes(
+        &mut self,
+        from: &BatchFile,
+        path: &str,
+        new: Option<&dyn File>,
+    ) -> Result<Hashes, BackupError> {
+        let reading = || BackupError::io("reading the store", path);
+        let writing = || BackupError::writing(Side::Backup, path);
+        let layout = from.layout;
+        let mut columns = FileHasher::default();
+        let mut whole = blake3::Hasher::new();
+        let header = layout.header();
+        whole.update(&header);
+        if let Some(new) = new {
+            new.write_at(0, &header).map_err(writing())?;
+        }
+        let mut at = HEADER_BYTES;
+        let mut buffer = Vec::new();
+        for (column, width) in layout.widths().into_iter().enumerate().filter(|(_, width)| *width > 0) {
+            // What is behind the column before belongs to rows that were left out: zeros in the copy.
+            let hole = layout.cell(column, 0) - at;
+            io::copy(&mut io::Read::take(io::repeat(0), hole), &mut whole).map_err(reading())?;
+            at += hole;
+            let mut row = 0;
+            while row < layout.rows {
+                let rows = ((CHUNK_BYTES / width) as u64).min(layout.rows - row);
+                from.read(column, row, rows as usize, &mut buffer).map_err(reading())?;
+                columns.update(column, &buffer);
+                whole.update(&buffer);
+                if let Some(new) = new {
+                    write_piece(new, at, &buffer).map_err(writing())?;
+                }
+                at += buffer.len() as u64;
+                row += rows;
+                (self.pace)(buffer.len() as u64);
+            }
+        }
+        Ok(Hashes { import: columns.finish(&layout).0, whole: *whole.finalize().as_bytes() })
     }
 
     fn finish(&mut self, temporary: &str, path: &str, bytes: u64) -> Result<(), BackupError> {
-        self.out.rename(temporary, path).map_err(BackupError::io("renaming a file", path))?;
+        self.out.rename(temporary, path).map_err(BackupError::writing(Side::Backup, path))?;
         self.written = (self.written.0 + 1, self.written.1 + bytes);
         Ok(())
+    }
+}
+
+/// What a batch file must hash to.
+#[derive(Clone, Copy)]
+enum Expected {
+    /// As its import recorded it.
+    Import([u8; 32]),
+    /// As the backup had it before.
+    Whole([u8; 32]),
+}
+
+/// The hashes of a batch file.
+#[derive(Default)]
+struct Hashes {
+    import: [u8; 32],
+    whole: [u8; 32],
+}
+
+impl Expected {
+    fn is(&self, hashes: &Hashes) -> bool {
+        match self {
+            Expected::Import(hash) => *hash == hashes.import,
+            Expected::Whole(hash) => *hash == hashes.whole,
+        }
     }
 }
 
@@ -364,20 +427,26 @@ fn check_continues(file: &BackupFile, segment: &DurableSegment) -> Result<(), Ba
 /// Makes a file and syncs it; returns its length.
 pub(super) fn write_temporary(
     medium: &dyn Medium,
+    side: Side,
     path: &str,
-    fill: &mut dyn FnMut(&dyn File) -> io::Result<()>,
+    fill: &mut dyn FnMut(&dyn File) -> Result<(), BackupError>,
 ) -> Result<u64, BackupError> {
-    let mut make = || {
-        match medium.remove(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = medium.create(path)?;
-        fill(&*file)?;
-        file.sync()?;
-        file.len()
-    };
-    make().map_err(BackupError::io("writing a file", path))
+    let failed = || BackupError::writing(side, path);
+    match medium.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed()(error)),
+        _ => {}
+    }
+    let file = medium.create(path).map_err(failed())?;
+    fill(&*file)?;
+    file.sync().and_then(|()| file.len()).map_err(failed())
+}
+
+/// Writes a piece of a file, and has what was written reach the device a little at a time, so that no flood of writes
+/// holds up the log beside it.
+pub(super) fn write_piece(file: &dyn File, at: u64, piece: &[u8]) -> io::Result<()> {
+    const SYNC_SHIFT: u32 = 23;
+    file.write_at(at, piece)?;
+    if (at + piece.len() as u64) >> SYNC_SHIFT != at >> SYNC_SHIFT { file.sync() } else { Ok(()) }
 }
 
 pub(super) fn read_all(medium: &dyn Medium, path: &str) -> io::Result<Vec<u8>> {

@@ -80,6 +80,16 @@ pub struct BackupFile {
 }
 
 impl BackupFile {
+    /// What it means that it cannot be read.
+    pub(super) fn unreadable(&self, error: io::Error) -> BackupError {
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => {
+                BackupError::Damaged { file: self.path() }
+            }
+            _ => BackupError::io("reading the backup", &self.path())(error),
+        }
+    }
+
     /// Its name in the backup.
     #[must_use]
     pub fn path(&self) -> String {
@@ -120,7 +130,7 @@ impl Manifest {
     /// # Errors
     /// If it is damaged or of another version, or cannot be read.
     pub fn read(medium: &dyn Medium) -> Result<Option<Manifest>, BackupError> {
-        let io = || BackupError::io("reading a file", FILE);
+        let io = || BackupError::io("reading the backup", FILE);
         let file = match medium.open(FILE) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

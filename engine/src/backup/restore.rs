@@ -19,10 +19,12 @@ use std::io;
 use std::sync::Arc;
 
 use aws_lc_rs::rand;
-use kami_wal::{Drive, Lsn, Medium, RECORD_HEAD_BYTES, Record, RecordKind, Verdict, Wal, WalOptions};
+use kami_wal::{
+    Drive, Lsn, Medium, OpenError, RECORD_HEAD_BYTES, Record, RecordKind, Verdict, Wal, WalOptions,
+};
 
 use super::copy::read_all;
-use super::{Backup, BackupError, FileKind, copy};
+use super::{Backup, BackupError, FileKind, Side, copy};
 use crate::batch;
 use crate::record::{
     FormatError, GROUP_HEAD_BYTES, Group, GroupWriter, HEAD_BYTES, Head, Kind, RESTORE_BYTES, Restored,
@@ -63,7 +65,7 @@ pub struct RestorePoint {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Dropped {
-    /// Entries by kind; those that nobody outside acts on (starts, reveals, rotations of keys) are not counted.
+    /// Effects by kind. Entries that change nothing outside (starts, reveals, misses, rotations of keys) are none.
     pub entries: BTreeMap<&'static str, u64>,
     /// Cards of the orders among them: whoever bought them has their codes, and they are for sale again.
     pub cards_sold: u64,
@@ -118,7 +120,7 @@ impl Backup {
     }
 
     /// Makes a store of this backup on `data`, an empty directory, up to `point`. `wall_ms` goes into the record that
-    /// says so; `pace` is told of the bytes copied.
+    /// says so.
     ///
     /// # Errors
     /// See [`BackupError`]. The directory is of no use then.
@@ -127,18 +129,18 @@ impl Backup {
         data: &Arc<dyn Medium>,
         point: RestorePoint,
         wall_ms: u64,
-        pace: &mut dyn FnMut(u64),
     ) -> Result<RestoreReport, BackupError> {
-        let io = BackupError::io;
-        let names = data.list("").map_err(io("listing a directory", ""))?;
-        if let Some(found) = names.into_iter().find(|name| name != "LOCK") {
+        let writing = |file: &str| BackupError::writing(Side::Store, file);
+        let names = data.list("").map_err(BackupError::io("reading the directory to restore to", ""))?;
+        if let Some(found) = names.into_iter().find(|name| !store::is_of_the_system(name)) {
             return Err(BackupError::TargetNotEmpty { found });
         }
+        let identity = self.identity()?;
         replace_file(&**data, RESTORING_FILE, b"a restore is under way, or was cut short\n")
-            .map_err(io("writing a file", RESTORING_FILE))?;
+            .map_err(writing(RESTORING_FILE))?;
         let dirs = ["log", batch::DIRECTORY];
         for dir in dirs {
-            data.create_dir(dir).map_err(io("making a directory", dir))?;
+            data.create_dir(dir).map_err(writing(dir))?;
         }
         let mut report = RestoreReport { point, epoch: 0, segments: 0, batches: 0, bytes: 0 };
         for file in self.manifest.files.iter().filter(|file| file.kind != FileKind::Identity) {
@@ -149,15 +151,24 @@ impl Backup {
             }
             let mut hasher = blake3::Hasher::new();
             let mut bytes = 0;
-            copy::write_temporary(&**data, &name, &mut |new| {
-                bytes = self.pieces(file, &mut |at, piece| {
+            copy::write_temporary(&**data, Side::Store, &name, &mut |new| {
+                let mut full = None;
+                let copied = self.pieces(file, &mut |at, piece| {
                     hasher.update(piece);
-                    pace(piece.len() as u64);
                     let used = place.used.saturating_sub(at).min(piece.len() as u64) as usize;
-                    if used == 0 { Ok(()) } else { new.write_at(at, &piece[..used]) }
+                    let written = if used == 0 { Ok(()) } else { copy::write_piece(new, at, &piece[..used]) };
+                    written.map_err(|error| {
+                        let kind = error.kind();
+                        full = Some(error);
+                        kind.into()
+                    })
+                });
+                bytes = copied.map_err(|error| match full.take() {
+                    Some(error) => writing(&name)(error),
+                    None => file.unreadable(error),
                 })?;
                 if place.used < place.bytes {
-                    new.write_at(place.bytes - 1, &[0])?;
+                    new.write_at(place.bytes - 1, &[0]).map_err(writing(&name))?;
                 }
                 Ok(())
             })?;
@@ -167,21 +178,21 @@ impl Backup {
             report.bytes += place.used;
         }
         for dir in dirs {
-            data.sync_dir(dir).map_err(io("syncing a directory", dir))?;
+            data.sync_dir(dir).map_err(writing(dir))?;
         }
         report.epoch = self.begin_history(data, &report.point, wall_ms)?;
-        let identity = self.manifest.files.iter().find(|file| file.kind == FileKind::Identity);
-        let damaged = || BackupError::Damaged { file: "identity".to_owned() };
-        let identity = identity.ok_or_else(damaged)?;
-        let bytes = read_all(&*self.medium, &identity.path()).map_err(|_| damaged())?;
-        if *blake3::hash(&bytes).as_bytes() != identity.hash {
-            return Err(damaged());
-        }
-        replace_file(&**data, store::FILE, &bytes).map_err(io("writing a file", store::FILE))?;
-        data.remove(RESTORING_FILE)
-            .and_then(|()| data.sync_dir(""))
-            .map_err(io("removing a file", RESTORING_FILE))?;
+        replace_file(&**data, store::FILE, &identity).map_err(writing(store::FILE))?;
+        data.remove(RESTORING_FILE).and_then(|()| data.sync_dir("")).map_err(writing(RESTORING_FILE))?;
         Ok(report)
+    }
+
+    /// The store's identity, looked at before anything is written.
+    fn identity(&self) -> Result<Vec<u8>, BackupError> {
+        let damaged = || BackupError::Damaged { file: super::IDENTITY_FILE.to_owned() };
+        let file = self.manifest.files.iter().find(|file| file.kind == FileKind::Identity);
+        let file = file.ok_or_else(damaged)?;
+        let bytes = read_all(&*self.medium, &file.path()).map_err(|error| file.unreadable(error))?;
+        if *blake3::hash(&bytes).as_bytes() == file.hash { Ok(bytes) } else { Err(damaged()) }
     }
 
     /// Opens the restored log in an epoch of its own and records what it is. Returns the epoch.
@@ -202,7 +213,12 @@ impl Backup {
             ..WalOptions::default()
         };
         let mut replay = |_: Record<'_>| Ok::<_, Infallible>(());
-        let wal = Wal::open(Arc::clone(data), options, None, &mut replay)?;
+        let wal = Wal::open(Arc::clone(data), options, None, &mut replay).map_err(|error| match error {
+            OpenError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                BackupError::DiskFull
+            }
+            error => error.into(),
+        })?;
         let restored = Restored {
             kept: point.end.bytes(),
             backup_end: self.manifest.end.bytes(),
@@ -223,9 +239,10 @@ impl Backup {
     }
 }
 
-/// Whether somebody outside acts on an entry of this kind.
+/// Whether an entry of this kind changed something that somebody outside relies on. To start, to read codes again, to miss
+/// a code or to wrap the keys anew changes no card and nothing about one.
 const fn is_effect(kind: Kind) -> bool {
-    !matches!(kind, Kind::Start | Kind::Reveal | Kind::KeyRotate | Kind::Restore)
+    !matches!(kind, Kind::Start | Kind::Reveal | Kind::Miss | Kind::KeyRotate | Kind::Restore)
 }
 
 /// A walk over the log that looks for the point.
@@ -277,7 +294,7 @@ impl Search {
             } else if is_effect(entry.head.kind) {
                 *point.dropped.entries.entry(entry.head.kind.name()).or_default() += 1;
                 if entry.head.kind == Kind::Sell {
-                    point.dropped.cards_sold += u64::from(entry.sale()?.1.count());
+                    point.dropped.cards_sold += u64::from(entry.order()?.1.count());
                 }
             }
         }

@@ -2,16 +2,50 @@
 //!
 //! The files of a backup are presented under the names and with the lengths that they have in a store, up to a
 //! position of the log. So everything that reads a store reads a backup as it lies there, and a restored store is
-//! what was looked at before.
+//! what was looked at before. It can only be read.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use kami_wal::{CommitPath, File, Lsn, Medium, Segment, segment_path};
+use kami_wal::{CommitPath, File, Lsn, Medium, segment_path};
 
 use super::{BackupError, BackupFile, CHUNK_BYTES, FileKind, Manifest};
 use crate::store;
+
+/// What is wrong with a file of a backup.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Damage {
+    /// It is not there.
+    Missing,
+    /// It is not what the manifest says.
+    Different,
+    /// It may be what it should be, but the system does not let it be read.
+    Unreadable(io::Error),
+}
+
+/// A file of a backup that is not as it should be.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct DamagedFile {
+    /// Its name in the backup.
+    pub file: String,
+    /// What is wrong with it.
+    pub damage: Damage,
+}
+
+impl fmt::Display for DamagedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.damage {
+            Damage::Missing => f.write_str("missing"),
+            Damage::Different => f.write_str("not what the manifest says"),
+            Damage::Unreadable(error) => write!(f, "cannot be read ({error})"),
+        }?;
+        write!(f, ": file=`{}`", self.file)
+    }
+}
 
 /// A complete backup.
 #[derive(Clone)]
@@ -36,17 +70,25 @@ impl Backup {
         &self.manifest
     }
 
-    /// Reads every file and names those that are not what the manifest says. `pace` is told of the bytes read.
-    pub fn damaged_files(&self, pace: &mut dyn FnMut(u64)) -> Vec<String> {
+    /// Reads every file and names those that are not what the manifest says.
+    #[must_use]
+    pub fn damaged_files(&self) -> Vec<DamagedFile> {
+        let damage = |file: &BackupFile| match self.is_whole(file) {
+            Ok(true) => None,
+            Ok(false) => Some(Damage::Different),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Damage::Missing),
+            // It became shorter while it was read.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Some(Damage::Different),
+            Err(error) => Some(Damage::Unreadable(error)),
+        };
         let files = self.manifest.files.iter();
-        files.filter(|file| !self.is_whole(file, pace).unwrap_or(false)).map(BackupFile::path).collect()
+        files.filter_map(|file| Some(DamagedFile { file: file.path(), damage: damage(file)? })).collect()
     }
 
-    fn is_whole(&self, file: &BackupFile, pace: &mut dyn FnMut(u64)) -> io::Result<bool> {
+    fn is_whole(&self, file: &BackupFile) -> io::Result<bool> {
         let mut hasher = blake3::Hasher::new();
         let bytes = self.pieces(file, &mut |_, piece| {
             hasher.update(piece);
-            pace(piece.len() as u64);
             Ok(())
         })?;
         Ok(bytes == file.bytes && *hasher.finalize().as_bytes() == file.hash)
@@ -117,10 +159,6 @@ struct View {
     places: BTreeMap<String, Place>,
 }
 
-fn refused<T>() -> io::Result<T> {
-    Err(io::ErrorKind::ReadOnlyFilesystem.into())
-}
-
 impl Medium for View {
     fn commit_path(&self) -> CommitPath {
         self.medium.commit_path()
@@ -134,33 +172,9 @@ impl Medium for View {
         Ok(names.collect())
     }
 
-    fn create_dir(&self, _: &str) -> io::Result<()> {
-        refused()
-    }
-
-    fn create(&self, _: &str) -> io::Result<Box<dyn File>> {
-        refused()
-    }
-
     fn open(&self, path: &str) -> io::Result<Box<dyn File>> {
         let place = self.places.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(ViewFile { file: self.medium.open(&place.path)?, used: place.used, bytes: place.bytes }))
-    }
-
-    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
-        refused()
-    }
-
-    fn remove(&self, _: &str) -> io::Result<()> {
-        refused()
-    }
-
-    fn sync_dir(&self, _: &str) -> io::Result<()> {
-        refused()
-    }
-
-    fn create_segment(&self, _: &str, _: u64) -> io::Result<Box<dyn Segment>> {
-        refused()
     }
 }
 
@@ -183,13 +197,5 @@ impl File for ViewFile {
         let (there, behind) = buffer.split_at_mut(there);
         behind.fill(0);
         self.file.read_at(offset, there)
-    }
-
-    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
-        refused()
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        refused()
     }
 }

@@ -6,8 +6,9 @@
 //!
 //! # Invariants
 //! * The table grows with the rows that have come, never with the number that was announced.
-//! * An entry whose row was never kept (its chunk failed) says nothing: `is` compares with what the
-//!   row holds now.
+//! * Rows of a chunk that was not taken leave nothing behind, so chunks that are refused over and over do not
+//!   make the table grow. Where they cannot be taken out again (the disk failed once more), such an entry says
+//!   nothing: `is` compares with what the row holds now.
 
 use std::io;
 
@@ -26,12 +27,19 @@ const PLACES_MIN: u64 = 1 << 12;
 pub struct Seen {
     places: Region,
     entries: u64,
+    /// Places that were filled since [`Seen::keep`], in order, and whether all were moved since.
+    fresh: Vec<usize>,
+    rebuilt: bool,
 }
 
 impl Seen {
     /// No rows.
     pub fn new() -> Seen {
-        Seen { places: Region::zeroed(0), entries: 0 }
+        Seen::with_places(0)
+    }
+
+    fn with_places(places: u64) -> Seen {
+        Seen { places: Region::zeroed(places as usize), entries: 0, fresh: Vec::new(), rebuilt: false }
     }
 
     /// Makes room for `more` rows. If the table must be rebuilt, `again` yields the digests of all rows
@@ -50,9 +58,48 @@ impl Seen {
             return Ok(());
         }
         let grown = needed.max(2 * self.places.len() as u64).max(PLACES_MIN);
-        let mut new = Seen { places: Region::zeroed(grown as usize), entries: 0 };
+        self.rebuild(grown, again)
+    }
+
+    fn rebuild(
+        &mut self,
+        places: u64,
+        again: impl FnOnce(&mut dyn FnMut(CardDigest)) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut new = Seen::with_places(places);
         again(&mut |digest| new.put(digest, new.entries))?;
+        (new.fresh, new.rebuilt) = (std::mem::take(&mut self.fresh), true);
+        new.fresh.clear();
         *self = new;
+        Ok(())
+    }
+
+    /// What was added is there to stay.
+    pub fn keep(&mut self) {
+        self.fresh.clear();
+        self.rebuilt = false;
+    }
+
+    /// Takes out what was added since [`Seen::keep`]; `again` yields the digests of all rows that were kept,
+    /// in order.
+    ///
+    /// # Errors
+    /// What `again` reports; what was added stays, and says nothing.
+    pub fn forget(
+        &mut self,
+        again: impl FnOnce(&mut dyn FnMut(CardDigest)) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if self.rebuilt {
+            // The places of then are gone. The table keeps its size, so this does not happen for every chunk.
+            self.rebuild(self.places.len() as u64, again)?;
+        } else {
+            // The last first: then no chain of places is ever torn.
+            while let Some(place) = self.fresh.pop() {
+                self.places[place].store(0, Ordering::Relaxed);
+                self.entries -= 1;
+            }
+        }
+        self.keep();
         Ok(())
     }
 
@@ -89,6 +136,7 @@ impl Seen {
             if held == 0 {
                 self.places[place].store(mark | (row + 1), Ordering::Relaxed);
                 self.entries += 1;
+                self.fresh.push(place);
                 return Ok(None);
             }
             let present = (held & ROW_MASK) - 1;
@@ -103,6 +151,7 @@ impl Seen {
     fn put(&mut self, digest: CardDigest, row: u64) {
         // Nothing is compared, so nothing can fail.
         let _ = self.insert(digest, row, |_| Ok(false));
+        self.fresh.clear();
     }
 }
 
@@ -143,6 +192,45 @@ mod tests {
             }
         }
         assert_eq!(kept.len(), 3000);
+    }
+
+    #[test]
+    fn rows_that_were_never_kept_take_no_place() {
+        let mut seen = Seen::new();
+        let kept: Vec<CardDigest> = (0..3000).map(digest).collect();
+        let add = |seen: &mut Seen, digests: &[CardDigest], from: u64| {
+            for (digest, row) in digests.iter().zip(from..) {
+                let all = |again: &mut dyn FnMut(CardDigest)| {
+                    kept[..from as usize].iter().for_each(|digest| again(*digest));
+                    digests[..(row - from) as usize].iter().for_each(|digest| again(*digest));
+                    Ok(())
+                };
+                seen.reserve(1, all).unwrap();
+                let is = |row: u64| Ok(kept.get(row as usize) == Some(digest));
+                assert_eq!(seen.insert(*digest, row, is).unwrap(), None);
+            }
+        };
+        add(&mut seen, &kept, 0);
+        seen.keep();
+        let places = |seen: &Seen| seen.places.len();
+        let mut most = 0;
+        for attempt in 1..100 {
+            // Another few thousand that are refused each time; some need a larger table.
+            let refused: Vec<CardDigest> = (0..4000).map(|n| digest(attempt * 10_000 + n)).collect();
+            add(&mut seen, &refused, 3000);
+            seen.forget(|again| {
+                kept.iter().for_each(|digest| again(*digest));
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(seen.entries, 3000);
+            most = most.max(places(&seen));
+        }
+        assert!(most < 4 * 7000, "{most}");
+        for (digest, row) in kept.iter().zip(0..) {
+            let is = |present: u64| Ok(present == row);
+            assert_eq!(seen.insert(*digest, 3000, is).unwrap(), Some(row), "every chain is whole");
+        }
     }
 
     #[test]

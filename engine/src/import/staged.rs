@@ -41,8 +41,6 @@ pub struct Staged {
     /// One buffer a column, reused from chunk to chunk.
     buffers: [Vec<u8>; 5],
     pub stage: Stage,
-    /// Engine time when it last went on.
-    pub touched_ms: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,7 +67,6 @@ impl Staged {
         layout: Layout,
         key: DataKey,
         file: Box<dyn File>,
-        now_ms: u64,
     ) -> Staged {
         Staged {
             caller,
@@ -83,7 +80,6 @@ impl Staged {
             seen: Seen::new(),
             buffers: Default::default(),
             stage: Stage::Open,
-            touched_ms: now_ms,
         }
     }
 
@@ -105,9 +101,19 @@ impl Staged {
             Ok(received)
         });
         match taken {
-            Ok(received) => self.received += received,
-            // What `seen` holds of these rows says nothing as long as they are not kept.
-            Err(_) => self.duplicates.truncate(known),
+            Ok(received) => {
+                self.received += received;
+                self.seen.keep();
+            }
+            Err(_) => {
+                self.duplicates.truncate(known);
+                let Staged { seen, file, layout, .. } = self;
+                // If it fails, what `seen` holds of these rows says nothing.
+                let _ = seen.forget(|again| match file {
+                    Some(file) => read_digests(&**file, layout, base, again),
+                    None => Err(io::Error::other("the staging file is closed")),
+                });
+            }
         }
         taken.map(drop)
     }

@@ -169,6 +169,12 @@ impl Kind {
         self.must_tell_value() || matches!(self, Kind::Redeem | Kind::Reverse)
     }
 
+    /// Whether it counts as a redemption at its till.
+    #[must_use]
+    pub const fn counts_at_till(self) -> bool {
+        matches!(self, Kind::Redeem | Kind::Hold)
+    }
+
     /// Whether they must.
     #[must_use]
     pub const fn must_tell_value(self) -> bool {
@@ -188,5 +194,20 @@ impl Kind {
     #[must_use]
     pub const fn number(self) -> u8 {
         self as u8
+    }
+
+    /// Whether it is about an order and its cards.
+    #[must_use]
+    pub const fn is_order(self) -> bool {
+        matches!(
+            self,
+            Kind::Sell
+                | Kind::Reserve
+                | Kind::Confirm
+                | Kind::Cancel
+                | Kind::ReserveTimeout
+                | Kind::Realloc
+                | Kind::Return
+        )
     }
 }

@@ -1,93 +1,277 @@
-//! The cards of a SELL: row ranges for cards never moved before, single cards with their word for others.
+//! What an entry about an order carries: its cards, and what was agreed.
+//!
+//! A plain sale of one product has the *plain form*, which is the first version's: row ranges for cards never
+//! moved before, single cards with the word they had for others. Everything else has the *full form*: runs of
+//! rows with the word that all of them had, then lines and money legs.
 
 use super::layout::HEAD_BYTES;
+use super::legs::{LEG_BYTES, PostedLeg};
+use super::{u16_at, u32_at, u64_at, u128_at};
 use crate::identity::OrderId;
+use crate::order::Line;
 use crate::word::{CardRef, Word};
 
-/// Bytes of the fixed part of the tail of SELL.
-pub(super) const SELL_BYTES: usize = 32;
-/// Bytes of a range or moved card of SELL.
-pub(super) const SPAN_BYTES: usize = 16;
+/// Bytes of the fixed part of the tail in the plain form.
+const PLAIN_BYTES: usize = 32;
+/// Bytes of a range or moved card in the plain form.
+const SPAN_BYTES: usize = 16;
+/// Bytes of the fixed part of the tail in the full form.
+const FULL_BYTES: usize = 64;
+/// Bytes of a run and of a line in the full form.
+const RUN_BYTES: usize = 24;
+const LINE_BYTES: usize = 16;
 
-/// The cards of one SELL: rows in their order, never moved before, and single cards that were.
+/// Rows in their order that all had the same word before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The first card.
+    pub first: CardRef,
+    /// How many rows.
+    pub rows: u32,
+    /// The word each of them had.
+    pub word: Word,
+}
+
+/// The cards of an entry about an order: first rows never moved before, then those that were.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allocation {
     /// First card and number of rows.
     pub ranges: Vec<(CardRef, u32)>,
-    /// Cards with the word they had.
-    pub moved: Vec<(CardRef, Word)>,
+    /// Cards that were moved before.
+    pub moved: Vec<Run>,
 }
 
 impl Allocation {
     /// The number of cards.
     #[must_use]
     pub fn count(&self) -> u32 {
-        self.ranges.iter().map(|(_, rows)| rows).sum::<u32>() + self.moved.len() as u32
+        self.ranges.iter().map(|(_, rows)| rows).sum::<u32>()
+            + self.moved.iter().map(|run| run.rows).sum::<u32>()
+    }
+
+    /// Every run, in the order's sequence.
+    pub fn runs(&self) -> impl Iterator<Item = Run> + '_ {
+        let pristine = self.ranges.iter().map(|&(first, rows)| Run { first, rows, word: Word::PRISTINE });
+        pristine.chain(self.moved.iter().copied())
     }
 
     /// Every card with the word it had, in the order's sequence.
     pub fn cards(&self) -> impl Iterator<Item = (CardRef, Word)> + '_ {
-        let ranges = self.ranges.iter().flat_map(|&(first, rows)| {
-            (0..u64::from(rows))
-                .map(move |row| (CardRef::new(first.batch(), first.row() + row), Word::PRISTINE))
-        });
-        ranges.chain(self.moved.iter().copied())
+        self.runs().flat_map(|Run { first, rows, word }| {
+            (0..u64::from(rows)).map(move |row| (CardRef::new(first.batch(), first.row() + row), word))
+        })
     }
 
-    /// Bytes of the tail that [`Allocation::encode`] writes.
-    #[must_use]
-    pub fn tail_bytes(&self) -> usize {
-        SELL_BYTES + (self.ranges.len() + self.moved.len()) * SPAN_BYTES
-    }
-
-    /// The most bytes a SELL of `count` cards takes, head included.
-    #[must_use]
-    pub const fn entry_bytes_max(count: u32) -> usize {
-        HEAD_BYTES + SELL_BYTES + count as usize * SPAN_BYTES
-    }
-
-    /// Writes the tail of a SELL.
-    pub fn encode(&self, order: OrderId, tail: &mut [u8]) {
-        tail[0..16].copy_from_slice(&order.0.to_le_bytes());
-        tail[16..20].copy_from_slice(&self.count().to_le_bytes());
-        tail[20..24].copy_from_slice(&(self.ranges.len() as u32).to_le_bytes());
-        tail[24..28].copy_from_slice(&(self.moved.len() as u32).to_le_bytes());
-        tail[28..32].fill(0);
-        let ranges = self.ranges.iter().map(|(first, rows)| (first.to_bits(), u64::from(*rows)));
-        let moved = self.moved.iter().map(|(card, word)| (card.to_bits(), word.bits()));
-        for (span, (first, second)) in
-            tail[SELL_BYTES..].chunks_exact_mut(SPAN_BYTES).zip(ranges.chain(moved))
-        {
-            span[..8].copy_from_slice(&first.to_le_bytes());
-            span[8..].copy_from_slice(&second.to_le_bytes());
-        }
-    }
-
-    /// Adds a card: to the last range if it continues it and was never moved.
+    /// Adds a card: to the last run if it continues it and had the same word.
     pub fn push(&mut self, card: CardRef, word: Word) {
-        if word != Word::PRISTINE {
-            self.moved.push((card, word));
+        let continues = |first: CardRef, rows: u32| {
+            first.to_bits() + u64::from(rows) == card.to_bits() && first.batch() == card.batch()
+        };
+        if word == Word::PRISTINE {
+            match self.ranges.last_mut() {
+                Some((first, rows)) if continues(*first, *rows) => *rows += 1,
+                _ => self.ranges.push((card, 1)),
+            }
             return;
         }
-        if let Some((first, rows)) = self.ranges.last_mut()
-            && first.to_bits() + u64::from(*rows) == card.to_bits()
-            && first.batch() == card.batch()
-        {
-            *rows += 1;
-            return;
+        match self.moved.last_mut() {
+            Some(run) if run.word == word && continues(run.first, run.rows) => run.rows += 1,
+            _ => self.moved.push(Run { first: card, rows: 1, word }),
         }
-        self.ranges.push((card, 1));
     }
 
-    /// The word the card had before this sale; `None` if it is not part of it.
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.ranges.clear();
+        self.moved.clear();
+    }
+
+    /// The word the card had before; `None` if it is not part of it.
     #[must_use]
     pub fn word_before(&self, card: CardRef) -> Option<Word> {
-        let in_range = self.ranges.iter().any(|(first, rows)| {
-            first.to_bits() <= card.to_bits() && card.to_bits() < first.to_bits() + u64::from(*rows)
-        });
-        if in_range {
-            return Some(Word::PRISTINE);
-        }
-        self.moved.iter().find(|(moved, _)| *moved == card).map(|(_, word)| *word)
+        let holds = |run: &Run| {
+            run.first.to_bits() <= card.to_bits()
+                && card.to_bits() < run.first.to_bits() + u64::from(run.rows)
+        };
+        self.runs().find(holds).map(|run| run.word)
     }
+}
+
+/// What an entry about an order says beside its cards. The default is a plain sale.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OrderFacts {
+    /// Who buys; 0 is nobody in particular.
+    pub account: u32,
+    /// A keyed hash of the address the buyer came from; 0 is unknown.
+    pub ip: u64,
+    /// Of RESERVE: until when it is to be paid, milliseconds since 1970.
+    pub deadline_ms: u64,
+    /// The order's word before; 0 is none.
+    pub prev: u64,
+    /// Whether the codes are not delivered with it: they are still unseen.
+    pub sealed: bool,
+    /// What was bought; empty if the entry is not the order's first, or it is a plain sale.
+    pub lines: Vec<Line>,
+    /// How money moved, or was set aside.
+    pub legs: Vec<PostedLeg>,
+}
+
+impl OrderFacts {
+    fn is_plain(&self, cards: &Allocation) -> bool {
+        *self == OrderFacts::default() && cards.moved.iter().all(|run| run.rows == 1)
+    }
+
+    /// Bytes of the tail that [`OrderFacts::encode`] writes.
+    #[must_use]
+    pub fn tail_bytes(&self, cards: &Allocation) -> usize {
+        let runs = cards.ranges.len() + cards.moved.len();
+        if self.is_plain(cards) {
+            PLAIN_BYTES + runs * SPAN_BYTES
+        } else {
+            FULL_BYTES + runs * RUN_BYTES + self.lines.len() * LINE_BYTES + self.legs.len() * LEG_BYTES
+        }
+    }
+
+    /// The most bytes that an entry about an order of `count` cards takes, head included.
+    #[must_use]
+    pub const fn entry_bytes_max(count: u32, lines: usize, legs: usize) -> usize {
+        HEAD_BYTES + FULL_BYTES + count as usize * RUN_BYTES + lines * LINE_BYTES + legs * LEG_BYTES
+    }
+
+    /// Writes the tail.
+    pub fn encode(&self, order: OrderId, cards: &Allocation, tail: &mut [u8]) {
+        tail[0..16].copy_from_slice(&order.0.to_le_bytes());
+        tail[16..20].copy_from_slice(&cards.count().to_le_bytes());
+        if self.is_plain(cards) {
+            tail[20..24].copy_from_slice(&(cards.ranges.len() as u32).to_le_bytes());
+            tail[24..28].copy_from_slice(&(cards.moved.len() as u32).to_le_bytes());
+            tail[28..32].fill(0);
+            let ranges = cards.ranges.iter().map(|(first, rows)| (first.to_bits(), u64::from(*rows)));
+            let moved = cards.moved.iter().map(|run| (run.first.to_bits(), run.word.bits()));
+            for (span, (first, second)) in
+                tail[PLAIN_BYTES..].chunks_exact_mut(SPAN_BYTES).zip(ranges.chain(moved))
+            {
+                span[..8].copy_from_slice(&first.to_le_bytes());
+                span[8..].copy_from_slice(&second.to_le_bytes());
+            }
+            return;
+        }
+        tail[20..24].copy_from_slice(&((cards.ranges.len() + cards.moved.len()) as u32).to_le_bytes());
+        tail[24..26].copy_from_slice(&(self.lines.len() as u16).to_le_bytes());
+        tail[26..28].copy_from_slice(&(self.legs.len() as u16).to_le_bytes());
+        tail[28..32].copy_from_slice(&(1 | u32::from(self.sealed) << 1).to_le_bytes());
+        tail[32..36].copy_from_slice(&self.account.to_le_bytes());
+        tail[36..40].fill(0);
+        tail[40..48].copy_from_slice(&self.ip.to_le_bytes());
+        tail[48..56].copy_from_slice(&self.deadline_ms.to_le_bytes());
+        tail[56..64].copy_from_slice(&self.prev.to_le_bytes());
+        let mut at = FULL_BYTES;
+        let mut put = |bytes: &[u8]| {
+            tail[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+        };
+        for run in cards.runs() {
+            put(&run.first.to_bits().to_le_bytes());
+            put(&u64::from(run.rows).to_le_bytes());
+            put(&run.word.bits().to_le_bytes());
+        }
+        for line in &self.lines {
+            put(&line.product.0.to_le_bytes());
+            put(&line.count.to_le_bytes());
+            put(&line.face.unwrap_or(i64::MIN).to_le_bytes());
+        }
+        PostedLeg::encode_all(&self.legs, &mut tail[at..]);
+    }
+
+    /// Reads a tail of either form. The error says what is wrong.
+    pub(super) fn decode(tail: &[u8]) -> Result<(OrderId, Allocation, OrderFacts), &'static str> {
+        if tail.len() < PLAIN_BYTES {
+            return Err("order shorter than its head");
+        }
+        let order = OrderId(u128_at(tail, 0));
+        let count = u32_at(tail, 16);
+        let form = u32_at(tail, 28);
+        let (cards, facts) = match form {
+            0 => (plain(tail)?, OrderFacts::default()),
+            1 | 3 => full(tail, form)?,
+            _ => return Err("order of an unknown form"),
+        };
+        let total: u64 = cards.runs().map(|run| u64::from(run.rows)).sum();
+        if total == u64::from(count) {
+            Ok((order, cards, facts))
+        } else {
+            Err("order of more or fewer cards than it says")
+        }
+    }
+}
+
+fn plain(tail: &[u8]) -> Result<Allocation, &'static str> {
+    let (ranges, moved) = (u32_at(tail, 20), u32_at(tail, 24));
+    let spans = &tail[PLAIN_BYTES..];
+    if spans.len() as u64 != (u64::from(ranges) + u64::from(moved)) * SPAN_BYTES as u64 {
+        return Err("sale with more or fewer spans than it says");
+    }
+    let mut cards = Allocation::default();
+    for (i, span) in spans.chunks_exact(SPAN_BYTES).enumerate() {
+        let (first, second) = (CardRef::from_bits(u64_at(span, 0)), u64_at(span, 8));
+        if i < ranges as usize {
+            cards.ranges.push((first, rows_of(first, second)?));
+        } else {
+            let word = Word::from_bits(second).ok_or("unknown word")?;
+            cards.moved.push(Run { first, rows: 1, word });
+        }
+    }
+    Ok(cards)
+}
+
+fn full(tail: &[u8], form: u32) -> Result<(Allocation, OrderFacts), &'static str> {
+    if tail.len() < FULL_BYTES {
+        return Err("order shorter than its head");
+    }
+    let (runs, lines, legs) =
+        (u32_at(tail, 20) as u64, u64::from(u16_at(tail, 24)), u64::from(u16_at(tail, 26)));
+    let bytes = runs * RUN_BYTES as u64 + lines * LINE_BYTES as u64 + legs * LEG_BYTES as u64;
+    let rest = &tail[FULL_BYTES..];
+    if rest.len() as u64 != bytes {
+        return Err("order with more or fewer parts than it says");
+    }
+    let (run_bytes, rest) = rest.split_at(runs as usize * RUN_BYTES);
+    let (line_bytes, leg_bytes) = rest.split_at(lines as usize * LINE_BYTES);
+    let mut cards = Allocation::default();
+    for run in run_bytes.chunks_exact(RUN_BYTES) {
+        let first = CardRef::from_bits(u64_at(run, 0));
+        let rows = rows_of(first, u64_at(run, 8))?;
+        match Word::from_bits(u64_at(run, 16)) {
+            None => return Err("unknown word"),
+            // Their sequence is the order's: what was never moved comes first.
+            Some(Word::PRISTINE) if !cards.moved.is_empty() => return Err("runs out of order"),
+            Some(Word::PRISTINE) => cards.ranges.push((first, rows)),
+            Some(word) => cards.moved.push(Run { first, rows, word }),
+        }
+    }
+    let lines = line_bytes.chunks_exact(LINE_BYTES).map(|line| {
+        let face = u64_at(line, 8).cast_signed();
+        Line {
+            product: crate::ProductId(u32_at(line, 0)),
+            count: u32_at(line, 4),
+            face: (face != i64::MIN).then_some(face),
+        }
+    });
+    let legs = PostedLeg::decode_all(leg_bytes).ok_or("legs damaged")?;
+    let facts = OrderFacts {
+        account: u32_at(tail, 32),
+        ip: u64_at(tail, 40),
+        deadline_ms: u64_at(tail, 48),
+        prev: u64_at(tail, 56),
+        sealed: form & 2 != 0,
+        lines: lines.collect(),
+        legs,
+    };
+    Ok((cards, facts))
+}
+
+fn rows_of(first: CardRef, rows: u64) -> Result<u32, &'static str> {
+    let rows = u32::try_from(rows).ok().filter(|rows| *rows > 0);
+    let rows = rows.filter(|rows| first.row() + u64::from(*rows) <= CardRef::ROWS_MAX);
+    rows.ok_or("range of rows out of bounds")
 }

@@ -526,7 +526,7 @@ wire!(ImportSpec: "IMPORT_SPEC" {
     expiries: bool, "1: rows carry an end of validity";
     active: bool, "1: redeemable once sold, without a later activation";
     skip_duplicates: bool, "1: rows whose card is there already are left out; 0: one such row refuses the commit";
-    label: String, "the importer's label, 0 to 128 bytes";
+    label: String, "the importer's label, 0 to 128 bytes, no control characters";
 });
 
 /// Every layout of a request, for the document and the golden tests: name and fields.

@@ -1,10 +1,14 @@
 //! What a shop does in a day, over the wire.
 
-use kami_engine::{ImportReport, ImportSpec, Lifecycle, OrderId, ReplyFlags, RequestId, Role, Status};
+use std::time::Duration;
+
+use kami_engine::{
+    Caller, ImportReport, ImportRow, ImportSpec, Lifecycle, OrderId, ReplyFlags, RequestId, Role, Status,
+};
 use kami_net::ClientError;
 use kami_net::client::{RedeemOptions, ReverseOptions, Row, RowList, Rows, Staged};
-use kami_net::frame::request::{ChunkRows, Item};
-use kami_net::frame::{Body, Secret};
+use kami_net::frame::request::{ChunkRows, Item, OneImport};
+use kami_net::frame::{Body, Request, Secret};
 
 use crate::house::{House, code, import, sold, stock};
 
@@ -248,5 +252,59 @@ async fn many_calls_at_once_share_a_client() {
         sum += amount.unwrap();
     }
     assert_eq!(sum, 2000 * 2000);
+    house.shut_down().await;
+}
+
+/// Commits of imports come one after the other and may take minutes. However many wait, the other commands that
+/// wait for the disk find a thread.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_that_wait_keep_nobody_else_waiting() {
+    let house = House::open().await;
+    let client = house.client().await;
+    let product = stock(&client, "coffee", 100).await;
+    let id = RequestId(5);
+    let rows: Vec<Row> = (1000..3000).map(|n| Row { code: code(n).into(), ..Row::default() }).collect();
+    let spec = ImportSpec::of(product, 2000, 16);
+    client.import_stage(id, &spec, &mut RowList::new(&rows[..1000]), |_| ()).await.unwrap();
+
+    // Somebody works on it, and does not end.
+    let key = house.admin.key_fingerprint().unwrap();
+    let admin = house.engine.principal_by_key(&key).unwrap();
+    let caller = Caller { principal: admin.id, role: admin.spec.role, ..Caller::LOCAL };
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+    let engine = house.engine.clone();
+    let working = std::thread::spawn(move || {
+        let mut begun = Some(begun);
+        let mut slow = rows[1000..].iter().map(|row| {
+            if let Some(begun) = begun.take() {
+                begun.send(()).unwrap();
+                may_go_on.recv().unwrap();
+            }
+            ImportRow { code: &row.code, pin: None, face: None, expires_ms: 0 }
+        });
+        engine.import_chunk(caller, id, 1000, &mut slow).unwrap().status
+    });
+    has_begun.await.unwrap();
+    // More than there are threads. A commit is sent again as long as it is told to come again.
+    let mut commits = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let client = house.client().await;
+        commits.spawn(async move { client.import_commit(id).await.unwrap().value });
+    }
+    let ask = Request::ImportStatus(OneImport { import: id });
+    // Behind the commits each of these would wait for seconds.
+    let asked = async {
+        for _ in 0..100 {
+            assert_eq!(client.send(&ask).await.unwrap().head.status, Status::Ok);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(40), asked).await.expect("they wait for commits");
+    go_on.send(()).unwrap();
+    assert_eq!(working.join().unwrap(), Status::Ok);
+    while let Some(batch) = commits.join_next().await {
+        assert_eq!(batch.unwrap().counts[0], 2000);
+    }
     house.shut_down().await;
 }

@@ -19,8 +19,14 @@ pub const COLUMNS_MAX: usize = 64;
 /// How a file parts its records into cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
+    /// By nothing: a line is a code, in quotation marks or not.
     OneCodeALine,
+    /// By this byte.
     Separated(u8),
+    /// By four hyphens or more.
+    Dashes,
+    /// By spaces and tabs.
+    Blanks,
 }
 
 /// What a spreadsheet knows about a cell.
@@ -31,6 +37,10 @@ pub enum Kind {
     Rounded,
     /// A date or time.
     Date,
+    /// A number below zero or with a fraction.
+    Fraction,
+    /// A formula whose result was not saved.
+    Formula,
     /// An error such as #N/A, or a yes or no.
     NoText,
 }
@@ -99,6 +109,12 @@ impl<'a> Record<'a> {
     pub const fn len(&self) -> usize {
         self.cells.len()
     }
+
+    /// Whether something stands behind its first `columns` cells.
+    #[inline]
+    pub fn is_wider(&self, columns: usize) -> bool {
+        (columns..self.len()).any(|column| self.cell(column).is_some_and(|(cell, _)| !cell.is_empty()))
+    }
 }
 
 /// A record that cannot be read.
@@ -109,8 +125,8 @@ pub struct Broken {
 }
 
 /// The records of a text.
-pub struct Records {
-    text: Text,
+pub struct Records<'a> {
+    text: Text<'a>,
     form: Form,
     cells: Cells,
     /// The cells of a record with quotation marks, without them.
@@ -131,8 +147,8 @@ enum Found {
     Broken(&'static str),
 }
 
-impl Records {
-    pub fn new(text: Text, form: Form) -> Records {
+impl<'a> Records<'a> {
+    pub fn new(text: Text<'a>, form: Form) -> Records<'a> {
         Records {
             text,
             form,
@@ -173,11 +189,8 @@ impl Records {
                 continue;
             }
             break match self.form {
-                Form::OneCodeALine => {
-                    self.cells.clear();
-                    self.cells.push(0, length);
-                    Found::Plain(length)
-                }
+                Form::OneCodeALine => self.whole_line(length),
+                Form::Dashes | Form::Blanks => self.split(length),
                 Form::Separated(separator) if memchr::memchr(b'"', line).is_none() => {
                     self.cells.clear();
                     let mut start = 0;
@@ -198,6 +211,60 @@ impl Records {
             Found::Unquoted => Ok(Record::new(line, &self.unquoted, &self.cells)),
             Found::Broken(why) => Err(Broken { line, why }),
         }))
+    }
+
+    /// The line as one cell, without the quotation marks around it.
+    fn whole_line(&mut self, length: usize) -> Found {
+        let line = &self.text.window()[..length];
+        let start = length - line.trim_ascii_start().len();
+        let cell = line.trim_ascii();
+        self.cells.clear();
+        // A spreadsheet's `="0012"` has one at its end only.
+        let (opened, closed) = (cell.starts_with(b"\""), cell.ends_with(b"\"") && !cell.starts_with(b"="));
+        if !opened && !closed {
+            self.cells.push(start, start + cell.len());
+            return Found::Plain(length);
+        }
+        if !(opened && closed && cell.len() > 1) {
+            return Found::Broken(LEFT_OPEN);
+        }
+        let mut inner = &cell[1..cell.len() - 1];
+        let mut written = 0;
+        while let Some(at) = memchr::memchr(b'"', inner) {
+            if inner.get(at + 1) != Some(&b'"') {
+                return Found::Broken(LEFT_OPEN);
+            }
+            self.unquoted[written..=written + at].copy_from_slice(&inner[..=at]);
+            written += at + 1;
+            inner = &inner[at + 2..];
+        }
+        self.unquoted[written..written + inner.len()].copy_from_slice(inner);
+        self.cells.push(0, written + inner.len());
+        Found::Unquoted
+    }
+
+    /// The line's cells between runs of hyphens or of blanks.
+    fn split(&mut self, length: usize) -> Found {
+        let line = self.text.window()[..length].trim_ascii_end();
+        let (is_part, shortest): (fn(&u8) -> bool, _) = match self.form {
+            Form::Dashes => (|byte| *byte == b'-', DASHES_MIN),
+            _ => (|byte| matches!(byte, b' ' | b'\t'), 1),
+        };
+        self.cells.clear();
+        let mut start = line.len() - line.trim_ascii_start().len();
+        let mut from = start;
+        let mut fits = true;
+        while let Some(found) = line[from..].iter().position(is_part) {
+            let at = from + found;
+            let run = line[at..].iter().take_while(|byte| is_part(byte)).count();
+            from = at + run;
+            if run >= shortest {
+                fits &= self.cells.push(start, at);
+                start = from;
+            }
+        }
+        fits &= self.cells.push(start, line.len());
+        if fits { Found::Plain(length) } else { Found::Broken(TOO_WIDE) }
     }
 
     /// Where the line at the window's beginning ends, without and with what ends it; `None` if there is none,
@@ -277,7 +344,7 @@ impl Records {
                     self.text.more()?;
                 }
                 ReadRecordResult::InputEmpty => {
-                    return Ok(Found::Broken("a quotation mark is left open"));
+                    return Ok(Found::Broken(LEFT_OPEN));
                 }
                 _ => return Ok(Found::Broken(TOO_WIDE)),
             }
@@ -285,7 +352,10 @@ impl Records {
     }
 }
 
-const TOO_WIDE: &str = "it has more than 64 columns";
+pub const TOO_WIDE: &str = "it has more than 64 columns";
+const LEFT_OPEN: &str = "a quotation mark is left open";
+/// Fewer hyphens than this stand within codes.
+const DASHES_MIN: usize = 4;
 
 /// How many lines bytes have that end with a line's end or the file's.
 fn line_count(bytes: &[u8]) -> u64 {

@@ -2,23 +2,31 @@
 //!
 //! The format does not allow reading it piece by piece in bounded memory: its texts stand in a table that
 //! any cell may refer to. So the sheet is read once into memory, at most 1,048,576 rows of it, as compact as
-//! a text file; [`FILE_BYTES_MAX`] and [`SHEET_BYTES_MAX`] bound what a workbook may bring. Longer lists
-//! come as CSV.
+//! a text file; [`FILE_BYTES_MAX`], [`UNPACKED_BYTES_MAX`] and [`SHEET_BYTES_MAX`] bound what a workbook may
+//! bring. What it unpacks to is measured before anything is kept of it: a few kilobytes may become gigabytes,
+//! and what the file itself says about that need not be so. Longer lists come as CSV.
 //!
 //! A number is kept only as far as a spreadsheet keeps it: with more than fifteen digits it has lost some, and
-//! is marked, so that it is never taken for a code.
+//! is marked, so that it is never taken for a code. So is one below zero or with a fraction, and a formula
+//! whose result the program that wrote the file has left out, or has put down as 0.
 
-use std::fs::File;
-use std::io::BufReader;
-use std::path::Path;
+use std::io::{self, Read};
 
-use calamine::{DataRef, ExcelDateTime, ExcelDateTimeType, Reader, SheetType, SheetVisible, Xlsx};
+use calamine::{DataRef, ExcelDateTime, ExcelDateTimeType, Reader as _, SheetType, SheetVisible, Xlsx};
 use zeroize::{Zeroize, Zeroizing};
+use zip::ZipArchive;
 
+use super::content::Content;
 use super::record::{Broken, COLUMNS_MAX, Cells, Kind, RECORD_BYTES_MAX, Record};
 
 /// The largest workbook that is opened.
 pub const FILE_BYTES_MAX: u64 = 256 << 20;
+/// What all of a workbook may unpack to.
+pub const UNPACKED_BYTES_MAX: u64 = 1 << 30;
+/// What its table of texts may unpack to; some bytes of it may take five times as many in memory.
+const TEXTS_BYTES_MAX: u64 = 256 << 20;
+/// The most rows that a spreadsheet has.
+const ROWS_MAX: u32 = 1 << 20;
 /// The most text that a sheet may have.
 pub const SHEET_BYTES_MAX: usize = 512 << 20;
 /// From here on a spreadsheet's number has more than fifteen digits.
@@ -46,17 +54,17 @@ impl Sheet {
     ///
     /// # Errors
     /// What is wrong with the workbook, and what to do.
-    pub fn read(path: &Path) -> Result<Sheet, String> {
+    pub fn read(content: &Content) -> Result<Sheet, String> {
         let wrong =
             |error: &dyn std::fmt::Display| format!("this is no .xlsx workbook that can be read: {error}");
-        let file = File::open(path).map_err(|error| wrong(&error))?;
-        let bytes = file.metadata().map_err(|error| wrong(&error))?.len();
-        if bytes > FILE_BYTES_MAX {
+        if content.length > FILE_BYTES_MAX {
             return Err(
                 "a workbook of more than 256 MiB is not opened: save the sheet as CSV (UTF-8)".to_owned()
             );
         }
-        let mut book = Xlsx::new(BufReader::new(file)).map_err(|error| wrong(&error))?;
+        measure(content)?;
+        let reader = content.reader().map_err(|error| wrong(&error))?;
+        let mut book = Xlsx::new(reader).map_err(|error| wrong(&error))?;
         let sheets = book.sheets_metadata();
         let is_sheet = |sheet: &&calamine::Sheet| {
             sheet.typ == SheetType::WorkSheet && sheet.visible == SheetVisible::Visible
@@ -72,10 +80,18 @@ impl Sheet {
         };
         let mut reader = book.worksheet_cells_reader(&name).map_err(|error| wrong(&error))?;
         let mut shown = String::new();
-        while let Some(cell) = reader.next_cell().map_err(|error| wrong(&error))? {
-            let (row, column) = cell.get_position();
+        while let Some(cell) = reader.next_cell_with_formula_metadata().map_err(|error| wrong(&error))? {
+            let (row, column) = cell.pos;
+            if row >= ROWS_MAX {
+                return Err("the worksheet has a row beyond the last that a spreadsheet has".to_owned());
+            }
             shown.zeroize();
-            let kind = show(cell.get_value(), &mut shown);
+            let mut kind = show(&cell.value, &mut shown);
+            if cell.formula.is_some() && matches!(cell.value, DataRef::Empty) {
+                (shown, kind) = ("=".to_owned(), Kind::Formula);
+            } else if cell.formula.is_some() && shown == "0" {
+                kind = Kind::Formula;
+            }
             if !shown.trim().is_empty() {
                 sheet.add(row + 1, column as usize, &shown, kind)?;
             }
@@ -152,6 +168,51 @@ impl Sheet {
     }
 }
 
+/// That the workbook unpacks to no more than it may, and is whole.
+fn measure(content: &Content) -> Result<(), String> {
+    let wrong =
+        |error: &dyn std::fmt::Display| format!("this is no .xlsx workbook that can be read: {error}");
+    let too_large = || {
+        "the workbook unpacks to more than a list of cards has (1 GiB, or 256 MiB of different texts): save the \
+         sheet as CSV (UTF-8)"
+            .to_owned()
+    };
+    let reader = content.reader().map_err(|error| wrong(&error))?;
+    let mut archive = ZipArchive::new(reader).map_err(|error| wrong(&error))?;
+    let mut left = UNPACKED_BYTES_MAX;
+    for entry in 0..archive.len() {
+        let mut entry = archive.by_index(entry).map_err(|error| wrong(&error))?;
+        let name = entry.name().map_err(|error| wrong(&error))?.to_ascii_lowercase();
+        let is_texts = name.ends_with("sharedstrings.xml");
+        let most = if is_texts { left.min(TEXTS_BYTES_MAX) } else { left };
+        let mut head = Vec::new();
+        // Read to its end, which settles its checksum, too.
+        let mut unpacked = (&mut entry).take(most + 1);
+        let read = io::Read::take(&mut unpacked, HEAD_BYTES).read_to_end(&mut head);
+        let read = read.and_then(|head| Ok(head as u64 + io::copy(&mut unpacked, &mut io::sink())?));
+        let read = read.map_err(|error| wrong(&error))?;
+        // Room is made for as many texts as it says there are; the shortest takes five bytes.
+        if read > most || is_texts && texts(&head) > read / 5 {
+            return Err(too_large());
+        }
+        left -= read;
+    }
+    Ok(())
+}
+
+/// How much of the table of texts is looked at for their number.
+const HEAD_BYTES: u64 = 4096;
+
+/// How many texts the beginning of their table announces.
+fn texts(head: &[u8]) -> u64 {
+    const NAME: &[u8] = b"uniqueCount";
+    let Some(at) = memchr::memmem::find(head, NAME) else { return 0 };
+    let number = head[at + NAME.len()..].iter().skip_while(|byte| !byte.is_ascii_digit());
+    number
+        .take_while(|byte| byte.is_ascii_digit())
+        .fold(0, |number: u64, digit| number.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
+}
+
 /// Writes a cell as text.
 fn show(value: &DataRef<'_>, out: &mut String) -> Kind {
     use std::fmt::Write;
@@ -165,11 +226,17 @@ fn show(value: &DataRef<'_>, out: &mut String) -> Kind {
             if number.unsigned_abs() >= ROUNDED_FROM as u64 {
                 return Kind::Rounded;
             }
+            if *number < 0 {
+                return Kind::Fraction;
+            }
         }
         DataRef::Float(number) => {
             let _ = write!(out, "{number}");
             if number.abs() >= ROUNDED_FROM || !number.is_finite() {
                 return Kind::Rounded;
+            }
+            if number.is_sign_negative() || number.fract() != 0.0 {
+                return Kind::Fraction;
             }
         }
         DataRef::DateTime(date) => {
@@ -227,7 +294,9 @@ mod tests {
             (text, kind)
         };
         assert_eq!(shown(DataRef::Float(123_456_789_012_345.0)), ("123456789012345".to_owned(), Kind::Text));
-        assert_eq!(shown(DataRef::Float(28.5)), ("28.5".to_owned(), Kind::Text));
+        assert_eq!(shown(DataRef::Float(28.5)), ("28.5".to_owned(), Kind::Fraction));
+        assert_eq!(shown(DataRef::Float(-28.0)).1, Kind::Fraction);
+        assert_eq!(shown(DataRef::Int(-28)).1, Kind::Fraction);
         assert_eq!(shown(DataRef::Float(1_234_567_890_123_456.0)).1, Kind::Rounded);
         assert_eq!(shown(DataRef::Float(1.5e300)).1, Kind::Rounded);
         assert_eq!(shown(DataRef::Int(9_007_199_254_740_993)).1, Kind::Rounded);

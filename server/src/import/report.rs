@@ -13,7 +13,7 @@ use kami_engine::Duplicate;
 use crate::card_file::{BadLine, CardFile};
 use crate::code;
 use crate::exit::Failure;
-use crate::output::count;
+use crate::output::{count, note};
 
 /// Lines shown on standard error; the report has all.
 const SHOWN_MAX: u64 = 20;
@@ -79,7 +79,7 @@ impl Faults {
         self.count += 1;
         let code = if code.is_empty() { String::new() } else { code::mask(code) };
         if self.count <= SHOWN_MAX {
-            eprintln!("line {line}: {reason}");
+            note(&format!("line {line}: {reason}"));
         }
         match &mut self.report {
             Some(report) => {

@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use kami_net::{Authority, Client, ClientOptions, Identity, Validity};
+use kami_net::{Authority, Certificate, Client, ClientOptions, Identity, Validity};
 use rustix::process::Signal;
 
 use crate::store::{Home, Server};
@@ -73,7 +73,13 @@ fn a_running_server_renews_its_certificate_and_takes_up_another() {
     replace(&home, &authority(&home), theirs);
     server.signal(Signal::HUP);
     home.wait_for_log("new connections are shown a new certificate", 3);
-    assert_eq!(metric(&get(&port, "/metrics").1, END) as u64, theirs.until_ms / 1000);
+    let scraped = get(&port, "/metrics").1;
+    assert_eq!(metric(&scraped, END) as u64, theirs.until_ms / 1000);
+    let due_ms = theirs.from_ms + (theirs.until_ms - theirs.from_ms) / 3 * 2;
+    assert_eq!(
+        metric(&scraped, "kami_certificate_due_seconds{certificate=\"server\"}") as u64,
+        due_ms / 1000
+    );
     server.json(&["stats"]);
 
     // One of another authority would shut everybody out.
@@ -109,9 +115,13 @@ fn certificates_that_nobody_would_accept_refuse_to_start() {
     fs::rename(home.path("ca-kept-elsewhere"), keys.join("ca")).unwrap();
     home.serve().stop();
 
+    // One of a clock that was ahead: issued again, unless the authority is away.
     let tomorrow = Validity { from_ms: now_ms() + DAY_MS, until_ms: now_ms() + 100 * DAY_MS };
     replace(&home, &authority(&home), tomorrow);
+    fs::rename(keys.join("ca"), home.path("ca-kept-elsewhere")).unwrap();
     refused("is the clock right?");
+    fs::rename(home.path("ca-kept-elsewhere"), keys.join("ca")).unwrap();
+    home.serve().json(&["stats"]);
 
     let ended = Validity { from_ms: year_2001, until_ms: year_2002 };
     fs::remove_dir_all(keys.join("ca")).unwrap();
@@ -123,4 +133,39 @@ fn certificates_that_nobody_would_accept_refuse_to_start() {
     }
     // What the sentence says to do works.
     home.serve().json(&["stats"]);
+}
+
+/// Who is let in by the local command line was renewed by a start alone: a server that runs for longer than a year
+/// shut its operator out.
+#[test]
+fn a_running_server_renews_the_admin() {
+    let home = Home::new();
+    let server = home.serve_logged(&[]);
+    let admin = home.path("kami-data.keys/admin");
+    let facts = || Certificate::load(&admin).unwrap().facts().unwrap();
+    let key = Certificate::load(&admin).unwrap().subject_key().unwrap();
+    let first = facts();
+    authority(&home).certify("admin", &key, 30).unwrap().save(&admin).unwrap();
+    server.signal(Signal::HUP);
+    home.wait_for_log("renewed the local admin identity", 1);
+    let renewed = facts();
+    assert_eq!(renewed.key, first.key);
+    assert!(renewed.note.expires_ms >= first.note.expires_ms, "a year, not a month");
+    // The engine is told behind the file.
+    let patience = std::time::Instant::now() + Duration::from_secs(30);
+    let noted = || server.json(&["principal", "list"])["principals"][0]["expires_ms"].clone();
+    while noted() != renewed.note.expires_ms {
+        assert!(std::time::Instant::now() < patience, "{} is noted", noted());
+    }
+    // Without the authority it is said once, and not at every look.
+    fs::rename(home.path("kami-data.keys/ca"), home.path("ca-kept-elsewhere")).unwrap();
+    Authority::load(&home.path("ca-kept-elsewhere"))
+        .unwrap()
+        .certify("admin", &key, 30)
+        .unwrap()
+        .save(&admin)
+        .unwrap();
+    server.signal(Signal::HUP);
+    home.wait_for_log("the local admin identity ends soon and cannot be renewed", 1);
+    assert_eq!(server.stop().code, Some(0));
 }

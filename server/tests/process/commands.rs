@@ -216,3 +216,25 @@ fn figures_are_shown_again_with_rates() {
     watching.kill().unwrap();
     watching.wait().unwrap();
 }
+
+/// Names and labels come from others: none of them may steer the terminal of whoever lists them.
+#[test]
+fn what_others_typed_does_not_steer_the_terminal() {
+    let home = Home::new();
+    let server = home.serve();
+    server.json(&["product", "add", "te\u{202e}a", "--face", "5", "--currency", "CNY"]);
+    home.file("tea.txt", "TEA-0001\n");
+    let import = |label: &str| server.run(&["import", "tea.txt", "--product", "1", "--label", label]);
+    import("PO\u{1b}]0;owned\u{7}").refuses_usage("no control characters");
+    assert_eq!(import("PO\u{2067}17").code, Some(0));
+    for listing in [&["product", "list"][..], &["batch", "list"], &["batch", "list", "--json"], &["stock"]] {
+        let shown = server.run(listing).out;
+        assert!(shown.contains("202e") && !shown.contains(['\u{202e}', '\u{2067}']), "{shown}");
+    }
+    let listed = server.json(&["batch", "list"]);
+    assert_eq!(listed["batches"][0]["label"], "PO\u{2067}17", "a script reads what it is");
+    // The header of a card file, in what is said of it.
+    home.file("odd.csv", "code,x\u{1b}[2Jy\nTEA-0002,1\n");
+    let odd = server.run(&["import", "odd.csv", "--product", "1"]);
+    assert!(odd.err.contains("\\u{1b}[2Jy") && !odd.err.contains('\u{1b}'), "{odd:?}");
+}

@@ -18,6 +18,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::UdpSocket;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -43,6 +44,10 @@ struct Crowd {
     stop: AtomicBool,
     /// Rounds that the peers made: the crowd did something.
     rounds: [AtomicU64; KINDS],
+    /// How many of each kind are two each.
+    enough: u64,
+    /// Told when a kind of peer has made so many.
+    at_work: Notify,
 }
 
 fn config(directory: Option<&Path>, authority: &Path) -> quinn::ClientConfig {
@@ -79,7 +84,9 @@ fn frame(opcode: Opcode, request: &Request<'_>) -> Vec<u8> {
 
 impl Crowd {
     fn goes_on(&self, kind: usize) -> bool {
-        self.rounds[kind].fetch_add(1, Ordering::Relaxed);
+        if self.rounds[kind].fetch_add(1, Ordering::Relaxed) + 1 == self.enough {
+            self.at_work.notify_one();
+        }
         !self.stop.load(Ordering::Relaxed)
     }
 
@@ -259,16 +266,14 @@ fn honest_tills_are_served_in_a_hostile_crowd() {
             nobody: config(None, &ca),
             stop: AtomicBool::new(false),
             rounds: Default::default(),
+            enough: 2 * (hostile / KINDS) as u64,
+            at_work: Notify::new(),
         });
         let mut peers = JoinSet::new();
         (0..hostile).for_each(|peer| drop(peers.spawn(Arc::clone(&crowd).peer(peer))));
         // Trade begins when every kind of peer is at work.
-        while crowd
-            .rounds
-            .iter()
-            .any(|rounds| (rounds.load(Ordering::Relaxed) as usize) < 2 * hostile / KINDS)
-        {
-            sleep(Duration::from_millis(20)).await;
+        while crowd.rounds.iter().any(|rounds| rounds.load(Ordering::Relaxed) < crowd.enough) {
+            crowd.at_work.notified().await;
         }
         let mut tills = JoinSet::new();
         for n in 0..HONEST {

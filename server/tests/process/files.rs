@@ -32,6 +32,17 @@ fn bad_card_files_import_nothing() {
     import("sheet.xlsx").fails(3, "no .xlsx workbook");
     home.file("old.xls", b"\xd0\xcf\x11\xe0");
     import("old.xls").fails(3, "save it as .xlsx");
+    home.file("title.csv", "Gift cards\ncode,pin\nGOOD-0001,1\nGOOD-0002,2\n");
+    import("title.csv").fails(3, "remove the lines before it");
+    home.file("parted.txt", "GOOD-0001 1234\nGOOD-0002 5678\n");
+    let parted = import("parted.txt");
+    parted.fails(3, "2 bad lines among 2 lines");
+    assert!(parted.err.contains("it has a space in it: say --separator none"), "{parted:?}");
+    let said = ["import", "parted.txt", "--product", "tea", "--dry-run", "--separator"];
+    let said = |name| server.json(&[said.as_slice(), &[name]].concat());
+    assert_eq!((&said("space")["cards"], &said("none")["cards"]), (&2.into(), &2.into()));
+    rustix::fs::mkfifoat(rustix::fs::CWD, home.path("pipe.csv"), rustix::fs::Mode::RWXU).unwrap();
+    import("pipe.csv").fails(6, "save it as a file");
     import("missing.csv").fails(6, "No such file");
     import(".").fails(6, "directory");
     import("-").fails(2, "standard input");

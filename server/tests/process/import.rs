@@ -117,3 +117,36 @@ async fn a_killed_server_is_told_again() {
     assert_eq!(batches.count(), 1, "what the killed server had staged is gone");
     check_whole(&home, server);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_replaced_meanwhile_is_not_mixed_in() {
+    let home = Home::new();
+    let server = home.serve();
+    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
+    cards(&home);
+    let client = connect(&home, &server).await;
+    let mut child = begin(&server, &client, &[]).await;
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    // Of the same length, and with the same time of change.
+    let path = home.path("cards.csv");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+    std::fs::write(&path, text.replace("RESUME-", "OTHERS-")).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    let status = child.wait().unwrap();
+    let ended = Ended::of(child.wait_with_output().unwrap());
+    if status.success() {
+        // All of it was on its way already.
+        server.json(&["query", &format!("RESUME-{:010}-ABCD", CARDS - 1)]);
+    } else {
+        ended.fails(6, "was changed while it was read");
+        assert_eq!(staged(&client).await, None, "nobody goes on with it");
+        assert_eq!(server.json(&["stats"])["cards"], 0);
+        server.json(&["import", "cards.csv", "--product", "tea"]);
+    }
+    assert_eq!(server.json(&["stats"])["cards"], CARDS);
+    client.close().await;
+    assert_eq!(server.stop().code, Some(0));
+}

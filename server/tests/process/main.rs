@@ -11,6 +11,7 @@ mod demo;
 mod environment;
 mod files;
 mod import;
+mod json;
 mod kill;
 mod people;
 mod sandbox;

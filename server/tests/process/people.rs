@@ -69,6 +69,23 @@ fn a_key_that_never_leaves_its_till() {
     server.json(&["principal", "renew", "till-2", "--csr", "new.csr", "--out", "new"]);
     server.run(&["query", "CARD-0001", "--identity", "old"]).fails(3, "does not know this identity");
 
+    // What the server does not agree to changes no file: another's key would open nothing, or somebody else's.
+    let kept = facts(&home, "new");
+    server.json(&[
+        "principal",
+        "add",
+        "till-3",
+        "--role",
+        "redeemer",
+        "--csr",
+        "till.csr",
+        "--out",
+        "till-3",
+    ]);
+    let others = ["principal", "renew", "till-2", "--csr", "till.csr", "--out", "new"];
+    server.run(&others).fails(3, "ALREADY_EXISTS");
+    assert_eq!(facts(&home, "new"), kept);
+
     // What cannot be.
     home.file("broken.csr", request.replacen('M', "N", 1));
     let broken = ["principal", "add", "x", "--role", "redeemer", "--csr", "broken.csr", "--out", "x"];
@@ -77,6 +94,9 @@ fn a_key_that_never_leaves_its_till() {
         let long = ["principal", "add", "x", "--role", "redeemer", "--out", "x", "--lifetime", lifetime];
         assert_eq!(server.run(&long).code, Some(2));
     }
+    let many =
+        ["principal", "add", "x", "--role", "redeemer", "--out", "x", "--misses-per-minute", "1000001"];
+    assert_eq!(server.run(&many).code, Some(2));
     let wrong = ["principal", "renew", "admin", "--out", "till-2"];
     server.run(&wrong).fails(6, "is not of `admin`");
     server.json(&["principal", "revoke", "till-2"]);

@@ -143,6 +143,14 @@ impl Ended {
         assert!(self.err.contains(because), "{self:?}");
     }
 
+    /// Asserts that a verification found this.
+    #[track_caller]
+    pub fn names_problem(&self, what: &str) {
+        assert_eq!(self.code, Some(5), "{self:?}");
+        let found: Value = serde_json::from_str(&self.out).unwrap();
+        assert!(found["problems"][0].as_str().is_some_and(|problem| problem.contains(what)), "{self:?}");
+    }
+
     /// Asserts the exit code and that one sentence on standard error says why.
     #[track_caller]
     pub fn fails(&self, code: i32, because: &str) {

@@ -2,7 +2,12 @@
 
 use std::fs;
 
-use crate::store::Home;
+use kami_engine::RequestId;
+use kami_net::client::RedeemOptions;
+use kami_net::{Client, ClientOptions, Identity};
+use tokio::task::JoinSet;
+
+use crate::store::{Home, Server};
 
 fn stocked(home: &Home) -> crate::store::Server<'_> {
     let server = home.serve();
@@ -74,4 +79,53 @@ fn a_new_master_key_opens_old_and_new_batches_and_the_old_key_nothing() {
     // The key from before opens nothing any more.
     fs::write(&key, old).unwrap();
     home.run(&["verify", "--data", "kami-data"]).fails(6, "not this store's");
+}
+
+/// Redeems cards that were sold, many at once: 73 to 128 bytes of log each.
+fn redeem(home: &Home, server: &Server<'_>, codes: &[&str]) {
+    let identity = Identity::load(&home.path("kami-data.keys/admin")).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = Client::connect(ClientOptions::new(server.address, identity)).await.unwrap();
+        let mut tasks = JoinSet::new();
+        for codes in codes.chunks(codes.len().div_ceil(256)) {
+            let client = client.clone();
+            let codes: Vec<String> = codes.iter().map(|code| (*code).to_owned()).collect();
+            tasks.spawn(async move {
+                for code in codes {
+                    let options =
+                        RedeemOptions { request: Some(RequestId::random()), ..RedeemOptions::default() };
+                    client.redeem(code.as_bytes(), options).await.unwrap();
+                }
+            });
+        }
+        tasks.join_all().await;
+        client.close().await;
+    });
+}
+
+/// A server that was killed before it had logged as much as a snapshot is due for counted anew each time, so
+/// that starts took longer and longer.
+#[test]
+fn a_snapshot_is_due_by_what_was_logged_since_the_last_one() {
+    let home = Home::new();
+    home.file("tea.txt", (0..16_000).map(|n| format!("TEA-{n:08}\n")).collect::<String>());
+    let server = home.serve_logged(&["--checkpoint-mib", "1"]);
+    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
+    server.json(&["import", "tea.txt", "--product", "tea"]);
+    let sold = server.run(&["sell", "tea", "--count", "16000", "--order", "1"]).out;
+    let codes: Vec<&str> = sold.lines().collect();
+    let snapshots = || fs::read_dir(home.path("kami-data/snapshots")).map_or(0, Iterator::count);
+    redeem(&home, &server, &codes[..8000]);
+    server.kill();
+    assert_eq!(snapshots(), 0, "too little was logged");
+    let server = home.serve_logged(&["--checkpoint-mib", "1"]);
+    redeem(&home, &server, &codes[8000..]);
+    home.wait_for_log("wrote a snapshot", 1);
+    server.kill();
+    // A new start begins a new segment of the log, which is no growth.
+    let server = home.serve_logged(&["--checkpoint-mib", "1"]);
+    assert_eq!(server.json(&["stats"])["states"]["REDEEMED"], 16_000);
+    assert_eq!(server.stop().code, Some(0));
+    assert!(!home.text("log").contains("wrote a snapshot"), "{}", home.text("log"));
 }

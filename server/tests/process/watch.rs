@@ -186,12 +186,18 @@ fn a_real_scrape_is_valid_complete_and_right() {
         families.iter().map(|(name, (kind, _))| format!("{name}{}", suffix(kind))).collect();
     assert_eq!(scraped, documented);
 
-    // A snapshot that was written shows its age.
+    // A snapshot that was written shows its age, and what was logged since; one being written is none yet.
     assert!(!text.contains("\nkami_snapshot_age_seconds "));
+    let logged = metric(&text, "kami_log_since_snapshot_bytes");
+    assert!((1000.0..50_000.0).contains(&logged), "{logged}");
+    fs::create_dir_all(home.path("kami-data/snapshots")).unwrap();
+    fs::write(home.path("kami-data/snapshots/new"), "half").unwrap();
+    assert!(!get(&port, "/metrics").1.contains("\nkami_snapshot_age_seconds "));
     assert_eq!(server.stop().code, Some(0));
     let server = home.serve_logged(&["--metrics", &port]);
     let text = get(&port, "/metrics").1;
     assert!(metric(&text, "kami_snapshot_age_seconds") < 600.0);
+    assert!(metric(&text, "kami_log_since_snapshot_bytes") < 1000.0);
 
     // The dashboard and the alerts name nothing that is not there.
     let mut names: BTreeSet<String> = families.values().flat_map(|(_, names)| names.clone()).collect();

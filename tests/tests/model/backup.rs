@@ -1,6 +1,6 @@
 //! Backups of a store at work, and stores restored from them to any point: the oracle knows what must be there.
 
-use kami_engine::{Backup, BackupError, Engine, IdentityError, Kind, Lsn, OpenError, Until, backup};
+use kami_engine::{Backup, BackupError, Engine, IdentityError, Lsn, OpenError, Until, backup};
 use kami_wal::{Medium, SimMedium, SimMode};
 
 use super::restart::End;
@@ -13,13 +13,17 @@ fn to_end(out: &SimMedium) -> Backup {
     Backup::open(std::sync::Arc::new(out.clone())).expect("a complete backup")
 }
 
+fn damaged(out: &SimMedium) -> Vec<String> {
+    to_end(out).damaged_files().into_iter().map(|damaged| damaged.file).collect()
+}
+
 impl World {
     /// Brings the backup up to date while the engine has work under way.
     fn back_up(&mut self, out: &SimMedium) {
         let report = backup(&self.medium, out, &mut |_| ()).expect("a store at work can be backed up");
         assert!(report.manifest.end <= self.engine().durable_end(), "a backup of what may still be lost");
         assert!(report.before <= Some(report.manifest.end));
-        assert_eq!(to_end(out).damaged_files(&mut |_| ()), Vec::<String>::new());
+        assert_eq!(damaged(out), Vec::<String>::new());
         if report.before.is_some() && report.files_written == 0 {
             *self.met.entry("backup of nothing new".to_owned()).or_default() += 1;
         }
@@ -34,8 +38,7 @@ impl World {
         };
         let data = SimMedium::new(self.random.next(), SimMode::Direct);
         let target: std::sync::Arc<dyn Medium> = std::sync::Arc::new(data.clone());
-        let report =
-            backup.restore(&target, point.clone(), 1, &mut |_| ()).expect("a backup can be restored");
+        let report = backup.restore(&target, point.clone(), 1).expect("a backup can be restored");
         assert!(backup.manifest().epoch < report.epoch, "another history has another epoch");
         for name in ["lookup.key", "master.key", "ring"] {
             let file = data.create(name).expect("a key file");
@@ -54,8 +57,7 @@ impl World {
                 Until::End => assert!(point.dropped.entries.is_empty()),
             }
         }
-        let effects = point.dropped.entries.iter().filter(|(kind, _)| **kind != Kind::Miss.name());
-        let dropped = effects.map(|(_, entries)| entries).sum::<u64>();
+        let dropped = point.dropped.entries.values().sum::<u64>();
         assert!(dropped <= lost as u64, "more was left out than there was");
         let met = if dropped == 0 { "restored to the end" } else { "restored to an earlier point" };
         *self.met.entry(met.to_owned()).or_default() += 1;
@@ -163,7 +165,7 @@ fn a_run_that_is_cut_short_leaves_the_backup_before_it() {
             let left = out.crash(nth);
             match Backup::open(std::sync::Arc::new(left.clone())) {
                 Ok(backup) => {
-                    assert_eq!(backup.damaged_files(&mut |_| ()), Vec::<String>::new(), "cut at {nth}");
+                    assert_eq!(damaged(&left), Vec::<String>::new(), "cut at {nth}");
                     let whole = !empty && *backup.manifest() == old || backup.manifest().end > old.end;
                     assert!(whole, "cut at {nth}");
                     backup.point(Until::End).expect("a whole log");
@@ -185,7 +187,7 @@ fn a_run_that_is_cut_short_leaves_the_backup_before_it() {
             }
             let report = backup(&world.medium, &left, &mut |_| ()).expect("the next run goes on");
             assert!(report.manifest.end > old.end);
-            assert_eq!(to_end(&left).damaged_files(&mut |_| ()), Vec::<String>::new());
+            assert_eq!(damaged(&left), Vec::<String>::new());
             cuts += 1;
             if run.is_ok() {
                 assert!(!out.is_cut());
@@ -206,7 +208,7 @@ fn a_restore_that_is_cut_short_is_never_taken_for_a_store() {
         data.cut_power_at(nth);
         let target: std::sync::Arc<dyn Medium> = std::sync::Arc::new(data.clone());
         let point = backup.point(Until::End).unwrap();
-        if backup.restore(&target, point, 1, &mut |_| ()).is_ok() {
+        if backup.restore(&target, point, 1).is_ok() {
             assert!(nth > 20, "only {nth} operations");
             break;
         }
@@ -238,11 +240,10 @@ fn a_damaged_backup_is_named() {
         for at in [9, file.bytes as usize / 2, file.bytes as usize - 1] {
             let out = out.kill();
             out.edit(&file.path(), |bytes| bytes[at] ^= 1);
-            assert_eq!(to_end(&out).damaged_files(&mut |_| ()), [file.path()]);
+            assert_eq!(damaged(&out), [file.path()]);
             let target: std::sync::Arc<dyn Medium> = std::sync::Arc::new(SimMedium::new(1, SimMode::Direct));
             let backup = to_end(&out);
-            let outcome =
-                backup.point(Until::End).and_then(|point| backup.restore(&target, point, 1, &mut |_| ()));
+            let outcome = backup.point(Until::End).and_then(|point| backup.restore(&target, point, 1));
             assert!(outcome.is_err(), "{} restored with byte {at} changed", file.path());
         }
     }

@@ -1,8 +1,8 @@
 //! What a reply must be, and how the one that came is held against it.
 
 use kami_engine::{
-    BatchReport, CardReport, Duplicate, HistoryEvent, HoldReport, ImportReport, Lsn, Principal, Product,
-    Reply, ReplyBody, ReplyFlags, Stats, Status, StockLine, ValueReport,
+    BatchReport, CardReport, Duplicate, HistoryEvent, HoldReport, ImportReport, Lsn, OrderReport, Principal,
+    Product, Reply, ReplyBody, ReplyFlags, Stats, Status, StockLine, ValueReport,
 };
 
 use super::oracle::Place;
@@ -55,6 +55,7 @@ pub enum Body {
     Card(CardReport),
     History(Vec<HistoryLine>),
     Cards(Listed),
+    Order(OrderReport),
     Products(Vec<Product>),
     Batches(Vec<BatchReport>),
     Stock(Vec<StockLine>),
@@ -109,6 +110,7 @@ impl Expected {
                     && a.from == b.from
                     && a.codes.len() == b.count as usize
             }
+            (Body::Order(a), ReplyBody::Order(b)) => *a == **b,
             (Body::Products(a), ReplyBody::Products(b)) => a == b,
             (Body::Batches(a), ReplyBody::Batches(b)) => a == b,
             (Body::Stock(a), ReplyBody::Stock(b)) => a == b,

@@ -23,6 +23,7 @@ pub mod expected;
 pub mod imports;
 pub mod object_rules;
 pub mod oracle;
+mod order_rules;
 pub mod restart;
 pub mod rules;
 pub mod value_rules;

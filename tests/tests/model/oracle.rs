@@ -4,9 +4,9 @@
 //! command that has an effect becomes one [`Event`]; the state after a crash is the state at the last
 //! restart and the events that survived, applied again. So the oracle can be rolled back to any prefix.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use kami_engine::{Flags, Kind, Lifecycle, PrincipalSpec, ProductSpec, Renewal};
+use kami_engine::{Flags, Kind, Lifecycle, Line, OrderState, PrincipalSpec, ProductSpec, Renewal};
 
 use crate::ask::{Ask, BatchChange};
 
@@ -71,7 +71,7 @@ pub struct Past {
 impl Past {
     /// Whether its request id belongs to the card: that of a sale is the order's, and the engine itself has none.
     pub fn has_id(&self) -> bool {
-        !matches!(self.kind, Kind::Sell | Kind::HoldTimeout)
+        !self.kind.is_order() && self.kind != Kind::HoldTimeout
     }
 }
 
@@ -127,8 +127,37 @@ pub struct Card {
 
 #[derive(Clone)]
 pub struct Order {
-    pub sale: Past,
+    pub id: u128,
+    pub state: OrderState,
+    /// Its cards: of its sale, or of its reservation if it was never sold.
     pub cards: Vec<Place>,
+    /// Those that came back.
+    pub returned: BTreeSet<Place>,
+    /// Whether it was sold without its codes, and whether they were fetched since.
+    pub sealed: bool,
+    pub fetched: bool,
+    pub deadline_ms: u64,
+    pub account: u32,
+    pub lines: Vec<Line>,
+    /// Its entries, oldest first.
+    pub past: Vec<Past>,
+    /// Where its cards were given to it, and its last entry.
+    pub sold_lsn: Option<u64>,
+    pub last_lsn: Option<u64>,
+}
+
+/// How an order and its cards move.
+#[derive(Clone)]
+pub struct OrderChange {
+    pub tenant: u16,
+    pub order: u128,
+    pub subject: u32,
+    pub cards: Vec<Place>,
+    /// Whether the codes are not delivered; of a RETURN, whether nobody saw them.
+    pub sealed: bool,
+    pub deadline_ms: u64,
+    pub account: u32,
+    pub lines: Vec<Line>,
 }
 
 /// One effect. What the log must hold of it is its kind, request id, principal, time and subject.
@@ -152,14 +181,10 @@ pub enum Effect {
         related: u128,
         moved: Moved,
     },
-    Sell {
-        tenant: u16,
-        order: u128,
-        product: u32,
-        cards: Vec<Place>,
-    },
-    /// Codes were given out again: changes nothing but stands in the log.
-    Reveal,
+    Order(Box<OrderChange>),
+    /// Codes were given out again: changes nothing but stands in the log, unless they had not been delivered with
+    /// this order.
+    Reveal(Option<(u16, u128)>),
     ProductPut {
         id: u32,
         tenant: u16,
@@ -195,8 +220,8 @@ impl Event {
     pub fn subject(&self) -> Option<u64> {
         match &self.effect {
             Effect::Card { place: (batch, row), .. } => Some(u64::from(*batch) << 40 | *row as u64),
-            Effect::Sell { product, .. } => Some(u64::from(*product)),
-            Effect::Reveal => None,
+            Effect::Order(change) => Some(u64::from(change.subject)),
+            Effect::Reveal(_) => None,
             Effect::ProductPut { id, .. }
             | Effect::ProductFreeze { id, .. }
             | Effect::Batch { id, .. }
@@ -207,7 +232,7 @@ impl Event {
         }
     }
 
-    fn past(&self, lifecycle: Lifecycle, flags: Flags, related: u128) -> Past {
+    pub fn past(&self, lifecycle: Lifecycle, flags: Flags, related: u128) -> Past {
         let Event { kind, ask, time_ms, lsn, .. } = self.clone();
         let moved = Moved::default();
         Past { kind, lsn, time_ms, lifecycle, flags, ask, related, moved, reversed: false }
@@ -219,7 +244,7 @@ impl Oracle {
         &self.batches[&place.0].cards[place.1]
     }
 
-    fn card_mut(&mut self, place: Place) -> &mut Card {
+    pub fn card_mut(&mut self, place: Place) -> &mut Card {
         let batch = self.batches.get_mut(&place.0).expect("the event is about a known batch");
         &mut batch.cards[place.1]
     }
@@ -263,20 +288,9 @@ impl Oracle {
                 (card.lifecycle, card.flags) = (lifecycle, flags);
                 card.past.push(past);
             }
-            Effect::Sell { tenant, order, cards, .. } => {
-                for &place in cards {
-                    let flags = self.card(place).flags.with(Flags::REVEALED);
-                    let past = event.past(Lifecycle::Sold, flags, *order);
-                    let card = self.card_mut(place);
-                    assert!(!card.past.iter().any(|past| past.kind == Kind::Sell), "I2: sold twice");
-                    (card.lifecycle, card.flags) = (Lifecycle::Sold, flags);
-                    card.past.push(past);
-                }
-                let sale = event.past(Lifecycle::Sold, Flags::REVEALED, *order);
-                let twin = self.orders.insert((*tenant, *order), Order { sale, cards: cards.clone() });
-                assert!(twin.is_none(), "one sale an order");
-            }
-            Effect::Reveal => {}
+            Effect::Order(change) => self.apply_order(event, change),
+            Effect::Reveal(Some(key)) => self.apply_first_reveal(event, *key),
+            Effect::Reveal(None) => {}
             Effect::ProductPut { id, tenant, spec } => {
                 let past = event.past(Lifecycle::Available, Flags::NONE, 0);
                 let fresh = Product { tenant: *tenant, spec: spec.clone(), frozen: false, past: Vec::new() };
@@ -374,8 +388,10 @@ impl Oracle {
     /// Whether an order could take it, if it needs to last beyond `until_ms`.
     pub fn is_sellable(&self, place: Place, until_ms: u64) -> bool {
         let expires_ms = self.expires_ms(place);
+        let batch = &self.batches[&place.0];
         self.card(place).lifecycle == Lifecycle::Available
-            && !self.batches[&place.0].voided
+            && !batch.voided
+            && self.products[&batch.product].spec.terms.listed
             && !self.is_frozen(place)
             && (expires_ms == 0 || expires_ms > until_ms)
     }

@@ -5,7 +5,7 @@
 //! The oracle is rolled to that prefix; then the engine is asked about everything, card by card.
 
 use kami_engine::record::{Entry, Group};
-use kami_engine::{Engine, Kind, Lsn, OpenError};
+use kami_engine::{Engine, Kind, Lsn, OpenError, OrderState};
 use kami_wal::{RecordKind, Verdict, WalOptions};
 
 use super::oracle::{Effect, Event, Oracle};
@@ -166,10 +166,9 @@ impl World {
         oracle.check();
         self.oracle = oracle;
         self.last_lsn = last_lsn;
-        lost.into_iter()
-            .filter(|event| !matches!(event.kind, Kind::Import | Kind::HoldTimeout))
-            .map(|event| event.ask)
-            .collect()
+        let own = [Kind::Import, Kind::ReserveTimeout, Kind::HoldTimeout];
+        let asked = lost.into_iter().filter(|event| !own.contains(&event.kind));
+        asked.map(|event| event.ask).collect()
     }
 
     /// The entries on the disk but for starts, and the time of the last group.
@@ -282,7 +281,8 @@ impl Oracle {
                 assert_eq!(redeemed == 1, card.lifecycle == Lifecycle::Redeemed, "I3: {}", card.code);
                 assert_eq!(redeemed == 1, card.flags.contains(Flags::USED), "I3: {}", card.code);
             }
-            assert!(count(Kind::Sell) <= 1, "I2: {} sold twice", card.code);
+            let sold = count(Kind::Sell) + count(Kind::Confirm) + count(Kind::Realloc);
+            assert!(sold - count(Kind::Return) <= 1, "I2: {} sold twice", card.code);
             let mut ids: Vec<u128> =
                 card.past.iter().filter(|past| past.has_id()).map(|past| past.ask.id).collect();
             ids.sort_unstable();
@@ -290,9 +290,12 @@ impl Oracle {
         }
         for (key, order) in &self.orders {
             let sold = order.cards.iter().filter(|place| {
-                self.card(**place).past.iter().any(|past| past.kind == Kind::Sell && past.related == key.1)
+                self.card(**place).past.iter().any(|past| past.kind.is_order() && past.related == key.1)
             });
             assert_eq!(sold.count(), order.cards.len(), "I11: an order in part");
         }
+        let open = self.orders.values().filter(|order| order.state == OrderState::Reserved);
+        let reserved = self.places().filter(|(_, place)| self.card(*place).lifecycle == Lifecycle::Reserved);
+        assert_eq!(open.map(|order| order.cards.len()).sum::<usize>(), reserved.count(), "I4");
     }
 }

@@ -5,7 +5,7 @@ use kami_engine::{
     Role, Status, ValueReport,
 };
 
-use super::expected::{At, Body, Expected, HistoryLine, Listed};
+use super::expected::{At, Body, Expected, HistoryLine};
 use super::oracle::{Effect, Event, Moved, Oracle, Past, Place};
 use crate::ask::{Ask, Deadline, What};
 
@@ -13,16 +13,16 @@ use crate::ask::{Ask, Deadline, What};
 const TOMBSTONES_MAX: usize = 64;
 /// A card is given back at most this often.
 const REVERSALS_MAX: usize = 64;
-/// The most cards an order may hold.
-const ORDER_CARDS_MAX: u32 = 100_000;
+/// A history lists at most this many events beside the import.
+const HISTORY_MAX: usize = 1024;
 
 /// What must come of a request: the reply, and the event if it has an effect.
 pub type Verdict = (Expected, Option<Event>);
 
 impl Oracle {
-    /// Decides a request at the oracle's time. `order_cards_max` is how many cards one record of this log
+    /// Decides a request at the oracle's time. `payload_bytes` is how much one record of this log
     /// can hold.
-    pub fn decide(&self, ask: &Ask, order_cards_max: u32) -> Verdict {
+    pub fn decide(&self, ask: &Ask, payload_bytes: u64) -> Verdict {
         if ask.deadline == Deadline::Passed {
             return self.refuse(Status::DeadlinePassed);
         }
@@ -30,8 +30,7 @@ impl Oracle {
             return self.refuse(Status::Unauthenticated);
         }
         match &ask.what {
-            What::Sell { .. } => self.sell(ask, order_cards_max),
-            What::Fetch { .. } => self.fetch(ask),
+            what if what.order().is_some() => self.on_order(ask, payload_bytes),
             _ if ask.code().is_some() => self.on_card(ask),
             _ => self.on_object(ask),
         }
@@ -72,7 +71,7 @@ impl Oracle {
             _ => Status::NotFound,
         });
         let Some(place) = self.find(tenant, ask.code().expect("about a card")) else { return unknown };
-        let unsold = self.card(place).lifecycle == Lifecycle::Available;
+        let unsold = matches!(self.card(place).lifecycle, Lifecycle::Available | Lifecycle::Reserved);
         if !self.covers(ask.caller.principal, self.batches[&place.0].product) {
             return match &ask.what {
                 _ if unsold => unknown,
@@ -238,6 +237,7 @@ impl Oracle {
                     self.moves(ask, place, Kind::Void, Lifecycle::Voided, card.flags, 0)
                 }
                 Lifecycle::Available | Lifecycle::Voided => self.refuse(Status::Voided),
+                Lifecycle::Returned => self.moves(ask, place, Kind::Void, Lifecycle::Voided, card.flags, 0),
                 // A sold card is voided by two people only.
                 Lifecycle::Sold => self.refuse(Status::ApprovalRequired),
                 _ => self.refuse(Status::IllegalTransition),
@@ -294,6 +294,7 @@ impl Oracle {
         match card.lifecycle {
             Lifecycle::Redeemed => return Some(Status::AlreadyRedeemed),
             Lifecycle::Voided => return Some(Status::Voided),
+            Lifecycle::Returned => return Some(Status::Returned),
             _ if self.is_expired(place) => return Some(Status::Expired),
             _ => {}
         }
@@ -312,7 +313,9 @@ impl Oracle {
     fn reverse_unsold(&self, ask: &Ask, place: Place, original: u128) -> Verdict {
         let card = self.card(place);
         let tombstones = || card.past.iter().filter(|past| past.kind == Kind::Tombstone);
-        let known = card.past.iter().any(|past| past.ask.id == ask.id || past.ask.id == original)
+        // The id of an order's request belongs to the order, not to the card.
+        let mut own = card.past.iter().filter(|past| !past.kind.is_order());
+        let known = own.any(|past| past.ask.id == ask.id || past.ask.id == original)
             || tombstones().any(|past| past.related == original);
         if known || tombstones().count() >= TOMBSTONES_MAX {
             return self.miss(Status::Tombstoned);
@@ -373,7 +376,9 @@ impl Oracle {
 
     fn read(&self, ask: &Ask, place: Place) -> Verdict {
         let card = self.card(place);
-        if ask.caller.role == Role::Redeemer && card.lifecycle == Lifecycle::Available {
+        if ask.caller.role == Role::Redeemer
+            && matches!(card.lifecycle, Lifecycle::Available | Lifecycle::Reserved)
+        {
             return self.miss(Status::CardNotValid);
         }
         let mut expected = Expected::plain(Status::Ok, self.now_ms);
@@ -381,10 +386,17 @@ impl Oracle {
             expected.lsn = At::Known(last.lsn);
         }
         expected.body = if matches!(ask.what, What::History { .. }) {
-            Body::History(self.history(place))
+            let mut lines = self.history(place);
+            // With the import it is the whole, or it is said to be less.
+            if lines.len() > HISTORY_MAX + 1 {
+                lines.truncate(HISTORY_MAX);
+                expected.flags = ReplyFlags::PARTIAL;
+            }
+            Body::History(lines)
         } else {
-            let sale = card.past.iter().find(|past| past.kind == Kind::Sell);
-            let order = sale.map(|sale| sale.related);
+            let last = card.past.iter().rfind(|past| past.kind.is_order());
+            let gone = [Kind::Cancel, Kind::ReserveTimeout, Kind::Return];
+            let order = last.filter(|last| !gone.contains(&last.kind)).map(|last| last.related);
             Body::Card(self.card_report(place, card.lifecycle, card.flags, order))
         };
         (expected, None)
@@ -417,91 +429,5 @@ impl Oracle {
             ..import
         });
         lines
-    }
-
-    fn sell(&self, ask: &Ask, order_cards_max: u32) -> Verdict {
-        let What::Sell { order, product, count, validity_s_min } = ask.what else { unreachable!("a sale") };
-        let tenant = ask.caller.tenant.0;
-        if !self.covers(ask.caller.principal, product) {
-            return self.refuse(Status::ScopeDenied);
-        }
-        if let Some(known) = self.orders.get(&(tenant, order)) {
-            return if known.sale.ask.id != ask.id {
-                self.refuse(Status::AlreadyExists)
-            } else if known.sale.ask.what != ask.what
-                || known.sale.ask.caller.principal != ask.caller.principal
-            {
-                self.refuse(Status::IdReused)
-            } else {
-                self.reveal(ask, order, 0, u32::MAX, ReplyFlags::REPLAYED)
-            };
-        }
-        if count == 0 {
-            return self.refuse(Status::Malformed);
-        }
-        if count > ORDER_CARDS_MAX.min(order_cards_max) {
-            return self.refuse(Status::OrderTooLarge);
-        }
-        match self.products.get(&product) {
-            Some(product) if product.tenant == tenant && product.frozen => {
-                return self.refuse(Status::Frozen);
-            }
-            Some(product) if product.tenant == tenant => {}
-            _ => return self.refuse(Status::NotFound),
-        }
-        let until_ms = self.now_ms + u64::from(validity_s_min) * 1000;
-        let of_product = self.committed.iter().filter(|id| self.batches[id].product == product);
-        let rows = of_product.flat_map(|id| (0..self.batches[id].cards.len()).map(|row| (*id, row)));
-        let found: Vec<Place> =
-            rows.filter(|place| self.is_sellable(*place, until_ms)).take(count as usize).collect();
-        if found.len() < count as usize {
-            return self.refuse(Status::OutOfStock);
-        }
-        // Cards that never moved come first in the order's sequence.
-        let (fresh, moved): (Vec<Place>, Vec<Place>) =
-            found.into_iter().partition(|place| self.card(*place).past.is_empty());
-        let cards = [fresh, moved].concat();
-        let listed = Listed {
-            order,
-            total: count,
-            from: 0,
-            codes: cards.iter().map(|place| (*place, self.card(*place).code.clone())).collect(),
-        };
-        let mut expected = Expected::plain(Status::Ok, self.now_ms);
-        expected.lsn = At::New;
-        expected.body = Body::Cards(listed);
-        let effect = Effect::Sell { tenant, order, product, cards };
-        (expected, Some(self.event(ask, Kind::Sell, effect)))
-    }
-
-    fn fetch(&self, ask: &Ask) -> Verdict {
-        let What::Fetch { order, from, count } = ask.what else { unreachable!("a fetch") };
-        match self.orders.get(&(ask.caller.tenant.0, order)) {
-            // Whose order it is, is not told either.
-            Some(known) if known.sale.ask.caller.principal == ask.caller.principal => {
-                self.reveal(ask, order, from, count, ReplyFlags::default())
-            }
-            _ => self.refuse(Status::NotFound),
-        }
-    }
-
-    fn reveal(&self, ask: &Ask, order: u128, from: u32, count: u32, flags: ReplyFlags) -> Verdict {
-        let known = &self.orders[&(ask.caller.tenant.0, order)];
-        let keeps = |place: &&Place| {
-            matches!(self.card(**place).lifecycle, Lifecycle::Sold | Lifecycle::Redeemed | Lifecycle::Expired)
-        };
-        let own: Vec<Place> = known.cards.iter().filter(keeps).copied().collect();
-        let wanted = own.iter().skip(from as usize).take(count as usize);
-        let listed = Listed {
-            order,
-            total: own.len() as u32,
-            from,
-            codes: wanted.map(|place| (*place, self.card(*place).code.clone())).collect(),
-        };
-        let mut expected = Expected::plain(Status::Ok, self.now_ms);
-        expected.flags = flags;
-        expected.lsn = At::Known(known.sale.lsn);
-        expected.body = Body::Cards(listed);
-        (expected, Some(self.event(ask, Kind::Reveal, Effect::Reveal)))
     }
 }

@@ -123,13 +123,13 @@ impl World {
                 let asks = self.some_asks();
                 self.execute(&asks);
             }
-            60..75 => return self.drive(),
-            75..80 => {
+            60..65 => {
                 if self.random.percent(85) && !self.drive() {
                     return false;
                 }
                 self.run_due();
             }
+            65..80 => return self.drive(),
             80..92 => {
                 let ms = *self.random.pick(&[
                     1,

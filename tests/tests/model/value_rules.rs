@@ -99,7 +99,7 @@ impl Oracle {
             What::Release { hold, .. } => self.release(ask, place, *hold),
             What::Load { amount, .. } => self.load(ask, place, *amount),
             What::Refund { original, amount, .. } => self.refund(ask, place, *original, *amount),
-            What::Reverse { original, .. } => self.give_back(ask, place, *original),
+            What::Reverse { original, .. } => self.reverse_part(ask, place, *original),
             What::Settle { .. } => self.settle(ask, place),
             _ => unreachable!("not about the value"),
         };
@@ -347,7 +347,7 @@ impl Oracle {
     }
 
     fn load(&self, ask: &Ask, place: Place, amount: i64) -> Result<Verdict, Status> {
-        if self.card(place).lifecycle == Lifecycle::Available {
+        if matches!(self.card(place).lifecycle, Lifecycle::Available | Lifecycle::Reserved) {
             return Err(Status::NotSold);
         }
         self.usable(ask, place, None, false)?;
@@ -442,7 +442,7 @@ impl Oracle {
         Ok(self.moves_value(ask, place, Kind::RefundValue, Status::Ok, (lifecycle, flags), id, moved))
     }
 
-    fn give_back(&self, ask: &Ask, place: Place, id: u128) -> Result<Verdict, Status> {
+    fn reverse_part(&self, ask: &Ask, place: Place, id: u128) -> Result<Verdict, Status> {
         let card = self.card(place);
         let single = self.kind(place) == CardKind::Single;
         let Some(original) = self.original(place, id) else { return Ok(self.poison(ask, place, id)) };

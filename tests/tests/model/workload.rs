@@ -4,8 +4,8 @@
 //! in one batch, ids used again with another body, by another principal, on another card.
 
 use kami_engine::{
-    Caller, CardKind, CertificateNote, ImportSpec, Kind, MerchantId, PrincipalId, PrincipalSpec, ProductId,
-    ProductSpec, Renewal, Role, TenantId,
+    Caller, CardKind, CertificateNote, ImportSpec, Kind, Line, MerchantId, OrderState, PrincipalId,
+    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Role, TenantId,
 };
 
 use super::imports::Row;
@@ -150,6 +150,89 @@ impl World {
         }
     }
 
+    /// An order of tenant 0 that stands so, with its buyer; or any order, and anybody.
+    fn order_in(&mut self, states: &[OrderState]) -> (Caller, u128) {
+        let fits =
+            self.oracle.orders.iter().filter(|(key, order)| key.0 == 0 && states.contains(&order.state));
+        let fits: Vec<_> = fits.map(|(key, order)| (order.past[0].ask.caller, key.1)).collect();
+        if fits.is_empty() || self.random.percent(20) {
+            let caller = *self.random.pick(&[SELLERS[0], SELLERS[1], OPERATOR]);
+            return (caller, self.order());
+        }
+        let (buyer, order) = *self.random.pick(&fits);
+        (if self.random.percent(10) { OPERATOR } else { buyer }, order)
+    }
+
+    /// Something about an order that is not a plain sale.
+    fn order_ask(&mut self) -> (Caller, What) {
+        match self.random.below(20) {
+            0..4 => {
+                let order = self.order();
+                (*self.random.pick(&SELLERS), What::SellLines(self.purchase(order)))
+            }
+            4..10 => {
+                let order = self.order();
+                (*self.random.pick(&SELLERS), What::Reserve(self.purchase(order)))
+            }
+            10..14 => {
+                let (caller, order) =
+                    self.order_in(&[OrderState::Reserved, OrderState::Reserved, OrderState::TimedOut]);
+                let (realloc, sealed) = (self.random.percent(50), self.random.percent(40));
+                (caller, What::Confirm { order, realloc, sealed })
+            }
+            14..16 => {
+                let (caller, order) = self.order_in(&[OrderState::Reserved]);
+                (caller, What::Cancel(order))
+            }
+            16..19 => {
+                let (caller, order) = self.order_in(&[OrderState::Sold]);
+                let known = self.oracle.orders.get(&(0, order));
+                let cards: Vec<_> = known.map_or(Vec::new(), |known| known.left().collect());
+                let mut codes = Vec::new();
+                if self.random.percent(70) && !cards.is_empty() {
+                    for _ in 0..1 + self.random.below(2) {
+                        codes.push(self.oracle.card(*self.random.pick(&cards)).code.clone());
+                    }
+                    codes.dedup();
+                } else if self.random.percent(20) {
+                    codes = (0..*self.random.pick(&[1, 65])).map(|_| self.code()).collect();
+                }
+                (caller, What::Return { order, codes })
+            }
+            _ => {
+                let (caller, order) = self.order_in(&[OrderState::Sold, OrderState::Cancelled]);
+                (caller, What::OrderStatus(order))
+            }
+        }
+    }
+
+    fn purchase(&mut self, order: u128) -> Purchase {
+        let lines = match self.random.below(12) {
+            0 => 0,
+            1 => 65,
+            2..6 => 2 + self.random.below(2),
+            _ => 1,
+        };
+        let lines = (0..lines).map(|_| Line {
+            product: ProductId(self.product()),
+            count: match self.random.below(20) {
+                0 => 0,
+                1 => 60_000,
+                _ => 1 + self.random.below(5) as u32,
+            },
+            face: *self.random.pick(&[None, None, None, Some(100), Some(101), Some(500)]),
+        });
+        Purchase {
+            lines: lines.collect(),
+            validity_s_min: *self.random.pick(&[0, 0, 0, 3_600]),
+            ip: self.random.below(3),
+            account: None,
+            sealed: self.random.percent(40),
+            reserve_s: *self.random.pick(&[0, 0, 1, 60, 1_000_000]),
+            ..Purchase::of(kami_engine::OrderId(order), ProductId(1), 1)
+        }
+    }
+
     /// A redemption that was reversed before it came.
     fn late_original(&mut self, code: &str) -> Option<u128> {
         let card = self.oracle.card(self.oracle.find(0, code)?);
@@ -222,6 +305,8 @@ impl World {
         spec.terms.value_max = *self.random.pick(&[0, 0, 150, 1_000]);
         spec.terms.partial = self.random.percent(20);
         spec.terms.hold_s = *self.random.pick(&[1, 60, 300]);
+        spec.terms.listed = self.random.percent(90);
+        spec.terms.reserve_s = *self.random.pick(&[1, 60, 900]);
         if self.random.percent(5) {
             spec.currency = *b"USD";
         }
@@ -262,7 +347,7 @@ impl World {
                 let callers = [TILLS[0], TILLS[1], TILLS[2], OPERATOR];
                 (*self.random.pick(&callers), self.reverse())
             }
-            400..580 => {
+            400..490 => {
                 let count = match self.random.below(20) {
                     0 => 0,
                     1 => 100_001,
@@ -275,6 +360,7 @@ impl World {
                 let what = What::Sell { order, product, count: count as u32, validity_s_min };
                 (*self.random.pick(&SELLERS), what)
             }
+            490..580 => self.order_ask(),
             580..640 => {
                 let what = What::Fetch {
                     order: self.order(),

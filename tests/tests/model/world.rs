@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use kami_engine::{
-    Caller, Clock, CodeList, Engine, EngineOptions, ImportSpec, Lsn, Reply, ReplyBody, RevealError, Status,
-    Work,
+    Caller, Clock, CodeList, Engine, EngineOptions, ImportSpec, Lsn, OrderId, OrderState, ProductId,
+    Purchase, Reply, ReplyBody, RevealError, Status, TenantId, Work,
 };
 use kami_wal::{Drive, SimMedium, SimMode, WalOptions};
 
@@ -17,6 +17,7 @@ use super::clock::ManualClock;
 use super::expected::{At, Body, Listed};
 use super::imports::Staged;
 use super::oracle::{Event, Oracle, Place};
+use super::order_rules::is_too_large;
 use crate::ask::{Ask, What};
 use crate::random::Random;
 
@@ -191,11 +192,67 @@ impl World {
         (running >= self.oracle.now_ms + TICK_MS).then_some(running)
     }
 
-    /// The most cards a sale can hold in this log: a record is at most a quarter of a segment.
-    pub fn order_cards_max(&self) -> u32 {
-        let payload = self.segment_bytes / 4 - kami_wal::RECORD_HEAD_BYTES;
-        // The group's head, the entry's and the sale's; 16 bytes a card.
-        ((payload - 16 - 64 - 32) / 16) as u32
+    /// The most bytes of entries one record of this log can hold: a quarter of a segment.
+    pub fn payload_bytes(&self) -> u64 {
+        self.segment_bytes / 4 - kami_wal::RECORD_HEAD_BYTES
+    }
+
+    /// Has the engine end the reservations whose time is over.
+    pub fn run_due(&mut self) {
+        let now_ms = self.due_ms().unwrap_or(self.oracle.now_ms);
+        let waiting = self.oracle.orders.iter().filter(|(_, order)| order.state == OrderState::Reserved);
+        let over = waiting.filter(|(_, order)| order.deadline_ms <= now_ms);
+        let mut due: Vec<_> = over.map(|(key, order)| (order.deadline_ms, *key)).collect();
+        due.sort_unstable();
+        let engine = self.engine().clone();
+        let mut work = std::mem::take(&mut self.work);
+        let open = engine.open_holds();
+        let ended = engine.run_due(&mut work);
+        self.work = work;
+        let strict = self.fresh && !self.tight;
+        let holds = open - engine.open_holds();
+        let ended = ended - holds;
+        assert!(ended == due.len() || ended < due.len() && !strict, "{ended} of {} ended", due.len());
+        self.note(|| format!("{ended} of {} reservations timed out", due.len()));
+        if ended > 0 {
+            self.oracle.now_ms = now_ms;
+            *self.met.entry("reserve timeout".to_owned()).or_default() += ended as u64;
+        }
+        for (_, (tenant, order)) in &due[..ended] {
+            let caller = Caller { tenant: TenantId(*tenant), ..Caller::LOCAL };
+            let ask = Ask::new(0, caller, What::ReserveTimeout(*order));
+            let event = self.oracle.time_out(&ask, &self.oracle.orders[&(*tenant, *order)]);
+            self.record(event);
+            self.commands += 1;
+        }
+        self.holds_ended(holds, now_ms, strict);
+        self.fresh = false;
+        self.last_lsn = self.last_lsn.max(engine.tail().bytes() - 1);
+    }
+
+    /// So many holds were ended: those that were over first.
+    fn holds_ended(&mut self, ended: usize, now_ms: u64, strict: bool) {
+        let mut due: Vec<(u64, Place, u128)> = Vec::new();
+        for (_, place) in self.oracle.places() {
+            let holds = &self.oracle.card(place).holds;
+            let over = holds.iter().filter(|(_, hold)| hold.deadline_ms <= now_ms);
+            due.extend(over.map(|(id, hold)| (hold.deadline_ms, place, *id)));
+        }
+        due.sort_unstable();
+        let all = ended == due.len();
+        assert!(all || ended < due.len() && !strict, "{ended} holds ended of {} that are over", due.len());
+        if ended > 0 {
+            self.oracle.now_ms = now_ms;
+            *self.met.entry("a hold timed out".to_owned()).or_default() += ended as u64;
+        }
+        for (_, place, hold) in due.into_iter().take(ended) {
+            let tenant = TenantId(self.oracle.batches[&place.0].tenant);
+            let caller = Caller { tenant, ..Caller::LOCAL };
+            let event = self.oracle.timeout(&Ask::new(0, caller, What::HoldTimeout), place, hold);
+            self.note(|| format!("hold {hold:x} of {place:?} is over"));
+            self.record(event);
+            self.commands += 1;
+        }
     }
 
     /// Runs requests as one batch and judges every reply.
@@ -245,7 +302,14 @@ impl World {
     fn judge(&mut self, ask: &Ask, reply: &Reply, counted: (u64, u64, u64)) -> Option<Listed> {
         assert_eq!(reply.request.0, ask.id, "the reply to another request");
         // Room is asked for before the size of an order is looked at.
-        let too_large = matches!(ask.what, What::Sell { count, .. } if self.order_cards_max() < count);
+        let bytes = self.payload_bytes();
+        let too_large = match &ask.what {
+            What::Sell { order, product, count, .. } => {
+                is_too_large(&Purchase::of(OrderId(*order), ProductId(*product), *count), bytes)
+            }
+            What::SellLines(purchase) | What::Reserve(purchase) => is_too_large(purchase, bytes),
+            _ => false,
+        };
         let strict = self.fresh && !self.tight && !too_large;
         let before = self.oracle.now_ms;
         let times = match self.due_ms() {
@@ -257,12 +321,12 @@ impl World {
         let mut wrong = Vec::new();
         for now_ms in times {
             self.oracle.now_ms = now_ms;
-            let (mut expected, event) = self.oracle.decide(ask, self.order_cards_max());
+            let (mut expected, event) = self.oracle.decide(ask, bytes);
             if let Body::Stats(stats) = &mut expected.body {
                 (stats.commands, stats.refused, stats.misses) = counted;
             }
             let needs_room = event.is_some()
-                || matches!(ask.what, What::Sell { .. }) && expected.status == Status::OutOfStock
+                || expected.status == Status::OutOfStock
                 // Where nothing is recorded, too: a full disk must not tell what exists.
                 || expected.status == Status::Tombstoned && expected.miss;
             let short = !strict
@@ -298,46 +362,6 @@ impl World {
     pub fn record(&mut self, event: Event) {
         self.oracle.apply(&event);
         self.log.push(event);
-    }
-
-    /// Has the engine do what time brought, and checks that it is that.
-    pub fn run_due(&mut self) {
-        if self.medium.is_cut() {
-            return;
-        }
-        let engine = self.engine().clone();
-        let running_ms = self.running.0 + self.clock.boot_ms().saturating_sub(self.running.1);
-        let latest_ms = running_ms.max(self.oracle.now_ms);
-        let mut due: Vec<(u64, Place, u128)> = Vec::new();
-        for (_, place) in self.oracle.places() {
-            let holds = &self.oracle.card(place).holds;
-            let over = holds.iter().filter(|(_, hold)| hold.deadline_ms <= latest_ms);
-            due.extend(over.map(|(id, hold)| (hold.deadline_ms, place, *id)));
-        }
-        due.sort_unstable();
-        due.truncate(Work::REQUESTS_MAX);
-        let before = self.oracle.now_ms;
-        let now_ms = self.due_ms().unwrap_or(before);
-        due.retain(|(deadline_ms, ..)| *deadline_ms <= now_ms);
-        let done = engine.run_due();
-        assert!(done <= due.len(), "{done} holds ended, {} are over", due.len());
-        let strict = self.fresh && !self.tight;
-        assert!(!strict || done == due.len(), "{done} holds ended of {} that are over", due.len());
-        if done > 0 {
-            self.oracle.now_ms = now_ms;
-            *self.met.entry("a hold timed out".to_owned()).or_default() += done as u64;
-        }
-        for (_, place, hold) in due.into_iter().take(done) {
-            let tenant = self.oracle.batches[&place.0].tenant;
-            let caller = Caller { tenant: kami_engine::TenantId(tenant), ..Caller::LOCAL };
-            let event = self.oracle.timeout(&Ask::new(0, caller, What::HoldTimeout), place, hold);
-            self.note(|| format!("hold {hold:x} of {place:?} is over"));
-            self.record(event);
-            self.commands += 1;
-        }
-        self.fresh = false;
-        // Whether the clock moved has to be asked.
-        self.execute(&[Ask::new(6, super::workload::AUDITOR, What::Stats)]);
     }
 
     /// Lets those replies leave that may, and reads the codes they carry.
@@ -397,7 +421,11 @@ impl World {
         }
         for ((tenant, order), known) in &self.oracle.orders {
             let fetch = What::Fetch { order: *order, from: 0, count: u32::MAX };
-            asks.push(Ask::new(3, known.sale.ask.caller, fetch.clone()));
+            let buyer = known.past[0].ask.caller;
+            asks.push(Ask::new(7, buyer, What::OrderStatus(*order)));
+            if known.state != OrderState::Sold || !known.sealed || known.fetched {
+                asks.push(Ask::new(3, buyer, fetch.clone()));
+            }
             let mut other = AUDITOR;
             other.tenant.0 = *tenant;
             asks.push(Ask::new(4, other, fetch));

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use kami_wal::format::SLOT_OFFSETS;
 use kami_wal::{
-    CommitChoice, DiskMedium, DiskOptions, Drive, DurableLog, Medium, NoSpace, OpenError, ReadOnlyDisk,
-    RecordKind, SimMedium, SimMode, Wal, WalOptions,
+    CommitChoice, DiskError, DiskMedium, DiskOptions, Drive, DurableLog, Lsn, Medium, NoSpace, OpenError,
+    ReadOnlyDisk, RecordHead, RecordKind, SimMedium, SimMode, Wal, WalOptions,
 };
 
-use crate::world::{Kept, World, append, open, open_with, options, payload, seeds, try_append};
+use crate::world::{
+    Kept, SEGMENT_BYTES, World, append, open, open_with, options, payload, seeds, try_append,
+};
 
 const STORE: u64 = 0x4B61_6D69;
 
@@ -89,6 +92,56 @@ fn damage_below_the_end_is_named_and_not_waited_for() {
         }
         other => panic!("{:?}", other.map(|(kept, end)| (kept.len(), end))),
     }
+}
+
+/// A segment is entered with what was known to be durable then. A commit that ends meanwhile says more, in the one
+/// before: what was read once must not go away.
+#[test]
+fn the_end_is_the_largest_that_either_of_the_newest_segments_knows() {
+    let medium = SimMedium::new(1, SimMode::Mapped);
+    let (wal, _) = open(&medium).unwrap();
+    append(&wal, &payload(1, 0, 64));
+    while wal.commit().unwrap() {}
+    wal.prepare().unwrap();
+    let mut last = append(&wal, &payload(1, 1, 9000));
+    for index in 2.. {
+        let next = append(&wal, &payload(1, index, 9000));
+        if next.lsn / SEGMENT_BYTES != last.lsn / SEGMENT_BYTES {
+            break;
+        }
+        last = next;
+    }
+    let left = medium.kill();
+    let entered = read(&left).unwrap().1;
+    assert!(entered < last.end);
+    let path = format!("log/{:010}.segment", last.lsn / SEGMENT_BYTES);
+    left.edit(&path, |bytes| {
+        let slots = SLOT_OFFSETS.map(|offset| offset as usize);
+        let valid = slots.into_iter().filter_map(|at| Some((at, RecordHead::decode(&bytes[at..]).ok()?)));
+        let (at, mut head) = valid.max_by_key(|(_, head)| head.durable_end).expect("a lone small commit");
+        head.durable_end = Lsn::from_bytes(last.end);
+        head.complete(&mut bytes[at..at + head.length as usize]);
+    });
+    assert_eq!(read(&left).unwrap().1, last.end);
+}
+
+#[test]
+fn whoever_changes_a_directory_and_those_who_look_keep_each_other_out() {
+    let directory = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let options = DiskOptions { unsafe_filesystem: true, ..DiskOptions::default() };
+    // Nobody ever changed it under a lock.
+    drop(ReadOnlyDisk::open_locked(directory.path()).unwrap());
+    let changing = DiskMedium::open(directory.path(), options).unwrap();
+    let me = std::process::id();
+    let refused = ReadOnlyDisk::open_locked(directory.path()).unwrap_err();
+    assert!(matches!(refused, DiskError::InUse { pid: Some(pid), .. } if pid == me), "{refused}");
+    drop(changing);
+    let looking = [(); 2].map(|()| ReadOnlyDisk::open_locked(directory.path()).unwrap());
+    // The number in the file is that of the one before.
+    let refused = DiskMedium::open(directory.path(), options).unwrap_err();
+    assert!(matches!(refused, DiskError::InUse { pid: None, .. }), "{refused}");
+    drop(looking);
+    DiskMedium::open(directory.path(), options).unwrap();
 }
 
 /// Stops the appenders, also when the reader panics: the scope would wait for them for ever.

@@ -1,0 +1,456 @@
+//! The oracle's rules for orders.
+
+use std::collections::BTreeSet;
+
+use kami_engine::{
+    AccountId, Flags, Kind, Lifecycle, Line, ORDER_CARDS_MAX, ORDER_LEGS_MAX, ORDER_LINES_MAX, OrderId,
+    OrderReport, OrderState, PrincipalId, ProductId, Purchase, RETURN_CARDS_MAX, ReplyFlags, Role, Status,
+};
+
+use super::expected::{At, Body, Expected, Listed};
+use super::oracle::{Effect, Event, Oracle, Order, OrderChange, Past, Place};
+use super::rules::Verdict;
+use crate::ask::{Ask, What};
+
+impl Oracle {
+    pub fn on_order(&self, ask: &Ask, payload_bytes: u64) -> Verdict {
+        match &ask.what {
+            &What::Sell { order, product, count, validity_s_min } => {
+                let plain =
+                    Purchase { validity_s_min, ..Purchase::of(OrderId(order), ProductId(product), count) };
+                self.purchase(ask, Kind::Sell, &plain, payload_bytes)
+            }
+            What::SellLines(purchase) => self.purchase(ask, Kind::Sell, purchase, payload_bytes),
+            What::Reserve(purchase) => self.purchase(ask, Kind::Reserve, purchase, payload_bytes),
+            what => {
+                let key = (ask.caller.tenant.0, what.order().expect("about an order"));
+                // Whose order it is, is not told either.
+                let Some(order) = self.orders.get(&key).filter(|order| self.may_see(ask, order)) else {
+                    return self.refuse(Status::NotFound);
+                };
+                match what {
+                    What::Fetch { from, count, .. } => self.fetch(ask, order, *from, *count),
+                    What::OrderStatus(_) => (self.order_reply(order, order.left().count()), None),
+                    What::Confirm { realloc, sealed, .. } => self.confirm(ask, order, *realloc, *sealed),
+                    What::Cancel(_) => self.cancel(ask, order),
+                    What::Return { codes, .. } => self.give_back(ask, order, codes),
+                    _ => unreachable!("about an order"),
+                }
+            }
+        }
+    }
+
+    fn may_see(&self, ask: &Ask, order: &Order) -> bool {
+        let own = order.buyer() == ask.caller.principal;
+        own || match ask.what {
+            What::Fetch { .. } => false,
+            What::OrderStatus(_) => {
+                matches!(ask.caller.role, Role::Admin | Role::Operator | Role::Finance | Role::Auditor)
+            }
+            _ => matches!(ask.caller.role, Role::Admin | Role::Operator),
+        }
+    }
+
+    /// What is said if the order has seen the request's id.
+    fn order_retry(&self, ask: &Ask, order: &Order, kinds: &[Kind]) -> Option<Verdict> {
+        let mut asked = order.past.iter().filter(|past| past.kind != Kind::ReserveTimeout);
+        let same = asked.find(|past| past.ask.id == ask.id)?;
+        let is_retry = kinds.contains(&same.kind)
+            && same.ask.what == ask.what
+            && same.ask.caller.principal == ask.caller.principal;
+        if !is_retry {
+            return Some(self.refuse(Status::IdReused));
+        }
+        if same.kind != Kind::Reserve
+            && same.kind != Kind::Cancel
+            && same.kind != Kind::Return
+            && !order.sealed
+        {
+            return Some(self.reveal(ask, order, 0, u32::MAX, ReplyFlags::REPLAYED));
+        }
+        let mut expected = self.order_reply(order, order.left().count());
+        expected.flags = ReplyFlags::REPLAYED;
+        expected.lsn = At::Known(same.lsn);
+        expected.time_ms = same.time_ms;
+        Some((expected, None))
+    }
+
+    fn purchase(&self, ask: &Ask, kind: Kind, wanted: &Purchase, payload_bytes: u64) -> Verdict {
+        let tenant = ask.caller.tenant.0;
+        if !wanted.lines.iter().all(|line| self.covers(ask.caller.principal, line.product.0)) {
+            return self.refuse(Status::ScopeDenied);
+        }
+        if let Some(order) = self.orders.get(&(tenant, wanted.order.0)) {
+            let retry = self.order_retry(ask, order, &[kind]);
+            return retry.unwrap_or_else(|| self.refuse(Status::AlreadyExists));
+        }
+        let overlap = |at: usize, line: &Line| {
+            wanted.lines[..at].iter().any(|other| {
+                other.product == line.product
+                    && (other.face.is_none() || line.face.is_none() || other.face == line.face)
+            })
+        };
+        if wanted.lines.is_empty()
+            || wanted.lines.len() > ORDER_LINES_MAX
+            || wanted.legs.len() > ORDER_LEGS_MAX
+            || wanted.lines.iter().enumerate().any(|(at, line)| line.count == 0 || overlap(at, line))
+        {
+            return self.refuse(Status::Malformed);
+        }
+        if is_too_large(wanted, payload_bytes) {
+            return self.refuse(Status::OrderTooLarge);
+        }
+        let mut reserve_s = u32::MAX;
+        for line in &wanted.lines {
+            match self.products.get(&line.product.0).filter(|product| product.tenant == tenant) {
+                None => return self.refuse(Status::NotFound),
+                Some(product) if product.frozen => return self.refuse(Status::Frozen),
+                Some(product) => reserve_s = reserve_s.min(product.spec.terms.reserve_s),
+            }
+        }
+        let Some(cards) = self.allocate(&wanted.lines, wanted.validity_s_min) else {
+            return self.refuse(Status::OutOfStock);
+        };
+        let asked_s = if wanted.reserve_s == 0 { reserve_s } else { reserve_s.min(wanted.reserve_s) };
+        let deadline_ms = if kind == Kind::Reserve { self.now_ms + u64::from(asked_s) * 1000 } else { 0 };
+        let change = OrderChange {
+            tenant,
+            order: wanted.order.0,
+            subject: if let [line] = &wanted.lines[..] { line.product.0 } else { 0 },
+            cards,
+            sealed: wanted.sealed,
+            deadline_ms,
+            account: wanted.account.map_or(0, |account| account.0),
+            lines: if matches!(ask.what, What::Sell { .. }) { Vec::new() } else { wanted.lines.clone() },
+        };
+        if kind == Kind::Sell {
+            return self.delivered(ask, kind, change);
+        }
+        let report = OrderReport {
+            order: wanted.order,
+            state: OrderState::Reserved,
+            fetched: false,
+            buyer: ask.caller.principal,
+            account: AccountId(change.account),
+            cards: change.cards.len() as u32,
+            deadline_ms,
+            lines: change.lines.clone(),
+        };
+        (self.new_report(report), Some(self.event(ask, kind, Effect::Order(Box::new(change)))))
+    }
+
+    fn new_report(&self, report: OrderReport) -> Expected {
+        let mut expected = Expected::plain(Status::Ok, self.now_ms);
+        expected.lsn = At::New;
+        expected.body = Body::Order(report);
+        expected
+    }
+
+    /// A sale: with its codes, or sealed.
+    fn delivered(&self, ask: &Ask, kind: Kind, change: OrderChange) -> Verdict {
+        let mut expected = Expected::plain(Status::Ok, self.now_ms);
+        expected.lsn = At::New;
+        let codes = change.cards.iter().map(|place| (*place, self.card(*place).code.clone()));
+        expected.body = if change.sealed {
+            Body::Order(OrderReport {
+                order: OrderId(change.order),
+                state: OrderState::Sold,
+                fetched: false,
+                buyer: ask.caller.principal,
+                account: AccountId(change.account),
+                cards: change.cards.len() as u32,
+                deadline_ms: 0,
+                lines: change.lines.clone(),
+            })
+        } else {
+            let total = change.cards.len() as u32;
+            Body::Cards(Listed { order: change.order, total, from: 0, codes: codes.collect() })
+        };
+        (expected, Some(self.event(ask, kind, Effect::Order(Box::new(change)))))
+    }
+
+    /// The first cards in stock that fit the lines; those that never moved come first in the order's sequence.
+    fn allocate(&self, lines: &[Line], validity_s_min: u32) -> Option<Vec<Place>> {
+        let until_ms = self.now_ms + u64::from(validity_s_min) * 1000;
+        let mut all = Vec::new();
+        for line in lines {
+            let of_product = self.committed.iter().filter(|id| self.batches[id].product == line.product.0);
+            let rows = of_product.flat_map(|id| (0..self.batches[id].cards.len()).map(|row| (*id, row)));
+            let fits = |place: &Place| {
+                self.is_sellable(*place, until_ms) && line.face.is_none_or(|face| self.face(*place) == face)
+            };
+            let found: Vec<Place> = rows.filter(fits).take(line.count as usize).collect();
+            if found.len() < line.count as usize {
+                return None;
+            }
+            all.extend(found);
+        }
+        let (fresh, moved): (Vec<Place>, Vec<Place>) =
+            all.into_iter().partition(|place| self.card(*place).past.is_empty());
+        Some([fresh, moved].concat())
+    }
+
+    fn confirm(&self, ask: &Ask, order: &Order, realloc: bool, sealed: bool) -> Verdict {
+        if let Some(retry) = self.order_retry(ask, order, &[Kind::Confirm, Kind::Realloc]) {
+            return retry;
+        }
+        let late = order.deadline_ms <= self.now_ms;
+        match order.state {
+            OrderState::Sold => return self.refuse(Status::IllegalTransition),
+            OrderState::Cancelled => return self.refuse(Status::OrderCancelled),
+            _ if late && !realloc => return self.refuse(Status::ReservationExpired),
+            _ => {}
+        }
+        let reserved = order.state == OrderState::Reserved;
+        let cards = if reserved {
+            for &place in &order.cards {
+                let wrong = if self.is_frozen(place) {
+                    Status::Frozen
+                } else if self.batches[&place.0].voided {
+                    Status::Voided
+                } else if self.is_expired(place) {
+                    Status::Expired
+                } else {
+                    continue;
+                };
+                return self.refuse(wrong);
+            }
+            order.cards.clone()
+        } else {
+            let free = |place: &Place| {
+                self.effective(*place, self.card(*place).lifecycle) == Lifecycle::Available
+                    && !self.is_frozen(*place)
+            };
+            if order.cards.iter().all(free) {
+                order.cards.clone()
+            } else {
+                match self.allocate(&order.lines, 0) {
+                    Some(cards) => cards,
+                    None => return self.refuse(Status::ReservationExpired),
+                }
+            }
+        };
+        let change = OrderChange { cards, sealed, ..OrderChange::of(ask) };
+        let (mut expected, event) =
+            self.delivered(ask, if reserved { Kind::Confirm } else { Kind::Realloc }, change);
+        if let Body::Order(report) = &mut expected.body {
+            *report = OrderReport { cards: report.cards, state: OrderState::Sold, ..order.report() };
+        }
+        (expected, event)
+    }
+
+    fn cancel(&self, ask: &Ask, order: &Order) -> Verdict {
+        if let Some(retry) = self.order_retry(ask, order, &[Kind::Cancel]) {
+            return retry;
+        }
+        match order.state {
+            OrderState::Reserved => {}
+            OrderState::Sold => return self.refuse(Status::IllegalTransition),
+            OrderState::Cancelled => return self.refuse(Status::OrderCancelled),
+            OrderState::TimedOut => return self.refuse(Status::ReservationExpired),
+        }
+        let change = OrderChange { cards: order.cards.clone(), ..OrderChange::of(ask) };
+        let cards = change.cards.len() as u32;
+        let report = OrderReport { cards, state: OrderState::Cancelled, ..order.report() };
+        (self.new_report(report), Some(self.event(ask, Kind::Cancel, Effect::Order(Box::new(change)))))
+    }
+
+    /// What the engine does by itself with a reservation whose time is over.
+    pub fn time_out(&self, ask: &Ask, order: &Order) -> Event {
+        let change = OrderChange { cards: order.cards.clone(), ..OrderChange::of(ask) };
+        self.event(ask, Kind::ReserveTimeout, Effect::Order(Box::new(change)))
+    }
+
+    fn give_back(&self, ask: &Ask, order: &Order, codes: &[String]) -> Verdict {
+        if let Some(retry) = self.order_retry(ask, order, &[Kind::Return]) {
+            return retry;
+        }
+        match order.state {
+            OrderState::Sold => {}
+            OrderState::Cancelled => return self.refuse(Status::OrderCancelled),
+            _ => return self.refuse(Status::IllegalTransition),
+        }
+        if codes.len() > RETURN_CARDS_MAX {
+            return self.refuse(Status::Malformed);
+        }
+        let named: Vec<Option<Place>> =
+            codes.iter().map(|code| self.find(ask.caller.tenant.0, code)).collect();
+        if named.contains(&None) {
+            return self.refuse(Status::NotFound);
+        }
+        let mut seen = order.fetched;
+        let mut cards = Vec::new();
+        for place in order.left() {
+            if !codes.is_empty() && !named.contains(&Some(place)) {
+                continue;
+            }
+            let card = self.card(place);
+            if card.lifecycle != Lifecycle::Sold {
+                if codes.is_empty() && matches!(card.lifecycle, Lifecycle::Voided | Lifecycle::Returned) {
+                    continue;
+                }
+                return self.refuse(Status::IllegalTransition);
+            }
+            seen |= card.flags.contains(Flags::REVEALED) || card.flags.contains(Flags::USED);
+            cards.push(place);
+        }
+        if cards.is_empty() || !codes.is_empty() && cards.len() != codes.len() {
+            return self.refuse(Status::NotFound);
+        }
+        let count = cards.len() as u32;
+        let change = OrderChange { cards, sealed: !seen, ..OrderChange::of(ask) };
+        let report = OrderReport { cards: count, ..order.report() };
+        (self.new_report(report), Some(self.event(ask, Kind::Return, Effect::Order(Box::new(change)))))
+    }
+
+    fn order_reply(&self, order: &Order, cards: usize) -> Expected {
+        let mut expected = Expected::plain(Status::Ok, self.now_ms);
+        expected.lsn = At::Known(order.last_lsn);
+        expected.body = Body::Order(OrderReport { cards: cards as u32, ..order.report() });
+        expected
+    }
+
+    fn fetch(&self, ask: &Ask, order: &Order, from: u32, count: u32) -> Verdict {
+        match order.state {
+            OrderState::Sold => self.reveal(ask, order, from, count, ReplyFlags::default()),
+            OrderState::Reserved => self.refuse(Status::NotSold),
+            OrderState::Cancelled => self.refuse(Status::OrderCancelled),
+            OrderState::TimedOut => self.refuse(Status::ReservationExpired),
+        }
+    }
+
+    fn reveal(&self, ask: &Ask, order: &Order, from: u32, count: u32, flags: ReplyFlags) -> Verdict {
+        let keeps = |place: &Place| {
+            matches!(self.card(*place).lifecycle, Lifecycle::Sold | Lifecycle::Redeemed | Lifecycle::Expired)
+        };
+        let own: Vec<Place> = order.left().filter(keeps).collect();
+        let wanted = own.iter().skip(from as usize).take(count as usize);
+        let listed = Listed {
+            order: order.id,
+            total: own.len() as u32,
+            from,
+            codes: wanted.map(|place| (*place, self.card(*place).code.clone())).collect(),
+        };
+        let mut expected = Expected::plain(Status::Ok, self.now_ms);
+        expected.flags = flags;
+        expected.lsn = At::Known(order.sold_lsn);
+        expected.body = Body::Cards(listed);
+        let key = (ask.caller.tenant.0, order.id);
+        let first = order.sealed && !order.fetched;
+        (expected, Some(self.event(ask, Kind::Reveal, Effect::Reveal(first.then_some(key)))))
+    }
+}
+
+/// Whether one record of the log can hold so large an order: the heads of group and entry, the order's own, and
+/// 24 bytes a card at worst, 16 a line, 32 a leg.
+pub fn is_too_large(wanted: &Purchase, payload_bytes: u64) -> bool {
+    let cards: u64 = wanted.lines.iter().map(|line| u64::from(line.count)).sum();
+    let bytes = 16 + 64 + 64 + cards * 24 + wanted.lines.len() as u64 * 16 + wanted.legs.len() as u64 * 32;
+    cards > u64::from(ORDER_CARDS_MAX) || bytes > payload_bytes
+}
+
+impl Order {
+    pub fn buyer(&self) -> PrincipalId {
+        self.past[0].ask.caller.principal
+    }
+
+    /// Its cards but for those that came back.
+    pub fn left(&self) -> impl Iterator<Item = Place> + '_ {
+        self.cards.iter().copied().filter(|place| !self.returned.contains(place))
+    }
+
+    fn report(&self) -> OrderReport {
+        OrderReport {
+            order: OrderId(self.id),
+            state: self.state,
+            fetched: self.fetched,
+            buyer: self.buyer(),
+            account: AccountId(self.account),
+            cards: 0,
+            deadline_ms: self.deadline_ms,
+            lines: self.lines.clone(),
+        }
+    }
+
+    /// A new order, before its first entry.
+    fn new(change: &OrderChange) -> Order {
+        Order {
+            id: change.order,
+            state: OrderState::Sold,
+            cards: Vec::new(),
+            returned: BTreeSet::new(),
+            sealed: false,
+            fetched: false,
+            deadline_ms: change.deadline_ms,
+            account: change.account,
+            lines: change.lines.clone(),
+            past: Vec::new(),
+            sold_lsn: None,
+            last_lsn: None,
+        }
+    }
+}
+
+impl OrderChange {
+    fn of(ask: &Ask) -> OrderChange {
+        OrderChange {
+            tenant: ask.caller.tenant.0,
+            order: ask.what.order().expect("about an order"),
+            subject: 0,
+            cards: Vec::new(),
+            sealed: false,
+            deadline_ms: 0,
+            account: 0,
+            lines: Vec::new(),
+        }
+    }
+}
+
+impl Oracle {
+    /// Moves an order and its cards.
+    pub fn apply_order(&mut self, event: &Event, change: &OrderChange) {
+        let (from, to) = match event.kind {
+            Kind::Sell | Kind::Realloc => (Lifecycle::Available, Lifecycle::Sold),
+            Kind::Reserve => (Lifecycle::Available, Lifecycle::Reserved),
+            Kind::Confirm => (Lifecycle::Reserved, Lifecycle::Sold),
+            Kind::Return if change.sealed => (Lifecycle::Sold, Lifecycle::Available),
+            Kind::Return => (Lifecycle::Sold, Lifecycle::Returned),
+            _ => (Lifecycle::Reserved, Lifecycle::Available),
+        };
+        for &place in &change.cards {
+            let mut flags = self.card(place).flags;
+            if to == Lifecycle::Sold && !change.sealed {
+                flags = flags.with(Flags::REVEALED);
+            }
+            let past = event.past(to, flags, change.order);
+            let card = self.card_mut(place);
+            assert_eq!(card.lifecycle, from, "I2: a card in two orders");
+            assert!(to != Lifecycle::Available || !flags.contains(Flags::REVEALED), "I10");
+            (card.lifecycle, card.flags) = (to, flags);
+            card.past.push(past);
+        }
+        let order = self.orders.entry((change.tenant, change.order)).or_insert_with(|| Order::new(change));
+        order.past.push(event.past(to, Flags::NONE, 0));
+        order.last_lsn = event.lsn;
+        match event.kind {
+            Kind::Return => order.returned.extend(&change.cards),
+            Kind::Cancel => order.state = OrderState::Cancelled,
+            Kind::ReserveTimeout => order.state = OrderState::TimedOut,
+            kind => {
+                order.state = if kind == Kind::Reserve { OrderState::Reserved } else { OrderState::Sold };
+                order.cards.clone_from(&change.cards);
+                order.sealed = change.sealed;
+                order.sold_lsn = event.lsn;
+            }
+        }
+    }
+
+    /// Codes of an order were given out that had not been delivered with it.
+    pub fn apply_first_reveal(&mut self, event: &Event, key: (u16, u128)) {
+        let past: Past = event.past(Lifecycle::Sold, Flags::NONE, 0);
+        let order = self.orders.get_mut(&key).expect("known");
+        order.fetched = true;
+        order.past.push(past);
+        order.last_lsn = None;
+    }
+}
