@@ -415,6 +415,7 @@ impl<'a> Chain<'a> {
             sold_at: word.lsn(),
             sealed: false,
             returned: HashSet::new(),
+            opened_ms: 0,
             deadline_ms: 0,
             facts: OrderFacts::default(),
         };
@@ -428,7 +429,7 @@ impl<'a> Chain<'a> {
             if head.request == request && head.kind != Kind::ReserveTimeout {
                 past.same = Some(Effect::of(&entry));
             }
-            past.buyer = head.principal;
+            (past.buyer, past.opened_ms) = (head.principal, entry.time_ms);
             let prev = if head.kind == Kind::Reveal {
                 entry.first_reveal().unwrap_or(0)
             } else {
@@ -453,7 +454,7 @@ impl<'a> Chain<'a> {
                 return Err(FormatError { what: "an order's chain does not fall", lsn }.into());
             }
         }
-        past.deadline_ms = past.facts.deadline_ms;
+        past.deadline_ms = past.facts.moment_ms;
         Ok(past)
     }
 }

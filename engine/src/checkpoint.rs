@@ -34,11 +34,12 @@ use crate::identity::{
 };
 use crate::limits::{LimitRow, UsageRow};
 use crate::order::Line;
-use crate::orders::{OrderKey, OrderWord, Reservation, SHARDS};
+use crate::orders::{OrderKey, OrderWord, Reservation};
 use crate::record::{
     Clocks, Field, Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms, stored,
 };
 use crate::sequencer::Sequencer;
+use crate::sharded::SHARDS;
 use crate::table::Table;
 use crate::word::Word;
 
@@ -646,11 +647,13 @@ fn copy_money(sequencer: &Sequencer, ledger: &mut Ledger, between: &mut impl FnM
             break;
         }
     }
-    for shard in 0..SHARDS {
+    for first in (0..SHARDS).step_by(SHARDS_PER_HOLD) {
         let state = sequencer.state();
-        let documents = state.documents.of_shard(shard);
-        ledger.documents.extend(documents.map(|((tenant, id), lsn)| (tenant.0, id.0, lsn.bytes())));
-        ledger.usages.extend(state.limits.usage_rows(shard, state.now_ms));
+        for shard in first..first + SHARDS_PER_HOLD {
+            let documents = state.documents.of_shard(shard);
+            ledger.documents.extend(documents.map(|((tenant, id), lsn)| (tenant.0, id.0, lsn.bytes())));
+            ledger.usages.extend(state.limits.usage_rows(shard, state.now_ms));
+        }
         drop(state);
         between();
     }

@@ -15,7 +15,8 @@ use crate::identity::{
 };
 use crate::limit::LimitSpec;
 use crate::limits::StoredLimit;
-use crate::order::{Confirmation, GivenBack, ORDER_LEGS_MAX, ORDER_LINES_MAX, Purchase};
+use crate::limits::{CROSSED_MAX, CROSSING_ENTRY_BYTES};
+use crate::order::{Confirmation, GivenBack, ORDER_LINES_MAX, Purchase};
 use crate::product::{Money, ProductSpec};
 use crate::record::{self, Head, Kind, Stored};
 use crate::sequencer::GROUP_BYTES;
@@ -386,7 +387,8 @@ impl fmt::Debug for ImportRow<'_> {
 pub(crate) fn order_bytes_max(cards: u64, lines: usize, legs: usize) -> usize {
     let cards = cards.min(u64::from(ORDER_CARDS_MAX)) as u32;
     2 * GROUP_BYTES
-        + record::OrderFacts::entry_bytes_max(cards, lines.min(ORDER_LINES_MAX), legs.min(ORDER_LEGS_MAX))
+        + CROSSED_MAX * CROSSING_ENTRY_BYTES
+        + record::OrderFacts::entry_bytes_max(cards, lines.min(ORDER_LINES_MAX), legs.min(LEGS_MAX))
 }
 
 /// The most bytes of the log an administrative entry takes: its object is small.

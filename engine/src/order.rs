@@ -21,13 +21,18 @@
 
 use kami_wal::Lsn;
 
-use crate::account::Leg;
+use crate::account::{LEGS_MAX, Leg};
+use crate::accounts::LegsRefused;
 use crate::card::Effect;
 use crate::command::{Command, ORDER_CARDS_MAX, Request};
 use crate::identity::{AccountId, CardDigest, OrderId, PrincipalId, ProductId, Role, TenantId};
+use crate::limit::Exceeded;
+use crate::limits::{Buyer, CROSSED_MAX, CROSSING_ENTRY_BYTES, Crossed};
 use crate::orders::{OrderState, OrderWord, Reservation};
 use crate::product::Money;
-use crate::record::{Allocation, GROUP_HEAD_BYTES, HEAD_BYTES, Head, Kind, OrderFacts, REVEAL_BYTES};
+use crate::record::{
+    Allocation, GROUP_HEAD_BYTES, HEAD_BYTES, Head, Kind, OrderFacts, PostedLeg, REVEAL_BYTES,
+};
 use crate::reply::{OrderReport, Reply, ReplyBody, ReplyFlags};
 use crate::sequencer::{Detail, OrderPast, Turn, Work};
 use crate::state::OrderMove;
@@ -37,8 +42,6 @@ use crate::word::{Flags, Lifecycle, Word};
 
 /// The most lines of an order.
 pub const ORDER_LINES_MAX: usize = 64;
-/// The most money legs of an order.
-pub const ORDER_LEGS_MAX: usize = 32;
 
 /// So many cards of one product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +68,7 @@ pub struct Purchase {
     pub account: Option<AccountId>,
     /// A keyed hash of the address the buyer came from, for limits; 0 is unknown.
     pub ip: u64,
-    /// How money moves: at most [`ORDER_LEGS_MAX`] legs, which sum to zero in each currency. With a reservation
+    /// How money moves: at most [`LEGS_MAX`] legs, which sum to zero in each currency. With a reservation
     /// what its debits take is set aside until it is paid.
     pub legs: Vec<Leg>,
     /// Whether the codes are not delivered with the sale: ORDER_FETCH gives them out.
@@ -147,7 +150,7 @@ impl Wanted<'_> {
         };
         if self.lines.is_empty()
             || self.lines.len() > ORDER_LINES_MAX
-            || self.legs.len() > ORDER_LEGS_MAX
+            || self.legs.len() > LEGS_MAX
             || self.lines.iter().enumerate().any(|(at, line)| line.count == 0 || twice(at, line))
         {
             return Some(Status::Malformed);
@@ -259,9 +262,9 @@ impl Turn<'_> {
             return self.refuse(request, status);
         }
         let (tenant, count) = (request.caller.tenant, wanted.cards());
-        if GROUP_HEAD_BYTES + OrderFacts::entry_bytes_max(count, wanted.lines.len(), wanted.legs.len())
-            > self.sequencer.wal.payload_bytes_max()
-        {
+        let entry_bytes = OrderFacts::entry_bytes_max(count, wanted.lines.len(), wanted.legs.len());
+        let group_bytes = GROUP_HEAD_BYTES + entry_bytes + CROSSED_MAX * CROSSING_ENTRY_BYTES;
+        if group_bytes > self.sequencer.wal.payload_bytes_max() {
             return self.refuse(request, Status::OrderTooLarge);
         }
         let mut reserve_s = u32::MAX;
@@ -274,6 +277,18 @@ impl Turn<'_> {
             }
             reserve_s = reserve_s.min(product.product.spec.terms.reserve_s);
         }
+        let buyer = Buyer { tenant, account: wanted.account.unwrap_or_default(), ip: wanted.ip };
+        let reserves = wanted.kind == Kind::Reserve;
+        let mut crossed = Vec::new();
+        if !wanted.plain {
+            let checked = self.may_buy(request, &buyer, wanted.legs, &[]);
+            if let Err(refused) = checked {
+                return self.refuse_legs(request, refused);
+            }
+        }
+        if let Err(exceeded) = self.within_limits(&buyer, wanted.lines, reserves, &mut crossed) {
+            return self.refuse_exceeded(request, exceeded);
+        }
         if !self.has_credit() {
             return self.refuse(request, self.short());
         }
@@ -285,24 +300,22 @@ impl Turn<'_> {
             }
         }
         let asked_s = if wanted.reserve_s == 0 { reserve_s } else { wanted.reserve_s.min(reserve_s) };
-        let deadline_ms = match wanted.kind {
-            Kind::Reserve => self.state.now_ms + u64::from(asked_s) * 1000,
-            _ => 0,
-        };
+        let moment_ms = if reserves { self.state.now_ms + u64::from(asked_s) * 1000 } else { 0 };
         let facts = OrderFacts {
-            account: wanted.account.map_or(0, |account| account.0),
+            account: buyer.account.0,
             ip: wanted.ip,
-            deadline_ms,
+            moment_ms,
             prev: 0,
             sealed: wanted.sealed,
             lines: if wanted.plain { Vec::new() } else { wanted.lines.to_vec() },
-            legs: Vec::new(),
+            legs: self.legs(wanted.legs),
         };
         let subject = match wanted.lines {
             [line] => u64::from(line.product.0),
             _ => 0,
         };
-        let lsn = self.record_order(request, body, wanted.order, wanted.kind, &facts, subject, search);
+        let lsn =
+            self.record_order(request, body, wanted.order, wanted.kind, &facts, subject, &crossed, search);
         if wanted.kind == Kind::Reserve {
             return self.order_reply(request, lsn, wanted.order, request.caller.principal, &facts, count);
         }
@@ -315,6 +328,57 @@ impl Turn<'_> {
             wanted.sealed,
             &search.cards,
         )
+    }
+
+    /// Whether the caller may buy for the account, and move money so.
+    fn may_buy(
+        &self,
+        request: &Request,
+        buyer: &Buyer,
+        legs: &[Leg],
+        held: &[Leg],
+    ) -> Result<(), LegsRefused> {
+        if buyer.account != AccountId(0) {
+            let refuse = |status| Err(LegsRefused { status, account: buyer.account });
+            match self.state.accounts.find(buyer.account, buyer.tenant).map(|state| &state.account) {
+                None => return refuse(Status::NotFound),
+                // Or anybody could use up another's limits.
+                Some(account) if !request.caller.may_debit(account) => return refuse(Status::Forbidden),
+                Some(account) if account.frozen => return refuse(Status::Frozen),
+                Some(_) => {}
+            }
+        }
+        self.may_move(request, legs, held)
+    }
+
+    fn may_move(&self, request: &Request, legs: &[Leg], held: &[Leg]) -> Result<(), LegsRefused> {
+        let caller = &request.caller;
+        self.state.accounts.check(caller.tenant, legs, held, |account| caller.may_debit(account))
+    }
+
+    /// Whether limits allow it, and which alerts it is to record.
+    fn within_limits(
+        &self,
+        buyer: &Buyer,
+        lines: &[Line],
+        reserves: bool,
+        crossed: &mut Vec<Crossed>,
+    ) -> Result<(), Exceeded> {
+        if self.state.limits.standing(buyer.tenant) == 0 {
+            return Ok(());
+        }
+        self.state.limits.check(buyer, &units(lines), reserves, self.state.now_ms, crossed)
+    }
+
+    fn refuse_exceeded(&self, request: &Request, exceeded: Exceeded) -> Reply {
+        self.reply(request, exceeded.status, None, ReplyBody::Exceeded(exceeded))
+    }
+
+    /// Legs as an entry has them.
+    fn legs(&self, legs: &[Leg]) -> Vec<PostedLeg> {
+        let mut posted = Vec::new();
+        self.state.accounts.posted(legs, &mut posted);
+        posted
     }
 
     /// CONFIRM: the reservation was paid.
@@ -331,7 +395,7 @@ impl Turn<'_> {
             Some(Retry::Reused) => return self.refuse(request, Status::IdReused),
             Some(Retry::Replay(same)) => return self.replay_order(request, past, same),
         }
-        if confirmation.legs.len() > ORDER_LEGS_MAX {
+        if confirmation.legs.len() > LEGS_MAX {
             return self.refuse(request, Status::Malformed);
         }
         let late = past.deadline_ms <= self.state.now_ms;
@@ -350,18 +414,35 @@ impl Turn<'_> {
         if let Err(status) = found {
             return self.refuse(request, status);
         }
+        let kind = if past.word.state() == OrderState::Reserved { Kind::Confirm } else { Kind::Realloc };
+        let agreed: Vec<Leg> = past.facts.legs.iter().map(|posted| posted.leg).collect();
+        let legs = if confirmation.legs.is_empty() { &agreed } else { &confirmation.legs };
+        // What was set aside does not stand against itself; after a time-out nothing is.
+        let held = if kind == Kind::Confirm { &agreed[..] } else { &[] };
+        let buyer = past.buyer_of(request.caller.tenant);
+        if let Err(refused) = self.may_buy(request, &buyer, legs, held) {
+            return self.refuse_legs(request, refused);
+        }
+        let mut crossed = Vec::new();
+        // A reservation was counted when it was made; one that timed out was given back.
+        if kind == Kind::Realloc
+            && let Err(exceeded) = self.within_limits(&buyer, &past.facts.lines, false, &mut crossed)
+        {
+            return self.refuse_exceeded(request, exceeded);
+        }
         if !self.has_credit() {
             return self.refuse(request, self.short());
         }
-        let kind = if past.word.state() == OrderState::Reserved { Kind::Confirm } else { Kind::Realloc };
         let facts = OrderFacts {
             account: past.facts.account,
             ip: past.facts.ip,
             prev: past.word.bits(),
             sealed: confirmation.sealed,
+            lines: if kind == Kind::Realloc { past.facts.lines.clone() } else { Vec::new() },
+            legs: self.legs(legs),
             ..OrderFacts::default()
         };
-        let lsn = self.record_order(request, body, confirmation.order, kind, &facts, 0, search);
+        let lsn = self.record_order(request, body, confirmation.order, kind, &facts, 0, &crossed, search);
         let (order, sealed) = (confirmation.order, confirmation.sealed);
         self.deliver(request, lsn, order, past.buyer, &past.facts, sealed, &search.cards)
     }
@@ -452,10 +533,13 @@ impl Turn<'_> {
         let facts = OrderFacts {
             account: past.facts.account,
             ip: past.facts.ip,
+            // What limits are given back by, whatever became of the reservation in a snapshot.
+            moment_ms: past.opened_ms,
             prev: past.word.bits(),
+            lines: past.facts.lines.clone(),
             ..OrderFacts::default()
         };
-        let lsn = self.record_order(request, body, order, kind, &facts, 0, search);
+        let lsn = self.record_order(request, body, order, kind, &facts, 0, &[], search);
         self.order_reply(request, lsn, order, past.buyer, &past.facts, past.cards.count())
     }
 
@@ -481,7 +565,7 @@ impl Turn<'_> {
                 return self.refuse(request, Status::IllegalTransition);
             }
         }
-        if given.cards.len() > RETURN_CARDS_MAX || given.legs.len() > ORDER_LEGS_MAX {
+        if given.cards.len() > RETURN_CARDS_MAX || given.legs.len() > LEGS_MAX {
             return self.refuse(request, Status::Malformed);
         }
         let asked = given.cards.is_empty() || cards.iter().all(Option::is_some);
@@ -509,6 +593,9 @@ impl Turn<'_> {
         if count == 0 || (!given.cards.is_empty() && count as usize != given.cards.len()) {
             return self.refuse(request, Status::NotFound);
         }
+        if let Err(refused) = self.may_move(request, &given.legs, &[]) {
+            return self.refuse_legs(request, refused);
+        }
         if !self.has_credit() {
             return self.refuse(request, self.short());
         }
@@ -518,9 +605,10 @@ impl Turn<'_> {
             prev: past.word.bits(),
             // Whose codes nobody has seen come back into stock.
             sealed: !seen,
+            legs: self.legs(&given.legs),
             ..OrderFacts::default()
         };
-        let lsn = self.record_order(request, body, given.order, Kind::Return, &facts, 0, search);
+        let lsn = self.record_order(request, body, given.order, Kind::Return, &facts, 0, &[], search);
         self.order_reply(request, lsn, given.order, past.buyer, &past.facts, count)
     }
 
@@ -534,18 +622,28 @@ impl Turn<'_> {
         kind: Kind,
         facts: &OrderFacts,
         subject: u64,
+        crossed: &[Crossed],
         search: &mut crate::state::Search,
     ) -> Lsn {
         let (lifecycle, flags) = OrderMove::post(kind, facts.sealed);
         let head = Head { post: Word::state_of(lifecycle, flags), subject, ..request.head(kind, body) };
         let tail_bytes = facts.tail_bytes(&search.cards);
-        let lsn = self.append(HEAD_BYTES + tail_bytes, |group| {
-            group.push(&head, tail_bytes, |tail| facts.encode(order, &search.cards, tail))
+        let mut crossed_at = Vec::with_capacity(crossed.len());
+        let bytes = HEAD_BYTES + tail_bytes + crossed.len() * CROSSING_ENTRY_BYTES;
+        let lsn = self.append(bytes, |group| {
+            let lsn = group.push(&head, tail_bytes, |tail| facts.encode(order, &search.cards, tail));
+            crossed_at.extend(crossed.iter().map(|crossed| crossed.record(&head, group)));
+            lsn
         });
         let key = (request.caller.tenant, order);
-        let table = &self.sequencer.table;
         let time_ms = self.state.now_ms;
-        self.state.apply_order(table, &OrderMove { kind, lsn, time_ms, key, cards: &search.cards, facts });
+        let moved = OrderMove { kind, lsn, time_ms, key, cards: &search.cards, facts };
+        let closed = self.state.apply_order(&self.sequencer.table, &moved);
+        let closed = closed.expect("its accounts were checked under the same hold of the lock");
+        self.state.set_aside(key, closed.as_ref());
+        for (crossed, at) in crossed.iter().zip(crossed_at) {
+            self.state.limits.mark_crossed(key.0, crossed, time_ms, at);
+        }
         self.state.advance(search);
         lsn
     }
@@ -630,7 +728,7 @@ impl Turn<'_> {
             buyer,
             account: AccountId(facts.account),
             cards,
-            deadline_ms: facts.deadline_ms,
+            deadline_ms: facts.moment_ms,
             lines: facts.lines.clone(),
         };
         self.reply(request, Status::Ok, Some(lsn), ReplyBody::Order(Box::new(report)))
@@ -713,13 +811,18 @@ fn wanted(kind: Kind, purchase: &Purchase) -> Wanted<'_> {
     }
 }
 
+/// How many cards of each product; a product with several face values comes several times.
+pub(crate) fn units(lines: &[Line]) -> Vec<(ProductId, u64)> {
+    lines.iter().map(|line| (line.product, u64::from(line.count))).collect()
+}
+
 impl Reservation {
     /// What is kept of a RESERVE.
     pub(crate) fn of(lsn: Lsn, time_ms: u64, cards: u32, facts: &OrderFacts) -> Reservation {
         Reservation {
             lsn,
             taken_ms: time_ms,
-            deadline_ms: facts.deadline_ms,
+            deadline_ms: facts.moment_ms,
             account: (facts.account != 0).then_some(AccountId(facts.account)),
             ip: facts.ip,
             cards,

@@ -1,29 +1,26 @@
 //! The orders: which order ids exist, what became of each, and where its last entry stands in the log. All else
 //! is read from there.
 //!
-//! The map is split into shards so that a checkpoint can copy it piece by piece while the sequencer goes on.
-//! Orders are never removed, so a copy made in pieces lacks at most orders whose entries are replayed anyway.
+//! A checkpoint copies them piece by piece while the sequencer goes on. They are never removed, so a copy made in
+//! pieces lacks at most orders whose entries are replayed anyway.
 //!
 //! Orders that wait for their payment are kept in memory with what a time-out has to give back, ordered by
 //! deadline: nothing is scanned to find those whose time is over. Sums over them follow from the table and are never
 //! stored.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 
 use kami_wal::Lsn;
 
 use crate::account::Leg;
 use crate::identity::{AccountId, OrderId, TenantId};
+use crate::limits::Buyer;
 use crate::order::Line;
+use crate::sharded::Sharded;
 
 /// An order id within its tenant.
 pub type OrderKey = (TenantId, OrderId);
-
-/// How many pieces a checkpoint copies the map in: enough that a piece of ten million orders has some hundreds, which
-/// take a few microseconds.
-pub const SHARDS: usize = 1 << 14;
 
 /// Where an order stands. Numbers are part of the snapshot and log formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -148,60 +145,46 @@ pub struct Reservation {
     pub legs: Box<[Leg]>,
 }
 
+impl Reservation {
+    /// Whose purchase it is.
+    #[must_use]
+    pub fn buyer(&self, tenant: TenantId) -> Buyer {
+        Buyer { tenant, account: self.account.unwrap_or_default(), ip: self.ip }
+    }
+}
+
 /// The orders.
+#[derive(Default)]
 pub struct Orders {
-    // Clients choose order ids, so the hash is keyed: nobody can make them collide.
-    hasher: RandomState,
-    shards: Box<[HashMap<OrderKey, OrderWord>]>,
-    count: u64,
+    words: Sharded<OrderKey, OrderWord>,
     open: BTreeMap<OrderKey, Reservation>,
     deadlines: BTreeSet<(u64, OrderKey)>,
 }
 
-impl Default for Orders {
-    fn default() -> Self {
-        let shards = (0..SHARDS).map(|_| HashMap::new()).collect();
-        Orders {
-            hasher: RandomState::new(),
-            shards,
-            count: 0,
-            open: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
-        }
-    }
-}
-
 impl Orders {
-    fn shard(&self, key: &OrderKey) -> usize {
-        self.hasher.hash_one(key) as usize % SHARDS
-    }
-
     /// What became of the order; `None` if there is none.
     #[must_use]
     pub fn find(&self, key: &OrderKey) -> Option<OrderWord> {
-        self.shards[self.shard(key)].get(key).copied()
+        self.words.get(key).copied()
     }
 
     /// Adds an order, or moves it on. One that is further already stays as it is.
     pub fn put(&mut self, key: OrderKey, word: OrderWord) {
-        let shard = self.shard(&key);
-        let known = self.shards[shard].entry(key);
-        if let std::collections::hash_map::Entry::Vacant(_) = known {
-            self.count += 1;
+        match self.words.get_mut(&key) {
+            Some(known) => *known = word.max(*known),
+            None => self.words.insert(key, word),
         }
-        let known = known.or_insert(word);
-        *known = word.max(*known);
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.count
+        self.words.count()
     }
 
-    /// The orders of one of the [`SHARDS`].
+    /// The orders of one of the [`SHARDS`](crate::sharded::SHARDS).
     pub fn of_shard(&self, shard: usize) -> impl Iterator<Item = (OrderKey, OrderWord)> + '_ {
-        self.shards[shard].iter().map(|(key, word)| (*key, *word))
+        self.words.of_shard(shard).map(|(key, word)| (*key, *word))
     }
 
     /// Adds an order that waits for its payment. Doing it again changes nothing.
@@ -218,6 +201,12 @@ impl Orders {
         Some(reservation)
     }
 
+    /// An order that waits for its payment.
+    #[must_use]
+    pub fn reservation(&self, key: &OrderKey) -> Option<&Reservation> {
+        self.open.get(key)
+    }
+
     /// Orders that wait for their payment, in order of key, those after `after`: for copying in pieces.
     pub fn reservations(
         &self,
@@ -230,22 +219,5 @@ impl Orders {
     /// Orders whose time was over at `now_ms`, the oldest first.
     pub fn due(&self, now_ms: u64) -> impl Iterator<Item = OrderKey> + '_ {
         self.deadlines.iter().take_while(move |(deadline_ms, _)| *deadline_ms <= now_ms).map(|(_, key)| *key)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A checkpoint copies at least one shard under the lock, so a shard must stay small.
-    #[test]
-    fn a_shard_of_a_million_orders_is_short() {
-        let mut orders = Orders::default();
-        let lsn = Lsn::from_bytes(1 << 20).unwrap();
-        for order in 0..1_000_000 {
-            orders.put((TenantId(0), OrderId(order)), OrderWord::new(lsn, OrderState::Sold, false));
-        }
-        let longest = (0..SHARDS).map(|shard| orders.of_shard(shard).count()).max();
-        assert!(longest < Some(150), "{longest:?}");
     }
 }

@@ -247,9 +247,11 @@ impl Rebuild {
             }
         }
         let time_ms = entry.time_ms;
-        self.state
-            .apply_order(&self.table, &OrderMove { kind, lsn, time_ms, key, cards: &cards, facts: &facts });
-        Ok(())
+        let moved = OrderMove { kind, lsn, time_ms, key, cards: &cards, facts: &facts };
+        match self.state.apply_order(&self.table, &moved) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(ReplayError::Chain { object: "account", lsn }),
+        }
     }
 
     /// Refuses an entry about an order that does not continue the order as it stands; one that is further on

@@ -34,9 +34,9 @@ use crate::chain::{Chain, ChainError, Sought};
 use crate::clock::{Clock, Running, TICK_MS};
 use crate::command::{Command, Request, STATEMENT_LINES_MAX};
 use crate::holds::HoldChange;
-use crate::identity::{CardDigest, OrderId, PrincipalId, RequestId};
+use crate::identity::{AccountId, CardDigest, OrderId, PrincipalId, RequestId, TenantId};
 use crate::index::Index;
-use crate::limits::{CROSSED_MAX, CROSSING_ENTRY_BYTES, Tills};
+use crate::limits::{Buyer, CROSSED_MAX, CROSSING_ENTRY_BYTES, Tills};
 use crate::orders::OrderWord;
 use crate::product::CardKind;
 use crate::record::{
@@ -184,13 +184,19 @@ pub(crate) struct OrderPast {
     pub(crate) sealed: bool,
     /// Cards that came back.
     pub(crate) returned: HashSet<CardRef>,
-    /// Until when it was to be paid, milliseconds.
+    /// When it was opened, and until when it was to be paid, milliseconds.
+    pub(crate) opened_ms: u64,
     pub(crate) deadline_ms: u64,
     /// What its first entry says.
     pub(crate) facts: OrderFacts,
 }
 
 impl OrderPast {
+    /// Whose purchase it is.
+    pub(crate) fn buyer_of(&self, tenant: TenantId) -> Buyer {
+        Buyer { tenant, account: AccountId(self.facts.account), ip: self.facts.ip }
+    }
+
     /// Its cards but for those that came back, in its sequence, with the word they had before.
     pub(crate) fn own_cards(&self) -> impl Iterator<Item = (CardRef, Word)> + '_ {
         self.cards.cards().filter(|(card, _)| !self.returned.contains(card))

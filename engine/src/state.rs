@@ -12,9 +12,11 @@ use crate::accounts::Accounts;
 use crate::card::View;
 use crate::command::Command;
 use crate::holds::{HeldOf, Holds};
-use crate::identity::{BatchId, DocumentId, Principal, PrincipalId, ProductId, Renewal, RequestId, TenantId};
-use crate::limits::Limits;
-use crate::order::Line;
+use crate::identity::{
+    AccountId, BatchId, DocumentId, Principal, PrincipalId, ProductId, Renewal, RequestId, TenantId,
+};
+use crate::limits::{Buyer, Limits};
+use crate::order::{Line, units};
 use crate::orders::{OrderKey, OrderState, OrderWord, Orders, Reservation};
 use crate::product::{CardKind, Money, Product, ProductSpec};
 use crate::record::{Allocation, Clocks, Kind, OrderFacts, Purse, Stored, StoredPrincipal};
@@ -385,9 +387,16 @@ impl State {
         }
     }
 
-    /// Moves an order and its cards. Cards that have moved on since (in a replay over a later snapshot) are left
-    /// as they are, and so is an order that has.
-    pub fn apply_order(&mut self, table: &Table, order: &OrderMove<'_>) {
+    /// Moves an order, its cards and its money. What has moved on since (in a replay over a later snapshot) is left
+    /// as it is. Returns the reservation that the order had.
+    ///
+    /// # Errors
+    /// The account whose chain the entry does not continue; nothing may be used then.
+    pub fn apply_order(
+        &mut self,
+        table: &Table,
+        order: &OrderMove<'_>,
+    ) -> Result<Option<Reservation>, AccountId> {
         let OrderMove { kind, lsn, time_ms, key, cards, facts } = *order;
         let (lifecycle, added) = OrderMove::post(kind, facts.sealed);
         for (card, old) in cards.cards() {
@@ -402,13 +411,41 @@ impl State {
             Kind::ReserveTimeout => OrderState::TimedOut,
             _ => OrderState::Sold,
         };
-        let fetched = OrderWord::from_bits(facts.prev).is_some_and(OrderWord::is_fetched);
-        self.orders.put(key, OrderWord::new(lsn, state, fetched));
+        let before = OrderWord::from_bits(facts.prev);
+        self.orders.put(key, OrderWord::new(lsn, state, before.is_some_and(OrderWord::is_fetched)));
+        let buyer = Buyer { tenant: key.0, account: AccountId(facts.account), ip: facts.ip };
+        match kind {
+            // A plain sale names its product alone.
+            Kind::Sell if facts.lines.is_empty() => {}
+            Kind::Sell | Kind::Reserve | Kind::Realloc => {
+                self.limits.take(&buyer, &units(&facts.lines), time_ms, lsn);
+            }
+            Kind::Cancel | Kind::ReserveTimeout => {
+                let taken = before.map_or(lsn, OrderWord::lsn);
+                self.limits.give_back(&buyer, &units(&facts.lines), (taken, facts.moment_ms), time_ms, lsn);
+            }
+            _ => {}
+        }
         // Everything from a snapshot's start on is replayed in order, so this may be done again.
+        let closed = self.orders.close(&key);
         if kind == Kind::Reserve {
             self.orders.open(key, Reservation::of(lsn, time_ms, cards.count(), facts));
         } else {
-            self.orders.close(&key);
+            self.accounts.post(&facts.legs, lsn)?;
+        }
+        Ok(closed)
+    }
+
+    /// Keeps what open orders hold: the one with this key was opened, or the one it had is closed.
+    pub fn set_aside(&mut self, key: OrderKey, closed: Option<&Reservation>) {
+        let State { orders, accounts, limits, .. } = self;
+        if let Some(closed) = closed {
+            accounts.release(&closed.legs);
+            limits.close(&closed.buyer(key.0), u64::from(closed.cards));
+        }
+        if let Some(open) = orders.reservation(&key) {
+            accounts.hold(&open.legs);
+            limits.open(&open.buyer(key.0), u64::from(open.cards));
         }
     }
 
@@ -428,8 +465,8 @@ impl State {
         }
     }
 
-    /// After recovery: moves every cursor past the rows that are not for sale, so that the first order
-    /// need not.
+    /// After recovery: computes what open orders hold, and moves every cursor past the rows that are not for
+    /// sale, so that the first order need not.
     pub fn settle(&mut self, table: &Table) {
         for batch in table.batches() {
             let stands = |row: &u64| {
@@ -440,6 +477,13 @@ impl State {
             let stock = self.stock_mut(batch.id);
             stock.rewind();
             stock.cursor = first;
+        }
+        let State { orders, accounts, limits, .. } = self;
+        accounts.release_all();
+        limits.close_all();
+        for (key, open) in orders.reservations(None) {
+            accounts.hold(&open.legs);
+            limits.open(&open.buyer(key.0), u64::from(open.cards));
         }
     }
 

@@ -13,6 +13,7 @@ mod calls;
 mod channel;
 mod import;
 mod lane;
+mod money;
 
 use std::fmt;
 use std::net::SocketAddr;

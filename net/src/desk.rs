@@ -304,6 +304,17 @@ impl Desk {
             Request::PrincipalRevoke(body) => Command::PrincipalRevoke(body.principal),
             Request::PrincipalRenew(renewal) => Command::PrincipalRenew(renewal),
             Request::PrincipalList => Command::PrincipalList,
+            Request::AccountPut(put) => Command::AccountPut(put),
+            Request::AccountFreeze(body) => Command::AccountFreeze(body.account),
+            Request::AccountUnfreeze(body) => Command::AccountUnfreeze(body.account),
+            Request::Post(posting) => Command::Post(posting),
+            Request::AccountQuery(body) => Command::AccountQuery { account: body.account, name: body.name },
+            Request::AccountList(body) => Command::AccountList { after: body.after, count: body.count },
+            Request::LimitPut(spec) => Command::LimitPut(spec),
+            Request::LimitList => Command::LimitList,
+            Request::AccountStatement(body) => {
+                Command::AccountStatement { account: body.account, from: body.from, count: body.count }
+            }
             Request::Stats => Command::Stats,
             Request::RedeemBatch(items) => return Ok(Translated::Items(items)),
             Request::ImportBegin(spec) => return Ok(Translated::Blocking(Blocking::Begin(spec))),

@@ -38,6 +38,7 @@
 
 pub mod close;
 mod codes;
+pub mod money;
 pub mod opcode;
 pub mod reply;
 pub mod request;

@@ -2,7 +2,7 @@
 
 use std::io::BufRead;
 
-use kami_engine::{OrderId, RequestId};
+use kami_engine::{DocumentId, OrderId, RequestId};
 use zeroize::Zeroizing;
 
 use crate::exit::Failure;
@@ -58,6 +58,20 @@ pub fn order_id(name: &str) -> Result<OrderId, String> {
 /// a retry and not a second sale.
 pub fn sale_id(order: OrderId) -> RequestId {
     RequestId(derive("kami 2026-11 request id of an order's sale", &order.0.to_le_bytes()).max(1))
+}
+
+/// A document by what finance calls it, as [`order_id`].
+pub fn document_id(name: &str) -> Result<DocumentId, String> {
+    if name.is_empty() {
+        return Err("a document needs a name".to_owned());
+    }
+    let id = hex_id(name).unwrap_or_else(|| derive("kami 2026-11 document id of a name", name.as_bytes()));
+    if id == 0 { Err("zero is no document id".to_owned()) } else { Ok(DocumentId(id)) }
+}
+
+/// The request id of a document's posting, as [`sale_id`].
+pub fn posting_id(document: DocumentId) -> RequestId {
+    RequestId(derive("kami 2026-11 request id of a document's posting", &document.0.to_le_bytes()).max(1))
 }
 
 /// The request id of an import: what it is told from another one by. So the same command run again goes on

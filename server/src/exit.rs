@@ -7,7 +7,10 @@ use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
-use kami_engine::{IdentityError as StoreError, KeyError, OpenError, Poisoned, Status, VerifyError};
+use kami_engine::{
+    Exceeded, IdentityError as StoreError, KeyError, OpenError, Poisoned, Status, VerifyError,
+};
+use kami_net::frame::money::OneAccount;
 use kami_net::frame::{Body, Wait};
 use kami_net::{ClientError, IdentityError, ServerError};
 use kami_server::CardFileError;
@@ -98,6 +101,13 @@ impl From<ClientError> for Failure {
             ClientError::Refused { status, answer } => {
                 let wait = match answer.body {
                     Body::Wait(Wait { wait_ms }) => format!(" wait=`{} s`", wait_ms.div_ceil(1000)),
+                    Body::Exceeded(Exceeded { limit, left, opens_ms: u64::MAX, .. }) => {
+                        format!(" limit=`{limit}` left=`{left}` opens=`never`")
+                    }
+                    Body::Exceeded(Exceeded { limit, left, opens_ms, .. }) => {
+                        format!(" limit=`{limit}` left=`{left}` opens=`{} s`", opens_ms.div_ceil(1000))
+                    }
+                    Body::Account(OneAccount { account }) => format!(" account=`{account}`"),
                     _ => String::new(),
                 };
                 Failure { exit: Exit::Refused, message: refusal(status) + &wait, status: Some(status) }

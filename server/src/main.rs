@@ -10,6 +10,7 @@
 //! product.rs import.rs batch.rs     what is for sale     lib.rs reads what suppliers send
 //! codes.rs                          codes of one's own
 //! trade.rs value.rs card.rs         selling, redeeming, what is on a card, looking after single cards
+//! account.rs limit.rs               money and who has how much of it; how much may be bought or redeemed
 //! stock.rs principal.rs             figures; who may connect
 //! upkeep.rs                         snapshots on demand, rotation of the master key
 //! backup.rs                         backups and what is restored from them
@@ -22,6 +23,7 @@
 //! Standard output carries results and nothing else; progress, warnings and errors go to standard error.
 //! No code appears in an error, a trace or a progress line.
 
+mod account;
 mod backup;
 mod batch;
 mod card;
@@ -33,6 +35,7 @@ mod exit;
 mod http;
 mod import;
 mod keys;
+mod limit;
 mod log;
 mod logging;
 mod manual;
@@ -114,6 +117,9 @@ enum Command {
     Load(value::Load),
     Refund(value::Refund),
     Settle(value::Settle),
+    Account(account::AccountCommand),
+    Post(account::Post),
+    Limit(limit::LimitCommand),
     Stock(stock::Stock),
     Principal(principal::PrincipalCommand),
     Stats(stock::Stats),
@@ -191,6 +197,9 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Load(command) => online(value::load(command, output)),
         Command::Refund(command) => online(value::refund(command, output)),
         Command::Settle(command) => online(value::settle(command, output)),
+        Command::Account(command) => online(account::run(command, output)),
+        Command::Post(command) => online(account::post(command, output)),
+        Command::Limit(command) => online(limit::run(command, output)),
         Command::Stock(command) => online(stock::stock(command, output)),
         Command::Principal(command) => online(principal::run(command, output)),
         Command::Stats(command) => online(stock::stats(command, output)),

@@ -63,7 +63,7 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
     let facts = OrderFacts {
         account: 7,
         ip: 0x1234,
-        deadline_ms: TIME_MS + 900_000,
+        moment_ms: TIME_MS + 900_000,
         prev: 0x2000_0001,
         sealed: true,
         lines: vec![

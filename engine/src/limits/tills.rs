@@ -10,6 +10,15 @@ use crate::record::{CROSSING_BYTES, GroupWriter, HEAD_BYTES, Head, Kind, encode_
 /// Bytes of a LIMIT_CROSSED entry.
 pub(crate) const CROSSING_ENTRY_BYTES: usize = HEAD_BYTES + CROSSING_BYTES;
 
+impl Crossed {
+    /// Records it behind the entry with `head` that went over the limit. Returns where it stands.
+    pub(crate) fn record(&self, head: &Head, group: &mut GroupWriter<'_>) -> Lsn {
+        let head =
+            Head { kind: Kind::LimitCrossed, subject: u64::from(self.limit.0), prev: 0, post: 0, ..*head };
+        group.push(&head, CROSSING_BYTES, |tail| encode_crossing(self.subject, self.units, tail))
+    }
+}
+
 /// The redemptions of one record that count against a limit; reused from record to record. Only asked for if
 /// any limit counts redemptions at all.
 #[derive(Default)]
@@ -69,15 +78,7 @@ impl Tills {
         // What there is no room for is recorded by the next one that is over the limit.
         self.crossed.truncate(self.crossed_at.len() + self.room);
         for crossed in &self.crossed[self.crossed_at.len()..] {
-            let head = Head {
-                kind: Kind::LimitCrossed,
-                subject: u64::from(crossed.limit.0),
-                prev: 0,
-                post: 0,
-                ..*head
-            };
-            let at = group
-                .push(&head, CROSSING_BYTES, |tail| encode_crossing(crossed.subject, crossed.units, tail));
+            let at = crossed.record(head, group);
             self.crossed_at.push((head.tenant, at));
             self.room -= 1;
         }

@@ -153,7 +153,12 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
             (96, 4, "account", "whose purchase it is, or zero"),
             (100, 4, "reserved", "zero"),
             (104, 8, "address", "a keyed hash of the buyer's address, or zero"),
-            (112, 8, "deadline", "of RESERVE: until when it is to be paid, milliseconds since 1970"),
+            (
+                112,
+                8,
+                "moment",
+                "of RESERVE: until when it is to be paid; of CANCEL and RESERVE_TIMEOUT: when it was reserved; milliseconds since 1970",
+            ),
             (
                 120,
                 8,

@@ -104,13 +104,14 @@ pub struct OrderFacts {
     pub account: u32,
     /// A keyed hash of the address the buyer came from; 0 is unknown.
     pub ip: u64,
-    /// Of RESERVE: until when it is to be paid, milliseconds since 1970.
-    pub deadline_ms: u64,
+    /// Of RESERVE: until when it is to be paid. Of CANCEL and RESERVE_TIMEOUT: when it was reserved.
+    /// Milliseconds since 1970.
+    pub moment_ms: u64,
     /// The order's word before; 0 is none.
     pub prev: u64,
     /// Whether the codes are not delivered with it: they are still unseen.
     pub sealed: bool,
-    /// What was bought; empty if the entry is not the order's first, or it is a plain sale.
+    /// What was bought, or given up; empty in a plain sale, a CONFIRM and a RETURN.
     pub lines: Vec<Line>,
     /// How money moved, or was set aside.
     pub legs: Vec<PostedLeg>,
@@ -163,7 +164,7 @@ impl OrderFacts {
         tail[32..36].copy_from_slice(&self.account.to_le_bytes());
         tail[36..40].fill(0);
         tail[40..48].copy_from_slice(&self.ip.to_le_bytes());
-        tail[48..56].copy_from_slice(&self.deadline_ms.to_le_bytes());
+        tail[48..56].copy_from_slice(&self.moment_ms.to_le_bytes());
         tail[56..64].copy_from_slice(&self.prev.to_le_bytes());
         let mut at = FULL_BYTES;
         let mut put = |bytes: &[u8]| {
@@ -261,7 +262,7 @@ fn full(tail: &[u8], form: u32) -> Result<(Allocation, OrderFacts), &'static str
     let facts = OrderFacts {
         account: u32_at(tail, 32),
         ip: u64_at(tail, 40),
-        deadline_ms: u64_at(tail, 48),
+        moment_ms: u64_at(tail, 48),
         prev: u64_at(tail, 56),
         sealed: form & 2 != 0,
         lines: lines.collect(),

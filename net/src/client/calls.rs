@@ -520,7 +520,7 @@ impl Client {
         self.list(request, products).await?.one()
     }
 
-    async fn list<T>(
+    pub(super) async fn list<T>(
         &self,
         request: &Request<'_>,
         rows: fn(Body) -> Option<Listing<T>>,
@@ -528,7 +528,7 @@ impl Client {
         self.call(RequestId::random(), request, rows).await
     }
 
-    async fn call<T>(
+    pub(super) async fn call<T>(
         &self,
         id: RequestId,
         request: &Request<'_>,

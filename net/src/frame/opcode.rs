@@ -227,21 +227,23 @@ opcodes! {
     PrincipalRenew = 0x0709, "PRINCIPAL_RENEW", served, [];
 
     /// Adds or changes an account.
-    AccountPut = 0x0801, "ACCOUNT_PUT", later, [Finance];
+    AccountPut = 0x0801, "ACCOUNT_PUT", served, [Finance];
     /// Freezes an account.
-    AccountFreeze = 0x0802, "ACCOUNT_FREEZE", later, [Operator, Finance];
+    AccountFreeze = 0x0802, "ACCOUNT_FREEZE", served, [Operator, Finance];
     /// Ends the freeze of an account.
-    AccountUnfreeze = 0x0803, "ACCOUNT_UNFREEZE", later, [Operator, Finance];
+    AccountUnfreeze = 0x0803, "ACCOUNT_UNFREEZE", served, [Operator, Finance];
     /// Moves money between accounts.
-    Post = 0x0804, "POST", later, [Finance];
+    Post = 0x0804, "POST", served, [Finance];
     /// Reads an account.
-    AccountQuery = 0x0805, "ACCOUNT_QUERY", later, [Seller, Operator, Finance, Auditor];
+    AccountQuery = 0x0805, "ACCOUNT_QUERY", served, [Seller, Operator, Finance, Auditor];
     /// Lists accounts.
-    AccountList = 0x0806, "ACCOUNT_LIST", later, [Finance, Auditor];
+    AccountList = 0x0806, "ACCOUNT_LIST", served, [Finance, Auditor];
     /// Sets a limit on purchases, reservations or velocity.
-    LimitPut = 0x0807, "LIMIT_PUT", later, [Operator];
+    LimitPut = 0x0807, "LIMIT_PUT", served, [Operator];
     /// Lists limits.
-    LimitList = 0x0808, "LIMIT_LIST", later, [Operator, Finance, Auditor];
+    LimitList = 0x0808, "LIMIT_LIST", served, [Operator, Finance, Auditor];
+    /// Reads what happened to an account's money, newest first.
+    AccountStatement = 0x0809, "ACCOUNT_STATEMENT", served, [Seller, Operator, Finance, Auditor];
 
     /// Follows the log's events in order from a position.
     FeedOpen = 0x0901, "FEED_OPEN", later, [Operator, Finance, Auditor];

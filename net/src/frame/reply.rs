@@ -7,15 +7,16 @@
 
 use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
+use kami_engine::{Account, Exceeded, Limit, PostedLeg, PrincipalSpec, ProductSpec};
 use kami_engine::{
     BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Flags, HistoryEvent,
     HoldReport, ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId,
     Product, ProductId, ReplyBody, ReplyFlags, RequestId, Role, Stats, Status, StockLine, TenantId,
     TerminalId, ValueReport, record::Kind,
 };
-use kami_engine::{PrincipalSpec, ProductSpec};
 
 pub use super::codes::{Codes, CodesFrame, SoldCard};
+use super::money::{OneAccount, Statement};
 use super::wire::{Field, Malformed, Reader, Wire, wire};
 use super::{FRAME_BYTES_MAX, Opcode, REPLY_HEAD_BYTES, ReplyHead, close_frame, field};
 
@@ -84,6 +85,19 @@ body_kinds! {
     Reason = 14, "REASON";
     /// After RATE_LIMITED: how long to wait before the same request is sent again.
     Wait = 15, "WAIT";
+    /// After ACCOUNT_LIST, in order of number, and the one account after the other commands about one.
+    Accounts = 24, "ACCOUNTS";
+    /// After ACCOUNT_STATEMENT.
+    Statement = 25, "STATEMENT";
+    /// After POST: what moved, with the balances it left.
+    Posted = 26, "POSTED";
+    /// After LIMIT_LIST, and the one limit after LIMIT_PUT.
+    Limits = 27, "LIMITS";
+    /// After LIMIT_ACCOUNT, LIMIT_IP, LIMIT_RESERVATIONS, LIMIT_TERMINAL and LIMIT_ORDER: which limit, what is left,
+    /// when it opens again.
+    Exceeded = 28, "EXCEEDED";
+    /// After legs were refused: the account that stands against them.
+    Account = 29, "ONE_ACCOUNT";
     /// After CHECKPOINT.
     Checkpoint = 32, "CHECKPOINT";
     /// After KEY_ROTATE.
@@ -134,6 +148,14 @@ impl BodyKind {
             | Opcode::PrincipalRevoke
             | Opcode::PrincipalRenew
             | Opcode::PrincipalList => BodyKind::Principals,
+            Opcode::AccountPut
+            | Opcode::AccountFreeze
+            | Opcode::AccountUnfreeze
+            | Opcode::AccountQuery
+            | Opcode::AccountList => BodyKind::Accounts,
+            Opcode::AccountStatement => BodyKind::Statement,
+            Opcode::Post => BodyKind::Posted,
+            Opcode::LimitPut | Opcode::LimitList => BodyKind::Limits,
             Opcode::Stats => BodyKind::Stats,
             Opcode::Checkpoint => BodyKind::Checkpoint,
             Opcode::KeyRotate => BodyKind::Keys,
@@ -184,6 +206,18 @@ pub enum Body {
     Checkpoint(Checkpoint),
     /// A rotation of the master key.
     Keys(KeyRotation),
+    /// Accounts.
+    Accounts(Listing<Account>),
+    /// A statement of an account.
+    Statement(Box<Statement>),
+    /// What a posting moved.
+    Posted(Listing<PostedLeg>),
+    /// Limits.
+    Limits(Listing<Limit>),
+    /// The limit that stands against a command.
+    Exceeded(Exceeded),
+    /// The account that stands against legs.
+    Account(OneAccount),
 }
 
 /// Rows of a reply, and how many there are in all.
@@ -438,6 +472,12 @@ impl Body {
             Body::Wait(_) => BodyKind::Wait,
             Body::Checkpoint(_) => BodyKind::Checkpoint,
             Body::Keys(_) => BodyKind::Keys,
+            Body::Accounts(_) => BodyKind::Accounts,
+            Body::Statement(_) => BodyKind::Statement,
+            Body::Posted(_) => BodyKind::Posted,
+            Body::Limits(_) => BodyKind::Limits,
+            Body::Exceeded(_) => BodyKind::Exceeded,
+            Body::Account(_) => BodyKind::Account,
         }
     }
 
@@ -460,6 +500,15 @@ impl Body {
             ReplyBody::Import(report) => Body::Import(report),
             ReplyBody::Checkpoint(checkpoint) => Body::Checkpoint(checkpoint),
             ReplyBody::Keys(rotation) => Body::Keys(rotation),
+            ReplyBody::Accounts(accounts) => Body::Accounts(Listing::of(accounts)),
+            ReplyBody::Statement(statement) => {
+                let kami_engine::Statement { account, lines, next } = *statement;
+                Body::Statement(Box::new(Statement { next, account, lines }))
+            }
+            ReplyBody::Posted(legs) => Body::Posted(Listing::of(legs)),
+            ReplyBody::Limits(limits) => Body::Limits(Listing::of(limits)),
+            ReplyBody::Exceeded(exceeded) => Body::Exceeded(exceeded),
+            ReplyBody::Account(account) => Body::Account(OneAccount { account }),
             _ => return None,
         })
     }
@@ -485,6 +534,12 @@ impl Body {
             BodyKind::Wait => Body::Wait(Wire::take(reader)?),
             BodyKind::Checkpoint => Body::Checkpoint(Wire::take(reader)?),
             BodyKind::Keys => Body::Keys(Wire::take(reader)?),
+            BodyKind::Accounts => Body::Accounts(take_rows(reader)?),
+            BodyKind::Statement => Body::Statement(Box::new(Wire::take(reader)?)),
+            BodyKind::Posted => Body::Posted(take_rows(reader)?),
+            BodyKind::Limits => Body::Limits(take_rows(reader)?),
+            BodyKind::Exceeded => Body::Exceeded(Wire::take(reader)?),
+            BodyKind::Account => Body::Account(Wire::take(reader)?),
         })
     }
 
@@ -511,6 +566,12 @@ impl Body {
             Body::Wait(wait) => wait.put(out),
             Body::Checkpoint(checkpoint) => checkpoint.put(out),
             Body::Keys(rotation) => rotation.put(out),
+            Body::Accounts(rows) => return put_rows(rows, out, end),
+            Body::Statement(statement) => statement.put(out),
+            Body::Posted(rows) => return put_rows(rows, out, end),
+            Body::Limits(rows) => return put_rows(rows, out, end),
+            Body::Exceeded(exceeded) => exceeded.put(out),
+            Body::Account(account) => account.put(out),
         }
         true
     }
@@ -631,5 +692,14 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<KeyRotation>(),
         ("REASON", const { &[field("reason", "text8", "which field is wrong")] }),
         of::<Wait>(),
+        listing!("ACCOUNTS", "ACCOUNT"),
+        of::<Account>(),
+        of::<Statement>(),
+        of::<kami_engine::StatementLine>(),
+        listing!("POSTED", "POSTED_LEG"),
+        of::<PostedLeg>(),
+        listing!("LIMITS", "LIMIT"),
+        of::<Limit>(),
+        of::<Exceeded>(),
     ]
 }

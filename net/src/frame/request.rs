@@ -6,10 +6,12 @@
 
 use bytes::BytesMut;
 use kami_engine::{
-    BatchId, CardKind, CertificateNote, ImportSpec, MerchantId, Money, OrderId, PrincipalId, PrincipalSpec,
-    ProductId, ProductSpec, ProductTerms, Renewal, RequestId, Role, TenantId, ValidFrom,
+    AccountPut, BatchId, CardKind, CertificateNote, ImportSpec, LimitSpec, MerchantId, Money, OrderId,
+    Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, ProductTerms, Renewal, RequestId, Role,
+    TenantId, ValidFrom,
 };
 
+pub use super::money::{AccountList, AccountQuery, AccountStatement, OneAccount};
 use super::rows::ROW_FIELDS;
 pub use super::rows::{BATCH_ITEMS_MAX, Chunk, ChunkRows, Columns, Item, Items};
 use super::wire::{Field, Malformed, Reader, Secret, Wire, wire};
@@ -120,6 +122,24 @@ pub enum Request<'a> {
     PrincipalRenew(Box<Renewal>),
     /// PRINCIPAL_LIST.
     PrincipalList,
+    /// ACCOUNT_PUT.
+    AccountPut(Box<AccountPut>),
+    /// ACCOUNT_FREEZE.
+    AccountFreeze(OneAccount),
+    /// ACCOUNT_UNFREEZE.
+    AccountUnfreeze(OneAccount),
+    /// POST.
+    Post(Box<Posting>),
+    /// ACCOUNT_QUERY.
+    AccountQuery(AccountQuery),
+    /// ACCOUNT_LIST.
+    AccountList(AccountList),
+    /// LIMIT_PUT.
+    LimitPut(Box<LimitSpec>),
+    /// LIMIT_LIST.
+    LimitList,
+    /// ACCOUNT_STATEMENT.
+    AccountStatement(AccountStatement),
     /// STATS.
     Stats,
     /// CHECKPOINT.
@@ -177,7 +197,7 @@ macro_rules! dispatch {
 }
 
 dispatch! {
-    plain: Hello Ping ProductList PrincipalList Stats Checkpoint KeyRotate;
+    plain: Hello Ping ProductList PrincipalList LimitList Stats Checkpoint KeyRotate;
     fields:
         Redeem(Redeem<'static>) Reverse(Reverse<'static>) Query(OneCard<'static>) History(OneCard<'static>)
         Freeze(OneCard<'static>) Unfreeze(OneCard<'static>) Void(OneCard<'static>)
@@ -190,7 +210,10 @@ dispatch! {
         ProductUnfreeze(OneProduct) Stock(OfProduct)
         ImportBegin(Box<ImportSpec>) ImportChunk(Chunk<'static>) ImportStatus(OneImport)
         ImportCommit(OneImport) ImportAbort(OneImport) ImportDuplicates(DuplicatesOf)
-        PrincipalAdd(Box<PrincipalSpec>) PrincipalRevoke(OnePrincipal) PrincipalRenew(Box<Renewal>);
+        PrincipalAdd(Box<PrincipalSpec>) PrincipalRevoke(OnePrincipal) PrincipalRenew(Box<Renewal>)
+        AccountPut(Box<AccountPut>) AccountFreeze(OneAccount) AccountUnfreeze(OneAccount) Post(Box<Posting>)
+        AccountQuery(AccountQuery) AccountList(AccountList) LimitPut(Box<LimitSpec>)
+        AccountStatement(AccountStatement);
 }
 
 /// A frame that would be longer than its opcode allows, or a value that does not fit its field.
@@ -564,4 +587,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<CertificateNote>(),
         of::<Renewal>(),
     ]
+    .into_iter()
+    .chain(super::money::request_layouts())
+    .collect()
 }

@@ -8,8 +8,9 @@
 use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
 use kami_engine::{
-    BatchId, CardKind, CardRef, ChannelId, Flags, Lifecycle, MerchantId, OrderId, PrincipalId, ProductId,
-    RequestId, Role, TenantId, TerminalId, ValidFrom, record::Kind,
+    AccountId, AccountKind, BatchId, CardKind, CardRef, ChannelId, DocumentId, Flags, Leg, Lifecycle,
+    LimitAction, LimitId, MerchantId, OrderId, PrincipalId, ProductId, RequestId, Role, StatementLine,
+    TenantId, TerminalId, ValidFrom, record::Kind,
 };
 
 /// A body that is not what its opcode says. Names the field, never a value of it.
@@ -152,6 +153,7 @@ integers! {
     u16 put_u16_le;
     u32 put_u32_le;
     u64 put_u64_le;
+    i32 put_i32_le;
     i64 put_i64_le;
     u128 put_u128_le;
 }
@@ -177,6 +179,8 @@ newtypes! {
     ChannelId(u16);
     ProductId(u32);
     BatchId(u32);
+    AccountId(u32);
+    LimitId(u32);
     RequestId(u128);
 }
 
@@ -203,6 +207,8 @@ numbered! {
     bool: u8, |flag| flag.into(), |number| (number < 2).then_some(number == 1);
     Role: u8, |role| role as u8, Role::from_number;
     CardKind: u8, |kind| kind as u8, CardKind::from_number;
+    AccountKind: u8, |kind| kind as u8, AccountKind::from_number;
+    LimitAction: u8, |action| action as u8, LimitAction::from_number;
     ValidFrom: u8, |rule| rule as u8, ValidFrom::from_number;
     Lifecycle: u8, |lifecycle| lifecycle as u8, Lifecycle::from_number;
     Kind: u8, Kind::number, Kind::from_number;
@@ -211,6 +217,7 @@ numbered! {
     Lsn: u64, Lsn::bytes, Lsn::from_bytes;
     // Zero is how a report says that there is no order, so an order may not be called that.
     OrderId: u128, |order| order.0, |number| (number != 0).then_some(OrderId(number));
+    DocumentId: u128, |document| document.0, |number| (number != 0).then_some(DocumentId(number));
     Option<OrderId>: u128, |order| order.map_or(0, |order| order.0),
         |number| Some((number != 0).then_some(OrderId(number)));
     // No number is free to mean "none" at the low end, so the highest does.
@@ -307,6 +314,8 @@ lists! {
     ProductId, "list8 of u32";
     MerchantId, "list8 of u32";
     u32, "list8 of u32";
+    Leg, "list8 of LEG";
+    StatementLine, "list8 of STATEMENT_LINE";
 }
 
 /// A code or a PIN as typed: travels as `bytes8`, and no trace shows it.

@@ -80,6 +80,14 @@ impl Walker<'_> {
             }
             return;
         }
+        if let Some(row) = kind.strip_prefix("list8 of ").filter(|row| width(row, self.rest).is_none()) {
+            let count = self.rest[0];
+            self.field(prefix, name, "u8");
+            for i in 0..count {
+                self.fields(&format!("{prefix}{name}[{i}]."), find(row));
+            }
+            return;
+        }
         let Some(bytes) = width(kind, self.rest) else {
             return self.fields(&format!("{prefix}{name}."), find(kind));
         };
@@ -109,7 +117,7 @@ fn width(kind: &str, bytes: &[u8]) -> Option<usize> {
     Some(match kind {
         "u8" => 1,
         "u16" => 2,
-        "u32" => 4,
+        "u32" | "i32" => 4,
         "u64" | "i64" => 8,
         "u128" => 16,
         "bytes8" | "text8" => 1 + usize::from(bytes[0]),

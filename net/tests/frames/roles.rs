@@ -89,6 +89,7 @@ const TABLE: &str = "
     ACCOUNT_LIST     FA
     LIMIT_PUT        O
     LIMIT_LIST       OFA
+    ACCOUNT_STATEMENT SOFA
     FEED_OPEN        OFA
     FEED_ACK         OFA
     PROOF            OFA

@@ -3,11 +3,15 @@
 use bytes::BytesMut;
 use kami_engine::Lsn;
 use kami_engine::{
-    BatchId, BatchReport, CardKind, CardRef, CardReport, CertificateNote, ChannelId, Checkpoint, Duplicate,
-    Flags, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation, Lifecycle, MerchantId,
-    OrderId, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, Renewal,
-    ReplyFlags, RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
+    Account, AccountId, AccountKind, AccountPut, AccountSpec, BatchId, BatchReport, CardKind, CardRef,
+    CardReport, CertificateNote, ChannelId, Checkpoint, DocumentId, Duplicate, Exceeded, Flags, HistoryEvent,
+    HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation, Leg, Lifecycle, Limit, LimitAction,
+    LimitId, LimitScope, LimitSpec, LimitWindow, MerchantId, OrderId, PostedLeg, Posting, Principal,
+    PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, Renewal, ReplyFlags,
+    RequestId, Role, StatementLine, Stats, Status, StockLine, TenantId, TerminalId, ValueReport,
+    record::Kind,
 };
+use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
 use kami_net::frame::request::{
     BatchExtend, Capture, Chunk, ChunkRows, Columns, DuplicatesOf, Hold, Item, Items, Load, OfProduct,
@@ -194,6 +198,23 @@ proptest! {
     }
 
     #[test]
+    fn money(head in heads(), a in any::<u32>(), b in any::<i64>(), id in 1_u128.., name in ".{0,20}", kind in 1_u8..5, currency in any::<[u8; 3]>(), new in any::<bool>(), legs in vec(any::<(u32, i64)>(), 0..70), from in option::of(lsns()), limit in limits()) {
+        let account = OneAccount { account: AccountId(a) };
+        let kind = AccountKind::from_number(kind).unwrap();
+        let spec = AccountSpec { name: name.clone(), currency, kind, credit_limit: b, owner: PrincipalId(a) };
+        same(head, &Request::AccountPut(Box::new(AccountPut { spec, new })));
+        same(head, &Request::AccountFreeze(account));
+        same(head, &Request::AccountUnfreeze(account));
+        same(head, &Request::AccountQuery(AccountQuery { account: AccountId(a), name: name.clone() }));
+        same(head, &Request::AccountList(AccountList { after: AccountId(a), count: a }));
+        same(head, &Request::AccountStatement(AccountStatement { account: AccountId(a), from, count: a }));
+        let legs = legs.into_iter().map(|(account, amount)| Leg { account: AccountId(account), amount }).collect();
+        same(head, &Request::Post(Box::new(Posting { document: DocumentId(id), legs, note: name })));
+        same(head, &Request::LimitPut(Box::new(limit)));
+        same(head, &Request::LimitList);
+    }
+
+    #[test]
     fn chunks(head in heads(), import in imports(), first_row in any::<u64>(), rows in vec((codes(), pins(), option::of(i64::MIN + 1..), any::<u64>()), 0..60)) {
         let columns = Columns::of(&import);
         let rows: Vec<ImportRow<'_>> = rows.iter().map(|(code, pin, face, expires_ms)| ImportRow {
@@ -215,6 +236,50 @@ proptest! {
         let fields = |row: &ImportRow<'_>| (row.code.to_vec(), row.pin.map(<[u8]>::to_vec), row.face, row.expires_ms);
         prop_assert!(read.rows().map(|row| fields(&row)).eq(rows.iter().map(fields)));
     }
+}
+
+fn accounts() -> impl Strategy<Value = Account> {
+    (any::<(u32, u16, bool, i64, i64, i64, u32)>(), ".{0,20}", 1_u8..5, any::<[u8; 3]>()).prop_map(
+        |((id, tenant, frozen, balance, held, credit_limit, owner), name, kind, currency)| Account {
+            id: AccountId(id),
+            tenant: TenantId(tenant),
+            spec: AccountSpec {
+                name,
+                currency,
+                kind: AccountKind::from_number(kind).unwrap(),
+                credit_limit,
+                owner: PrincipalId(owner),
+            },
+            frozen,
+            balance,
+            held,
+        },
+    )
+}
+
+fn limits() -> impl Strategy<Value = LimitSpec> {
+    let scope = prop_oneof![
+        option::of((1_u32..).prop_map(AccountId)).prop_map(LimitScope::Account),
+        select(vec![LimitScope::Ip, LimitScope::Terminal, LimitScope::Principal, LimitScope::Order]),
+    ];
+    let window = prop_oneof![
+        any::<i16>().prop_map(|offset_min| LimitWindow::Day { offset_min }),
+        (0..=i32::MAX as u32).prop_map(|seconds| LimitWindow::Rolling { seconds }),
+        select(vec![LimitWindow::Life, LimitWindow::OpenCards, LimitWindow::OpenOrders]),
+    ];
+    let product = option::of((0..u32::MAX).prop_map(ProductId));
+    let action = select(vec![LimitAction::Refuse, LimitAction::Alert]);
+    (".{0,20}", scope, product, window, any::<u64>(), action, any::<bool>()).prop_map(
+        |(name, scope, product, window, max, action, ended)| LimitSpec {
+            name,
+            scope,
+            product,
+            window,
+            max,
+            action,
+            ended,
+        },
+    )
 }
 
 fn lsns() -> impl Strategy<Value = Lsn> {
@@ -356,6 +421,22 @@ fn bodies() -> impl Strategy<Value = Body> {
             value,
         },
     );
+    let line = (lsns(), select(Kind::ALL), any::<(u64, u32, u16, u128, i64, i64)>()).prop_map(
+        |(lsn, kind, (time_ms, principal, channel, related, amount, balance))| StatementLine {
+            lsn,
+            time_ms,
+            kind,
+            principal: PrincipalId(principal),
+            channel: ChannelId(channel),
+            related,
+            amount,
+            balance,
+        },
+    );
+    let leg =
+        (any::<(u32, i64, i64)>(), option::of(lsns())).prop_map(|((account, amount, balance), prev)| {
+            PostedLeg { leg: Leg { account: AccountId(account), amount }, balance, prev }
+        });
     prop_oneof![
         Just(Body::None),
         values().prop_map(Body::Value),
@@ -389,6 +470,19 @@ fn bodies() -> impl Strategy<Value = Body> {
         vec(item, 0..20).prop_map(|rows| Body::Items(Listing::of(rows))),
         ".{0,30}".prop_map(Body::Reason),
         any::<u32>().prop_map(|wait_ms| Body::Wait(Wait { wait_ms })),
+        vec(accounts(), 0..20).prop_map(|rows| Body::Accounts(Listing::of(rows))),
+        (accounts(), option::of(lsns()), vec(line, 0..20)).prop_map(|(account, next, lines)| {
+            Body::Statement(Box::new(Statement { next, account, lines }))
+        }),
+        vec(leg, 0..20).prop_map(|rows| Body::Posted(Listing::of(rows))),
+        vec((any::<(u32, u16)>(), limits()), 0..20).prop_map(|rows| {
+            let limit = |((id, tenant), spec)| Limit { id: LimitId(id), tenant: TenantId(tenant), spec };
+            Body::Limits(Listing::of(rows.into_iter().map(limit).collect()))
+        }),
+        (any::<(u32, u64, u64)>(), select(Status::ALL)).prop_map(|((limit, left, opens_ms), status)| {
+            Body::Exceeded(Exceeded { limit: LimitId(limit), status, left, opens_ms })
+        }),
+        any::<u32>().prop_map(|id| Body::Account(OneAccount { account: AccountId(id) })),
     ]
 }
 

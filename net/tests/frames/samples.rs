@@ -2,12 +2,15 @@
 
 use bytes::BytesMut;
 use kami_engine::{
-    BatchId, BatchReport, CardKind, CardRef, CardReport, CertificateNote, ChannelId, Checkpoint, Duplicate,
-    Flags, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation, Lifecycle, MerchantId,
-    OrderId, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, Renewal,
-    ReplyFlags, RequestId, Role, Stats, Status, StockLine, TenantId, TerminalId, ValidFrom, ValueReport,
+    Account, AccountId, AccountKind, AccountPut, AccountSpec, BatchId, BatchReport, CardKind, CardRef,
+    CardReport, CertificateNote, ChannelId, Checkpoint, DocumentId, Duplicate, Exceeded, Flags, HistoryEvent,
+    HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation, Leg, Lifecycle, Limit, LimitAction,
+    LimitId, LimitScope, LimitSpec, LimitWindow, MerchantId, OrderId, PostedLeg, Posting, Principal,
+    PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, Renewal, ReplyFlags,
+    RequestId, Role, StatementLine, Stats, Status, StockLine, TenantId, TerminalId, ValidFrom, ValueReport,
     record::Kind,
 };
+use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use kami_net::frame::reply::{self, Codes};
 use kami_net::frame::request::{
     BatchExtend, Capture, Chunk, ChunkRows, Columns, DuplicatesOf, Hold, Item, Items, Load, OfProduct,
@@ -34,6 +37,7 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
     let product = OneProduct { product: ProductId(3) };
     let of_product = OfProduct { product: Some(ProductId(3)) };
     let import = OneImport { import: ID };
+    let account = OneAccount { account: AccountId(4) };
     let items = [
         Item { request: RequestId(0x21), amount: 0, code, pin: None },
         Item { request: RequestId(0x22), amount: 250, code: Secret(b"CARD0002"), pin: Some(Secret(b"4711")) },
@@ -106,6 +110,22 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
             certificate: certificate_note(),
         })),
         Request::PrincipalList,
+        Request::AccountPut(Box::new(AccountPut { spec: account_spec(), new: true })),
+        Request::AccountFreeze(account),
+        Request::AccountUnfreeze(account),
+        Request::Post(Box::new(Posting {
+            document: DocumentId(0x2031),
+            legs: vec![
+                Leg { account: AccountId(2), amount: -150_000 },
+                Leg { account: AccountId(4), amount: 150_000 },
+            ],
+            note: "转账 31".to_owned(),
+        })),
+        Request::AccountQuery(AccountQuery { account: AccountId(0), name: "shop-17".to_owned() }),
+        Request::AccountList(AccountList { after: AccountId(500), count: 100 }),
+        Request::LimitPut(Box::new(limit_spec())),
+        Request::LimitList,
+        Request::AccountStatement(AccountStatement { account: AccountId(4), from: lsn(0x2000), count: 50 }),
         Request::Stats,
         Request::Checkpoint,
         Request::KeyRotate,
@@ -306,6 +326,50 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
             }),
         ),
         (Opcode::KeyRotate, Body::Keys(KeyRotation { key: 0x0123_4567_89ab_cdef, keys: 12 })),
+        (Opcode::AccountList, Body::Accounts(Listing::of(vec![account()]))),
+        (
+            Opcode::AccountStatement,
+            Body::Statement(Box::new(Statement {
+                next: lsn(0x1f00),
+                account: account(),
+                lines: vec![StatementLine {
+                    lsn: lsn(0x2000).unwrap(),
+                    time_ms: 1_767_225_600_123,
+                    kind: Kind::Post,
+                    principal: PrincipalId(9),
+                    channel: ChannelId(5),
+                    related: 0x2031,
+                    amount: 150_000,
+                    balance: 148_000,
+                }],
+            })),
+        ),
+        (
+            Opcode::Post,
+            Body::Posted(Listing::of(vec![PostedLeg {
+                leg: Leg { account: AccountId(4), amount: 150_000 },
+                balance: 148_000,
+                prev: lsn(0x1f00),
+            }])),
+        ),
+        (
+            Opcode::LimitList,
+            Body::Limits(Listing::of(vec![Limit {
+                id: LimitId(2),
+                tenant: TenantId(0),
+                spec: limit_spec(),
+            }])),
+        ),
+        (
+            Opcode::Redeem,
+            Body::Exceeded(Exceeded {
+                limit: LimitId(2),
+                status: Status::LimitTerminal,
+                left: 3,
+                opens_ms: 40_000,
+            }),
+        ),
+        (Opcode::Post, Body::Account(OneAccount { account: AccountId(4) })),
         (Opcode::Redeem, Body::Reason("code".to_owned())),
         (Opcode::Redeem, Body::Wait(Wait { wait_ms: 6000 })),
     ];
@@ -320,12 +384,47 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
             Body::Duplicates(_) => Status::DuplicateCard,
             Body::Reason(_) => Status::Malformed,
             Body::Wait(_) => Status::RateLimited,
+            Body::Exceeded(_) => Status::LimitTerminal,
+            Body::Account(_) => Status::InsufficientFunds,
             _ => Status::Ok,
         },
         lsn: lsn(0x2008),
         time_ms: 1_767_225_600_123,
     };
     bodies.into_iter().map(|(opcode, body)| (head(opcode, &body), body)).collect()
+}
+
+fn account_spec() -> AccountSpec {
+    AccountSpec {
+        name: "shop-17".to_owned(),
+        currency: *b"CNY",
+        kind: AccountKind::Customer,
+        credit_limit: 50_000,
+        owner: PrincipalId(9),
+    }
+}
+
+fn account() -> Account {
+    Account {
+        id: AccountId(4),
+        tenant: TenantId(0),
+        spec: account_spec(),
+        frozen: true,
+        balance: 148_000,
+        held: 2_000,
+    }
+}
+
+fn limit_spec() -> LimitSpec {
+    LimitSpec {
+        name: "per day".to_owned(),
+        scope: LimitScope::Account(Some(AccountId(4))),
+        product: Some(ProductId(3)),
+        window: LimitWindow::Day { offset_min: -480 },
+        max: 500,
+        action: LimitAction::Refuse,
+        ended: false,
+    }
 }
 
 pub fn product_spec() -> ProductSpec {

@@ -4,6 +4,7 @@ mod durability;
 mod hostile;
 mod house;
 mod lifetime;
+mod money;
 mod people;
 mod router;
 mod trade;

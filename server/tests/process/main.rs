@@ -13,6 +13,7 @@ mod files;
 mod import;
 mod json;
 mod kill;
+mod money;
 mod people;
 mod sandbox;
 mod secrets;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kami_engine::{
-    AccountId, Flags, Kind, Lifecycle, Line, ORDER_CARDS_MAX, ORDER_LEGS_MAX, ORDER_LINES_MAX, OrderId,
+    AccountId, Flags, Kind, LEGS_MAX, Lifecycle, Line, ORDER_CARDS_MAX, ORDER_LINES_MAX, OrderId,
     OrderReport, OrderState, PrincipalId, ProductId, Purchase, RETURN_CARDS_MAX, ReplyFlags, Role, Status,
 };
 
@@ -92,7 +92,7 @@ impl Oracle {
         };
         if wanted.lines.is_empty()
             || wanted.lines.len() > ORDER_LINES_MAX
-            || wanted.legs.len() > ORDER_LEGS_MAX
+            || wanted.legs.len() > LEGS_MAX
             || wanted.lines.iter().enumerate().any(|(at, line)| line.count == 0 || overlap(at, line))
         {
             return self.refuse(Status::Malformed);
@@ -291,6 +291,9 @@ impl Oracle {
                 }
                 return self.refuse(Status::IllegalTransition);
             }
+            if card.flags.contains(Flags::HELD) {
+                return self.refuse(Status::IllegalTransition);
+            }
             seen |= card.flags.contains(Flags::REVEALED) || card.flags.contains(Flags::USED);
             cards.push(place);
         }
@@ -342,10 +345,12 @@ impl Oracle {
 }
 
 /// Whether one record of the log can hold so large an order: the heads of group and entry, the order's own, and
-/// 24 bytes a card at worst, 16 a line, 32 a leg.
+/// 24 bytes a card at worst, 16 a line, 32 a leg; and the alerts that it may set off.
 pub fn is_too_large(wanted: &Purchase, payload_bytes: u64) -> bool {
     let cards: u64 = wanted.lines.iter().map(|line| u64::from(line.count)).sum();
-    let bytes = 16 + 64 + 64 + cards * 24 + wanted.lines.len() as u64 * 16 + wanted.legs.len() as u64 * 32;
+    let alerts = 4 * 88;
+    let bytes =
+        16 + 64 + 64 + alerts + cards * 24 + wanted.lines.len() as u64 * 16 + wanted.legs.len() as u64 * 32;
     cards > u64::from(ORDER_CARDS_MAX) || bytes > payload_bytes
 }
 

@@ -42,7 +42,9 @@ impl World {
     fn import(&mut self) {
         let id = u128::from(self.random.next());
         let tenant = u16::from(self.random.percent(15));
-        let importer = caller(8, kami_engine::Role::Issuer, 0, tenant);
+        // One principal may have few of them lying about.
+        let issuer = 20 + self.random.below(16) as u32;
+        let importer = caller(issuer, kami_engine::Role::Issuer, 0, tenant);
         let product = 1 + self.random.below(5) as u32;
         let mut spec = self.some_import_spec(product);
         let mut rows = self.some_rows(tenant, &spec);

@@ -410,6 +410,9 @@ impl Oracle {
         if original.reversed {
             return Err(Status::AlreadyReversed);
         }
+        if !matches!(card.lifecycle, Lifecycle::Sold | Lifecycle::Redeemed) {
+            return Err(Status::IllegalTransition);
+        }
         if self.in_window(place, original) && !self.is_settled(place, original) {
             return Err(Status::IllegalTransition);
         }
@@ -464,6 +467,9 @@ impl Oracle {
             let moved = Moved { amount: open.amount, remaining, held: held - open.amount, deadline_ms: 0 };
             let state = (card.lifecycle, flags);
             return Ok(self.moves_value(ask, place, Kind::Reverse, Status::Ok, state, id, moved));
+        }
+        if !matches!(card.lifecycle, Lifecycle::Sold | Lifecycle::Redeemed) {
+            return Err(Status::IllegalTransition);
         }
         if self.is_settled(place, original) {
             return Err(Status::Settled);

@@ -1,0 +1,338 @@
+//! `kami account` and `kami post`: who has how much, and moving money.
+
+use clap::{Args, Subcommand};
+use kami_engine::{
+    Account, AccountId, AccountKind, AccountSpec, DocumentId, Leg, Money, Posting, PrincipalId, ReplyFlags,
+    RequestId, StatementLine,
+};
+use kami_net::{Client, ClientError};
+use serde_json::{Value, json};
+
+use crate::code::{document_id, posting_id};
+use crate::exit::Failure;
+use crate::output::{Output, table};
+use crate::remote::Remote;
+use crate::{money, time};
+
+/// Add, change, list and read accounts.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  kami account add bank --currency CNY --kind external\n  kami account add shop-17 --currency CNY --kind customer --credit 500\n  kami post --document transfer-4711 --leg bank=-1000 --leg shop-17=1000\n  kami account list\n  kami account statement shop-17"
+)]
+pub struct AccountCommand {
+    #[command(flatten)]
+    remote: Remote,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Add an account; its name is new.
+    #[command(
+        after_help = "Example:\n  kami account add shop-17 --currency CNY --kind customer --credit 500"
+    )]
+    Add {
+        /// What it is called: 1 to 64 bytes.
+        name: String,
+        /// Three letters, such as CNY.
+        #[arg(long, value_name = "CUR", value_parser = money::parse_currency)]
+        currency: [u8; 3],
+        /// What it stands for: customer, agent, income, or external for the world outside, which has no bound.
+        #[arg(long, value_name = "KIND", value_parser = parse_kind)]
+        kind: AccountKind,
+        /// How far below zero it may go, in the currency's main unit.
+        #[arg(long, value_name = "AMOUNT", default_value = "0")]
+        credit: String,
+        /// The number of the seller that may pay from it; 0 is any seller.
+        #[arg(long, value_name = "PRINCIPAL", default_value_t = 0)]
+        owner: u32,
+    },
+    /// Change the credit limit or the owner of an account; what is not given stays as it is.
+    #[command(after_help = "Example:\n  kami account set shop-17 --credit 800")]
+    Set {
+        /// Its name.
+        name: String,
+        /// How far below zero it may go, in the currency's main unit.
+        #[arg(long, value_name = "AMOUNT")]
+        credit: Option<String>,
+        /// The number of the seller that may pay from it; 0 is any seller.
+        #[arg(long, value_name = "PRINCIPAL")]
+        owner: Option<u32>,
+    },
+    /// List the accounts.
+    #[command(after_help = "Example:\n  kami account list")]
+    List,
+    /// Show one account.
+    #[command(after_help = "Example:\n  kami account show shop-17")]
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// Show what happened to an account's money, newest first.
+    #[command(after_help = "Example:\n  kami account statement shop-17 --count 500")]
+    Statement {
+        /// Its name.
+        name: String,
+        /// How many entries at most.
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        count: u32,
+    },
+    /// Freeze an account: nothing is paid from it. Money that comes in is taken.
+    #[command(after_help = "Example:\n  kami account freeze shop-17")]
+    Freeze {
+        /// Its name.
+        name: String,
+    },
+    /// End the freeze of an account.
+    #[command(after_help = "Example:\n  kami account unfreeze shop-17")]
+    Unfreeze {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Move money between accounts: a top-up, a withdrawal, a correction.
+///
+/// The same command run again is a retry: it says what the first said and moves nothing more.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  kami post --document transfer-4711 --leg bank=-1000 --leg shop-17=1000 --note \"top-up of 23 November\""
+)]
+pub struct Post {
+    /// The document it rests on: 32 hex digits are taken as they are, any other text is hashed to 128 bits.
+    #[arg(long, value_name = "ID", value_parser = document_id)]
+    document: DocumentId,
+    /// What comes onto an account, or goes from it if negative, in its currency's main unit; at least two, and
+    /// their sum is zero in every currency.
+    #[arg(long = "leg", value_name = "ACCOUNT=AMOUNT", value_parser = parse_leg, required = true, allow_hyphen_values = true)]
+    legs: Vec<(String, String)>,
+    /// For people, at most 200 bytes.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    note: String,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+fn parse_kind(text: &str) -> Result<AccountKind, String> {
+    let known = AccountKind::ALL.into_iter().find(|kind| kind.name() == text);
+    known.ok_or_else(|| "an account is customer, agent, income or external".to_owned())
+}
+
+fn parse_leg(text: &str) -> Result<(String, String), String> {
+    let (account, amount) = text.rsplit_once('=').ok_or("a leg is ACCOUNT=AMOUNT, such as shop-17=-28.50")?;
+    Ok((account.to_owned(), amount.to_owned()))
+}
+
+/// An amount that may be negative.
+fn signed(text: &str, currency: [u8; 3]) -> Result<Money, String> {
+    match text.trim().strip_prefix('-') {
+        Some(rest) => money::parse(rest, currency).map(|amount| -amount),
+        None => money::parse(text.trim().trim_start_matches('+'), currency),
+    }
+}
+
+pub async fn run(command: AccountCommand, output: &Output) -> Result<(), Failure> {
+    let AccountCommand { remote, action } = command;
+    let amount = |text: &str, currency| {
+        money::parse(text, currency).map_err(|wrong| Failure::usage(format!("--credit `{text}`: {wrong}")))
+    };
+    // What cannot be right is said without asking a server.
+    let new = match &action {
+        Action::Add { name, currency, kind, credit, owner } => Some(AccountSpec {
+            name: name.clone(),
+            currency: *currency,
+            kind: *kind,
+            credit_limit: amount(credit, *currency)?,
+            owner: PrincipalId(*owner),
+        }),
+        _ => None,
+    };
+    remote
+        .talk(async |client| {
+            let account = match action {
+                Action::Add { .. } => {
+                    let Some(spec) = new else { return Ok(()) };
+                    client.account_add(spec, RequestId::random()).await?.value
+                }
+                Action::Set { name, credit, owner } => {
+                    let mut spec = find(client, &name).await?.spec;
+                    if let Some(credit) = credit {
+                        spec.credit_limit = amount(&credit, spec.currency)?;
+                    }
+                    spec.owner = owner.map_or(spec.owner, PrincipalId);
+                    client.account_set(spec, RequestId::random()).await?.value
+                }
+                Action::List => {
+                    let accounts = client.account_list().await?;
+                    let rows: Vec<Value> = accounts.iter().map(value).collect();
+                    return output.result(&json!({ "accounts": rows }), || listing(&accounts));
+                }
+                Action::Show { name } => find(client, &name).await?,
+                Action::Statement { name, count } => {
+                    let id = find(client, &name).await?.id;
+                    return statement(client, id, count, output).await;
+                }
+                Action::Freeze { name } => {
+                    let id = find(client, &name).await?.id;
+                    client.account_freeze(id).await?.value
+                }
+                Action::Unfreeze { name } => {
+                    let id = find(client, &name).await?.id;
+                    client.account_unfreeze(id).await?.value
+                }
+            };
+            output.result(&value(&account), || listing(std::slice::from_ref(&account)))
+        })
+        .await
+}
+
+/// The account with this name.
+async fn find(client: &Client, name: &str) -> Result<Account, Failure> {
+    match client.account_named(name).await {
+        Ok(account) => Ok(account.value),
+        Err(ClientError::Refused { status: status @ kami_engine::Status::NotFound, .. }) => Err(Failure {
+            status: Some(status),
+            ..Failure::refused(format!("there is no account `{name}`; `kami account list` shows them"))
+        }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn statement(client: &Client, id: AccountId, count: u32, output: &Output) -> Result<(), Failure> {
+    let mut lines: Vec<StatementLine> = Vec::new();
+    let mut from = None;
+    let (account, next) = loop {
+        let missing = count - lines.len() as u32;
+        let page = client.account_statement(id, from, missing).await?.value;
+        lines.extend(page.lines);
+        from = page.next;
+        if from.is_none() || lines.len() as u32 >= count {
+            break (page.account, page.next);
+        }
+    };
+    let currency = account.spec.currency;
+    let rows: Vec<Value> = lines.iter().map(|line| line_value(line, currency)).collect();
+    let value = json!({ "account": value(&account), "lines": rows, "complete": next.is_none() });
+    output.result(&value, || {
+        let rows = lines.iter().map(|line| {
+            vec![
+                time::show(line.time_ms),
+                line.kind.name().to_owned(),
+                money::show(line.amount, currency),
+                money::show(line.balance, currency),
+                format!("{:032x}", line.related),
+                line.lsn.to_string(),
+            ]
+        });
+        let shown = table(&["TIME", "EVENT", "AMOUNT", "BALANCE", "DOCUMENT OR ORDER", "LSN"], &[2, 3], rows);
+        match next {
+            None => shown,
+            Some(_) => format!("{shown}\nthere is more: --count shows it"),
+        }
+    })
+}
+
+fn line_value(line: &StatementLine, currency: [u8; 3]) -> Value {
+    json!({
+        "lsn": line.lsn.bytes(),
+        "time_ms": line.time_ms,
+        "event": line.kind.name(),
+        "amount": money::show(line.amount, currency),
+        "amount_minor": line.amount,
+        "balance": money::show(line.balance, currency),
+        "balance_minor": line.balance,
+        "related": format!("{:032x}", line.related),
+        "principal": line.principal.0,
+        "channel": line.channel.0,
+    })
+}
+
+pub async fn post(command: Post, output: &Output) -> Result<(), Failure> {
+    let Post { document, legs, note, remote } = command;
+    remote
+        .talk(async |client| {
+            let mut accounts: Vec<Account> = Vec::new();
+            let mut posted = Vec::new();
+            for (name, amount) in &legs {
+                let known = accounts.iter().find(|account| account.spec.name == *name).cloned();
+                let account = match known {
+                    Some(account) => account,
+                    None => find(client, name).await?,
+                };
+                let amount = signed(amount, account.spec.currency)
+                    .map_err(|wrong| Failure::usage(format!("--leg `{name}={amount}`: {wrong}")))?;
+                posted.push(Leg { account: account.id, amount });
+                accounts.push(account);
+            }
+            let posting = Posting { document, legs: posted, note };
+            let receipt = client.post(posting, posting_id(document)).await?;
+            let rows: Vec<(&Account, Money, Money)> = accounts
+                .iter()
+                .zip(&receipt.value.rows)
+                .map(|(account, posted)| (account, posted.leg.amount, posted.balance))
+                .collect();
+            let legs: Vec<Value> = rows
+                .iter()
+                .map(|(account, amount, balance)| {
+                    json!({
+                        "account": account.spec.name,
+                        "currency": money::name(account.spec.currency),
+                        "amount_minor": amount,
+                        "balance_minor": balance,
+                    })
+                })
+                .collect();
+            let value = json!({
+                "document": document.to_string(),
+                "lsn": receipt.lsn.map(kami_engine::Lsn::bytes),
+                "time_ms": receipt.time_ms,
+                "replayed": receipt.flags.contains(ReplyFlags::REPLAYED),
+                "legs": legs,
+            });
+            output.result(&value, || {
+                let rows = rows.iter().map(|(account, amount, balance)| {
+                    let currency = account.spec.currency;
+                    let name = account.spec.name.clone();
+                    vec![name, money::show_with(*amount, currency), money::show_with(*balance, currency)]
+                });
+                table(&["ACCOUNT", "AMOUNT", "BALANCE"], &[1, 2], rows)
+            })
+        })
+        .await
+}
+
+fn value(account: &Account) -> Value {
+    let spec = &account.spec;
+    json!({
+        "id": account.id.0,
+        "name": spec.name,
+        "kind": spec.kind.name(),
+        "currency": money::name(spec.currency),
+        "balance": money::show(account.balance, spec.currency),
+        "balance_minor": account.balance,
+        "held_minor": account.held,
+        "credit_limit_minor": spec.credit_limit,
+        "owner": spec.owner.0,
+        "frozen": account.frozen,
+    })
+}
+
+fn listing(accounts: &[Account]) -> String {
+    let rows = accounts.iter().map(|account| {
+        let spec = &account.spec;
+        let amount = |amount| money::show(amount, spec.currency);
+        let owner = if spec.owner.0 == 0 { "-".to_owned() } else { spec.owner.to_string() };
+        vec![
+            account.id.to_string(),
+            spec.name.clone(),
+            spec.kind.name().to_owned(),
+            money::show_with(account.balance, spec.currency),
+            amount(account.held),
+            amount(spec.credit_limit),
+            owner,
+            if account.frozen { "frozen" } else { "" }.to_owned(),
+        ]
+    });
+    table(&["ID", "NAME", "KIND", "BALANCE", "HELD", "CREDIT", "OWNER", ""], &[0, 3, 4, 5], rows)
+}

@@ -1,0 +1,87 @@
+//! Accounts, postings and limits from the command line, through a kill.
+
+use crate::store::Home;
+
+#[test]
+fn a_wholesaler_keeps_its_books() {
+    let home = Home::new();
+    let server = home.serve();
+    let bank = server.json(&["account", "add", "bank", "--currency", "CNY", "--kind", "external"]);
+    assert_eq!((&bank["id"], &bank["kind"]), (&1.into(), &"external".into()));
+    let add = ["account", "add", "shop-17", "--currency", "CNY", "--kind", "customer", "--credit", "500"];
+    assert_eq!(server.json(&add)["credit_limit_minor"], 50_000);
+    server.run(&add).fails(3, "ALREADY_EXISTS");
+    server
+        .run(&["account", "add", "x", "--currency", "CNY", "--kind", "bank"])
+        .refuses_usage("customer, agent");
+    server.run(&["account", "show", "nobody"]).fails(3, "kami account list");
+
+    // The same document again is the same posting.
+    let post = ["post", "--document", "transfer 4711", "--leg", "bank=-1000", "--leg", "shop-17=1000.00"];
+    let first = server.json(&post);
+    assert_eq!((&first["replayed"], &first["legs"][1]["balance_minor"]), (&false.into(), &100_000.into()));
+    server.kill();
+    let server = home.serve();
+    let again = server.json(&post);
+    assert_eq!((&again["replayed"], &again["lsn"]), (&true.into(), &first["lsn"]));
+    let other = ["post", "--document", "transfer 4711", "--leg", "bank=-1", "--leg", "shop-17=1"];
+    server.run(&other).fails(3, "ID_REUSED");
+    server
+        .run(&["post", "--document", "2", "--leg", "bank=-1", "--leg", "shop-17=2"])
+        .fails(3, "LEGS_UNBALANCED");
+    let too_much = ["post", "--document", "2", "--leg", "shop-17=-1500.01", "--leg", "bank=1500.01"];
+    server.run(&too_much).fails(3, "INSUFFICIENT_FUNDS");
+    server.run(&too_much).fails(3, "account=`2`");
+    server.run(&["post", "--document", "2", "--leg", "bank"]).refuses_usage("ACCOUNT=AMOUNT");
+    server
+        .run(&["post", "--document", "2", "--leg", "bank=1.005", "--leg", "shop-17=1"])
+        .fails(2, "2 digits");
+
+    for n in 1..=12 {
+        let (document, out) = (format!("sale {n}"), "shop-17=-0.5");
+        server.json(&["post", "--document", &document, "--leg", out, "--leg", "bank=0.5"]);
+    }
+    let shown = server.json(&["account", "statement", "shop-17", "--count", "5"]);
+    let lines = shown["lines"].as_array().unwrap();
+    assert_eq!((lines.len(), &shown["complete"]), (5, &false.into()));
+    assert_eq!((&lines[0]["balance_minor"], &lines[0]["amount_minor"]), (&99_400.into(), &(-50).into()));
+    let shown = server.json(&["account", "statement", "shop-17", "--count", "500"]);
+    assert_eq!(shown["lines"].as_array().unwrap().len(), 13);
+    assert_eq!(shown["lines"][12]["lsn"], first["lsn"]);
+
+    server.json(&["account", "set", "shop-17", "--credit", "0"]);
+    assert_eq!(server.json(&["account", "freeze", "shop-17"])["frozen"], true);
+    server.run(&["post", "--document", "3", "--leg", "shop-17=-1", "--leg", "bank=1"]).fails(3, "FROZEN");
+    server.json(&["account", "unfreeze", "shop-17"]);
+    assert_eq!(server.json(&["account", "list"])["accounts"].as_array().unwrap().len(), 2);
+    server.stop();
+    assert_eq!(
+        home.run(&["verify", "--data", "kami-data", "--json"]).json()["problems"].as_array().unwrap().len(),
+        0
+    );
+}
+
+#[test]
+fn a_till_over_its_limit_is_refused_until_it_opens() {
+    let home = Home::new();
+    let server = home.serve();
+    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
+    home.file("cards.txt", "TEA-0001\nTEA-0002\nTEA-0003\n");
+    server.json(&["import", "cards.txt", "--product", "tea"]);
+    server.json(&["sell", "tea", "--count", "3", "--order", "1"]);
+    server.run(&["limit", "set", "velocity", "--max", "2"]).fails(2, "--scope");
+    let set = ["limit", "set", "velocity", "--scope", "terminal", "--window", "12h", "--max", "2"];
+    let limit = server.json(&set);
+    assert_eq!((&limit["window"], &limit["action"]), (&"12h".into(), &"refuse".into()));
+    server.json(&["redeem", "TEA-0001", "--terminal", "7"]);
+    server.json(&["redeem", "TEA-0002", "--terminal", "7"]);
+    let refused = server.run(&["redeem", "TEA-0003", "--terminal", "7"]);
+    refused.fails(3, "LIMIT_TERMINAL");
+    refused.fails(3, "limit=`1` left=`0` opens=`4");
+    server.json(&["limit", "set", "velocity", "--max", "3"]);
+    server.json(&["redeem", "TEA-0003", "--terminal", "7"]);
+    server.run(&["limit", "set", "velocity", "--window", "1h", "--max", "3"]).fails(3, "ILLEGAL_TRANSITION");
+    assert_eq!(server.json(&["limit", "list"])["limits"].as_array().unwrap().len(), 1);
+    assert_eq!(server.json(&["limit", "end", "velocity"])["ended"], true);
+    server.run(&["limit", "end", "velocity"]).fails(3, "kami limit list");
+}
