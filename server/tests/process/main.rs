@@ -21,4 +21,5 @@ mod service;
 mod settings;
 mod store;
 mod upkeep;
+mod value;
 mod watch;
