@@ -14,8 +14,8 @@ use crate::card::{Effect, Past};
 use crate::identity::{AccountId, OrderId, PrincipalId, RequestId};
 use crate::orders::OrderWord;
 use crate::record::{
-    Allocation, EPOCH_ENTRIES, ERA_ENTRIES, Entry, Epoch, Filter, FormatError, Group, Kind, Mark, MarkKey,
-    OrderFacts, Trail, ValueTail, way_back,
+    Allocation, CHAPTER_ENTRIES, Chapter, Entry, Filter, FormatError, Group, Kind, Mark, MarkKey, OrderFacts,
+    Trail, VOLUME_ENTRIES, ValueTail, way_back,
 };
 use crate::reply::StatementLine;
 use crate::sequencer::OrderPast;
@@ -237,21 +237,21 @@ impl<'a> Chain<'a> {
         })?;
         let mut at = top.value.as_ref().map(|(lsn, tail)| (*lsn, tail.as_ref().clone()));
         while let Some((lsn, tail)) = at {
-            if tail.epochs.is_empty() {
+            if tail.chapters.is_empty() {
                 if sought.may_be_in(&tail.trail.filter) {
-                    self.epoch(card, lsn, sought, &mut past)?;
+                    self.chapter(card, lsn, sought, &mut past)?;
                 }
             } else {
-                for (last, filter) in tail.epochs.iter().rev() {
+                for (last, filter) in tail.chapters.iter().rev() {
                     if sought.may_be_in(filter) {
-                        self.epoch(card, last.unwrap_or(lsn), sought, &mut past)?;
+                        self.chapter(card, last.unwrap_or(lsn), sought, &mut past)?;
                     }
                 }
             }
             if cfg!(feature = "bug-last-entry-only") {
                 break;
             }
-            let next = if tail.epochs.is_empty() { tail.trail.skip } else { tail.trail.era };
+            let next = if tail.chapters.is_empty() { tail.trail.skip } else { tail.trail.volume };
             at = match next {
                 Some(next) => Some((next, self.value_at(next)?)),
                 None => None,
@@ -263,8 +263,8 @@ impl<'a> Chain<'a> {
         Ok((past, top))
     }
 
-    /// The entries of one epoch from its last, or last so far, back.
-    fn epoch(
+    /// The entries of one chapter from its last, or last so far, back.
+    fn chapter(
         &mut self,
         card: CardRef,
         last: Lsn,
@@ -293,37 +293,37 @@ impl<'a> Chain<'a> {
         Ok(tail.ok_or(FormatError { what: "a card's trail leads to an entry without its value", lsn })?)
     }
 
-    /// The trail of the entry after `top`, without that entry's own ids; and, if it is the last of its era, the
-    /// epochs before its own.
+    /// The trail of the entry after `top`, without that entry's own ids; and, if it is the last of its volume, the
+    /// chapters before its own.
     ///
     /// # Errors
     /// See [`ChainError`].
-    pub fn trail(&mut self, top: &Top, key: &MarkKey) -> Result<(Trail, Vec<Epoch>), ChainError> {
+    pub fn trail(&mut self, top: &Top, key: &MarkKey) -> Result<(Trail, Vec<Chapter>), ChainError> {
         let mut trail = Trail::default();
-        let mut epochs = Vec::new();
+        let mut chapters = Vec::new();
         if let Some((lsn, tail)) = &top.value {
             let number = tail.purse.effects;
             trail = tail.trail;
-            if number.is_multiple_of(EPOCH_ENTRIES) {
+            if number.is_multiple_of(CHAPTER_ENTRIES) {
                 trail = Trail { filter: Filter::default(), skip: Some(*lsn), ..trail };
             }
-            if number.is_multiple_of(ERA_ENTRIES) {
-                trail.era = Some(*lsn);
+            if number.is_multiple_of(VOLUME_ENTRIES) {
+                trail.volume = Some(*lsn);
             }
-            if (number + 1).is_multiple_of(ERA_ENTRIES) {
+            if (number + 1).is_multiple_of(VOLUME_ENTRIES) {
                 let mut next = trail.skip;
-                while let Some(lsn) = next.filter(|lsn| Some(*lsn) > trail.era) {
+                while let Some(lsn) = next.filter(|lsn| Some(*lsn) > trail.volume) {
                     let tail = self.value_at(lsn)?;
-                    epochs.push((Some(lsn), tail.trail.filter));
+                    chapters.push((Some(lsn), tail.trail.filter));
                     next = tail.trail.skip;
                 }
-                epochs.reverse();
+                chapters.reverse();
             }
         }
         for id in &top.loose {
             trail.filter.add(key.mark(*id));
         }
-        Ok((trail, epochs))
+        Ok((trail, chapters))
     }
 
     /// What the entries of a batch, product or principal say about a request: these chain by `prev`.

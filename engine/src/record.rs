@@ -28,7 +28,8 @@ pub(crate) use object::stored;
 pub use object::{Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms};
 pub use sale::{Allocation, OrderFacts, Run};
 pub use value::{
-    EPOCH_ENTRIES, ERA_BYTES, ERA_ENTRIES, Epoch, Filter, Mark, MarkKey, Purse, Trail, VALUE_BYTES, ValueTail,
+    CHAPTER_ENTRIES, Chapter, Filter, Mark, MarkKey, Purse, Trail, VALUE_BYTES, VOLUME_BYTES, VOLUME_ENTRIES,
+    ValueTail,
 };
 
 use kami_wal::Lsn;

@@ -40,8 +40,8 @@ use crate::limits::{Buyer, CROSSED_MAX, CROSSING_ENTRY_BYTES, Tills};
 use crate::orders::OrderWord;
 use crate::product::CardKind;
 use crate::record::{
-    Allocation, ERA_BYTES, Epoch, GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Kind, MarkKey, OrderFacts,
-    PostedLeg, Purse, Trail, VALUE_BYTES,
+    Allocation, Chapter, GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Kind, MarkKey, OrderFacts, PostedLeg,
+    Purse, Trail, VALUE_BYTES, VOLUME_BYTES,
 };
 use crate::reply::{HISTORY_MAX, HistoryEvent, Reply, ReplyBody, ReplyFlags, StatementLine};
 use crate::state::{Scope, Search, State};
@@ -112,9 +112,9 @@ impl Moves {
 pub(crate) struct Wallet {
     /// What its last entry left on it; `None` if no entry tells.
     pub(crate) purse: Option<Purse>,
-    /// The trail of the next entry, without that one's ids, and the epochs of the era that it ends.
+    /// The trail of the next entry, without that one's ids, and the chapters of the volume that it ends.
     pub(crate) trail: Trail,
-    pub(crate) epochs: Vec<Epoch>,
+    pub(crate) chapters: Vec<Chapter>,
     /// The card's sale.
     pub(crate) sale: Option<Lsn>,
 }
@@ -493,8 +493,8 @@ impl Sequencer {
             }
             _ if tells_value => {
                 let wallet = self.read_value(request, card, prepared, &mut chain)?;
-                let era = if wallet.epochs.is_empty() { 0 } else { ERA_BYTES };
-                prepared.log_bytes = HEAD_BYTES + VALUE_BYTES + era;
+                let volume = if wallet.chapters.is_empty() { 0 } else { VOLUME_BYTES };
+                prepared.log_bytes = HEAD_BYTES + VALUE_BYTES + volume;
                 prepared.wallet = Some(wallet);
             }
             _ => {
@@ -515,10 +515,10 @@ impl Sequencer {
     ) -> Result<Box<Wallet>, ChainError> {
         let sought = Sought::new(request.id, request.command.original(), &self.marks, true);
         let (past, top) = chain.past(card, prepared.word, &sought)?;
-        let (trail, epochs) = chain.trail(&top, &self.marks)?;
+        let (trail, chapters) = chain.trail(&top, &self.marks)?;
         prepared.past = past;
         let purse = top.value.as_ref().map(|(_, tail)| tail.purse);
-        Ok(Box::new(Wallet { purse, trail, epochs, sale: top.sale }))
+        Ok(Box::new(Wallet { purse, trail, chapters, sale: top.sale }))
     }
 
     /// Reads the entries of the object an administrative or order command is about.

@@ -216,7 +216,7 @@ impl Subject<'_> {
         moved: &Movement,
         group: &mut GroupWriter<'_>,
     ) -> (Lsn, ValueTail) {
-        let Wallet { mut trail, mut epochs, sale, .. } =
+        let Wallet { mut trail, mut chapters, sale, .. } =
             *prepared.wallet.take().expect("read before a value is decided on");
         let marks = &self.sequencer.marks;
         let by_engine = moved.kind == Kind::HoldTimeout;
@@ -227,8 +227,8 @@ impl Subject<'_> {
         if moved.related.is_some() {
             trail.filter.add(marks.mark(related));
         }
-        if !epochs.is_empty() {
-            epochs.push((None, trail.filter));
+        if !chapters.is_empty() {
+            chapters.push((None, trail.filter));
         }
         let mut purse = moved.purse;
         purse.sale = sale.or(purse.sale);
@@ -236,7 +236,7 @@ impl Subject<'_> {
             purse.settled = Some(group.next_lsn());
         }
         let time_ms = moved.deadline_ms;
-        let tail = ValueTail { amount: moved.amount, related, related_lsn, time_ms, purse, trail, epochs };
+        let tail = ValueTail { amount: moved.amount, related, related_lsn, time_ms, purse, trail, chapters };
         let head = self.request.head(moved.kind, prepared.body);
         let head = Head {
             request: if by_engine { RequestId::default() } else { head.request },

@@ -91,7 +91,7 @@ fn value(reply: &Reply) -> ValueReport {
     }
 }
 
-/// More than two eras, so that every way back is taken: entry by entry, by epochs, by eras.
+/// More than two volumes, so that every way back is taken: entry by entry, by chapters, by volumes.
 #[test]
 fn every_id_is_known_however_long_ago() {
     let mut store = Store::new();

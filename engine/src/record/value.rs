@@ -3,10 +3,10 @@
 //!
 //! # Invariants
 //! * `initial + loaded + refunded - redeemed = remaining` and `0 <= held <= remaining` after every entry.
-//! * The entries with such a tail are numbered from 1 in `effects`. Each belongs to an *epoch* of
-//!   [`EPOCH_ENTRIES`] and to an *era* of [`ERA_EPOCHS`] epochs. Its filter holds the ids of its epoch up to
+//! * The entries with such a tail are numbered from 1 in `effects`. Each belongs to an *chapter* of
+//!   [`CHAPTER_ENTRIES`] and to an *volume* of [`VOLUME_CHAPTERS`] chapters. Its filter holds the ids of its chapter up to
 //!   and including itself, those of the entries without such a tail in between, too: what the filter denies is
-//!   not there. The last entry of an era carries the filters of all its epochs.
+//!   not there. The last entry of a volume carries the filters of all its chapters.
 //! * What an entry relates to is in the filter with its own id: so one search finds a redemption, its reversal
 //!   and its refunds.
 
@@ -19,15 +19,15 @@ use super::{FormatError, u16_at, u32_at, u64_at, u128_at};
 
 /// Bytes of the tail that every entry about a card's value has.
 pub const VALUE_BYTES: usize = 184;
-/// Bytes that the last entry of an era has beside it.
-pub const ERA_BYTES: usize = ERA_EPOCHS as usize * ROW_BYTES;
+/// Bytes that the last entry of a volume has beside it.
+pub const VOLUME_BYTES: usize = VOLUME_CHAPTERS as usize * ROW_BYTES;
 const ROW_BYTES: usize = 8 + FILTER_WORDS * 8;
-/// Entries of an epoch.
-pub const EPOCH_ENTRIES: u32 = 32;
-/// Epochs of an era.
-pub const ERA_EPOCHS: u32 = 32;
-/// Entries of an era.
-pub const ERA_ENTRIES: u32 = EPOCH_ENTRIES * ERA_EPOCHS;
+/// Entries of an chapter.
+pub const CHAPTER_ENTRIES: u32 = 32;
+/// Epochs of a volume.
+pub const VOLUME_CHAPTERS: u32 = 32;
+/// Entries of a volume.
+pub const VOLUME_ENTRIES: u32 = CHAPTER_ENTRIES * VOLUME_CHAPTERS;
 const FILTER_WORDS: usize = 8;
 
 /// A small set of request ids that may say "perhaps" to one that is not in it, and never "no" to one that is.
@@ -141,16 +141,16 @@ impl Purse {
 /// Where to look for earlier entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trail {
-    /// The ids of the epoch so far.
+    /// The ids of the chapter so far.
     pub filter: Filter,
-    /// The last entry of the epoch before.
+    /// The last entry of the chapter before.
     pub skip: Option<Lsn>,
-    /// The last entry of the era before.
-    pub era: Option<Lsn>,
+    /// The last entry of the volume before.
+    pub volume: Option<Lsn>,
 }
 
-/// An epoch as the last entry of its era tells of it: its last entry and its filter.
-pub type Epoch = (Option<Lsn>, Filter);
+/// An chapter as the last entry of its volume tells of it: its last entry and its filter.
+pub type Chapter = (Option<Lsn>, Filter);
 
 /// The tail of an entry about a card's value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -167,15 +167,15 @@ pub struct ValueTail {
     pub purse: Purse,
     /// Where to look for what was before.
     pub trail: Trail,
-    /// Of the last entry of an era: its epochs, oldest first; the last of them is the entry's own.
-    pub epochs: Vec<Epoch>,
+    /// Of the last entry of a volume: its chapters, oldest first; the last of them is the entry's own.
+    pub chapters: Vec<Chapter>,
 }
 
 impl ValueTail {
     /// How many bytes it takes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        if self.epochs.is_empty() { VALUE_BYTES } else { VALUE_BYTES + ERA_BYTES }
+        if self.chapters.is_empty() { VALUE_BYTES } else { VALUE_BYTES + VOLUME_BYTES }
     }
 
     /// Writes it.
@@ -195,9 +195,9 @@ impl ValueTail {
         tail[100..102].copy_from_slice(&self.purse.tombstones.to_le_bytes());
         tail[102..104].copy_from_slice(&self.purse.reversals.to_le_bytes());
         tail[104..112].copy_from_slice(&lsn(self.trail.skip).to_le_bytes());
-        tail[112..120].copy_from_slice(&lsn(self.trail.era).to_le_bytes());
+        tail[112..120].copy_from_slice(&lsn(self.trail.volume).to_le_bytes());
         self.trail.filter.encode(&mut tail[120..VALUE_BYTES]);
-        for (place, (last, filter)) in tail[VALUE_BYTES..].chunks_exact_mut(ROW_BYTES).zip(&self.epochs) {
+        for (place, (last, filter)) in tail[VALUE_BYTES..].chunks_exact_mut(ROW_BYTES).zip(&self.chapters) {
             place[..8].copy_from_slice(&lsn(*last).to_le_bytes());
             filter.encode(&mut place[8..]);
         }
@@ -208,7 +208,7 @@ impl ValueTail {
     /// # Errors
     /// If it says what cannot be.
     pub fn decode(tail: &[u8], at: Lsn) -> Result<Option<ValueTail>, FormatError> {
-        if tail.len() != VALUE_BYTES && tail.len() != VALUE_BYTES + ERA_BYTES {
+        if tail.len() != VALUE_BYTES && tail.len() != VALUE_BYTES + VOLUME_BYTES {
             return Ok(None);
         }
         let wrong = |what| Err(FormatError { what, lsn: at });
@@ -229,15 +229,16 @@ impl ValueTail {
         if !purse.is_sound() {
             return wrong("a card's value that does not add up");
         }
-        let trail = Trail { filter: Filter::decode(&tail[120..VALUE_BYTES]), skip: lsn(104), era: lsn(112) };
+        let trail =
+            Trail { filter: Filter::decode(&tail[120..VALUE_BYTES]), skip: lsn(104), volume: lsn(112) };
         // Searching follows these: they lead back, or it would not end.
-        if trail.skip.max(trail.era) >= Some(at) {
+        if trail.skip.max(trail.volume) >= Some(at) {
             return wrong("a card's trail does not fall");
         }
         let rows = tail[VALUE_BYTES..].chunks_exact(ROW_BYTES);
-        let epochs: Vec<Epoch> =
+        let chapters: Vec<Chapter> =
             rows.map(|row| (Lsn::from_bytes(u64_at(row, 0)), Filter::decode(&row[8..]))).collect();
-        if epochs.iter().any(|(last, _)| *last >= Some(at)) {
+        if chapters.iter().any(|(last, _)| *last >= Some(at)) {
             return wrong("a card's trail does not fall");
         }
         Ok(Some(ValueTail {
@@ -247,7 +248,7 @@ impl ValueTail {
             time_ms: u64_at(tail, 72),
             purse,
             trail,
-            epochs,
+            chapters,
         }))
     }
 }
@@ -280,12 +281,12 @@ mod tests {
                 tombstones: 3,
                 reversals: 4,
             },
-            trail: Trail { filter: Filter::default(), skip: at(8192), era: None },
-            epochs: Vec::new(),
+            trail: Trail { filter: Filter::default(), skip: at(8192), volume: None },
+            chapters: Vec::new(),
         };
         tail.trail.filter.add(key.mark(RequestId(9)));
-        for epochs in [Vec::new(), vec![(at(64), tail.trail.filter); ERA_EPOCHS as usize]] {
-            tail.epochs = epochs;
+        for chapters in [Vec::new(), vec![(at(64), tail.trail.filter); VOLUME_CHAPTERS as usize]] {
+            tail.chapters = chapters;
             let mut bytes = vec![0; tail.bytes()];
             tail.encode(&mut bytes);
             let lsn = at(1 << 20).unwrap();
@@ -303,8 +304,8 @@ mod tests {
         let key = MarkKey([1; 32]);
         let mut filter = Filter::default();
         let ids = |from: u128, count: u128| (from..from + count).map(|id| key.mark(RequestId(id)));
-        ids(0, u128::from(EPOCH_ENTRIES)).for_each(|mark| filter.add(mark));
-        assert!(ids(0, u128::from(EPOCH_ENTRIES)).all(|mark| filter.may_hold(mark)));
+        ids(0, u128::from(CHAPTER_ENTRIES)).for_each(|mark| filter.add(mark));
+        assert!(ids(0, u128::from(CHAPTER_ENTRIES)).all(|mark| filter.may_hold(mark)));
         let wrong = ids(1 << 64, 100_000).filter(|mark| filter.may_hold(*mark)).count();
         assert!(wrong < 400, "{wrong} of 100,000");
     }
