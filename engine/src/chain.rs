@@ -180,14 +180,9 @@ impl<'a> Chain<'a> {
         let mut word = word;
         while let Some(lsn) = word.lsn() {
             let entry = self.entry(lsn)?;
-            let prev = match entry.head.kind {
-                kind if kind.is_order() => {
-                    let (_, cards, _) = entry.order()?;
-                    let prev = cards.word_before(card);
-                    prev.ok_or(FormatError { what: "a card's chain leads to an order without it", lsn })?
-                }
-                _ => entry.prev(),
-            };
+            let prev = entry
+                .word_before(card)?
+                .ok_or(FormatError { what: "a card's chain leads to an entry without it", lsn })?;
             if prev.lsn() >= Some(lsn) {
                 return Err(FormatError { what: "a card's chain does not fall", lsn }.into());
             }

@@ -172,6 +172,8 @@ pub struct Ledger {
     pub limits: Vec<LimitRow>,
     /// What counts against them.
     pub usages: Vec<UsageRow>,
+    /// When something last counted.
+    pub counted_ms: u64,
     /// Orders that wait for their payment.
     pub reservations: Vec<StoredReservation>,
 }
@@ -652,11 +654,13 @@ fn copy_money(sequencer: &Sequencer, ledger: &mut Ledger, between: &mut impl FnM
         for shard in first..first + SHARDS_PER_HOLD {
             let documents = state.documents.of_shard(shard);
             ledger.documents.extend(documents.map(|((tenant, id), lsn)| (tenant.0, id.0, lsn.bytes())));
-            ledger.usages.extend(state.limits.usage_rows(shard, state.now_ms));
+            ledger.usages.extend(state.limits.usage_rows(shard));
         }
         drop(state);
         between();
     }
+    // Last: what a limit that ended meanwhile counted is not counted again by replay.
+    ledger.counted_ms = sequencer.state().limits.counted_ms();
 }
 
 /// A snapshot file.

@@ -253,7 +253,7 @@ pub enum Command {
         account: AccountId,
         /// Where the statement before said that it goes on; `None` is the newest.
         from: Option<Lsn>,
-        /// How many entries at most; never more than [`STATEMENT_LINES_MAX`].
+        /// How many entries at most; at least 1 and never more than [`STATEMENT_LINES_MAX`].
         count: u32,
     },
     /// Moves money between accounts.
@@ -509,7 +509,10 @@ impl Command {
     pub(crate) fn log_bytes_max(&self) -> usize {
         match self {
             Command::Query { .. } | Command::History { .. } => 0,
-            Command::Sell { count, .. } => order_bytes_max(u64::from(*count), 1, 0),
+            Command::Sell { count, .. } => {
+                let entry = record::OrderFacts::plain_entry_bytes_max((*count).min(ORDER_CARDS_MAX));
+                2 * GROUP_BYTES + CROSSED_MAX * CROSSING_ENTRY_BYTES + entry
+            }
             Command::SellLines(purchase) | Command::Reserve(purchase) => {
                 let cards = purchase.lines.iter().map(|line| u64::from(line.count)).sum();
                 order_bytes_max(cards, purchase.lines.len(), purchase.legs.len())
@@ -558,6 +561,18 @@ impl Command {
             && !self.is_read()
             && self.order().is_none()
             && !matches!(self, Command::Post(_) | Command::HoldTimeout { .. })
+    }
+
+    /// Whether it reads what it tells before the lock: what was asked before it must be done by then.
+    #[inline]
+    pub(crate) fn begins_turn(&self) -> bool {
+        matches!(self, Command::AccountStatement { .. })
+    }
+
+    /// Whether it changes what turns are prepared for.
+    #[inline]
+    pub(crate) fn ends_turn(&self) -> bool {
+        matches!(self, Command::LimitPut(_))
     }
 
     /// A checksum of what is asked, by which a retry is told from another request with the same id.

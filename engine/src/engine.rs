@@ -20,6 +20,7 @@ use crate::identity::{
     BatchId, Caller, CardDigest, ChannelId, PinDigest, Principal, RequestId, TenantId, TerminalId,
 };
 use crate::import::Imports;
+use crate::proof::Prover;
 use crate::record::{CLOCKS_BYTES, HEAD_BYTES, Kind};
 use crate::recovery::{newest_snapshot, remove_orphans, replay};
 use crate::replay::{Rebuild, ReplayError};
@@ -180,6 +181,7 @@ struct Shared {
     /// The log from here on is what the next start replays. A position of its own after a start, which begins
     /// a new segment: so far before the log's end then as what it replayed was long.
     replay_from: AtomicU64,
+    prover: Prover,
 }
 
 impl Engine {
@@ -191,7 +193,7 @@ impl Engine {
         let EngineOptions { data, keys, mut wal, clock, accept_clock } = options;
         let io = |what| move |source| OpenError::Io { what, source };
         let identity = Identity::read(&*data)?;
-        let vault = Vault::open(keys, identity.is_none())?;
+        let vault = Vault::open(Arc::clone(&keys), identity.is_none())?;
         let identity = match identity {
             Some(identity) if identity.key_check != vault.check_value() => {
                 return Err(KeyError::Wrong { file: "lookup.key" }.into());
@@ -225,16 +227,10 @@ impl Engine {
         let sequencer = Sequencer::new(index, table, wal, state, clock, running, vault.mark_key());
         let checkpoints = Mutex::new(());
         let rotations = Rotations::default();
-        let shared = Shared {
-            sequencer,
-            vault,
-            imports,
-            data,
-            store: identity.store,
-            checkpoints,
-            rotations,
-            replay_from,
-        };
+        let store = identity.store;
+        let prover = Prover::new(Arc::clone(&data), keys, store);
+        let shared =
+            Shared { sequencer, vault, imports, data, store, checkpoints, rotations, replay_from, prover };
         let engine = Engine { shared: Arc::new(shared) };
         engine.record_start(&now)?;
         Ok(engine)
@@ -242,6 +238,10 @@ impl Engine {
 
     pub(crate) fn sequencer(&self) -> &Sequencer {
         &self.shared.sequencer
+    }
+
+    pub(crate) fn prover(&self) -> &Prover {
+        &self.shared.prover
     }
 
     fn record_start(&self, clocks: &crate::record::Clocks) -> Result<(), OpenError> {

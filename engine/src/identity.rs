@@ -69,6 +69,13 @@ impl CardDigest {
     }
 }
 
+/// All of it, as a proof names it: whoever has the look-up key can compare.
+impl fmt::Display for CardDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 impl fmt::Debug for CardDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Half of it names a card well enough in a log, and less is given away.

@@ -263,7 +263,8 @@ pub fn copy_keys(from: &dyn Medium, to: &dyn Medium) -> Result<(), KeyError> {
     let lookup = secret(from, LOOKUP_FILE, false)?;
     replace_file(to, LOOKUP_FILE, &*lookup).map_err(io(LOOKUP_FILE))?;
     replace_file(to, MASTER_FILE, &*ring.master.bytes).map_err(io(MASTER_FILE))?;
-    ring.write(to).map_err(io(RING_FILE))
+    ring.write(to).map_err(io(RING_FILE))?;
+    crate::proof::copy_key(from, to)
 }
 
 impl Ring {

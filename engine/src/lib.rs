@@ -58,6 +58,7 @@ mod money;
 mod order;
 mod orders;
 mod product;
+mod proof;
 pub mod record;
 mod recovery;
 mod region;
@@ -101,6 +102,10 @@ pub use limits::LIMITS_MAX;
 pub use order::{Confirmation, GivenBack, Line, ORDER_LINES_MAX, Purchase, RETURN_CARDS_MAX};
 pub use orders::OrderState;
 pub use product::{CardKind, Money, Product, ProductSpec, ProductTerms, ValidFrom};
+pub use proof::{
+    CardProof, ConsistencyProof, DigestProof, Leaf, ProofCheckpoint, ProofError, ProvenCard, VerifierKey,
+    merkle,
+};
 pub use record::Kind;
 pub use record::PostedLeg;
 pub use replay::ReplayError;
@@ -109,6 +114,6 @@ pub use sequencer::{CodeSet, Work};
 pub use session::{Call, Failure, Receipt, Reversal, Session, Sold};
 pub use status::{Class, Status};
 pub use store::IdentityError;
-pub use vault::{Code, CodeError, CodeList, KeyError};
+pub use vault::{Code, CodeError, CodeList, KeyError, lookup_digest};
 pub use verify::{Verification, VerifyError, verify};
 pub use word::{CardRef, Flags, Lifecycle, Word};

@@ -31,7 +31,7 @@ use crate::sharded::Sharded;
 use crate::window::Window;
 
 pub use stored::{LimitRow, StoredLimit, UsageRow};
-pub(crate) use tills::{CROSSING_ENTRY_BYTES, Tills};
+pub(crate) use tills::{CROSSING_ENTRY_BYTES, CROSSINGS_PER_REQUEST, Tills};
 
 /// The most limits that stand in one tenant at a time.
 pub const LIMITS_MAX: usize = 64;
@@ -134,6 +134,9 @@ pub struct Limits {
     /// When to look whether a subject can be forgotten: each is there once, at the latest when it can.
     due: BTreeSet<(u64, Key)>,
     open: HashMap<Key, Open>,
+    /// When something last counted. What lies in the windows of that moment is what is kept and compared: time
+    /// goes on by itself, and forgets at its own pace.
+    counted_ms: u64,
 }
 
 impl Limits {
@@ -266,6 +269,7 @@ impl Limits {
             let found = self.weigh(limit, subject, wanted, 0, now_ms, crossed);
             found.into_iter().for_each(|exceeded| worse(&mut worst, exceeded));
         }
+        crossed.truncate(CROSSED_MAX);
         worst.map_or(Ok(()), Err)
     }
 
@@ -318,7 +322,7 @@ impl Limits {
         if spec.action == LimitAction::Alert {
             let known = window.is_some_and(|window| window.is_crossed(kind, now_ms))
                 || crossed.iter().any(|other| other.limit == limit.id && other.subject == subject);
-            if !known && crossed.len() < CROSSED_MAX {
+            if !known {
                 crossed.push(Crossed { limit: limit.id, subject, units });
             }
             return None;
@@ -343,7 +347,7 @@ impl Limits {
                 window.take(spec.window, now_ms, units_of(lines, spec.product));
             });
         }
-        self.forget(now_ms, FORGOTTEN_PER_TAKE);
+        self.forget(FORGOTTEN_PER_TAKE);
     }
 
     /// Counts one redemption of `product`, as [`Limits::take`].
@@ -354,7 +358,7 @@ impl Limits {
                 window.take(spec.window, now_ms, 1);
             });
         }
-        self.forget(now_ms, FORGOTTEN_PER_TAKE);
+        self.forget(FORGOTTEN_PER_TAKE);
     }
 
     /// Takes back what the entry at `taken` counted at `taken_ms`, by the entry at `lsn`: a reservation was
@@ -395,7 +399,7 @@ impl Limits {
         applies: impl Fn(&LimitState) -> bool,
         mut each: impl FnMut(&mut Window, &LimitSpec),
     ) {
-        let Limits { limits, standing, usage, due, .. } = self;
+        let Limits { limits, standing, usage, due, counted_ms, .. } = self;
         let ids = standing.get(&key.0).map_or(&[][..], Vec::as_slice);
         let states = ids.iter().map(|id| &limits[id.0 as usize - 1]);
         let counts =
@@ -404,6 +408,7 @@ impl Limits {
         if counted.peek().is_none() {
             return;
         }
+        *counted_ms = now_ms.max(*counted_ms);
         if usage.get(&key).is_none() {
             if !creates {
                 return;
@@ -422,7 +427,8 @@ impl Limits {
     }
 
     /// Forgets subjects that have nothing in any window, looking at up to `count` that it is time to look at.
-    pub fn forget(&mut self, now_ms: u64, count: usize) {
+    fn forget(&mut self, count: usize) {
+        let now_ms = self.counted_ms;
         for _ in 0..count {
             let Some(&(at_ms, key)) = self.due.first().filter(|(at_ms, _)| *at_ms <= now_ms) else { return };
             self.due.remove(&(at_ms, key));

@@ -14,7 +14,7 @@ use crate::identity::{AccountId, Caller, LimitId, PrincipalId, Role, TenantId};
 use crate::limit::{LimitScope, LimitSpec};
 use crate::limits::LIMITS_MAX;
 use crate::record::{HEAD_BYTES, Kind, PostedDocument};
-use crate::reply::{Reply, ReplyBody, ReplyFlags, Statement};
+use crate::reply::{Reply, ReplyBody, ReplyFlags};
 use crate::sequencer::{Detail, Turn, Work};
 use crate::state::State;
 use crate::status::Status;
@@ -104,16 +104,16 @@ impl Turn<'_> {
         let Some(AccountState { account, .. }) = found.filter(|state| may_read(&caller, state)) else {
             return self.refuse(request, Status::NotFound);
         };
-        let account = account.clone();
         let body = match (&request.command, std::mem::take(&mut work.prepared[at].detail)) {
-            (Command::AccountStatement { .. }, Detail::Statement(lines, next)) => {
-                ReplyBody::Statement(Box::new(Statement { account, lines, next }))
+            (Command::AccountStatement { .. }, Detail::Statement(Some(statement))) => {
+                ReplyBody::Statement(statement)
             }
-            (Command::AccountStatement { .. }, _) => {
-                // It was added since.
-                ReplyBody::Statement(Box::new(Statement { account, lines: Vec::new(), next: None }))
+            (Command::AccountStatement { .. }, Detail::Statement(None)) => {
+                return self.refuse(request, Status::Malformed);
             }
-            _ => ReplyBody::Accounts(vec![account]),
+            // It was added since it was looked for.
+            (Command::AccountStatement { .. }, _) => return self.refuse(request, Status::NotFound),
+            _ => ReplyBody::Accounts(vec![account.clone()]),
         };
         self.reply(request, Status::Ok, None, body)
     }

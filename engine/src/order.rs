@@ -262,7 +262,11 @@ impl Turn<'_> {
             return self.refuse(request, status);
         }
         let (tenant, count) = (request.caller.tenant, wanted.cards());
-        let entry_bytes = OrderFacts::entry_bytes_max(count, wanted.lines.len(), wanted.legs.len());
+        let entry_bytes = if wanted.plain {
+            OrderFacts::plain_entry_bytes_max(count)
+        } else {
+            OrderFacts::entry_bytes_max(count, wanted.lines.len(), wanted.legs.len())
+        };
         let group_bytes = GROUP_HEAD_BYTES + entry_bytes + CROSSED_MAX * CROSSING_ENTRY_BYTES;
         if group_bytes > self.sequencer.wal.payload_bytes_max() {
             return self.refuse(request, Status::OrderTooLarge);

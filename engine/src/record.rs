@@ -36,6 +36,7 @@ use kami_wal::Lsn;
 
 use crate::identity::{ChannelId, MerchantId, OrderId, PrincipalId, RequestId, TenantId, TerminalId};
 use crate::limit::Subject;
+use crate::state::OrderMove;
 use crate::word::{CardRef, Word};
 
 /// An entry may begin at most this far into its record, so that the 16-bit way back reaches.
@@ -207,6 +208,7 @@ pub struct Entry<'a> {
     /// Its head.
     pub head: Head,
     tail: &'a [u8],
+    bytes: &'a [u8],
 }
 
 /// A group, taken apart.
@@ -253,35 +255,7 @@ impl<'a> Group<'a> {
     }
 
     fn decode(&self, at: usize) -> Result<(Entry<'a>, usize), FormatError> {
-        let lsn = self.payload_lsn.plus(at as u64);
-        let wrong = |what| Err(FormatError { what, lsn });
-        let bytes = &self.payload[at..];
-        if bytes.len() < HEAD_BYTES {
-            return wrong("entry shorter than its head");
-        }
-        let length = u32_at(bytes, 4) as usize;
-        if length < HEAD_BYTES || !length.is_multiple_of(8) || length > bytes.len() {
-            return wrong("entry length out of bounds");
-        }
-        let Some(kind) = Kind::from_number(bytes[0]) else { return wrong("unknown kind") };
-        let head = Head {
-            kind,
-            request: RequestId(u128_at(bytes, 8)),
-            principal: PrincipalId(u32_at(bytes, 24)),
-            terminal: TerminalId(u32_at(bytes, 28)),
-            merchant: MerchantId(u32_at(bytes, 32)),
-            tenant: TenantId(u16_at(bytes, 36)),
-            channel: ChannelId(u16_at(bytes, 38)),
-            body: u32_at(bytes, 40),
-            post: u16_at(bytes, 44),
-            subject: u64_at(bytes, 48),
-            prev: u64_at(bytes, 56),
-        };
-        if Word::from_bits(u64::from(head.post)).is_none() || Word::from_bits(head.prev).is_none() {
-            return wrong("unknown lifecycle or flag");
-        }
-        let tail = &bytes[HEAD_BYTES..length];
-        Ok((Entry { lsn, time_ms: self.time_ms, head, tail }, length))
+        Entry::decode(&self.payload[at..], self.payload_lsn.plus(at as u64), self.time_ms)
     }
 }
 
@@ -318,7 +292,93 @@ pub fn way_back(head: &[u8; 8]) -> u64 {
     u64::from(u16_at(head, 2)) * 8
 }
 
-impl Entry<'_> {
+impl<'a> Entry<'a> {
+    /// The entry that `bytes` begin with, and its length.
+    fn decode(bytes: &'a [u8], lsn: Lsn, time_ms: u64) -> Result<(Entry<'a>, usize), FormatError> {
+        let wrong = |what| Err(FormatError { what, lsn });
+        if bytes.len() < HEAD_BYTES {
+            return wrong("entry shorter than its head");
+        }
+        let length = u32_at(bytes, 4) as usize;
+        if length < HEAD_BYTES || !length.is_multiple_of(8) || length > bytes.len() {
+            return wrong("entry length out of bounds");
+        }
+        let Some(kind) = Kind::from_number(bytes[0]) else { return wrong("unknown kind") };
+        let head = Head {
+            kind,
+            request: RequestId(u128_at(bytes, 8)),
+            principal: PrincipalId(u32_at(bytes, 24)),
+            terminal: TerminalId(u32_at(bytes, 28)),
+            merchant: MerchantId(u32_at(bytes, 32)),
+            tenant: TenantId(u16_at(bytes, 36)),
+            channel: ChannelId(u16_at(bytes, 38)),
+            body: u32_at(bytes, 40),
+            post: u16_at(bytes, 44),
+            subject: u64_at(bytes, 48),
+            prev: u64_at(bytes, 56),
+        };
+        if Word::from_bits(u64::from(head.post)).is_none() || Word::from_bits(head.prev).is_none() {
+            return wrong("unknown lifecycle or flag");
+        }
+        let bytes = &bytes[..length];
+        Ok((Entry { lsn, time_ms, head, tail: &bytes[HEAD_BYTES..], bytes }, length))
+    }
+
+    /// An entry that was taken out of its record.
+    ///
+    /// # Errors
+    /// If `bytes` are not one entry.
+    pub fn alone(bytes: &'a [u8], lsn: Lsn, time_ms: u64) -> Result<Entry<'a>, FormatError> {
+        match Entry::decode(bytes, lsn, time_ms)? {
+            (entry, length) if length == bytes.len() => Ok(entry),
+            _ => Err(FormatError { what: "bytes after the entry", lsn }),
+        }
+    }
+
+    /// Its bytes in the log.
+    #[must_use]
+    pub const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The word that `card` had before this entry, which moved it; `None` if it is about another card or none.
+    ///
+    /// # Errors
+    /// If its tail is damaged.
+    pub fn word_before(&self, card: CardRef) -> Result<Option<Word>, FormatError> {
+        Ok(match self.head.kind {
+            kind if kind.is_order() => self.order()?.1.word_before(card),
+            kind if kind.is_about_card() && self.card() == card => Some(self.prev()),
+            _ => None,
+        })
+    }
+
+    /// The word that this entry gave `card`; `None` as for [`Entry::word_before`].
+    ///
+    /// # Errors
+    /// If its tail is damaged.
+    pub fn word_after(&self, card: CardRef) -> Result<Option<Word>, FormatError> {
+        let Some(before) = self.word_before(card)? else { return Ok(None) };
+        if !self.head.kind.is_order() {
+            return Ok(Some(self.post()));
+        }
+        let (lifecycle, added) = OrderMove::post(self.head.kind, self.order()?.2.sealed);
+        Ok(Some(Word::new(self.lsn, lifecycle, before.flags().with(added))))
+    }
+
+    /// Of SIGNED_CHECKPOINT: what was signed, by which key.
+    ///
+    /// # Errors
+    /// If the tail is too short.
+    pub fn signed_checkpoint(&self) -> Result<SignedCheckpoint, FormatError> {
+        if self.tail.len() < SIGNED_CHECKPOINT_BYTES {
+            return self.wrong("signed checkpoint without its signature");
+        }
+        let hash = |at: usize| self.tail[at..at + 32].try_into().expect("thirty-two bytes");
+        let signature = self.tail[72..136].try_into().expect("sixty-four bytes");
+        Ok(SignedCheckpoint { size: u64_at(self.tail, 0), root: hash(8), key: hash(40), signature })
+    }
+
     const fn wrong<T>(&self, what: &'static str) -> Result<T, FormatError> {
         Err(FormatError { what, lsn: self.lsn })
     }
@@ -546,6 +606,32 @@ impl Clocks {
         tail[0..8].copy_from_slice(&self.wall_ms.to_le_bytes());
         tail[8..16].copy_from_slice(&self.boot_ms.to_le_bytes());
         tail[16..32].copy_from_slice(&self.boot_id.to_le_bytes());
+    }
+}
+
+/// Bytes of the tail of SIGNED_CHECKPOINT.
+pub const SIGNED_CHECKPOINT_BYTES: usize = 136;
+
+/// A checkpoint of the tree over all entries, as the log remembers that it was signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignedCheckpoint {
+    /// How many entries of the log it covers.
+    pub size: u64,
+    /// The root over them.
+    pub root: [u8; 32],
+    /// The Ed25519 public key.
+    pub key: [u8; 32],
+    /// The signature of the note.
+    pub signature: [u8; 64],
+}
+
+impl SignedCheckpoint {
+    /// Writes the tail of SIGNED_CHECKPOINT.
+    pub fn encode(&self, tail: &mut [u8]) {
+        tail[..8].copy_from_slice(&self.size.to_le_bytes());
+        tail[8..40].copy_from_slice(&self.root);
+        tail[40..72].copy_from_slice(&self.key);
+        tail[72..136].copy_from_slice(&self.signature);
     }
 }
 

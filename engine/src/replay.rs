@@ -196,7 +196,7 @@ impl Rebuild {
                     self.state.orders.put(key, OrderWord::new(entry.lsn, OrderState::Sold, true));
                 }
             }
-            Kind::Restore | Kind::KeyRotate | Kind::Miss => {}
+            Kind::Restore | Kind::KeyRotate | Kind::SignedCheckpoint | Kind::Miss => {}
             _ => {
                 return Err(FormatError { what: "a kind this version does not write", lsn: entry.lsn }.into());
             }
@@ -425,7 +425,7 @@ impl Rebuild {
             self.state.documents.insert((TenantId(tenant), DocumentId(document)), lsn);
         }
         if !self.state.accounts.restore(&ledger.accounts)
-            || !self.state.limits.restore(&ledger.limits, &ledger.usages, objects.now_ms)
+            || !self.state.limits.restore(&ledger.limits, &ledger.usages, ledger.counted_ms)
         {
             return Ok(false);
         }

@@ -103,6 +103,12 @@ pub enum ReplyBody {
     Checkpoint(Checkpoint),
     /// After KEY_ROTATE.
     Keys(KeyRotation),
+    /// After SIGNED_CHECKPOINT.
+    SignedNote(Box<SignedNote>),
+    /// After PROOF.
+    ProofPart(Box<ProofPart>),
+    /// After CONSISTENCY: hashes, in the order in which they are checked.
+    Path(Vec<[u8; 32]>),
     /// After ACCOUNT_LIST, in order of number, and the one account after the other commands about one. PARTIAL
     /// says that there are more.
     Accounts(Vec<Account>),
@@ -116,6 +122,32 @@ pub enum ReplyBody {
     Exceeded(Exceeded),
     /// After legs were refused: the account that stands against them.
     Account(AccountId),
+}
+
+/// A checkpoint of the log's entries, signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedNote {
+    /// How many entries it covers.
+    pub size: u64,
+    /// The note: what was signed, and the signature.
+    pub note: String,
+    /// The key to verify it with, in the form that is published.
+    pub key: String,
+}
+
+/// A part of a proof's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProofPart {
+    /// How many entries the checkpoint covers that it is proven to.
+    pub size: u64,
+    /// The key to verify it with, in the form that is published.
+    pub key: String,
+    /// The length of the whole text.
+    pub total: u64,
+    /// Where this part begins in it.
+    pub from: u64,
+    /// The part.
+    pub bytes: Vec<u8>,
 }
 
 /// What happened to the money of an account, newest first.

@@ -29,6 +29,7 @@ use std::time::Instant;
 use kami_wal::{Credit, Lsn, NoSpace, RECORD_HEAD_BYTES, Wal};
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::accounts::AccountState;
 use crate::card::{Effect, Past};
 use crate::chain::{Chain, ChainError, Sought};
 use crate::clock::{Clock, Running, TICK_MS};
@@ -36,14 +37,14 @@ use crate::command::{Command, Request, STATEMENT_LINES_MAX};
 use crate::holds::HoldChange;
 use crate::identity::{AccountId, CardDigest, OrderId, PrincipalId, RequestId, TenantId};
 use crate::index::Index;
-use crate::limits::{Buyer, CROSSED_MAX, CROSSING_ENTRY_BYTES, Tills};
+use crate::limits::{Buyer, CROSSING_ENTRY_BYTES, CROSSINGS_PER_REQUEST, Tills};
 use crate::orders::OrderWord;
 use crate::product::CardKind;
 use crate::record::{
     Allocation, Chapter, GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Kind, MarkKey, OrderFacts, PostedLeg,
     Purse, Trail, VALUE_BYTES, VOLUME_BYTES,
 };
-use crate::reply::{HISTORY_MAX, HistoryEvent, Reply, ReplyBody, ReplyFlags, StatementLine};
+use crate::reply::{HISTORY_MAX, HistoryEvent, Reply, ReplyBody, ReplyFlags, Statement};
 use crate::state::{Scope, Search, State};
 use crate::status::Status;
 use crate::subject::Subject;
@@ -127,6 +128,8 @@ pub(crate) struct Prepared {
     pub(crate) cards: Vec<Option<CardRef>>,
     /// The most bytes of the log that executing it takes.
     pub(crate) log_bytes: usize,
+    /// LIMIT_CROSSED entries that these bytes have room for.
+    crossings: usize,
     /// Set if there was no such card: [`Table::commits`] before it was looked for.
     pub(crate) absent_at: Option<u64>,
     /// [`Command::body`].
@@ -156,8 +159,8 @@ pub(crate) enum Detail {
     Order(Box<OrderPast>),
     /// What was posted under a document.
     Posted(Box<EarlierPosting>),
-    /// Lines of an account's statement, and where it goes on.
-    Statement(Vec<StatementLine>, Option<Lsn>),
+    /// An account with its statement, all as of one moment; `None` if it was to go on where it cannot.
+    Statement(Option<Box<Statement>>),
 }
 
 /// An earlier posting, read from the log.
@@ -280,8 +283,6 @@ pub(crate) struct Turn<'a> {
     /// Why there is no credit.
     short: Status,
     tick: bool,
-    /// LIMIT_CROSSED entries that were asked room for and not written yet.
-    crossings: usize,
 }
 
 impl Sequencer {
@@ -386,12 +387,20 @@ impl Sequencer {
             }
         }
         seen.clear();
+        let counts_tills = self.counts_tills.load(Ordering::Relaxed);
+        let crossings = if counts_tills { CROSSINGS_PER_REQUEST } else { 0 };
         let bytes_max = self.wal.payload_bytes_max().min(TURN_BYTES_MAX);
         let mut bytes = 0;
         for at in from..requests.len() {
             let (request, prepared) = (&requests[at], &mut prepared[at]);
-            prepared.log_bytes = request.command.log_bytes_max();
-            if at > from && bytes + prepared.log_bytes > bytes_max {
+            let redeems = request.command.is_behind_pin();
+            prepared.crossings = if redeems { crossings } else { 0 };
+            prepared.log_bytes = request.command.log_bytes_max() + prepared.crossings * CROSSING_ENTRY_BYTES;
+            if at > from
+                && (bytes + prepared.log_bytes > bytes_max
+                    || request.command.begins_turn()
+                    || requests[at - 1].command.ends_turn())
+            {
                 return at;
             }
             prepared.body = request.command.body();
@@ -494,7 +503,8 @@ impl Sequencer {
             _ if tells_value => {
                 let wallet = self.read_value(request, card, prepared, &mut chain)?;
                 let volume = if wallet.chapters.is_empty() { 0 } else { VOLUME_BYTES };
-                prepared.log_bytes = HEAD_BYTES + VALUE_BYTES + volume;
+                prepared.log_bytes =
+                    HEAD_BYTES + VALUE_BYTES + volume + prepared.crossings * CROSSING_ENTRY_BYTES;
                 prepared.wallet = Some(wallet);
             }
             _ => {
@@ -571,16 +581,16 @@ impl Sequencer {
                 }
             }
             Command::AccountStatement { account, from, count } => {
-                let last = self.state.lock().accounts.find(*account, tenant).map(|state| state.money_lsn);
-                let count = (*count).min(STATEMENT_LINES_MAX);
-                if let Some(last) = last {
-                    let read = Chain::new(&self.wal, buffer).statement(*account, from.or(last), count);
-                    match read {
-                        Ok((lines, next)) => prepared.detail = Detail::Statement(lines, next),
+                let known = self.state.lock().accounts.find(*account, tenant).cloned();
+                let count = (*count).clamp(1, STATEMENT_LINES_MAX);
+                if let Some(AccountState { account: shown, money_lsn, .. }) = known {
+                    let read = Chain::new(&self.wal, buffer).statement(*account, from.or(money_lsn), count);
+                    prepared.detail = Detail::Statement(match read {
+                        Ok((lines, next)) => Some(Box::new(Statement { account: shown, lines, next })),
                         // A place of the caller's choosing may be no entry of the account.
-                        Err(_) if from.is_some() => prepared.failed = Some(Status::Malformed),
+                        Err(_) if from.is_some() => None,
                         Err(error) => return Err(error),
-                    }
+                    });
                 }
             }
             command => {
@@ -617,7 +627,7 @@ impl Sequencer {
         if tick {
             state.now_ms = now_ms;
         }
-        Turn { _abort: AbortOnPanic, sequencer: self, state, credit, short, tick, crossings: 0 }
+        Turn { _abort: AbortOnPanic, sequencer: self, state, credit, short, tick }
     }
 
     /// Decides the requests `from .. to`. Returns where it stopped: at `to`, or at the first request that
@@ -626,9 +636,7 @@ impl Sequencer {
         let deadline_now =
             work.requests[from..to].iter().any(|request| request.deadline.is_some()).then(Instant::now);
         let bytes: usize = work.prepared[from..to].iter().map(|prepared| prepared.log_bytes).sum();
-        let crossings = if self.counts_tills.load(Ordering::Relaxed) { CROSSED_MAX } else { 0 };
-        let mut turn = self.begin(bytes + crossings * CROSSING_ENTRY_BYTES);
-        turn.crossings = crossings;
+        let mut turn = self.begin(bytes);
         let mut at = from;
         while at < to {
             let request = &work.requests[at];
@@ -731,17 +739,14 @@ impl Turn<'_> {
         let sequencer = self.sequencer;
         let state = &*self.state;
         let short = self.short;
-        let crossings = self.crossings;
         let counts_tills = state.limits.any_terminal();
-        if counts_tills {
-            tills.begin(crossings);
-        }
         let mut standing: Option<(PrincipalId, Option<Scope<'_>>)> = None;
         let run = requests[from..to].iter().zip(&prepared[from..to]);
         let run = run.take_while(|(request, _)| request.command.card().is_some());
-        let bytes = GROUP_HEAD_BYTES
-            + run.map(|(_, prepared)| prepared.log_bytes).sum::<usize>()
-            + crossings * CROSSING_ENTRY_BYTES;
+        let bytes = GROUP_HEAD_BYTES + run.clone().map(|(_, prepared)| prepared.log_bytes).sum::<usize>();
+        if counts_tills {
+            tills.begin(run.map(|(_, prepared)| prepared.crossings).sum());
+        }
         let mut decide_all = |mut group: Option<&mut GroupWriter<'_>>| {
             while at < to {
                 let (request, prepared) = (&requests[at], &mut prepared[at]);
@@ -782,7 +787,6 @@ impl Turn<'_> {
         if counts_tills {
             let now_ms = self.state.now_ms;
             tills.install(&mut self.state.limits, now_ms);
-            self.crossings -= tills.crossings();
         }
         at
     }

@@ -143,6 +143,8 @@ statuses! {
     LimitTerminal = 138, "LIMIT_TERMINAL", "wait until the limit opens again, or redeem at another till";
     /// One order may not hold as much.
     LimitOrder = 139, "LIMIT_ORDER", "buy less in one order";
+    /// The history cannot be proven: it is not what was signed before, or cannot be read.
+    NotProvable = 161, "NOT_PROVABLE", "tell the operator: the server's log says what differs";
 
     /// The card would hold more than its product allows.
     ValueLimit = 141, "VALUE_LIMIT", "load less";

@@ -153,6 +153,6 @@ impl Engine {
 }
 
 /// A disk that fails is for the operator to look at; to send the same again soon is no use.
-fn not_done(error: &io::Error) -> Status {
+pub(crate) fn not_done(error: &io::Error) -> Status {
     if error.kind() == io::ErrorKind::StorageFull { Status::DiskFull } else { Status::ReadOnly }
 }

@@ -128,6 +128,16 @@ impl Code {
         }
     }
 
+    #[inline]
+    fn digest(&mut self, tenant: TenantId, lookup: &[u8; 32]) -> CardDigest {
+        // The tenant has a fixed length, so a code never runs into it.
+        self.bytes[..TENANT_BYTES].copy_from_slice(&tenant.0.to_le_bytes());
+        let hash = blake3::keyed_hash(lookup, &self.bytes[..TENANT_BYTES + usize::from(self.len)]);
+        let digest = u128::from_le_bytes(hash.as_bytes()[..16].try_into().expect("sixteen bytes"));
+        // The index marks an empty slot by a zero high half.
+        CardDigest(if digest >> 64 == 0 { digest | 1 << 64 } else { digest })
+    }
+
     /// The normalised bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -222,12 +232,7 @@ impl Vault {
     #[inline]
     #[must_use]
     pub fn digest(&self, tenant: TenantId, code: &mut Code) -> CardDigest {
-        // The tenant has a fixed length, so a code never runs into it.
-        code.bytes[..TENANT_BYTES].copy_from_slice(&tenant.0.to_le_bytes());
-        let hash = blake3::keyed_hash(&self.lookup, &code.bytes[..TENANT_BYTES + usize::from(code.len)]);
-        let digest = u128::from_le_bytes(hash.as_bytes()[..16].try_into().expect("sixteen bytes"));
-        // The index marks an empty slot by a zero high half.
-        CardDigest(if digest >> 64 == 0 { digest | 1 << 64 } else { digest })
+        code.digest(tenant, &self.lookup)
     }
 
     /// The digest of a card's PIN, which is brought into the same form as a code first: what a supplier's
@@ -287,6 +292,20 @@ impl Vault {
     pub fn settle(&self) -> Result<(), KeyError> {
         self.keyring.settle()
     }
+}
+
+/// The digest of a code by the look-up key on `keys`: for whoever holds that key and wants to know whether a proof is
+/// of the card with this code. Needs no store.
+///
+/// # Errors
+/// If the key cannot be read, or `code` can be no code, which is `Ok(Err(_))`.
+pub fn lookup_digest(
+    keys: &dyn Medium,
+    tenant: TenantId,
+    code: &[u8],
+) -> Result<Result<CardDigest, CodeError>, KeyError> {
+    let lookup = secret(keys, LOOKUP_FILE, false)?;
+    Ok(Code::normalise(code).map(|mut code| code.digest(tenant, &lookup)))
 }
 
 /// Reads a key file, or makes one with a new key.

@@ -19,6 +19,7 @@ use crate::import::index_batch;
 use crate::index::Index;
 use crate::limits::Till;
 use crate::product::CardKind;
+use crate::proof::Signatures;
 use crate::record::{Entry, Group, Kind, Purse};
 use crate::replay::{Rebuild, ReplayError};
 use crate::sharded::SHARDS;
@@ -43,6 +44,13 @@ pub struct Verification {
     pub entries: u64,
     /// Snapshots that led to the same state.
     pub snapshots: u64,
+    /// Signed checkpoints in the log, all of them by the key in the key directory, whose roots were computed again.
+    pub signed: u64,
+    /// Signed checkpoints in the log by another key, whose roots fit, too.
+    pub signed_by_others: u64,
+    /// The size of the checkpoint that was signed last, if the log holds fewer entries: then something was cut off, or
+    /// this is an older copy.
+    pub signed_beyond: Option<u64>,
     /// BLAKE3 of the whole state in a canonical form: equal states have equal hashes.
     pub state_hash: [u8; 32],
     /// Everything that is wrong, in words, each with the file or position it concerns. Empty: the store
@@ -77,13 +85,14 @@ pub enum VerifyError {
 /// If it cannot be done. What is found to be wrong is no error but a problem in the result.
 pub fn verify(data: Arc<dyn Medium>, keys: Arc<dyn Medium>) -> Result<Verification, VerifyError> {
     let identity = Identity::read(&*data)?.ok_or(VerifyError::Empty)?;
-    let vault = Vault::open(keys, false)?;
+    let vault = Vault::open(Arc::clone(&keys), false)?;
     let mut problems = Vec::new();
     if identity.key_check != vault.check_value() {
         return Err(KeyError::Wrong { file: "lookup.key" }.into());
     }
     let mut rebuild = Rebuild::new(Arc::clone(&data), identity.store);
     let mut audit = Audit::default();
+    let mut signatures = Signatures::open(&*keys, identity.store)?;
     let mut broken = None;
     let options = WalOptions { store_id: Some(identity.store), ..WalOptions::default() };
     let log = kami_wal::verify(&*data, &options, &mut |record| {
@@ -92,6 +101,7 @@ pub fn verify(data: Arc<dyn Medium>, keys: Arc<dyn Medium>) -> Result<Verificati
         }
         let replayed = audit
             .record(&rebuild, record.payload, record.payload_lsn, &mut problems)
+            .and_then(|()| Ok(signatures.collect(record.payload, record.payload_lsn)?))
             .and_then(|()| rebuild.record(&vault, &record));
         broken = replayed.err();
     })?;
@@ -103,6 +113,9 @@ pub fn verify(data: Arc<dyn Medium>, keys: Arc<dyn Medium>) -> Result<Verificati
     }
     audit.check_ids(&*data, &options, &mut problems)?;
     let whole = broken.is_none() && !matches!(log.verdict, Verdict::Damaged(_));
+    if whole {
+        signatures.check(&*data, &options, &mut problems)?;
+    }
 
     rebuild.state.settle(&rebuild.table);
     if let Err(problem) = rebuild.state.check(&rebuild.table) {
@@ -131,6 +144,9 @@ pub fn verify(data: Arc<dyn Medium>, keys: Arc<dyn Medium>) -> Result<Verificati
         orders: rebuild.state.orders.count(),
         entries: rebuild.entries,
         snapshots,
+        signed: signatures.own,
+        signed_by_others: signatures.others,
+        signed_beyond: signatures.beyond,
         state_hash,
         problems,
     })
@@ -245,7 +261,7 @@ impl Audit {
                 Self::order(&entry, problems)?;
                 continue;
             }
-            if !is_about_card(entry.head.kind) {
+            if !entry.head.kind.is_about_card() {
                 continue;
             }
             if !is_legal(&entry) {
@@ -320,7 +336,7 @@ impl Audit {
                 let Ok(group) = Group::parse(record.payload, record.payload_lsn) else { return };
                 let entries = group.map_while(Result::ok).filter(|_| record.kind == RecordKind::Data);
                 // Nobody asked for a time-out: it has no id.
-                let has_id = |kind| is_about_card(kind) && kind != Kind::HoldTimeout;
+                let has_id = |kind: Kind| kind.is_about_card() && kind != Kind::HoldTimeout;
                 let entries = entries.filter(|entry| has_id(entry.head.kind) && is_in(entry.head.subject));
                 ids.extend(entries.map(|entry| (entry.head.subject, entry.head.request.0, entry.lsn)));
             })?;
@@ -414,10 +430,6 @@ impl Audit {
     }
 }
 
-const fn is_about_card(kind: Kind) -> bool {
-    kind.may_tell_value() || matches!(kind, Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void)
-}
-
 /// Whether the rules allow a card to go from the entry's `prev` to its `post`.
 fn is_legal(entry: &Entry<'_>) -> bool {
     let (from, to) = (entry.prev().lifecycle(), entry.post().lifecycle());
@@ -480,7 +492,7 @@ impl Rebuild {
 
 impl crate::state::State {
     /// BLAKE3 of the state in a canonical form: products, principals, batches with all their words, orders in
-    /// order of id, accounts, documents, limits and what counts against them now. Counters, cursors and what
+    /// order of id, accounts, documents, limits and what counted against them when something last did. Counters, cursors and what
     /// is held follow from these and are left out.
     #[must_use]
     pub fn hash(&self, table: &crate::table::Table) -> [u8; 32] {
@@ -525,7 +537,7 @@ impl crate::state::State {
         for ((tenant, document), lsn) in documents {
             hasher.update(format!("{tenant} {document} {lsn}\n").as_bytes());
         }
-        self.limits.hash(&mut hasher, self.now_ms);
+        self.limits.hash(&mut hasher);
         *hasher.finalize().as_bytes()
     }
 }

@@ -137,6 +137,20 @@ impl Store {
         (product, codes.iter().map(digest).collect())
     }
 
+    /// The alerts in the log: of which limit, set off by whom, with how much in the window.
+    fn crossings(&self) -> Vec<(u64, (kami_engine::Subject, u64))> {
+        let mut crossings = Vec::new();
+        let found = kami_wal::verify(&self.data.kill(), &WalOptions::default(), &mut |record| {
+            if record.kind == kami_wal::RecordKind::Data {
+                let group = kami_engine::record::Group::parse(record.payload, record.payload_lsn).unwrap();
+                let entries = group.map(Result::unwrap).filter(|entry| entry.head.kind == Kind::LimitCrossed);
+                crossings.extend(entries.map(|entry| (entry.head.subject, entry.crossing().unwrap())));
+            }
+        });
+        found.unwrap();
+        crossings
+    }
+
     #[track_caller]
     fn verified(&self) {
         let found = verify(Arc::new(self.data.kill()), Arc::new(self.keys.clone())).unwrap();
@@ -425,19 +439,40 @@ fn tills_redeem_no_faster_than_they_may() {
     assert_eq!(work.replies[3].status, Status::LimitTerminal);
     store.engine.drive().unwrap();
 
-    let mut crossings = Vec::new();
-    let found = kami_wal::verify(&store.data.kill(), &WalOptions::default(), &mut |record| {
-        if record.kind == kami_wal::RecordKind::Data {
-            let group = kami_engine::record::Group::parse(record.payload, record.payload_lsn).unwrap();
-            let entries = group.map(Result::unwrap).filter(|entry| entry.head.kind == Kind::LimitCrossed);
-            crossings.extend(entries.map(|entry| (entry.head.subject, entry.crossing().unwrap())));
-        }
-    });
-    found.unwrap();
+    let crossings = store.crossings();
     assert_eq!(
         crossings,
         [(2, (kami_engine::Subject::Principal(PrincipalId(800)), 5))],
         "once in the window"
     );
+    store.verified();
+}
+
+/// The second redemption of a batch set the alert off, the third counted behind it, and the note that it had been
+/// recorded was lost: it was recorded again.
+#[test]
+fn an_alert_within_a_batch_is_recorded_once() {
+    let mut store = Store::new();
+    let (_, cards) = store.cards("tea", 8);
+    let window = LimitWindow::Rolling { seconds: 60 };
+    let alert = limit("watch", LimitScope::Principal, window, 1, LimitAction::Alert);
+    store.done(OPERATOR, Command::LimitPut(Box::new(alert)));
+    for some in cards.chunks(4) {
+        let mut work = Work::default();
+        work.requests.extend(some.iter().map(|card| Request {
+            id: RequestId(store.id()),
+            caller: caller(800, Role::Redeemer, 0),
+            terminal: TerminalId(9),
+            channel: ChannelId(0),
+            deadline: None,
+            command: Command::Redeem { card: *card, pin: None, amount: 0, partial: false },
+        }));
+        store.engine.execute(&mut work);
+        store.engine.drive().unwrap();
+        assert!(work.replies.iter().all(|reply| reply.status == Status::Ok), "{:?}", work.replies);
+    }
+    let expected = [(1, (kami_engine::Subject::Principal(PrincipalId(800)), 2))];
+    assert_eq!(store.crossings(), expected);
+    store.restart();
     store.verified();
 }

@@ -14,6 +14,7 @@ mod channel;
 mod import;
 mod lane;
 mod money;
+mod orders;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -33,10 +34,11 @@ use crate::frame::{Answer, Body, CloseCode, Opcode, Request, RequestFlags, Reque
 use crate::tls::Identity;
 use crate::transport;
 
-pub use calls::{HoldOptions, Receipt, RedeemOptions, ReverseOptions, SellOptions, Sold};
+pub use calls::{HoldOptions, Proof, Receipt, RedeemOptions, ReverseOptions, SellOptions, Sold};
 pub use channel::{ChannelLost, ChannelReceiver, ChannelSender, RawReply, Received};
 pub use import::{Row, RowList, Rows, Staged};
 use lane::Lane;
+pub use orders::Delivery;
 
 /// Where to connect, as whom, and how long to try. [`ClientOptions::new`] gives the defaults.
 #[derive(Clone, Debug)]

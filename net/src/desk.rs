@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use kami_engine::Lsn;
 use kami_engine::{
-    CardDigest, CodeSet, Command, ImportRow, ImportSpec, PinDigest, Poisoned, Reply, ReplyBody,
+    CardDigest, CodeSet, Command, GivenBack, ImportRow, ImportSpec, PinDigest, Poisoned, Reply, ReplyBody,
     Request as EngineRequest, RequestId, Status, Work,
 };
 use zeroize::Zeroizing;
@@ -95,6 +95,16 @@ pub(crate) enum Blocking {
     Duplicates(RequestId, u64),
     Checkpoint,
     KeyRotate,
+    SignedCheckpoint,
+    Proof {
+        card: CardDigest,
+        size: u64,
+        from: u64,
+    },
+    Consistency {
+        old: u64,
+        new: u64,
+    },
     /// The whole frame, to be read again by the thread that works on it.
     Chunk(Zeroizing<Vec<u8>>),
 }
@@ -304,6 +314,18 @@ impl Desk {
             Request::PrincipalRevoke(body) => Command::PrincipalRevoke(body.principal),
             Request::PrincipalRenew(renewal) => Command::PrincipalRenew(renewal),
             Request::PrincipalList => Command::PrincipalList,
+            Request::SellLines(purchase) => Command::SellLines(purchase),
+            Request::Reserve(purchase) => Command::Reserve(purchase),
+            Request::Confirm(confirmation) => Command::Confirm(confirmation),
+            Request::Cancel(body) => Command::Cancel(body.order),
+            Request::OrderStatus(body) => Command::OrderStatus(body.order),
+            Request::Return(body) => {
+                let tenant = self.peer.caller.tenant;
+                let digest = |code: &Secret<'_>| self.shared.engine.digest(tenant, code.0);
+                let cards = body.codes.iter().map(digest).collect::<Result<_, _>>();
+                let cards = cards.map_err(|_| Refusal::Status(Status::NotFound))?;
+                Command::Return(Box::new(GivenBack { order: body.order, cards, legs: body.legs }))
+            }
             Request::AccountPut(put) => Command::AccountPut(put),
             Request::AccountFreeze(body) => Command::AccountFreeze(body.account),
             Request::AccountUnfreeze(body) => Command::AccountUnfreeze(body.account),
@@ -327,6 +349,15 @@ impl Desk {
             }
             Request::Checkpoint => return Ok(Translated::Blocking(Blocking::Checkpoint)),
             Request::KeyRotate => return Ok(Translated::Blocking(Blocking::KeyRotate)),
+            Request::SignedCheckpoint => return Ok(Translated::Blocking(Blocking::SignedCheckpoint)),
+            Request::Proof(body) => {
+                let proof =
+                    Blocking::Proof { card: self.known(body.code)?, size: body.size, from: body.from };
+                return Ok(Translated::Blocking(proof));
+            }
+            Request::Consistency(body) => {
+                return Ok(Translated::Blocking(Blocking::Consistency { old: body.old, new: body.new }));
+            }
             Request::Ping => return Ok(Translated::Ping),
             Request::Hello => return Ok(Translated::Hello),
         };
@@ -579,6 +610,15 @@ pub(crate) fn run_blocking(
         Blocking::Duplicates(import, from) => engine.import_duplicates(caller, import, from)?,
         Blocking::Checkpoint => engine.checkpoint_reply(caller, head.request)?,
         Blocking::KeyRotate => engine.rotate_master(caller, head.request)?,
+        Blocking::SignedCheckpoint => engine.sign_checkpoint(caller, head.request)?,
+        Blocking::Proof { card, size, from } => {
+            let reply = engine.prove_card(caller, head.request, card, size, from)?;
+            if reply.miss {
+                shared.guesses.miss(&peer.guesser, card.spread(), Instant::now());
+            }
+            reply
+        }
+        Blocking::Consistency { old, new } => engine.prove_consistency(head.request, old, new)?,
         Blocking::Chunk(frame) => match Request::decode(Opcode::ImportChunk, &frame[REQUEST_HEAD_BYTES..]) {
             Ok(Request::ImportChunk(chunk)) => {
                 let mut rows = chunk.rows();

@@ -40,6 +40,7 @@ pub mod close;
 mod codes;
 pub mod money;
 pub mod opcode;
+pub mod order;
 pub mod reply;
 pub mod request;
 mod rows;
@@ -52,7 +53,7 @@ use kami_engine::{ChannelId, ReplyFlags, RequestId, Status, TerminalId};
 
 pub use close::CloseCode;
 pub use opcode::{Opcode, Roles};
-pub use reply::{Answer, Body, BodyKind, ItemReport, Listing, SoldCard, Wait, Welcome};
+pub use reply::{Answer, Body, BodyKind, ItemReport, Listing, PathHash, SoldCard, Wait, Welcome};
 pub use request::{Request, RequestFlags};
 pub use split::{BadFrame, Split, Splitter};
 pub use wire::{Field, Malformed, Secret};

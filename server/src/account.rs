@@ -106,7 +106,7 @@ pub struct Post {
     /// What comes onto an account, or goes from it if negative, in its currency's main unit; at least two, and
     /// their sum is zero in every currency.
     #[arg(long = "leg", value_name = "ACCOUNT=AMOUNT", value_parser = parse_leg, required = true, allow_hyphen_values = true)]
-    legs: Vec<(String, String)>,
+    legs: Vec<Side>,
     /// For people, at most 200 bytes.
     #[arg(long, value_name = "TEXT", default_value = "")]
     note: String,
@@ -119,7 +119,10 @@ fn parse_kind(text: &str) -> Result<AccountKind, String> {
     known.ok_or_else(|| "an account is customer, agent, income or external".to_owned())
 }
 
-fn parse_leg(text: &str) -> Result<(String, String), String> {
+/// One side of a movement of money, as it is typed: account and amount.
+pub type Side = (String, String);
+
+pub fn parse_leg(text: &str) -> Result<Side, String> {
     let (account, amount) = text.rsplit_once('=').ok_or("a leg is ACCOUNT=AMOUNT, such as shop-17=-28.50")?;
     Ok((account.to_owned(), amount.to_owned()))
 }
@@ -188,7 +191,7 @@ pub async fn run(command: AccountCommand, output: &Output) -> Result<(), Failure
 }
 
 /// The account with this name.
-async fn find(client: &Client, name: &str) -> Result<Account, Failure> {
+pub async fn find(client: &Client, name: &str) -> Result<Account, Failure> {
     match client.account_named(name).await {
         Ok(account) => Ok(account.value),
         Err(ClientError::Refused { status: status @ kami_engine::Status::NotFound, .. }) => Err(Failure {
@@ -248,23 +251,28 @@ fn line_value(line: &StatementLine, currency: [u8; 3]) -> Value {
     })
 }
 
+/// The accounts of what was typed, and what moves on each.
+pub async fn sides(client: &Client, given: &[Side]) -> Result<Vec<(Account, Leg)>, Failure> {
+    let mut sides: Vec<(Account, Leg)> = Vec::new();
+    for (name, amount) in given {
+        let known = sides.iter().find(|(account, _)| account.spec.name == *name);
+        let account = match known.map(|(account, _)| account.clone()) {
+            Some(account) => account,
+            None => find(client, name).await?,
+        };
+        let amount = signed(amount, account.spec.currency)
+            .map_err(|wrong| Failure::usage(format!("--leg `{name}={amount}`: {wrong}")))?;
+        let leg = Leg { account: account.id, amount };
+        sides.push((account, leg));
+    }
+    Ok(sides)
+}
+
 pub async fn post(command: Post, output: &Output) -> Result<(), Failure> {
     let Post { document, legs, note, remote } = command;
     remote
         .talk(async |client| {
-            let mut accounts: Vec<Account> = Vec::new();
-            let mut posted = Vec::new();
-            for (name, amount) in &legs {
-                let known = accounts.iter().find(|account| account.spec.name == *name).cloned();
-                let account = match known {
-                    Some(account) => account,
-                    None => find(client, name).await?,
-                };
-                let amount = signed(amount, account.spec.currency)
-                    .map_err(|wrong| Failure::usage(format!("--leg `{name}={amount}`: {wrong}")))?;
-                posted.push(Leg { account: account.id, amount });
-                accounts.push(account);
-            }
+            let (accounts, posted): (Vec<_>, Vec<_>) = sides(client, &legs).await?.into_iter().unzip();
             let posting = Posting { document, legs: posted, note };
             let receipt = client.post(posting, posting_id(document)).await?;
             let rows: Vec<(&Account, Money, Money)> = accounts

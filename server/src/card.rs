@@ -143,7 +143,8 @@ pub async fn history(command: History, output: &Output) -> Result<(), Failure> {
         .await
 }
 
-fn event(event: &HistoryEvent) -> Value {
+/// An event as `--json` shows it.
+pub fn event(event: &HistoryEvent) -> Value {
     json!({
         "event": event.kind.name(),
         "lsn": event.lsn.bytes(),

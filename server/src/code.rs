@@ -60,6 +60,16 @@ pub fn sale_id(order: OrderId) -> RequestId {
     RequestId(derive("kami 2026-11 request id of an order's sale", &order.0.to_le_bytes()).max(1))
 }
 
+/// The request id of a step of an order, as [`sale_id`]; `parts` tell apart what may happen to it several times.
+pub fn step_id(order: OrderId, step: &str, parts: &[&[u8]]) -> RequestId {
+    let mut bytes = order.0.to_le_bytes().to_vec();
+    for part in [step.as_bytes()].iter().chain(parts) {
+        bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(part);
+    }
+    RequestId(derive("kami 2026-11 request id of a step of an order", &bytes).max(1))
+}
+
 /// A document by what finance calls it, as [`order_id`].
 pub fn document_id(name: &str) -> Result<DocumentId, String> {
     if name.is_empty() {

@@ -15,6 +15,7 @@
 //! upkeep.rs                         snapshots on demand, rotation of the master key
 //! backup.rs                         backups and what is restored from them
 //! verify.rs log.rs                  a stopped store: is it whole, what is in its log
+//! proof.rs                          signed checkpoints, proofs, and their verification by anybody
 //! demo.rs                           the proof: a real server, killed under load, asked about everything
 //! manual.rs                         shell completions and manual pages
 //! exit.rs output.rs progress.rs     exit codes and sentences; JSON and tables; how far long work is
@@ -41,10 +42,12 @@ mod logging;
 mod manual;
 mod metrics;
 mod notify;
+mod orders;
 mod output;
 mod principal;
 mod product;
 mod progress;
+mod proof;
 mod remote;
 mod sandbox;
 mod serve;
@@ -103,7 +106,13 @@ enum Command {
     Codes(codes::CodesCommand),
     Batch(batch::BatchCommand),
     Sell(trade::Sell),
+    SellLines(orders::SellLines),
+    Reserve(orders::Reserve),
+    Confirm(orders::Confirm),
+    Cancel(orders::Cancel),
+    Return(orders::Return),
     Order(trade::Order),
+    OrderStatus(orders::OrderStatus),
     Redeem(trade::Redeem),
     Reverse(trade::Reverse),
     Query(card::Query),
@@ -125,6 +134,7 @@ enum Command {
     Stats(stock::Stats),
     Checkpoint(upkeep::Checkpoint),
     Keys(upkeep::Keys),
+    Proof(proof::ProofCommand),
     Backup(backup::BackupCommand),
     Restore(backup::Restore),
     Verify(verify::Verify),
@@ -176,6 +186,7 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Restore(command) => backup::restore(command, output),
         Command::Verify(command) => verify::run(command, output),
         Command::Wal(command) => log::run(command, output),
+        Command::Proof(command) => proof::run(command, output),
         Command::Codes(command) => codes::run(command, output).map(|()| Exit::Done),
         Command::Completions(command) => manual::completions(&command, Cli::command(), output),
         Command::Man(command) => manual::man(&command, Cli::command(), output),
@@ -183,7 +194,13 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Import(command) => online(import::run(command, output)),
         Command::Batch(command) => online(batch::run(command, output)),
         Command::Sell(command) => online(trade::sell(command, output)),
+        Command::SellLines(command) => online(orders::sell_lines(command, output)),
+        Command::Reserve(command) => online(orders::reserve(command, output)),
+        Command::Confirm(command) => online(orders::confirm(command, output)),
+        Command::Cancel(command) => online(orders::cancel(command, output)),
+        Command::Return(command) => online(orders::give_back(command, output)),
         Command::Order(command) => online(trade::order(command, output)),
+        Command::OrderStatus(command) => online(orders::status(command, output)),
         Command::Redeem(command) => online(trade::redeem(command, output)),
         Command::Reverse(command) => online(trade::reverse(command, output)),
         Command::Query(command) => online(card::query(command, output)),
@@ -210,9 +227,13 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
 
 /// Runs a command that talks to a server.
 fn online(command: impl Future<Output = Result<(), Failure>>) -> Result<Exit, Failure> {
+    block_on(command).map(|()| Exit::Done)
+}
+
+fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::environment(format!("the network cannot be used: {error}")))?;
-    runtime.block_on(command).map(|()| Exit::Done)
+    runtime.block_on(command)
 }

@@ -19,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
-use kami_engine::{CommitPath, DiskOptions, Engine, EngineOptions};
+use kami_engine::{CommitPath, DiskOptions, Engine, EngineOptions, Work};
 use kami_net::{Server, ServerError, ServerOptions};
 use kami_wal::CommitChoice;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
@@ -261,6 +261,7 @@ async fn serve(
     background.spawn(Arc::clone(&house.certificate).keep(server.clone(), engine.clone()));
     background.spawn(show_life(Arc::clone(&house)));
     background.spawn(give_up_imports(engine.clone()));
+    background.spawn(time_out(engine.clone()));
     background.spawn(reload_on(hangup, Arc::clone(&house), address));
     let (stop, told) = (server.clone(), Arc::clone(&house));
     tokio::spawn(async move {
@@ -317,6 +318,26 @@ async fn give_up_imports(engine: Engine) {
         let engine = engine.clone();
         if let Ok(given_up @ 1..) = tokio::task::spawn_blocking(move || engine.give_up_imports()).await {
             tracing::info!(given_up, "imports that nobody had gone on with for a day are given up");
+        }
+    }
+}
+
+/// Ends what nobody ended in time.
+async fn time_out(engine: Engine) {
+    let mut look = tokio::time::interval(Duration::from_millis(100));
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut work = Work::default();
+    loop {
+        look.tick().await;
+        let engine = engine.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let ended = engine.run_due(&mut work);
+            (ended, work)
+        });
+        let Ok((ended, used)) = looked.await else { return };
+        work = used;
+        if ended > 0 {
+            tracing::debug!(ended, "reservations timed out");
         }
     }
 }

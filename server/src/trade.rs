@@ -129,7 +129,7 @@ pub async fn order(command: Order, output: &Output) -> Result<(), Failure> {
 }
 
 /// Prints codes: here they are what was asked for.
-fn codes(order: OrderId, sold: &Receipt<Sold>, output: &Output) -> Result<(), Failure> {
+pub fn codes(order: OrderId, sold: &Receipt<Sold>, output: &Output) -> Result<(), Failure> {
     let cards = &sold.value.cards;
     let texts: Vec<_> = cards.iter().map(|card| String::from_utf8_lossy(&card.code)).collect();
     let value = json!({

@@ -51,7 +51,15 @@ pub fn run(command: Verify, output: &Output) -> Result<Exit, Failure> {
     let directory = data;
     let data = open_stopped(&directory)?;
     check_there(&keys, &format!("`kami wal inspect --data {}`", directory.display()))?;
-    conclude(kami_engine::verify(data, open_stopped(&keys)?)?, output)
+    let mut found = kami_engine::verify(data, open_stopped(&keys)?)?;
+    // A backup may well be older than what was signed last; a store may not.
+    if let Some(size) = found.signed_beyond {
+        found.problems.push(format!(
+            "the log is shorter than what was signed, this is an older copy or its end was cut off: \
+             file=`proof.last` size=`{size}`"
+        ));
+    }
+    conclude(found, output)
 }
 
 /// Refuses to go on without keys, in words that say what is missing and what can be done without.
@@ -151,6 +159,8 @@ fn conclude(found: Verification, output: &Output) -> Result<Exit, Failure> {
         "orders": found.orders,
         "entries": found.entries,
         "snapshots": found.snapshots,
+        "signed_checkpoints": found.signed,
+        "signed_by_other_keys": found.signed_by_others,
         "segments": found.log.segments,
         "records": found.log.records,
         "chain_values": found.log.chain_values,
@@ -185,6 +195,15 @@ fn report(found: &Verification, hash: &str) -> String {
         format!("snapshots   {} lead to the same state", found.snapshots),
         format!("state hash  {hash}"),
     ];
+    if found.signed + found.signed_by_others > 0 {
+        lines.push(format!("signed      {} checkpoints of this log by its key", count(found.signed)));
+    }
+    if found.signed_by_others > 0 {
+        let others = count(found.signed_by_others);
+        lines.push(format!(
+            "            {others} of other keys: right only if the key was replaced on purpose"
+        ));
+    }
     match &log.verdict {
         Verdict::TornTail { file, offset, bytes } => lines.push(format!(
             "torn tail   {bytes} bytes nobody was told about, from offset {offset} of {file}; the next start cuts them"

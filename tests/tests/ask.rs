@@ -6,8 +6,9 @@
 use std::time::{Duration, Instant};
 
 use kami_engine::{
-    BatchId, Caller, ChannelId, Command, Confirmation, Engine, GivenBack, MerchantId, OrderId, PrincipalId,
-    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
+    AccountId, AccountPut, AccountSpec, BatchId, Caller, ChannelId, Command, Confirmation, Engine, GivenBack,
+    LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec,
+    Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
 };
 
 /// One request.
@@ -147,6 +148,24 @@ pub enum What {
     PrincipalRevoke(u32),
     PrincipalRenew(Renewal),
     PrincipalList,
+    AccountPut {
+        spec: AccountSpec,
+        new: bool,
+    },
+    AccountFreeze {
+        account: u32,
+        frozen: bool,
+    },
+    AccountQuery(u32),
+    AccountList,
+    Statement {
+        account: u32,
+        from: Option<u64>,
+        count: u32,
+    },
+    Post(Posting),
+    LimitPut(LimitSpec),
+    LimitList,
     Stats,
 }
 
@@ -164,6 +183,21 @@ impl What {
             What::SellLines(purchase) | What::Reserve(purchase) => Some(purchase.order.0),
             _ => None,
         }
+    }
+
+    /// Whether it is about accounts, postings or limits.
+    pub const fn is_money(&self) -> bool {
+        matches!(
+            self,
+            What::AccountPut { .. }
+                | What::AccountFreeze { .. }
+                | What::AccountQuery(_)
+                | What::AccountList
+                | What::Statement { .. }
+                | What::Post(_)
+                | What::LimitPut(_)
+                | What::LimitList
+        )
     }
 
     /// The command's name.
@@ -202,6 +236,14 @@ impl What {
             What::PrincipalRevoke(_) => "principal revoke",
             What::PrincipalRenew(_) => "principal renew",
             What::PrincipalList => "principal list",
+            What::AccountPut { .. } => "account put",
+            What::AccountFreeze { .. } => "account freeze",
+            What::AccountQuery(_) => "account query",
+            What::AccountList => "account list",
+            What::Statement { .. } => "account statement",
+            What::Post(_) => "post",
+            What::LimitPut(_) => "limit put",
+            What::LimitList => "limit list",
             What::Stats => "stats",
         }
     }
@@ -331,6 +373,24 @@ impl Ask {
             What::PrincipalRevoke(id) => Command::PrincipalRevoke(PrincipalId(*id)),
             What::PrincipalRenew(renewal) => Command::PrincipalRenew(Box::new(*renewal)),
             What::PrincipalList => Command::PrincipalList,
+            What::AccountPut { spec, new } => {
+                Command::AccountPut(Box::new(AccountPut { spec: spec.clone(), new: *new }))
+            }
+            &What::AccountFreeze { account, frozen: true } => Command::AccountFreeze(AccountId(account)),
+            &What::AccountFreeze { account, frozen: false } => Command::AccountUnfreeze(AccountId(account)),
+            // By number here; by name where the number is 0.
+            &What::AccountQuery(account) => {
+                Command::AccountQuery { account: AccountId(account), name: "nobody".to_owned() }
+            }
+            What::AccountList => Command::AccountList { after: AccountId(0), count: u32::MAX },
+            &What::Statement { account, from, count } => Command::AccountStatement {
+                account: AccountId(account),
+                from: from.and_then(Lsn::from_bytes),
+                count,
+            },
+            What::Post(posting) => Command::Post(Box::new(posting.clone())),
+            What::LimitPut(spec) => Command::LimitPut(Box::new(spec.clone())),
+            What::LimitList => Command::LimitList,
             What::Stats => Command::Stats,
         };
         Request {

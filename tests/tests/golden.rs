@@ -8,8 +8,9 @@ use std::path::PathBuf;
 
 use kami_engine::record::{
     Allocation, CLOCKS_BYTES, Clocks, Field, GROUP_FIELDS, GROUP_HEAD_BYTES, Group, GroupWriter, HEAD_BYTES,
-    HEAD_FIELDS, Head, ORIGINAL_BYTES, OrderFacts, PostedLeg, RESTORE_BYTES, Restored, Run, Stored,
-    StoredBatch, StoredPrincipal, StoredProduct, TAIL_FIELDS,
+    HEAD_FIELDS, Head, ORIGINAL_BYTES, OrderFacts, PostedLeg, RESTORE_BYTES, Restored, Run,
+    SIGNED_CHECKPOINT_BYTES, SignedCheckpoint, Stored, StoredBatch, StoredPrincipal, StoredProduct,
+    TAIL_FIELDS,
 };
 use kami_engine::{
     AccountId, CardRef, ChannelId, Flags, Kind, Leg, Lifecycle, Line, Lsn, MerchantId, OrderId, PrincipalId,
@@ -44,6 +45,9 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
     let mut start = vec![0; CLOCKS_BYTES];
     Clocks { wall_ms: TIME_MS, boot_ms: 77, boot_id: 0xb007 }.encode(&mut start);
     let rotation = [0x0123_4567_89ab_cdef_u64.to_le_bytes(), 12_u64.to_le_bytes()].concat();
+    let mut signed = vec![0; SIGNED_CHECKPOINT_BYTES];
+    SignedCheckpoint { size: 1234, root: [0x4f; 32], key: [0x9b; 32], signature: [0x51; 64] }
+        .encode(&mut signed);
     let mut restored = vec![0; RESTORE_BYTES];
     Restored { kept: 0x11000, backup_end: 0x12000, dropped: 3, wall_ms: TIME_MS }.encode(&mut restored);
     let mut original = vec![0; ORIGINAL_BYTES];
@@ -120,6 +124,7 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
     let mut entries = vec![
         (Kind::Start, start),
         (Kind::KeyRotate, rotation),
+        (Kind::SignedCheckpoint, signed),
         (Kind::Restore, restored),
         (Kind::ProductPut, product.entry_tail()),
         (Kind::PrincipalPut, principal.entry_tail()),

@@ -48,7 +48,8 @@
 //! # Where to read on
 //! `append` and `space` (the hot path), `commit` (blocks, slots, the seal), `durable` and `parker` (waiting),
 //! `replay` (the decision table), `recover` (the steps), `verify`, `in_use` (reading beside the process that
-//! writes); `medium` is the seam to storage with `disk`, `read_only` and `simulated` behind it.
+//! writes), `cursor` (following the log while it is open); `medium` is the seam to storage with `disk`, `read_only`
+//! and `simulated` behind it.
 
 pub mod chain;
 pub mod format;
@@ -60,6 +61,7 @@ mod segment;
 
 mod append;
 mod commit;
+mod cursor;
 mod drive;
 mod durable;
 mod histogram;
@@ -84,6 +86,7 @@ mod simulated;
 mod loom_models;
 
 pub use append::Appended;
+pub use cursor::Cursor;
 pub use disk::{CommitChoice, DiskError, DiskMedium, DiskOptions};
 pub use durable::{Durable, Poisoned};
 pub use error::{OpenError, ReadError};

@@ -239,8 +239,7 @@ impl Wal {
         Ok(Self { shared, threads, recovered })
     }
 
-    /// What its threads work on, for the models that stand in for them.
-    #[cfg(all(test, loom))]
+    /// What its threads work on: for readers, and for the models that stand in for the threads.
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
     }

@@ -242,7 +242,10 @@ impl Backup {
 /// Whether an entry of this kind changed something that somebody outside relies on. To start, to read codes again, to miss
 /// a code or to wrap the keys anew changes no card and nothing about one.
 const fn is_effect(kind: Kind) -> bool {
-    !matches!(kind, Kind::Start | Kind::Reveal | Kind::Miss | Kind::KeyRotate | Kind::Restore)
+    !matches!(
+        kind,
+        Kind::Start | Kind::Reveal | Kind::Miss | Kind::KeyRotate | Kind::SignedCheckpoint | Kind::Restore
+    )
 }
 
 /// A walk over the log that looks for the point.

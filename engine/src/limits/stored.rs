@@ -137,7 +137,7 @@ impl StoredLimit {
 
 impl Limits {
     /// Adds all of it that is not derived to a state hash.
-    pub fn hash(&self, hasher: &mut blake3::Hasher, now_ms: u64) {
+    pub fn hash(&self, hasher: &mut blake3::Hasher) {
         for state in &self.limits {
             hasher.update(format!("{state:?}\n").as_bytes());
         }
@@ -145,7 +145,7 @@ impl Limits {
         keys.sort_unstable();
         for key in keys {
             let usage = self.usage.get(&key).expect("listed just now");
-            let mut windows = self.window_rows(usage, now_ms);
+            let mut windows = self.window_rows(usage);
             windows.sort_by_key(|row| row.limit);
             if !windows.is_empty() {
                 hasher.update(format!("{key:?} {windows:?}\n").as_bytes());
@@ -163,16 +163,17 @@ impl Limits {
     }
 
     /// What the subjects of one of the [`SHARDS`](crate::sharded::SHARDS) took, for a snapshot.
-    pub fn usage_rows(&self, shard: usize, now_ms: u64) -> impl Iterator<Item = UsageRow> + '_ {
+    pub fn usage_rows(&self, shard: usize) -> impl Iterator<Item = UsageRow> + '_ {
         self.usage.of_shard(shard).map(move |((tenant, subject), usage)| {
             let (kind, number) = subject.numbers();
             let lsn = usage.lsn.map_or(0, Lsn::bytes);
-            UsageRow { tenant: tenant.0, kind, number, lsn, windows: self.window_rows(usage, now_ms) }
+            UsageRow { tenant: tenant.0, kind, number, lsn, windows: self.window_rows(usage) }
         })
     }
 
     /// What is in the windows of limits that stand; windows with nothing are left out.
-    fn window_rows(&self, usage: &Usage, now_ms: u64) -> Vec<WindowRow> {
+    fn window_rows(&self, usage: &Usage) -> Vec<WindowRow> {
+        let now_ms = self.counted_ms;
         let row = |(id, window): &(LimitId, Window)| {
             let spec = &self.at(*id)?.limit.spec;
             let crossed = window.crossed(spec.window, now_ms);
@@ -183,8 +184,15 @@ impl Limits {
         usage.windows.iter().filter_map(row).collect()
     }
 
+    /// When something last counted; to be copied after all else.
+    #[must_use]
+    pub fn counted_ms(&self) -> u64 {
+        self.counted_ms
+    }
+
     /// Adds the limits and usages of a snapshot; `false` if one makes no sense.
-    pub fn restore(&mut self, limits: &[LimitRow], usages: &[UsageRow], now_ms: u64) -> bool {
+    pub fn restore(&mut self, limits: &[LimitRow], usages: &[UsageRow], counted_ms: u64) -> bool {
+        self.counted_ms = counted_ms;
         for row in limits {
             let places = (Lsn::from_bytes(row.since), Lsn::from_bytes(row.lsn));
             let (Some(spec), (Some(since), Some(lsn))) = (row.stored.spec(), places) else { return false };
@@ -197,7 +205,7 @@ impl Limits {
             let window = |row: &WindowRow| Some((LimitId(row.limit), Window::of(&row.slots, row.crossed)?));
             let Some(windows) = row.windows.iter().map(window).collect() else { return false };
             self.usage.insert(key, Usage { lsn: Lsn::from_bytes(row.lsn), windows });
-            self.due.insert((now_ms + LOOK_AGAIN_MS, key));
+            self.due.insert((counted_ms + LOOK_AGAIN_MS, key));
             true
         })
     }

@@ -2,11 +2,14 @@
 
 use kami_wal::Lsn;
 
-use super::{CROSSED_MAX, Crossed, Limits, Till};
+use super::{Crossed, Limits, Till};
 use crate::identity::{ProductId, TenantId};
 use crate::limit::Exceeded;
 use crate::record::{CROSSING_BYTES, GroupWriter, HEAD_BYTES, Head, Kind, encode_crossing};
 
+/// LIMIT_CROSSED entries that room is asked for with each request, while limits count redemptions. What is over
+/// is recorded by the next redemption that is over the limit.
+pub(crate) const CROSSINGS_PER_REQUEST: usize = 2;
 /// Bytes of a LIMIT_CROSSED entry.
 pub(crate) const CROSSING_ENTRY_BYTES: usize = HEAD_BYTES + CROSSING_BYTES;
 
@@ -32,18 +35,13 @@ pub(crate) struct Tills {
 }
 
 impl Tills {
-    /// Begins a record with room for so many LIMIT_CROSSED entries, at most [`CROSSED_MAX`].
+    /// Begins a record with room for so many LIMIT_CROSSED entries.
     pub(crate) fn begin(&mut self, room: usize) {
-        *self = Tills { room: room.min(CROSSED_MAX), ..std::mem::take(self) };
+        self.room = room;
         self.redeemed.clear();
         self.redeemed_at.clear();
         self.crossed.clear();
         self.crossed_at.clear();
-    }
-
-    /// LIMIT_CROSSED entries that were written.
-    pub(crate) fn crossings(&self) -> usize {
-        self.crossed_at.len()
     }
 
     /// Whether the redemption that `head` is about to record may be.
@@ -84,13 +82,18 @@ impl Tills {
         }
     }
 
-    /// Counts them, once the record is published.
+    /// Counts them, once the record is published: in the order of the log, as replay does, because a subject
+    /// takes nothing that lies before its last.
     pub(crate) fn install(&self, limits: &mut Limits, now_ms: u64) {
-        for ((till, product), lsn) in self.redeemed.iter().zip(&self.redeemed_at) {
+        let mut crossed = self.crossed.iter().zip(&self.crossed_at).peekable();
+        let ends = self.redeemed_at.iter().skip(1).map(Some).chain([None]);
+        for (((till, product), lsn), end) in self.redeemed.iter().zip(&self.redeemed_at).zip(ends) {
             limits.take_till(till, *product, now_ms, *lsn);
-        }
-        for (crossed, (tenant, lsn)) in self.crossed.iter().zip(&self.crossed_at) {
-            limits.mark_crossed(*tenant, crossed, now_ms, *lsn);
+            while let Some((crossed, (tenant, at))) =
+                crossed.next_if(|(_, (_, at))| end.is_none_or(|end| at < end))
+            {
+                limits.mark_crossed(*tenant, crossed, now_ms, *at);
+            }
         }
     }
 }

@@ -61,7 +61,7 @@ kinds! {
     Approve = 12, "APPROVE";
     /// The master key was rotated.
     KeyRotate = 13, "KEY_ROTATE";
-    /// A signed checkpoint of the log's chain was made.
+    /// A checkpoint of the log's entries was signed.
     SignedCheckpoint = 14, "SIGNED_CHECKPOINT";
     /// The store was restored from a backup; what its former history held behind this point is not part of it.
     Restore = 15, "RESTORE";
@@ -194,6 +194,12 @@ impl Kind {
     #[must_use]
     pub const fn number(self) -> u8 {
         self as u8
+    }
+
+    /// Whether an entry of this kind moves the one card that is its subject.
+    #[must_use]
+    pub const fn is_about_card(self) -> bool {
+        self.may_tell_value() || matches!(self, Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void)
     }
 
     /// Whether it is about an order and its cards.

@@ -67,6 +67,15 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         &[(64, 8, "key", "id of the new master key"), (72, 8, "keys", "data keys wrapped with it")],
     ),
     (
+        "SIGNED_CHECKPOINT",
+        &[
+            (64, 8, "size", "how many entries of the log the checkpoint covers"),
+            (72, 32, "root", "the root of the Merkle tree over them"),
+            (104, 32, "key", "the Ed25519 public key"),
+            (136, 64, "signature", "of the checkpoint's text"),
+        ],
+    ),
+    (
         "REVERSE, TOMBSTONE, MISS",
         &[
             (64, 16, "original", "the request id that was reversed"),

@@ -118,17 +118,18 @@ pub struct OrderFacts {
 }
 
 impl OrderFacts {
+    /// A plain sale has the plain form unless the full one is shorter, as for long runs that came back.
     fn is_plain(&self, cards: &Allocation) -> bool {
-        *self == OrderFacts::default() && cards.moved.iter().all(|run| run.rows == 1)
+        *self == OrderFacts::default() && plain_bytes(cards) <= FULL_BYTES + cards.moved.len() * RUN_BYTES
     }
 
     /// Bytes of the tail that [`OrderFacts::encode`] writes.
     #[must_use]
     pub fn tail_bytes(&self, cards: &Allocation) -> usize {
-        let runs = cards.ranges.len() + cards.moved.len();
         if self.is_plain(cards) {
-            PLAIN_BYTES + runs * SPAN_BYTES
+            plain_bytes(cards)
         } else {
+            let runs = cards.ranges.len() + cards.moved.len();
             FULL_BYTES + runs * RUN_BYTES + self.lines.len() * LINE_BYTES + self.legs.len() * LEG_BYTES
         }
     }
@@ -139,16 +140,26 @@ impl OrderFacts {
         HEAD_BYTES + FULL_BYTES + count as usize * RUN_BYTES + lines * LINE_BYTES + legs * LEG_BYTES
     }
 
+    /// The most bytes that a plain sale of `count` cards takes, head included.
+    #[must_use]
+    pub const fn plain_entry_bytes_max(count: u32) -> usize {
+        HEAD_BYTES + PLAIN_BYTES + count as usize * SPAN_BYTES
+    }
+
     /// Writes the tail.
     pub fn encode(&self, order: OrderId, cards: &Allocation, tail: &mut [u8]) {
         tail[0..16].copy_from_slice(&order.0.to_le_bytes());
         tail[16..20].copy_from_slice(&cards.count().to_le_bytes());
         if self.is_plain(cards) {
             tail[20..24].copy_from_slice(&(cards.ranges.len() as u32).to_le_bytes());
-            tail[24..28].copy_from_slice(&(cards.moved.len() as u32).to_le_bytes());
+            let moved: u32 = cards.moved.iter().map(|run| run.rows).sum();
+            tail[24..28].copy_from_slice(&moved.to_le_bytes());
             tail[28..32].fill(0);
             let ranges = cards.ranges.iter().map(|(first, rows)| (first.to_bits(), u64::from(*rows)));
-            let moved = cards.moved.iter().map(|run| (run.first.to_bits(), run.word.bits()));
+            let moved = cards.moved.iter().flat_map(|run| {
+                let first = run.first.to_bits();
+                (first..first + u64::from(run.rows)).map(|card| (card, run.word.bits()))
+            });
             for (span, (first, second)) in
                 tail[PLAIN_BYTES..].chunks_exact_mut(SPAN_BYTES).zip(ranges.chain(moved))
             {
@@ -204,6 +215,11 @@ impl OrderFacts {
             Err("order of more or fewer cards than it says")
         }
     }
+}
+
+fn plain_bytes(cards: &Allocation) -> usize {
+    let moved: usize = cards.moved.iter().map(|run| run.rows as usize).sum();
+    PLAIN_BYTES + (cards.ranges.len() + moved) * SPAN_BYTES
 }
 
 fn plain(tail: &[u8]) -> Result<Allocation, &'static str> {

@@ -3,16 +3,16 @@
 use kami_engine::Lsn;
 use kami_engine::{
     BatchId, BatchReport, CardReport, Checkpoint, HistoryEvent, HoldReport, KeyRotation, Money, OrderId,
-    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, Renewal, ReplyFlags, RequestId,
-    Stats, Status, StockLine, ValueReport,
+    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProofPart, Renewal, ReplyFlags,
+    RequestId, SignedNote, Stats, Status, StockLine, ValueReport,
 };
 
 use super::Client;
 use crate::error::ClientError;
 use crate::frame::reply::Codes;
 use crate::frame::request::{
-    BatchExtend, Capture, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard, OnePrincipal, OneProduct,
-    OrderFetch, Redeem, RefundValue, Release, Reverse, Sell,
+    BatchExtend, Capture, ConsistencyOf, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard, OnePrincipal,
+    OneProduct, OrderFetch, ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
 };
 use crate::frame::{Answer, Body, ItemReport, Listing, ReplyHead, Request, RequestFlags, Secret, SoldCard};
 
@@ -87,6 +87,15 @@ pub struct Sold {
 
 /// Codes asked for in one ORDER_FETCH: what fits a frame whatever their length.
 const FETCH_COUNT: u32 = 7000;
+
+/// The proof of a card as the server gave it out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// The text, to be handed on.
+    pub text: String,
+    /// The key that the server signs with. Who checks the proof takes it from where it is published.
+    pub key: String,
+}
 
 impl Client {
     /// Redeems a card.
@@ -297,7 +306,11 @@ impl Client {
         self.collect(order, receipt).await
     }
 
-    async fn collect(&self, order: OrderId, first: Receipt<Codes>) -> Result<Receipt<Sold>, ClientError> {
+    pub(super) async fn collect(
+        &self,
+        order: OrderId,
+        first: Receipt<Codes>,
+    ) -> Result<Receipt<Sold>, ClientError> {
         let mut receipt = first.clone_head(Sold { cards: Vec::new() });
         let mut page = first.value;
         loop {
@@ -504,6 +517,60 @@ impl Client {
         .await
     }
 
+    /// Has a checkpoint of the log signed, or gets the last again if nothing happened since.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`]; BUSY while the server takes in a log that was never signed, a second at a time.
+    pub async fn signed_checkpoint(&self) -> Result<Receipt<SignedNote>, ClientError> {
+        self.call(RequestId::random(), &Request::SignedCheckpoint, |body| match body {
+            Body::SignedNote(note) => Some(note),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Gets the proof of a card, up to now, and the key that the server says it can be checked with. Nothing of it is
+    /// checked here: see [`CardProof`](kami_engine::CardProof).
+    ///
+    /// # Errors
+    /// As [`Client::signed_checkpoint`].
+    pub async fn prove(&self, code: &[u8]) -> Result<Receipt<Proof>, ClientError> {
+        let (mut size, mut text) = (0, Vec::new());
+        loop {
+            let from = text.len() as u64;
+            let request = Request::Proof(ProofOf { size, from, code: Secret(code) });
+            let part = self
+                .call(RequestId::random(), &request, |body| match body {
+                    Body::ProofPart(part) => Some(part),
+                    _ => None,
+                })
+                .await?;
+            let ProofPart { total, from: begins, bytes, .. } = &part.value;
+            if *begins != from || bytes.is_empty() {
+                return Err(ClientError::BadReply);
+            }
+            text.extend_from_slice(bytes);
+            if *total <= text.len() as u64 {
+                let text = String::from_utf8(text).map_err(|_| ClientError::BadReply)?;
+                return Ok(part.map(|part| Proof { text, key: part.key }));
+            }
+            size = part.value.size;
+        }
+    }
+
+    /// Gets the hashes that prove that the checkpoint of `new` entries continues that of `old`.
+    ///
+    /// # Errors
+    /// As [`Client::signed_checkpoint`].
+    pub async fn consistency(&self, old: u64, new: u64) -> Result<Receipt<Vec<[u8; 32]>>, ClientError> {
+        let request = Request::Consistency(ConsistencyOf { old, new });
+        self.call(RequestId::random(), &request, |body| match body {
+            Body::Path(path) => Some(path.rows.into_iter().map(|row| row.hash).collect()),
+            _ => None,
+        })
+        .await
+    }
+
     async fn card(&self, request: &Request<'_>) -> Result<Receipt<CardReport>, ClientError> {
         self.call(RequestId::random(), request, |body| match body {
             Body::Card(card) => Some(card),
@@ -558,7 +625,7 @@ impl<T> Receipt<T> {
         Receipt { value: map(value), request, lsn, time_ms, status, flags }
     }
 
-    const fn clone_head<U>(&self, value: U) -> Receipt<U> {
+    pub(super) const fn clone_head<U>(&self, value: U) -> Receipt<U> {
         Receipt {
             value,
             request: self.request,

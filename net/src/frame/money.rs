@@ -63,7 +63,7 @@ pub struct AccountStatement {
 wire!(AccountStatement: "ACCOUNT_STATEMENT" {
     account: AccountId, "the account";
     from: Option<Lsn>, "where the page before said that it goes on; 0: the newest entry";
-    count: u32, "how many entries at most; never more than 100";
+    count: u32, "how many entries at most: 1 to 100";
 });
 
 wire!(AccountSpec: "ACCOUNT_SPEC" {

@@ -121,7 +121,7 @@ opcodes! {
     /// Gives value of a redemption back that can be reversed no more.
     RefundValue = 0x0111, "REFUND_VALUE", served, [Operator, Finance];
     /// Takes a sold card back.
-    Return = 0x0112, "RETURN", later, [Operator];
+    Return = 0x0112, "RETURN", served, [Operator];
     /// Sends a returned card back to its supplier.
     Restock = 0x0113, "RESTOCK", later, [];
     /// Replaces a card by another.
@@ -142,11 +142,11 @@ opcodes! {
     /// Delivers the codes of an order again, to the principal that bought it.
     OrderFetch = 0x0202, "ORDER_FETCH", served, [Seller];
     /// Takes cards for an order that is not paid yet.
-    Reserve = 0x0203, "RESERVE", later, [Seller];
+    Reserve = 0x0203, "RESERVE", served, [Seller];
     /// Completes a reservation.
-    Confirm = 0x0204, "CONFIRM", later, [Seller];
+    Confirm = 0x0204, "CONFIRM", served, [Seller];
     /// Gives a reservation up.
-    Cancel = 0x0205, "CANCEL", later, [Seller];
+    Cancel = 0x0205, "CANCEL", served, [Seller, Operator];
     /// A reservation ran out; written by the engine alone.
     ReserveTimeout = 0x0206, "RESERVE_TIMEOUT", later, [];
     /// A late payment took other cards; written by the engine alone.
@@ -154,9 +154,9 @@ opcodes! {
     /// Gives cards out without a price.
     Issue = 0x0208, "ISSUE", later, [Seller, Operator];
     /// Sells several products and denominations under one order id.
-    SellLines = 0x0209, "SELL_LINES", later, [Seller];
+    SellLines = 0x0209, "SELL_LINES", served, [Seller];
     /// Reads an order without its codes.
-    OrderStatus = 0x020a, "ORDER_STATUS", later, [Seller, Operator, Finance, Auditor];
+    OrderStatus = 0x020a, "ORDER_STATUS", served, [Seller, Operator, Finance, Auditor];
     /// Lists orders.
     OrderList = 0x020b, "ORDER_LIST", later, [Seller, Operator, Finance, Auditor];
     /// Makes a link under which the buyer may fetch the codes.
@@ -249,8 +249,10 @@ opcodes! {
     FeedOpen = 0x0901, "FEED_OPEN", later, [Operator, Finance, Auditor];
     /// Tells how far a feed was read, and how much more may be sent.
     FeedAck = 0x0902, "FEED_ACK", later, [Operator, Finance, Auditor];
-    /// Proves that an event is part of the log.
-    Proof = 0x0903, "PROOF", later, [Operator, Finance, Auditor];
+    /// Proves what happened to a card, up to a signed checkpoint; travels in parts.
+    Proof = 0x0903, "PROOF", served, [Operator, Finance, Auditor];
+    /// Proves that one checkpoint continues another.
+    Consistency = 0x0904, "CONSISTENCY", served, [Operator, Finance, Auditor];
 
     /// Reads the engine's own figures.
     Stats = 0x0a01, "STATS", served, [Operator, Finance, Auditor];
@@ -260,8 +262,8 @@ opcodes! {
     ClockAccept = 0x0a03, "CLOCK_ACCEPT", later, [];
     /// Wraps the keys of all batches with a new master key.
     KeyRotate = 0x0a04, "KEY_ROTATE", served, [];
-    /// Signs the log's chain as it stands.
-    SignedCheckpoint = 0x0a05, "SIGNED_CHECKPOINT", later, [];
+    /// Signs the log as it stands; if nothing happened since the last time, that one is given out again.
+    SignedCheckpoint = 0x0a05, "SIGNED_CHECKPOINT", served, [Operator, Finance, Auditor];
     /// Stops or resumes changes.
     ReadOnly = 0x0a06, "READ_ONLY", later, [];
 }

@@ -7,12 +7,12 @@
 
 use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
-use kami_engine::{Account, Exceeded, Limit, PostedLeg, PrincipalSpec, ProductSpec};
+use kami_engine::{Account, Exceeded, Limit, OrderReport, PostedLeg, PrincipalSpec, ProductSpec};
 use kami_engine::{
     BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Flags, HistoryEvent,
     HoldReport, ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId,
-    Product, ProductId, ReplyBody, ReplyFlags, RequestId, Role, Stats, Status, StockLine, TenantId,
-    TerminalId, ValueReport, record::Kind,
+    Product, ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId, Role, SignedNote, Stats, Status,
+    StockLine, TenantId, TerminalId, ValueReport, record::Kind,
 };
 
 pub use super::codes::{Codes, CodesFrame, SoldCard};
@@ -98,12 +98,20 @@ body_kinds! {
     Exceeded = 28, "EXCEEDED";
     /// After legs were refused: the account that stands against them.
     Account = 29, "ONE_ACCOUNT";
+    /// After RESERVE, CANCEL, RETURN and ORDER_STATUS, and after a sale without its codes.
+    Order = 30, "ORDER";
     /// After CHECKPOINT.
     Checkpoint = 32, "CHECKPOINT";
     /// After KEY_ROTATE.
     Keys = 33, "KEYS";
     /// After HOLD: what is held, and until when.
     Hold = 40, "HELD";
+    /// After SIGNED_CHECKPOINT.
+    SignedNote = 48, "SIGNED_NOTE";
+    /// After PROOF.
+    ProofPart = 49, "PROOF_PART";
+    /// After CONSISTENCY.
+    Path = 50, "PATH";
 }
 
 impl BodyKind {
@@ -125,7 +133,8 @@ impl BodyKind {
             }
             Opcode::History => BodyKind::History,
             Opcode::RedeemBatch => BodyKind::Items,
-            Opcode::Sell | Opcode::OrderFetch => BodyKind::Codes,
+            Opcode::Sell | Opcode::OrderFetch | Opcode::SellLines | Opcode::Confirm => BodyKind::Codes,
+            Opcode::Reserve | Opcode::Cancel | Opcode::Return | Opcode::OrderStatus => BodyKind::Order,
             Opcode::BatchActivate
             | Opcode::BatchDeactivate
             | Opcode::BatchFreeze
@@ -159,6 +168,9 @@ impl BodyKind {
             Opcode::Stats => BodyKind::Stats,
             Opcode::Checkpoint => BodyKind::Checkpoint,
             Opcode::KeyRotate => BodyKind::Keys,
+            Opcode::SignedCheckpoint => BodyKind::SignedNote,
+            Opcode::Proof => BodyKind::ProofPart,
+            Opcode::Consistency => BodyKind::Path,
             _ => return None,
         })
     }
@@ -218,7 +230,26 @@ pub enum Body {
     Exceeded(Exceeded),
     /// The account that stands against legs.
     Account(OneAccount),
+    /// An order, without its codes.
+    Order(Box<OrderReport>),
+    /// A checkpoint of the log, signed.
+    SignedNote(SignedNote),
+    /// A part of a proof's text.
+    ProofPart(ProofPart),
+    /// The hashes that prove consistency.
+    Path(Listing<PathHash>),
 }
+
+/// A hash of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathHash {
+    /// SHA-256.
+    pub hash: [u8; 32],
+}
+
+wire!(PathHash: "HASH" {
+    hash: [u8; 32], "SHA-256";
+});
 
 /// Rows of a reply, and how many there are in all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -426,6 +457,20 @@ wire!(KeyRotation: "KEYS" {
     keys: u64, "data keys wrapped with it";
 });
 
+wire!(SignedNote: "SIGNED_NOTE" {
+    size: u64, "how many entries of the log the checkpoint covers";
+    note: String, "the checkpoint as a signed note";
+    key: String, "the key to verify it with, as the operator publishes it; trust no key that only the server told";
+});
+
+wire!(ProofPart: "PROOF_PART" {
+    size: u64, "how many entries the checkpoint covers that the card is proven to";
+    key: String, "as in SIGNED_NOTE";
+    total: u64, "the length of the whole text";
+    from: u64, "where this part begins in it";
+    bytes: Vec<u8>, "the part";
+});
+
 impl Wire<'_> for Status {
     const TYPE: &'static str = "u16";
     #[inline]
@@ -478,6 +523,10 @@ impl Body {
             Body::Limits(_) => BodyKind::Limits,
             Body::Exceeded(_) => BodyKind::Exceeded,
             Body::Account(_) => BodyKind::Account,
+            Body::Order(_) => BodyKind::Order,
+            Body::SignedNote(_) => BodyKind::SignedNote,
+            Body::ProofPart(_) => BodyKind::ProofPart,
+            Body::Path(_) => BodyKind::Path,
         }
     }
 
@@ -509,6 +558,12 @@ impl Body {
             ReplyBody::Limits(limits) => Body::Limits(Listing::of(limits)),
             ReplyBody::Exceeded(exceeded) => Body::Exceeded(exceeded),
             ReplyBody::Account(account) => Body::Account(OneAccount { account }),
+            ReplyBody::Order(report) => Body::Order(report),
+            ReplyBody::SignedNote(note) => Body::SignedNote(*note),
+            ReplyBody::ProofPart(part) => Body::ProofPart(*part),
+            ReplyBody::Path(path) => {
+                Body::Path(Listing::of(path.into_iter().map(|hash| PathHash { hash }).collect()))
+            }
             _ => return None,
         })
     }
@@ -540,6 +595,10 @@ impl Body {
             BodyKind::Limits => Body::Limits(take_rows(reader)?),
             BodyKind::Exceeded => Body::Exceeded(Wire::take(reader)?),
             BodyKind::Account => Body::Account(Wire::take(reader)?),
+            BodyKind::Order => Body::Order(Wire::take(reader)?),
+            BodyKind::SignedNote => Body::SignedNote(Wire::take(reader)?),
+            BodyKind::ProofPart => Body::ProofPart(Wire::take(reader)?),
+            BodyKind::Path => Body::Path(take_rows(reader)?),
         })
     }
 
@@ -572,6 +631,10 @@ impl Body {
             Body::Limits(rows) => return put_rows(rows, out, end),
             Body::Exceeded(exceeded) => exceeded.put(out),
             Body::Account(account) => account.put(out),
+            Body::Order(report) => report.put(out),
+            Body::SignedNote(note) => note.put(out),
+            Body::ProofPart(part) => part.put(out),
+            Body::Path(rows) => return put_rows(rows, out, end),
         }
         true
     }
@@ -690,6 +753,10 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<ItemReport>(),
         of::<Checkpoint>(),
         of::<KeyRotation>(),
+        of::<SignedNote>(),
+        of::<ProofPart>(),
+        listing!("PATH", "HASH"),
+        of::<PathHash>(),
         ("REASON", const { &[field("reason", "text8", "which field is wrong")] }),
         of::<Wait>(),
         listing!("ACCOUNTS", "ACCOUNT"),
@@ -701,5 +768,6 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         listing!("LIMITS", "LIMIT"),
         of::<Limit>(),
         of::<Exceeded>(),
+        of::<OrderReport>(),
     ]
 }

@@ -6,12 +6,13 @@
 
 use bytes::BytesMut;
 use kami_engine::{
-    AccountPut, BatchId, CardKind, CertificateNote, ImportSpec, LimitSpec, MerchantId, Money, OrderId,
-    Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, ProductTerms, Renewal, RequestId, Role,
-    TenantId, ValidFrom,
+    AccountPut, BatchId, CardKind, CertificateNote, Confirmation, ImportSpec, LimitSpec, MerchantId, Money,
+    OrderId, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, ProductTerms, Purchase, Renewal,
+    RequestId, Role, TenantId, ValidFrom,
 };
 
-pub use super::money::{AccountList, AccountQuery, AccountStatement, OneAccount};
+use super::money::{AccountList, AccountQuery, AccountStatement, OneAccount};
+pub use super::order::{GiveBack, OneOrder};
 use super::rows::ROW_FIELDS;
 pub use super::rows::{BATCH_ITEMS_MAX, Chunk, ChunkRows, Columns, Item, Items};
 use super::wire::{Field, Malformed, Reader, Secret, Wire, wire};
@@ -76,6 +77,18 @@ pub enum Request<'a> {
     Sell(Sell),
     /// ORDER_FETCH.
     OrderFetch(OrderFetch),
+    /// SELL_LINES.
+    SellLines(Box<Purchase>),
+    /// RESERVE.
+    Reserve(Box<Purchase>),
+    /// CONFIRM.
+    Confirm(Box<Confirmation>),
+    /// CANCEL.
+    Cancel(OneOrder),
+    /// RETURN.
+    Return(Box<GiveBack<'a>>),
+    /// ORDER_STATUS.
+    OrderStatus(OneOrder),
     /// BATCH_ACTIVATE.
     BatchActivate(OneBatch),
     /// BATCH_DEACTIVATE.
@@ -146,6 +159,12 @@ pub enum Request<'a> {
     Checkpoint,
     /// KEY_ROTATE.
     KeyRotate,
+    /// SIGNED_CHECKPOINT.
+    SignedCheckpoint,
+    /// PROOF.
+    Proof(ProofOf<'a>),
+    /// CONSISTENCY.
+    Consistency(ConsistencyOf),
 }
 
 macro_rules! dispatch {
@@ -197,13 +216,15 @@ macro_rules! dispatch {
 }
 
 dispatch! {
-    plain: Hello Ping ProductList PrincipalList LimitList Stats Checkpoint KeyRotate;
+    plain: Hello Ping ProductList PrincipalList LimitList Stats Checkpoint KeyRotate SignedCheckpoint;
     fields:
         Redeem(Redeem<'static>) Reverse(Reverse<'static>) Query(OneCard<'static>) History(OneCard<'static>)
         Freeze(OneCard<'static>) Unfreeze(OneCard<'static>) Void(OneCard<'static>)
         Hold(Hold<'static>) Capture(Capture<'static>) Release(Release<'static>) Load(Load<'static>)
         RefundValue(RefundValue<'static>) Settle(OneCard<'static>)
         RedeemBatch(Items<'static>) Sell(Sell) OrderFetch(OrderFetch)
+        SellLines(Box<Purchase>) Reserve(Box<Purchase>) Confirm(Box<Confirmation>) Cancel(OneOrder)
+        Return(Box<GiveBack<'static>>) OrderStatus(OneOrder)
         BatchActivate(OneBatch) BatchDeactivate(OneBatch) BatchFreeze(OneBatch) BatchUnfreeze(OneBatch)
         BatchVoid(OneBatch) BatchExtend(BatchExtend) BatchList(OfProduct)
         ProductAdd(Box<ProductSpec>) ProductSet(Box<ProductSpec>) ProductFreeze(OneProduct)
@@ -211,6 +232,7 @@ dispatch! {
         ImportBegin(Box<ImportSpec>) ImportChunk(Chunk<'static>) ImportStatus(OneImport)
         ImportCommit(OneImport) ImportAbort(OneImport) ImportDuplicates(DuplicatesOf)
         PrincipalAdd(Box<PrincipalSpec>) PrincipalRevoke(OnePrincipal) PrincipalRenew(Box<Renewal>)
+        Proof(ProofOf<'static>) Consistency(ConsistencyOf)
         AccountPut(Box<AccountPut>) AccountFreeze(OneAccount) AccountUnfreeze(OneAccount) Post(Box<Posting>)
         AccountQuery(AccountQuery) AccountList(AccountList) LimitPut(Box<LimitSpec>)
         AccountStatement(AccountStatement);
@@ -490,6 +512,37 @@ wire!(DuplicatesOf: "DUPLICATES_OF" {
     from: u64, "how many of the duplicates are left out: those that were listed before";
 });
 
+/// The body of PROOF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProofOf<'a> {
+    /// 0 for a new proof; the size that the first part came with for the parts behind it.
+    pub size: u64,
+    /// Where in the text the wanted part begins.
+    pub from: u64,
+    /// The code.
+    pub code: Secret<'a>,
+}
+
+wire!(ProofOf<'a>: "PROOF_OF" {
+    size: u64, "0: a new proof, up to now; for the parts behind the first: the size that came with the first";
+    from: u64, "where in the text the wanted part begins";
+    code: Secret<'_>, "the code as typed";
+});
+
+/// The body of CONSISTENCY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConsistencyOf {
+    /// The size of the older checkpoint, at least 1.
+    pub old: u64,
+    /// The size of the newer.
+    pub new: u64,
+}
+
+wire!(ConsistencyOf: "CONSISTENCY_OF" {
+    old: u64, "the size of the older checkpoint, at least 1";
+    new: u64, "the size of the newer checkpoint, at least the older's";
+});
+
 wire!(ProductSpec: "PRODUCT_SPEC" {
     face: Money, "face value in minor units, not negative";
     valid_days: u32, "days from import until a card expires; 0: never";
@@ -586,8 +639,11 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<PrincipalSpec>(),
         of::<CertificateNote>(),
         of::<Renewal>(),
+        of::<ProofOf<'_>>(),
+        of::<ConsistencyOf>(),
     ]
     .into_iter()
     .chain(super::money::request_layouts())
+    .chain(super::order::request_layouts())
     .collect()
 }

@@ -9,8 +9,8 @@ use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
 use kami_engine::{
     AccountId, AccountKind, BatchId, CardKind, CardRef, ChannelId, DocumentId, Flags, Leg, Lifecycle,
-    LimitAction, LimitId, MerchantId, OrderId, PrincipalId, ProductId, RequestId, Role, StatementLine,
-    TenantId, TerminalId, ValidFrom, record::Kind,
+    LimitAction, LimitId, Line, MerchantId, OrderId, OrderState, PrincipalId, ProductId, RequestId, Role,
+    StatementLine, TenantId, TerminalId, ValidFrom, record::Kind,
 };
 
 /// A body that is not what its opcode says. Names the field, never a value of it.
@@ -225,6 +225,9 @@ numbered! {
         |number| Some((number != u32::MAX).then_some(ProductId(number)));
     Option<BatchId>: u32, |batch| batch.map_or(u32::MAX, |batch| batch.0),
         |number| Some((number != u32::MAX).then_some(BatchId(number)));
+    OrderState: u8, |state| state as u8, OrderState::from_number;
+    Option<AccountId>: u32, |account| account.map_or(0, |account| account.0),
+        |number| Some((number != 0).then_some(AccountId(number)));
     Option<Lsn>: u64, |lsn| lsn.map_or(0, Lsn::bytes),
         |bytes| if bytes == 0 { Some(None) } else { Lsn::from_bytes(bytes).map(Some) };
 }
@@ -268,6 +271,19 @@ impl Wire<'_> for String {
     fn take(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let bytes = <&[u8]>::take(reader)?;
         std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| reader.malformed())
+    }
+}
+
+/// A length of four bytes, then so many bytes. Its writer sees to it that the frame holds them.
+impl Wire<'_> for Vec<u8> {
+    const TYPE: &'static str = "bytes32";
+    fn put(&self, out: &mut BytesMut) {
+        (self.len() as u32).put(out);
+        out.extend_from_slice(self);
+    }
+    fn take(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let length = u32::take(reader)?;
+        reader.bytes(length as usize).map(<[u8]>::to_vec)
     }
 }
 
@@ -315,6 +331,7 @@ lists! {
     MerchantId, "list8 of u32";
     u32, "list8 of u32";
     Leg, "list8 of LEG";
+    Line, "list8 of LINE";
     StatementLine, "list8 of STATEMENT_LINE";
 }
 

@@ -80,11 +80,16 @@ impl Walker<'_> {
             }
             return;
         }
-        if let Some(row) = kind.strip_prefix("list8 of ").filter(|row| width(row, self.rest).is_none()) {
+        if let Some(row) =
+            kind.strip_prefix("list8 of ").filter(|row| *row == "bytes8" || width(row, self.rest).is_none())
+        {
             let count = self.rest[0];
             self.field(prefix, name, "u8");
             for i in 0..count {
-                self.fields(&format!("{prefix}{name}[{i}]."), find(row));
+                match row {
+                    "bytes8" => self.field(prefix, name, row),
+                    _ => self.fields(&format!("{prefix}{name}[{i}]."), find(row)),
+                }
             }
             return;
         }
@@ -121,6 +126,7 @@ fn width(kind: &str, bytes: &[u8]) -> Option<usize> {
         "u64" | "i64" => 8,
         "u128" => 16,
         "bytes8" | "text8" => 1 + usize::from(bytes[0]),
+        "bytes32" => 4 + u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize,
         "list8 of u32" => 1 + 4 * usize::from(bytes[0]),
         _ => return None,
     })

@@ -45,6 +45,9 @@ const TABLE: &str = "
     STATS            OFA
     CHECKPOINT       O
     KEY_ROTATE       -
+    PROOF            OFA
+    CONSISTENCY      OFA
+    SIGNED_CHECKPOINT OFA
 
     OUTCOME_QUERY    ISROFA
     SANDBOX          ISRO
@@ -67,7 +70,7 @@ const TABLE: &str = "
     PIN_UNLOCK       O
     RESERVE          S
     CONFIRM          S
-    CANCEL           S
+    CANCEL           SO
     RESERVE_TIMEOUT  -
     REALLOC          -
     ISSUE            SO
@@ -92,9 +95,7 @@ const TABLE: &str = "
     ACCOUNT_STATEMENT SOFA
     FEED_OPEN        OFA
     FEED_ACK         OFA
-    PROOF            OFA
     CLOCK_ACCEPT     -
-    SIGNED_CHECKPOINT -
     READ_ONLY        -
 ";
 

@@ -4,23 +4,24 @@ use bytes::BytesMut;
 use kami_engine::Lsn;
 use kami_engine::{
     Account, AccountId, AccountKind, AccountPut, AccountSpec, BatchId, BatchReport, CardKind, CardRef,
-    CardReport, CertificateNote, ChannelId, Checkpoint, DocumentId, Duplicate, Exceeded, Flags, HistoryEvent,
-    HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation, Leg, Lifecycle, Limit, LimitAction,
-    LimitId, LimitScope, LimitSpec, LimitWindow, MerchantId, OrderId, PostedLeg, Posting, Principal,
-    PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, Renewal, ReplyFlags,
-    RequestId, Role, StatementLine, Stats, Status, StockLine, TenantId, TerminalId, ValueReport,
-    record::Kind,
+    CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Exceeded, Flags,
+    HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation, Leg, Lifecycle, Limit,
+    LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderId, OrderReport,
+    OrderState, PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec,
+    ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role, SignedNote, StatementLine,
+    Stats, Status, StockLine, TenantId, TerminalId, ValueReport, record::Kind,
 };
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
+use kami_net::frame::order::{GiveBack, OneOrder};
 use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
 use kami_net::frame::request::{
-    BatchExtend, Capture, Chunk, ChunkRows, Columns, DuplicatesOf, Hold, Item, Items, Load, OfProduct,
-    OneBatch, OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch, Redeem, RefundValue, Release,
-    Reverse, Sell,
+    BatchExtend, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, Hold, Item, Items, Load,
+    OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch, ProofOf, Redeem,
+    RefundValue, Release, Reverse, Sell,
 };
 use kami_net::frame::{
-    Body, FRAME_BYTES_MAX, ItemReport, Listing, REQUEST_HEAD_BYTES, ReplyHead, Request, RequestFlags,
-    RequestHead, Secret, SoldCard, Wait, Welcome,
+    Body, FRAME_BYTES_MAX, ItemReport, Listing, PathHash, REQUEST_HEAD_BYTES, ReplyHead, Request,
+    RequestFlags, RequestHead, Secret, SoldCard, Wait, Welcome,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -135,6 +136,7 @@ proptest! {
         same(head, &Request::Reverse(Reverse { original: RequestId(id), code }));
         same(head, &Request::Query(card));
         same(head, &Request::History(card));
+        same(head, &Request::Proof(ProofOf { size: id as u64, from: amount.cast_unsigned(), code }));
         same(head, &Request::Freeze(card));
         same(head, &Request::Unfreeze(card));
         same(head, &Request::Void(card));
@@ -176,6 +178,7 @@ proptest! {
         same(head, &Request::ImportAbort(OneImport { import: RequestId(id) }));
         same(head, &Request::ImportDuplicates(DuplicatesOf { import: RequestId(id), from: id as u64 }));
         same(head, &Request::PrincipalRevoke(OnePrincipal { principal: PrincipalId(a) }));
+        same(head, &Request::Consistency(ConsistencyOf { old: ms, new: id as u64 }));
         for plain in [
             Request::Hello,
             Request::Ping,
@@ -184,6 +187,7 @@ proptest! {
             Request::Stats,
             Request::Checkpoint,
             Request::KeyRotate,
+            Request::SignedCheckpoint,
         ] {
             same(head, &plain);
         }
@@ -210,6 +214,26 @@ proptest! {
         same(head, &Request::AccountStatement(AccountStatement { account: AccountId(a), from, count: a }));
         let legs = legs.into_iter().map(|(account, amount)| Leg { account: AccountId(account), amount }).collect();
         same(head, &Request::Post(Box::new(Posting { document: DocumentId(id), legs, note: name })));
+        let lines = vec![Line { product: ProductId(a), count: a, face: (a % 2 == 0).then_some(i64::from(a)) }; usize::from(a % 3 == 0)];
+        let purchase = Purchase {
+            order: OrderId(id.max(1)),
+            lines: lines.clone(),
+            validity_s_min: a,
+            account: (a != 0).then_some(AccountId(a)),
+            ip: u64::from(a) << 20,
+            legs: Vec::new(),
+            sealed: a % 2 == 1,
+            reserve_s: a / 2,
+        };
+        same(head, &Request::SellLines(Box::new(purchase.clone())));
+        same(head, &Request::Reserve(Box::new(purchase)));
+        let order = OrderId(id.max(1));
+        let (realloc, sealed) = (a % 2 == 0, a % 3 == 0);
+        same(head, &Request::Confirm(Box::new(Confirmation { order, legs: Vec::new(), realloc, sealed })));
+        same(head, &Request::Cancel(OneOrder { order }));
+        same(head, &Request::OrderStatus(OneOrder { order }));
+        let codes = vec![Secret(b"CODE-1"); (a % 65) as usize];
+        same(head, &Request::Return(Box::new(GiveBack { order, legs: Vec::new(), codes })));
         same(head, &Request::LimitPut(Box::new(limit)));
         same(head, &Request::LimitList);
     }
@@ -461,6 +485,19 @@ fn bodies() -> impl Strategy<Value = Body> {
             Body::Checkpoint(Checkpoint { start, end, bytes, took_ms })
         }),
         any::<(u64, u64)>().prop_map(|(key, keys)| Body::Keys(KeyRotation { key, keys })),
+        (any::<u64>(), ".{0,60}", ".{0,60}").prop_map(|(size, note, key)| Body::SignedNote(SignedNote {
+            size,
+            note,
+            key
+        })),
+        (any::<(u64, u64, u64)>(), ".{0,60}", vec(any::<u8>(), 0..300)).prop_map(
+            |((size, total, from), key, bytes)| {
+                Body::ProofPart(ProofPart { size, key, total, from, bytes })
+            }
+        ),
+        vec(any::<[u8; 32]>(), 0..64).prop_map(|path| {
+            Body::Path(Listing::of(path.into_iter().map(|hash| PathHash { hash }).collect()))
+        }),
         any::<(u64, u64, u64)>().prop_map(|(rows, rows_total, duplicates)| Body::Import(ImportReport {
             rows,
             rows_total,
@@ -482,6 +519,20 @@ fn bodies() -> impl Strategy<Value = Body> {
         (any::<(u32, u64, u64)>(), select(Status::ALL)).prop_map(|((limit, left, opens_ms), status)| {
             Body::Exceeded(Exceeded { limit: LimitId(limit), status, left, opens_ms })
         }),
+        (any::<(u32, u64, bool)>(), 1_u128.., 0_u8..4).prop_map(
+            |((n, deadline_ms, fetched), order, state)| {
+                Body::Order(Box::new(OrderReport {
+                    order: OrderId(order),
+                    state: OrderState::from_number(state).unwrap(),
+                    fetched,
+                    buyer: PrincipalId(n),
+                    account: AccountId(n / 2),
+                    cards: n,
+                    deadline_ms,
+                    lines: vec![Line { product: ProductId(n), count: n, face: None }; (n % 65) as usize],
+                }))
+            }
+        ),
         any::<u32>().prop_map(|id| Body::Account(OneAccount { account: AccountId(id) })),
     ]
 }

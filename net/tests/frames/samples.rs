@@ -3,23 +3,24 @@
 use bytes::BytesMut;
 use kami_engine::{
     Account, AccountId, AccountKind, AccountPut, AccountSpec, BatchId, BatchReport, CardKind, CardRef,
-    CardReport, CertificateNote, ChannelId, Checkpoint, DocumentId, Duplicate, Exceeded, Flags, HistoryEvent,
-    HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation, Leg, Lifecycle, Limit, LimitAction,
-    LimitId, LimitScope, LimitSpec, LimitWindow, MerchantId, OrderId, PostedLeg, Posting, Principal,
-    PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, Renewal, ReplyFlags,
-    RequestId, Role, StatementLine, Stats, Status, StockLine, TenantId, TerminalId, ValidFrom, ValueReport,
-    record::Kind,
+    CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Exceeded, Flags,
+    HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation, Leg, Lifecycle, Limit,
+    LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderId, OrderReport,
+    OrderState, PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec,
+    ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role, SignedNote, StatementLine,
+    Stats, Status, StockLine, TenantId, TerminalId, ValidFrom, ValueReport, record::Kind,
 };
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
+use kami_net::frame::order::{GiveBack, OneOrder};
 use kami_net::frame::reply::{self, Codes};
 use kami_net::frame::request::{
-    BatchExtend, Capture, Chunk, ChunkRows, Columns, DuplicatesOf, Hold, Item, Items, Load, OfProduct,
-    OneBatch, OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch, Redeem, RefundValue, Release,
-    Reverse, Sell,
+    BatchExtend, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, Hold, Item, Items, Load,
+    OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch, ProofOf, Redeem,
+    RefundValue, Release, Reverse, Sell,
 };
 use kami_net::frame::{
-    Body, ItemReport, Listing, Opcode, ReplyHead, Request, RequestFlags, RequestHead, Secret, SoldCard, Wait,
-    Welcome,
+    Body, ItemReport, Listing, Opcode, PathHash, ReplyHead, Request, RequestFlags, RequestHead, Secret,
+    SoldCard, Wait, Welcome,
 };
 
 const ID: RequestId = RequestId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0101);
@@ -110,6 +111,24 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
             certificate: certificate_note(),
         })),
         Request::PrincipalList,
+        Request::SellLines(Box::new(purchase())),
+        Request::Reserve(Box::new(purchase())),
+        Request::Confirm(Box::new(Confirmation {
+            order: OrderId(0x0bde),
+            legs: purchase().legs,
+            realloc: true,
+            sealed: false,
+        })),
+        Request::Cancel(OneOrder { order: OrderId(0x0bde) }),
+        Request::Return(Box::new(GiveBack {
+            order: OrderId(0x0bde),
+            legs: vec![
+                Leg { account: AccountId(4), amount: -2000 },
+                Leg { account: AccountId(2), amount: 2000 },
+            ],
+            codes: vec![Secret(b"AB12-CD34"), Secret(b"EF56-GH78")],
+        })),
+        Request::OrderStatus(OneOrder { order: OrderId(0x0bde) }),
         Request::AccountPut(Box::new(AccountPut { spec: account_spec(), new: true })),
         Request::AccountFreeze(account),
         Request::AccountUnfreeze(account),
@@ -129,6 +148,9 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::Stats,
         Request::Checkpoint,
         Request::KeyRotate,
+        Request::SignedCheckpoint,
+        Request::Proof(ProofOf { size: 1234, from: 524_288, code }),
+        Request::Consistency(ConsistencyOf { old: 1000, new: 1234 }),
     ];
     let encode = |body: &Request<'_>| {
         let head = RequestHead {
@@ -353,6 +375,19 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
             }])),
         ),
         (
+            Opcode::Reserve,
+            Body::Order(Box::new(OrderReport {
+                order: OrderId(0x0bde),
+                state: OrderState::Reserved,
+                fetched: false,
+                buyer: PrincipalId(5),
+                account: AccountId(2),
+                cards: 3,
+                deadline_ms: 1_767_225_600_000,
+                lines: purchase().lines,
+            })),
+        ),
+        (
             Opcode::LimitList,
             Body::Limits(Listing::of(vec![Limit {
                 id: LimitId(2),
@@ -370,6 +405,25 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
             }),
         ),
         (Opcode::Post, Body::Account(OneAccount { account: AccountId(4) })),
+        (
+            Opcode::SignedCheckpoint,
+            Body::SignedNote(SignedNote {
+                size: 1234,
+                note: "kami/0000000000000001-9c41d2e0\n1234\n…\n\n— …\n".to_owned(),
+                key: "kami/0000000000000001-9c41d2e0+0337ab82+…".to_owned(),
+            }),
+        ),
+        (
+            Opcode::Proof,
+            Body::ProofPart(ProofPart {
+                size: 1234,
+                key: "kami/0000000000000001-9c41d2e0+0337ab82+…".to_owned(),
+                total: 5000,
+                from: 0,
+                bytes: b"kami-card-proof/v1\n".to_vec(),
+            }),
+        ),
+        (Opcode::Consistency, Body::Path(Listing::of(vec![PathHash { hash: [0x4f; 32] }; 2]))),
         (Opcode::Redeem, Body::Reason("code".to_owned())),
         (Opcode::Redeem, Body::Wait(Wait { wait_ms: 6000 })),
     ];
@@ -424,6 +478,22 @@ fn limit_spec() -> LimitSpec {
         max: 500,
         action: LimitAction::Refuse,
         ended: false,
+    }
+}
+
+pub fn purchase() -> Purchase {
+    Purchase {
+        order: OrderId(0x0bde),
+        lines: vec![
+            Line { product: ProductId(3), count: 2, face: None },
+            Line { product: ProductId(4), count: 1, face: Some(5000) },
+        ],
+        validity_s_min: 86_400,
+        account: Some(AccountId(2)),
+        ip: 0x0102_0304_0506_0708,
+        legs: vec![Leg { account: AccountId(2), amount: -9000 }, Leg { account: AccountId(4), amount: 9000 }],
+        sealed: true,
+        reserve_s: 600,
     }
 }
 

@@ -109,12 +109,12 @@ async fn well_framed_nonsense_is_answered_and_the_stream_goes_on() {
         frame[..4].copy_from_slice(&length.to_le_bytes());
         frame
     };
-    let reserve = Opcode::Reserve.number().to_le_bytes();
+    let later = Opcode::ReadOnly.number().to_le_bytes();
     let batch = Opcode::RedeemBatch.number().to_le_bytes();
     let import = Opcode::ImportChunk.number().to_le_bytes();
     let cases: Vec<(&str, Vec<u8>, Status)> = vec![
         ("an opcode nobody assigned", with(&|f| f[6..8].fill(0xee)), Status::Unsupported),
-        ("an opcode of later versions", with(&|f| f[6..8].copy_from_slice(&reserve)), Status::Unsupported),
+        ("an opcode of later versions", with(&|f| f[6..8].copy_from_slice(&later)), Status::Unsupported),
         ("a body too short", with(&|f| f.truncate(f.len() - 1)), Status::Malformed),
         ("a body too long", with(&|f| f.push(0)), Status::Malformed),
         ("a reserved field", with(&|f| f[36] = 1), Status::Malformed),

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use kami_engine::{
-    Caller, ImportReport, ImportRow, ImportSpec, Lifecycle, OrderId, ReplyFlags, RequestId, Role, Status,
+    AccountKind, AccountSpec, Caller, CardProof, Confirmation, ConsistencyProof, DocumentId, ImportReport,
+    ImportRow, ImportSpec, Leg, Lifecycle, Line, OrderId, OrderState, Posting, PrincipalId, ProductSpec,
+    ProofCheckpoint, Purchase, ReplyFlags, RequestId, Role, Status, VerifierKey,
 };
 use kami_net::ClientError;
-use kami_net::client::{RedeemOptions, ReverseOptions, Row, RowList, Rows, Staged};
+use kami_net::client::{Delivery, RedeemOptions, ReverseOptions, Row, RowList, Rows, Staged};
 use kami_net::frame::request::{ChunkRows, Item, OneImport};
 use kami_net::frame::{Body, Request, Secret};
 
@@ -255,6 +257,49 @@ async fn many_calls_at_once_share_a_client() {
     house.shut_down().await;
 }
 
+/// What was sold and redeemed is proven to a stranger, who has the texts and the key and nothing else; and guessing at
+/// codes by asking for proofs is guessing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_card_is_proven_over_the_wire() {
+    let house = House::open().await;
+    let client = house.client().await;
+    let cards = sold(&client, 3).await;
+    client.redeem(&cards[0], RedeemOptions::default()).await.unwrap();
+
+    let auditor = house.client_as("auditor", Role::Auditor).await;
+    let old = auditor.signed_checkpoint().await.unwrap().value;
+    assert_eq!(auditor.signed_checkpoint().await.unwrap().value, old, "nothing happened since");
+    let key: VerifierKey = old.key.parse().unwrap();
+    let proof = CardProof::parse(&auditor.prove(&cards[0]).await.unwrap().value.text).unwrap();
+    let proven = proof.verify(&key).unwrap();
+    assert_eq!(proven.events, client.history(&cards[0]).await.unwrap().value.rows);
+    assert_eq!(proven.lifecycle, Lifecycle::Redeemed);
+
+    client.redeem(&cards[1], RedeemOptions::default()).await.unwrap();
+    let new = auditor.signed_checkpoint().await.unwrap().value;
+    let path = auditor.consistency(old.size, new.size).await.unwrap().value;
+    let read = |note: &str| ProofCheckpoint::parse(note).unwrap();
+    ConsistencyProof { old: read(&old.note), new: read(&new.note), path }.verify(&key).unwrap();
+
+    assert_eq!(refused(auditor.consistency(0, new.size).await), Status::Malformed);
+    assert_eq!(refused(auditor.consistency(new.size, old.size).await), Status::Malformed);
+    assert_eq!(refused(auditor.consistency(old.size, new.size + 1000).await), Status::NotProvable);
+    let till = house.client_as("till", Role::Redeemer).await;
+    assert_eq!(refused(till.prove(&cards[0]).await), Status::Forbidden);
+    assert_eq!(refused(till.signed_checkpoint().await), Status::Forbidden);
+
+    let impatient = |options: &mut kami_net::ClientOptions| options.timeout = Duration::from_millis(500);
+    let guesser = house.client_as_with("guesser", Role::Auditor, impatient).await;
+    let mut guesses = 0;
+    while refused(guesser.prove(format!("NOBODY-HAS-{guesses}").as_bytes()).await) == Status::NotFound {
+        guesses += 1;
+        assert!(guesses < 1000, "guessing goes on");
+    }
+    let refusal = refused(guesser.prove(&cards[0]).await);
+    assert_eq!(refusal, Status::RateLimited, "after {guesses} guesses");
+    house.shut_down().await;
+}
+
 /// Commits of imports come one after the other and may take minutes. However many wait, the other commands that
 /// wait for the disk find a thread.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -306,5 +351,93 @@ async fn commits_that_wait_keep_nobody_else_waiting() {
     while let Some(batch) = commits.join_next().await {
         assert_eq!(batch.unwrap().counts[0], 2000);
     }
+    house.shut_down().await;
+}
+
+/// An order is reserved, paid from a deposit, fetched and given back, with the money in the same record.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_is_reserved_paid_and_given_back() {
+    let house = House::open().await;
+    let client = house.client().await;
+    let product = stock(&client, "coffee", 10).await;
+    let account = |name: &str, kind| AccountSpec {
+        name: name.to_owned(),
+        currency: *b"CNY",
+        kind,
+        credit_limit: 0,
+        owner: PrincipalId(0),
+    };
+    let mut ids = Vec::new();
+    for (name, kind) in
+        [("bank", AccountKind::External), ("shop 17", AccountKind::Customer), ("sales", AccountKind::Income)]
+    {
+        ids.push(client.account_add(account(name, kind), RequestId::random()).await.unwrap().value.id);
+    }
+    let [bank, shop, sales] = ids[..] else { unreachable!("three were added") };
+    let pays =
+        |from, to, amount: i64| vec![Leg { account: from, amount: -amount }, Leg { account: to, amount }];
+    let top_up = Posting { document: DocumentId(1), legs: pays(bank, shop, 5000), note: "转账".to_owned() };
+    client.post(top_up, RequestId::random()).await.unwrap();
+
+    let purchase = Purchase {
+        account: Some(shop),
+        legs: pays(shop, sales, 4000),
+        sealed: true,
+        ..Purchase::of(OrderId(7), product, 2)
+    };
+    let id = RequestId::random();
+    let reserved = client.reserve(purchase.clone(), Some(id)).await.unwrap();
+    assert_eq!((reserved.value.state, reserved.value.cards), (OrderState::Reserved, 2));
+    let again = client.reserve(purchase.clone(), Some(id)).await.unwrap();
+    assert_eq!((again.lsn, again.flags), (reserved.lsn, ReplyFlags::REPLAYED));
+    assert_eq!(client.stock(None).await.unwrap().value.rows[0].sellable, 8);
+    // What is set aside is not there for another order.
+    let second = Purchase { order: OrderId(8), ..purchase };
+    assert_eq!(refused(client.reserve(second, None).await), Status::InsufficientFunds);
+    assert_eq!(refused(client.order(OrderId(7)).await), Status::NotSold);
+
+    let confirmation = Confirmation { order: OrderId(7), legs: Vec::new(), realloc: false, sealed: true };
+    let Delivery::Sealed(sold) = client.confirm(confirmation, None).await.unwrap().value else {
+        panic!("the codes were not asked for");
+    };
+    assert_eq!((sold.state, sold.fetched), (OrderState::Sold, false));
+    let statement = client.account_statement(shop, None, 10).await.unwrap().value;
+    let lines: Vec<_> = statement.lines.iter().map(|line| (line.amount, line.balance)).collect();
+    assert_eq!(lines, [(-4000, 1000), (5000, 5000)]);
+
+    // Nobody saw the codes yet: what comes back is in stock again.
+    let history = client.order_status(OrderId(7)).await.unwrap().value;
+    assert_eq!((history.cards, history.fetched), (2, false));
+    let cards = client.order(OrderId(7)).await.unwrap().value.cards;
+    assert!(client.order_status(OrderId(7)).await.unwrap().value.fetched);
+    let codes: Vec<&[u8]> = cards.iter().map(|card| &card.code[..]).take(1).collect();
+    let back = client.give_back(OrderId(7), &codes, pays(sales, shop, 2000), None).await.unwrap();
+    assert_eq!(back.value.cards, 1);
+    assert_eq!(client.query(codes[0]).await.unwrap().value.lifecycle, Lifecycle::Returned);
+    assert_eq!(client.order(OrderId(7)).await.unwrap().value.cards, cards[1..]);
+    assert_eq!(client.account(shop).await.unwrap().value.balance, 3000);
+
+    // Several products, or faces, in one order; what nobody fetched goes into stock again.
+    let tea = ProductSpec::single("tea", *b"CNY", 500);
+    let tea = client.product_add(tea).await.unwrap().value.id;
+    import(&client, tea, 100, 5).await;
+    let lines =
+        vec![Line { product, count: 2, face: Some(2000) }, Line { product: tea, count: 3, face: None }];
+    let both = Purchase { lines, sealed: true, ..Purchase::of(OrderId(9), product, 1) };
+    let sold = client.sell_lines(both, None).await.unwrap();
+    assert!(matches!(&sold.value, Delivery::Sealed(report) if report.cards == 5));
+    client.give_back(OrderId(9), &[], Vec::new(), None).await.unwrap();
+    let sellable = client.stock(None).await.unwrap().value.rows.iter().map(|line| line.sellable).sum::<u64>();
+    assert_eq!(sellable, 8 + 5);
+
+    let cancelled = client.reserve(Purchase::of(OrderId(10), tea, 5), None).await.unwrap();
+    assert_eq!(cancelled.value.cards, 5);
+    assert_eq!(client.cancel(OrderId(10), None).await.unwrap().value.state, OrderState::Cancelled);
+    let Delivery::Codes(sold) =
+        client.sell_lines(Purchase::of(OrderId(11), tea, 5), None).await.unwrap().value
+    else {
+        panic!("the codes were asked for");
+    };
+    assert_eq!(sold.cards.len(), 5);
     house.shut_down().await;
 }

@@ -15,6 +15,7 @@ mod json;
 mod kill;
 mod money;
 mod people;
+mod proof;
 mod sandbox;
 mod secrets;
 mod service;

@@ -1,10 +1,12 @@
 //! What a reply must be, and how the one that came is held against it.
 
 use kami_engine::{
-    BatchReport, CardReport, Duplicate, HistoryEvent, HoldReport, ImportReport, Lsn, OrderReport, Principal,
-    Product, Reply, ReplyBody, ReplyFlags, Stats, Status, StockLine, ValueReport,
+    Account, AccountId, BatchReport, CardReport, Duplicate, Exceeded, HistoryEvent, HoldReport, ImportReport,
+    Leg, Limit, Lsn, OrderReport, Principal, Product, Reply, ReplyBody, ReplyFlags, StatementLine, Stats,
+    Status, StockLine, ValueReport,
 };
 
+use super::money_rules::Line;
 use super::oracle::Place;
 
 /// A reply as the oracle expects it.
@@ -64,6 +66,18 @@ pub enum Body {
     Stats(Stats),
     Duplicates(Vec<Duplicate>),
     Import(ImportReport),
+    Accounts(Vec<Account>),
+    /// The account, its lines newest first, and whether there are more.
+    Statement {
+        account: Account,
+        lines: Vec<Line>,
+        more: bool,
+    },
+    /// Legs with the balances they left.
+    Posted(Vec<(Leg, i64)>),
+    Limits(Vec<Limit>),
+    Exceeded(Exceeded),
+    Account(AccountId),
 }
 
 impl Expected {
@@ -123,10 +137,30 @@ impl Expected {
             }
             (Body::Duplicates(a), ReplyBody::Duplicates(b)) => a == b,
             (Body::Import(a), ReplyBody::Import(b)) => a == b,
+            (Body::Accounts(a), ReplyBody::Accounts(b)) => a == b,
+            (Body::Statement { account, lines, more }, ReplyBody::Statement(b)) => {
+                *account == b.account && *more == b.next.is_some() && same_lines(lines, &b.lines)
+            }
+            (Body::Posted(a), ReplyBody::Posted(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| *a == (b.leg, b.balance))
+            }
+            (Body::Limits(a), ReplyBody::Limits(b)) => a == b,
+            (Body::Exceeded(a), ReplyBody::Exceeded(b)) => a == b,
+            (Body::Account(a), ReplyBody::Account(b)) => a == b,
             _ => false,
         };
         if same { Ok(()) } else { differs("body") }
     }
+}
+
+fn same_lines(expected: &[Line], came: &[StatementLine]) -> bool {
+    // I8: positions fall from line to line.
+    let falls = came.windows(2).all(|pair| pair[1].lsn < pair[0].lsn);
+    let same = |(line, came): (&Line, &StatementLine)| {
+        line.lsn.is_none_or(|lsn| lsn == came.lsn.bytes())
+            && StatementLine { lsn: came.lsn, ..line.line } == *came
+    };
+    falls && expected.len() == came.len() && expected.iter().zip(came).all(same)
 }
 
 fn same_history(expected: &[HistoryLine], came: &[HistoryEvent]) -> bool {

@@ -5,12 +5,14 @@
 //! |---|---|
 //! | `oracle.rs` | what a store must hold; events and their effect |
 //! | `rules.rs`, `object_rules.rs` | what the reply to every command must be |
+//! | `money_rules.rs` | the same for accounts, postings and limits |
 //! | `expected.rs` | holding a reply against that |
 //! | `world.rs` | engine, disk and oracle together; when a reply may leave |
 //! | `imports.rs` | imports beside the oracle |
 //! | `restart.rs` | ends of process and machine; what must survive; the invariants |
 //! | `workload.rs` | what is asked, by seed |
 //! | `backup.rs` | backups at any moment, restored to any point |
+//! | `proof.rs` | signed checkpoints and proofs, through crashes |
 //!
 //! ```text
 //! cargo test -p kami-tests                      200 seeds a disk
@@ -21,9 +23,11 @@
 pub mod clock;
 pub mod expected;
 pub mod imports;
+pub mod money_rules;
 pub mod object_rules;
 pub mod oracle;
 mod order_rules;
+pub mod proof;
 pub mod restart;
 pub mod rules;
 pub mod value_rules;

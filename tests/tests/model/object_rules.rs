@@ -43,6 +43,7 @@ impl Oracle {
                 self.principals.keys().map(|id| self.principal_report(*id)).collect(),
             )),
             What::Stats => self.listed(Body::Stats(self.stats())),
+            what if what.is_money() => self.on_money(ask),
             _ => unreachable!("about a card or an order"),
         }
     }
@@ -56,10 +57,12 @@ impl Oracle {
         let principal = ask.caller.principal;
         let scoped = self.principals.get(&principal.0).is_some_and(|known| !known.spec.products.is_empty());
         !scoped
-            || match ask.what {
-                What::ProductFreeze { product, .. } => self.covers(principal, product),
+            || match &ask.what {
+                What::LimitPut(spec) => spec.product.is_some_and(|product| self.covers(principal, product.0)),
+                what if what.is_money() => true,
+                What::ProductFreeze { product, .. } => self.covers(principal, *product),
                 What::Batch { batch, .. } => {
-                    self.batches.get(&batch).is_none_or(|batch| self.covers(principal, batch.product))
+                    self.batches.get(batch).is_none_or(|batch| self.covers(principal, batch.product))
                 }
                 What::ProductList | What::BatchList { .. } | What::Stock { .. } => true,
                 _ => false,
@@ -78,7 +81,7 @@ impl Oracle {
 
     /// A change of an object whose earlier changes are `past`: a retry, a reused id, a refusal or new.
     /// `show` gives the reply's body in a given state.
-    fn change(
+    pub fn change(
         &self,
         ask: &Ask,
         past: &[Past],

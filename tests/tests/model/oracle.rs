@@ -6,8 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kami_engine::{Flags, Kind, Lifecycle, Line, OrderState, PrincipalSpec, ProductSpec, Renewal};
+use kami_engine::{
+    AccountSpec, Flags, Kind, Lifecycle, LimitId, LimitSpec, Line, OrderState, Posting, PrincipalSpec,
+    ProductSpec, Renewal, Subject,
+};
 
+use super::money_rules::{Book, Document, LimitBook, Redeemed};
 use crate::ask::{Ask, BatchChange};
 
 /// A card by its place: batch number and row.
@@ -27,6 +31,18 @@ pub struct Oracle {
     /// By tenant and id.
     pub orders: BTreeMap<(u16, u128), Order>,
     pub principals: BTreeMap<u32, Principal>,
+    pub accounts: BTreeMap<u32, Book>,
+    /// By tenant and id.
+    pub documents: BTreeMap<(u16, u128), Document>,
+    pub limits: BTreeMap<u32, LimitBook>,
+    /// What was asked of limits, by tenant and name.
+    pub limit_past: Vec<((u16, String), Past)>,
+    /// Every redemption there ever was.
+    pub redeemed: Vec<Redeemed>,
+    /// Alerts that were recorded: of which limit, set off by whom, when.
+    pub crossed: Vec<(LimitId, Subject, u64)>,
+    /// How many effects there were.
+    pub effects: u64,
     /// By tenant and request id.
     pub imports: BTreeMap<(u16, u128), u32>,
 }
@@ -213,6 +229,25 @@ pub enum Effect {
         id: u32,
         batch: Box<Batch>,
     },
+    AccountPut {
+        id: u32,
+        tenant: u16,
+        spec: AccountSpec,
+    },
+    AccountFreeze {
+        id: u32,
+        frozen: bool,
+    },
+    Post(Posting),
+    LimitPut {
+        id: u32,
+        tenant: u16,
+        spec: LimitSpec,
+    },
+    LimitCrossed {
+        limit: LimitId,
+        subject: Subject,
+    },
 }
 
 impl Event {
@@ -228,7 +263,12 @@ impl Event {
             | Effect::PrincipalAdd { id, .. }
             | Effect::PrincipalRevoke { id }
             | Effect::PrincipalRenew { id, .. }
+            | Effect::AccountPut { id, .. }
+            | Effect::AccountFreeze { id, .. }
+            | Effect::LimitPut { id, .. }
             | Effect::Import { id, .. } => Some(u64::from(*id)),
+            Effect::LimitCrossed { limit, .. } => Some(u64::from(limit.0)),
+            Effect::Post(_) => None,
         }
     }
 
@@ -263,6 +303,7 @@ impl Oracle {
     /// Makes an event's change.
     pub fn apply(&mut self, event: &Event) {
         self.now_ms = self.now_ms.max(event.time_ms);
+        self.count_redemption(event);
         match &event.effect {
             &Effect::Card { place, lifecycle, flags, related, moved } => {
                 let past = Past { moved, ..event.past(lifecycle, flags, related) };
@@ -288,6 +329,11 @@ impl Oracle {
                 (card.lifecycle, card.flags) = (lifecycle, flags);
                 card.past.push(past);
             }
+            Effect::AccountPut { .. }
+            | Effect::AccountFreeze { .. }
+            | Effect::Post(_)
+            | Effect::LimitPut { .. }
+            | Effect::LimitCrossed { .. } => self.apply_money(event),
             Effect::Order(change) => self.apply_order(event, change),
             Effect::Reveal(Some(key)) => self.apply_first_reveal(event, *key),
             Effect::Reveal(None) => {}

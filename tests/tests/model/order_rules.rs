@@ -97,7 +97,7 @@ impl Oracle {
         {
             return self.refuse(Status::Malformed);
         }
-        if is_too_large(wanted, payload_bytes) {
+        if is_too_large(wanted, matches!(ask.what, What::Sell { .. }), payload_bytes) {
             return self.refuse(Status::OrderTooLarge);
         }
         let mut reserve_s = u32::MAX;
@@ -345,13 +345,16 @@ impl Oracle {
 }
 
 /// Whether one record of the log can hold so large an order: the heads of group and entry, the order's own, and
-/// 24 bytes a card at worst, 16 a line, 32 a leg; and the alerts that it may set off.
-pub fn is_too_large(wanted: &Purchase, payload_bytes: u64) -> bool {
+/// 24 bytes a card at worst, 16 in a plain sale, 16 a line, 32 a leg; and the alerts that it may set off.
+pub fn is_too_large(wanted: &Purchase, plain: bool, payload_bytes: u64) -> bool {
     let cards: u64 = wanted.lines.iter().map(|line| u64::from(line.count)).sum();
     let alerts = 4 * 88;
-    let bytes =
-        16 + 64 + 64 + alerts + cards * 24 + wanted.lines.len() as u64 * 16 + wanted.legs.len() as u64 * 32;
-    cards > u64::from(ORDER_CARDS_MAX) || bytes > payload_bytes
+    let order = if plain {
+        32 + cards * 16
+    } else {
+        64 + cards * 24 + wanted.lines.len() as u64 * 16 + wanted.legs.len() as u64 * 32
+    };
+    cards > u64::from(ORDER_CARDS_MAX) || 16 + 64 + alerts + order > payload_bytes
 }
 
 impl Order {

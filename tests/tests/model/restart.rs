@@ -72,6 +72,7 @@ impl World {
         *self.met.entry(met).or_default() += 1;
         self.note(|| format!("---- open again: {} effects, time {}", self.log.len(), self.oracle.now_ms));
         self.audit();
+        self.check_published();
         self.try_again(lost);
     }
 
@@ -166,7 +167,7 @@ impl World {
         oracle.check();
         self.oracle = oracle;
         self.last_lsn = last_lsn;
-        let own = [Kind::Import, Kind::ReserveTimeout, Kind::HoldTimeout];
+        let own = [Kind::Import, Kind::ReserveTimeout, Kind::HoldTimeout, Kind::LimitCrossed];
         let asked = lost.into_iter().filter(|event| !own.contains(&event.kind));
         asked.map(|event| event.ask).collect()
     }
@@ -185,7 +186,11 @@ impl World {
             last_ms = group.time_ms;
             for entry in group {
                 let Entry { lsn, time_ms, head, .. } = entry.expect("an entry");
-                if !matches!(head.kind, Kind::Start | Kind::Restore | Kind::KeyRotate | Kind::Miss) {
+                let unasked = matches!(
+                    head.kind,
+                    Kind::Start | Kind::Restore | Kind::KeyRotate | Kind::SignedCheckpoint | Kind::Miss
+                );
+                if !unasked {
                     survivors.push(Survivor { lsn: lsn.bytes(), time_ms, kind: head.kind, head });
                 }
             }
@@ -200,6 +205,10 @@ impl World {
         let medium = std::sync::Arc::new(self.medium.clone());
         let found = kami_engine::verify(medium.clone(), medium).expect("the store can be read");
         assert!(found.problems.is_empty(), "{:?}", found.problems);
+        assert_eq!(found.signed_beyond, None, "signed, and not in the log");
+        if 0 < found.signed {
+            *self.met.entry("verified with a signed checkpoint".to_owned()).or_default() += 1;
+        }
         if 0 < found.snapshots {
             *self.met.entry("verified with a snapshot".to_owned()).or_default() += 1;
         }
@@ -267,6 +276,7 @@ impl Oracle {
     /// The invariants, over the oracle itself: what the engine is compared with must be right.
     pub fn check(&self) {
         use kami_engine::{Flags, Lifecycle};
+        self.check_money();
         for (_, place) in self.places() {
             let card = self.card(place);
             let count = |kind| card.past.iter().filter(|past| past.kind == kind).count();

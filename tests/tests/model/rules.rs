@@ -208,6 +208,10 @@ impl Oracle {
                 match self.redeem_refusal(ask.id, place, pin.as_deref(), *amount) {
                     Some(Status::CardNotValid) => self.miss(Status::CardNotValid),
                     Some(status) => self.refuse(status),
+                    None if let Some(exceeded) = self.till_refusal(ask, self.batches[&place.0].product) => {
+                        let body = Body::Exceeded(exceeded);
+                        (Expected { body, ..Expected::plain(exceeded.status, self.now_ms) }, None)
+                    }
                     None => self.moves(
                         ask,
                         place,

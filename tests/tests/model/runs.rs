@@ -149,7 +149,8 @@ impl World {
                 self.clock.advance(ms);
             }
             92..96 => self.import(),
-            96..99 => self.checkpoint(),
+            96..98 => self.checkpoint(),
+            98 => self.prove(),
             _ => self.engine().check().unwrap(),
         }
         !self.medium.is_cut()

@@ -103,7 +103,14 @@ impl Oracle {
             What::Settle { .. } => self.settle(ask, place),
             _ => unreachable!("not about the value"),
         };
+        let counts = matches!(ask.what, What::Redeem { .. } | What::Hold { .. });
         match decided {
+            Ok(_)
+                if counts && let Some(exceeded) = self.till_refusal(ask, self.batches[&place.0].product) =>
+            {
+                let body = Body::Exceeded(exceeded);
+                (Expected { body, ..Expected::plain(exceeded.status, self.now_ms) }, None)
+            }
             Ok(verdict) => verdict,
             Err(Status::CardNotValid) => self.miss(Status::CardNotValid),
             Err(status) => self.refuse(status),
@@ -176,14 +183,14 @@ impl Oracle {
         let event = self.event(ask, kind, Effect::Card { place, lifecycle, flags, related, moved });
         let mut expected = Expected::plain(status, self.now_ms);
         expected.lsn = At::New;
-        expected.body = self.told(place, kind, moved);
+        expected.body = self.value_told(place, kind, moved);
         if kind == Kind::Settle {
             expected.body = self.card_body(kind, place, lifecycle, flags);
         }
         (expected, Some(event))
     }
 
-    fn told(&self, place: Place, kind: Kind, moved: Moved) -> Body {
+    fn value_told(&self, place: Place, kind: Kind, moved: Moved) -> Body {
         let product = ProductId(self.batches[&place.0].product);
         let Moved { amount, remaining, held, deadline_ms } = moved;
         match kind {
@@ -206,7 +213,7 @@ impl Oracle {
             expected.flags = expected.flags.with(ReplyFlags::REVERSED);
         }
         expected.lsn = At::Known(past.lsn);
-        expected.body = self.told(place, past.kind, past.moved);
+        expected.body = self.value_told(place, past.kind, past.moved);
         (expected, None)
     }
 
@@ -390,7 +397,7 @@ impl Oracle {
         last_settle.is_some_and(|settle| at < settle)
     }
 
-    fn in_window(&self, place: Place, original: &Past) -> bool {
+    fn is_in_window(&self, place: Place, original: &Past) -> bool {
         let spec = &self.products[&self.batches[&place.0].product].spec;
         self.now_ms - original.time_ms <= u64::from(spec.reversal_s) * 1000
     }
@@ -413,7 +420,7 @@ impl Oracle {
         if !matches!(card.lifecycle, Lifecycle::Sold | Lifecycle::Redeemed) {
             return Err(Status::IllegalTransition);
         }
-        if self.in_window(place, original) && !self.is_settled(place, original) {
+        if self.is_in_window(place, original) && !self.is_settled(place, original) {
             return Err(Status::IllegalTransition);
         }
         let refunds = self.refunds(place, id);
@@ -474,7 +481,7 @@ impl Oracle {
         if self.is_settled(place, original) {
             return Err(Status::Settled);
         }
-        if !self.in_window(place, original) {
+        if !self.is_in_window(place, original) {
             return Err(Status::ReverseWindowClosed);
         }
         if single && self.reversals(place) >= REVERSALS_MAX {

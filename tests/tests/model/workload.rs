@@ -4,7 +4,8 @@
 //! in one batch, ids used again with another body, by another principal, on another card.
 
 use kami_engine::{
-    Caller, CardKind, CertificateNote, ImportSpec, Kind, Line, MerchantId, OrderState, PrincipalId,
+    AccountId, AccountKind, AccountSpec, Caller, CardKind, CertificateNote, DocumentId, ImportSpec, Kind,
+    Leg, LimitAction, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderState, Posting, PrincipalId,
     PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Role, TenantId,
 };
 
@@ -16,7 +17,7 @@ use crate::ask::{Ask, BatchChange, Deadline, What, caller};
 /// among them, as soon as they were added. Of the others the store knows nothing.
 pub const ADMIN: Caller = caller(101, Role::Admin, 0, 0);
 pub const OPERATOR: Caller = caller(102, Role::Operator, 0, 0);
-pub const FINANCE: Caller = caller(110, Role::Finance, 0, 0);
+pub const FINANCE: Caller = caller(108, Role::Finance, 0, 0);
 pub const AUDITOR: Caller = caller(109, Role::Auditor, 0, 0);
 pub const SELLERS: [Caller; 2] = [caller(103, Role::Seller, 0, 0), caller(4, Role::Seller, 0, 0)];
 /// Two tills of one merchant and one of another.
@@ -313,6 +314,92 @@ impl World {
         spec
     }
 
+    fn account(&mut self) -> u32 {
+        1 + self.random.below(self.oracle.accounts.len() as u64 + 1) as u32
+    }
+
+    /// What is asked about money. Some accounts are there from early on, and limits come and go.
+    fn money(&mut self) -> What {
+        match self.random.below(100) {
+            0..15 => {
+                let number = self.random.below(6);
+                let kind = AccountKind::ALL[number as usize % 4];
+                let other = self.random.percent(5);
+                What::AccountPut {
+                    spec: AccountSpec {
+                        name: if self.random.percent(3) {
+                            String::new()
+                        } else {
+                            format!("account {number}")
+                        },
+                        currency: if number < 5 { *b"CNY" } else { *b"USD" },
+                        kind: if other { AccountKind::Agent } else { kind },
+                        credit_limit: *self.random.pick(&[0, 0, 100, 5_000, -1]),
+                        owner: PrincipalId(*self.random.pick(&[0, 0, 0, 4, 5])),
+                    },
+                    new: self.random.percent(70),
+                }
+            }
+            15..20 => What::AccountFreeze { account: self.account(), frozen: self.random.percent(30) },
+            20..28 => What::AccountQuery(self.account()),
+            28..30 => What::AccountList,
+            30..40 => {
+                let account = self.account();
+                let known = self.oracle.accounts.get(&account).map(|book| book.lines.clone());
+                let known: Vec<u64> = known.unwrap_or_default().iter().filter_map(|line| line.lsn).collect();
+                let from = match self.random.below(10) {
+                    0..3 if !known.is_empty() => Some(*self.random.pick(&known)),
+                    3 => Some(8 * (1 + self.random.below(1 << 14))),
+                    _ => None,
+                };
+                What::Statement { account, from, count: *self.random.pick(&[0, 1, 2, 5, 1000]) }
+            }
+            40..85 => {
+                let mut legs = Vec::new();
+                for _ in 0..1 + self.random.below(3) {
+                    let amount = self.random.below(400) as i64 - 200;
+                    legs.push(Leg { account: AccountId(self.account()), amount });
+                }
+                // What is left comes from the outside, if that is there.
+                let sum: i64 = legs.iter().map(|leg| leg.amount).sum();
+                let external = self.oracle.accounts.iter().find(|(_, book)| {
+                    book.account.spec.kind == AccountKind::External && book.account.tenant.0 == 0
+                });
+                let external = external.map_or(4, |(id, _)| *id);
+                let off = i64::from(self.random.percent(8));
+                legs.push(Leg { account: AccountId(external), amount: off - sum });
+                let document =
+                    if self.random.percent(30) { u128::from(self.random.below(8)) } else { self.id() };
+                let note = if self.random.percent(4) { "x".repeat(201) } else { "note".to_owned() };
+                What::Post(Posting { document: DocumentId(document), legs, note })
+            }
+            85..95 => {
+                let number = self.random.below(4);
+                let window = match number {
+                    0 => LimitWindow::Rolling { seconds: 60 },
+                    1 => LimitWindow::Day { offset_min: 480 },
+                    2 => LimitWindow::Rolling { seconds: 3600 },
+                    _ => LimitWindow::Life,
+                };
+                let alerts = number < 2;
+                What::LimitPut(LimitSpec {
+                    name: format!("limit {number}"),
+                    scope: if number.is_multiple_of(2) {
+                        LimitScope::Terminal
+                    } else {
+                        LimitScope::Principal
+                    },
+                    product: if self.random.percent(15) { Some(ProductId(self.product())) } else { None },
+                    window: if self.random.percent(5) { LimitWindow::Life } else { window },
+                    max: if alerts { self.random.below(6) } else { 3 + self.random.below(40) },
+                    action: if alerts { LimitAction::Alert } else { LimitAction::Refuse },
+                    ended: self.random.percent(30),
+                })
+            }
+            _ => What::LimitList,
+        }
+    }
+
     fn principal_spec(&mut self) -> PrincipalSpec {
         let name = format!("till {}", self.random.below(6));
         let products = if self.random.percent(30) { vec![ProductId(self.product())] } else { Vec::new() };
@@ -329,7 +416,7 @@ impl World {
     }
 
     fn fresh_ask(&mut self) -> Ask {
-        let roll = self.random.below(1000);
+        let roll = self.random.below(1100);
         let mut id = self.id();
         let (caller, what) = match roll {
             0..90 => self.about_value(),
@@ -408,7 +495,11 @@ impl World {
             }
             986..988 => (ADMIN, What::PrincipalRevoke(self.random.below(8) as u32)),
             988..992 => (ADMIN, What::PrincipalList),
-            _ => (AUDITOR, What::Stats),
+            992..1000 => (AUDITOR, What::Stats),
+            _ => {
+                let callers = [FINANCE, FINANCE, FINANCE, FINANCE, SELLERS[0], SELLERS[1]];
+                (*self.random.pick(&callers), self.money())
+            }
         };
         let mut ask = Ask::new(id, self.of_some_tenant(caller), what);
         ask.terminal = self.random.below(3) as u32;

@@ -18,6 +18,7 @@ use super::expected::{At, Body, Listed};
 use super::imports::Staged;
 use super::oracle::{Event, Oracle, Place};
 use super::order_rules::is_too_large;
+use super::proof::Published;
 use crate::ask::{Ask, What};
 use crate::random::Random;
 
@@ -62,6 +63,8 @@ pub struct World {
     pub read_as: BTreeMap<(u16, String), u128>,
     /// Requests to try again.
     pub asked: Vec<Ask>,
+    /// Checkpoints that were given out.
+    pub published: Published,
     /// Replies by command and status, to see that a run meets everything.
     pub met: BTreeMap<String, u64>,
     work: Work,
@@ -104,6 +107,7 @@ impl World {
             next_batch: 1,
             read_as: BTreeMap::new(),
             asked: Vec::new(),
+            published: Published::default(),
             met: BTreeMap::new(),
             work: Work::default(),
         };
@@ -140,6 +144,7 @@ impl World {
             next_batch: 1,
             read_as: BTreeMap::new(),
             asked: Vec::new(),
+            published: Published::default(),
             met: BTreeMap::new(),
             work: Work::default(),
         }
@@ -305,9 +310,9 @@ impl World {
         let bytes = self.payload_bytes();
         let too_large = match &ask.what {
             What::Sell { order, product, count, .. } => {
-                is_too_large(&Purchase::of(OrderId(*order), ProductId(*product), *count), bytes)
+                is_too_large(&Purchase::of(OrderId(*order), ProductId(*product), *count), true, bytes)
             }
-            What::SellLines(purchase) | What::Reserve(purchase) => is_too_large(purchase, bytes),
+            What::SellLines(purchase) | What::Reserve(purchase) => is_too_large(purchase, false, bytes),
             _ => false,
         };
         let strict = self.fresh && !self.tight && !too_large;
@@ -326,7 +331,7 @@ impl World {
                 (stats.commands, stats.refused, stats.misses) = counted;
             }
             let needs_room = event.is_some()
-                || expected.status == Status::OutOfStock
+                || matches!(expected.status, Status::OutOfStock | Status::LimitTerminal)
                 // Where nothing is recorded, too: a full disk must not tell what exists.
                 || expected.status == Status::Tombstoned && expected.miss;
             let short = !strict
@@ -346,7 +351,9 @@ impl World {
                             event.lsn = reply.lsn.map(Lsn::bytes);
                             self.last_lsn = event.lsn.expect("checked");
                         }
+                        let crossings = self.oracle.crossings(&event);
                         self.record(event);
+                        crossings.into_iter().for_each(|event| self.record(event));
                     }
                     return match expected.body {
                         Body::Cards(listed) => Some(listed),
@@ -430,6 +437,14 @@ impl World {
             other.tenant.0 = *tenant;
             asks.push(Ask::new(4, other, fetch));
         }
+        for (id, book) in &self.oracle.accounts {
+            let caller = Caller { tenant: book.account.tenant, ..AUDITOR };
+            asks.push(Ask::new(8, caller, What::Statement { account: *id, from: None, count: u32::MAX }));
+        }
+        for ((tenant, _), known) in &self.oracle.documents {
+            assert_eq!(*tenant, known.past.ask.caller.tenant.0);
+            asks.push(known.past.ask.clone());
+        }
         for tenant in 0..2 {
             let mut caller = AUDITOR;
             caller.tenant.0 = tenant;
@@ -438,6 +453,8 @@ impl World {
                 What::BatchList { product: None },
                 What::ProductList,
                 What::PrincipalList,
+                What::AccountList,
+                What::LimitList,
                 What::Stats,
             ] {
                 asks.push(Ask::new(5, caller, what));

@@ -1,0 +1,130 @@
+//! The typed calls about orders that are more than a plain sale.
+
+use kami_engine::{Confirmation, Leg, OrderId, OrderReport, Purchase, RequestId};
+
+use super::Client;
+use super::calls::{Receipt, Sold};
+use crate::error::ClientError;
+use crate::frame::order::{GiveBack, OneOrder};
+use crate::frame::{Body, Request, Secret};
+
+/// What a sale brought.
+#[derive(Clone, Debug)]
+pub enum Delivery {
+    /// The codes.
+    Codes(Sold),
+    /// The order was asked to be sealed: [`Client::order`] gives out its codes.
+    Sealed(Box<OrderReport>),
+}
+
+/// The id of a command about an order. Whoever keeps it before the first attempt can send the same command again
+/// after a restart.
+fn id_or_new(request: Option<RequestId>) -> RequestId {
+    request.unwrap_or_else(RequestId::random)
+}
+
+fn report(body: Body) -> Option<OrderReport> {
+    match body {
+        Body::Order(report) => Some(*report),
+        _ => None,
+    }
+}
+
+impl Client {
+    /// Sells cards of one or more products under one order id, all or nothing.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`]; [`Body::Exceeded`] in a refusal names the limit, [`Body::Account`] the account that
+    /// stands against it.
+    pub async fn sell_lines(
+        &self,
+        purchase: Purchase,
+        request: Option<RequestId>,
+    ) -> Result<Receipt<Delivery>, ClientError> {
+        let order = purchase.order;
+        self.deliver(order, id_or_new(request), Request::SellLines(Box::new(purchase))).await
+    }
+
+    /// Takes cards for an order that is to be paid in time; see [`OrderReport::deadline_ms`].
+    ///
+    /// # Errors
+    /// As [`Client::sell_lines`].
+    pub async fn reserve(
+        &self,
+        purchase: Purchase,
+        request: Option<RequestId>,
+    ) -> Result<Receipt<OrderReport>, ClientError> {
+        self.call(id_or_new(request), &Request::Reserve(Box::new(purchase)), report).await
+    }
+
+    /// Completes a reservation that was paid.
+    ///
+    /// # Errors
+    /// As [`Client::sell_lines`]; RESERVATION_EXPIRED if it is over and no cards are to be, or can be, taken again.
+    pub async fn confirm(
+        &self,
+        confirmation: Confirmation,
+        request: Option<RequestId>,
+    ) -> Result<Receipt<Delivery>, ClientError> {
+        let order = confirmation.order;
+        self.deliver(order, id_or_new(request), Request::Confirm(Box::new(confirmation))).await
+    }
+
+    /// Gives a reservation up: its cards are in stock again.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn cancel(
+        &self,
+        order: OrderId,
+        request: Option<RequestId>,
+    ) -> Result<Receipt<OrderReport>, ClientError> {
+        self.call(id_or_new(request), &Request::Cancel(OneOrder { order }), report).await
+    }
+
+    /// Takes cards of an order back, at most 64 by their codes, or all that still belong to it if `codes` is empty.
+    /// Cards whose codes nobody saw go into stock again.
+    ///
+    /// # Errors
+    /// As [`Client::sell_lines`].
+    pub async fn give_back(
+        &self,
+        order: OrderId,
+        codes: &[&[u8]],
+        legs: Vec<Leg>,
+        request: Option<RequestId>,
+    ) -> Result<Receipt<OrderReport>, ClientError> {
+        let codes = codes.iter().map(|code| Secret(code)).collect();
+        let body = GiveBack { order, legs, codes };
+        self.call(id_or_new(request), &Request::Return(Box::new(body)), report).await
+    }
+
+    /// Reads an order without its codes.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn order_status(&self, order: OrderId) -> Result<Receipt<OrderReport>, ClientError> {
+        self.call(RequestId::random(), &Request::OrderStatus(OneOrder { order }), report).await
+    }
+
+    async fn deliver(
+        &self,
+        order: OrderId,
+        id: RequestId,
+        request: Request<'_>,
+    ) -> Result<Receipt<Delivery>, ClientError> {
+        let receipt =
+            self.call(id, &request, |body| matches!(body, Body::Codes(_) | Body::Order(_)).then_some(body));
+        let receipt = receipt.await?;
+        let head = receipt.clone_head(());
+        match receipt.value {
+            Body::Codes(codes) => {
+                let sold = self.collect(order, head.clone_head(codes)).await?;
+                let head = sold.clone_head(());
+                Ok(head.clone_head(Delivery::Codes(sold.value)))
+            }
+            Body::Order(report) => Ok(head.clone_head(Delivery::Sealed(report))),
+            _ => unreachable!("only these two were let through"),
+        }
+    }
+}
