@@ -81,8 +81,13 @@ fn redeem(criterion: &mut Criterion) {
             );
         });
     };
-    run("unknown cards", false, &|_| Command::Redeem { card: absent, pin: None, amount: 0 });
-    run("redemptions", true, &|number| Command::Redeem { card: card(number), pin: None, amount: 0 });
+    run("unknown cards", false, &|_| Command::Redeem { card: absent, pin: None, amount: 0, partial: false });
+    run("redemptions", true, &|number| Command::Redeem {
+        card: card(number),
+        pin: None,
+        amount: 0,
+        partial: false,
+    });
     run("queries", true, &|number| Command::Query { card: card(number) });
     group.finish();
 }

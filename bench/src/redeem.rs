@@ -158,7 +158,7 @@ pub fn redeem(engine: &Engine, codes: Codes, cards: u64, count: u64, load: &Load
             work.requests.clear();
             for number in numbers.by_ref().take(load.batch as usize) {
                 let card = engine.digest(Caller::LOCAL.tenant, &codes.code(number))?;
-                let command = Command::Redeem { card, pin: None, amount: 0 };
+                let command = Command::Redeem { card, pin: None, amount: 0, partial: false };
                 work.requests.push(request(request_id(Purpose::Redeem, number), command));
             }
             if work.requests.is_empty() {

@@ -192,7 +192,9 @@ impl Store {
     pub fn step(&self, step: Step) -> Result<Request, CodeError> {
         let card = |number| self.engine.digest(Caller::LOCAL.tenant, &self.codes.code(number));
         let command = match step {
-            Step::Redeem(number) => Command::Redeem { card: card(number)?, pin: None, amount: 0 },
+            Step::Redeem(number) => {
+                Command::Redeem { card: card(number)?, pin: None, amount: 0, partial: false }
+            }
             Step::Reverse(number) => {
                 Command::Reverse { card: card(number)?, original: Step::Redeem(number).id() }
             }

@@ -51,6 +51,7 @@ impl Turn<'_> {
         }
         match &work.requests[at].command {
             command if command.order().is_some() => self.order(work, at),
+            Command::HoldTimeout { .. } => self.hold_timeout(work, at),
             Command::ProductAdd(_) | Command::ProductSet(_) => self.put_product(work, at),
             Command::ProductFreeze(id) => self.set_product_frozen(work, at, *id, true),
             Command::ProductUnfreeze(id) => self.set_product_frozen(work, at, *id, false),
@@ -84,6 +85,8 @@ impl Turn<'_> {
                 }
                 // Another's order is not found; one's own is of products that one could buy.
                 command if command.order().is_some() => true,
+                // The engine's own.
+                Command::HoldTimeout { .. } => true,
                 // These show no more than is in the scope.
                 Command::ProductList | Command::BatchList { .. } | Command::Stock { .. } => true,
                 // Money is of no product; whose account it is, is asked there.
@@ -152,10 +155,15 @@ impl Turn<'_> {
         let present = known.and_then(|id| self.state.product(id, tenant)).map(|state| &state.product.spec);
         let refusal = match present {
             _ if !is_sane(spec) => Some(Status::Malformed),
-            _ if spec.kind != CardKind::Single => Some(Status::Unsupported),
+            _ if spec.kind == CardKind::Shared => Some(Status::Unsupported),
             Some(_) if adds => Some(Status::AlreadyExists),
             None if !adds => Some(Status::NotFound),
-            Some(old) if old.kind != spec.kind || old.currency != spec.currency => {
+            // What was sold stays what it was: a card's uses are not written down before the first.
+            Some(old)
+                if old.kind != spec.kind
+                    || old.currency != spec.currency
+                    || spec.kind == CardKind::MultiUse && old.terms.uses != spec.terms.uses =>
+            {
                 Some(Status::IllegalTransition)
             }
             _ => None,
@@ -345,6 +353,7 @@ fn is_sane(spec: &ProductSpec) -> bool {
         && !spec.name.chars().any(char::is_control)
         && spec.currency.iter().all(u8::is_ascii_uppercase)
         && spec.face >= 0
+        && (spec.kind != CardKind::MultiUse || spec.terms.uses > 0)
         && are_sane(&spec.terms)
 }
 

@@ -10,6 +10,7 @@ use crate::identity::{MerchantId, PrincipalId, RequestId};
 use crate::product::{CardKind, Money};
 use crate::record::Kind;
 use crate::status::Status;
+use crate::value::Movement;
 use crate::word::{Flags, Lifecycle, Word};
 
 /// A card keeps at most this many tombstones, so that a hostile till cannot lengthen its chain at will.
@@ -41,6 +42,8 @@ pub struct View {
     pub reversal_ms: u64,
     /// Engine time, milliseconds.
     pub now_ms: u64,
+    /// Whether part of it is held: then its time does not run out.
+    pub held: bool,
 }
 
 impl View {
@@ -49,7 +52,7 @@ impl View {
     pub fn lifecycle(&self) -> Lifecycle {
         match self.word.lifecycle() {
             Lifecycle::Available if self.batch_voided => Lifecycle::Voided,
-            Lifecycle::Available | Lifecycle::Sold if self.is_expired() => Lifecycle::Expired,
+            Lifecycle::Available | Lifecycle::Sold if self.is_expired() && !self.held => Lifecycle::Expired,
             lifecycle => lifecycle,
         }
     }
@@ -100,6 +103,14 @@ pub struct Effect {
     pub body: u32,
     /// Whether it was reversed since.
     pub reversed: bool,
+    /// What it moved; only of entries that tell a card's value, as the three below.
+    pub amount: Money,
+    /// What was on the card afterwards.
+    pub remaining: Money,
+    /// What was held of it.
+    pub held: Money,
+    /// Of a hold its deadline, milliseconds.
+    pub deadline_ms: u64,
 }
 
 /// What the card's chain of entries says about a request. A card without
@@ -116,6 +127,19 @@ pub struct Past {
     pub tombstones: u32,
     /// How many of its redemptions were reversed.
     pub reversals: u32,
+    /// Whether an entry reverses what the request's own id did, and one what the original's did: found before
+    /// the effects themselves, which are older.
+    pub same_reversed: bool,
+    /// See `same_reversed`.
+    pub original_reversed: bool,
+    /// Whether the request's own id stands in a tombstone.
+    pub poisoned: bool,
+    /// Of what ends a hold: how the hold ended.
+    pub resolved: Option<Kind>,
+    /// Whether the original was refunded, in part at least.
+    pub was_refunded: bool,
+    /// How much of the original was refunded.
+    pub refunded: Money,
 }
 
 /// What is asked of a card.
@@ -127,9 +151,53 @@ pub enum Action {
         amount: Money,
         /// Whether the PIN was right, or none is needed.
         pin_right: bool,
+        /// Whether less will do.
+        partial: bool,
     },
     /// Undo the redemption with this id.
     Reverse(RequestId),
+    /// Keep part of its value for a payment that is not decided yet.
+    Hold {
+        /// How much; 0 as for a redemption.
+        amount: Money,
+        /// Whether the PIN was right, or none is needed.
+        pin_right: bool,
+        /// Whether less will do.
+        partial: bool,
+        /// How long, if not as long as the product says.
+        seconds: u32,
+    },
+    /// Redeem what is held.
+    Capture {
+        /// The hold.
+        hold: RequestId,
+        /// How much of it; 0 is all.
+        amount: Money,
+    },
+    /// Give up what is held.
+    Release {
+        /// The hold.
+        hold: RequestId,
+    },
+    /// The hold's time is over.
+    HoldTimeout {
+        /// The hold.
+        hold: RequestId,
+    },
+    /// Add value.
+    Load {
+        /// How much.
+        amount: Money,
+    },
+    /// Give value back that can be reversed no more.
+    Refund {
+        /// The redemption.
+        original: RequestId,
+        /// How much; 0 is all that is left of it.
+        amount: Money,
+    },
+    /// Settle what was redeemed.
+    Settle,
     /// Freeze it.
     Freeze,
     /// End the freeze.
@@ -167,22 +235,27 @@ pub enum Outcome {
         /// Of a reversal: the original's place.
         original: Option<Lsn>,
     },
+    /// The card's value changes.
+    Value(Movement),
     /// The request had its effect before.
     Replay(Effect),
     /// Nothing changes.
     Refuse(Status),
 }
 
-/// Decides one command about one card. The order of the checks is the order of precedence.
-#[must_use]
-pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcome {
+/// What is decided about any card before its state is looked at: whether it may be known of, whether the
+/// request is a retry, and what becomes of the reversal of something never seen.
+#[inline]
+pub(crate) fn before(view: &View, past: &Past, action: Action, asker: &Asker) -> Option<Outcome> {
     use Outcome::Refuse;
 
     // What a redeemer is told about a card that was never sold is what it is told about a code that does
     // not exist, whatever ids the card has seen: so that nobody can ask which codes there are.
     if view.word.is_unsold() {
         match action {
-            Action::Redeem { .. } => return Refuse(Status::CardNotValid),
+            Action::Redeem { .. } | Action::Hold { .. } | Action::Capture { .. } | Action::Release { .. } => {
+                return Some(Refuse(Status::CardNotValid));
+            }
             // Poisoned as far as the card has room for it; the answer is the same, as for a code that does
             // not exist, of which nothing can be kept at all.
             Action::Reverse(_)
@@ -191,7 +264,7 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
                     || past.tombstone
                     || past.tombstones >= TOMBSTONES_MAX =>
             {
-                return Refuse(Status::Tombstoned);
+                return Some(Refuse(Status::Tombstoned));
             }
             _ => {}
         }
@@ -200,8 +273,65 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
         let is_retry =
             same.body == asker.body && same.principal == asker.principal && action.is_recorded_as(same.kind);
         if !(is_retry && cfg!(feature = "bug-apply-retry-twice")) {
-            return if is_retry { Outcome::Replay(same) } else { Refuse(Status::IdReused) };
+            return Some(if is_retry { Outcome::Replay(same) } else { Refuse(Status::IdReused) });
         }
+    }
+    if let Action::Reverse(_) = action
+        && past.original.is_none()
+    {
+        return Some(if past.tombstone {
+            // The id is refused already; a second tombstone would add nothing.
+            Refuse(Status::Tombstoned)
+        } else if past.tombstones >= TOMBSTONES_MAX {
+            Refuse(Status::ReversalsExhausted)
+        } else {
+            Outcome::Move {
+                kind: Kind::Tombstone,
+                lifecycle: view.word.lifecycle(),
+                flags: view.word.flags().with(Flags::HAS_EFFECTS),
+                status: Status::Tombstoned,
+                original: None,
+            }
+        });
+    }
+    None
+}
+
+/// Why the card cannot be used now, whoever asks and for how much.
+#[inline]
+pub(crate) fn unusable(view: &View) -> Option<Status> {
+    let lifecycle = if view.is_expired() && view.word.lifecycle() == Lifecycle::Sold {
+        Lifecycle::Expired
+    } else {
+        view.lifecycle()
+    };
+    match lifecycle {
+        Lifecycle::Sold => {}
+        Lifecycle::Redeemed => return Some(Status::AlreadyRedeemed),
+        Lifecycle::Expired => return Some(Status::Expired),
+        Lifecycle::Returned => return Some(Status::Returned),
+        Lifecycle::Voided => return Some(Status::Voided),
+        Lifecycle::Available | Lifecycle::Reserved => return Some(Status::CardNotValid),
+    }
+    if view.is_frozen() {
+        Some(Status::Frozen)
+    } else if !view.is_active() {
+        Some(Status::NotActive)
+    } else if view.now_ms < view.valid_from_ms {
+        Some(Status::NotYetValid)
+    } else {
+        None
+    }
+}
+
+/// Decides one command about a card that is used as a whole. The order of the checks is the order of
+/// precedence.
+#[must_use]
+pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcome {
+    use Outcome::Refuse;
+
+    if let Some(outcome) = before(view, past, action, asker) {
+        return outcome;
     }
     let lifecycle = view.lifecycle();
     let flags = view.word.flags().with(Flags::HAS_EFFECTS);
@@ -213,29 +343,15 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
         original: None,
     };
     match action {
-        Action::Redeem { amount, pin_right } => {
+        Action::Redeem { amount, pin_right, .. } => {
             if past.tombstone && !cfg!(feature = "bug-ignore-tombstones") {
                 return Refuse(Status::ReversedBeforeArrival);
             }
             if !pin_right {
                 return Refuse(Status::CardNotValid);
             }
-            match lifecycle {
-                Lifecycle::Sold => {}
-                Lifecycle::Redeemed => return Refuse(Status::AlreadyRedeemed),
-                Lifecycle::Expired => return Refuse(Status::Expired),
-                Lifecycle::Returned => return Refuse(Status::Returned),
-                Lifecycle::Voided => return Refuse(Status::Voided),
-                Lifecycle::Available | Lifecycle::Reserved => return Refuse(Status::CardNotValid),
-            }
-            if view.is_frozen() {
-                return Refuse(Status::Frozen);
-            }
-            if !view.is_active() {
-                return Refuse(Status::NotActive);
-            }
-            if view.now_ms < view.valid_from_ms {
-                return Refuse(Status::NotYetValid);
+            if let Some(status) = unusable(view) {
+                return Refuse(status);
             }
             if view.kind != CardKind::Single {
                 return Refuse(Status::Unsupported);
@@ -257,11 +373,17 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
             }
         }
         Action::Reverse(_) => match past.original {
-            Some(original) if original.kind != Kind::Redeem => Refuse(Status::IllegalTransition),
+            Some(original) if original.kind == Kind::Hold => Refuse(match past.resolved {
+                Some(Kind::HoldTimeout) => Status::HoldExpired,
+                _ => Status::HoldResolved,
+            }),
+            Some(original) if !matches!(original.kind, Kind::Redeem | Kind::Capture) => {
+                Refuse(Status::IllegalTransition)
+            }
             Some(original) if original.merchant != asker.merchant && !asker.any_merchant => {
                 Refuse(Status::ScopeDenied)
             }
-            Some(original) if original.reversed => Refuse(Status::AlreadyReversed),
+            Some(original) if original.reversed || past.was_refunded => Refuse(Status::AlreadyReversed),
             // An open redemption and another state than REDEEMED contradict each other: touch nothing.
             Some(_) if view.word.lifecycle() != Lifecycle::Redeemed => Refuse(Status::IllegalTransition),
             Some(_) if flags.contains(Flags::SETTLED) => Refuse(Status::Settled),
@@ -276,16 +398,8 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
                 status: Status::Ok,
                 original: Some(original.lsn),
             },
-            // The id is refused already; a second tombstone would add nothing.
-            None if past.tombstone => Refuse(Status::Tombstoned),
-            None if past.tombstones >= TOMBSTONES_MAX => Refuse(Status::ReversalsExhausted),
-            None => Outcome::Move {
-                kind: Kind::Tombstone,
-                lifecycle: view.word.lifecycle(),
-                flags,
-                status: Status::Tombstoned,
-                original: None,
-            },
+            // Dealt with before.
+            None => Refuse(Status::Tombstoned),
         },
         Action::Freeze if lifecycle == Lifecycle::Voided => Refuse(Status::Voided),
         Action::Freeze if flags.contains(Flags::FROZEN) => Refuse(Status::IllegalTransition),
@@ -308,6 +422,14 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
             Lifecycle::Redeemed | Lifecycle::Reserved => Refuse(Status::IllegalTransition),
             _ => Refuse(Status::Voided),
         },
+        // These are decided where the value is known.
+        Action::Hold { .. }
+        | Action::Capture { .. }
+        | Action::Release { .. }
+        | Action::HoldTimeout { .. }
+        | Action::Load { .. }
+        | Action::Refund { .. }
+        | Action::Settle => Refuse(Status::Unsupported),
     }
 }
 
@@ -320,6 +442,14 @@ impl Action {
             Action::Freeze => matches!(kind, Kind::Freeze),
             Action::Unfreeze => matches!(kind, Kind::Unfreeze),
             Action::Void => matches!(kind, Kind::Void),
+            Action::Hold { .. } => matches!(kind, Kind::Hold),
+            Action::Capture { .. } => matches!(kind, Kind::Capture),
+            Action::Release { .. } => matches!(kind, Kind::Release),
+            // The engine asks under no id.
+            Action::HoldTimeout { .. } => false,
+            Action::Load { .. } => matches!(kind, Kind::Load),
+            Action::Refund { .. } => matches!(kind, Kind::RefundValue),
+            Action::Settle => matches!(kind, Kind::Settle),
         }
     }
 }
@@ -346,6 +476,7 @@ mod tests {
             face: 100,
             reversal_ms: 1000,
             now_ms: NOW,
+            held: false,
         };
         let mut words = state.split('+');
         let lifecycle = match words.next().unwrap() {
@@ -383,7 +514,7 @@ mod tests {
     }
 
     fn action(name: &str) -> Action {
-        let redeem = |amount, pin_right| Action::Redeem { amount, pin_right };
+        let redeem = |amount, pin_right| Action::Redeem { amount, pin_right, partial: false };
         match name {
             "redeem" => redeem(0, true),
             "redeem-face" => redeem(100, true),
@@ -408,6 +539,10 @@ mod tests {
             merchant: SHOP,
             body: 5,
             reversed: false,
+            amount: 0,
+            remaining: 0,
+            held: 0,
+            deadline_ms: 0,
         }
     }
 
@@ -449,6 +584,7 @@ mod tests {
         let view = view(state);
         let found = match decide(&view, &past(before), action(name), asker) {
             Outcome::Refuse(status) => status.code().to_owned(),
+            Outcome::Value(_) => panic!("decided elsewhere"),
             Outcome::Replay(effect) => format!("replay-{}", effect.kind.name()),
             Outcome::Move { kind, lifecycle, flags, status, original } => {
                 assert!(flags.contains(Flags::HAS_EFFECTS), "{line}");

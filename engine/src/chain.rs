@@ -4,6 +4,7 @@
 //! each entry to the one before. This reads from memory or disk, so it happens before the sequencer's
 //! lock is taken; the sequencer then checks that the word is still the one the walk began with.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 
 use kami_wal::{Lsn, RECORD_HEAD_BYTES, ReadError, Wal};
@@ -12,7 +13,10 @@ use crate::account::LEGS_MAX;
 use crate::card::{Effect, Past};
 use crate::identity::{AccountId, OrderId, PrincipalId, RequestId};
 use crate::orders::OrderWord;
-use crate::record::{Allocation, Entry, FormatError, Group, Kind, OrderFacts, way_back};
+use crate::record::{
+    Allocation, CHAPTER_ENTRIES, Chapter, Entry, Filter, FormatError, Group, Kind, Mark, MarkKey, OrderFacts,
+    Trail, VOLUME_ENTRIES, ValueTail, way_back,
+};
 use crate::reply::StatementLine;
 use crate::sequencer::OrderPast;
 use crate::word::{CardRef, Flags, Word};
@@ -31,6 +35,109 @@ pub enum ChainError {
     /// The record is no group of entries.
     #[error(transparent)]
     Format(#[from] FormatError),
+}
+
+/// What a card's chain is searched for.
+pub struct Sought {
+    /// The request itself.
+    request: RequestId,
+    /// What it wants to undo or to end.
+    original: Option<RequestId>,
+    key: MarkKey,
+    /// Where they show in filters, once that is asked.
+    marks: OnceCell<[Option<Mark>; 2]>,
+    /// Whether the ids on the way are wanted, for the filter of the next entry.
+    collects: bool,
+}
+
+impl Sought {
+    /// `collects` where the card's value may move.
+    #[must_use]
+    pub fn new(request: RequestId, original: Option<RequestId>, key: &MarkKey, collects: bool) -> Sought {
+        Sought { request, original, key: *key, marks: OnceCell::new(), collects }
+    }
+
+    fn may_be_in(&self, filter: &Filter) -> bool {
+        let mark = |id| self.key.mark(id);
+        let marks = self.marks.get_or_init(|| [Some(mark(self.request)), self.original.map(mark)]);
+        marks.iter().flatten().any(|mark| filter.may_hold(*mark))
+    }
+
+    /// Takes from an entry what it says about these ids. Entries come newest first, so what undid one comes
+    /// before it. Returns the id it relates to.
+    fn looks_at(&self, entry: &Entry<'_>, past: &mut Past) -> Result<Option<RequestId>, FormatError> {
+        let head = &entry.head;
+        let value = entry.value()?;
+        let related = match (&value, head.kind) {
+            (Some(tail), _) => (tail.related.0 != 0).then_some(tail.related),
+            (None, Kind::Reverse | Kind::Tombstone) => Some(entry.original()?.0),
+            _ => None,
+        };
+        let is_ours = |id: Option<RequestId>| related.is_some() && related == id;
+        let (same, original) = (is_ours(Some(self.request)), is_ours(self.original));
+        match head.kind {
+            Kind::Tombstone => {
+                past.tombstone |= if self.original.is_some() { original } else { same };
+                past.poisoned |= same;
+            }
+            Kind::Reverse => {
+                past.same_reversed |= same;
+                past.original_reversed |= original;
+            }
+            Kind::RefundValue if original => {
+                past.was_refunded = true;
+                past.refunded += value.as_ref().map_or(0, |tail| tail.amount);
+            }
+            _ => {}
+        }
+        let ends = matches!(head.kind, Kind::Capture | Kind::Release | Kind::HoldTimeout | Kind::Reverse);
+        if original && ends {
+            past.resolved = Some(head.kind);
+        }
+        if head.kind == Kind::HoldTimeout {
+            // The engine's own: it has no id.
+            return Ok(related);
+        }
+        if head.request == self.request {
+            past.same = Some(Effect { reversed: past.same_reversed, ..Effect::of(entry) });
+        }
+        if Some(head.request) == self.original {
+            past.original = Some(Effect { reversed: past.original_reversed, ..Effect::of(entry) });
+        }
+        Ok(related)
+    }
+}
+
+/// The newest of a card's chain, as far as the next entry about its value needs it.
+#[derive(Default)]
+pub struct Top {
+    /// The newest entry that tells the card's value.
+    pub value: Option<(Lsn, Box<ValueTail>)>,
+    /// The ids in the entries above that, or in all if there is none.
+    pub loose: Vec<RequestId>,
+    /// The card's sale.
+    pub sale: Option<Lsn>,
+}
+
+impl Effect {
+    fn of(entry: &Entry<'_>) -> Effect {
+        let head = &entry.head;
+        // Damage was told of where the entry was first looked at.
+        let value = entry.value().ok().flatten().unwrap_or_default();
+        Effect {
+            kind: head.kind,
+            lsn: entry.lsn,
+            time_ms: entry.time_ms,
+            principal: head.principal,
+            merchant: head.merchant,
+            body: head.body,
+            reversed: false,
+            amount: value.amount,
+            remaining: value.purse.remaining,
+            held: value.purse.held,
+            deadline_ms: value.time_ms,
+        }
+    }
 }
 
 /// Reads entries, reusing one buffer.
@@ -87,56 +194,131 @@ impl<'a> Chain<'a> {
         Ok(())
     }
 
-    /// What a card's chain says about a request.
+    /// What a card's chain says about a request. Entries that tell the card's value are not all read: see
+    /// [`record::Trail`](crate::record::Trail).
     ///
     /// # Errors
     /// See [`ChainError`].
-    pub fn past(
-        &mut self,
-        card: CardRef,
-        word: Word,
-        request: RequestId,
-        reverses: Option<RequestId>,
-    ) -> Result<Past, ChainError> {
+    pub fn past(&mut self, card: CardRef, word: Word, sought: &Sought) -> Result<(Past, Top), ChainError> {
         let mut past = Past::default();
-        let mut reversed = Vec::new();
+        let mut top = Top::default();
+        if !word.flags().contains(Flags::HAS_EFFECTS) {
+            top.sale = word.lsn();
+            return Ok((past, top));
+        }
         self.walk(card, word, |entry, word| {
             if !word.flags().contains(Flags::HAS_EFFECTS) {
+                top.sale = top.sale.or(word.lsn());
                 return Ok(false);
             }
-            let head = &entry.head;
-            if head.kind.is_order() {
+            if entry.head.kind.is_order() {
                 // The id of a sale belongs to its order, not to the card.
+                top.sale = top.sale.or(Some(entry.lsn));
                 return Ok(true);
             }
-            if matches!(head.kind, Kind::Reverse | Kind::Tombstone) {
-                let (original, _) = entry.original()?;
-                if head.kind == Kind::Tombstone {
-                    past.tombstones += 1;
-                    past.tombstone |= original == reverses.unwrap_or(request);
-                } else {
-                    past.reversals += 1;
-                    reversed.push(original);
-                }
+            if let Some(tail) = entry.value()? {
+                past.tombstones += u32::from(tail.purse.tombstones);
+                past.reversals += u32::from(tail.purse.reversals);
+                top.value = Some((entry.lsn, Box::new(tail)));
+                return Ok(false);
             }
-            let effect = Effect {
-                kind: head.kind,
-                lsn: entry.lsn,
-                time_ms: entry.time_ms,
-                principal: head.principal,
-                merchant: head.merchant,
-                body: head.body,
-                reversed: reversed.contains(&head.request),
-            };
-            if head.request == request {
-                past.same = Some(effect);
-            }
-            if Some(head.request) == reverses {
-                past.original = Some(effect);
+            let related = sought.looks_at(entry, &mut past)?;
+            past.tombstones += u32::from(entry.head.kind == Kind::Tombstone);
+            past.reversals += u32::from(entry.head.kind == Kind::Reverse);
+            if sought.collects {
+                top.loose.extend([entry.head.request].into_iter().chain(related));
             }
             Ok(!cfg!(feature = "bug-last-entry-only"))
         })?;
-        Ok(past)
+        let mut at = top.value.as_ref().map(|(lsn, tail)| (*lsn, tail.as_ref().clone()));
+        while let Some((lsn, tail)) = at {
+            if tail.chapters.is_empty() {
+                if sought.may_be_in(&tail.trail.filter) {
+                    self.chapter(card, lsn, sought, &mut past)?;
+                }
+            } else {
+                for (last, filter) in tail.chapters.iter().rev() {
+                    if sought.may_be_in(filter) {
+                        self.chapter(card, last.unwrap_or(lsn), sought, &mut past)?;
+                    }
+                }
+            }
+            if cfg!(feature = "bug-last-entry-only") {
+                break;
+            }
+            let next = if tail.chapters.is_empty() { tail.trail.skip } else { tail.trail.volume };
+            at = match next {
+                Some(next) => Some((next, self.value_at(next)?)),
+                None => None,
+            };
+        }
+        if top.sale.is_none() {
+            top.sale = top.value.as_ref().and_then(|(_, tail)| tail.purse.sale);
+        }
+        Ok((past, top))
+    }
+
+    /// The entries of one chapter from its last, or last so far, back.
+    fn chapter(
+        &mut self,
+        card: CardRef,
+        last: Lsn,
+        sought: &Sought,
+        past: &mut Past,
+    ) -> Result<(), ChainError> {
+        let mut before = None;
+        let word = self.entry(last)?.post();
+        self.walk(card, word, |entry, word| {
+            if entry.lsn == last {
+                before = entry.value()?.and_then(|tail| tail.trail.skip);
+            }
+            if before == Some(entry.lsn) || !word.flags().contains(Flags::HAS_EFFECTS) {
+                return Ok(false);
+            }
+            if !entry.head.kind.is_order() {
+                sought.looks_at(entry, past)?;
+            }
+            Ok(true)
+        })
+    }
+
+    /// What the entry at `lsn` says about its card's value.
+    fn value_at(&mut self, lsn: Lsn) -> Result<ValueTail, ChainError> {
+        let tail = self.entry(lsn)?.value()?;
+        Ok(tail.ok_or(FormatError { what: "a card's trail leads to an entry without its value", lsn })?)
+    }
+
+    /// The trail of the entry after `top`, without that entry's own ids; and, if it is the last of its volume, the
+    /// chapters before its own.
+    ///
+    /// # Errors
+    /// See [`ChainError`].
+    pub fn trail(&mut self, top: &Top, key: &MarkKey) -> Result<(Trail, Vec<Chapter>), ChainError> {
+        let mut trail = Trail::default();
+        let mut chapters = Vec::new();
+        if let Some((lsn, tail)) = &top.value {
+            let number = tail.purse.effects;
+            trail = tail.trail;
+            if number.is_multiple_of(CHAPTER_ENTRIES) {
+                trail = Trail { filter: Filter::default(), skip: Some(*lsn), ..trail };
+            }
+            if number.is_multiple_of(VOLUME_ENTRIES) {
+                trail.volume = Some(*lsn);
+            }
+            if (number + 1).is_multiple_of(VOLUME_ENTRIES) {
+                let mut next = trail.skip;
+                while let Some(lsn) = next.filter(|lsn| Some(*lsn) > trail.volume) {
+                    let tail = self.value_at(lsn)?;
+                    chapters.push((Some(lsn), tail.trail.filter));
+                    next = tail.trail.skip;
+                }
+                chapters.reverse();
+            }
+        }
+        for id in &top.loose {
+            trail.filter.add(key.mark(*id));
+        }
+        Ok((trail, chapters))
     }
 
     /// What the entries of a batch, product or principal say about a request: these chain by `prev`.
@@ -149,15 +331,7 @@ impl<'a> Chain<'a> {
             let entry = self.entry(lsn)?;
             let head = &entry.head;
             if head.request == request {
-                let effect = Effect {
-                    kind: head.kind,
-                    lsn,
-                    time_ms: entry.time_ms,
-                    principal: head.principal,
-                    merchant: head.merchant,
-                    body: head.body,
-                    reversed: false,
-                };
+                let effect = Effect::of(&entry);
                 return Ok(Past { same: Some(effect), ..Past::default() });
             }
             next = entry.prev().lsn();
@@ -213,16 +387,8 @@ impl<'a> Chain<'a> {
     pub fn effect(&mut self, lsn: Lsn) -> Result<(Effect, RequestId, Entry<'_>), ChainError> {
         let entry = self.entry(lsn)?;
         let head = &entry.head;
-        let effect = Effect {
-            kind: head.kind,
-            lsn,
-            time_ms: entry.time_ms,
-            principal: head.principal,
-            merchant: head.merchant,
-            body: head.body,
-            reversed: false,
-        };
-        Ok((effect, head.request, entry))
+        let (effect, request) = (Effect::of(&entry), head.request);
+        Ok((effect, request, entry))
     }
 
     /// What became of an order whose word is `word`, and what it says about a request.
@@ -256,15 +422,7 @@ impl<'a> Chain<'a> {
             let head = &entry.head;
             // A time-out is the engine's own, and has no id.
             if head.request == request && head.kind != Kind::ReserveTimeout {
-                past.same = Some(Effect {
-                    kind: head.kind,
-                    lsn,
-                    time_ms: entry.time_ms,
-                    principal: head.principal,
-                    merchant: head.merchant,
-                    body: head.body,
-                    reversed: false,
-                });
+                past.same = Some(Effect::of(&entry));
             }
             (past.buyer, past.opened_ms) = (head.principal, entry.time_ms);
             let prev = if head.kind == Kind::Reveal {

@@ -28,7 +28,10 @@ use kami_wal::{File, Lsn, Medium, Poisoned};
 
 use crate::account::Leg;
 use crate::accounts::AccountRow;
-use crate::identity::{AccountId, OrderId, Principal, PrincipalId, ProductId, TenantId};
+use crate::holds::{Hold, HoldKey};
+use crate::identity::{
+    AccountId, MerchantId, OrderId, Principal, PrincipalId, ProductId, RequestId, TenantId,
+};
 use crate::limits::{LimitRow, UsageRow};
 use crate::order::Line;
 use crate::orders::{OrderKey, OrderWord, Reservation};
@@ -159,6 +162,8 @@ pub struct Objects {
 pub struct Ledger {
     /// The terms of products, by number, where they are not the default.
     pub terms: Vec<(u32, StoredTerms)>,
+    /// The open holds.
+    pub holds: Vec<HoldObject>,
     /// Accounts in order of number.
     pub accounts: Vec<AccountRow>,
     /// Tenant, id and POST of each document.
@@ -226,6 +231,36 @@ impl StoredReservation {
             legs: legs.collect(),
         };
         Some(((TenantId(self.tenant), OrderId(self.order)), reservation))
+    }
+}
+
+/// An open hold in a snapshot.
+#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct HoldObject {
+    card: u64,
+    id: u128,
+    amount: i64,
+    deadline_ms: u64,
+    merchant: u32,
+    lsn: u64,
+}
+
+impl HoldObject {
+    fn of((card, id): HoldKey, hold: &Hold) -> HoldObject {
+        let Hold { amount, deadline_ms, merchant, lsn } = *hold;
+        HoldObject { card, id: id.0, amount, deadline_ms, merchant: merchant.0, lsn: lsn.bytes() }
+    }
+
+    /// The hold, if it has a place.
+    #[must_use]
+    pub fn hold(&self) -> Option<(HoldKey, Hold)> {
+        let hold = Hold {
+            amount: self.amount,
+            deadline_ms: self.deadline_ms,
+            merchant: MerchantId(self.merchant),
+            lsn: Lsn::from_bytes(self.lsn)?,
+        };
+        Some(((self.card, RequestId(self.id)), hold))
     }
 }
 
@@ -429,6 +464,17 @@ fn write_new(
     }
     copy_money(sequencer, &mut ledger, &mut between);
     copy_reservations(sequencer, &mut ledger, &mut between);
+    loop {
+        between();
+        let last = ledger.holds.last().and_then(HoldObject::hold).map(|(key, _)| key);
+        let state = sequencer.state();
+        let some = state.holds.after(last).take(OBJECTS_PER_HOLD);
+        let before = ledger.holds.len();
+        ledger.holds.extend(some.map(|(key, hold)| HoldObject::of(key, &hold)));
+        if ledger.holds.len() == before {
+            break;
+        }
+    }
     let ledger = framed(&ledger);
     writer.put(&ledger)?;
     writer.flush()?;

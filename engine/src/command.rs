@@ -21,7 +21,7 @@ use crate::product::{Money, ProductSpec};
 use crate::record::{self, Head, Kind, Stored};
 use crate::sequencer::GROUP_BYTES;
 use crate::status::Status;
-use crate::word::Word;
+use crate::word::{CardRef, Word};
 use kami_wal::Lsn;
 
 /// One request: who, through what, by when, and what.
@@ -44,8 +44,8 @@ pub struct Request {
 /// What is asked. `docs/wire-protocol.md` has one opcode for each.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Uses up a sold card. `amount` is minor units; 0 means all of it, and a SINGLE card takes
-    /// nothing else but its face value.
+    /// Uses a sold card. `amount` is minor units, or uses of a MULTI_USE card; 0 means one use of that, and all
+    /// that is left of another. A SINGLE card takes nothing else but its face value.
     Redeem {
         /// The card.
         card: CardDigest,
@@ -53,6 +53,8 @@ pub enum Command {
         pin: Option<PinDigest>,
         /// How much.
         amount: Money,
+        /// Whether what is left will do if it is less; the product's terms may say so for all.
+        partial: bool,
     },
     /// Undoes a redemption by its request id; unseen, the id is refused from then on.
     Reverse {
@@ -83,6 +85,66 @@ pub enum Command {
     },
     /// Makes one card void for good.
     Void {
+        /// The card.
+        card: CardDigest,
+    },
+    /// Holds a card's value, or part of it, for a payment that is not decided yet. The request's id names the
+    /// hold.
+    Hold {
+        /// The card.
+        card: CardDigest,
+        /// Its PIN, where the batch has PINs.
+        pin: Option<PinDigest>,
+        /// How much; 0 as in a redemption.
+        amount: Money,
+        /// As in a redemption.
+        partial: bool,
+        /// How long it stands, in seconds, if that is less than the product's time; 0 is the product's.
+        seconds: u32,
+    },
+    /// Redeems what is held, or part of it; the hold is over then.
+    Capture {
+        /// The card.
+        card: CardDigest,
+        /// The hold.
+        hold: RequestId,
+        /// How much of it; 0 is all.
+        amount: Money,
+    },
+    /// Gives up what is held.
+    Release {
+        /// The card.
+        card: CardDigest,
+        /// The hold.
+        hold: RequestId,
+    },
+    /// Ends a hold whose deadline has passed. The engine asks for this itself, see
+    /// [`Engine::run_due`](crate::Engine::run_due); nothing depends on when.
+    HoldTimeout {
+        /// The card.
+        card: CardRef,
+        /// The hold.
+        hold: RequestId,
+    },
+    /// Loads value onto a STORED_VALUE card.
+    Load {
+        /// The card.
+        card: CardDigest,
+        /// How much; more than 0.
+        amount: Money,
+    },
+    /// Gives value of a redemption back that can be reversed no more, because its window is over or it is
+    /// settled.
+    RefundValue {
+        /// The card.
+        card: CardDigest,
+        /// The id of the redemption or capture.
+        original: RequestId,
+        /// How much; 0 is all that was not refunded yet.
+        amount: Money,
+    },
+    /// Settles all that was redeemed of a card so far: it cannot be reversed any more.
+    Settle {
         /// The card.
         card: CardDigest,
     },
@@ -344,7 +406,38 @@ impl Command {
             | Command::History { card }
             | Command::Freeze { card }
             | Command::Unfreeze { card }
-            | Command::Void { card } => Some(*card),
+            | Command::Void { card }
+            | Command::Hold { card, .. }
+            | Command::Capture { card, .. }
+            | Command::Release { card, .. }
+            | Command::Load { card, .. }
+            | Command::RefundValue { card, .. }
+            | Command::Settle { card } => Some(*card),
+            _ => None,
+        }
+    }
+
+    /// Whether it is about a card's value, however the card is used.
+    pub(crate) const fn is_about_value(&self) -> bool {
+        matches!(
+            self,
+            Command::Hold { .. }
+                | Command::Capture { .. }
+                | Command::Release { .. }
+                | Command::HoldTimeout { .. }
+                | Command::Load { .. }
+                | Command::RefundValue { .. }
+                | Command::Settle { .. }
+        )
+    }
+
+    /// The earlier request that it wants to undo or to end.
+    pub(crate) const fn original(&self) -> Option<RequestId> {
+        match self {
+            Command::Reverse { original, .. } | Command::RefundValue { original, .. } => Some(*original),
+            Command::Capture { hold, .. }
+            | Command::Release { hold, .. }
+            | Command::HoldTimeout { hold, .. } => Some(*hold),
             _ => None,
         }
     }
@@ -362,6 +455,11 @@ impl Command {
             }
             _ => None,
         }
+    }
+
+    /// Whether it asks for the PIN: what is behind that is told to nobody who does not know it.
+    pub(crate) const fn is_behind_pin(&self) -> bool {
+        matches!(self, Command::Redeem { .. } | Command::Hold { .. })
     }
 
     /// The batch it changes, if it changes one.
@@ -382,7 +480,10 @@ impl Command {
     /// which codes exist.
     pub(crate) fn unknown_card(&self, role: Role) -> Status {
         match self {
-            Command::Redeem { .. } => Status::CardNotValid,
+            Command::Redeem { .. }
+            | Command::Hold { .. }
+            | Command::Capture { .. }
+            | Command::Release { .. } => Status::CardNotValid,
             Command::Query { .. } | Command::History { .. } if role == Role::Redeemer => Status::CardNotValid,
             Command::Reverse { .. } => Status::Tombstoned,
             _ => Status::NotFound,
@@ -394,7 +495,10 @@ impl Command {
     pub(crate) fn is_hidden(&self, word: Word, role: Role) -> bool {
         word.is_unsold()
             && match self {
-                Command::Redeem { .. } => true,
+                Command::Redeem { .. }
+                | Command::Hold { .. }
+                | Command::Capture { .. }
+                | Command::Release { .. } => true,
                 Command::Query { .. } | Command::History { .. } => role == Role::Redeemer,
                 _ => false,
             }
@@ -456,7 +560,7 @@ impl Command {
         self.card().is_none()
             && !self.is_read()
             && self.order().is_none()
-            && !matches!(self, Command::Post(_))
+            && !matches!(self, Command::Post(_) | Command::HoldTimeout { .. })
     }
 
     /// Whether it reads what it tells before the lock: what was asked before it must be done by then.
@@ -476,7 +580,25 @@ impl Command {
         let mut bytes = [0; 32];
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
         match self {
-            Command::Redeem { amount, .. } => put(0, &amount.to_le_bytes()),
+            Command::Redeem { amount, partial, .. } => {
+                put(0, &amount.to_le_bytes());
+                put(8, &[u8::from(*partial)]);
+            }
+            Command::Hold { amount, partial, seconds, .. } => {
+                put(0, &amount.to_le_bytes());
+                put(8, &[u8::from(*partial)]);
+                put(12, &seconds.to_le_bytes());
+            }
+            Command::Capture { hold, amount, .. } => {
+                put(0, &hold.0.to_le_bytes());
+                put(16, &amount.to_le_bytes());
+            }
+            Command::Release { hold, .. } => put(0, &hold.0.to_le_bytes()),
+            Command::Load { amount, .. } => put(0, &amount.to_le_bytes()),
+            Command::RefundValue { original, amount, .. } => {
+                put(0, &original.0.to_le_bytes());
+                put(16, &amount.to_le_bytes());
+            }
             Command::Reverse { original, .. } => put(0, &original.0.to_le_bytes()),
             Command::Sell { product, count, validity_s_min, .. } => {
                 put(0, &product.0.to_le_bytes());

@@ -224,7 +224,7 @@ impl Engine {
         remove_orphans(&*data, &table).map_err(io("removing what a crashed import left"))?;
         state.settle(&table);
         let imports = Imports::new(Arc::clone(&data), identity.store, state.next_batch());
-        let sequencer = Sequencer::new(index, table, wal, state, clock, running);
+        let sequencer = Sequencer::new(index, table, wal, state, clock, running, vault.mark_key());
         let checkpoints = Mutex::new(());
         let rotations = Rotations::default();
         let store = identity.store;

@@ -12,6 +12,7 @@ use crate::identity::{
     BatchId, Caller, ChannelId, MerchantId, OrderId, PrincipalId, ProductId, RequestId, Role, TenantId,
     TerminalId,
 };
+use crate::product::CardKind;
 use crate::product::Money;
 use crate::record::{Allocation, Entry, FormatError, Kind, StoredBatch};
 use crate::state::State;
@@ -94,9 +95,7 @@ const fn subject_of(kind: Kind) -> Subject {
         | Kind::BatchUnfreeze
         | Kind::BatchVoid
         | Kind::BatchExtend => Subject::Batch,
-        Kind::Redeem | Kind::Reverse | Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void => {
-            Subject::Card
-        }
+        kind if kind.is_about_card() => Subject::Card,
         kind if kind.is_order() => Subject::Sale,
         Kind::Reveal => Subject::Order,
         _ => Subject::None,
@@ -142,13 +141,19 @@ impl Event {
                 event.count = 1;
                 event.batch = Some(batch.id);
                 event.product = Some(batch.product);
+                let value = entry.value()?;
                 event.amount = match head.kind {
+                    // Uses are no money.
+                    _ if batch.kind == CardKind::MultiUse => None,
+                    _ if let Some(tail) = &value => Some(tail.amount),
                     // A card that is used once moves as a whole; what a batch says of its rows never changes.
                     Kind::Redeem | Kind::Reverse => Some(batch.face(card.row())),
                     _ => None,
                 };
                 if matches!(head.kind, Kind::Reverse | Kind::Tombstone) {
                     event.related = entry.original()?.0.0;
+                } else if let Some(tail) = &value {
+                    event.related = tail.related.0;
                 }
             }
             Subject::Sale => {

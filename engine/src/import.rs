@@ -470,7 +470,9 @@ impl Imports {
         });
         let time_ms = turn.state.now_ms;
         let principal = staged.caller.principal;
-        let commit = Commit { stored, id: batch, import: id, imported_by: principal, lsn, time_ms };
+        let product = turn.state.product(staged.spec.product, staged.caller.tenant);
+        let kind = product.expect("its import began with the product").product.spec.kind;
+        let commit = Commit { stored, kind, id: batch, import: id, imported_by: principal, lsn, time_ms };
         let key = staged.key.take().expect("a staged import has its key until it is committed");
         sequencer.table.commit(Batch::new(commit, file, key, columns, words));
         let batch = sequencer.table.batch(batch).expect("committed just now");

@@ -26,7 +26,7 @@ pub enum LimitWindow {
         /// Minutes to add to universal time.
         offset_min: i16,
     },
-    /// The last so many seconds, 1 to [`ROLLING_S_MAX`].
+    /// The last so many seconds, 1 to 86,400.
     Rolling {
         /// How many.
         seconds: u32,

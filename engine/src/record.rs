@@ -19,6 +19,7 @@ mod layout;
 mod legs;
 mod object;
 mod sale;
+mod value;
 
 pub use kind::Kind;
 pub use layout::{Field, GROUP_FIELDS, GROUP_HEAD_BYTES, HEAD_BYTES, HEAD_FIELDS, TAIL_FIELDS};
@@ -26,6 +27,10 @@ pub use legs::{LEG_BYTES, PostedDocument, PostedLeg};
 pub(crate) use object::stored;
 pub use object::{Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms};
 pub use sale::{Allocation, OrderFacts, Run};
+pub use value::{
+    CHAPTER_ENTRIES, Chapter, Filter, Mark, MarkKey, Purse, Trail, VALUE_BYTES, VOLUME_BYTES, VOLUME_ENTRIES,
+    ValueTail,
+};
 
 use kami_wal::Lsn;
 
@@ -168,6 +173,12 @@ impl<'a> GroupWriter<'a> {
         self.used += length;
         self.entries += 1;
         lsn
+    }
+
+    /// Where the next entry will stand.
+    #[must_use]
+    pub fn next_lsn(&self) -> Lsn {
+        self.payload_lsn.plus(self.used as u64)
     }
 
     /// How many entries were added.
@@ -402,10 +413,29 @@ impl<'a> Entry<'a> {
     /// # Errors
     /// If the tail is too short.
     pub fn original(&self) -> Result<(RequestId, Option<Lsn>), FormatError> {
+        if let Some(value) = self.value()? {
+            return Ok((value.related, value.related_lsn));
+        }
         if self.tail.len() != ORIGINAL_BYTES {
             return self.wrong("reversal without its original");
         }
         Ok((RequestId(u128_at(self.tail, 0)), Lsn::from_bytes(u64_at(self.tail, 16))))
+    }
+
+    /// What it says about its card's value, if it does. A card that is used as a whole has such entries only
+    /// of holds and what follows from them.
+    ///
+    /// # Errors
+    /// If the amounts cannot be.
+    pub fn value(&self) -> Result<Option<ValueTail>, FormatError> {
+        if !self.head.kind.may_tell_value() {
+            return Ok(None);
+        }
+        let value = ValueTail::decode(self.tail, self.lsn)?;
+        if value.is_none() && self.head.kind.must_tell_value() {
+            return self.wrong("a change of a card's value without the value");
+        }
+        Ok(value)
     }
 
     /// Of an entry about an order: the order, its cards, and what else was said.

@@ -13,6 +13,7 @@ use kami_wal::{Lsn, Medium, Record};
 use crate::accounts::StoredAccount;
 use crate::batch::BatchFile;
 use crate::checkpoint::Snapshot;
+use crate::holds::{Hold, HoldChange};
 use crate::identity::{
     AccountId, BatchId, DocumentId, LimitId, Principal, PrincipalId, ProductId, RequestId, TenantId,
 };
@@ -166,8 +167,11 @@ impl Rebuild {
                     self.state.change_batch(batch, head.kind, expires_ms, entry.lsn);
                 }
             }
-            Kind::Redeem => {
+            Kind::Redeem | Kind::Hold => {
                 self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
+                if let Some(change) = hold_change(entry)? {
+                    self.state.holds.apply(change);
+                }
                 if self.state.limits.any_terminal()
                     && let Some(batch) = self.table.batch_of(entry.card())
                 {
@@ -175,8 +179,14 @@ impl Rebuild {
                     self.state.limits.take_till(&till, product, entry.time_ms, entry.lsn);
                 }
             }
-            Kind::Reverse | Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void => {
+            Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void => {
                 self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?
+            }
+            kind if kind.may_tell_value() => {
+                self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
+                if let Some(change) = hold_change(entry)? {
+                    self.state.holds.apply(change);
+                }
             }
             kind if kind.is_order() => self.order(entry)?,
             Kind::Reveal => {
@@ -307,11 +317,13 @@ impl Rebuild {
             return Ok(());
         }
         let stored = entry.object::<StoredBatch>()?;
-        if self.state.product(ProductId(stored.product), entry.head.tenant).is_none() {
+        let product = self.state.product(ProductId(stored.product), entry.head.tenant);
+        let Some(product) = product else {
             return Err(ReplayError::Chain { object: "product", lsn: entry.lsn });
-        }
+        };
         let commit = Commit {
             stored,
+            kind: product.product.spec.kind,
             id,
             import: entry.head.request,
             imported_by: entry.head.principal,
@@ -377,12 +389,11 @@ impl Rebuild {
             };
             let tenant = TenantId(object.stored.tenant);
             let product = ProductId(object.stored.product);
-            if self.state.product(product, tenant).is_none() {
-                return Ok(false);
-            }
+            let Some(product) = self.state.product(product, tenant) else { return Ok(false) };
             let id = BatchId(object.id);
             let commit = Commit {
                 stored: object.stored.clone(),
+                kind: product.product.spec.kind,
                 id,
                 import: RequestId(object.import),
                 imported_by: PrincipalId(object.imported_by),
@@ -405,6 +416,10 @@ impl Rebuild {
         for batch in self.table.batches() {
             self.state.stock_mut(batch.id).derive(batch);
         }
+        for object in &ledger.holds {
+            let Some((key, hold)) = object.hold() else { return Ok(false) };
+            self.state.holds.apply(HoldChange::Open(key, hold));
+        }
         for &(tenant, document, lsn) in &ledger.documents {
             let Some(lsn) = Lsn::from_bytes(lsn) else { return Ok(false) };
             self.state.documents.insert((TenantId(tenant), DocumentId(document)), lsn);
@@ -424,4 +439,28 @@ impl Rebuild {
         }
         Ok(true)
     }
+}
+
+/// What an entry about a card does to the table of open holds: whatever state the card is in, for the table's
+/// own past is replayed as a whole.
+fn hold_change(entry: &Entry<'_>) -> Result<Option<HoldChange>, FormatError> {
+    let kind = entry.head.kind;
+    let ends = matches!(kind, Kind::Capture | Kind::Release | Kind::HoldTimeout | Kind::Reverse);
+    if kind != Kind::Hold && !ends {
+        return Ok(None);
+    }
+    let card = entry.head.subject;
+    Ok(entry.value()?.map(|tail| match kind {
+        Kind::Hold => {
+            let hold = Hold {
+                amount: tail.amount,
+                deadline_ms: tail.time_ms,
+                merchant: entry.head.merchant,
+                lsn: entry.lsn,
+            };
+            HoldChange::Open((card, entry.head.request), hold)
+        }
+        // A reversal of something else than a hold finds none of its id.
+        _ => HoldChange::End((card, tail.related)),
+    }))
 }

@@ -72,9 +72,11 @@ impl ReplyFlags {
 pub enum ReplyBody {
     /// Nothing.
     None,
-    /// After REDEEM and REVERSE: what this request moved and what is left.
+    /// After REDEEM, REVERSE, CAPTURE, RELEASE, LOAD and REFUND_VALUE: what this request moved and what is left.
     Value(ValueReport),
-    /// After QUERY, FREEZE, UNFREEZE and VOID.
+    /// After HOLD.
+    Hold(HoldReport),
+    /// After QUERY, FREEZE, UNFREEZE, VOID and SETTLE.
     Card(CardReport),
     /// After HISTORY, newest first; at most [`HISTORY_MAX`] and the import. PARTIAL if older ones are left out.
     History(Vec<HistoryEvent>),
@@ -198,10 +200,26 @@ pub struct Checkpoint {
 pub struct ValueReport {
     /// The product, which the till prints.
     pub product: ProductId,
-    /// What was redeemed or given back, in minor units of the product's currency.
+    /// What was redeemed, given back, released or loaded, in minor units of the product's currency; of a
+    /// MULTI_USE card in uses.
     pub amount: Money,
-    /// What is left on the card.
+    /// What is left on the card, what is held of it included.
     pub remaining: Money,
+}
+
+/// What a hold keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldReport {
+    /// The product.
+    pub product: ProductId,
+    /// What this hold keeps.
+    pub amount: Money,
+    /// What is on the card, held or not.
+    pub remaining: Money,
+    /// What is held of it by all holds.
+    pub held: Money,
+    /// From when on this hold keeps nothing any more: engine time, milliseconds since 1970.
+    pub deadline_ms: u64,
 }
 
 /// A card as a reader sees it.
@@ -217,6 +235,10 @@ pub struct CardReport {
     pub flags: Flags,
     /// Its face value in minor units.
     pub face: Money,
+    /// What is left on it, held or not, in minor units; of a MULTI_USE card in uses.
+    pub remaining: Money,
+    /// What is held of that.
+    pub held: Money,
     /// When it expires, in milliseconds since 1970; 0 is never.
     pub expires_ms: u64,
     /// The order that bought it.
@@ -246,8 +268,13 @@ pub struct HistoryEvent {
     pub channel: ChannelId,
     /// With which request id.
     pub request: RequestId,
-    /// The order, for a sale; the original's id, for a reversal or tombstone; else 0.
+    /// The order, for a sale; the original's id, for a reversal, refund or tombstone; the hold's id, for what
+    /// ends it; else 0.
     pub related: u128,
+    /// What it moved, where the entry says so; else 0. A SINGLE card is redeemed as a whole and says nothing.
+    pub amount: Money,
+    /// What was left on the card afterwards, where the entry says so; else 0.
+    pub remaining: Money,
 }
 
 /// A batch as it stands.
@@ -376,10 +403,11 @@ pub struct ImportReport {
 impl HistoryEvent {
     /// The event that an entry of a card's chain records; `word` is the card's word after it.
     pub(crate) fn of(entry: &record::Entry<'_>, word: Word) -> Result<HistoryEvent, record::FormatError> {
+        let value = entry.value()?.unwrap_or_default();
         let related = match entry.head.kind {
             kind if kind.is_order() => entry.order()?.0.0,
             Kind::Reverse | Kind::Tombstone => entry.original()?.0.0,
-            _ => 0,
+            _ => value.related.0,
         };
         Ok(HistoryEvent {
             kind: entry.head.kind,
@@ -393,6 +421,8 @@ impl HistoryEvent {
             channel: entry.head.channel,
             request: entry.head.request,
             related,
+            amount: value.amount,
+            remaining: value.purse.remaining,
         })
     }
 
@@ -410,6 +440,8 @@ impl HistoryEvent {
             channel: ChannelId(0),
             request: batch.import,
             related: u128::from(batch.id.0),
+            amount: 0,
+            remaining: 0,
         }
     }
 }

@@ -31,20 +31,25 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::accounts::AccountState;
 use crate::card::{Effect, Past};
-use crate::chain::{Chain, ChainError};
+use crate::chain::{Chain, ChainError, Sought};
 use crate::clock::{Clock, Running, TICK_MS};
 use crate::command::{Command, Request, STATEMENT_LINES_MAX};
+use crate::holds::HoldChange;
 use crate::identity::{AccountId, CardDigest, OrderId, PrincipalId, RequestId, TenantId};
 use crate::index::Index;
 use crate::limits::{Buyer, CROSSING_ENTRY_BYTES, CROSSINGS_PER_REQUEST, Tills};
 use crate::orders::OrderWord;
-use crate::record::{Allocation, GROUP_HEAD_BYTES, GroupWriter, Kind, OrderFacts, PostedLeg};
+use crate::product::CardKind;
+use crate::record::{
+    Allocation, Chapter, GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Kind, MarkKey, OrderFacts, PostedLeg,
+    Purse, Trail, VALUE_BYTES, VOLUME_BYTES,
+};
 use crate::reply::{HISTORY_MAX, HistoryEvent, Reply, ReplyBody, ReplyFlags, Statement};
 use crate::state::{Scope, Search, State};
 use crate::status::Status;
 use crate::subject::Subject;
 use crate::table::{Batch, Table};
-use crate::word::{CardRef, Flags, Word};
+use crate::word::{CardRef, Flags, Lifecycle, Word};
 
 /// A turn takes at most this much of the log, unless a single command needs more.
 const TURN_BYTES_MAX: usize = 1 << 20;
@@ -64,7 +69,7 @@ pub struct Work {
     durable_at: Option<Lsn>,
     misses: usize,
     pub(crate) prepared: Vec<Prepared>,
-    moves: Vec<(CardRef, Word, Word)>,
+    moves: Moves,
     seen: CodeSet,
     pub(crate) search: Search,
     pub(crate) posted: Vec<PostedLeg>,
@@ -90,6 +95,31 @@ impl Work {
     }
 }
 
+/// What the commands of one record change once it is published.
+#[derive(Default)]
+pub(crate) struct Moves {
+    pub(crate) words: Vec<(CardRef, Word, Word)>,
+    pub(crate) holds: Vec<HoldChange>,
+}
+
+impl Moves {
+    fn clear(&mut self) {
+        self.words.clear();
+        self.holds.clear();
+    }
+}
+
+/// What was read of a card whose value may move.
+pub(crate) struct Wallet {
+    /// What its last entry left on it; `None` if no entry tells.
+    pub(crate) purse: Option<Purse>,
+    /// The trail of the next entry, without that one's ids, and the chapters of the volume that it ends.
+    pub(crate) trail: Trail,
+    pub(crate) chapters: Vec<Chapter>,
+    /// The card's sale.
+    pub(crate) sale: Option<Lsn>,
+}
+
 /// What was found out about a request before the lock was taken.
 #[derive(Default)]
 pub(crate) struct Prepared {
@@ -108,6 +138,8 @@ pub(crate) struct Prepared {
     pub(crate) word: Word,
     pub(crate) past: Past,
     pub(crate) detail: Detail,
+    /// Of a card whose value may move.
+    pub(crate) wallet: Option<Box<Wallet>>,
     /// The object's last position that `past` was read from.
     pub(crate) object: Option<Lsn>,
     /// The encoded object of an administrative command.
@@ -220,6 +252,8 @@ pub struct Sequencer {
     state: Mutex<State>,
     pub(crate) clock: Box<dyn Clock>,
     pub(crate) running: Running,
+    /// What hashes request ids for the filters of cards' trails.
+    pub(crate) marks: MarkKey,
     commands: AtomicU64,
     refused: AtomicU64,
     misses: AtomicU64,
@@ -260,6 +294,7 @@ impl Sequencer {
         state: State,
         clock: Box<dyn Clock>,
         running: Running,
+        marks: MarkKey,
     ) -> Self {
         let counts_tills = state.limits.any_terminal();
         Sequencer {
@@ -269,6 +304,7 @@ impl Sequencer {
             state: Mutex::new(state),
             clock,
             running,
+            marks,
             commands: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -279,6 +315,11 @@ impl Sequencer {
     /// The state, for readers that are no commands.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// What engine time would be if something were recorded now, milliseconds.
+    pub(crate) fn running_ms(&self) -> u64 {
+        self.running.at(self.clock.boot_ms())
     }
 
     /// Blocks until there is room in the log, or until waiting is no use.
@@ -352,7 +393,7 @@ impl Sequencer {
         let mut bytes = 0;
         for at in from..requests.len() {
             let (request, prepared) = (&requests[at], &mut prepared[at]);
-            let redeems = matches!(request.command, Command::Redeem { .. });
+            let redeems = request.command.is_behind_pin();
             prepared.crossings = if redeems { crossings } else { 0 };
             prepared.log_bytes = request.command.log_bytes_max() + prepared.crossings * CROSSING_ENTRY_BYTES;
             if at > from
@@ -365,6 +406,7 @@ impl Sequencer {
             prepared.body = request.command.body();
             prepared.past = Past::default();
             prepared.detail = Detail::None;
+            prepared.wallet = None;
             prepared.object = None;
             prepared.failed = None;
             prepared.absent_at = Some(commits);
@@ -375,11 +417,19 @@ impl Sequencer {
             if let Some((batch, card)) = self.batch_of(prepared.card) {
                 prepared.absent_at = None;
                 prepared.word = batch.word(card.row());
+                let tells_value = request.command.is_about_value()
+                    || batch.kind != CardKind::Single
+                    || prepared.word.flags().contains(Flags::HELD);
                 let needs_chain = (prepared.word.flags().contains(Flags::HAS_EFFECTS)
                     || matches!(request.command, Command::Query { .. } | Command::History { .. }))
                     && !request.command.is_hidden(prepared.word, request.caller.role);
-                if needs_chain && let Err(error) = self.read_chain(request, card, prepared, buffer) {
+                if (needs_chain || tells_value)
+                    && let Err(error) = self.read_chain(request, card, prepared, buffer, tells_value)
+                {
                     prepared.failed = Some(chain_failed(&error));
+                }
+                if at > from && bytes + prepared.log_bytes > bytes_max {
+                    return at;
                 }
             } else if request.command.card().is_none()
                 && let Err(error) = self.read_object(request, prepared, buffer, stale && at == from)
@@ -407,7 +457,11 @@ impl Sequencer {
         card: CardRef,
         prepared: &mut Prepared,
         buffer: &mut Vec<u8>,
+        tells_value: bool,
     ) -> Result<(), ChainError> {
+        if request.command.is_hidden(prepared.word, request.caller.role) {
+            return Ok(());
+        }
         let mut chain = Chain::new(&self.wal, buffer);
         match request.command {
             Command::History { .. } => {
@@ -427,7 +481,15 @@ impl Sequencer {
                 prepared.detail = Detail::History(events);
             }
             Command::Query { .. } => {
-                chain.walk(card, prepared.word, |entry, _| {
+                let mut word = prepared.word;
+                if tells_value {
+                    let wallet = self.read_value(request, card, prepared, &mut chain)?;
+                    // All between is about the value, and perhaps long.
+                    let sale = |lsn| Word::new(lsn, Lifecycle::Sold, Flags::NONE);
+                    word = wallet.sale.map_or(word, sale);
+                    prepared.wallet = Some(wallet);
+                }
+                chain.walk(card, word, |entry, _| {
                     if !entry.head.kind.is_order() {
                         return Ok(true);
                     }
@@ -438,12 +500,35 @@ impl Sequencer {
                     Ok(false)
                 })?;
             }
-            Command::Reverse { original, .. } => {
-                prepared.past = chain.past(card, prepared.word, request.id, Some(original))?;
+            _ if tells_value => {
+                let wallet = self.read_value(request, card, prepared, &mut chain)?;
+                let volume = if wallet.chapters.is_empty() { 0 } else { VOLUME_BYTES };
+                prepared.log_bytes =
+                    HEAD_BYTES + VALUE_BYTES + volume + prepared.crossings * CROSSING_ENTRY_BYTES;
+                prepared.wallet = Some(wallet);
             }
-            _ => prepared.past = chain.past(card, prepared.word, request.id, None)?,
+            _ => {
+                let sought = Sought::new(request.id, request.command.original(), &self.marks, false);
+                prepared.past = chain.past(card, prepared.word, &sought)?.0;
+            }
         }
         Ok(())
+    }
+
+    /// Reads what a card's chain says about the request and about the card's value.
+    fn read_value(
+        &self,
+        request: &Request,
+        card: CardRef,
+        prepared: &mut Prepared,
+        chain: &mut Chain<'_>,
+    ) -> Result<Box<Wallet>, ChainError> {
+        let sought = Sought::new(request.id, request.command.original(), &self.marks, true);
+        let (past, top) = chain.past(card, prepared.word, &sought)?;
+        let (trail, chapters) = chain.trail(&top, &self.marks)?;
+        prepared.past = past;
+        let purse = top.value.as_ref().map(|(_, tail)| tail.purse);
+        Ok(Box::new(Wallet { purse, trail, chapters, sale: top.sale }))
     }
 
     /// Reads the entries of the object an administrative or order command is about.
@@ -456,6 +541,18 @@ impl Sequencer {
     ) -> Result<(), ChainError> {
         let tenant = request.caller.tenant;
         match &request.command {
+            &Command::HoldTimeout { card, .. } => {
+                let Some(batch) = self.table.batch_of(card) else { return Ok(()) };
+                if card.row() >= batch.rows() {
+                    return Ok(());
+                }
+                prepared.card = Some(card);
+                prepared.absent_at = None;
+                prepared.word = batch.word(card.row());
+                self.read_chain(request, card, prepared, buffer, true)?;
+                // It has a group for itself, and ends the one before.
+                prepared.log_bytes += 2 * GROUP_BYTES;
+            }
             // A sale under a new order id needs nothing; only the lock can tell that it is not new.
             Command::Sell { .. } | Command::SellLines(_) | Command::Reserve(_) if !stale => return Ok(()),
             command if command.order().is_some() => {
@@ -686,16 +783,51 @@ impl Turn<'_> {
         } else {
             decide_all(None);
         }
-        // The record is complete and the tail published: now the words may change.
-        for &(card, old, new) in &*moves {
-            let batch = sequencer.table.batch_of(card).expect("decided on this batch");
-            self.state.install(batch, card.row(), old, new);
-        }
+        self.install(moves);
         if counts_tills {
             let now_ms = self.state.now_ms;
             tills.install(&mut self.state.limits, now_ms);
         }
         at
+    }
+
+    /// The end of a hold whose time is over, as a record of its own. `None` if the card moved since it was read.
+    pub(crate) fn hold_timeout(&mut self, work: &mut Work, at: usize) -> Option<Reply> {
+        let Work { requests, prepared, moves, .. } = work;
+        let (request, prepared) = (&requests[at], &mut prepared[at]);
+        if prepared.card.is_none() || prepared.absent_at.is_some() {
+            return Some(self.refuse(request, Status::NotFound));
+        }
+        if !self.has_credit() {
+            return Some(self.refuse(request, self.short()));
+        }
+        moves.clear();
+        let (sequencer, short) = (self.sequencer, self.short);
+        let bytes = prepared.log_bytes - 2 * GROUP_BYTES;
+        let now_ms = self.state.now_ms;
+        let tick = self.tick;
+        let credit = self.credit.as_mut().expect("asked just now");
+        let (state, mut reply) = (&*self.state, None);
+        let appended = sequencer.wal.append(credit, GROUP_HEAD_BYTES + bytes, |payload, payload_lsn| {
+            let mut group = GroupWriter::new(payload, payload_lsn, RECORD_HEAD_BYTES as usize);
+            let subject = Subject { sequencer, state, request, scope: Some(Scope::default()), short };
+            reply = subject.decide(prepared, Some(&mut group), moves, None);
+            if group.entries() == 0 { 0 } else { group.finish(now_ms) }
+        });
+        self.tick = tick && appended.is_none();
+        self.install(moves);
+        reply
+    }
+
+    /// The record is complete and the tail published: now what it is about may change.
+    fn install(&mut self, moves: &Moves) {
+        for &(card, old, new) in &moves.words {
+            let batch = self.sequencer.table.batch_of(card).expect("decided on this batch");
+            self.state.install(batch, card.row(), old, new);
+        }
+        for change in &moves.holds {
+            self.state.holds.apply(*change);
+        }
     }
 
     /// Whether an administrative request was executed before.

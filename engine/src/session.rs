@@ -180,7 +180,8 @@ impl Session {
 
     /// Uses up a card. `id` is new for every redemption and the same for its retries.
     pub fn redeem(&self, id: RequestId, code: &str) -> Call<Receipt> {
-        let command = self.digest(code).map(|card| Command::Redeem { card, pin: None, amount: 0 });
+        let command =
+            self.digest(code).map(|card| Command::Redeem { card, pin: None, amount: 0, partial: false });
         self.call(id, command, |_, reply| receipt(&reply))
     }
 
@@ -188,7 +189,7 @@ impl Session {
     pub fn redeem_with_pin(&self, id: RequestId, code: &str, pin: &str) -> Call<Receipt> {
         let command = self.digest(code).map(|card| {
             let pin = Some(self.engine.pin_digest(card, pin.as_bytes()));
-            Command::Redeem { card, pin, amount: 0 }
+            Command::Redeem { card, pin, amount: 0, partial: false }
         });
         self.call(id, command, |_, reply| receipt(&reply))
     }

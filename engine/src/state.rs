@@ -11,17 +11,19 @@ use kami_wal::Lsn;
 use crate::accounts::Accounts;
 use crate::card::View;
 use crate::command::Command;
+use crate::holds::{HeldOf, Holds};
 use crate::identity::{
     AccountId, BatchId, DocumentId, Principal, PrincipalId, ProductId, Renewal, RequestId, TenantId,
 };
 use crate::limits::{Buyer, Limits};
 use crate::order::{Line, units};
 use crate::orders::{OrderKey, OrderState, OrderWord, Orders, Reservation};
-use crate::product::{Money, Product, ProductSpec};
-use crate::record::{Allocation, Clocks, Kind, OrderFacts, Stored, StoredPrincipal};
+use crate::product::{CardKind, Money, Product, ProductSpec};
+use crate::record::{Allocation, Clocks, Kind, OrderFacts, Purse, Stored, StoredPrincipal};
 use crate::reply::StockLine;
 use crate::sharded::Sharded;
 use crate::table::{Batch, Table};
+use crate::value::Value;
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
 /// Products, batches' stock, orders and principals.
@@ -43,6 +45,8 @@ pub struct State {
     pub principals: Vec<PrincipalState>,
     /// Principal numbers by key.
     pub principal_keys: HashMap<[u8; 32], PrincipalId>,
+    /// Open holds.
+    pub holds: Holds,
     /// Batch numbers by the id of the import that made them.
     pub imports: HashMap<(TenantId, RequestId), BatchId>,
     /// Accounts.
@@ -163,6 +167,48 @@ impl State {
             face: batch.face(row),
             reversal_ms: u64::from(product.spec.reversal_s) * 1000,
             now_ms: self.now_ms,
+            held: false,
+        }
+    }
+
+    /// What a card is worth when it is sold: its face value, or its uses.
+    #[must_use]
+    pub fn initial(&self, batch: &Batch, row: u64) -> Money {
+        match batch.kind {
+            CardKind::MultiUse => Money::from(self.product_of(batch).product.spec.terms.uses),
+            _ => batch.face(row),
+        }
+    }
+
+    /// What a decision about a card's value rests on. `purse` is what its last entry left on it, if one tells;
+    /// `hold` is the hold that is asked about.
+    #[must_use]
+    pub fn value(
+        &self,
+        batch: &Batch,
+        card: CardRef,
+        word: Word,
+        purse: Option<Purse>,
+        hold: Option<RequestId>,
+    ) -> Value {
+        let spec = &self.product_of(batch).product.spec;
+        let initial = self.initial(batch, card.row());
+        let mut purse = purse.unwrap_or_else(|| Purse::fresh(initial, None));
+        if batch.kind == CardKind::Single {
+            // Entries without a purse moved it, too; the word tells.
+            let left = if word.lifecycle() == Lifecycle::Redeemed { 0 } else { initial };
+            (purse.remaining, purse.redeemed) = (left, initial - left);
+        }
+        let is_held = word.flags().contains(Flags::HELD);
+        let held = if is_held { self.holds.of(card, self.now_ms) } else { HeldOf::default() };
+        let open = hold.filter(|_| is_held).and_then(|id| self.holds.find(&(card.to_bits(), id))).copied();
+        Value {
+            purse,
+            held,
+            open,
+            value_max: spec.terms.value_max,
+            partial: spec.terms.partial,
+            hold_ms: u64::from(spec.terms.hold_s) * 1000,
         }
     }
 
@@ -468,6 +514,16 @@ impl State {
             }
             if fresh.frozen != stock.frozen || fresh.expiries != stock.expiries {
                 return Err(format!("batch {}: frozen or expiring cards counted wrongly", batch.id));
+            }
+            for row in 0..batch.rows() {
+                let held = batch.word(row).flags().contains(Flags::HELD);
+                let open = self.holds.of(CardRef::new(batch.id.0, row), self.now_ms).count;
+                if held != (open > 0) {
+                    return Err(format!(
+                        "batch {}: row {row} says HELD and has {open} holds, or not",
+                        batch.id
+                    ));
+                }
             }
             for row in 0..stock.cursor {
                 let word = batch.word(row);

@@ -148,6 +148,13 @@ statuses! {
     /// The history cannot be proven: it is not what was signed before, or cannot be read.
     NotProvable = 161, "NOT_PROVABLE", "tell the operator: the server's log says what differs";
 
+    /// The card would hold more than its product allows.
+    ValueLimit = 141, "VALUE_LIMIT", "load less";
+    /// The card has as many open holds as it may have.
+    LimitHolds = 142, "LIMIT_HOLDS", "capture or release open holds first";
+    /// The card's value has moved as often as it may.
+    EffectsExhausted = 143, "EFFECTS_EXHAUSTED", "replace the card; what is open on it can still be captured, released, reversed and refunded";
+
     /// The frame or a field in it is not well formed.
     Malformed = 200, "MALFORMED", "mend the client; REASON names the field";
     /// The request id was used on this target with another body.

@@ -4,15 +4,17 @@ use kami_wal::Lsn;
 
 use crate::card::{Action, Asker, Effect, Outcome, View, decide};
 use crate::command::{Command, Request};
-use crate::identity::{OrderId, Role};
+use crate::identity::{OrderId, PinDigest, RequestId, Role};
 use crate::limits::Tills;
-use crate::record::{GroupWriter, Head, Kind, ORIGINAL_BYTES};
-use crate::reply::{CardReport, Reply, ReplyBody, ReplyFlags, ValueReport};
-use crate::sequencer::{Detail, Prepared, Sequencer};
+use crate::product::{CardKind, Money};
+use crate::record::{GroupWriter, Head, Kind, ORIGINAL_BYTES, Purse, ValueTail};
+use crate::reply::{CardReport, HoldReport, Reply, ReplyBody, ReplyFlags, ValueReport};
+use crate::sequencer::{Detail, Moves, Prepared, Sequencer, Wallet};
 use crate::state::{Scope, State};
 use crate::status::Status;
 use crate::table::Batch;
-use crate::word::{CardRef, Word};
+use crate::value::{self, Movement, Value};
+use crate::word::{CardRef, Flags, Word};
 
 /// One request about one card, under the lock.
 pub(crate) struct Subject<'a> {
@@ -30,7 +32,7 @@ impl Subject<'_> {
         &self,
         prepared: &mut Prepared,
         group: Option<&mut GroupWriter<'_>>,
-        moves: &mut Vec<(CardRef, Word, Word)>,
+        moves: &mut Moves,
         mut tills: Option<&mut Tills>,
     ) -> Option<Reply> {
         let request = self.request;
@@ -52,30 +54,40 @@ impl Subject<'_> {
             return None;
         }
         let covered = scope.covers(batch.product);
-        if !covered && (word.is_unsold() || matches!(request.command, Command::Reverse { .. })) {
+        let is_end = matches!(
+            request.command,
+            Command::Reverse { .. } | Command::Capture { .. } | Command::Release { .. }
+        );
+        if !covered && (word.is_unsold() || is_end) {
             // What is not sold does not exist for those whom it does not concern. A reversal leaves nothing:
             // no redemption of this caller could have had an effect here, nor ever will.
             return Some(self.miss(unknown(), prepared.body, group));
         }
-        if !covered && !matches!(request.command, Command::Redeem { .. }) {
+        if !covered && !request.command.is_behind_pin() {
             return Some(self.miss(Status::ScopeDenied, prepared.body, None));
         }
         let mut view = self.state.view(batch, card.row(), word);
         if cfg!(feature = "bug-expired-by-running-clock") {
             view.now_ms = self.sequencer.running.at(self.sequencer.clock.boot_ms());
         }
+        let is_held = word.flags().contains(Flags::HELD);
+        view.held = is_held && 0 < self.state.holds.of(card, view.now_ms).live;
         let action = match request.command {
-            Command::Redeem { pin, amount, .. } => {
-                let pin_right = match (batch.columns.pins.get(card.row() as usize), pin) {
-                    (None, _) => true,
-                    (Some(own), Some(given)) => {
-                        aws_lc_rs::constant_time::verify_slices_are_equal(own, &given.0).is_ok()
-                    }
-                    (Some(_), None) => false,
-                };
-                Action::Redeem { amount, pin_right }
+            Command::Redeem { pin, amount, partial, .. } => {
+                let pin_right = is_pin_right(batch, card, pin);
+                Action::Redeem { amount, pin_right, partial }
             }
             Command::Reverse { original, .. } => Action::Reverse(original),
+            Command::Hold { pin, amount, partial, seconds, .. } => {
+                let pin_right = is_pin_right(batch, card, pin);
+                Action::Hold { amount, pin_right, partial, seconds }
+            }
+            Command::Capture { hold, amount, .. } => Action::Capture { hold, amount },
+            Command::Release { hold, .. } => Action::Release { hold },
+            Command::HoldTimeout { hold, .. } => Action::HoldTimeout { hold },
+            Command::Load { amount, .. } => Action::Load { amount },
+            Command::RefundValue { original, amount, .. } => Action::Refund { original, amount },
+            Command::Settle { .. } => Action::Settle,
             Command::Freeze { .. } => Action::Freeze,
             Command::Unfreeze { .. } => Action::Unfreeze,
             Command::Void { .. } => Action::Void,
@@ -91,11 +103,26 @@ impl Subject<'_> {
             // What cannot be read is told of only where the card would be: BUSY for a code that leads nowhere
             // else would tell that there is one.
             Some(status) => Outcome::Refuse(match action {
-                Action::Redeem { .. } if word.is_unsold() => Status::CardNotValid,
-                Action::Redeem { pin_right: false, .. } => Status::CardNotValid,
+                Action::Redeem { .. }
+                | Action::Hold { .. }
+                | Action::Capture { .. }
+                | Action::Release { .. }
+                    if word.is_unsold() =>
+                {
+                    Status::CardNotValid
+                }
+                Action::Redeem { pin_right: false, .. } | Action::Hold { pin_right: false, .. } => {
+                    Status::CardNotValid
+                }
                 Action::Reverse(_) if word.is_unsold() => Status::Tombstoned,
                 _ => status,
             }),
+            None if (batch.kind != CardKind::Single || is_held || request.command.is_about_value())
+                && !matches!(action, Action::Freeze | Action::Unfreeze | Action::Void) =>
+            {
+                let value = self.value(prepared, batch, card, word);
+                value::decide(&view, &value, &prepared.past, action, &asker)
+            }
             None => decide(&view, &prepared.past, action, &asker),
         };
         let reply = match outcome {
@@ -109,7 +136,7 @@ impl Subject<'_> {
                 self.miss(status, prepared.body, group)
             }
             Outcome::Refuse(status) => self.reply(status, None, ReplyBody::None),
-            Outcome::Replay(effect) => self.replay(effect, batch, card, &view),
+            Outcome::Replay(effect) => self.replay(prepared, effect, batch, card, &view),
             Outcome::Move { kind, lifecycle, flags, status, original } => {
                 let Some(group) = group else { return Some(self.reply(self.short, None, ReplyBody::None)) };
                 let post = Word::state_of(lifecycle, flags);
@@ -138,13 +165,87 @@ impl Subject<'_> {
                     tills.redeemed(&head, batch.product, lsn, group);
                 }
                 let new = Word::new(lsn, lifecycle, flags);
-                moves.push((card, word, new));
-                let body = Self::body(kind, batch, card, &View { word: new, ..view });
+                moves.words.push((card, word, new));
+                let body = self.body(prepared, kind, batch, card, &View { word: new, ..view });
                 let miss = kind == Kind::Tombstone && word.is_unsold();
                 Reply { miss, ..self.reply(status, receipt(status, lsn), body) }
             }
+            Outcome::Value(moved) => {
+                let Some(group) = group else { return Some(self.reply(self.short, None, ReplyBody::None)) };
+                // What is held counts once, when it is: its capture is not refused for a limit any more.
+                let mut tills = tills.as_mut().filter(|_| moved.kind.counts_at_till());
+                let head = request.head(moved.kind, prepared.body);
+                if let Some(tills) = &mut tills
+                    && let Err(exceeded) =
+                        tills.check(&self.state.limits, &head, batch.product, self.state.now_ms)
+                {
+                    return Some(self.reply(exceeded.status, None, ReplyBody::Exceeded(exceeded)));
+                }
+                let (lsn, tail) = self.record_value(prepared, card, word, &moved, group);
+                if let Some(tills) = tills {
+                    tills.redeemed(&head, batch.product, lsn, group);
+                }
+                let new = Word::new(lsn, moved.lifecycle, moved.flags);
+                moves.words.push((card, word, new));
+                moves.holds.extend(moved.hold_change(card.to_bits(), request.id, &asker, lsn));
+                let body = match moved.kind {
+                    Kind::Settle => {
+                        let worth = (tail.purse.remaining, tail.purse.held);
+                        ReplyBody::Card(report(batch, card, &View { word: new, ..view }, None, worth))
+                    }
+                    _ => told(batch, moved.kind, moved.amount, &tail.purse, moved.deadline_ms),
+                };
+                self.reply(moved.status, Some(lsn), body)
+            }
         };
         Some(reply)
+    }
+
+    /// What a decision about the card's value rests on.
+    fn value(&self, prepared: &Prepared, batch: &Batch, card: CardRef, word: Word) -> Value {
+        let purse = prepared.wallet.as_ref().and_then(|wallet| wallet.purse);
+        self.state.value(batch, card, word, purse, self.request.command.original())
+    }
+
+    /// Encodes a change of a card's value. The trail is what it was read to be, with the ids of this request.
+    fn record_value(
+        &self,
+        prepared: &mut Prepared,
+        card: CardRef,
+        word: Word,
+        moved: &Movement,
+        group: &mut GroupWriter<'_>,
+    ) -> (Lsn, ValueTail) {
+        let Wallet { mut trail, mut chapters, sale, .. } =
+            *prepared.wallet.take().expect("read before a value is decided on");
+        let marks = &self.sequencer.marks;
+        let by_engine = moved.kind == Kind::HoldTimeout;
+        if !by_engine {
+            trail.filter.add(marks.mark(self.request.id));
+        }
+        let (related, related_lsn) = moved.related.unwrap_or_default();
+        if moved.related.is_some() {
+            trail.filter.add(marks.mark(related));
+        }
+        if !chapters.is_empty() {
+            chapters.push((None, trail.filter));
+        }
+        let mut purse = moved.purse;
+        purse.sale = sale.or(purse.sale);
+        if moved.kind == Kind::Settle {
+            purse.settled = Some(group.next_lsn());
+        }
+        let time_ms = moved.deadline_ms;
+        let tail = ValueTail { amount: moved.amount, related, related_lsn, time_ms, purse, trail, chapters };
+        let head = self.request.head(moved.kind, prepared.body);
+        let head = Head {
+            request: if by_engine { RequestId::default() } else { head.request },
+            post: Word::state_of(moved.lifecycle, moved.flags),
+            subject: card.to_bits(),
+            prev: word.bits(),
+            ..head
+        };
+        (group.push(&head, tail.bytes(), |place| tail.encode(place)), tail)
     }
 
     /// Says that nothing was done.
@@ -175,13 +276,35 @@ impl Subject<'_> {
     }
 
     /// The reply of the first time, once more.
-    fn replay(&self, effect: Effect, batch: &Batch, card: CardRef, view: &View) -> Reply {
+    fn replay(
+        &self,
+        prepared: &Prepared,
+        effect: Effect,
+        batch: &Batch,
+        card: CardRef,
+        view: &View,
+    ) -> Reply {
         if effect.kind == Kind::Tombstone {
             // Marked as a retry it would tell that the card exists.
             return self.reply(Status::Tombstoned, None, ReplyBody::None);
         }
-        let body = Self::body(effect.kind, batch, card, view);
-        let mut reply = self.reply(Status::Ok, Some(effect.lsn), body);
+        let plain = matches!(effect.kind, Kind::Freeze | Kind::Unfreeze | Kind::Void | Kind::Settle)
+            || batch.kind == CardKind::Single && matches!(effect.kind, Kind::Redeem | Kind::Reverse);
+        let body = if plain {
+            self.body(prepared, effect.kind, batch, card, view)
+        } else {
+            let Effect { amount, remaining, held, deadline_ms, .. } = effect;
+            told(batch, effect.kind, amount, &Purse { remaining, held, ..Purse::default() }, deadline_ms)
+        };
+        let status = match self.request.command {
+            Command::Redeem { amount, .. } | Command::Hold { amount, .. }
+                if !plain && effect.amount < amount =>
+            {
+                Status::OkPartial
+            }
+            _ => Status::Ok,
+        };
+        let mut reply = self.reply(status, Some(effect.lsn), body);
         reply.flags = ReplyFlags::REPLAYED;
         if effect.reversed {
             reply.flags = reply.flags.with(ReplyFlags::REVERSED);
@@ -190,7 +313,7 @@ impl Subject<'_> {
         reply
     }
 
-    fn body(kind: Kind, batch: &Batch, card: CardRef, view: &View) -> ReplyBody {
+    fn body(&self, prepared: &Prepared, kind: Kind, batch: &Batch, card: CardRef, view: &View) -> ReplyBody {
         let value = |remaining| {
             ReplyBody::Value(ValueReport { product: batch.product, amount: view.face, remaining })
         };
@@ -199,8 +322,14 @@ impl Subject<'_> {
             Kind::Reverse => value(view.face),
             // The reversal of what was never seen tells nothing of the card: it may not even be sold.
             Kind::Tombstone => ReplyBody::None,
-            _ => ReplyBody::Card(report(batch, card, view, None)),
+            _ => ReplyBody::Card(report(batch, card, view, None, self.worth(prepared, batch, card, view))),
         }
+    }
+
+    /// What is left on the card, and what is held of that.
+    fn worth(&self, prepared: &Prepared, batch: &Batch, card: CardRef, view: &View) -> (Money, Money) {
+        let value = self.value(prepared, batch, card, view.word);
+        (value.purse.remaining, value.held.amount)
     }
 
     /// QUERY and HISTORY.
@@ -213,7 +342,9 @@ impl Subject<'_> {
             return self.reply(status, None, ReplyBody::None);
         }
         let mut flags = ReplyFlags::default();
-        let body = match std::mem::take(&mut prepared.detail) {
+        let detail = std::mem::take(&mut prepared.detail);
+        let worth = self.worth(prepared, batch, card, view);
+        let body = match detail {
             Detail::History(events) => {
                 // Without its beginning it is not the whole.
                 if events.last().is_none_or(|first| first.kind != Kind::Import) {
@@ -221,8 +352,8 @@ impl Subject<'_> {
                 }
                 ReplyBody::History(events)
             }
-            Detail::OrderOf(order) => ReplyBody::Card(report(batch, card, view, Some(order))),
-            _ => ReplyBody::Card(report(batch, card, view, None)),
+            Detail::OrderOf(order) => ReplyBody::Card(report(batch, card, view, Some(order), worth)),
+            _ => ReplyBody::Card(report(batch, card, view, None, worth)),
         };
         Reply { flags, ..self.reply(Status::Ok, view.word.lsn(), body) }
     }
@@ -233,13 +364,38 @@ fn receipt(status: Status, lsn: Lsn) -> Option<Lsn> {
     (status != Status::Tombstoned).then_some(lsn)
 }
 
-fn report(batch: &Batch, card: CardRef, view: &View, order: Option<OrderId>) -> CardReport {
+fn is_pin_right(batch: &Batch, card: CardRef, given: Option<PinDigest>) -> bool {
+    match (batch.columns.pins.get(card.row() as usize), given) {
+        (None, _) => true,
+        (Some(own), Some(given)) => aws_lc_rs::constant_time::verify_slices_are_equal(own, &given.0).is_ok(),
+        (Some(_), None) => false,
+    }
+}
+
+/// What is told of a change of a card's value.
+fn told(batch: &Batch, kind: Kind, amount: Money, purse: &Purse, deadline_ms: u64) -> ReplyBody {
+    let (product, Purse { remaining, held, .. }) = (batch.product, *purse);
+    match kind {
+        Kind::Hold => ReplyBody::Hold(HoldReport { product, amount, remaining, held, deadline_ms }),
+        _ => ReplyBody::Value(ValueReport { product, amount, remaining }),
+    }
+}
+
+fn report(
+    batch: &Batch,
+    card: CardRef,
+    view: &View,
+    order: Option<OrderId>,
+    (remaining, held): (Money, Money),
+) -> CardReport {
     CardReport {
         card,
         product: batch.product,
         lifecycle: view.lifecycle(),
         flags: view.flags(),
         face: view.face,
+        remaining,
+        held,
         expires_ms: view.expires_ms,
         order,
     }

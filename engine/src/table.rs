@@ -15,7 +15,7 @@ use kami_wal::Lsn;
 
 use crate::batch::BatchFile;
 use crate::identity::{BatchId, PrincipalId, ProductId, RequestId};
-use crate::product::Money;
+use crate::product::{CardKind, Money};
 use crate::region::{Region, prefetch};
 use crate::sync::Ordering;
 use crate::vault::DataKey;
@@ -51,6 +51,8 @@ pub struct Batch {
     pub id: BatchId,
     /// Its product.
     pub product: ProductId,
+    /// How its cards are used, as its product says, for which that never changes.
+    pub kind: CardKind,
     /// The importer's label.
     pub label: String,
     /// The request that imported it.
@@ -131,6 +133,8 @@ impl Columns {
 pub struct Commit {
     /// See the fields of [`Batch`] of the same names.
     pub stored: crate::record::StoredBatch,
+    /// How the cards of its product are used.
+    pub kind: CardKind,
     /// Its number.
     pub id: BatchId,
     /// The request that imported it.
@@ -147,10 +151,11 @@ impl Batch {
     /// A batch whose cards have not moved yet.
     #[must_use]
     pub fn new(commit: Commit, file: BatchFile, key: DataKey, columns: Columns, words: Words) -> Batch {
-        let Commit { stored, id, import, imported_by, lsn, time_ms } = commit;
+        let Commit { stored, kind, id, import, imported_by, lsn, time_ms } = commit;
         Batch {
             id,
             product: ProductId(stored.product),
+            kind,
             label: stored.label,
             import,
             imported_by,

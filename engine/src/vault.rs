@@ -21,7 +21,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::engine::RevealError;
 use crate::identity::{CardDigest, OrderId, PinDigest, TenantId};
 use crate::keyring::{KeyRotation, Keyring};
-use crate::record::{Allocation, Run};
+use crate::record::{Allocation, MarkKey, Run};
 use crate::table::Table;
 use crate::word::CardRef;
 
@@ -220,6 +220,12 @@ impl Vault {
     pub fn check_value(&self) -> [u8; 16] {
         let hash = blake3::keyed_hash(&self.lookup, b"kami store key check v1");
         hash.as_bytes()[..16].try_into().expect("sixteen bytes")
+    }
+
+    /// The key that request ids are hashed with where nobody may foresee the hashes.
+    #[must_use]
+    pub fn mark_key(&self) -> MarkKey {
+        MarkKey(*blake3::keyed_hash(&self.lookup, b"kami trail marks v1").as_bytes())
     }
 
     /// The digest of a normalised code of a tenant.

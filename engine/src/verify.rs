@@ -18,8 +18,9 @@ use crate::identity::{DocumentId, ProductId};
 use crate::import::index_batch;
 use crate::index::Index;
 use crate::limits::Till;
+use crate::product::CardKind;
 use crate::proof::Signatures;
-use crate::record::{Entry, Group, Kind};
+use crate::record::{Entry, Group, Kind, Purse};
 use crate::replay::{Rebuild, ReplayError};
 use crate::sharded::SHARDS;
 use crate::state::{OrderMove, State};
@@ -236,6 +237,8 @@ struct Audit {
     again: u64,
     /// What was redeemed so far in the record.
     redeemed: Vec<(Till, ProductId)>,
+    /// What the last entry left on each card that is used in parts.
+    purses: HashMap<u64, Purse>,
 }
 
 /// Ids that are held at a time, 40 bytes each.
@@ -269,6 +272,9 @@ impl Audit {
                     entry.post(),
                     entry.lsn
                 ));
+            }
+            if let Some(problem) = self.value_problem(&entry, before)? {
+                problems.push(format!("{problem}: {} lsn=`{}`", entry.head.kind.name(), entry.lsn));
             }
             if entry.prev().flags().contains(Flags::HAS_EFFECTS) {
                 self.again += 1;
@@ -329,8 +335,9 @@ impl Audit {
                 // What cannot be taken apart was named when it was read first.
                 let Ok(group) = Group::parse(record.payload, record.payload_lsn) else { return };
                 let entries = group.map_while(Result::ok).filter(|_| record.kind == RecordKind::Data);
-                let entries =
-                    entries.filter(|entry| entry.head.kind.is_about_card() && is_in(entry.head.subject));
+                // Nobody asked for a time-out: it has no id.
+                let has_id = |kind: Kind| kind.is_about_card() && kind != Kind::HoldTimeout;
+                let entries = entries.filter(|entry| has_id(entry.head.kind) && is_in(entry.head.subject));
                 ids.extend(entries.map(|entry| (entry.head.subject, entry.head.request.0, entry.lsn)));
             })?;
             ids.sort_unstable();
@@ -347,7 +354,7 @@ impl Audit {
     /// Whether a redemption was over a limit. `before` is the state before its record.
     fn count_till(&mut self, before: &Rebuild, entry: &Entry<'_>, problems: &mut Vec<String>) {
         let limits = &before.state.limits;
-        if entry.head.kind != Kind::Redeem || !limits.any_terminal() {
+        if !entry.head.kind.counts_at_till() || !limits.any_terminal() {
             return;
         }
         let Some(batch) = before.table.batch_of(entry.card()) else { return };
@@ -383,6 +390,46 @@ fn money_problem(before: &State, entry: &Entry<'_>) -> Result<Option<String>, Re
     Ok((expected != posted).then(|| format!("legs that lead to other balances than they say: lsn=`{lsn}`")))
 }
 
+impl Audit {
+    /// Whether what an entry says is on its card follows from what was on it before (I3).
+    fn value_problem(
+        &mut self,
+        entry: &Entry<'_>,
+        rebuild: &Rebuild,
+    ) -> Result<Option<&'static str>, ReplayError> {
+        let Some(tail) = entry.value()? else { return Ok(None) };
+        let Some(batch) = rebuild.table.batch_of(entry.card()) else { return Ok(None) };
+        let initial = rebuild.state.initial(batch, entry.card().row());
+        let now = tail.purse;
+        if now.initial() != Some(initial) {
+            return Ok(Some("a card's value is not what it was sold with, less what was taken"));
+        }
+        if batch.kind == CardKind::Single {
+            return Ok(None);
+        }
+        let before = self.purses.insert(entry.head.subject, now);
+        let before = before.unwrap_or_else(|| Purse::fresh(initial, None));
+        if now.effects != before.effects + 1 {
+            return Ok(Some("an entry about a card's value is missing"));
+        }
+        let moved = |taken: i64, loaded: i64, refunded: i64| {
+            now.redeemed == before.redeemed + taken
+                && now.loaded == before.loaded + loaded
+                && now.refunded == before.refunded + refunded
+        };
+        let amount = tail.amount;
+        let fits = match entry.head.kind {
+            Kind::Redeem | Kind::Capture => moved(amount, 0, 0),
+            Kind::Load => moved(0, amount, 0),
+            Kind::RefundValue => moved(0, 0, amount),
+            // Of a redemption, a load or a hold.
+            Kind::Reverse => moved(-amount, 0, 0) || moved(0, -amount, 0) || moved(0, 0, 0),
+            _ => moved(0, 0, 0),
+        };
+        Ok((!fits || amount < 0).then_some("a card's value did not move by what the entry says"))
+    }
+}
+
 /// Whether the rules allow a card to go from the entry's `prev` to its `post`.
 fn is_legal(entry: &Entry<'_>) -> bool {
     let (from, to) = (entry.prev().lifecycle(), entry.post().lifecycle());
@@ -390,8 +437,25 @@ fn is_legal(entry: &Entry<'_>) -> bool {
     let stays = from == to;
     let marked = has.contains(Flags::HAS_EFFECTS);
     let same_but = |flags: Flags| had.without(flags).with(Flags::HAS_EFFECTS) == has.without(flags);
+    let usable = || from == Lifecycle::Sold && !had.contains(Flags::FROZEN);
+    // Of what is used in parts or is held, lifecycle and USED follow from the value, which is checked apart.
+    let in_life = |lifecycle| matches!(lifecycle, Lifecycle::Sold | Lifecycle::Redeemed);
+    let in_parts = matches!(entry.value(), Ok(Some(_)));
+    let moves = Flags::USED.with(Flags::SETTLED);
+    let ends = moves.with(Flags::HELD);
     marked
         && match entry.head.kind {
+            Kind::Redeem if in_parts => usable() && in_life(to) && same_but(moves),
+            Kind::Reverse if in_parts => in_life(from) && to == Lifecycle::Sold && same_but(ends),
+            Kind::Hold => usable() && stays && has.contains(Flags::HELD) && same_but(Flags::HELD),
+            // A hold that is open may be captured on a frozen card.
+            Kind::Capture => {
+                from == Lifecycle::Sold && in_life(to) && had.contains(Flags::HELD) && same_but(ends)
+            }
+            Kind::Release | Kind::HoldTimeout => stays && had.contains(Flags::HELD) && same_but(Flags::HELD),
+            Kind::Load => usable() && stays && same_but(Flags::NONE),
+            Kind::RefundValue => in_life(from) && to == Lifecycle::Sold && same_but(moves),
+            Kind::Settle => stays && has.contains(Flags::SETTLED) && same_but(Flags::SETTLED),
             Kind::Redeem => {
                 from == Lifecycle::Sold
                     && to == Lifecycle::Redeemed
@@ -460,6 +524,9 @@ impl crate::state::State {
             hasher.update(&tenant.0.to_le_bytes());
             hasher.update(&order.0.to_le_bytes());
             hasher.update(&word.bits().to_le_bytes());
+        }
+        for (key, hold) in self.holds.after(None) {
+            hasher.update(format!("{key:?} {hold:?}\n").as_bytes());
         }
         for (key, reservation) in self.orders.reservations(None) {
             hasher.update(format!("{key:?} {reservation:?}\n").as_bytes());

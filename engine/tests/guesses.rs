@@ -68,7 +68,7 @@ fn the_log_does_not_tell_which_codes_exist() {
         engine.drive().unwrap();
         work
     };
-    let redeem = |card| Command::Redeem { card, pin: None, amount: 0 };
+    let redeem = |card| Command::Redeem { card, pin: None, amount: 0, partial: false };
     let reverse = |card, original| Command::Reverse { card, original: RequestId(original) };
     let mut probes: Vec<(&str, Probe)> = vec![
         ("asked twice", Box::new(|card| vec![Command::Query { card }, Command::Query { card }])),

@@ -384,7 +384,12 @@ fn tills_redeem_no_faster_than_they_may() {
     let till = caller(800, Role::Redeemer, 0);
     let mut redeem = |store: &Store, terminal| {
         let card = cards.next().unwrap();
-        store.ask_as(store.id(), till, terminal, Command::Redeem { card, pin: None, amount: 0 })
+        store.ask_as(
+            store.id(),
+            till,
+            terminal,
+            Command::Redeem { card, pin: None, amount: 0, partial: false },
+        )
     };
     assert_eq!(redeem(&store, 1).status, Status::Ok);
     let velocity = LimitWindow::Rolling { seconds: 60 };
@@ -420,7 +425,7 @@ fn tills_redeem_no_faster_than_they_may() {
         terminal: TerminalId(9),
         channel: ChannelId(0),
         deadline: None,
-        command: Command::Redeem { card, pin: None, amount: 0 },
+        command: Command::Redeem { card, pin: None, amount: 0, partial: false },
     });
     work.requests.extend(batch);
     store.engine.execute(&mut work);
@@ -460,7 +465,7 @@ fn an_alert_within_a_batch_is_recorded_once() {
             terminal: TerminalId(9),
             channel: ChannelId(0),
             deadline: None,
-            command: Command::Redeem { card: *card, pin: None, amount: 0 },
+            command: Command::Redeem { card: *card, pin: None, amount: 0, partial: false },
         }));
         store.engine.execute(&mut work);
         store.engine.drive().unwrap();

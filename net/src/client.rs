@@ -31,11 +31,11 @@ use zeroize::Zeroize;
 
 use crate::certificate;
 use crate::error::{ClientError, IdentityError};
-use crate::frame::{Answer, Body, CloseCode, Opcode, Request, RequestHead, Welcome};
+use crate::frame::{Answer, Body, CloseCode, Opcode, Request, RequestFlags, RequestHead, Welcome};
 use crate::tls::Identity;
 use crate::transport;
 
-pub use calls::{Proof, Receipt, RedeemOptions, ReverseOptions, SellOptions, Sold};
+pub use calls::{HoldOptions, Proof, Receipt, RedeemOptions, ReverseOptions, SellOptions, Sold};
 pub use channel::{ChannelLost, ChannelReceiver, ChannelSender, RawReply, Received};
 pub use feed::Subscription;
 pub use import::{Row, RowList, Rows, Staged};
@@ -175,7 +175,21 @@ impl Client {
     /// # Errors
     /// If there is no reply; [`ClientError::Unknown`] if it may have taken effect.
     pub async fn send_as(&self, id: RequestId, request: &Request<'_>) -> Result<Answer, ClientError> {
+        self.send_flagged(id, RequestFlags::NONE, request).await
+    }
+
+    /// The same with flags of the request's head.
+    ///
+    /// # Errors
+    /// As [`Client::send_as`].
+    pub async fn send_flagged(
+        &self,
+        id: RequestId,
+        flags: RequestFlags,
+        request: &Request<'_>,
+    ) -> Result<Answer, ClientError> {
         let head = RequestHead {
+            flags,
             terminal: self.inner.options.terminal,
             channel: self.inner.options.channel,
             ..RequestHead::new(request.opcode(), id)

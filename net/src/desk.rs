@@ -200,7 +200,9 @@ impl Desk {
         if !opcode.is_served() || head.flags == RequestFlags::ATOMIC && opcode == Opcode::RedeemBatch {
             return Err(Place::status(&head, Status::Unsupported));
         }
-        if head.flags != RequestFlags::NONE {
+        let takes_part = matches!(opcode, Opcode::Redeem | Opcode::Hold | Opcode::RedeemBatch)
+            && head.flags == RequestFlags::PARTIAL;
+        if head.flags != RequestFlags::NONE && !takes_part {
             return Err(Place::malformed(&head, Malformed { field: "flags" }));
         }
         Ok((head, opcode))
@@ -208,7 +210,8 @@ impl Desk {
 
     #[inline]
     fn admit_request<'a>(&mut self, head: RequestHead, request: Request<'a>, frame: &[u8]) -> Admitted<'a> {
-        let command = match self.command(request) {
+        let partial = head.flags == RequestFlags::PARTIAL;
+        let command = match self.command(request, partial) {
             Ok(Translated::Command(command)) => command,
             Ok(Translated::Ping) => {
                 self.line.push(Place::status(&head, Status::Ok));
@@ -258,13 +261,31 @@ impl Desk {
 
     /// What the engine is to be asked. A code that cannot be one is answered like one nobody has.
     #[inline]
-    fn command<'a>(&mut self, request: Request<'a>) -> Result<Translated<'a>, Refusal> {
+    fn command<'a>(&mut self, request: Request<'a>, partial: bool) -> Result<Translated<'a>, Refusal> {
         let command = match request {
-            Request::Redeem(body) => self.redeem(body.code, body.pin, body.amount)?,
+            Request::Redeem(body) => self.redeem(body.code, body.pin, body.amount, partial)?,
             Request::Reverse(body) => {
                 let card = self.card(body.code, Status::CardNotValid)?;
                 Command::Reverse { card, original: body.original }
             }
+            Request::Hold(body) => {
+                let card = self.card(body.code, Status::CardNotValid)?;
+                let pin = body.pin.map(|pin| self.shared.engine.pin_digest(card, pin.0));
+                Command::Hold { card, pin, amount: body.amount, partial, seconds: body.seconds }
+            }
+            Request::Capture(body) => {
+                let card = self.card(body.code, Status::CardNotValid)?;
+                Command::Capture { card, hold: body.hold, amount: body.amount }
+            }
+            Request::Release(body) => {
+                Command::Release { card: self.card(body.code, Status::CardNotValid)?, hold: body.hold }
+            }
+            Request::Load(body) => Command::Load { card: self.known(body.code)?, amount: body.amount },
+            Request::RefundValue(body) => {
+                let card = self.known(body.code)?;
+                Command::RefundValue { card, original: body.original, amount: body.amount }
+            }
+            Request::Settle(body) => Command::Settle { card: self.known(body.code)? },
             Request::Query(body) => Command::Query { card: self.known(body.code)? },
             Request::History(body) => Command::History { card: self.known(body.code)? },
             Request::Freeze(body) => Command::Freeze { card: self.known(body.code)? },
@@ -352,10 +373,16 @@ impl Desk {
         Ok(Translated::Command(command))
     }
 
-    fn redeem(&mut self, code: Secret<'_>, pin: Option<Secret<'_>>, amount: i64) -> Result<Command, Refusal> {
+    fn redeem(
+        &mut self,
+        code: Secret<'_>,
+        pin: Option<Secret<'_>>,
+        amount: i64,
+        partial: bool,
+    ) -> Result<Command, Refusal> {
         let card = self.card(code, Status::CardNotValid)?;
         let pin: Option<PinDigest> = pin.map(|pin| self.shared.engine.pin_digest(card, pin.0));
-        Ok(Command::Redeem { card, pin, amount })
+        Ok(Command::Redeem { card, pin, amount, partial })
     }
 
     /// The card that a code names, unless the caller has sent too many wrong ones. What cannot be a code is
@@ -452,7 +479,7 @@ impl Desk {
             for _ in 0..self.batch_max {
                 let Some(item) = items.peek() else { break };
                 let mut report = ItemReport::nothing(item.request);
-                match self.redeem(item.code, item.pin, item.amount) {
+                match self.redeem(item.code, item.pin, item.amount, head.flags == RequestFlags::PARTIAL) {
                     Ok(command) => {
                         self.place(head, item.request, command);
                         asked.push(reports.len());

@@ -76,7 +76,7 @@ pub async fn void(command: Void, output: &Output) -> Result<(), Failure> {
     card.talk(async |code, client| show(client, code, &client.void(code).await?.value, output).await).await
 }
 
-async fn show(client: &Client, code: &[u8], report: &CardReport, output: &Output) -> Result<(), Failure> {
+pub async fn show(client: &Client, code: &[u8], report: &CardReport, output: &Output) -> Result<(), Failure> {
     let catalogue = Catalogue::read_if_allowed(client).await?;
     let product = catalogue.get(report.product);
     let value = json!({
@@ -87,6 +87,8 @@ async fn show(client: &Client, code: &[u8], report: &CardReport, output: &Output
         "product": product.map(|product| &product.spec.name),
         "currency": product.map(|product| money::name(product.spec.currency)),
         "face_minor": report.face,
+        "remaining_minor": report.remaining,
+        "held_minor": report.held,
         "expires_ms": report.expires_ms,
         "order": report.order.map(|order| order.to_string()),
     });
@@ -97,8 +99,12 @@ async fn show(client: &Client, code: &[u8], report: &CardReport, output: &Output
             format!("flags    {:?}", report.flags),
             format!("product  {}", catalogue.name(report.product)),
             format!("face     {}", catalogue.amount(report.product, report.face)),
+            format!("left     {}", catalogue.worth(report.product, report.remaining)),
             format!("expires  {}", time::show(report.expires_ms)),
         ];
+        if report.held != 0 {
+            lines.insert(6, format!("held     {}", catalogue.worth(report.product, report.held)));
+        }
         if let Some(order) = report.order {
             lines.push(format!("order    {order}"));
         }
@@ -151,6 +157,8 @@ pub fn event(event: &HistoryEvent) -> Value {
         "channel": event.channel.0,
         "request": event.request.to_string(),
         "related": format!("{:032x}", event.related),
+        "amount_minor": event.amount,
+        "remaining_minor": event.remaining,
     })
 }
 

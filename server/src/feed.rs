@@ -17,7 +17,7 @@ use crate::time;
 /// left.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  kami feed --json\n  kami feed --follow --kind sell,redeem,reverse --json\n  kami feed --after 68719:3 --json"
+    after_help = "Example:\n  kami feed --json\n  kami feed --follow --kind sell,redeem,reverse --json\n  kami feed --after 68720:3 --json"
 )]
 pub struct Feed {
     /// Begin with the event at this position, or the first behind it [default: the beginning; with --follow: now].
@@ -47,7 +47,7 @@ fn place(text: &str) -> Result<(Lsn, u32), String> {
     let (lsn, epoch) = text.split_once(':').unwrap_or((text, "0"));
     let lsn = lsn.parse().ok().and_then(Lsn::from_bytes);
     lsn.zip(epoch.parse().ok())
-        .ok_or_else(|| "it is no position, such as 68719 or 68719:3 (a multiple of 8)".to_owned())
+        .ok_or_else(|| "it is no position, such as 68720 or 68720:3 (a multiple of 8)".to_owned())
 }
 
 fn kind(text: &str) -> Result<Kind, String> {

@@ -9,7 +9,7 @@
 //! remote.rs                         which server, as whom
 //! product.rs import.rs batch.rs     what is for sale     lib.rs reads what suppliers send
 //! codes.rs                          codes of one's own
-//! trade.rs card.rs                  selling, redeeming, looking after single cards
+//! trade.rs value.rs card.rs         selling, redeeming, what is on a card, looking after single cards
 //! account.rs limit.rs               money and who has how much of it; how much may be bought or redeemed
 //! stock.rs principal.rs             figures; who may connect
 //! feed.rs reconcile.rs              the log's events as they come; its totals by day
@@ -60,6 +60,7 @@ mod stock;
 mod table_file;
 mod trade;
 mod upkeep;
+mod value;
 mod verify;
 
 use std::ffi::OsString;
@@ -124,6 +125,12 @@ enum Command {
     Freeze(card::Freeze),
     Unfreeze(card::Unfreeze),
     Void(card::Void),
+    Hold(value::Hold),
+    Capture(value::Capture),
+    Release(value::Release),
+    Load(value::Load),
+    Refund(value::Refund),
+    Settle(value::Settle),
     Account(account::AccountCommand),
     Post(account::Post),
     Limit(limit::LimitCommand),
@@ -208,6 +215,12 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Freeze(command) => online(card::freeze(command, output)),
         Command::Unfreeze(command) => online(card::unfreeze(command, output)),
         Command::Void(command) => online(card::void(command, output)),
+        Command::Hold(command) => online(value::hold(command, output)),
+        Command::Capture(command) => online(value::capture(command, output)),
+        Command::Release(command) => online(value::release(command, output)),
+        Command::Load(command) => online(value::load(command, output)),
+        Command::Refund(command) => online(value::refund(command, output)),
+        Command::Settle(command) => online(value::settle(command, output)),
         Command::Account(command) => online(account::run(command, output)),
         Command::Post(command) => online(account::post(command, output)),
         Command::Limit(command) => online(limit::run(command, output)),

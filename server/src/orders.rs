@@ -248,11 +248,13 @@ async fn delivered(
     client: &Client,
     output: &Output,
 ) -> Result<(), Failure> {
-    let Receipt { value, request, lsn, time_ms, flags } = receipt;
+    let Receipt { value, request, lsn, time_ms, status, flags } = receipt;
     match value {
-        Delivery::Codes(value) => codes(order, &Receipt { value, request, lsn, time_ms, flags }, output),
+        Delivery::Codes(value) => {
+            codes(order, &Receipt { value, request, lsn, time_ms, status, flags }, output)
+        }
         Delivery::Sealed(report) => {
-            show(&Receipt { value: *report, request, lsn, time_ms, flags }, client, output).await
+            show(&Receipt { value: *report, request, lsn, time_ms, status, flags }, client, output).await
         }
     }
 }

@@ -1,18 +1,18 @@
 //! `kami product`: what cards are worth, how long, and how long a redemption can be taken back.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use kami_engine::{CardKind, Product, ProductSpec, ProductTerms};
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
-use crate::money;
 use crate::output::{Output, table};
 use crate::remote::{Catalogue, Remote};
+use crate::{money, time};
 
 /// Add, list and change products.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  kami product add coffee --face 28 --currency CNY --valid-days 365\n  kami product set coffee --face 30\n  kami product list\n  kami product freeze coffee\n  kami product unfreeze coffee"
+    after_help = "Example:\n  kami product add coffee --face 28 --currency CNY --valid-days 365\n  kami product set coffee --face 30\n  kami product add gift --face 100 --currency CNY --kind value --max 500\n  kami product add swim --face 200 --currency CNY --kind uses --uses 10\n  kami product list\n  kami product freeze coffee\n  kami product unfreeze coffee"
 )]
 pub struct ProductCommand {
     #[command(flatten)]
@@ -40,6 +40,14 @@ enum Action {
         /// Hours in which a redemption can be reversed.
         #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
         reversal_hours: u32,
+        /// How its cards are used: once and as a whole, a number of times, or in parts until nothing is left.
+        #[arg(long, value_enum, default_value_t = Kind::Single)]
+        kind: Kind,
+        /// How often a card can be used; with --kind uses.
+        #[arg(long, value_name = "N", required_if_eq("kind", "uses"))]
+        uses: Option<u32>,
+        #[command(flatten)]
+        terms: Terms,
     },
     /// List the products.
     #[command(after_help = "Example:\n  kami product list")]
@@ -58,6 +66,8 @@ enum Action {
         /// Hours in which a redemption can be reversed.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
         reversal_hours: Option<u32>,
+        #[command(flatten)]
+        terms: Terms,
     },
     /// Freeze all cards of a product: nothing is sold or redeemed.
     #[command(after_help = "Example:\n  kami product freeze coffee")]
@@ -73,28 +83,74 @@ enum Action {
     },
 }
 
+/// How cards are used.
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    /// Once, as a whole.
+    Single,
+    /// A number of times: --uses.
+    Uses,
+    /// In parts, until nothing is left (储值).
+    Value,
+}
+
+/// What else is agreed about a product's cards.
+#[derive(Args)]
+struct Terms {
+    /// The most a card can hold, in the currency's main unit; with --kind value. 0: nothing can be loaded.
+    #[arg(long, value_name = "AMOUNT")]
+    max: Option<String>,
+    /// Whether a redemption for more than what is left takes what is left.
+    #[arg(long, value_name = "YES")]
+    partial: Option<bool>,
+    /// How long a hold stands that is neither captured nor released: 90s, 5m.
+    #[arg(long, value_name = "TIME", value_parser = time::parse_seconds)]
+    hold: Option<u32>,
+}
+
+impl Terms {
+    /// Changes what was said.
+    fn apply(self, spec: &mut ProductSpec) -> Result<(), Failure> {
+        if let Some(max) = self.max {
+            let wrong = |wrong| Failure::usage(format!("--max `{max}`: {wrong}"));
+            spec.terms.value_max = money::parse(&max, spec.currency).map_err(wrong)?;
+        }
+        spec.terms.partial = self.partial.unwrap_or(spec.terms.partial);
+        spec.terms.hold_s = self.hold.unwrap_or(spec.terms.hold_s);
+        Ok(())
+    }
+}
+
 pub async fn run(command: ProductCommand, output: &Output) -> Result<(), Failure> {
     let ProductCommand { remote, action } = command;
     let amount = |text: &str, currency| {
         money::parse(text, currency).map_err(|wrong| Failure::usage(format!("--face `{text}`: {wrong}")))
     };
+    // Read before anybody is asked: what is typed wrongly needs no server.
     let new = match &action {
-        Action::Add { name, face, currency, valid_days, reversal_hours } => Some(ProductSpec {
-            name: name.clone(),
-            kind: CardKind::Single,
-            currency: *currency,
-            face: amount(face, *currency)?,
-            valid_days: *valid_days,
-            reversal_s: reversal_hours * 3600,
-            terms: ProductTerms::default(),
-        }),
+        Action::Add { name, face, currency, valid_days, reversal_hours, kind, uses, .. } => {
+            Some(ProductSpec {
+                name: name.clone(),
+                kind: match kind {
+                    Kind::Single => CardKind::Single,
+                    Kind::Uses => CardKind::MultiUse,
+                    Kind::Value => CardKind::StoredValue,
+                },
+                currency: *currency,
+                face: amount(face, *currency)?,
+                valid_days: *valid_days,
+                reversal_s: reversal_hours * 3600,
+                terms: ProductTerms { uses: uses.unwrap_or(0), ..ProductTerms::default() },
+            })
+        }
         _ => None,
     };
     remote
         .talk(async |client| {
             let product = match action {
-                Action::Add { .. } => {
-                    let Some(spec) = new else { return Ok(()) };
+                Action::Add { terms, .. } => {
+                    let Some(mut spec) = new else { return Ok(()) };
+                    terms.apply(&mut spec)?;
                     client.product_add(spec).await?.value
                 }
                 Action::List => {
@@ -102,7 +158,7 @@ pub async fn run(command: ProductCommand, output: &Output) -> Result<(), Failure
                     let rows: Vec<Value> = catalogue.all().iter().map(value).collect();
                     return output.result(&json!({ "products": rows }), || listing(catalogue.all()));
                 }
-                Action::Set { name, face, valid_days, reversal_hours } => {
+                Action::Set { name, face, valid_days, reversal_hours, terms } => {
                     let catalogue = Catalogue::read(client).await?;
                     let mut spec = catalogue.find(&name)?.spec.clone();
                     if let Some(face) = face {
@@ -110,6 +166,7 @@ pub async fn run(command: ProductCommand, output: &Output) -> Result<(), Failure
                     }
                     spec.valid_days = valid_days.unwrap_or(spec.valid_days);
                     spec.reversal_s = reversal_hours.map_or(spec.reversal_s, |hours| hours * 3600);
+                    terms.apply(&mut spec)?;
                     client.product_set(spec).await?.value
                 }
                 Action::Freeze { name } => {
@@ -136,8 +193,22 @@ fn value(product: &Product) -> Value {
         "face_minor": spec.face,
         "valid_days": spec.valid_days,
         "reversal_s": spec.reversal_s,
+        "kind": kind_name(spec.kind),
+        "uses": spec.terms.uses,
+        "value_max_minor": spec.terms.value_max,
+        "partial": spec.terms.partial,
+        "hold_s": spec.terms.hold_s,
         "frozen": product.frozen,
     })
+}
+
+const fn kind_name(kind: CardKind) -> &'static str {
+    match kind {
+        CardKind::Single => "single",
+        CardKind::MultiUse => "uses",
+        CardKind::StoredValue => "value",
+        CardKind::Shared => "shared",
+    }
 }
 
 fn listing(products: &[Product]) -> String {

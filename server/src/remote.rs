@@ -135,6 +135,16 @@ impl Catalogue {
         }
     }
 
+    /// What is on a card of a product or moved of it: an amount, or uses.
+    pub fn worth(&self, id: ProductId, value: kami_engine::Money) -> String {
+        match self.get(id) {
+            Some(product) if product.spec.kind == kami_engine::CardKind::MultiUse => {
+                format!("{value} {}", if value == 1 { "use" } else { "uses" })
+            }
+            _ => self.amount(id, value),
+        }
+    }
+
     pub fn all(&self) -> &[Product] {
         &self.0
     }

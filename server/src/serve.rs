@@ -256,6 +256,7 @@ async fn serve(
     house.notify.ready(&format!("serving on {address}"));
 
     let mut background = tokio::task::JoinSet::new();
+    background.spawn(do_what_is_due(engine.clone()));
     background.spawn(checkpoint_as_it_grows(engine.clone(), checkpoint_mib << 20));
     background.spawn(Arc::clone(&house.certificate).keep(server.clone(), engine.clone()));
     background.spawn(show_life(Arc::clone(&house)));
@@ -400,6 +401,22 @@ pub const fn commit_name(path: CommitPath) -> &'static str {
         CommitPath::Direct => "direct",
         CommitPath::Mapped => "mapped",
         CommitPath::Simulated => "simulated",
+    }
+}
+
+/// Has the engine end what time has ended, ten times a second.
+async fn do_what_is_due(engine: Engine) {
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(100));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let due = engine.clone();
+        // It may have to read the log.
+        let done = tokio::task::spawn_blocking(move || due.run_due(&mut kami_engine::Work::default()));
+        if let Err(error) = done.await {
+            tracing::error!(%error, "what is due was not done");
+            return;
+        }
     }
 }
 

@@ -48,15 +48,22 @@ pub struct Order {
     remote: Remote,
 }
 
-/// Redeem a card.
+/// Redeem a card: all that is left, one use, or a part.
 #[derive(Args)]
-#[command(after_help = "Example:\n  kami redeem COFFEE-00000001\n  kami redeem - < code.txt")]
+#[command(
+    after_help = "Example:\n  kami redeem COFFEE-00000001\n  kami redeem - < code.txt\n  kami redeem GIFT-00000001 --amount 12.50"
+)]
 pub struct Redeem {
     /// The code; `-` reads it from standard input, where `ps` does not show it.
     code: String,
     /// The card's PIN; `-` reads it from standard input, after the code.
     #[arg(long, value_name = "PIN", allow_hyphen_values = true)]
     pin: Option<String>,
+    #[command(flatten)]
+    amount: crate::value::Amount,
+    /// Take what is left if that is less.
+    #[arg(long)]
+    partial: bool,
     /// The request id, 32 hex digits: the same id again is the same redemption [default: a new one].
     #[arg(long, value_name = "HEX", value_parser = parse_id)]
     id: Option<RequestId>,
@@ -141,7 +148,12 @@ pub async fn redeem(command: Redeem, output: &Output) -> Result<(), Failure> {
     let pin = command.pin.as_deref().map(|pin| read_secret(pin, "PIN")).transpose()?;
     command.remote.talk_at(TerminalId(command.terminal), async |client| {
     let options =
-        RedeemOptions { amount: 0, pin: pin.as_ref().map(|pin| pin.as_slice()), request: command.id };
+        RedeemOptions {
+            amount: command.amount.read(client, &code).await?,
+            pin: pin.as_ref().map(|pin| pin.as_slice()),
+            partial: command.partial,
+            request: command.id,
+        };
     let receipt = match client.redeem(&code, options).await {
         Ok(receipt) => receipt,
         Err(error @ ClientError::Unknown { request }) => {
@@ -165,7 +177,7 @@ pub async fn redeem(command: Redeem, output: &Output) -> Result<(), Failure> {
         format!(
             "redeemed {}: {} of {}{again}\nreceipt {}, request {}",
             mask(&code),
-            catalogue.amount(receipt.value.product, receipt.value.amount),
+            catalogue.worth(receipt.value.product, receipt.value.amount),
             catalogue.name(receipt.value.product),
             receipt.lsn.map_or(0, kami_engine::Lsn::bytes),
             receipt.request
@@ -201,17 +213,17 @@ pub async fn reverse(command: Reverse, output: &Output) -> Result<(), Failure> {
                 format!(
                     "reversed {}: {} given back",
                     mask(&code),
-                    catalogue.amount(value.product, value.amount)
+                    catalogue.worth(value.product, value.amount)
                 )
             })
         })
         .await
 }
 
-fn moved<T>(receipt: &Receipt<T>, value: &ValueReport, catalogue: &Catalogue) -> Value {
+pub fn moved<T>(receipt: &Receipt<T>, value: &ValueReport, catalogue: &Catalogue) -> Value {
     let product = catalogue.get(value.product);
     json!({
-        "status": "OK",
+        "status": receipt.status.code(),
         "request": receipt.request.to_string(),
         "lsn": receipt.lsn.map(kami_engine::Lsn::bytes),
         "time_ms": receipt.time_ms,

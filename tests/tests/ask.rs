@@ -48,6 +48,7 @@ pub enum What {
         code: String,
         pin: Option<String>,
         amount: i64,
+        partial: bool,
     },
     Reverse {
         code: String,
@@ -66,6 +67,36 @@ pub enum What {
         code: String,
     },
     Void {
+        code: String,
+    },
+    Hold {
+        code: String,
+        pin: Option<String>,
+        amount: i64,
+        partial: bool,
+        seconds: u32,
+    },
+    Capture {
+        code: String,
+        hold: u128,
+        amount: i64,
+    },
+    Release {
+        code: String,
+        hold: u128,
+    },
+    /// What the engine asks of itself.
+    HoldTimeout,
+    Load {
+        code: String,
+        amount: i64,
+    },
+    Refund {
+        code: String,
+        original: u128,
+        amount: i64,
+    },
+    Settle {
         code: String,
     },
     Sell {
@@ -179,6 +210,13 @@ impl What {
             What::Freeze { .. } => "freeze",
             What::Unfreeze { .. } => "unfreeze",
             What::Void { .. } => "void",
+            What::Hold { .. } => "hold",
+            What::Capture { .. } => "capture",
+            What::Release { .. } => "release",
+            What::HoldTimeout => "hold timeout",
+            What::Load { .. } => "load",
+            What::Refund { .. } => "refund",
+            What::Settle { .. } => "settle",
             What::Sell { .. } => "sell",
             What::SellLines(_) => "sell lines",
             What::Reserve(_) => "reserve",
@@ -241,7 +279,13 @@ impl Ask {
             | What::History { code }
             | What::Freeze { code }
             | What::Unfreeze { code }
-            | What::Void { code } => Some(code),
+            | What::Void { code }
+            | What::Hold { code, .. }
+            | What::Capture { code, .. }
+            | What::Release { code, .. }
+            | What::Load { code, .. }
+            | What::Refund { code, .. }
+            | What::Settle { code } => Some(code),
             _ => None,
         }
     }
@@ -258,10 +302,10 @@ impl Ask {
             Deadline::Ahead => Some(Instant::now() + Duration::from_secs(3600)),
         };
         let command = match &self.what {
-            What::Redeem { code, pin, amount } => {
+            What::Redeem { code, pin, amount, partial } => {
                 let card = card(code);
                 let pin = pin.as_ref().map(|pin| engine.pin_digest(card, pin.as_bytes()));
-                Command::Redeem { card, pin, amount: *amount }
+                Command::Redeem { card, pin, amount: *amount, partial: *partial }
             }
             What::Reverse { code, original } => {
                 Command::Reverse { card: card(code), original: RequestId(*original) }
@@ -271,6 +315,22 @@ impl Ask {
             What::Freeze { code } => Command::Freeze { card: card(code) },
             What::Unfreeze { code } => Command::Unfreeze { card: card(code) },
             What::Void { code } => Command::Void { card: card(code) },
+            What::Hold { code, pin, amount, partial, seconds } => {
+                let card = card(code);
+                let pin = pin.as_ref().map(|pin| engine.pin_digest(card, pin.as_bytes()));
+                Command::Hold { card, pin, amount: *amount, partial: *partial, seconds: *seconds }
+            }
+            What::Capture { code, hold, amount } => {
+                Command::Capture { card: card(code), hold: RequestId(*hold), amount: *amount }
+            }
+            What::Release { code, hold } => Command::Release { card: card(code), hold: RequestId(*hold) },
+            What::HoldTimeout => unreachable!("only the engine asks this"),
+            What::Load { code, amount } => Command::Load { card: card(code), amount: *amount },
+            What::Refund { code, original, amount } => {
+                let original = RequestId(*original);
+                Command::RefundValue { card: card(code), original, amount: *amount }
+            }
+            What::Settle { code } => Command::Settle { card: card(code) },
             &What::Sell { order, product, count, validity_s_min } => {
                 Command::Sell { order: OrderId(order), product: ProductId(product), count, validity_s_min }
             }

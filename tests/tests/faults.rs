@@ -216,7 +216,11 @@ fn late_reads_between_changes_ended_the_process() {
     let late = |what| Ask { deadline: Deadline::Passed, ..Ask::new(4, TILLS[0], what) };
     let mut asks = Vec::new();
     for (n, code) in (100..).zip(&codes) {
-        asks.push(Ask::new(n, TILLS[0], What::Redeem { code: code.clone(), pin: None, amount: 0 }));
+        asks.push(Ask::new(
+            n,
+            TILLS[0],
+            What::Redeem { code: code.clone(), pin: None, amount: 0, partial: false },
+        ));
         // Another card: one that comes up twice would end the turn.
         let read = format!("NOBODY-{n}");
         let read = if n % 2 == 0 { What::Query { code: read } } else { What::History { code: read } };
@@ -376,7 +380,8 @@ fn a_card_was_given_back_without_end() {
     let mut world = world();
     sold(&mut world, &["WORN-1"]);
     let code = || "WORN-1".to_owned();
-    let redeem = |n| Ask::new(n, TILLS[0], What::Redeem { code: code(), pin: None, amount: 0 });
+    let redeem =
+        |n| Ask::new(n, TILLS[0], What::Redeem { code: code(), pin: None, amount: 0, partial: false });
     let reverse = |n, original| Ask::new(n, TILLS[0], What::Reverse { code: code(), original });
     for n in 0..66 {
         world.execute(&[redeem(1000 + n), reverse(2000 + n, 1000 + n)]);
@@ -463,6 +468,6 @@ fn an_unreadable_entry_told_that_there_is_a_card() {
         assert_eq!((reply.status, reply.miss), (Status::Tombstoned, true));
     }
     assert_eq!(told(TILLS[0], query()).status, Status::CardNotValid);
-    let redeem = What::Redeem { code: "STOCK-1".to_owned(), pin: None, amount: 0 };
+    let redeem = What::Redeem { code: "STOCK-1".to_owned(), pin: None, amount: 0, partial: false };
     assert_eq!(told(TILLS[0], redeem).status, Status::CardNotValid);
 }

@@ -48,7 +48,7 @@ pub fn sold(ends_in_ms: u64) -> World {
 }
 
 pub fn redeem(id: u128) -> Ask {
-    Ask::new(id, TILLS[0], What::Redeem { code: CODE.to_owned(), pin: None, amount: 0 })
+    Ask::new(id, TILLS[0], What::Redeem { code: CODE.to_owned(), pin: None, amount: 0, partial: false })
 }
 
 pub fn freeze(id: u128) -> Ask {

@@ -227,6 +227,8 @@ impl CardProof {
             channel: ChannelId(0),
             request: entry.head.request,
             related: u128::from(BatchId(self.card.batch()).0),
+            amount: 0,
+            remaining: 0,
         });
         let newest = events[0];
         Ok(ProvenCard {

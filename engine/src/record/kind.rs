@@ -104,9 +104,9 @@ kinds! {
     Expire = 48, "EXPIRE";
     /// A card's validity was extended.
     Extend = 49, "EXTEND";
-    /// A redemption was settled.
+    /// What was redeemed of a card was settled.
     Settle = 50, "SETTLE";
-    /// Part of a card's value was held.
+    /// A card's value, all or part of it, was held.
     Hold = 51, "HOLD";
     /// A hold was captured.
     Capture = 52, "CAPTURE";
@@ -116,7 +116,7 @@ kinds! {
     HoldTimeout = 54, "HOLD_TIMEOUT";
     /// Value was loaded onto a card.
     Load = 55, "LOAD";
-    /// Value was given back to a card after settlement.
+    /// Value was given back to a card that could be reversed no more.
     RefundValue = 56, "REFUND_VALUE";
     /// A sold card came back.
     Return = 57, "RETURN";
@@ -163,6 +163,33 @@ kinds! {
 }
 
 impl Kind {
+    /// Whether entries of this kind may say what is on their card afterwards.
+    #[must_use]
+    pub const fn may_tell_value(self) -> bool {
+        self.must_tell_value() || matches!(self, Kind::Redeem | Kind::Reverse)
+    }
+
+    /// Whether it counts as a redemption at its till.
+    #[must_use]
+    pub const fn counts_at_till(self) -> bool {
+        matches!(self, Kind::Redeem | Kind::Hold)
+    }
+
+    /// Whether they must.
+    #[must_use]
+    pub const fn must_tell_value(self) -> bool {
+        matches!(
+            self,
+            Kind::Settle
+                | Kind::Hold
+                | Kind::Capture
+                | Kind::Release
+                | Kind::HoldTimeout
+                | Kind::Load
+                | Kind::RefundValue
+        )
+    }
+
     /// The number in the log.
     #[must_use]
     pub const fn number(self) -> u8 {
@@ -172,10 +199,7 @@ impl Kind {
     /// Whether an entry of this kind moves the one card that is its subject.
     #[must_use]
     pub const fn is_about_card(self) -> bool {
-        matches!(
-            self,
-            Kind::Redeem | Kind::Reverse | Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void
-        )
+        self.may_tell_value() || matches!(self, Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void)
     }
 
     /// Whether it is about an order and its cards.

@@ -2,19 +2,19 @@
 
 use kami_engine::Lsn;
 use kami_engine::{
-    BatchId, BatchReport, CardReport, Checkpoint, HistoryEvent, KeyRotation, Money, OrderId, Principal,
-    PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProofPart, Renewal, ReplyFlags, RequestId,
-    SignedNote, Stats, StockLine, ValueReport,
+    BatchId, BatchReport, CardReport, Checkpoint, HistoryEvent, HoldReport, KeyRotation, Money, OrderId,
+    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProofPart, Renewal, ReplyFlags,
+    RequestId, SignedNote, Stats, Status, StockLine, ValueReport,
 };
 
 use super::Client;
 use crate::error::ClientError;
 use crate::frame::reply::Codes;
 use crate::frame::request::{
-    BatchExtend, ConsistencyOf, Item, Items, OfProduct, OneBatch, OneCard, OnePrincipal, OneProduct,
-    OrderFetch, ProofOf, Redeem, Reverse, Sell,
+    BatchExtend, Capture, ConsistencyOf, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard, OnePrincipal,
+    OneProduct, OrderFetch, ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
 };
-use crate::frame::{Answer, Body, ItemReport, Listing, Request, Secret, SoldCard};
+use crate::frame::{Answer, Body, ItemReport, Listing, ReplyHead, Request, RequestFlags, Secret, SoldCard};
 
 /// What a command brought, and the proof of it.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Receipt<T> {
     pub lsn: Option<Lsn>,
     /// Engine time of the decision, milliseconds since 1970.
     pub time_ms: u64,
+    /// OK, OK_PARTIAL or TOMBSTONED.
+    pub status: Status,
     /// REPLAYED, PARTIAL, REVERSED.
     pub flags: ReplyFlags,
 }
@@ -38,7 +40,24 @@ pub struct RedeemOptions<'a> {
     pub amount: Money,
     /// The PIN, if the card has one.
     pub pin: Option<&'a [u8]>,
+    /// Whether what is left will do if it is less; the status is OK_PARTIAL then.
+    pub partial: bool,
     /// The request id; a new one if absent.
+    pub request: Option<RequestId>,
+}
+
+/// Options of [`Client::hold`]. The default holds all of a card without a PIN as long as its product says.
+#[derive(Clone, Debug, Default)]
+pub struct HoldOptions<'a> {
+    /// How much, in minor units or uses; 0 is all of it, and one use of a MULTI_USE card.
+    pub amount: Money,
+    /// The PIN, if the card has one.
+    pub pin: Option<&'a [u8]>,
+    /// Whether what is left will do if it is less; the status is OK_PARTIAL then.
+    pub partial: bool,
+    /// How long it stands, in seconds, if that is less than the product's time; 0 is the product's.
+    pub seconds: u32,
+    /// The request id, which names the hold; a new one if absent.
     pub request: Option<RequestId>,
 }
 
@@ -90,8 +109,93 @@ impl Client {
     ) -> Result<Receipt<ValueReport>, ClientError> {
         let body = Redeem { amount: options.amount, code: Secret(code), pin: options.pin.map(Secret) };
         let id = options.request.unwrap_or_else(RequestId::random);
-        self.call(id, &Request::Redeem(body), |body| match body {
-            Body::Value(value) => Some(value),
+        let answer = self.send_flagged(id, flags(options.partial), &Request::Redeem(body)).await?;
+        receipt(answer, value)
+    }
+
+    /// Holds a card's value, or part of it, for a payment that is not decided yet. The receipt's request id names
+    /// the hold: [`Client::capture`] and [`Client::release`] end it, and so does its deadline. Whoever hears
+    /// nothing sends the same again, or undoes it with [`Client::reverse`].
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn hold(
+        &self,
+        code: &[u8],
+        options: HoldOptions<'_>,
+    ) -> Result<Receipt<HoldReport>, ClientError> {
+        let HoldOptions { amount, seconds, .. } = options;
+        let body = Hold { amount, seconds, code: Secret(code), pin: options.pin.map(Secret) };
+        let id = options.request.unwrap_or_else(RequestId::random);
+        let answer = self.send_flagged(id, flags(options.partial), &Request::Hold(body)).await?;
+        receipt(answer, |body| match body {
+            Body::Hold(hold) => Some(hold),
+            _ => None,
+        })
+    }
+
+    /// Redeems what is held, or `amount` of it; 0 is all. The hold is over then.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn capture(
+        &self,
+        code: &[u8],
+        hold: RequestId,
+        amount: Money,
+        request: RequestId,
+    ) -> Result<Receipt<ValueReport>, ClientError> {
+        self.call(request, &Request::Capture(Capture { hold, amount, code: Secret(code) }), value).await
+    }
+
+    /// Gives up what is held.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn release(
+        &self,
+        code: &[u8],
+        hold: RequestId,
+        request: RequestId,
+    ) -> Result<Receipt<ValueReport>, ClientError> {
+        self.call(request, &Request::Release(Release { hold, code: Secret(code) }), value).await
+    }
+
+    /// Loads value onto a card.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn load(
+        &self,
+        code: &[u8],
+        amount: Money,
+        request: RequestId,
+    ) -> Result<Receipt<ValueReport>, ClientError> {
+        self.call(request, &Request::Load(Load { amount, code: Secret(code) }), value).await
+    }
+
+    /// Gives value of a redemption back that can be reversed no more; 0 is all that was not refunded yet.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn refund_value(
+        &self,
+        code: &[u8],
+        original: RequestId,
+        amount: Money,
+        request: RequestId,
+    ) -> Result<Receipt<ValueReport>, ClientError> {
+        let body = RefundValue { original, amount, code: Secret(code) };
+        self.call(request, &Request::RefundValue(body), value).await
+    }
+
+    /// Settles what was redeemed of a card so far.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn settle(&self, code: &[u8], request: RequestId) -> Result<Receipt<CardReport>, ClientError> {
+        self.call(request, &Request::Settle(OneCard { code: Secret(code) }), |body| match body {
+            Body::Card(card) => Some(card),
             _ => None,
         })
         .await
@@ -511,17 +615,25 @@ pub(super) fn receipt<T>(
         return Err(ClientError::Refused { status: head.status, answer: Box::new(answer) });
     }
     let value = body(answer.body).ok_or(ClientError::BadReply)?;
-    Ok(Receipt { value, request: head.request, lsn: head.lsn, time_ms: head.time_ms, flags: head.flags })
+    let ReplyHead { request, lsn, time_ms, status, flags, .. } = head;
+    Ok(Receipt { value, request, lsn, time_ms, status, flags })
 }
 
 impl<T> Receipt<T> {
     fn map<U>(self, map: impl FnOnce(T) -> U) -> Receipt<U> {
-        let Receipt { value, request, lsn, time_ms, flags } = self;
-        Receipt { value: map(value), request, lsn, time_ms, flags }
+        let Receipt { value, request, lsn, time_ms, status, flags } = self;
+        Receipt { value: map(value), request, lsn, time_ms, status, flags }
     }
 
     pub(super) const fn clone_head<U>(&self, value: U) -> Receipt<U> {
-        Receipt { value, request: self.request, lsn: self.lsn, time_ms: self.time_ms, flags: self.flags }
+        Receipt {
+            value,
+            request: self.request,
+            lsn: self.lsn,
+            time_ms: self.time_ms,
+            status: self.status,
+            flags: self.flags,
+        }
     }
 }
 
@@ -531,6 +643,17 @@ impl<T> Receipt<Listing<T>> {
         let row = self.value.rows.pop().ok_or(ClientError::BadReply)?;
         Ok(self.map(|_| row))
     }
+}
+
+fn value(body: Body) -> Option<ValueReport> {
+    match body {
+        Body::Value(value) => Some(value),
+        _ => None,
+    }
+}
+
+const fn flags(partial: bool) -> RequestFlags {
+    if partial { RequestFlags::PARTIAL } else { RequestFlags::NONE }
 }
 
 pub(super) fn batches(body: Body) -> Option<Listing<BatchReport>> {

@@ -86,9 +86,9 @@ opcodes! {
     /// Runs the next command without effect, to try an integration.
     Sandbox = 0x0004, "SANDBOX", later, [Issuer, Seller, Redeemer, Operator];
 
-    /// Uses up a sold card, in part or as a whole.
+    /// Uses a sold card, in part or as a whole.
     Redeem = 0x0101, "REDEEM", served, [Redeemer, Operator];
-    /// 冲正: undoes a redemption by its request id; one never seen is refused from then on.
+    /// 冲正: undoes a redemption, capture, load or hold by its request id; one never seen is refused from then on.
     Reverse = 0x0102, "REVERSE", served, [Redeemer, Operator];
     /// Reads a card's state.
     Query = 0x0103, "QUERY", served, [Seller, Redeemer, Operator, Finance, Auditor];
@@ -108,18 +108,18 @@ opcodes! {
     Extend = 0x010a, "EXTEND", later, [Operator];
     /// Ends a card's validity now.
     Expire = 0x010b, "EXPIRE", later, [Operator];
-    /// Holds part of a card's value.
-    Hold = 0x010c, "HOLD", later, [Redeemer, Operator];
-    /// Redeems all or part of what is held.
-    Capture = 0x010d, "CAPTURE", later, [Redeemer, Operator];
+    /// Holds a card's value, or part of it; the request id names the hold.
+    Hold = 0x010c, "HOLD", served, [Redeemer, Operator];
+    /// Redeems all or part of what is held; the hold is over then.
+    Capture = 0x010d, "CAPTURE", served, [Redeemer, Operator];
     /// Gives back what is held.
-    Release = 0x010e, "RELEASE", later, [Redeemer, Operator];
+    Release = 0x010e, "RELEASE", served, [Redeemer, Operator];
     /// A hold ran out; written by the engine alone.
     HoldTimeout = 0x010f, "HOLD_TIMEOUT", later, [];
     /// Loads value onto a card.
-    Load = 0x0110, "LOAD", later, [Seller];
-    /// Gives value back after the reversal window or settlement.
-    RefundValue = 0x0111, "REFUND_VALUE", later, [Operator, Finance];
+    Load = 0x0110, "LOAD", served, [Seller];
+    /// Gives value of a redemption back that can be reversed no more.
+    RefundValue = 0x0111, "REFUND_VALUE", served, [Operator, Finance];
     /// Takes a sold card back.
     Return = 0x0112, "RETURN", served, [Operator];
     /// Sends a returned card back to its supplier.
@@ -128,8 +128,8 @@ opcodes! {
     Replace = 0x0114, "REPLACE", later, [Operator];
     /// Moves a card's value to another.
     Transfer = 0x0115, "TRANSFER", later, [Operator];
-    /// Marks a redemption as settled.
-    Settle = 0x0116, "SETTLE", later, [Finance];
+    /// Settles what was redeemed of a card: it can be reversed no more.
+    Settle = 0x0116, "SETTLE", served, [Finance];
     /// Reports a redemption made offline.
     Advice = 0x0117, "ADVICE", later, [Redeemer, Operator];
     /// Lifts the lock that wrong PINs put on a card.

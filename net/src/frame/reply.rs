@@ -10,9 +10,9 @@ use kami_engine::Lsn;
 use kami_engine::{Account, Exceeded, Limit, OrderReport, PostedLeg, PrincipalSpec, ProductSpec};
 use kami_engine::{
     BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Event, Flags, HistoryEvent,
-    ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId, Product,
-    ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId, Role, SignedNote, Stats, Status, StockLine,
-    TenantId, TerminalId, TotalLine, Totals, ValueReport, record::Kind,
+    HoldReport, ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId,
+    Product, ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId, Role, SignedNote, Stats, Status,
+    StockLine, TenantId, TerminalId, TotalLine, Totals, ValueReport, record::Kind,
 };
 
 pub use super::codes::{Codes, CodesFrame, SoldCard};
@@ -56,9 +56,9 @@ macro_rules! body_kinds {
 body_kinds! {
     /// Nothing.
     None = 0, "NONE";
-    /// After REDEEM and REVERSE: what was moved and what is left.
+    /// After REDEEM, REVERSE, CAPTURE, RELEASE, LOAD and REFUND_VALUE: what was moved and what is left.
     Value = 1, "VALUE";
-    /// After QUERY, FREEZE, UNFREEZE and VOID.
+    /// After QUERY, FREEZE, UNFREEZE, VOID and SETTLE.
     Card = 2, "CARD";
     /// After HISTORY, newest first.
     History = 3, "HISTORY";
@@ -111,6 +111,8 @@ body_kinds! {
     Events = 41, "EVENTS";
     /// After RECONCILE.
     Totals = 42, "TOTALS";
+    /// After HOLD: what is held, and until when.
+    Hold = 43, "HELD";
     /// After SIGNED_CHECKPOINT.
     SignedNote = 48, "SIGNED_NOTE";
     /// After PROOF.
@@ -126,8 +128,16 @@ impl BodyKind {
         Some(match opcode {
             Opcode::Hello => BodyKind::Welcome,
             Opcode::Ping => BodyKind::None,
-            Opcode::Redeem | Opcode::Reverse => BodyKind::Value,
-            Opcode::Query | Opcode::Freeze | Opcode::Unfreeze | Opcode::Void => BodyKind::Card,
+            Opcode::Redeem
+            | Opcode::Reverse
+            | Opcode::Capture
+            | Opcode::Release
+            | Opcode::Load
+            | Opcode::RefundValue => BodyKind::Value,
+            Opcode::Hold => BodyKind::Hold,
+            Opcode::Query | Opcode::Freeze | Opcode::Unfreeze | Opcode::Void | Opcode::Settle => {
+                BodyKind::Card
+            }
             Opcode::History => BodyKind::History,
             Opcode::RedeemBatch => BodyKind::Items,
             Opcode::Sell | Opcode::OrderFetch | Opcode::SellLines | Opcode::Confirm => BodyKind::Codes,
@@ -185,6 +195,8 @@ pub enum Body {
     None,
     /// What a redemption or reversal moved.
     Value(ValueReport),
+    /// What a hold keeps.
+    Hold(HoldReport),
     /// A card.
     Card(CardReport),
     /// A card's events, newest first.
@@ -348,14 +360,24 @@ wire!(ItemReport: "ITEM_REPORT" {
 });
 
 wire!(ValueReport: "VALUE" {
-    amount: Money, "redeemed or given back, in minor units";
-    remaining: Money, "left on the card, in minor units";
+    amount: Money, "redeemed, given back, released or loaded: minor units, or uses of a MULTI_USE card";
+    remaining: Money, "left on the card, held or not";
+    product: ProductId, "the product";
+});
+
+wire!(HoldReport: "HELD" {
+    amount: Money, "what this hold keeps: minor units, or uses of a MULTI_USE card";
+    remaining: Money, "left on the card, held or not";
+    held: Money, "held of that by all holds";
+    deadline_ms: u64, "from when on this hold keeps nothing any more, engine time, ms since 1970";
     product: ProductId, "the product";
 });
 
 wire!(CardReport: "CARD" {
     card: CardRef, "where it stands: batch in the upper 24 bits, row in the lower 40";
     face: Money, "face value in minor units";
+    remaining: Money, "left on it, held or not: minor units, or uses of a MULTI_USE card";
+    held: Money, "held of that";
     expires_ms: u64, "when it expires, ms since 1970; 0: never";
     order: Option<OrderId>, "the order that bought it; 0: none";
     product: ProductId, "its product";
@@ -367,7 +389,9 @@ wire!(HistoryEvent: "EVENT" {
     lsn: Lsn, "where it stands in the log";
     time_ms: u64, "when, ms since 1970";
     request: RequestId, "with which request id";
-    related: u128, "the order of a sale, the original of a reversal, else 0";
+    related: u128, "the order of a sale, the original of a reversal or refund, the hold of what ends it, else 0";
+    amount: Money, "what it moved of the card's value, where the event tells; a SINGLE card is redeemed as a whole, which tells 0";
+    remaining: Money, "what was left on the card afterwards, where the event tells; else 0";
     principal: PrincipalId, "who did it; 0: the engine, or the process that embeds it";
     terminal: TerminalId, "at which till";
     merchant: MerchantId, "for which merchant";
@@ -493,6 +517,7 @@ impl Body {
         match self {
             Body::None => BodyKind::None,
             Body::Value(_) => BodyKind::Value,
+            Body::Hold(_) => BodyKind::Hold,
             Body::Card(_) => BodyKind::Card,
             Body::History(_) => BodyKind::History,
             Body::Codes(_) => BodyKind::Codes,
@@ -532,6 +557,7 @@ impl Body {
         Some(match body {
             ReplyBody::None => Body::None,
             ReplyBody::Value(value) => Body::Value(value),
+            ReplyBody::Hold(hold) => Body::Hold(hold),
             ReplyBody::Card(card) => Body::Card(card),
             ReplyBody::History(events) => Body::History(Listing::of(events)),
             ReplyBody::Products(products) => Body::Products(Listing::of(products)),
@@ -566,6 +592,7 @@ impl Body {
         Ok(match kind {
             BodyKind::None => Body::None,
             BodyKind::Value => Body::Value(Wire::take(reader)?),
+            BodyKind::Hold => Body::Hold(Wire::take(reader)?),
             BodyKind::Card => Body::Card(Wire::take(reader)?),
             BodyKind::History => Body::History(take_rows(reader)?),
             BodyKind::Codes => Body::Codes(Codes::take(reader)?),
@@ -604,6 +631,7 @@ impl Body {
         match self {
             Body::None => {}
             Body::Value(value) => value.put(out),
+            Body::Hold(hold) => hold.put(out),
             Body::Card(card) => card.put(out),
             Body::History(rows) => return put_rows(rows, out, end),
             Body::Codes(codes) => return codes.put(out, end),
@@ -728,6 +756,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
     }
     vec![
         of::<ValueReport>(),
+        of::<HoldReport>(),
         of::<CardReport>(),
         listing!("HISTORY", "EVENT"),
         of::<HistoryEvent>(),

@@ -28,11 +28,13 @@ impl RequestFlags {
     pub const NONE: RequestFlags = RequestFlags(0);
     /// All items of a batch frame or none of them. Assigned; this version answers UNSUPPORTED.
     pub const ATOMIC: RequestFlags = RequestFlags(1);
+    /// A redemption or hold of more than what is left takes what is left, and is answered OK_PARTIAL.
+    pub const PARTIAL: RequestFlags = RequestFlags(2);
 
     /// Whether no unassigned bit is set.
     #[must_use]
     pub const fn is_assigned(self) -> bool {
-        self.0 & !1 == 0
+        self.0 & !3 == 0
     }
 }
 
@@ -58,6 +60,18 @@ pub enum Request<'a> {
     Unfreeze(OneCard<'a>),
     /// VOID.
     Void(OneCard<'a>),
+    /// HOLD.
+    Hold(Hold<'a>),
+    /// CAPTURE.
+    Capture(Capture<'a>),
+    /// RELEASE.
+    Release(Release<'a>),
+    /// LOAD.
+    Load(Load<'a>),
+    /// REFUND_VALUE.
+    RefundValue(RefundValue<'a>),
+    /// SETTLE.
+    Settle(OneCard<'a>),
     /// REDEEM_BATCH.
     RedeemBatch(Items<'a>),
     /// SELL.
@@ -213,6 +227,8 @@ dispatch! {
     fields:
         Redeem(Redeem<'static>) Reverse(Reverse<'static>) Query(OneCard<'static>) History(OneCard<'static>)
         Freeze(OneCard<'static>) Unfreeze(OneCard<'static>) Void(OneCard<'static>)
+        Hold(Hold<'static>) Capture(Capture<'static>) Release(Release<'static>) Load(Load<'static>)
+        RefundValue(RefundValue<'static>) Settle(OneCard<'static>)
         RedeemBatch(Items<'static>) Sell(Sell) OrderFetch(OrderFetch)
         SellLines(Box<Purchase>) Reserve(Box<Purchase>) Confirm(Box<Confirmation>) Cancel(OneOrder)
         Return(Box<GiveBack<'static>>) OrderStatus(OneOrder)
@@ -272,7 +288,7 @@ pub struct Redeem<'a> {
 }
 
 wire!(Redeem<'a>: "REDEEM" {
-    amount: Money, "how much, in minor units of the card's currency; 0: all that is left";
+    amount: Money, "how much, in minor units of the card's currency, or uses of a MULTI_USE card; 0: one use of that, and all that is left of another";
     code: Secret<'_>, "the code as typed";
     pin: Option<Secret<'_>>, "the PIN; empty: none";
 });
@@ -287,7 +303,89 @@ pub struct Reverse<'a> {
 }
 
 wire!(Reverse<'a>: "REVERSE" {
-    original: RequestId, "the request id of the redemption to undo";
+    original: RequestId, "the request id of the redemption, capture, load or hold to undo";
+    code: Secret<'_>, "the code as typed";
+});
+
+/// The body of HOLD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold<'a> {
+    /// How much; 0 as in [`Redeem`].
+    pub amount: Money,
+    /// How long it stands, in seconds; 0 is as long as the product says, and never longer.
+    pub seconds: u32,
+    /// The code.
+    pub code: Secret<'a>,
+    /// The PIN, if the card has one.
+    pub pin: Option<Secret<'a>>,
+}
+
+wire!(Hold<'a>: "HOLD" {
+    amount: Money, "how much, as in REDEEM";
+    seconds: u32, "how long it stands; 0 or more than the product says: as long as the product says";
+    code: Secret<'_>, "the code as typed";
+    pin: Option<Secret<'_>>, "the PIN; empty: none";
+});
+
+/// The body of CAPTURE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capture<'a> {
+    /// The request id of the hold.
+    pub hold: RequestId,
+    /// How much of it; 0 is all. What is not captured is free again.
+    pub amount: Money,
+    /// The code.
+    pub code: Secret<'a>,
+}
+
+wire!(Capture<'a>: "CAPTURE" {
+    hold: RequestId, "the request id of the hold";
+    amount: Money, "how much of it, at most all; 0: all. The rest is free again";
+    code: Secret<'_>, "the code as typed";
+});
+
+/// The body of RELEASE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Release<'a> {
+    /// The request id of the hold.
+    pub hold: RequestId,
+    /// The code.
+    pub code: Secret<'a>,
+}
+
+wire!(Release<'a>: "RELEASE" {
+    hold: RequestId, "the request id of the hold";
+    code: Secret<'_>, "the code as typed";
+});
+
+/// The body of LOAD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load<'a> {
+    /// How much; more than 0.
+    pub amount: Money,
+    /// The code.
+    pub code: Secret<'a>,
+}
+
+wire!(Load<'a>: "LOAD" {
+    amount: Money, "how much, more than 0, in minor units of the card's currency";
+    code: Secret<'_>, "the code as typed";
+});
+
+/// The body of REFUND_VALUE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefundValue<'a> {
+    /// The request id of the redemption or capture.
+    pub original: RequestId,
+    /// How much; 0 is all of it that was not refunded yet.
+    pub amount: Money,
+    /// The code.
+    pub code: Secret<'a>,
+}
+
+wire!(RefundValue<'a>: "REFUND_VALUE" {
+    original: RequestId, "the request id of the redemption or capture";
+    amount: Money, "how much; 0: all of it that was not refunded yet";
     code: Secret<'_>, "the code as typed";
 });
 
@@ -524,6 +622,11 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
     vec![
         of::<Redeem<'_>>(),
         of::<Reverse<'_>>(),
+        of::<Hold<'_>>(),
+        of::<Capture<'_>>(),
+        of::<Release<'_>>(),
+        of::<Load<'_>>(),
+        of::<RefundValue<'_>>(),
         of::<OneCard<'_>>(),
         of::<Items<'_>>(),
         of::<Item<'_>>(),

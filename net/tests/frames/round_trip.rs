@@ -5,20 +5,20 @@ use kami_engine::Lsn;
 use kami_engine::{
     Account, AccountId, AccountKind, AccountPut, AccountSpec, BatchId, BatchReport, CardKind, CardRef,
     CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Event, Exceeded,
-    FeedSpec, Flags, HistoryEvent, ImportReport, ImportRow, ImportSpec, KeyRotation, KindSet, Leg, Lifecycle,
-    Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderId, OrderReport,
-    OrderState, PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec,
-    ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role, SignedNote, StatementLine,
-    Stats, Status, StockLine, TenantId, TerminalId, TotalKey, TotalLine, Totals, TotalsQuery, ValueReport,
-    record::Kind,
+    FeedSpec, Flags, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation, KindSet,
+    Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line, MerchantId,
+    OrderId, OrderReport, OrderState, PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product,
+    ProductId, ProductSpec, ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role,
+    SignedNote, StatementLine, Stats, Status, StockLine, TenantId, TerminalId, TotalKey, TotalLine, Totals,
+    TotalsQuery, ValueReport, record::Kind,
 };
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use kami_net::frame::order::{GiveBack, OneOrder};
 use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
 use kami_net::frame::request::{
-    BatchExtend, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, FeedAck, FeedOpen, Item, Items,
-    OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch, ProofOf, Redeem, Reverse,
-    Sell,
+    BatchExtend, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, FeedAck, FeedOpen, Hold,
+    Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch,
+    ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
 };
 use kami_net::frame::{
     Body, FRAME_BYTES_MAX, FeedBegin, FeedEvents, ItemReport, Listing, PathHash, REQUEST_HEAD_BYTES,
@@ -40,7 +40,7 @@ fn same(head: RequestHead, request: &Request<'_>) {
 }
 
 fn heads() -> impl Strategy<Value = RequestHead> {
-    (0_u8..2, 1_u128.., any::<u32>(), any::<u32>(), any::<u16>()).prop_map(
+    (0_u8..4, 1_u128.., any::<u32>(), any::<u32>(), any::<u16>()).prop_map(
         |(flags, id, deadline_ms, t, c)| RequestHead {
             flags: RequestFlags(flags),
             opcode: 0,
@@ -141,6 +141,14 @@ proptest! {
         same(head, &Request::Freeze(card));
         same(head, &Request::Unfreeze(card));
         same(head, &Request::Void(card));
+        let (hold, original) = (RequestId(id), RequestId(id));
+        let seconds = amount as u32;
+        same(head, &Request::Hold(Hold { amount, seconds, code, pin: pin.as_deref().map(Secret) }));
+        same(head, &Request::Capture(Capture { hold, amount, code }));
+        same(head, &Request::Release(Release { hold, code }));
+        same(head, &Request::Load(Load { amount, code }));
+        same(head, &Request::RefundValue(RefundValue { original, amount, code }));
+        same(head, &Request::Settle(card));
     }
 
     #[test]
@@ -355,6 +363,8 @@ fn bodies() -> impl Strategy<Value = Body> {
             lifecycle,
             flags,
             face,
+            remaining: face ^ 1,
+            held: !face,
             expires_ms,
             order,
         },
@@ -379,6 +389,8 @@ fn bodies() -> impl Strategy<Value = Body> {
                 channel: ChannelId(c),
                 request: RequestId(request),
                 related,
+                amount: time_ms as i64,
+                remaining: !time_ms as i64,
             }
         });
     let sold = (any::<u64>(), codes()).prop_map(|(card, code)| SoldCard {
@@ -477,6 +489,10 @@ fn bodies() -> impl Strategy<Value = Body> {
     prop_oneof![
         Just(Body::None),
         values().prop_map(Body::Value),
+        any::<(u32, i64, i64, i64, u64)>().prop_map(|(product, amount, remaining, held, deadline_ms)| {
+            let product = ProductId(product);
+            Body::Hold(HoldReport { product, amount, remaining, held, deadline_ms })
+        }),
         card.prop_map(Body::Card),
         vec(event, 0..20).prop_map(|rows| Body::History(Listing::of(rows))),
         (any::<(u32, u32)>(), vec(sold, 0..20)).prop_map(|((total, from), cards)| Body::Codes(Codes {

@@ -4,20 +4,20 @@ use bytes::BytesMut;
 use kami_engine::{
     Account, AccountId, AccountKind, AccountPut, AccountSpec, BatchId, BatchReport, CardKind, CardRef,
     CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Event, Exceeded,
-    FeedSpec, Flags, HistoryEvent, ImportReport, ImportRow, ImportSpec, KeyRotation, KindSet, Leg, Lifecycle,
-    Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderId, OrderReport,
-    OrderState, PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec,
-    ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role, SignedNote, StatementLine,
-    Stats, Status, StockLine, TenantId, TerminalId, TotalKey, TotalLine, Totals, TotalsQuery, ValidFrom,
-    ValueReport, record::Kind,
+    FeedSpec, Flags, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation, KindSet,
+    Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line, MerchantId,
+    OrderId, OrderReport, OrderState, PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product,
+    ProductId, ProductSpec, ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role,
+    SignedNote, StatementLine, Stats, Status, StockLine, TenantId, TerminalId, TotalKey, TotalLine, Totals,
+    TotalsQuery, ValidFrom, ValueReport, record::Kind,
 };
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use kami_net::frame::order::{GiveBack, OneOrder};
 use kami_net::frame::reply::{self, Codes};
 use kami_net::frame::request::{
-    BatchExtend, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, FeedAck, FeedOpen, Item, Items,
-    OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch, ProofOf, Redeem, Reverse,
-    Sell,
+    BatchExtend, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, FeedAck, FeedOpen, Hold,
+    Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch,
+    ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
 };
 use kami_net::frame::{
     Body, FeedBegin, FeedEvents, ItemReport, Listing, Opcode, PathHash, ReplyHead, Request, RequestFlags,
@@ -76,6 +76,12 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::Freeze(card),
         Request::Unfreeze(card),
         Request::Void(card),
+        Request::Hold(Hold { amount: 1234, seconds: 90, code, pin: Some(Secret(b"4711")) }),
+        Request::Capture(Capture { hold: RequestId(0x41), amount: 1000, code }),
+        Request::Release(Release { hold: RequestId(0x41), code }),
+        Request::Load(Load { amount: 5000, code }),
+        Request::RefundValue(RefundValue { original: RequestId(0x31), amount: 234, code }),
+        Request::Settle(card),
         Request::RedeemBatch(Items::new(&items)),
         Request::Sell(Sell { order: ORDER, product: ProductId(3), count: 100, validity_s_min: 86400 }),
         Request::OrderFetch(OrderFetch { order: ORDER, from: 10, count: 90 }),
@@ -203,8 +209,20 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
         (Opcode::Ping, Body::None),
         (Opcode::Redeem, Body::Value(value)),
         (
+            Opcode::Hold,
+            Body::Hold(HoldReport {
+                product: ProductId(3),
+                amount: 1234,
+                remaining: 2000,
+                held: 1734,
+                deadline_ms: 1_763_800_000_000,
+            }),
+        ),
+        (
             Opcode::Query,
             Body::Card(CardReport {
+                remaining: 766,
+                held: 100,
                 card,
                 product: ProductId(3),
                 lifecycle: Lifecycle::Sold,
@@ -217,6 +235,8 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
         (
             Opcode::History,
             Body::History(Listing::of(vec![HistoryEvent {
+                amount: 1234,
+                remaining: 766,
                 kind: Kind::Redeem,
                 lsn: lsn(0x2000).unwrap(),
                 time_ms: 1_767_225_600_123,

@@ -396,9 +396,11 @@ async fn nothing_is_decided_behind_a_revocation() {
     // And the engine itself says no, whatever comes to it in that name.
     let card = house.engine.digest(kami_engine::TenantId(0), &codes[29_999]).unwrap();
     let caller = kami_engine::Caller { principal, role: Role::Redeemer, ..kami_engine::Caller::LOCAL };
-    for command in
-        [Command::Redeem { card, pin: None, amount: 0 }, Command::Query { card }, Command::ProductList]
-    {
+    for command in [
+        Command::Redeem { card, pin: None, amount: 0, partial: false },
+        Command::Query { card },
+        Command::ProductList,
+    ] {
         let mut work = kami_engine::Work::default();
         work.requests.push(EngineRequest { caller, command, ..local() });
         house.engine.execute(&mut work);

@@ -179,6 +179,8 @@ mod tests {
             channel: ChannelId(0),
             request,
             related,
+            amount: 0,
+            remaining: 0,
         }
     }
 

@@ -23,4 +23,5 @@ mod service;
 mod settings;
 mod store;
 mod upkeep;
+mod value;
 mod watch;

@@ -1,9 +1,9 @@
 //! What a reply must be, and how the one that came is held against it.
 
 use kami_engine::{
-    Account, AccountId, BatchReport, CardReport, Duplicate, Exceeded, HistoryEvent, ImportReport, Leg, Limit,
-    Lsn, OrderReport, Principal, Product, Reply, ReplyBody, ReplyFlags, StatementLine, Stats, Status,
-    StockLine, ValueReport,
+    Account, AccountId, BatchReport, CardReport, Duplicate, Exceeded, HistoryEvent, HoldReport, ImportReport,
+    Leg, Limit, Lsn, OrderReport, Principal, Product, Reply, ReplyBody, ReplyFlags, StatementLine, Stats,
+    Status, StockLine, ValueReport,
 };
 
 use super::money_rules::Line;
@@ -53,6 +53,7 @@ pub struct HistoryLine {
 pub enum Body {
     None,
     Value(ValueReport),
+    Hold(HoldReport),
     Card(CardReport),
     History(Vec<HistoryLine>),
     Cards(Listed),
@@ -114,6 +115,7 @@ impl Expected {
         let same = match (&self.body, &reply.body) {
             (Body::None, ReplyBody::None) => true,
             (Body::Value(a), ReplyBody::Value(b)) => a == b,
+            (Body::Hold(a), ReplyBody::Hold(b)) => a == b,
             (Body::Card(a), ReplyBody::Card(b)) => a == b,
             (Body::History(a), ReplyBody::History(b)) => same_history(a, b),
             (Body::Cards(a), ReplyBody::Cards(b)) => {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use kami_engine::{
-    Caller, CardRef, Event as Told, FeedSpec, Kind, KindSet, Lsn, PastError, ProductId, Role, Status,
-    TOTALLED, TotalKey, TotalsQuery,
+    Caller, CardKind, CardRef, Event as Told, FeedSpec, Kind, KindSet, Lsn, PastError, ProductId, Role,
+    Status, TOTALLED, TotalKey, TotalsQuery,
 };
 
 use super::oracle::{Effect, Event, Oracle, Place};
@@ -70,12 +70,19 @@ impl Oracle {
             told.product = Some(ProductId(self.batches[&id].product));
         };
         match effect {
-            &Effect::Card { place, related, .. } => {
+            &Effect::Card { place, related, moved, .. } => {
                 of_batch(&mut told, place.0);
                 told.card = Some(CardRef::new(place.0, place.1 as u64));
                 told.count = 1;
                 told.related = related;
-                told.amount = matches!(kind, Kind::Redeem | Kind::Reverse).then(|| self.face(place));
+                let of_value = self.products[&self.batches[&place.0].product].spec.kind;
+                told.amount = match of_value {
+                    // Uses are no money.
+                    CardKind::MultiUse => None,
+                    CardKind::StoredValue if kind.may_tell_value() => Some(moved.amount),
+                    _ if kind.must_tell_value() => Some(moved.amount),
+                    _ => matches!(kind, Kind::Redeem | Kind::Reverse).then(|| self.face(place)),
+                };
             }
             Effect::Order(change) => {
                 told.order = Some(kami_engine::OrderId(change.order));

@@ -404,6 +404,7 @@ impl World {
             lifecycle: Lifecycle::Available,
             flags: Flags::NONE,
             past: Vec::new(),
+            holds: std::collections::BTreeMap::new(),
         };
         Batch {
             tenant: staged.caller.tenant.0,

@@ -32,6 +32,7 @@ mod order_rules;
 pub mod proof;
 pub mod restart;
 pub mod rules;
+pub mod value_rules;
 pub mod workload;
 pub mod world;
 

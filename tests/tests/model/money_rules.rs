@@ -335,7 +335,7 @@ impl Oracle {
 
     /// The alerts that a redemption sets off, which stand behind it in the log.
     pub fn crossings(&self, event: &Event) -> Vec<Event> {
-        let (Kind::Redeem, Effect::Card { place, .. }) = (event.kind, &event.effect) else {
+        let (Kind::Redeem | Kind::Hold, Effect::Card { place, .. }) = (event.kind, &event.effect) else {
             return Vec::new();
         };
         let product = self.batches[&place.0].product;
@@ -422,7 +422,7 @@ impl Oracle {
     /// Notes a redemption, if that is what the event is.
     pub fn count_redemption(&mut self, event: &Event) {
         self.effects += 1;
-        if let (Kind::Redeem, Effect::Card { place, .. }) = (event.kind, &event.effect) {
+        if let (Kind::Redeem | Kind::Hold, Effect::Card { place, .. }) = (event.kind, &event.effect) {
             self.redeemed.push(Redeemed {
                 tenant: event.ask.caller.tenant.0,
                 product: self.batches[&place.0].product,

@@ -126,13 +126,20 @@ impl Oracle {
             && !spec.name.chars().any(char::is_control)
             && spec.currency.iter().all(u8::is_ascii_uppercase)
             && spec.face >= 0
-            && spec.terms.attributes.len() <= 255;
+            && spec.terms.attributes.len() <= 255
+            && (spec.kind != CardKind::MultiUse || spec.terms.uses > 0);
         let refusal = match known {
             _ if !is_sane => Some(Status::Malformed),
-            _ if spec.kind != CardKind::Single => Some(Status::Unsupported),
+            _ if spec.kind == CardKind::Shared => Some(Status::Unsupported),
             Some(_) if adds => Some(Status::AlreadyExists),
             None if !adds => Some(Status::NotFound),
-            Some((_, product)) if product.spec.currency != spec.currency => Some(Status::IllegalTransition),
+            Some((_, product))
+                if product.spec.currency != spec.currency
+                    || product.spec.kind != spec.kind
+                    || spec.kind == CardKind::MultiUse && product.spec.terms.uses != spec.terms.uses =>
+            {
+                Some(Status::IllegalTransition)
+            }
             _ => None,
         };
         let id = known.map_or(self.products.len() as u32 + 1, |(id, _)| *id);

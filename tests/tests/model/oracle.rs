@@ -47,6 +47,24 @@ pub struct Oracle {
     pub imports: BTreeMap<(u16, u128), u32>,
 }
 
+/// What an event moved of a card's value, and what it left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    pub amount: i64,
+    pub remaining: i64,
+    pub held: i64,
+    /// Of a hold.
+    pub deadline_ms: u64,
+}
+
+/// An open hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Hold {
+    pub amount: i64,
+    pub deadline_ms: u64,
+    pub merchant: kami_engine::MerchantId,
+}
+
 /// Something that happened to an object; a retry is recognised by it.
 #[derive(Clone, Debug)]
 pub struct Past {
@@ -58,10 +76,19 @@ pub struct Past {
     pub lifecycle: Lifecycle,
     pub flags: Flags,
     pub ask: Ask,
-    /// The order of a sale, the original of a reversal.
+    /// The order of a sale, the original of a reversal, the hold of a capture.
     pub related: u128,
+    /// What it moved of the card's value, if that is used in parts or held.
+    pub moved: Moved,
     /// Whether a redemption was reversed since.
     pub reversed: bool,
+}
+
+impl Past {
+    /// Whether its request id belongs to the card: that of a sale is the order's, and the engine itself has none.
+    pub fn has_id(&self) -> bool {
+        !self.kind.is_order() && self.kind != Kind::HoldTimeout
+    }
 }
 
 #[derive(Clone)]
@@ -110,6 +137,8 @@ pub struct Card {
     pub flags: Flags,
     /// Everything but the import, oldest first.
     pub past: Vec<Past>,
+    /// Those that nothing has ended yet.
+    pub holds: BTreeMap<u128, Hold>,
 }
 
 #[derive(Clone)]
@@ -166,6 +195,7 @@ pub enum Effect {
         lifecycle: Lifecycle,
         flags: Flags,
         related: u128,
+        moved: Moved,
     },
     Order(Box<OrderChange>),
     /// Codes were given out again: changes nothing but stands in the log, unless they had not been delivered with
@@ -244,7 +274,8 @@ impl Event {
 
     pub fn past(&self, lifecycle: Lifecycle, flags: Flags, related: u128) -> Past {
         let Event { kind, ask, time_ms, lsn, .. } = self.clone();
-        Past { kind, lsn, time_ms, lifecycle, flags, ask, related, reversed: false }
+        let moved = Moved::default();
+        Past { kind, lsn, time_ms, lifecycle, flags, ask, related, moved, reversed: false }
     }
 }
 
@@ -274,15 +305,27 @@ impl Oracle {
         self.now_ms = self.now_ms.max(event.time_ms);
         self.count_redemption(event);
         match &event.effect {
-            &Effect::Card { place, lifecycle, flags, related } => {
-                let past = event.past(lifecycle, flags, related);
+            &Effect::Card { place, lifecycle, flags, related, moved } => {
+                let past = Past { moved, ..event.past(lifecycle, flags, related) };
                 let card = self.card_mut(place);
                 if event.kind == Kind::Reverse {
-                    let mut redeemed = card.past.iter_mut().filter(|past| past.kind == Kind::Redeem);
-                    let original = redeemed.find(|past| past.ask.id == related);
+                    let undone = [Kind::Redeem, Kind::Capture, Kind::Load, Kind::Hold];
+                    let mut done = card.past.iter_mut().filter(|past| undone.contains(&past.kind));
+                    let original = done.find(|past| past.ask.id == related);
                     original.expect("what is reversed happened").reversed = true;
                 }
                 assert!(card.lifecycle != Lifecycle::Voided || lifecycle == Lifecycle::Voided, "I9");
+                match event.kind {
+                    Kind::Hold => {
+                        let merchant = event.ask.caller.merchant;
+                        let Moved { amount, deadline_ms, .. } = moved;
+                        card.holds.insert(event.ask.id, Hold { amount, deadline_ms, merchant });
+                    }
+                    Kind::Capture | Kind::Release | Kind::HoldTimeout | Kind::Reverse => {
+                        card.holds.remove(&related);
+                    }
+                    _ => {}
+                }
                 (card.lifecycle, card.flags) = (lifecycle, flags);
                 card.past.push(past);
             }
@@ -376,6 +419,8 @@ impl Oracle {
     pub fn effective(&self, place: Place, lifecycle: Lifecycle) -> Lifecycle {
         match lifecycle {
             Lifecycle::Available if self.batches[&place.0].voided => Lifecycle::Voided,
+            // What is held does not run out.
+            Lifecycle::Sold if self.held(place).1 > 0 => Lifecycle::Sold,
             Lifecycle::Available | Lifecycle::Sold if self.is_expired(place) => Lifecycle::Expired,
             lifecycle => lifecycle,
         }

@@ -291,6 +291,9 @@ impl Oracle {
                 }
                 return self.refuse(Status::IllegalTransition);
             }
+            if card.flags.contains(Flags::HELD) {
+                return self.refuse(Status::IllegalTransition);
+            }
             seen |= card.flags.contains(Flags::REVEALED) || card.flags.contains(Flags::USED);
             cards.push(place);
         }

@@ -141,7 +141,8 @@ impl World {
             self.promised,
             survivors.len()
         );
-        assert!(survivors.len() <= self.log.len(), "more effects than were executed");
+        let more = survivors.get(self.log.len()).map(|survivor| survivor.head);
+        assert!(more.is_none(), "more effects than were executed: {more:?}");
         assert!(
             self.promised_ms <= last_ms,
             "a reply told of {}, the log ends at {last_ms}",
@@ -169,9 +170,8 @@ impl World {
         self.oracle = oracle;
         self.last_lsn = last_lsn;
         self.hold_subscribers();
-        let asked = lost
-            .into_iter()
-            .filter(|event| !matches!(event.kind, Kind::Import | Kind::ReserveTimeout | Kind::LimitCrossed));
+        let own = [Kind::Import, Kind::ReserveTimeout, Kind::HoldTimeout, Kind::LimitCrossed];
+        let asked = lost.into_iter().filter(|event| !own.contains(&event.kind));
         asked.map(|event| event.ask).collect()
     }
 
@@ -283,14 +283,21 @@ impl Oracle {
         for (_, place) in self.places() {
             let card = self.card(place);
             let count = |kind| card.past.iter().filter(|past| past.kind == kind).count();
-            let redeemed = count(Kind::Redeem) - count(Kind::Reverse);
-            assert!(redeemed <= 1, "I3: {} redeemed twice", card.code);
-            assert_eq!(redeemed == 1, card.lifecycle == Lifecycle::Redeemed, "I3: {}", card.code);
-            assert_eq!(redeemed == 1, card.flags.contains(Flags::USED), "I3: {}", card.code);
+            self.check_value(place);
+            let product = &self.products[&self.batches[&place.0].product];
+            if product.spec.kind == kami_engine::CardKind::Single {
+                let done = card.past.iter().filter(|past| matches!(past.kind, Kind::Redeem | Kind::Capture));
+                let undone =
+                    done.clone().filter(|past| past.reversed || self.was_refunded(place, past.ask.id));
+                let redeemed = done.count() - undone.count();
+                assert!(redeemed <= 1, "I3: {} redeemed twice", card.code);
+                assert_eq!(redeemed == 1, card.lifecycle == Lifecycle::Redeemed, "I3: {}", card.code);
+                assert_eq!(redeemed == 1, card.flags.contains(Flags::USED), "I3: {}", card.code);
+            }
             let sold = count(Kind::Sell) + count(Kind::Confirm) + count(Kind::Realloc);
             assert!(sold - count(Kind::Return) <= 1, "I2: {} sold twice", card.code);
             let mut ids: Vec<u128> =
-                card.past.iter().filter(|past| !past.kind.is_order()).map(|past| past.ask.id).collect();
+                card.past.iter().filter(|past| past.has_id()).map(|past| past.ask.id).collect();
             ids.sort_unstable();
             assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "I6: {} one id, two effects", card.code);
         }

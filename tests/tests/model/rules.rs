@@ -6,7 +6,7 @@ use kami_engine::{
 };
 
 use super::expected::{At, Body, Expected, HistoryLine};
-use super::oracle::{Effect, Event, Oracle, Past, Place};
+use super::oracle::{Effect, Event, Moved, Oracle, Past, Place};
 use crate::ask::{Ask, Deadline, What};
 
 /// A card keeps at most this many tombstones.
@@ -41,7 +41,7 @@ impl Oracle {
     }
 
     /// The answer that a guess gets.
-    fn miss(&self, status: Status) -> Verdict {
+    pub fn miss(&self, status: Status) -> Verdict {
         (Expected { miss: true, ..Expected::plain(status, self.now_ms) }, None)
     }
 
@@ -60,7 +60,9 @@ impl Oracle {
     fn on_card(&self, ask: &Ask) -> Verdict {
         let tenant = ask.caller.tenant.0;
         let unknown = self.miss(match ask.what {
-            What::Redeem { .. } => Status::CardNotValid,
+            What::Redeem { .. } | What::Hold { .. } | What::Capture { .. } | What::Release { .. } => {
+                Status::CardNotValid
+            }
             // To a reversal and to a till the answer is the one for a card that is there, or not sold.
             What::Reverse { .. } => Status::Tombstoned,
             What::Query { .. } | What::History { .. } if ask.caller.role == Role::Redeemer => {
@@ -73,13 +75,13 @@ impl Oracle {
         if !self.covers(ask.caller.principal, self.batches[&place.0].product) {
             return match &ask.what {
                 _ if unsold => unknown,
-                What::Reverse { .. } => unknown,
-                What::Redeem { pin, .. } => {
+                What::Reverse { .. } | What::Capture { .. } | What::Release { .. } => unknown,
+                What::Redeem { pin, .. } | What::Hold { pin, .. } => {
                     // An id that was used before is told of before the PIN is looked at.
                     let card = self.card(place);
                     let id = ask.id;
                     let seen = card.past.iter().any(|past| {
-                        !past.kind.is_order() && past.ask.id == id
+                        past.has_id() && past.ask.id == id
                             || past.kind == Kind::Tombstone && past.related == id
                     });
                     let right = card.pin.is_none() || card.pin == *pin;
@@ -94,21 +96,39 @@ impl Oracle {
         match &ask.what {
             What::Query { .. } | What::History { .. } => self.read(ask, place),
             // A card that is not sold is to a till what a code is that does not exist.
-            What::Redeem { .. } if unsold => self.miss(Status::CardNotValid),
-            _ => {
-                match self.card(place).past.iter().find(|past| !past.kind.is_order() && past.ask.id == ask.id)
-                {
-                    Some(past) => self.again(ask, place, past),
-                    None => self.first_time(ask, place),
-                }
+            What::Redeem { .. } | What::Hold { .. } | What::Capture { .. } | What::Release { .. }
+                if unsold =>
+            {
+                self.miss(Status::CardNotValid)
             }
+            _ => match self.card(place).past.iter().find(|past| past.has_id() && past.ask.id == ask.id) {
+                Some(past) => self.again(ask, place, past),
+                None => self.first_time(ask, place),
+            },
         }
     }
 
     /// The id had an effect on this card before.
     fn again(&self, ask: &Ask, place: Place, past: &Past) -> Verdict {
         let same_body = match (&ask.what, &past.ask.what) {
-            (What::Redeem { amount, .. }, What::Redeem { amount: first, .. }) => amount == first,
+            (
+                What::Redeem { amount, partial, .. },
+                What::Redeem { amount: first, partial: first_partial, .. },
+            ) => (amount, partial) == (first, first_partial),
+            (
+                What::Hold { amount, partial, seconds, .. },
+                What::Hold { amount: first, partial: first_partial, seconds: first_seconds, .. },
+            ) => (amount, partial, seconds) == (first, first_partial, first_seconds),
+            (What::Capture { hold, amount, .. }, What::Capture { hold: first, amount: first_amount, .. }) => {
+                (hold, amount) == (first, first_amount)
+            }
+            (What::Release { hold, .. }, What::Release { hold: first, .. }) => hold == first,
+            (What::Load { amount, .. }, What::Load { amount: first, .. }) => amount == first,
+            (
+                What::Refund { original, amount, .. },
+                What::Refund { original: first, amount: first_amount, .. },
+            ) => (original, amount) == (first, first_amount),
+            (What::Settle { .. }, What::Settle { .. }) => true,
             (What::Reverse { original, .. }, What::Reverse { original: first, .. }) => original == first,
             (What::Freeze { .. }, What::Freeze { .. })
             | (What::Unfreeze { .. }, What::Unfreeze { .. })
@@ -122,6 +142,9 @@ impl Oracle {
             // Nothing tells it from the reversal of a code that does not exist.
             return self.refuse(Status::Tombstoned);
         }
+        if self.told_value(place, past.kind) {
+            return self.told_again(ask, place, past);
+        }
         let mut expected = Expected::plain(Status::Ok, past.time_ms);
         expected.flags = ReplyFlags::REPLAYED;
         if past.reversed {
@@ -133,7 +156,7 @@ impl Oracle {
         (expected, None)
     }
 
-    fn card_body(&self, kind: Kind, place: Place, lifecycle: Lifecycle, flags: Flags) -> Body {
+    pub fn card_body(&self, kind: Kind, place: Place, lifecycle: Lifecycle, flags: Flags) -> Body {
         let face = self.face(place);
         let product = ProductId(self.batches[&place.0].product);
         match kind {
@@ -165,12 +188,18 @@ impl Oracle {
             lifecycle: self.effective(place, lifecycle),
             flags,
             face: self.face(place),
+            remaining: self.left(place),
+            held: self.held(place).0,
             expires_ms: self.expires_ms(place),
             order: order.map(OrderId),
         }
     }
 
     fn first_time(&self, ask: &Ask, place: Place) -> Verdict {
+        let whole = matches!(ask.what, What::Freeze { .. } | What::Unfreeze { .. } | What::Void { .. });
+        if !whole && self.is_in_parts(ask, place) {
+            return self.first_time_in_parts(ask, place);
+        }
         let card = self.card(place);
         let frozen = card.flags.contains(Flags::FROZEN);
         let effective = self.effective(place, card.lifecycle);
@@ -231,7 +260,8 @@ impl Oracle {
         related: u128,
     ) -> Verdict {
         let flags = flags.with(Flags::HAS_EFFECTS);
-        let event = self.event(ask, kind, Effect::Card { place, lifecycle, flags, related });
+        let event =
+            self.event(ask, kind, Effect::Card { place, lifecycle, flags, related, moved: Moved::default() });
         let tombstone = kind == Kind::Tombstone;
         let status = if tombstone { Status::Tombstoned } else { Status::Ok };
         let mut expected = Expected::plain(status, self.now_ms);
@@ -242,34 +272,42 @@ impl Oracle {
     }
 
     fn redeem_refusal(&self, id: u128, place: Place, pin: Option<&str>, amount: i64) -> Option<Status> {
+        let unusable = self.unusable(id, place, pin, true);
+        let face = self.face(place);
+        unusable.or(if amount != 0 && amount > face {
+            Some(Status::InsufficientValue)
+        } else if amount != 0 && amount != face {
+            Some(Status::IllegalTransition)
+        } else {
+            None
+        })
+    }
+
+    /// Why a card's value cannot be used, whatever it is.
+    pub fn unusable(&self, id: u128, place: Place, pin: Option<&str>, asks_pin: bool) -> Option<Status> {
         let batch = &self.batches[&place.0];
         let card = self.card(place);
         let poisoned = card.past.iter().any(|past| past.kind == Kind::Tombstone && past.related == id);
-        let pin_right = card.pin.as_deref().is_none_or(|own| pin == Some(own));
+        let pin_right = !asks_pin || card.pin.as_deref().is_none_or(|own| pin == Some(own));
         if poisoned {
             return Some(Status::ReversedBeforeArrival);
         }
         if !pin_right {
             return Some(Status::CardNotValid);
         }
-        match self.effective(place, card.lifecycle) {
+        match card.lifecycle {
             Lifecycle::Redeemed => return Some(Status::AlreadyRedeemed),
             Lifecycle::Voided => return Some(Status::Voided),
-            Lifecycle::Expired => return Some(Status::Expired),
             Lifecycle::Returned => return Some(Status::Returned),
+            _ if self.is_expired(place) => return Some(Status::Expired),
             _ => {}
         }
-        let face = self.face(place);
         if self.is_frozen(place) {
             Some(Status::Frozen)
         } else if !batch.active {
             Some(Status::NotActive)
         } else if self.now_ms < batch.valid_from_ms {
             Some(Status::NotYetValid)
-        } else if amount != 0 && amount > face {
-            Some(Status::InsufficientValue)
-        } else if amount != 0 && amount != face {
-            Some(Status::IllegalTransition)
         } else {
             None
         }
@@ -293,37 +331,50 @@ impl Oracle {
     fn reverse(&self, ask: &Ask, place: Place, original: u128) -> Verdict {
         let card = self.card(place);
         let any_merchant = matches!(ask.caller.role, Role::Admin | Role::Operator);
-        let seen = card.past.iter().find(|past| !past.kind.is_order() && past.ask.id == original);
+        let seen = card.past.iter().find(|past| past.has_id() && past.ask.id == original);
+        let Some(seen) = seen else { return self.poison(ask, place, original) };
         let window_ms = u64::from(self.products[&self.batches[&place.0].product].spec.reversal_s) * 1000;
-        let refusal = match seen {
-            Some(past) if past.kind != Kind::Redeem => Some(Status::IllegalTransition),
-            Some(past) if past.ask.caller.merchant != ask.caller.merchant && !any_merchant => {
-                Some(Status::ScopeDenied)
-            }
-            Some(past) if past.reversed => Some(Status::AlreadyReversed),
-            Some(past) if self.now_ms - past.time_ms > window_ms => Some(Status::ReverseWindowClosed),
-            Some(_) if card.past.iter().filter(|past| past.reversed).count() >= REVERSALS_MAX => {
-                Some(Status::ReversalsExhausted)
-            }
-            Some(_) => None,
-            None => {
-                let tombstones = card.past.iter().filter(|past| past.kind == Kind::Tombstone);
-                if tombstones.clone().any(|past| past.related == original) {
-                    Some(Status::Tombstoned)
-                } else if tombstones.count() >= TOMBSTONES_MAX {
-                    Some(Status::ReversalsExhausted)
-                } else {
-                    None
-                }
-            }
+        let ended = card.past.iter().find(|past| {
+            past.related == original
+                && matches!(past.kind, Kind::Capture | Kind::Release | Kind::HoldTimeout | Kind::Reverse)
+        });
+        let refusal = if seen.kind == Kind::Hold {
+            let over = ended.is_some_and(|past| past.kind == Kind::HoldTimeout);
+            Some(if over { Status::HoldExpired } else { Status::HoldResolved })
+        } else if !matches!(seen.kind, Kind::Redeem | Kind::Capture) {
+            Some(Status::IllegalTransition)
+        } else if seen.ask.caller.merchant != ask.caller.merchant && !any_merchant {
+            Some(Status::ScopeDenied)
+        } else if seen.reversed || self.was_refunded(place, original) {
+            Some(Status::AlreadyReversed)
+        } else if card.flags.contains(Flags::SETTLED) {
+            Some(Status::Settled)
+        } else if self.now_ms - seen.time_ms > window_ms {
+            Some(Status::ReverseWindowClosed)
+        } else if card.past.iter().filter(|past| past.reversed).count() >= REVERSALS_MAX {
+            Some(Status::ReversalsExhausted)
+        } else {
+            None
         };
-        match (refusal, seen) {
-            (Some(status), _) => self.refuse(status),
-            (None, Some(_)) => {
+        match refusal {
+            Some(status) => self.refuse(status),
+            None => {
                 let flags = card.flags.without(Flags::USED);
                 self.moves(ask, place, Kind::Reverse, Lifecycle::Sold, flags, original)
             }
-            (None, None) => self.moves(ask, place, Kind::Tombstone, card.lifecycle, card.flags, original),
+        }
+    }
+
+    /// The reversal of something never seen.
+    pub fn poison(&self, ask: &Ask, place: Place, original: u128) -> Verdict {
+        let card = self.card(place);
+        let tombstones = || card.past.iter().filter(|past| past.kind == Kind::Tombstone);
+        if tombstones().any(|past| past.related == original) {
+            self.refuse(Status::Tombstoned)
+        } else if tombstones().count() >= TOMBSTONES_MAX {
+            self.refuse(Status::ReversalsExhausted)
+        } else {
+            self.moves(ask, place, Kind::Tombstone, card.lifecycle, card.flags, original)
         }
     }
 
@@ -371,6 +422,8 @@ impl Oracle {
                 channel: kami_engine::ChannelId(past.ask.channel),
                 request: kami_engine::RequestId(past.ask.id),
                 related: past.related,
+                amount: past.moved.amount,
+                remaining: past.moved.remaining,
             },
         };
         let mut lines: Vec<_> = self.card(place).past.iter().rev().map(line).collect();

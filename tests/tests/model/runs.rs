@@ -11,8 +11,23 @@ use crate::random::for_seeds;
 impl World {
     /// Products and a few cards, so that there is something to sell.
     pub fn stock_up(&mut self) {
-        for (tenant, name) in [(0, "product 2"), (0, "product 3"), (1, "product 2")] {
-            let spec = kami_engine::ProductSpec::single(name, *b"CNY", 100);
+        for (tenant, name) in
+            [(0, "product 2"), (0, "product 3"), (1, "product 2"), (0, "value"), (0, "uses")]
+        {
+            let mut spec = kami_engine::ProductSpec::single(name, *b"CNY", 100);
+            match name {
+                "value" => {
+                    spec.kind = kami_engine::CardKind::StoredValue;
+                    spec.terms.value_max = *self.random.pick(&[0, 150, 1_000]);
+                }
+                "uses" => {
+                    spec.kind = kami_engine::CardKind::MultiUse;
+                    spec.terms.uses = 1 + self.random.below(5) as u32;
+                }
+                _ => {}
+            }
+            spec.terms.hold_s = *self.random.pick(&[1, 60, 300]);
+            spec.terms.partial = self.random.percent(20);
             let id = u128::from(self.random.next());
             let mut admin = ADMIN;
             admin.tenant.0 = tenant;
@@ -30,7 +45,7 @@ impl World {
         // One principal may have few of them lying about.
         let issuer = 20 + self.random.below(16) as u32;
         let importer = caller(issuer, kami_engine::Role::Issuer, 0, tenant);
-        let product = 1 + self.random.below(3) as u32;
+        let product = 1 + self.random.below(5) as u32;
         let mut spec = self.some_import_spec(product);
         let mut rows = self.some_rows(tenant, &spec);
         // The same file once more, under another id.
@@ -110,9 +125,17 @@ impl World {
                 let asks = self.some_asks();
                 self.execute(&asks);
             }
-            60..63 => self.run_due(),
-            63..80 => {
-                if self.drive() && self.looking.percent(10) {
+            60..65 => {
+                if self.random.percent(85) && !self.drive() {
+                    return false;
+                }
+                self.run_due();
+            }
+            65..80 => {
+                if !self.drive() {
+                    return false;
+                }
+                if self.looking.percent(10) {
                     self.follow();
                 }
             }

@@ -93,7 +93,62 @@ impl World {
             2..5 => face,
             _ => 0,
         };
-        What::Redeem { code, pin, amount }
+        What::Redeem { code, pin, amount, partial: self.random.percent(15) }
+    }
+
+    /// A part of what is on a card, or about that.
+    fn part(&mut self, code: &str) -> i64 {
+        let left = self.oracle.find(0, code).map_or(100, |place| self.oracle.left(place));
+        match self.random.below(12) {
+            0..4 => 0,
+            4 => left,
+            5 => left + 1,
+            6 => -1,
+            _ => 1 + self.random.below(1 + left.max(0) as u64 / 2) as i64,
+        }
+    }
+
+    /// A hold of a card: most often one that is open.
+    fn some_hold(&mut self, code: &str) -> u128 {
+        let card = self.oracle.find(0, code).map(|place| self.oracle.card(place));
+        let open: Vec<u128> = card.map(|card| card.holds.keys().copied().collect()).unwrap_or_default();
+        let all = card.map(|card| card.past.iter().filter(|past| past.kind == Kind::Hold));
+        let all: Vec<u128> = all.map(|all| all.map(|past| past.ask.id).collect()).unwrap_or_default();
+        if !open.is_empty() && self.random.percent(70) {
+            *self.random.pick(&open)
+        } else if !all.is_empty() && self.random.percent(80) {
+            *self.random.pick(&all)
+        } else {
+            self.id()
+        }
+    }
+
+    /// What is done with a card's value beside redeeming it.
+    fn about_value(&mut self) -> (Caller, What) {
+        let held = self.oracle.places().filter(|(_, place)| !self.oracle.card(*place).holds.is_empty());
+        let held: Vec<String> = held.map(|(_, place)| self.oracle.card(place).code.clone()).collect();
+        let roll = self.random.below(100);
+        let ends = (40..80).contains(&roll) && !held.is_empty() && self.random.percent(80);
+        let code = if ends { self.random.pick(&held).clone() } else { self.code() };
+        let amount = self.part(&code);
+        let till = *self.random.pick(&TILLS);
+        match roll {
+            0..40 => {
+                let pin = self.oracle.find(0, &code).and_then(|place| self.oracle.card(place).pin.clone());
+                let pin = if self.random.percent(95) { pin } else { None };
+                let (partial, seconds) = (self.random.percent(20), *self.random.pick(&[0, 0, 1, 100]));
+                (till, What::Hold { code, pin, amount, partial, seconds })
+            }
+            40..65 => (till, What::Capture { hold: self.some_hold(&code), code, amount }),
+            65..80 => (till, What::Release { hold: self.some_hold(&code), code }),
+            80..88 => (SELLERS[0], What::Load { code, amount }),
+            88..94 => {
+                let What::Reverse { code, original } = self.reverse() else { unreachable!("made as one") };
+                let amount = self.part(&code);
+                (OPERATOR, What::Refund { code, original, amount })
+            }
+            _ => (FINANCE, What::Settle { code }),
+        }
     }
 
     /// An order of tenant 0 that stands so, with its buyer; or any order, and anybody.
@@ -220,7 +275,9 @@ impl World {
     }
 
     fn product_spec(&mut self) -> ProductSpec {
-        let name = match self.random.below(12) {
+        let name = match self.random.below(14) {
+            12 => "value".to_owned(),
+            13 => "uses".to_owned(),
             0 => String::new(),
             1 => "tab\tbed".to_owned(),
             n => format!("product {}", n % 4),
@@ -232,11 +289,25 @@ impl World {
         if self.random.percent(30) {
             spec.terms.attributes = "x".repeat(*self.random.pick(&[1, 255, 256]));
         }
+        let known = self.oracle.products.values().find(|product| product.spec.name == spec.name);
+        spec.kind = match known {
+            Some(known) if self.random.percent(90) => known.spec.kind,
+            _ => *self.random.pick(&[
+                CardKind::Single,
+                CardKind::StoredValue,
+                CardKind::MultiUse,
+                CardKind::Shared,
+            ]),
+        };
+        spec.terms.uses = match known {
+            Some(known) if self.random.percent(70) => known.spec.terms.uses,
+            _ => self.random.below(4) as u32,
+        };
+        spec.terms.value_max = *self.random.pick(&[0, 0, 150, 1_000]);
+        spec.terms.partial = self.random.percent(20);
+        spec.terms.hold_s = *self.random.pick(&[1, 60, 300]);
         spec.terms.listed = self.random.percent(90);
         spec.terms.reserve_s = *self.random.pick(&[1, 60, 900]);
-        if self.random.percent(5) {
-            spec.kind = CardKind::StoredValue;
-        }
         if self.random.percent(5) {
             spec.currency = *b"USD";
         }
@@ -348,7 +419,8 @@ impl World {
         let roll = self.random.below(1100);
         let mut id = self.id();
         let (caller, what) = match roll {
-            0..270 => {
+            0..90 => self.about_value(),
+            90..270 => {
                 let what = self.redeem();
                 if let What::Redeem { code, .. } = &what
                     && let Some(late) = self.late_original(code)
@@ -447,7 +519,10 @@ impl World {
         match self.random.below(10) {
             0 => ask.caller = *self.random.pick(&[TILLS[0], TILLS[2], SELLERS[0], SELLERS[1], OPERATOR]),
             1 => match &mut ask.what {
-                What::Redeem { amount, .. } => *amount += 1,
+                What::Redeem { amount, .. } | What::Hold { amount, .. } | What::Load { amount, .. } => {
+                    *amount += 1;
+                }
+                What::Capture { amount, .. } => *amount += 1,
                 What::Reverse { original, .. } => *original += 1,
                 What::Sell { count, .. } => *count += 1,
                 What::Batch { change, .. } => *change = BatchChange::Freeze,

@@ -16,7 +16,7 @@ use kami_wal::{Drive, SimMedium, SimMode, WalOptions};
 use super::clock::ManualClock;
 use super::expected::{At, Body, Listed};
 use super::imports::Staged;
-use super::oracle::{Event, Oracle};
+use super::oracle::{Event, Oracle, Place};
 use super::order_rules::is_too_large;
 use super::proof::Published;
 use crate::ask::{Ask, What};
@@ -219,9 +219,12 @@ impl World {
         due.sort_unstable();
         let engine = self.engine().clone();
         let mut work = std::mem::take(&mut self.work);
+        let open = engine.open_holds();
         let ended = engine.run_due(&mut work);
         self.work = work;
         let strict = self.fresh && !self.tight;
+        let holds = open - engine.open_holds();
+        let ended = ended - holds;
         assert!(ended == due.len() || ended < due.len() && !strict, "{ended} of {} ended", due.len());
         self.note(|| format!("{ended} of {} reservations timed out", due.len()));
         if ended > 0 {
@@ -235,8 +238,34 @@ impl World {
             self.record(event);
             self.commands += 1;
         }
+        self.holds_ended(holds, now_ms, strict);
         self.fresh = false;
         self.last_lsn = self.last_lsn.max(engine.tail().bytes() - 1);
+    }
+
+    /// So many holds were ended: those that were over first.
+    fn holds_ended(&mut self, ended: usize, now_ms: u64, strict: bool) {
+        let mut due: Vec<(u64, Place, u128)> = Vec::new();
+        for (_, place) in self.oracle.places() {
+            let holds = &self.oracle.card(place).holds;
+            let over = holds.iter().filter(|(_, hold)| hold.deadline_ms <= now_ms);
+            due.extend(over.map(|(id, hold)| (hold.deadline_ms, place, *id)));
+        }
+        due.sort_unstable();
+        let all = ended == due.len();
+        assert!(all || ended < due.len() && !strict, "{ended} holds ended of {} that are over", due.len());
+        if ended > 0 {
+            self.oracle.now_ms = now_ms;
+            *self.met.entry("a hold timed out".to_owned()).or_default() += ended as u64;
+        }
+        for (_, place, hold) in due.into_iter().take(ended) {
+            let tenant = TenantId(self.oracle.batches[&place.0].tenant);
+            let caller = Caller { tenant, ..Caller::LOCAL };
+            let event = self.oracle.timeout(&Ask::new(0, caller, What::HoldTimeout), place, hold);
+            self.note(|| format!("hold {hold:x} of {place:?} is over"));
+            self.record(event);
+            self.commands += 1;
+        }
     }
 
     /// Runs requests as one batch and judges every reply.
