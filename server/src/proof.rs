@@ -23,7 +23,7 @@ use crate::time;
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "Examples:\n  kami proof COFFEE-00000001 --out card.proof\n  kami proof key\n  \
-                  kami proof verify card.proof --key \"\"\n  kami proof checkpoint --out today.checkpoint\n  \
+                  kami proof verify card.proof --key kami/e30f0d682e639be7-2ef3af97+d694ba50+AZ5/q5GapC6ukshRo09Gn+ZFOhhMT4p2l8/1aVGmkaQU\n  kami proof checkpoint --out today.checkpoint\n  \
                   kami proof consistency yesterday.checkpoint today.checkpoint"
 )]
 pub struct ProofCommand {
@@ -67,7 +67,9 @@ enum Action {
     /// Check a proof or a checkpoint: needs the file and the log's key, nothing else.
     ///
     /// Exits 0 if it holds and 1 if not.
-    #[command(after_help = "Example:\n  kami proof verify card.proof --key \"\"")]
+    #[command(
+        after_help = "Example:\n  kami proof verify card.proof --key kami/e30f0d682e639be7-2ef3af97+d694ba50+AZ5/q5GapC6ukshRo09Gn+ZFOhhMT4p2l8/1aVGmkaQU"
+    )]
     Verify {
         /// The proof of a card, the proof of consistency, or the checkpoint.
         file: PathBuf,
