@@ -29,11 +29,8 @@ use kami_wal::{File, Lsn, Medium, Poisoned};
 use crate::account::Leg;
 use crate::accounts::AccountRow;
 use crate::holds::{Hold, HoldKey};
-use crate::identity::{
-    AccountId, MerchantId, OrderId, Principal, PrincipalId, ProductId, RequestId, TenantId,
-};
+use crate::identity::{AccountId, MerchantId, OrderId, Principal, PrincipalId, RequestId, TenantId};
 use crate::limits::{LimitRow, UsageRow};
-use crate::order::Line;
 use crate::orders::{OrderKey, OrderWord, Reservation};
 use crate::record::{
     Clocks, Field, Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms, stored,
@@ -183,14 +180,10 @@ pub struct Ledger {
 pub struct StoredReservation {
     tenant: u16,
     order: u128,
-    lsn: u64,
-    taken_ms: u64,
     deadline_ms: u64,
     account: u32,
     ip: u64,
     cards: u32,
-    /// Product, count, and face value if one was asked for.
-    lines: Vec<(u32, u32, Option<i64>)>,
     /// Account and amount.
     legs: Vec<(u32, i64)>,
 }
@@ -200,37 +193,26 @@ impl StoredReservation {
         StoredReservation {
             tenant: tenant.0,
             order: order.0,
-            lsn: reservation.lsn.bytes(),
-            taken_ms: reservation.taken_ms,
             deadline_ms: reservation.deadline_ms,
             account: reservation.account.map_or(0, |account| account.0),
             ip: reservation.ip,
             cards: reservation.cards,
-            lines: reservation.lines.iter().map(|line| (line.product.0, line.count, line.face)).collect(),
             legs: reservation.legs.iter().map(|leg| (leg.account.0, leg.amount)).collect(),
         }
     }
 
-    /// The reservation; `None` if it has no position.
+    /// The reservation.
     #[must_use]
-    pub fn reservation(&self) -> Option<(OrderKey, Reservation)> {
-        let lines = self.lines.iter().map(|&(product, count, face)| Line {
-            product: ProductId(product),
-            count,
-            face,
-        });
+    pub fn reservation(&self) -> (OrderKey, Reservation) {
         let legs = self.legs.iter().map(|&(account, amount)| Leg { account: AccountId(account), amount });
         let reservation = Reservation {
-            lsn: Lsn::from_bytes(self.lsn)?,
-            taken_ms: self.taken_ms,
             deadline_ms: self.deadline_ms,
             account: (self.account != 0).then_some(AccountId(self.account)),
             ip: self.ip,
             cards: self.cards,
-            lines: lines.collect(),
             legs: legs.collect(),
         };
-        Some(((TenantId(self.tenant), OrderId(self.order)), reservation))
+        ((TenantId(self.tenant), OrderId(self.order)), reservation)
     }
 }
 

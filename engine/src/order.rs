@@ -29,7 +29,7 @@ use crate::identity::{AccountId, CardDigest, OrderId, PrincipalId, ProductId, Ro
 use crate::limit::Exceeded;
 use crate::limits::{Buyer, CROSSED_MAX, CROSSING_ENTRY_BYTES, Crossed};
 use crate::orders::{OrderState, OrderWord, Reservation};
-use crate::product::Money;
+use crate::product::{CardKind, Money};
 use crate::record::{
     Allocation, GROUP_HEAD_BYTES, HEAD_BYTES, Head, Kind, OrderFacts, PostedLeg, REVEAL_BYTES,
 };
@@ -590,7 +590,9 @@ impl Turn<'_> {
                 }
                 return self.refuse(request, Status::IllegalTransition);
             }
-            seen |= word.flags().contains(Flags::REVEALED) || word.flags().contains(Flags::USED);
+            // What happened to a card that has value may have left another one on it than stock has.
+            let moved = batch.kind != CardKind::Single && word.flags().contains(Flags::HAS_EFFECTS);
+            seen |= moved || word.flags().contains(Flags::REVEALED) || word.flags().contains(Flags::USED);
             search.cards.push(card, word);
         }
         let count = search.cards.count();
@@ -822,15 +824,12 @@ pub(crate) fn units(lines: &[Line]) -> Vec<(ProductId, u64)> {
 
 impl Reservation {
     /// What is kept of a RESERVE.
-    pub(crate) fn of(lsn: Lsn, time_ms: u64, cards: u32, facts: &OrderFacts) -> Reservation {
+    pub(crate) fn of(cards: u32, facts: &OrderFacts) -> Reservation {
         Reservation {
-            lsn,
-            taken_ms: time_ms,
             deadline_ms: facts.moment_ms,
             account: (facts.account != 0).then_some(AccountId(facts.account)),
             ip: facts.ip,
             cards,
-            lines: facts.lines.clone().into_boxed_slice(),
             legs: facts.legs.iter().map(|leg| leg.leg).collect(),
         }
     }

@@ -16,7 +16,6 @@ use kami_wal::Lsn;
 use crate::account::Leg;
 use crate::identity::{AccountId, OrderId, TenantId};
 use crate::limits::Buyer;
-use crate::order::Line;
 use crate::sharded::Sharded;
 
 /// An order id within its tenant.
@@ -127,10 +126,6 @@ impl fmt::Debug for OrderWord {
 /// An order that waits for its payment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reservation {
-    /// Its RESERVE.
-    pub lsn: Lsn,
-    /// When it was made, milliseconds.
-    pub taken_ms: u64,
     /// Until when it is to be paid, milliseconds.
     pub deadline_ms: u64,
     /// Who buys.
@@ -139,8 +134,6 @@ pub struct Reservation {
     pub ip: u64,
     /// How many cards are taken.
     pub cards: u32,
-    /// What was asked for.
-    pub lines: Box<[Line]>,
     /// The money that is set aside.
     pub legs: Box<[Leg]>,
 }

@@ -434,7 +434,7 @@ impl Rebuild {
             return Ok(false);
         }
         for stored in &ledger.reservations {
-            let Some((key, reservation)) = stored.reservation() else { return Ok(false) };
+            let (key, reservation) = stored.reservation();
             orders.open(key, reservation);
         }
         Ok(true)

@@ -435,7 +435,7 @@ impl State {
         // Everything from a snapshot's start on is replayed in order, so this may be done again.
         let closed = self.orders.close(&key);
         if kind == Kind::Reserve {
-            self.orders.open(key, Reservation::of(lsn, time_ms, cards.count(), facts));
+            self.orders.open(key, Reservation::of(cards.count(), facts));
         } else {
             self.accounts.post(&facts.legs, lsn)?;
         }

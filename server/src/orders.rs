@@ -5,7 +5,9 @@
 //! Only a return may happen several times to one order; its id also follows from the cards.
 
 use clap::Args;
-use kami_engine::{AccountId, Confirmation, Leg, Line, OrderId, OrderReport, Purchase, ReplyFlags};
+use kami_engine::{
+    AccountId, Confirmation, Leg, Line, OrderId, OrderReport, OrderState, Purchase, ReplyFlags,
+};
 use kami_net::Client;
 use kami_net::client::{Delivery, Receipt};
 use serde_json::{Value, json};
@@ -290,9 +292,9 @@ async fn show(receipt: &Receipt<OrderReport>, client: &Client, output: &Output) 
         "replayed": receipt.flags.contains(ReplyFlags::REPLAYED),
     });
     output.result(&value, || {
-        let until = match report.deadline_ms {
-            0 => String::new(),
-            deadline_ms => format!(", to be paid until {}", time::show(deadline_ms)),
+        let until = match report.state {
+            OrderState::Reserved => format!(", to be paid until {}", time::show(report.deadline_ms)),
+            _ => String::new(),
         };
         let fetched = if report.fetched { ", codes were fetched" } else { "" };
         let mut text = format!(

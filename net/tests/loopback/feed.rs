@@ -547,9 +547,12 @@ async fn feeds_are_counted_and_places_given_back() {
     assert_eq!(open(&second).await.1, Status::Busy, "in all");
     assert_eq!(house.server.figures().feeds, 3);
     drop(first);
-    while house.server.figures().feeds == 3 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let gone = async {
+        while house.server.figures().feeds == 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(15), gone).await.expect("a feed that is gone gives its place back");
     assert_eq!(open(&second).await.1, Status::Ok);
     house.shut_down().await;
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kami_engine::{
-    AccountId, Flags, Kind, LEGS_MAX, Lifecycle, Line, ORDER_CARDS_MAX, ORDER_LINES_MAX, OrderId,
+    AccountId, CardKind, Flags, Kind, LEGS_MAX, Lifecycle, Line, ORDER_CARDS_MAX, ORDER_LINES_MAX, OrderId,
     OrderReport, OrderState, PrincipalId, ProductId, Purchase, RETURN_CARDS_MAX, ReplyFlags, Role, Status,
 };
 
@@ -294,7 +294,9 @@ impl Oracle {
             if card.flags.contains(Flags::HELD) {
                 return self.refuse(Status::IllegalTransition);
             }
-            seen |= card.flags.contains(Flags::REVEALED) || card.flags.contains(Flags::USED);
+            let product = &self.products[&self.batches[&place.0].product];
+            let moved = product.spec.kind != CardKind::Single && card.flags.contains(Flags::HAS_EFFECTS);
+            seen |= moved || card.flags.contains(Flags::REVEALED) || card.flags.contains(Flags::USED);
             cards.push(place);
         }
         if cards.is_empty() || !codes.is_empty() && cards.len() != codes.len() {
