@@ -142,6 +142,23 @@ pub struct Past {
     pub refunded: Money,
 }
 
+impl Past {
+    /// Of what has none.
+    pub(crate) const NONE: Past = Past {
+        same: None,
+        tombstone: false,
+        original: None,
+        tombstones: 0,
+        reversals: 0,
+        same_reversed: false,
+        original_reversed: false,
+        poisoned: false,
+        resolved: None,
+        was_refunded: false,
+        refunded: 0,
+    };
+}
+
 /// What is asked of a card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {

@@ -136,7 +136,9 @@ pub(crate) struct Prepared {
     pub(crate) body: u32,
     /// The word that `past` and `detail` were read from.
     pub(crate) word: Word,
-    pub(crate) past: Past,
+    /// What was read of the object's past, if it has one. Apart, as almost no command needs it and all of a
+    /// turn's commands are to lie in the nearest cache.
+    past: Option<Box<Past>>,
     pub(crate) detail: Detail,
     /// Of a card whose value may move.
     pub(crate) wallet: Option<Box<Wallet>>,
@@ -146,6 +148,13 @@ pub(crate) struct Prepared {
     pub(crate) tail: Vec<u8>,
     /// Set if reading failed: the command is not executed, and whoever may know of the object is told so.
     pub(crate) failed: Option<Status>,
+}
+
+impl Prepared {
+    /// What is known of the object's past.
+    pub(crate) fn past(&self) -> &Past {
+        self.past.as_deref().unwrap_or(&Past::NONE)
+    }
 }
 
 #[derive(Default)]
@@ -404,7 +413,7 @@ impl Sequencer {
                 return at;
             }
             prepared.body = request.command.body();
-            prepared.past = Past::default();
+            prepared.past = None;
             prepared.detail = Detail::None;
             prepared.wallet = None;
             prepared.object = None;
@@ -509,7 +518,7 @@ impl Sequencer {
             }
             _ => {
                 let sought = Sought::new(request.id, request.command.original(), &self.marks, false);
-                prepared.past = chain.past(card, prepared.word, &sought)?.0;
+                prepared.past = Some(Box::new(chain.past(card, prepared.word, &sought)?.0));
             }
         }
         Ok(())
@@ -526,7 +535,7 @@ impl Sequencer {
         let sought = Sought::new(request.id, request.command.original(), &self.marks, true);
         let (past, top) = chain.past(card, prepared.word, &sought)?;
         let (trail, chapters) = chain.trail(&top, &self.marks)?;
-        prepared.past = past;
+        prepared.past = Some(Box::new(past));
         let purse = top.value.as_ref().map(|(_, tail)| tail.purse);
         Ok(Box::new(Wallet { purse, trail, chapters, sale: top.sale }))
     }
@@ -603,7 +612,8 @@ impl Sequencer {
                     }
                     drop(state);
                     if let Some(lsn) = prepared.object {
-                        prepared.past = Chain::new(&self.wal, buffer).object_past(lsn, request.id)?;
+                        let past = Chain::new(&self.wal, buffer).object_past(lsn, request.id)?;
+                        prepared.past = Some(Box::new(past));
                     }
                 }
             }
@@ -837,7 +847,7 @@ impl Turn<'_> {
         if self.state.object_lsn(&request.command, request.caller.tenant) != prepared.object {
             return Retry::Stale;
         }
-        match prepared.past.same {
+        match prepared.past().same {
             None => Retry::New,
             Some(same)
                 if same.kind == kind

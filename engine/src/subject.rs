@@ -121,9 +121,9 @@ impl Subject<'_> {
                 && !matches!(action, Action::Freeze | Action::Unfreeze | Action::Void) =>
             {
                 let value = self.value(prepared, batch, card, word);
-                value::decide(&view, &value, &prepared.past, action, &asker)
+                value::decide(&view, &value, prepared.past(), action, &asker)
             }
-            None => decide(&view, &prepared.past, action, &asker),
+            None => decide(&view, prepared.past(), action, &asker),
         };
         let reply = match outcome {
             // Behind the PIN: who does not know that is told nothing more.
@@ -154,7 +154,15 @@ impl Subject<'_> {
                 {
                     return Some(self.reply(exceeded.status, None, ReplyBody::Exceeded(exceeded)));
                 }
-                let lsn = match action {
+                // The reply before the entry: it is put together in small pieces and moved in large ones, and
+                // such a move waits until everything that was written before it has reached the cache. Memory
+                // of the log is not there yet.
+                let lsn = group.next_lsn();
+                let new = Word::new(lsn, lifecycle, flags);
+                let body = self.body(prepared, kind, batch, card, &View { word: new, ..view });
+                let miss = kind == Kind::Tombstone && word.is_unsold();
+                let reply = Reply { miss, ..self.reply(status, receipt(status, lsn), body) };
+                match action {
                     Action::Reverse(id) => group.push(&head, ORIGINAL_BYTES, |tail| {
                         tail[..16].copy_from_slice(&id.0.to_le_bytes());
                         tail[16..].copy_from_slice(&original.map_or(0, Lsn::bytes).to_le_bytes());
@@ -164,11 +172,8 @@ impl Subject<'_> {
                 if let Some(tills) = tills {
                     tills.redeemed(&head, batch.product, lsn, group);
                 }
-                let new = Word::new(lsn, lifecycle, flags);
                 moves.words.push((card, word, new));
-                let body = self.body(prepared, kind, batch, card, &View { word: new, ..view });
-                let miss = kind == Kind::Tombstone && word.is_unsold();
-                Reply { miss, ..self.reply(status, receipt(status, lsn), body) }
+                reply
             }
             Outcome::Value(moved) => {
                 let Some(group) = group else { return Some(self.reply(self.short, None, ReplyBody::None)) };
