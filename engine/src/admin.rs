@@ -374,7 +374,7 @@ fn is_sane_principal(spec: &PrincipalSpec) -> bool {
         && spec.products.len() <= SCOPE_PRODUCTS_MAX
         && spec.misses_per_minute <= MISSES_PER_MINUTE_MAX
         // Whoever adds principals could give itself another scope.
-        && (spec.role != Role::Admin || spec.products.is_empty())
+        && (spec.role != Role::Admin || spec.products.is_empty() && spec.classes == 0)
 }
 
 impl State {

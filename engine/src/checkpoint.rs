@@ -33,7 +33,7 @@ use crate::identity::{AccountId, MerchantId, OrderId, Principal, PrincipalId, Re
 use crate::limits::{LimitRow, UsageRow};
 use crate::orders::{OrderKey, OrderWord, Reservation};
 use crate::record::{
-    Clocks, Field, Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms, stored,
+    Clocks, Field, Stored, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms, stored,
 };
 use crate::sequencer::Sequencer;
 use crate::sharded::SHARDS;
@@ -159,6 +159,8 @@ pub struct Objects {
 pub struct Ledger {
     /// The terms of products, by number, where they are not the default.
     pub terms: Vec<(u32, StoredTerms)>,
+    /// Where principals stand, by number, where that is not the default.
+    pub places: Vec<(u32, StoredPlace)>,
     /// The open holds.
     pub holds: Vec<HoldObject>,
     /// Accounts in order of number.
@@ -561,6 +563,11 @@ fn copy_objects(
         let state = sequencer.state();
         let from = objects.principals.len();
         let some = state.principals.iter().skip(from).take(OBJECTS_PER_HOLD);
+        let places = some.clone().filter_map(|state| {
+            let Principal { id, spec, .. } = &state.principal;
+            Some((id.0, StoredPlace::of(spec)?))
+        });
+        ledger.places.extend(places);
         objects.principals.extend(some.map(|principal| PrincipalObject {
             stored: StoredPrincipal::from(&principal.principal.spec),
             revoked: principal.principal.revoked,
@@ -773,9 +780,9 @@ impl Snapshot {
 }
 
 impl PrincipalObject {
-    /// The principal with number `id`; `None` if a field is unknown.
+    /// The principal with number `id`, who stands at `place`; `None` if a field is unknown.
     #[must_use]
-    pub fn principal(&self, id: PrincipalId) -> Option<Principal> {
-        Some(Principal { id, spec: self.stored.spec()?, revoked: self.revoked })
+    pub fn principal(&self, id: PrincipalId, place: Option<&StoredPlace>) -> Option<Principal> {
+        Some(Principal { id, spec: self.stored.spec(place)?, revoked: self.revoked })
     }
 }

@@ -615,7 +615,9 @@ impl Command {
                 return terms.map_or(known, |terms| crc32c::crc32c_append(known, &terms.encode()));
             }
             Command::PrincipalAdd(spec) => {
-                return crc32c::crc32c(&record::StoredPrincipal::from(&**spec).encode());
+                let known = crc32c::crc32c(&record::StoredPrincipal::from(&**spec).encode());
+                let place = record::StoredPlace::of(spec);
+                return place.map_or(known, |place| crc32c::crc32c_append(known, &place.encode()));
             }
             Command::AccountPut(put) => {
                 let known = crc32c::crc32c(&StoredAccount::of(&put.spec, TenantId(0)).encode());
@@ -648,7 +650,10 @@ impl Command {
                 let terms = record::StoredTerms::of(&spec.terms);
                 record::StoredProduct::from((&**spec, tenant)).entry_tail_with(terms.as_ref())
             }
-            Command::PrincipalAdd(spec) => record::StoredPrincipal::from(&**spec).entry_tail(),
+            Command::PrincipalAdd(spec) => {
+                let place = record::StoredPlace::of(spec);
+                record::StoredPrincipal::from(&**spec).entry_tail_with(place.as_ref())
+            }
             Command::AccountPut(put) => StoredAccount::of(&put.spec, tenant).entry_tail(),
             Command::LimitPut(spec) => StoredLimit::of(spec, tenant).entry_tail(),
             _ => Vec::new(),

@@ -20,7 +20,7 @@ use crate::identity::{
 use crate::limits::{Crossed, StoredLimit, Till};
 use crate::orders::{OrderKey, OrderState, OrderWord};
 use crate::record::{
-    Entry, FormatError, Group, Kind, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms,
+    Entry, FormatError, Group, Kind, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms,
 };
 use crate::state::{OrderMove, State};
 use crate::table::{Batch, Columns, Commit, Table, Words};
@@ -116,7 +116,8 @@ impl Rebuild {
             }
             Kind::PrincipalPut => {
                 let id = PrincipalId(head.subject as u32);
-                let spec = entry.object::<StoredPrincipal>()?.spec();
+                let (stored, place) = entry.object_extended::<StoredPrincipal, StoredPlace>()?;
+                let spec = stored.spec(place.as_ref());
                 let spec = spec.ok_or(FormatError { what: "unknown role", lsn: entry.lsn })?;
                 let index = (id.0 as usize).wrapping_sub(1);
                 let known = self.state.principals.get(index).map(|principal| principal.lsn);
@@ -371,8 +372,9 @@ impl Rebuild {
             self.state.set_product_frozen(id, object.frozen, lsn);
         }
         for (id, object) in (1..).zip(&objects.principals) {
+            let place = ledger.places.iter().find(|(principal, _)| *principal == id).map(|(_, place)| place);
             let (Some(principal), Some(lsn)) =
-                (object.principal(PrincipalId(id)), Lsn::from_bytes(object.lsn))
+                (object.principal(PrincipalId(id), place), Lsn::from_bytes(object.lsn))
             else {
                 return Ok(false);
             };

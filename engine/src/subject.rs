@@ -4,7 +4,7 @@ use kami_wal::Lsn;
 
 use crate::card::{Action, Asker, Effect, Outcome, View, decide};
 use crate::command::{Command, Request};
-use crate::identity::{OrderId, PinDigest, RequestId, Role};
+use crate::identity::{OrderId, PinDigest, RequestId};
 use crate::limits::Tills;
 use crate::product::{CardKind, Money};
 use crate::record::{GroupWriter, Head, Kind, ORIGINAL_BYTES, Purse, ValueTail};
@@ -63,9 +63,12 @@ impl Subject<'_> {
             // no redemption of this caller could have had an effect here, nor ever will.
             return Some(self.miss(unknown(), prepared.body, group));
         }
-        if !covered && !request.command.is_behind_pin() {
+        let behind_pin = request.command.is_behind_pin();
+        if !covered && !behind_pin {
             return Some(self.miss(Status::ScopeDenied, prepared.body, None));
         }
+        // What ends an earlier request is never denied for a class or place that came to be denied since.
+        let denied = !is_end && scope.denies(self.state.product_of(batch), &request.caller, behind_pin);
         let mut view = self.state.view(batch, card.row(), word);
         if cfg!(feature = "bug-expired-by-running-clock") {
             view.now_ms = self.sequencer.running.at(self.sequencer.clock.boot_ms());
@@ -91,12 +94,13 @@ impl Subject<'_> {
             Command::Freeze { .. } => Action::Freeze,
             Command::Unfreeze { .. } => Action::Unfreeze,
             Command::Void { .. } => Action::Void,
+            _ if denied => return Some(self.denied(word, prepared.body)),
             _ => return Some(self.read(prepared, batch, card, &view)),
         };
         let asker = Asker {
             principal: request.caller.principal,
             merchant: request.caller.merchant,
-            any_merchant: matches!(request.caller.role, Role::Admin | Role::Operator),
+            any_merchant: request.caller.acts_for_all(),
             body: prepared.body,
         };
         let outcome = match prepared.failed {
@@ -129,6 +133,13 @@ impl Subject<'_> {
             // Behind the PIN: who does not know that is told nothing more.
             outcome if !covered && outcome != Outcome::Refuse(Status::CardNotValid) => {
                 self.miss(Status::ScopeDenied, prepared.body, None)
+            }
+            // The same, but for a retry of what was done before it came to be denied.
+            outcome
+                if denied
+                    && !matches!(outcome, Outcome::Replay(_) | Outcome::Refuse(Status::CardNotValid)) =>
+            {
+                self.denied(word, prepared.body)
             }
             // Only an unsold card's, or a wrong PIN's.
             Outcome::Refuse(status @ Status::CardNotValid) => self.miss(status, prepared.body, None),
@@ -278,6 +289,13 @@ impl Subject<'_> {
             _ => status,
         };
         Reply { miss: true, ..self.reply(status, None, ReplyBody::None) }
+    }
+
+    /// What is said of a card whose product is denied to the caller: of one that is not sold, what is said of a
+    /// code that nobody has.
+    fn denied(&self, word: Word, body: u32) -> Reply {
+        let unknown = self.request.command.unknown_card(self.request.caller.role);
+        self.miss(if word.is_unsold() { unknown } else { Status::ScopeDenied }, body, None)
     }
 
     /// The reply of the first time, once more.

@@ -582,6 +582,8 @@ wire!(PrincipalSpec: "PRINCIPAL_SPEC" {
     role: Role, "1 admin, 2 issuer, 3 seller, 4 redeemer, 5 operator, 6 finance, 7 auditor";
     certificate: CertificateNote, "the certificate that was issued for the key";
     misses_per_minute: u32, "wrong codes a minute it may send on average; 0: the server's usual";
+    store: u32, "the store it stands in, or 0";
+    classes: u64, "the classes of products its commands about cards may be about, a bit each; 0: all";
     products: Vec<ProductId>, "the products it may touch, at most 64; none: all";
     name: String, "1 to 64 bytes, unique";
 });

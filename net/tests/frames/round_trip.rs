@@ -78,6 +78,8 @@ fn principals() -> impl Strategy<Value = PrincipalSpec> {
                 certificate,
                 products: (0..product % 70).map(|n| ProductId(product ^ n)).collect(),
                 misses_per_minute,
+                store: product,
+                classes: certificate.expires_ms,
             }
         },
     )

@@ -600,6 +600,8 @@ pub fn principal_spec() -> PrincipalSpec {
         certificate: certificate_note(),
         products: vec![ProductId(3), ProductId(7)],
         misses_per_minute: 30,
+        store: 17,
+        classes: 0b101,
     }
 }
 

@@ -16,6 +16,21 @@ const REVERSALS_MAX: usize = 64;
 /// A history lists at most this many events beside the import.
 const HISTORY_MAX: usize = 1024;
 
+/// What is said of a code that nobody has.
+fn unknown(ask: &Ask) -> Status {
+    match ask.what {
+        What::Redeem { .. } | What::Hold { .. } | What::Capture { .. } | What::Release { .. } => {
+            Status::CardNotValid
+        }
+        // To a reversal and to a till the answer is the one for a card that is there, or not sold.
+        What::Reverse { .. } => Status::Tombstoned,
+        What::Query { .. } | What::History { .. } if ask.caller.role == Role::Redeemer => {
+            Status::CardNotValid
+        }
+        _ => Status::NotFound,
+    }
+}
+
 /// What must come of a request: the reply, and the event if it has an effect.
 pub type Verdict = (Expected, Option<Event>);
 
@@ -57,19 +72,36 @@ impl Oracle {
         Event { kind, ask: ask.clone(), time_ms: self.now_ms, lsn: None, effect }
     }
 
+    /// What is said of a card, but for one whose product is denied to the caller: that one is told of a retry only.
     fn on_card(&self, ask: &Ask) -> Verdict {
+        let (expected, event) = self.on_any_card(ask);
+        let place = self.find(ask.caller.tenant.0, ask.code().expect("about a card"));
+        let Some(place) = place.filter(|place| self.denies(ask, place.0)) else { return (expected, event) };
+        if expected.flags.contains(ReplyFlags::REPLAYED) || expected.status == Status::CardNotValid {
+            return (expected, event);
+        }
+        let unsold = matches!(self.card(place).lifecycle, Lifecycle::Available | Lifecycle::Reserved);
+        self.miss(if unsold { unknown(ask) } else { Status::ScopeDenied })
+    }
+
+    /// Whether the product of a batch is denied to the caller for its class, its merchant or its store.
+    fn denies(&self, ask: &Ask, batch: u32) -> bool {
+        let caller = ask.caller;
+        let terms = &self.products[&self.batches[&batch].product].spec.terms;
+        let known = self.principals.get(&caller.principal.0).map(|principal| &principal.spec);
+        let (store, classes) = known.map_or((0, 0), |spec| (spec.store, spec.classes));
+        let ends = matches!(ask.what, What::Reverse { .. } | What::Capture { .. } | What::Release { .. });
+        let uses = matches!(ask.what, What::Redeem { .. } | What::Hold { .. });
+        let everywhere = matches!(caller.role, Role::Admin | Role::Operator);
+        let other_class = classes != 0 && classes & 1 << terms.class == 0;
+        let elsewhere = !terms.merchants.is_empty() && !terms.merchants.contains(&caller.merchant)
+            || !terms.stores.is_empty() && !terms.stores.contains(&store);
+        !ends && (other_class || uses && !everywhere && elsewhere)
+    }
+
+    fn on_any_card(&self, ask: &Ask) -> Verdict {
         let tenant = ask.caller.tenant.0;
-        let unknown = self.miss(match ask.what {
-            What::Redeem { .. } | What::Hold { .. } | What::Capture { .. } | What::Release { .. } => {
-                Status::CardNotValid
-            }
-            // To a reversal and to a till the answer is the one for a card that is there, or not sold.
-            What::Reverse { .. } => Status::Tombstoned,
-            What::Query { .. } | What::History { .. } if ask.caller.role == Role::Redeemer => {
-                Status::CardNotValid
-            }
-            _ => Status::NotFound,
-        });
+        let unknown = self.miss(unknown(ask));
         let Some(place) = self.find(tenant, ask.code().expect("about a card")) else { return unknown };
         let unsold = matches!(self.card(place).lifecycle, Lifecycle::Available | Lifecycle::Reserved);
         if !self.covers(ask.caller.principal, self.batches[&place.0].product) {

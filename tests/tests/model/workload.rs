@@ -308,6 +308,13 @@ impl World {
         spec.terms.hold_s = *self.random.pick(&[1, 60, 300]);
         spec.terms.listed = self.random.percent(90);
         spec.terms.reserve_s = *self.random.pick(&[1, 60, 900]);
+        spec.terms.class = *self.random.pick(&[0, 0, 0, 1, 2, 63, 64]);
+        if self.random.percent(15) {
+            spec.terms.merchants = vec![MerchantId(9), MerchantId(1)];
+        }
+        if self.random.percent(15) {
+            spec.terms.stores = vec![0, 7];
+        }
         if self.random.percent(5) {
             spec.currency = *b"USD";
         }
@@ -412,6 +419,8 @@ impl World {
             certificate: CertificateNote { serial: u128::from(self.random.next()), expires_ms: 1 << 40 },
             products,
             misses_per_minute: *self.random.pick(&[0, 0, 0, 1, 1, 1, 1, 1_000_000, 1_000_001, u32::MAX]),
+            store: *self.random.pick(&[0, 7, 8]),
+            classes: *self.random.pick(&[0, 0, 0, 1, 0b101, 1 << 63]),
         }
     }
 
