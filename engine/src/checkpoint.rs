@@ -29,7 +29,9 @@ use kami_wal::{File, Lsn, Medium, Poisoned};
 use crate::account::Leg;
 use crate::accounts::AccountRow;
 use crate::holds::{Hold, HoldKey};
-use crate::identity::{AccountId, MerchantId, OrderId, Principal, PrincipalId, RequestId, TenantId};
+use crate::identity::{
+    AccountId, MerchantId, OrderId, Principal, PrincipalId, RequestId, TenantId, TerminalId,
+};
 use crate::limits::{LimitRow, UsageRow};
 use crate::orders::{OrderKey, OrderWord, Reservation};
 use crate::record::{
@@ -163,6 +165,8 @@ pub struct Ledger {
     pub places: Vec<(u32, StoredPlace)>,
     /// The open holds.
     pub holds: Vec<HoldObject>,
+    /// Locks after wrong PINs, first to end first: card, principal, terminal, and until when.
+    pub pin_locks: Vec<(u64, u32, u32, u64)>,
     /// Accounts in order of number.
     pub accounts: Vec<AccountRow>,
     /// Tenant, id and POST of each document.
@@ -459,6 +463,22 @@ fn write_new(
             break;
         }
     }
+    loop {
+        between();
+        let last = ledger.pin_locks.last();
+        let last = last
+            .map(|(card, principal, terminal, _)| (*card, PrincipalId(*principal), TerminalId(*terminal)));
+        let state = sequencer.state();
+        let some = state.pins.after(last).take(OBJECTS_PER_HOLD);
+        let before = ledger.pin_locks.len();
+        ledger
+            .pin_locks
+            .extend(some.map(|((card, principal, terminal), until)| (card, principal.0, terminal.0, until)));
+        if ledger.pin_locks.len() == before {
+            break;
+        }
+    }
+    ledger.pin_locks.sort_by_key(|(.., until)| *until);
     let ledger = framed(&ledger);
     writer.put(&ledger)?;
     writer.flush()?;

@@ -470,6 +470,18 @@ impl<'a> Entry<'a> {
         PostedDocument::decode(self.tail).ok_or(wrong)
     }
 
+    /// Of PIN_LOCK: until when, milliseconds since 1970.
+    ///
+    /// # Errors
+    /// If the tail is too short.
+    pub fn locked_until(&self) -> Result<u64, FormatError> {
+        if self.tail.len() < PIN_LOCK_BYTES {
+            self.wrong("lock without its end")
+        } else {
+            Ok(u64_at(self.tail, 0))
+        }
+    }
+
     /// Of LIMIT_CROSSED: who crossed the limit that is the entry's subject, and what was in its window then.
     ///
     /// # Errors
@@ -582,6 +594,9 @@ impl<'a> Entry<'a> {
         }
     }
 }
+
+/// Bytes of the tail of PIN_LOCK.
+pub const PIN_LOCK_BYTES: usize = 8;
 
 /// Bytes of the tail of LIMIT_CROSSED.
 pub const CROSSING_BYTES: usize = 24;

@@ -16,9 +16,11 @@ use crate::checkpoint::Snapshot;
 use crate::holds::{Hold, HoldChange};
 use crate::identity::{
     AccountId, BatchId, DocumentId, LimitId, Principal, PrincipalId, ProductId, RequestId, TenantId,
+    TerminalId,
 };
 use crate::limits::{Crossed, StoredLimit, Till};
 use crate::orders::{OrderKey, OrderState, OrderWord};
+use crate::pins::PinChange;
 use crate::record::{
     Entry, FormatError, Group, Kind, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms,
 };
@@ -179,6 +181,18 @@ impl Rebuild {
                     let (till, product) = (Till::of(head), batch.product);
                     self.state.limits.take_till(&till, product, entry.time_ms, entry.lsn);
                 }
+            }
+            Kind::PinUnlock => {
+                self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
+                self.state.pins.apply(PinChange::Unlock(entry.card()));
+            }
+            Kind::PinLock => {
+                let card = entry.card();
+                if self.table.batch_of(card).is_none() {
+                    return Err(ReplayError::Chain { object: "card", lsn: entry.lsn });
+                }
+                let key = self.state.pin_key(card, head.principal, head.terminal);
+                self.state.pins.apply(PinChange::Lock(key, entry.time_ms, entry.locked_until()?));
             }
             Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void => {
                 self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?
@@ -421,6 +435,10 @@ impl Rebuild {
         for object in &ledger.holds {
             let Some((key, hold)) = object.hold() else { return Ok(false) };
             self.state.holds.apply(HoldChange::Open(key, hold));
+        }
+        for &(card, principal, terminal, until_ms) in &ledger.pin_locks {
+            let key = (card, PrincipalId(principal), TerminalId(terminal));
+            self.state.pins.apply(PinChange::Lock(key, 0, until_ms));
         }
         for &(tenant, document, lsn) in &ledger.documents {
             let Some(lsn) = Lsn::from_bytes(lsn) else { return Ok(false) };

@@ -14,11 +14,12 @@ use crate::command::Command;
 use crate::holds::{HeldOf, Holds};
 use crate::identity::{
     AccountId, BatchId, Caller, DocumentId, Principal, PrincipalId, PrincipalSpec, ProductId, Renewal,
-    RequestId, TenantId,
+    RequestId, TenantId, TerminalId,
 };
 use crate::limits::{Buyer, Limits};
 use crate::order::{Line, units};
 use crate::orders::{OrderKey, OrderState, OrderWord, Orders, Reservation};
+use crate::pins::{PinKey, Pins};
 use crate::product::{CardKind, Money, Product, ProductSpec};
 use crate::record::{Allocation, Clocks, Kind, OrderFacts, Purse, Stored, StoredPlace, StoredPrincipal};
 use crate::reply::StockLine;
@@ -48,6 +49,8 @@ pub struct State {
     pub principal_keys: HashMap<[u8; 32], PrincipalId>,
     /// Open holds.
     pub holds: Holds,
+    /// Cards that are locked for somebody after wrong PINs.
+    pub pins: Pins,
     /// Batch numbers by the id of the import that made them.
     pub imports: HashMap<(TenantId, RequestId), BatchId>,
     /// Accounts.
@@ -336,6 +339,14 @@ impl State {
                 Some(Scope { products, classes: *classes, store: *store })
             }
         }
+    }
+
+    /// Whose tries of a card's PIN are counted together: a principal's of the store, or a till's of another, for whom
+    /// whoever embeds the engine answers.
+    #[must_use]
+    pub fn pin_key(&self, card: CardRef, principal: PrincipalId, terminal: TerminalId) -> PinKey {
+        let known = (principal.0 as usize).wrapping_sub(1) < self.principals.len();
+        (card.to_bits(), principal, if known { TerminalId(0) } else { terminal })
     }
 
     /// Adds the stock of a batch whose cards are all untouched.

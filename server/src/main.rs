@@ -58,6 +58,7 @@ mod serve;
 mod settings;
 mod stock;
 mod table_file;
+mod tills;
 mod trade;
 mod upkeep;
 mod value;
@@ -131,6 +132,8 @@ enum Command {
     Load(value::Load),
     Refund(value::Refund),
     Settle(value::Settle),
+    PinUnlock(tills::PinUnlock),
+    Outcome(tills::Outcome),
     Account(account::AccountCommand),
     Post(account::Post),
     Limit(limit::LimitCommand),
@@ -221,6 +224,8 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Load(command) => online(value::load(command, output)),
         Command::Refund(command) => online(value::refund(command, output)),
         Command::Settle(command) => online(value::settle(command, output)),
+        Command::PinUnlock(command) => online(tills::pin_unlock(command, output)),
+        Command::Outcome(command) => online(tills::outcome(command, output)),
         Command::Account(command) => online(account::run(command, output)),
         Command::Post(command) => online(account::post(command, output)),
         Command::Limit(command) => online(limit::run(command, output)),
