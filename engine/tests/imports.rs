@@ -1,43 +1,21 @@
 //! Imports that are interrupted, repeated and overtaken.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod clock;
+
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use kami_engine::record::Clocks;
 use kami_engine::{
     Caller, Clock, Command, Engine, EngineOptions, Failure, ImportRow, ImportSpec, PrincipalSpec,
     ProductSpec, Reply, ReplyBody, RequestId, Role, Session, Status,
 };
 use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
 
-struct Still;
-
-impl Clock for Still {
-    fn read(&self) -> Clocks {
-        Clocks { wall_ms: 1_800_000_000_000, boot_ms: 5000, boot_id: 1 }
-    }
-    fn boot_ms(&self) -> u64 {
-        5000
-    }
-}
-
-/// A clock that goes on when it is told to.
-#[derive(Clone, Default)]
-struct Told(Arc<AtomicU64>);
-
-impl Clock for Told {
-    fn read(&self) -> Clocks {
-        let boot_ms = self.boot_ms();
-        Clocks { wall_ms: 1_800_000_000_000 + boot_ms, boot_ms, boot_id: 1 }
-    }
-    fn boot_ms(&self) -> u64 {
-        5000 + self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::clock::HandClock;
 
 fn open(data: &SimMedium, keys: &SimMedium) -> Engine {
-    open_at(data, keys, Box::new(Still))
+    open_at(data, keys, Box::<HandClock>::default())
 }
 
 fn open_at(data: &SimMedium, keys: &SimMedium, clock: Box<dyn Clock>) -> Engine {
@@ -288,7 +266,7 @@ fn nobody_waits_for_somebody_elses_work_on_an_import() {
 fn staged_imports_are_bounded_by_principal_and_by_time() {
     const MINUTE: u64 = 60_000;
     let (data, keys) = (SimMedium::new(13, SimMode::Direct), SimMedium::new(14, SimMode::Direct));
-    let clock = Told::default();
+    let clock = HandClock::default();
     let engine = open_at(&data, &keys, Box::new(clock.clone()));
     let pass = |ms| clock.0.fetch_add(ms, Ordering::Relaxed);
     let session = Session::new(&engine, Caller::LOCAL);
