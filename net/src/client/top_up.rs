@@ -102,20 +102,16 @@ pub enum Fulfilment {
 /// ```
 /// use kami_net::client::{Fulfilment, Fulfiller, Job};
 ///
-/// /// What a supplier's own library offers.
-/// trait Supplier {
-///     async fn submit(&self, order: &str, phone: &str, fen: i64) -> Result<String, SupplierError>;
-///     async fn look_up(&self, order: &str) -> Result<Option<String>, SupplierError>;
-/// }
-/// enum SupplierError {
-///     OrderExists,
-///     NoSuchPhone,
-///     Network,
-/// }
+/// # struct Supplier;
+/// # enum SupplierError { OrderExists, NoSuchPhone, Network }
+/// # impl Supplier {
+/// #     async fn submit(&self, _: &str, _: &str, _: i64) -> Result<String, SupplierError> { todo!() }
+/// #     async fn look_up(&self, _: &str) -> Result<Option<String>, SupplierError> { todo!() }
+/// # }
+/// /// Airtime from a supplier, through the supplier's own library.
+/// struct Airtime(Supplier);
 ///
-/// struct Airtime<S>(S);
-///
-/// impl<S: Supplier<submit(..): Send, look_up(..): Send> + Sync> Fulfiller for Airtime<S> {
+/// impl Fulfiller for Airtime {
 ///     async fn fulfil(&self, job: &Job<'_>) -> Fulfilment {
 ///         match self.0.submit(&job.id.to_string(), job.to, job.amount).await {
 ///             Ok(reference) => Fulfilment::Done { reference },
@@ -135,7 +131,6 @@ pub enum Fulfilment {
 ///         }
 ///     }
 /// }
-/// # fn main() {}
 /// ```
 pub trait Fulfiller {
     /// Tops up, once for each id however often it is asked. What is still on its way when the job's time is over may be
@@ -226,9 +221,8 @@ impl Client {
         };
         let left = Duration::from_millis(held.value.deadline_ms.saturating_sub(now_ms));
         let stands = left >= patience * 2 && !held.flags.contains(ReplyFlags::REVERSED);
-        let answer = async {
-            if stands { fulfiller.fulfil(&job).await } else { fulfiller.outcome(&job).await }
-        };
+        let answer =
+            async { if stands { fulfiller.fulfil(&job).await } else { fulfiller.outcome(&job).await } };
         match tokio::time::timeout(patience, answer).await {
             Ok(Fulfilment::Done { reference }) => self.charge(code, top_up, &job, reference).await,
             Ok(Fulfilment::Refused { reason }) => {

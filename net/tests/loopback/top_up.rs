@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kami_engine::{CardKind, Kind, Money, OrderId, ProductSpec, ProductTerms, RequestId, Role, Status};
 use kami_net::Client;
-use kami_net::client::{Fulfiller, Fulfilment, HoldOptions, Job, RedeemOptions, ToppedUp, TopUp};
+use kami_net::client::{Fulfiller, Fulfilment, HoldOptions, Job, RedeemOptions, TopUp, ToppedUp};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -178,10 +178,7 @@ async fn a_refused_top_up_frees_the_card_and_an_unknown_one_does_not() {
     let airtime = Airtime::stopping(Stop::Refuse);
     for _ in 0..2 {
         let refused = client.top_up(&card, &half(), &*airtime).await.unwrap();
-        assert!(
-            matches!(&refused, ToppedUp::Refused { reason } if reason == "no such phone"),
-            "{refused:?}"
-        );
+        assert!(matches!(&refused, ToppedUp::Refused { reason } if reason == "no such phone"), "{refused:?}");
     }
     assert_eq!((airtime.paid(PHONE), left(&client, &card).await), (0, (5000, 0)));
 
