@@ -67,6 +67,8 @@ impl Turn<'_> {
             Command::Post(_) => self.post(work, at),
             Command::LimitPut(_) => self.put_limit(work, at),
             Command::OutcomeOfDocument { .. } => self.outcome_of_document(work, at),
+            Command::ExceptionList { .. } => Some(self.list_exceptions(&work.requests[at])),
+            Command::ExceptionResolve(_) => self.resolve_exception(work, at),
             command if command.batch().is_some() => self.change_batch(work, at),
             _ => Some(self.list(&work.requests[at])),
         }
@@ -100,6 +102,8 @@ impl Turn<'_> {
                 | Command::Post(_)
                 | Command::LimitList
                 | Command::OutcomeOfDocument { .. } => true,
+                // Which ones, is asked there.
+                Command::ExceptionList { .. } | Command::ExceptionResolve(_) => true,
                 Command::LimitPut(spec) => spec.product.is_some_and(|product| scope.covers(product)),
                 // A batch that is not there is not found.
                 command => command

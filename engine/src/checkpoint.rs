@@ -28,6 +28,7 @@ use kami_wal::{File, Lsn, Medium, Poisoned};
 
 use crate::account::Leg;
 use crate::accounts::AccountRow;
+use crate::exceptions::StoredException;
 use crate::holds::{Hold, HoldKey};
 use crate::identity::{
     AccountId, MerchantId, OrderId, Principal, PrincipalId, RequestId, TenantId, TerminalId,
@@ -167,6 +168,8 @@ pub struct Ledger {
     pub holds: Vec<HoldObject>,
     /// Locks after wrong PINs, first to end first: card, principal, terminal, and until when.
     pub pin_locks: Vec<(u64, u32, u32, u64)>,
+    /// Redemptions that were made offline and did not fit, in order of number.
+    pub exceptions: Vec<StoredException>,
     /// Accounts in order of number.
     pub accounts: Vec<AccountRow>,
     /// Tenant, id and POST of each document.
@@ -475,6 +478,14 @@ fn write_new(
             .pin_locks
             .extend(some.map(|((card, principal, terminal), until)| (card, principal.0, terminal.0, until)));
         if ledger.pin_locks.len() == before {
+            break;
+        }
+    }
+    loop {
+        between();
+        let from = ledger.exceptions.len();
+        ledger.exceptions.extend(sequencer.state().exceptions.rows(from, OBJECTS_PER_HOLD));
+        if ledger.exceptions.len() == from {
             break;
         }
     }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::account::{AccountPut, LEGS_MAX, NOTE_BYTES_MAX, Posting};
 use crate::accounts::StoredAccount;
+use crate::exceptions::{ADVICE_BYTES, Advice, ExceptionNote, StoredNote};
 use crate::identity::{
     AccountId, BatchId, Caller, CardDigest, ChannelId, DocumentId, OrderId, PinDigest, PrincipalId,
     PrincipalSpec, ProductId, Renewal, RequestId, Role, TenantId, TerminalId,
@@ -267,6 +268,19 @@ pub enum Command {
     LimitPut(Box<LimitSpec>),
     /// Lists the limits that stand.
     LimitList,
+    /// Reports a redemption that was made offline: it is one now if it fits the card, else an exception.
+    Advice(Box<Advice>),
+    /// Lists exceptions, in order of number.
+    ExceptionList {
+        /// Those with higher numbers only.
+        after: u64,
+        /// How many at most; at least 1 and never more than [`EXCEPTIONS_PER_LIST`](crate::EXCEPTIONS_PER_LIST).
+        count: u32,
+        /// Whether those that were resolved are listed, too.
+        all: bool,
+    },
+    /// Notes what was done about an exception.
+    ExceptionResolve(Box<ExceptionNote>),
     /// Asks what became of a request about a card, without doing it.
     OutcomeOf {
         /// The card.
@@ -441,6 +455,7 @@ impl Command {
             | Command::Load { card, .. }
             | Command::RefundValue { card, .. }
             | Command::Settle { card } => Some(*card),
+            Command::Advice(advice) => Some(advice.card),
             _ => None,
         }
     }
@@ -456,6 +471,7 @@ impl Command {
                 | Command::Load { .. }
                 | Command::RefundValue { .. }
                 | Command::Settle { .. }
+                | Command::Advice(_)
         )
     }
 
@@ -489,7 +505,7 @@ impl Command {
 
     /// Whether it asks for the PIN: what is behind that is told to nobody who does not know it.
     pub(crate) const fn is_behind_pin(&self) -> bool {
-        matches!(self, Command::Redeem { .. } | Command::Hold { .. })
+        matches!(self, Command::Redeem { .. } | Command::Hold { .. } | Command::Advice(_))
     }
 
     /// The request whose effect is looked for in the target's past: this one, or the one that is asked about.
@@ -522,6 +538,7 @@ impl Command {
         match self {
             Command::Redeem { .. }
             | Command::Hold { .. }
+            | Command::Advice(_)
             | Command::Capture { .. }
             | Command::Release { .. } => Status::CardNotValid,
             Command::Query { .. } | Command::History { .. } if role == Role::Redeemer => Status::CardNotValid,
@@ -538,6 +555,7 @@ impl Command {
             && match self {
                 Command::Redeem { .. }
                 | Command::Hold { .. }
+                | Command::Advice(_)
                 | Command::Capture { .. }
                 | Command::Release { .. } => true,
                 Command::Query { .. } | Command::History { .. } | Command::OutcomeOf { .. } => {
@@ -564,6 +582,8 @@ impl Command {
                 let (legs, note) = (posting.legs.len().min(LEGS_MAX), posting.note.len().min(NOTE_BYTES_MAX));
                 2 * GROUP_BYTES + record::HEAD_BYTES + record::PostedDocument::tail_bytes(legs, note) + 8
             }
+            // Its exception, and the lock that a wrong PIN may put beside it.
+            Command::Advice(_) => 2 * record::HEAD_BYTES + ADVICE_BYTES + record::PIN_LOCK_BYTES,
             command if command.card().is_some() => record::HEAD_BYTES + record::ORIGINAL_BYTES,
             command if command.is_read() => GROUP_BYTES,
             _ => 2 * GROUP_BYTES + OBJECT_ENTRY_BYTES_MAX,
@@ -593,6 +613,7 @@ impl Command {
                 | Command::AccountList { .. }
                 | Command::AccountStatement { .. }
                 | Command::LimitList
+                | Command::ExceptionList { .. }
                 | Command::Stats
                 | Command::OrderStatus(_)
                 | Command::OutcomeOfOrder { .. }
@@ -625,6 +646,8 @@ impl Command {
         let mut bytes = [0; 32];
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
         match self {
+            // A redemption that was made offline is the one that may have arrived before under its id.
+            Command::Advice(advice) => put(0, &advice.amount.to_le_bytes()),
             Command::Redeem { amount, partial, .. } => {
                 put(0, &amount.to_le_bytes());
                 put(8, &[u8::from(*partial)]);
@@ -678,6 +701,7 @@ impl Command {
                 });
                 return crc32c::crc32c_append(legs, posting.note.as_bytes());
             }
+            Command::ExceptionResolve(given) => return crc32c::crc32c(given.note.as_bytes()),
             Command::PrincipalRenew(renewal) => {
                 let note = renewal.certificate;
                 let parts = [&renewal.key[..], &note.serial.to_le_bytes(), &note.expires_ms.to_le_bytes()];
@@ -701,6 +725,7 @@ impl Command {
             }
             Command::AccountPut(put) => StoredAccount::of(&put.spec, tenant).entry_tail(),
             Command::LimitPut(spec) => StoredLimit::of(spec, tenant).entry_tail(),
+            Command::ExceptionResolve(given) => StoredNote { note: given.note.clone() }.entry_tail(),
             _ => Vec::new(),
         }
     }

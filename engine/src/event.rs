@@ -8,6 +8,7 @@
 
 use kami_wal::Lsn;
 
+use crate::exceptions::Kept;
 use crate::identity::{
     BatchId, Caller, ChannelId, MerchantId, OrderId, PrincipalId, ProductId, RequestId, Role, TenantId,
     TerminalId,
@@ -39,8 +40,7 @@ pub struct Event {
     pub order: Option<OrderId>,
     /// The card, of an event about one.
     pub card: Option<CardRef>,
-    /// The number of what else an event is about: a principal, an account or a limit; 0 is
-    /// none.
+    /// The number of what else an event is about: a principal, an account, a limit or an exception; 0 is none.
     pub object: u64,
     /// What the cards are worth that were moved, or what was moved on a card, in minor units of the product's currency,
     /// never negative: the kind says which way. An order of several products has none.
@@ -75,6 +75,7 @@ enum Subject {
     Product,
     Object,
     Document,
+    Exception,
 }
 
 const fn subject_of(kind: Kind) -> Subject {
@@ -96,6 +97,8 @@ const fn subject_of(kind: Kind) -> Subject {
         | Kind::BatchVoid
         | Kind::BatchExtend => Subject::Batch,
         Kind::PinLock => Subject::Card,
+        Kind::Advice => Subject::Exception,
+        Kind::ExceptionResolve => Subject::Object,
         kind if kind.is_about_card() => Subject::Card,
         kind if kind.is_order() => Subject::Sale,
         Kind::Reveal => Subject::Order,
@@ -185,6 +188,15 @@ impl Event {
             }
             Subject::Product => event.product = Some(ProductId(head.subject as u32)),
             Subject::Object => event.object = head.subject,
+            Subject::Exception => {
+                event.object = head.subject;
+                event.card = Kept::of(entry)?.card;
+                event.count = 1;
+                if let Some(card) = event.card {
+                    let batch = batch_of(BatchId(card.batch()))?;
+                    (event.batch, event.product) = (Some(batch.id), Some(batch.product));
+                }
+            }
             Subject::Document => event.related = entry.posting()?.document.0,
         }
         Ok(event)

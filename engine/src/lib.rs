@@ -45,6 +45,7 @@ mod command;
 mod due;
 mod engine;
 mod event;
+mod exceptions;
 mod feed;
 mod figures;
 mod holds;
@@ -96,6 +97,10 @@ pub use clock::{Clock, ClockStep, SystemClock};
 pub use command::*;
 pub use engine::{EXIT_POISONED, Engine, EngineOptions, OpenError, RevealError};
 pub use event::Event;
+pub use exceptions::{
+    ADVICE_AGE_MAX_MS, Advice, CLOCK_SKEW_MS, EXCEPTIONS_MAX, EXCEPTIONS_PER_LIST, Exception, ExceptionNote,
+    RESOLUTION_BYTES_MAX, Resolution,
+};
 pub use feed::{Feed, FeedPlace, FeedSpec, KindSet, PastError};
 pub use figures::{Figures, ProductStock};
 pub use identity::*;

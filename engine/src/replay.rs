@@ -13,6 +13,7 @@ use kami_wal::{Lsn, Medium, Record};
 use crate::accounts::StoredAccount;
 use crate::batch::BatchFile;
 use crate::checkpoint::Snapshot;
+use crate::exceptions::{ExceptionState, Kept, Resolution, StoredNote};
 use crate::holds::{Hold, HoldChange};
 use crate::identity::{
     AccountId, BatchId, DocumentId, LimitId, Principal, PrincipalId, ProductId, RequestId, TenantId,
@@ -182,6 +183,20 @@ impl Rebuild {
                     self.state.limits.take_till(&till, product, entry.time_ms, entry.lsn);
                 }
             }
+            Kind::Advice => {
+                let state = ExceptionState::of(head, &Kept::of(entry)?, entry.lsn, entry.time_ms);
+                if !self.state.exceptions.add(state) {
+                    return Err(ReplayError::Chain { object: "exception", lsn: entry.lsn });
+                }
+            }
+            Kind::ExceptionResolve => {
+                let known = self.state.exceptions.find(head.subject, head.tenant).map(|state| state.lsn);
+                if self.continues(entry, known, "exception")? {
+                    let StoredNote { note } = entry.object()?;
+                    let resolution = Resolution { principal: head.principal, time_ms: entry.time_ms, note };
+                    self.state.exceptions.resolve(head.subject, resolution, entry.lsn);
+                }
+            }
             Kind::PinUnlock => {
                 self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
                 self.state.pins.apply(PinChange::Unlock(entry.card()));
@@ -191,8 +206,10 @@ impl Rebuild {
                 if self.table.batch_of(card).is_none() {
                     return Err(ReplayError::Chain { object: "card", lsn: entry.lsn });
                 }
-                let key = self.state.pin_key(card, head.principal, head.terminal);
-                self.state.pins.apply(PinChange::Lock(key, entry.time_ms, entry.locked_until()?));
+                // Whose tries counted together is what was so then, and not what follows from a later snapshot.
+                let (until_ms, terminal) = entry.locked_until()?;
+                let key = (card.to_bits(), head.principal, terminal);
+                self.state.pins.apply(PinChange::Lock(key, entry.time_ms, until_ms));
             }
             Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void => {
                 self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?
@@ -445,6 +462,7 @@ impl Rebuild {
             self.state.documents.insert((TenantId(tenant), DocumentId(document)), lsn);
         }
         if !self.state.accounts.restore(&ledger.accounts)
+            || !self.state.exceptions.restore(&ledger.exceptions)
             || !self.state.limits.restore(&ledger.limits, &ledger.usages, ledger.counted_ms)
         {
             return Ok(false);

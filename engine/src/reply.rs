@@ -3,6 +3,7 @@
 use kami_wal::Lsn;
 
 use crate::account::Account;
+use crate::exceptions::Exception;
 use crate::identity::{
     AccountId, BatchId, ChannelId, MerchantId, OrderId, Principal, PrincipalId, ProductId, RequestId,
     TerminalId,
@@ -125,6 +126,9 @@ pub enum ReplyBody {
     Account(AccountId),
     /// After OUTCOME_QUERY: the effect that the request had.
     Outcome(OutcomeReport),
+    /// After EXCEPTION_LIST, in order of number, and the one exception after EXCEPTION_RESOLVE. PARTIAL says that
+    /// there are more.
+    Exceptions(Vec<Exception>),
 }
 
 /// A checkpoint of the log's entries, signed.
@@ -278,6 +282,8 @@ pub struct HistoryEvent {
     pub amount: Money,
     /// What was left on the card afterwards, where the entry says so; else 0.
     pub remaining: Money,
+    /// Of a redemption that was made offline: when, by the till's clock, in milliseconds since 1970; else 0.
+    pub made_ms: u64,
 }
 
 /// A batch as it stands.
@@ -438,6 +444,7 @@ impl HistoryEvent {
             related,
             amount: value.amount,
             remaining: value.purse.remaining,
+            made_ms: if entry.head.kind == Kind::Redeem { value.time_ms } else { 0 },
         })
     }
 
@@ -457,6 +464,7 @@ impl HistoryEvent {
             related: u128::from(batch.id.0),
             amount: 0,
             remaining: 0,
+            made_ms: 0,
         }
     }
 }

@@ -34,6 +34,7 @@ use crate::card::{Effect, Past};
 use crate::chain::{Chain, ChainError, Sought};
 use crate::clock::{Clock, Running, TICK_MS};
 use crate::command::{Command, Request, STATEMENT_LINES_MAX};
+use crate::exceptions::ExceptionState;
 use crate::holds::HoldChange;
 use crate::identity::{AccountId, CardDigest, DocumentId, OrderId, PrincipalId, RequestId, TenantId};
 use crate::index::Index;
@@ -102,6 +103,7 @@ pub(crate) struct Moves {
     pub(crate) words: Vec<(CardRef, Word, Word)>,
     pub(crate) holds: Vec<HoldChange>,
     pub(crate) pins: Vec<PinChange>,
+    pub(crate) exceptions: Vec<ExceptionState>,
 }
 
 impl Moves {
@@ -109,6 +111,7 @@ impl Moves {
         self.words.clear();
         self.holds.clear();
         self.pins.clear();
+        self.exceptions.clear();
     }
 }
 
@@ -121,6 +124,8 @@ pub(crate) struct Wallet {
     pub(crate) chapters: Vec<Chapter>,
     /// The card's sale.
     pub(crate) sale: Option<Lsn>,
+    /// When that was, in milliseconds, if it was asked for; else 0.
+    pub(crate) sold_ms: u64,
 }
 
 /// What was found out about a request before the lock was taken.
@@ -517,7 +522,10 @@ impl Sequencer {
                 prepared.past = Some(Box::new(chain.past(card, prepared.word, &sought)?.0));
             }
             _ if tells_value => {
-                let wallet = self.read_value(request, card, prepared, &mut chain)?;
+                let mut wallet = self.read_value(request, card, prepared, &mut chain)?;
+                if let (Command::Advice(_), Some(sale)) = (&request.command, wallet.sale) {
+                    wallet.sold_ms = chain.entry(sale)?.time_ms;
+                }
                 let volume = if wallet.chapters.is_empty() { 0 } else { VOLUME_BYTES };
                 prepared.log_bytes =
                     HEAD_BYTES + VALUE_BYTES + volume + prepared.crossings * CROSSING_ENTRY_BYTES;
@@ -544,7 +552,7 @@ impl Sequencer {
         let (trail, chapters) = chain.trail(&top, &self.marks)?;
         prepared.past = Some(Box::new(past));
         let purse = top.value.as_ref().map(|(_, tail)| tail.purse);
-        Ok(Box::new(Wallet { purse, trail, chapters, sale: top.sale }))
+        Ok(Box::new(Wallet { purse, trail, chapters, sale: top.sale, sold_ms: 0 }))
     }
 
     /// Reads the entries of the object an administrative or order command is about.
@@ -850,7 +858,7 @@ impl Turn<'_> {
     }
 
     /// The record is complete and the tail published: now what it is about may change.
-    fn install(&mut self, moves: &Moves) {
+    fn install(&mut self, moves: &mut Moves) {
         for &(card, old, new) in &moves.words {
             let batch = self.sequencer.table.batch_of(card).expect("decided on this batch");
             self.state.install(batch, card.row(), old, new);
@@ -860,6 +868,10 @@ impl Turn<'_> {
         }
         for change in &moves.pins {
             self.state.pins.apply(*change);
+        }
+        for exception in moves.exceptions.drain(..) {
+            let added = self.state.exceptions.add(exception);
+            debug_assert!(added, "they were numbered under this lock");
         }
     }
 

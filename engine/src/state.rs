@@ -11,6 +11,7 @@ use kami_wal::Lsn;
 use crate::accounts::Accounts;
 use crate::card::View;
 use crate::command::Command;
+use crate::exceptions::Exceptions;
 use crate::holds::{HeldOf, Holds};
 use crate::identity::{
     AccountId, BatchId, Caller, DocumentId, Principal, PrincipalId, PrincipalSpec, ProductId, Renewal,
@@ -53,6 +54,8 @@ pub struct State {
     pub holds: Holds,
     /// Cards that are locked for somebody after wrong PINs.
     pub pins: Pins,
+    /// Redemptions that were made offline and did not fit.
+    pub exceptions: Exceptions,
     /// Batch numbers by the id of the import that made them.
     pub imports: HashMap<(TenantId, RequestId), BatchId>,
     /// Accounts.
@@ -268,6 +271,7 @@ impl State {
             Command::AccountFreeze(id) | Command::AccountUnfreeze(id) => {
                 self.accounts.find(*id, tenant).map(|state| state.lsn)
             }
+            Command::ExceptionResolve(given) => self.exceptions.find(given.id, tenant).map(|state| state.lsn),
             Command::LimitPut(spec) => self.limits.named(tenant, &spec.name).map(|state| state.lsn),
             Command::PrincipalRenew(renewal) => self.principal_lsn(renewal.principal),
             command => self.batch_stock(command.batch()?, tenant).map(|stock| stock.lsn),

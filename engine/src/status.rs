@@ -158,6 +158,13 @@ statuses! {
     /// No request with this id had an effect on this target, as far as the caller may know.
     NoEffect = 144, "NO_EFFECT", "send the request once more with the same id, or reverse it so that it never takes effect";
 
+    /// The redemption made offline does not fit its card; it was noted for an operator.
+    ExceptionNoted = 145, "EXCEPTION_NOTED", "do not send it again: an operator sees to it, EXCEPTION_LIST shows it";
+    /// As many redemptions made offline wait for an operator as a principal may have; nothing was noted.
+    ExceptionsFull = 146, "EXCEPTIONS_FULL", "keep it, and send the same again when an operator has resolved some";
+    /// The redemption was made offline too long ago to be taken without an operator.
+    AdviceTooOld = 147, "ADVICE_TOO_OLD", "see to it by hand; have the till report sooner";
+
     /// The frame or a field in it is not well formed.
     Malformed = 200, "MALFORMED", "mend the client; REASON names the field";
     /// The request id was used on this target with another body.

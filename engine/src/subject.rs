@@ -4,6 +4,10 @@ use kami_wal::Lsn;
 
 use crate::card::{Action, Asker, Effect, Outcome, Pin, View, decide};
 use crate::command::{Command, Request};
+use crate::exceptions::{
+    self, ADVICE_AGE_MAX_MS, ADVICE_BYTES, Advice, CLOCK_SKEW_MS, EXCEPTIONS_MAX, Exception, ExceptionState,
+    Kept,
+};
 use crate::identity::{OrderId, PinDigest, RequestId};
 use crate::limits::Tills;
 use crate::outcome;
@@ -31,6 +35,70 @@ pub(crate) struct Subject<'a> {
 impl Subject<'_> {
     /// Decides and encodes. `None` if the card moved, or came into being, since it was read.
     pub(crate) fn decide(
+        &self,
+        prepared: &mut Prepared,
+        group: Option<&mut GroupWriter<'_>>,
+        moves: &mut Moves,
+        tills: Option<&mut Tills>,
+    ) -> Option<Reply> {
+        if let Command::Advice(advice) = &self.request.command {
+            return self.advise(advice, prepared, group, moves, tills);
+        }
+        self.decide_card(prepared, group, moves, tills)
+    }
+
+    /// A redemption that was made offline: what refuses it makes it an exception.
+    fn advise(
+        &self,
+        advice: &Advice,
+        prepared: &mut Prepared,
+        mut group: Option<&mut GroupWriter<'_>>,
+        moves: &mut Moves,
+        tills: Option<&mut Tills>,
+    ) -> Option<Reply> {
+        let request = self.request;
+        if self.scope.is_some() {
+            if advice.made_ms == 0 {
+                return Some(self.refuse(Status::Malformed));
+            }
+            if let Some(earlier) = self.state.exceptions.reported(advice.card, request.id) {
+                let is_retry =
+                    earlier.body == prepared.body && earlier.exception.principal == request.caller.principal;
+                let Exception { lsn, time_ms, .. } = earlier.exception;
+                let reply = match is_retry {
+                    true => self.reply(Status::ExceptionNoted, Some(lsn), ReplyBody::None),
+                    false => return Some(self.refuse(Status::IdReused)),
+                };
+                return Some(Reply { flags: ReplyFlags::REPLAYED, time_ms, ..reply });
+            }
+        }
+        let reply = self.decide_card(prepared, group.as_deref_mut(), moves, tills)?;
+        if !exceptions::is_kept(reply.status) {
+            return Some(reply);
+        }
+        let principal = request.caller.principal;
+        let now = moves.exceptions.iter().filter(|state| state.exception.principal == principal).count();
+        let refused = |status| Reply { miss: reply.miss, ..self.refuse(status) };
+        if self.state.exceptions.open_of(principal) + now >= EXCEPTIONS_MAX {
+            return Some(refused(Status::ExceptionsFull));
+        }
+        let Some(group) = group else { return Some(refused(self.short)) };
+        let kept = Kept {
+            card: self.sequencer.batch_of(prepared.card).map(|(_, card)| card),
+            digest: advice.card,
+            amount: advice.amount,
+            made_ms: advice.made_ms,
+            reason: reply.status,
+        };
+        let subject = self.state.exceptions.next() + moves.exceptions.len() as u64;
+        let head = Head { subject, ..request.head(Kind::Advice, prepared.body) };
+        let lsn = group.push(&head, ADVICE_BYTES, |tail| kept.encode(tail));
+        moves.exceptions.push(ExceptionState::of(&head, &kept, lsn, self.state.now_ms));
+        let noted = self.reply(Status::ExceptionNoted, Some(lsn), ReplyBody::None);
+        Some(Reply { miss: reply.miss, ..noted })
+    }
+
+    fn decide_card(
         &self,
         prepared: &mut Prepared,
         group: Option<&mut GroupWriter<'_>>,
@@ -80,19 +148,25 @@ impl Subject<'_> {
         }
         let is_held = word.flags().contains(Flags::HELD);
         view.held = is_held && 0 < self.state.holds.of(card, view.now_ms).live;
-        let action = match request.command {
-            Command::Redeem { pin, amount, partial, .. } => {
+        let action = match &request.command {
+            Command::Advice(advice) => {
+                let Advice { pin, amount, made_ms, .. } = **advice;
+                // Whether it was valid is asked at its own time, and all else now.
+                view.now_ms = view.now_ms.min(made_ms);
+                Action::Redeem { amount, pin: self.pin(batch, card, pin), partial: false }
+            }
+            &Command::Redeem { pin, amount, partial, .. } => {
                 Action::Redeem { amount, pin: self.pin(batch, card, pin), partial }
             }
-            Command::Reverse { original, .. } => Action::Reverse(original),
-            Command::Hold { pin, amount, partial, seconds, .. } => {
+            &Command::Reverse { original, .. } => Action::Reverse(original),
+            &Command::Hold { pin, amount, partial, seconds, .. } => {
                 Action::Hold { amount, pin: self.pin(batch, card, pin), partial, seconds }
             }
-            Command::Capture { hold, amount, .. } => Action::Capture { hold, amount },
-            Command::Release { hold, .. } => Action::Release { hold },
-            Command::HoldTimeout { hold, .. } => Action::HoldTimeout { hold },
-            Command::Load { amount, .. } => Action::Load { amount },
-            Command::RefundValue { original, amount, .. } => Action::Refund { original, amount },
+            &Command::Capture { hold, amount, .. } => Action::Capture { hold, amount },
+            &Command::Release { hold, .. } => Action::Release { hold },
+            &Command::HoldTimeout { hold, .. } => Action::HoldTimeout { hold },
+            &Command::Load { amount, .. } => Action::Load { amount },
+            &Command::RefundValue { original, amount, .. } => Action::Refund { original, amount },
             Command::Settle { .. } => Action::Settle,
             Command::Freeze { .. } => Action::Freeze,
             Command::Unfreeze { .. } => Action::Unfreeze,
@@ -135,6 +209,10 @@ impl Subject<'_> {
                 value::decide(&view, &value, prepared.past(), action, &asker)
             }
             None => decide(&view, prepared.past(), action, &asker),
+        };
+        let outcome = match (&request.command, outcome) {
+            (Command::Advice(advice), Outcome::Value(moved)) => self.in_its_time(advice, prepared, moved),
+            (_, outcome) => outcome,
         };
         let tried = match action {
             Action::Redeem { pin, .. } | Action::Hold { pin, .. } if !batch.columns.pins.is_empty() => {
@@ -243,6 +321,19 @@ impl Subject<'_> {
             moves.pins.push(PinChange::Right(self.pin_key(card)));
         }
         Some(reply)
+    }
+
+    /// A redemption that was made offline and fits: if the time that it says is one that it can have been made at.
+    fn in_its_time(&self, advice: &Advice, prepared: &Prepared, moved: Movement) -> Outcome {
+        let sold_ms = prepared.wallet.as_ref().map_or(0, |wallet| wallet.sold_ms);
+        if advice.made_ms.saturating_add(ADVICE_AGE_MAX_MS) < self.state.now_ms {
+            Outcome::Refuse(Status::AdviceTooOld)
+        } else if advice.made_ms.saturating_add(CLOCK_SKEW_MS) < sold_ms {
+            // Whoever has it now did not have it then.
+            Outcome::Refuse(Status::NotSold)
+        } else {
+            Outcome::Value(Movement { deadline_ms: advice.made_ms, ..moved })
+        }
     }
 
     /// What a decision about the card's value rests on.
@@ -354,7 +445,11 @@ impl Subject<'_> {
             let Some(group) = group else { return self.refuse(self.short) };
             let until_ms = now_ms + PIN_LOCK_MS;
             let head = Head { subject: card.to_bits(), ..self.request.head(Kind::PinLock, body) };
-            group.push(&head, PIN_LOCK_BYTES, |tail| tail.copy_from_slice(&until_ms.to_le_bytes()));
+            group.push(&head, PIN_LOCK_BYTES, |tail| {
+                tail[..8].copy_from_slice(&until_ms.to_le_bytes());
+                tail[8..12].copy_from_slice(&key.2.0.to_le_bytes());
+                tail[12..].fill(0);
+            });
             moves.pins.push(PinChange::Lock(key, now_ms, until_ms));
         }
         self.miss(Status::CardNotValid, body, None)

@@ -43,7 +43,6 @@ pub const TOTALLED: &[Kind] = &[
     Kind::Redeem,
     Kind::Reverse,
     Kind::Capture,
-    Kind::Advice,
     Kind::Load,
     Kind::RefundValue,
 ];

@@ -49,7 +49,7 @@ pub struct Movement {
     pub amount: Money,
     /// The hold or redemption it is about.
     pub related: Option<(RequestId, Option<Lsn>)>,
-    /// Of a new hold its deadline.
+    /// Of a new hold its deadline; of a redemption that was made offline, when.
     pub deadline_ms: u64,
     /// What is on the card afterwards.
     pub purse: Purse,

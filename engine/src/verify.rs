@@ -14,6 +14,7 @@ use std::sync::Arc;
 use kami_wal::{Lsn, Medium, RecordKind, ReplayFrom, Verdict, VerifyReport, WalOptions};
 
 use crate::checkpoint::{self, Snapshot};
+use crate::exceptions::Kept;
 use crate::identity::{DocumentId, ProductId};
 use crate::import::index_batch;
 use crate::index::Index;
@@ -262,6 +263,7 @@ impl Audit {
                 continue;
             }
             problems.extend(pin_problem(&before.state, &entry)?);
+            problems.extend(exception_problem(before, &entry)?);
             if !entry.head.kind.is_about_card() {
                 continue;
             }
@@ -373,11 +375,30 @@ impl Audit {
 fn pin_problem(before: &State, entry: &Entry<'_>) -> Result<Option<String>, ReplayError> {
     let wrong = match entry.head.kind {
         Kind::PinUnlock => !before.pins.is_locked_for_any(entry.card(), entry.time_ms),
-        Kind::PinLock => entry.locked_until()? <= entry.time_ms,
+        Kind::PinLock => entry.locked_until()?.0 <= entry.time_ms,
         _ => false,
     };
     let name = entry.head.kind.name();
     Ok(wrong.then(|| format!("{name} of a card that is not locked, or not any more: lsn=`{}`", entry.lsn)))
+}
+
+/// What is wrong with an entry about an exception: its id was reported before, it is of a card that is not there, or it
+/// was resolved already. `before` is the state before its record, in which no code comes twice.
+fn exception_problem(before: &Rebuild, entry: &Entry<'_>) -> Result<Option<String>, ReplayError> {
+    let exceptions = &before.state.exceptions;
+    let wrong = match entry.head.kind {
+        Kind::Advice => {
+            let kept = Kept::of(entry)?;
+            exceptions.reported(kept.digest, entry.head.request).is_some()
+                || kept.card.is_some_and(|card| before.table.batch_of(card).is_none())
+        }
+        Kind::ExceptionResolve => exceptions
+            .find(entry.head.subject, entry.head.tenant)
+            .is_none_or(|state| state.exception.resolution.is_some()),
+        _ => false,
+    };
+    let name = entry.head.kind.name();
+    Ok(wrong.then(|| format!("{name} of an exception that is there, or not, already: lsn=`{}`", entry.lsn)))
 }
 
 /// What is wrong with the money of an entry: legs that do not sum to zero or lead to other balances than they
@@ -541,7 +562,10 @@ impl crate::state::State {
         for (key, hold) in self.holds.after(None) {
             hasher.update(format!("{key:?} {hold:?}\n").as_bytes());
         }
-        for lock in self.pins.after(None).filter(|(_, until)| self.now_ms < *until) {
+        for state in self.exceptions.after(0, true) {
+            hasher.update(format!("{state:?} {:032x}\n", state.digest.0).as_bytes());
+        }
+        for lock in self.pins.after(None) {
             hasher.update(format!("{lock:?}\n").as_bytes());
         }
         for (key, reservation) in self.orders.reservations(None) {

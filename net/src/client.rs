@@ -43,7 +43,7 @@ pub use feed::Subscription;
 pub use import::{Row, RowList, Rows, Staged};
 use lane::Lane;
 pub use orders::Delivery;
-pub use tills::Target;
+pub use tills::{Advised, Offline, Target};
 pub use top_up::{Fulfiller, Fulfilment, Job, TopUp, ToppedUp};
 
 /// Where to connect, as whom, and how long to try. [`ClientOptions::new`] gives the defaults.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use kami_engine::Lsn;
 use kami_engine::{
-    CardDigest, CodeSet, Command, DocumentId, GivenBack, ImportRow, ImportSpec, OrderId, PastError,
+    Advice, CardDigest, CodeSet, Command, DocumentId, GivenBack, ImportRow, ImportSpec, OrderId, PastError,
     PinDigest, Poisoned, Reply, ReplyBody, Request as EngineRequest, RequestId, Status, TotalsQuery, Work,
 };
 use zeroize::Zeroizing;
@@ -293,6 +293,16 @@ impl Desk {
             Request::Settle(body) => Command::Settle { card: self.known(body.code)? },
             Request::PinUnlock(body) => Command::PinUnlock { card: self.known(body.code)? },
             Request::OutcomeQuery(body) => self.outcome(&body)?,
+            Request::Advice(body) => {
+                let card = self.card(body.code, Status::CardNotValid)?;
+                let pin = body.pin.map(|pin| self.shared.engine.pin_digest(card, pin.0));
+                let (amount, made_ms) = (body.amount, body.made_ms);
+                Command::Advice(Box::new(Advice { card, pin, amount, made_ms }))
+            }
+            Request::ExceptionList(body) => {
+                Command::ExceptionList { after: body.after, count: body.count, all: body.all }
+            }
+            Request::ExceptionResolve(given) => Command::ExceptionResolve(given),
             Request::Query(body) => Command::Query { card: self.known(body.code)? },
             Request::History(body) => Command::History { card: self.known(body.code)? },
             Request::Freeze(body) => Command::Freeze { card: self.known(body.code)? },

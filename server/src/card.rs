@@ -159,6 +159,7 @@ pub fn event(event: &HistoryEvent) -> Value {
         "related": format!("{:032x}", event.related),
         "amount_minor": event.amount,
         "remaining_minor": event.remaining,
+        "made_ms": event.made_ms,
     })
 }
 

@@ -6,9 +6,9 @@
 use std::time::{Duration, Instant};
 
 use kami_engine::{
-    AccountId, AccountPut, AccountSpec, BatchId, Caller, ChannelId, Command, Confirmation, DocumentId,
-    Engine, GivenBack, LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId,
-    ProductSpec, Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
+    AccountId, AccountPut, AccountSpec, Advice, BatchId, Caller, ChannelId, Command, Confirmation,
+    DocumentId, Engine, ExceptionNote, GivenBack, LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId,
+    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
 };
 
 /// One request.
@@ -102,6 +102,18 @@ pub enum What {
     PinUnlock {
         code: String,
     },
+    Advice {
+        code: String,
+        pin: Option<String>,
+        amount: i64,
+        made_ms: u64,
+    },
+    ExceptionList {
+        after: u64,
+        count: u32,
+        all: bool,
+    },
+    ExceptionResolve(ExceptionNote),
     OutcomeOf {
         code: String,
         asked: u128,
@@ -234,6 +246,9 @@ impl What {
             What::Refund { .. } => "refund",
             What::Settle { .. } => "settle",
             What::PinUnlock { .. } => "pin unlock",
+            What::Advice { .. } => "advice",
+            What::ExceptionList { .. } => "exception list",
+            What::ExceptionResolve(_) => "exception resolve",
             What::OutcomeOf { .. } => "outcome of card",
             What::OutcomeOfOrder { .. } => "outcome of order",
             What::OutcomeOfDocument { .. } => "outcome of document",
@@ -306,6 +321,7 @@ impl Ask {
             | What::Load { code, .. }
             | What::Refund { code, .. }
             | What::PinUnlock { code }
+            | What::Advice { code, .. }
             | What::OutcomeOf { code, .. }
             | What::Settle { code } => Some(code),
             _ => None,
@@ -354,6 +370,13 @@ impl Ask {
             }
             What::Settle { code } => Command::Settle { card: card(code) },
             What::PinUnlock { code } => Command::PinUnlock { card: card(code) },
+            What::Advice { code, pin, amount, made_ms } => {
+                let card = card(code);
+                let pin = pin.as_ref().map(|pin| engine.pin_digest(card, pin.as_bytes()));
+                Command::Advice(Box::new(Advice { card, pin, amount: *amount, made_ms: *made_ms }))
+            }
+            &What::ExceptionList { after, count, all } => Command::ExceptionList { after, count, all },
+            What::ExceptionResolve(given) => Command::ExceptionResolve(Box::new(given.clone())),
             What::OutcomeOf { code, asked } => {
                 Command::OutcomeOf { card: card(code), request: RequestId(*asked) }
             }

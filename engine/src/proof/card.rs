@@ -229,6 +229,7 @@ impl CardProof {
             related: u128::from(BatchId(self.card.batch()).0),
             amount: 0,
             remaining: 0,
+            made_ms: 0,
         });
         let newest = events[0];
         Ok(ProvenCard {

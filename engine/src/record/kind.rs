@@ -126,12 +126,14 @@ kinds! {
     Replace = 59, "REPLACE";
     /// A card's value was transferred to another.
     Transfer = 60, "TRANSFER";
-    /// A redemption made offline was reported.
+    /// A redemption made offline was reported that does not fit its card: an exception. One that fits is a REDEEM.
     Advice = 61, "ADVICE";
     /// Too many wrong PINs of a card: it is locked for whoever sent them. Stands in no chain.
     PinLock = 62, "PIN_LOCK";
     /// An operator lifted all such locks of a card.
     PinUnlock = 63, "PIN_UNLOCK";
+    /// An operator noted what was done about an exception.
+    ExceptionResolve = 64, "EXCEPTION_RESOLVE";
 
     /// Cards were sold.
     Sell = 80, "SELL";

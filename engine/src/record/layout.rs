@@ -93,7 +93,12 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
             (104, 8, "refunded", "what was refunded"),
             (112, 16, "related", "request id of the hold or of the redemption it is about; else zero"),
             (128, 8, "related lsn", "that one's entry; else zero"),
-            (136, 8, "time", "of HOLD its deadline, milliseconds since 1970; else zero"),
+            (
+                136,
+                8,
+                "time",
+                "of HOLD its deadline, of a REDEEM that was made offline when, milliseconds since 1970; else zero",
+            ),
             (144, 8, "sale", "the entry of the sale the card belongs to; zero if unknown"),
             (152, 8, "settled", "redemptions before this position are settled; zero: none"),
             (
@@ -115,7 +120,25 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
             ),
         ],
     ),
-    ("PIN_LOCK", &[(64, 8, "until", "when the lock ends, milliseconds since 1970")]),
+    (
+        "ADVICE",
+        &[
+            (64, 8, "card", "where the card stands; all ones: the code is nobody's"),
+            (72, 16, "digest", "of the code that was reported"),
+            (88, 8, "amount", "what was redeemed, as in REDEEM"),
+            (96, 8, "made", "when, by the till's clock, milliseconds since 1970"),
+            (104, 2, "reason", "why it did not fit: the number of a status"),
+            (106, 6, "reserved", "zero"),
+        ],
+    ),
+    (
+        "PIN_LOCK",
+        &[
+            (64, 8, "until", "when the lock ends, milliseconds since 1970"),
+            (72, 4, "terminal", "the till that is locked; zero: all of the principal"),
+            (76, 4, "reserved", "zero"),
+        ],
+    ),
     ("BATCH_EXTEND", &[(64, 8, "expires", "the new end, milliseconds since 1970")]),
     (
         "SELL, plain form",
@@ -200,7 +223,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         ],
     ),
     (
-        "PRODUCT_PUT, PRINCIPAL_PUT, IMPORT, ACCOUNT_PUT, LIMIT_PUT",
+        "PRODUCT_PUT, PRINCIPAL_PUT, IMPORT, ACCOUNT_PUT, LIMIT_PUT, EXCEPTION_RESOLVE",
         &[
             (64, 1, "version", "of the encoding that follows: 1"),
             (65, 3, "reserved", "zero"),

@@ -1,12 +1,15 @@
 //! The typed calls about what tills leave behind: requests without an answer, locked PINs, redemptions made offline.
 
-use kami_engine::{CardReport, DocumentId, OrderId, OutcomeReport, RequestId, Status};
+use kami_engine::{
+    CardReport, DocumentId, Exception, ExceptionNote, Lsn, Money, OrderId, OutcomeReport, ReplyFlags,
+    RequestId, Status, ValueReport,
+};
 
 use super::Client;
 use super::calls::Receipt;
 use crate::error::ClientError;
-use crate::frame::request::{OneCard, OutcomeQuery};
-use crate::frame::{Body, Request, Secret};
+use crate::frame::request::{Advice, ExceptionList, OneCard, OutcomeQuery};
+use crate::frame::{Body, Listing, Request, Secret};
 
 /// What a request was about.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +22,79 @@ pub enum Target<'a> {
     Document(DocumentId),
 }
 
+/// What became of a report of a redemption that was made offline.
+#[derive(Clone, Debug)]
+pub enum Advised {
+    /// It is a redemption now.
+    Redeemed(Receipt<ValueReport>),
+    /// It did not fit its card and was noted for an operator, there in the log. The till is done with it.
+    Noted(Option<Lsn>),
+}
+
+/// A redemption that was made offline.
+#[derive(Clone, Copy, Debug)]
+pub struct Offline<'a> {
+    /// Under which request id: that of the REDEEM that may have been sent before, or a new one.
+    pub request: RequestId,
+    /// How much; 0 is all of it.
+    pub amount: Money,
+    /// The PIN, if the card has one.
+    pub pin: Option<&'a [u8]>,
+    /// When, by the till's clock, in milliseconds since 1970; not 0.
+    pub made_ms: u64,
+}
+
+/// Exceptions asked for in one EXCEPTION_LIST.
+const EXCEPTIONS_PER_LIST: u32 = 500;
+
 impl Client {
+    /// Reports a redemption that was made offline. Sent again with the same id it is the same report.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`]. After EXCEPTIONS_FULL the till keeps it and sends it again later.
+    pub async fn advice(&self, code: &[u8], offline: Offline<'_>) -> Result<Advised, ClientError> {
+        let Offline { request, amount, pin, made_ms } = offline;
+        let body = Advice { amount, made_ms, code: Secret(code), pin: pin.map(Secret) };
+        let read = |body| match body {
+            Body::Value(value) => Some(value),
+            _ => None,
+        };
+        match self.call(request, &Request::Advice(body), read).await {
+            Ok(receipt) => Ok(Advised::Redeemed(receipt)),
+            Err(ClientError::Refused { status: Status::ExceptionNoted, answer }) => {
+                Ok(Advised::Noted(answer.head.lsn))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lists exceptions, page by page, in order of number: those that are open, or all.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn exceptions(&self, all: bool) -> Result<Vec<Exception>, ClientError> {
+        let mut listed: Vec<Exception> = Vec::new();
+        loop {
+            let after = listed.last().map_or(0, |last| last.id);
+            let page = ExceptionList { after, count: EXCEPTIONS_PER_LIST, all };
+            let page = self.list(&Request::ExceptionList(page), exceptions).await?;
+            let more = page.flags.contains(ReplyFlags::PARTIAL) && !page.value.rows.is_empty();
+            listed.extend(page.value.rows);
+            if !more {
+                return Ok(listed);
+            }
+        }
+    }
+
+    /// Notes what was done about an exception.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn exception_resolve(&self, id: u64, note: &str) -> Result<Receipt<Exception>, ClientError> {
+        let given = ExceptionNote { id, note: note.to_owned() };
+        self.list(&Request::ExceptionResolve(Box::new(given)), exceptions).await?.one()
+    }
+
     /// Lifts the locks that wrong PINs put on a card.
     ///
     /// # Errors
@@ -53,5 +128,12 @@ impl Client {
             Err(ClientError::Refused { status: Status::NoEffect, .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+fn exceptions(body: Body) -> Option<Listing<Exception>> {
+    match body {
+        Body::Exceptions(rows) => Some(rows),
+        _ => None,
     }
 }

@@ -130,10 +130,14 @@ opcodes! {
     Transfer = 0x0115, "TRANSFER", later, [Operator];
     /// Settles what was redeemed of a card: it can be reversed no more.
     Settle = 0x0116, "SETTLE", served, [Finance];
-    /// Reports a redemption made offline.
-    Advice = 0x0117, "ADVICE", later, [Redeemer, Operator];
+    /// Reports a redemption that was made offline: it is one now if it fits the card, else an exception.
+    Advice = 0x0117, "ADVICE", served, [Redeemer, Operator];
     /// Lifts the locks that wrong PINs put on a card, and lets everybody try its PIN again.
     PinUnlock = 0x0118, "PIN_UNLOCK", served, [Operator];
+    /// Lists exceptions: redemptions made offline that did not fit their card.
+    ExceptionList = 0x0119, "EXCEPTION_LIST", served, [Operator, Finance, Auditor];
+    /// Notes what was done about an exception.
+    ExceptionResolve = 0x011a, "EXCEPTION_RESOLVE", served, [Operator];
     /// Redeems many cards in one frame, each under an id of its own.
     RedeemBatch = 0x0140, "REDEEM_BATCH", served, [Redeemer, Operator];
 

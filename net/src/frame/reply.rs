@@ -9,10 +9,11 @@ use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
 use kami_engine::{Account, Exceeded, Limit, OrderReport, PostedLeg, PrincipalSpec, ProductSpec};
 use kami_engine::{
-    BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Event, Flags, HistoryEvent,
-    HoldReport, ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, OutcomeReport, Principal,
-    PrincipalId, Product, ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId, Role, SignedNote, Stats,
-    Status, StockLine, TenantId, TerminalId, TotalLine, Totals, ValueReport, record::Kind,
+    BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Event, Exception, Flags,
+    HistoryEvent, HoldReport, ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId,
+    OutcomeReport, Principal, PrincipalId, Product, ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId,
+    Resolution, Role, SignedNote, Stats, Status, StockLine, TenantId, TerminalId, TotalLine, Totals,
+    ValueReport, record::Kind,
 };
 
 pub use super::codes::{Codes, CodesFrame, SoldCard};
@@ -121,6 +122,8 @@ body_kinds! {
     Path = 50, "PATH";
     /// After OUTCOME_QUERY: the effect that the request had; where and when is in the head.
     Outcome = 56, "OUTCOME";
+    /// After EXCEPTION_LIST, in order of number, and the one exception after EXCEPTION_RESOLVE.
+    Exceptions = 57, "EXCEPTIONS";
 }
 
 impl BodyKind {
@@ -135,6 +138,7 @@ impl BodyKind {
             | Opcode::Capture
             | Opcode::Release
             | Opcode::Load
+            | Opcode::Advice
             | Opcode::RefundValue => BodyKind::Value,
             Opcode::Hold => BodyKind::Hold,
             Opcode::Query
@@ -188,6 +192,7 @@ impl BodyKind {
             Opcode::Proof => BodyKind::ProofPart,
             Opcode::Consistency => BodyKind::Path,
             Opcode::OutcomeQuery => BodyKind::Outcome,
+            Opcode::ExceptionList | Opcode::ExceptionResolve => BodyKind::Exceptions,
             _ => return None,
         })
     }
@@ -263,6 +268,8 @@ pub enum Body {
     Path(Listing<PathHash>),
     /// What became of a request.
     Outcome(OutcomeReport),
+    /// Redemptions made offline that did not fit.
+    Exceptions(Listing<Exception>),
 }
 
 /// A hash of a path.
@@ -407,7 +414,81 @@ wire!(HistoryEvent: "EVENT" {
     flags: Flags, "the flags it left";
     lifecycle: Lifecycle, "the state it left";
     kind: Kind, "what happened, see the table of events";
+    made_ms: u64, "of a redemption that was made offline: when, by the till's clock, ms since 1970; else 0";
 });
+
+impl Wire<'_> for Exception {
+    const TYPE: &'static str = "EXCEPTION";
+    const FIELDS: &'static [Field] = &[
+        field("id", "u64", "its number"),
+        field("card", "u64", "where the card stands; all ones: the code is nobody's"),
+        field("request", "u128", "under which request id it was made"),
+        field("amount", "i64", "how much, as it was reported; 0: all of the card"),
+        field("made_ms", "u64", "when it was made, by the till's clock, ms since 1970"),
+        field("time_ms", "u64", "when it was reported, ms since 1970"),
+        field("lsn", "u64", "where the report stands in the log"),
+        field("principal", "u32", "by whom"),
+        field("terminal", "u32", "at which till"),
+        field("merchant", "u32", "for which merchant"),
+        field("channel", "u16", "through which channel"),
+        field("reason", "u16", "why it did not fit: a status"),
+        field("resolver", "u32", "who resolved it; 0 also while it is open"),
+        field("resolved_ms", "u64", "when, ms since 1970; 0: it is open"),
+        field("note", "text8", "what was done about it; empty: it is open"),
+    ];
+    fn put(&self, out: &mut BytesMut) {
+        self.id.put(out);
+        self.card.map_or(u64::MAX, CardRef::to_bits).put(out);
+        self.request.put(out);
+        self.amount.put(out);
+        self.made_ms.put(out);
+        self.time_ms.put(out);
+        self.lsn.put(out);
+        self.principal.put(out);
+        self.terminal.put(out);
+        self.merchant.put(out);
+        self.channel.put(out);
+        self.reason.put(out);
+        let end = self.resolution.as_ref();
+        end.map_or(PrincipalId(0), |end| end.principal).put(out);
+        end.map_or(0_u64, |end| end.time_ms).put(out);
+        end.map_or_else(String::new, |end| end.note.clone()).put(out);
+    }
+    fn take(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let id = reader.field("id")?;
+        let card: u64 = reader.field("card")?;
+        let request = reader.field("request")?;
+        let amount = reader.field("amount")?;
+        let made_ms = reader.field("made_ms")?;
+        let time_ms = reader.field("time_ms")?;
+        let lsn = reader.field("lsn")?;
+        let principal = reader.field("principal")?;
+        let terminal = reader.field("terminal")?;
+        let merchant = reader.field("merchant")?;
+        let channel = reader.field("channel")?;
+        let reason = reader.field("reason")?;
+        let resolver = reader.field("resolver")?;
+        let resolved_ms: u64 = reader.field("resolved_ms")?;
+        let note: String = reader.field("note")?;
+        let resolution =
+            (!note.is_empty()).then_some(Resolution { principal: resolver, time_ms: resolved_ms, note });
+        Ok(Exception {
+            id,
+            card: (card != u64::MAX).then(|| CardRef::from_bits(card)),
+            reason,
+            request,
+            principal,
+            terminal,
+            merchant,
+            channel,
+            amount,
+            made_ms,
+            time_ms,
+            lsn,
+            resolution,
+        })
+    }
+}
 
 wire!(OutcomeReport: "OUTCOME" {
     kind: Kind, "what it did, see the table of events";
@@ -565,6 +646,7 @@ impl Body {
             Body::ProofPart(_) => BodyKind::ProofPart,
             Body::Path(_) => BodyKind::Path,
             Body::Outcome(_) => BodyKind::Outcome,
+            Body::Exceptions(_) => BodyKind::Exceptions,
         }
     }
 
@@ -600,6 +682,7 @@ impl Body {
             ReplyBody::SignedNote(note) => Body::SignedNote(*note),
             ReplyBody::ProofPart(part) => Body::ProofPart(*part),
             ReplyBody::Outcome(report) => Body::Outcome(report),
+            ReplyBody::Exceptions(rows) => Body::Exceptions(Listing::of(rows)),
             ReplyBody::Path(path) => {
                 Body::Path(Listing::of(path.into_iter().map(|hash| PathHash { hash }).collect()))
             }
@@ -642,6 +725,7 @@ impl Body {
             BodyKind::ProofPart => Body::ProofPart(Wire::take(reader)?),
             BodyKind::Path => Body::Path(take_rows(reader)?),
             BodyKind::Outcome => Body::Outcome(Wire::take(reader)?),
+            BodyKind::Exceptions => Body::Exceptions(take_rows(reader)?),
         })
     }
 
@@ -682,6 +766,7 @@ impl Body {
             Body::ProofPart(part) => part.put(out),
             Body::Path(rows) => return put_rows(rows, out, end),
             Body::Outcome(report) => report.put(out),
+            Body::Exceptions(rows) => return put_rows(rows, out, end),
         }
         true
     }
@@ -810,6 +895,8 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         listing!("PATH", "HASH"),
         of::<PathHash>(),
         of::<OutcomeReport>(),
+        listing!("EXCEPTIONS", "EXCEPTION"),
+        of::<Exception>(),
         ("REASON", const { &[field("reason", "text8", "which field is wrong")] }),
         of::<Wait>(),
         listing!("ACCOUNTS", "ACCOUNT"),

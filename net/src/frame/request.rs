@@ -6,9 +6,9 @@
 
 use bytes::BytesMut;
 use kami_engine::{
-    AccountPut, BatchId, CardKind, CertificateNote, Confirmation, FeedSpec, ImportSpec, LimitSpec,
-    MerchantId, Money, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, ProductTerms,
-    Purchase, Renewal, RequestId, Role, TenantId, TotalKey, TotalsQuery, ValidFrom,
+    AccountPut, BatchId, CardKind, CertificateNote, Confirmation, ExceptionNote, FeedSpec, ImportSpec,
+    LimitSpec, MerchantId, Money, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec,
+    ProductTerms, Purchase, Renewal, RequestId, Role, TenantId, TotalKey, TotalsQuery, ValidFrom,
 };
 
 pub use super::feed::{FeedAck, FeedOpen};
@@ -74,8 +74,14 @@ pub enum Request<'a> {
     RefundValue(RefundValue<'a>),
     /// SETTLE.
     Settle(OneCard<'a>),
+    /// ADVICE.
+    Advice(Advice<'a>),
     /// PIN_UNLOCK.
     PinUnlock(OneCard<'a>),
+    /// EXCEPTION_LIST.
+    ExceptionList(ExceptionList),
+    /// EXCEPTION_RESOLVE.
+    ExceptionResolve(Box<ExceptionNote>),
     /// REDEEM_BATCH.
     RedeemBatch(Items<'a>),
     /// SELL.
@@ -233,7 +239,8 @@ dispatch! {
         Freeze(OneCard<'static>) Unfreeze(OneCard<'static>) Void(OneCard<'static>)
         Hold(Hold<'static>) Capture(Capture<'static>) Release(Release<'static>) Load(Load<'static>)
         RefundValue(RefundValue<'static>) Settle(OneCard<'static>)
-        OutcomeQuery(OutcomeQuery<'static>) PinUnlock(OneCard<'static>)
+        OutcomeQuery(OutcomeQuery<'static>) PinUnlock(OneCard<'static>) Advice(Advice<'static>)
+        ExceptionList(ExceptionList) ExceptionResolve(Box<ExceptionNote>)
         RedeemBatch(Items<'static>) Sell(Sell) OrderFetch(OrderFetch)
         SellLines(Box<Purchase>) Reserve(Box<Purchase>) Confirm(Box<Confirmation>) Cancel(OneOrder)
         Return(Box<GiveBack<'static>>) OrderStatus(OneOrder)
@@ -403,6 +410,48 @@ pub struct OneCard<'a> {
 
 wire!(OneCard<'a>: "ONE_CARD" {
     code: Secret<'_>, "the code as typed";
+});
+
+/// The body of ADVICE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advice<'a> {
+    /// How much, as in [`Redeem`].
+    pub amount: Money,
+    /// When it was made, by the till's clock.
+    pub made_ms: u64,
+    /// The code.
+    pub code: Secret<'a>,
+    /// The PIN, if the card has one.
+    pub pin: Option<Secret<'a>>,
+}
+
+wire!(Advice<'a>: "ADVICE" {
+    amount: Money, "how much was redeemed, as in REDEEM";
+    made_ms: u64, "when, by the till's clock, ms since 1970, not 0";
+    code: Secret<'_>, "the code as typed";
+    pin: Option<Secret<'_>>, "the PIN; empty: none";
+});
+
+/// The body of EXCEPTION_LIST.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExceptionList {
+    /// Those with higher numbers only.
+    pub after: u64,
+    /// How many at most.
+    pub count: u32,
+    /// Whether those that were resolved are listed, too.
+    pub all: bool,
+}
+
+wire!(ExceptionList: "EXCEPTION_LIST" {
+    after: u64, "only those with higher numbers; 0: from the first";
+    count: u32, "how many at most, 1 to 500";
+    all: bool, "1: those that were resolved, too";
+});
+
+wire!(ExceptionNote: "EXCEPTION_NOTE" {
+    id: u64, "the exception's number";
+    note: String, "what was done about it: 1 to 200 bytes, no control characters";
 });
 
 /// The body of OUTCOME_QUERY.
@@ -664,6 +713,9 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<Load<'_>>(),
         of::<RefundValue<'_>>(),
         of::<OutcomeQuery<'_>>(),
+        of::<Advice<'_>>(),
+        of::<ExceptionList>(),
+        of::<ExceptionNote>(),
         of::<OneCard<'_>>(),
         of::<Items<'_>>(),
         of::<Item<'_>>(),

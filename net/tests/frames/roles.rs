@@ -68,6 +68,8 @@ const TABLE: &str = "
     SETTLE           F
     ADVICE           RO
     PIN_UNLOCK       O
+    EXCEPTION_LIST   OFA
+    EXCEPTION_RESOLVE O
     RESERVE          S
     CONFIRM          S
     CANCEL           SO

@@ -5,20 +5,20 @@ use kami_engine::Lsn;
 use kami_engine::{
     Account, AccountId, AccountKind, AccountPut, AccountSpec, BatchId, BatchReport, CardKind, CardRef,
     CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Event, Exceeded,
-    FeedSpec, Flags, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation, KindSet,
-    Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line, MerchantId,
-    OrderId, OrderReport, OrderState, PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product,
-    ProductId, ProductSpec, ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role,
-    SignedNote, StatementLine, Stats, Status, StockLine, TenantId, TerminalId, TotalKey, TotalLine, Totals,
-    TotalsQuery, ValueReport, record::Kind,
+    ExceptionNote, FeedSpec, Flags, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec,
+    KeyRotation, KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow,
+    Line, MerchantId, OrderId, OrderReport, OrderState, PostedLeg, Posting, Principal, PrincipalId,
+    PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags,
+    RequestId, Role, SignedNote, StatementLine, Stats, Status, StockLine, TenantId, TerminalId, TotalKey,
+    TotalLine, Totals, TotalsQuery, ValueReport, record::Kind,
 };
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use kami_net::frame::order::{GiveBack, OneOrder};
 use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
 use kami_net::frame::request::{
-    BatchExtend, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, FeedAck, FeedOpen, Hold,
-    Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch,
-    OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
+    Advice, BatchExtend, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, ExceptionList,
+    FeedAck, FeedOpen, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal,
+    OneProduct, OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
 };
 use kami_net::frame::{
     Body, FRAME_BYTES_MAX, FeedBegin, FeedEvents, ItemReport, Listing, PathHash, REQUEST_HEAD_BYTES,
@@ -152,6 +152,10 @@ proptest! {
         same(head, &Request::RefundValue(RefundValue { original, amount, code }));
         same(head, &Request::Settle(card));
         same(head, &Request::PinUnlock(card));
+        same(head, &Request::Advice(Advice { amount, made_ms: id as u64, code, pin: pin.as_deref().map(Secret) }));
+        same(head, &Request::ExceptionList(ExceptionList { after: id as u64, count: seconds, all: amount > 0 }));
+        let note = "n".repeat(seconds as usize % 201);
+        same(head, &Request::ExceptionResolve(Box::new(ExceptionNote { id: id as u64, note })));
         same(head, &Request::OutcomeQuery(OutcomeQuery { asked: original, target: seconds as u8, id, code }));
     }
 
@@ -395,6 +399,7 @@ fn bodies() -> impl Strategy<Value = Body> {
                 related,
                 amount: time_ms as i64,
                 remaining: !time_ms as i64,
+                made_ms: time_ms ^ 5,
             }
         });
     let sold = (any::<u64>(), codes()).prop_map(|(card, code)| SoldCard {

@@ -4,20 +4,20 @@ use bytes::BytesMut;
 use kami_engine::{
     Account, AccountId, AccountKind, AccountPut, AccountSpec, BatchId, BatchReport, CardKind, CardRef,
     CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Event, Exceeded,
-    FeedSpec, Flags, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation, KindSet,
-    Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line, MerchantId,
-    OrderId, OrderReport, OrderState, OutcomeReport, PostedLeg, Posting, Principal, PrincipalId,
-    PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags,
-    RequestId, Role, SignedNote, StatementLine, Stats, Status, StockLine, TenantId, TerminalId, TotalKey,
-    TotalLine, Totals, TotalsQuery, ValidFrom, ValueReport, record::Kind,
+    Exception, ExceptionNote, FeedSpec, Flags, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec,
+    KeyRotation, KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow,
+    Line, MerchantId, OrderId, OrderReport, OrderState, OutcomeReport, PostedLeg, Posting, Principal,
+    PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, ProofPart, Purchase, Renewal,
+    ReplyFlags, RequestId, Resolution, Role, SignedNote, StatementLine, Stats, Status, StockLine, TenantId,
+    TerminalId, TotalKey, TotalLine, Totals, TotalsQuery, ValidFrom, ValueReport, record::Kind,
 };
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use kami_net::frame::order::{GiveBack, OneOrder};
 use kami_net::frame::reply::{self, Codes};
 use kami_net::frame::request::{
-    BatchExtend, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, FeedAck, FeedOpen, Hold,
-    Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch,
-    OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
+    Advice, BatchExtend, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, ExceptionList,
+    FeedAck, FeedOpen, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal,
+    OneProduct, OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
 };
 use kami_net::frame::{
     Body, FeedBegin, FeedEvents, ItemReport, Listing, Opcode, PathHash, ReplyHead, Request, RequestFlags,
@@ -83,7 +83,15 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::Load(Load { amount: 5000, code }),
         Request::RefundValue(RefundValue { original: RequestId(0x31), amount: 234, code }),
         Request::Settle(card),
+        Request::Advice(Advice {
+            amount: 1234,
+            made_ms: 1_767_225_600_123,
+            code,
+            pin: Some(Secret(b"4711")),
+        }),
         Request::PinUnlock(card),
+        Request::ExceptionList(ExceptionList { after: 17, count: 500, all: true }),
+        Request::ExceptionResolve(Box::new(ExceptionNote { id: 17, note: "paid by the shop".to_owned() })),
         Request::RedeemBatch(Items::new(&items)),
         Request::Sell(Sell { order: ORDER, product: ProductId(3), count: 100, validity_s_min: 86400 }),
         Request::OrderFetch(OrderFetch { order: ORDER, from: 10, count: 90 }),
@@ -239,6 +247,7 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
             Body::History(Listing::of(vec![HistoryEvent {
                 amount: 1234,
                 remaining: 766,
+                made_ms: 1_767_225_500_123,
                 kind: Kind::Redeem,
                 lsn: lsn(0x2000).unwrap(),
                 time_ms: 1_767_225_600_123,
@@ -476,6 +485,28 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
                 remaining: 2000,
                 deadline_ms: 1_767_225_600_000,
             }),
+        ),
+        (
+            Opcode::ExceptionList,
+            Body::Exceptions(Listing::of(vec![Exception {
+                id: 17,
+                card: Some(CardRef::new(7, 41)),
+                reason: Status::AlreadyRedeemed,
+                request: ID,
+                principal: PrincipalId(9),
+                terminal: TerminalId(0x7e57),
+                merchant: MerchantId(6),
+                channel: ChannelId(5),
+                amount: 1234,
+                made_ms: 1_767_225_600_123,
+                time_ms: 1_767_225_700_123,
+                lsn: lsn(0x2000).unwrap(),
+                resolution: Some(Resolution {
+                    principal: PrincipalId(2),
+                    time_ms: 1_767_225_800_123,
+                    note: "paid by the shop".to_owned(),
+                }),
+            }])),
         ),
         (Opcode::Redeem, Body::Reason("code".to_owned())),
         (Opcode::Redeem, Body::Wait(Wait { wait_ms: 6000 })),

@@ -181,6 +181,7 @@ mod tests {
             related,
             amount: 0,
             remaining: 0,
+            made_ms: 0,
         }
     }
 

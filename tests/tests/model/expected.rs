@@ -1,9 +1,9 @@
 //! What a reply must be, and how the one that came is held against it.
 
 use kami_engine::{
-    Account, AccountId, BatchReport, CardReport, Duplicate, Exceeded, HistoryEvent, HoldReport, ImportReport,
-    Leg, Limit, Lsn, OrderReport, OutcomeReport, Principal, Product, Reply, ReplyBody, ReplyFlags,
-    StatementLine, Stats, Status, StockLine, ValueReport,
+    Account, AccountId, BatchReport, CardReport, Duplicate, Exceeded, Exception, HistoryEvent, HoldReport,
+    ImportReport, Leg, Limit, Lsn, OrderReport, OutcomeReport, Principal, Product, Reply, ReplyBody,
+    ReplyFlags, StatementLine, Stats, Status, StockLine, ValueReport,
 };
 
 use super::money_rules::Line;
@@ -79,6 +79,8 @@ pub enum Body {
     Exceeded(Exceeded),
     Account(AccountId),
     Outcome(OutcomeReport),
+    /// With their positions, which may not be known yet.
+    Exceptions(Vec<(Option<u64>, Exception)>),
 }
 
 impl Expected {
@@ -149,6 +151,13 @@ impl Expected {
             (Body::Exceeded(a), ReplyBody::Exceeded(b)) => a == b,
             (Body::Account(a), ReplyBody::Account(b)) => a == b,
             (Body::Outcome(a), ReplyBody::Outcome(b)) => a == b,
+            (Body::Exceptions(a), ReplyBody::Exceptions(b)) => {
+                a.len() == b.len()
+                    && a.iter().zip(b).all(|((lsn, a), b)| {
+                        lsn.is_none_or(|lsn| lsn == b.lsn.bytes())
+                            && Exception { lsn: b.lsn, ..a.clone() } == *b
+                    })
+            }
             _ => false,
         };
         if same { Ok(()) } else { differs("body") }

@@ -84,6 +84,15 @@ impl Oracle {
                     _ => matches!(kind, Kind::Redeem | Kind::Reverse).then(|| self.face(place)),
                 };
             }
+            Effect::Exception(exception) => {
+                told.object = exception.id;
+                told.count = 1;
+                told.card = exception.card;
+                if let Some(card) = exception.card {
+                    of_batch(&mut told, card.batch());
+                }
+            }
+            Effect::ExceptionResolve(given) => told.object = given.id,
             &Effect::PinLock { place, .. } => {
                 of_batch(&mut told, place.0);
                 told.card = Some(CardRef::new(place.0, place.1 as u64));

@@ -43,6 +43,8 @@ impl Oracle {
                 self.principals.keys().map(|id| self.principal_report(*id)).collect(),
             )),
             What::Stats => self.listed(Body::Stats(self.stats())),
+            &What::ExceptionList { after, count, all } => self.list_exceptions(ask, after, count, all),
+            What::ExceptionResolve(_) => self.resolve_exception(ask),
             what if what.is_money() => self.on_money(ask),
             _ => unreachable!("about a card or an order"),
         }
@@ -65,6 +67,7 @@ impl Oracle {
                     self.batches.get(batch).is_none_or(|batch| self.covers(principal, batch.product))
                 }
                 What::ProductList | What::BatchList { .. } | What::Stock { .. } => true,
+                What::ExceptionList { .. } | What::ExceptionResolve(_) => true,
                 _ => false,
             }
     }

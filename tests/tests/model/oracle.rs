@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kami_engine::{
-    AccountSpec, Flags, Kind, Lifecycle, LimitId, LimitSpec, Line, OrderState, Posting, PrincipalSpec,
-    ProductSpec, Renewal, Subject,
+    AccountSpec, Exception, ExceptionNote, Flags, Kind, Lifecycle, LimitId, LimitSpec, Line, OrderState,
+    Posting, PrincipalSpec, ProductSpec, Renewal, Subject,
 };
 
 use super::money_rules::{Book, Document, LimitBook, Redeemed};
-use super::till_rules::Tried;
+use super::till_rules::{Excepted, Tried};
 use crate::ask::{Ask, BatchChange};
 
 /// A card by its place: batch number and row.
@@ -42,6 +42,8 @@ pub struct Oracle {
     pub redeemed: Vec<Redeemed>,
     /// Alerts that were recorded: of which limit, set off by whom, when.
     pub crossed: Vec<(LimitId, Subject, u64)>,
+    /// Redemptions that were made offline and did not fit, in order of number.
+    pub exceptions: Vec<Excepted>,
     /// Until when a card is locked for whom.
     pub pin_locks: BTreeMap<Tried, u64>,
     /// Wrong PINs since the last start: how many in a row, and when the last.
@@ -250,6 +252,8 @@ pub enum Effect {
         tenant: u16,
         spec: LimitSpec,
     },
+    Exception(Box<Exception>),
+    ExceptionResolve(ExceptionNote),
     PinLock {
         place: Place,
         until_ms: u64,
@@ -280,6 +284,8 @@ impl Event {
             | Effect::LimitPut { id, .. }
             | Effect::Import { id, .. } => Some(u64::from(*id)),
             Effect::LimitCrossed { limit, .. } => Some(u64::from(limit.0)),
+            Effect::Exception(exception) => Some(exception.id),
+            Effect::ExceptionResolve(given) => Some(given.id),
             Effect::Post(_) => None,
         }
     }
@@ -354,6 +360,7 @@ impl Oracle {
             | Effect::Post(_)
             | Effect::LimitPut { .. }
             | Effect::LimitCrossed { .. } => self.apply_money(event),
+            Effect::Exception(_) | Effect::ExceptionResolve(_) => self.apply_exception(event),
             &Effect::PinLock { place, until_ms } => {
                 let tried = self.tried(&event.ask, place);
                 self.pin_locks.insert(tried, until_ms);
@@ -440,8 +447,12 @@ impl Oracle {
     }
 
     pub fn is_expired(&self, place: Place) -> bool {
+        self.ends_by(place, self.now_ms)
+    }
+
+    pub fn ends_by(&self, place: Place, at_ms: u64) -> bool {
         let expires_ms = self.expires_ms(place);
-        expires_ms != 0 && expires_ms <= self.now_ms
+        expires_ms != 0 && expires_ms <= at_ms
     }
 
     /// The lifecycle a reader sees where the log says `lifecycle`.

@@ -19,9 +19,11 @@ const HISTORY_MAX: usize = 1024;
 /// What is said of a code that nobody has.
 fn unknown(ask: &Ask) -> Status {
     match ask.what {
-        What::Redeem { .. } | What::Hold { .. } | What::Capture { .. } | What::Release { .. } => {
-            Status::CardNotValid
-        }
+        What::Redeem { .. }
+        | What::Hold { .. }
+        | What::Advice { .. }
+        | What::Capture { .. }
+        | What::Release { .. } => Status::CardNotValid,
         // To a reversal and to a till the answer is the one for a card that is there, or not sold.
         What::Reverse { .. } => Status::Tombstoned,
         What::OutcomeOf { .. } => Status::NoEffect,
@@ -46,6 +48,7 @@ impl Oracle {
             return self.refuse(Status::Unauthenticated);
         }
         match &ask.what {
+            What::Advice { .. } => self.advice(ask),
             &What::OutcomeOfOrder { order, asked } => self.outcome_of_order(ask, order, asked),
             &What::OutcomeOfDocument { document, asked } => self.outcome_of_document(ask, document, asked),
             what if what.order().is_some() => self.on_order(ask, payload_bytes),
@@ -76,7 +79,7 @@ impl Oracle {
     }
 
     /// What is said of a card, but for one whose product is denied to the caller: that one is told of a retry only.
-    fn on_card(&self, ask: &Ask) -> Verdict {
+    pub fn on_card(&self, ask: &Ask) -> Verdict {
         let (expected, event) = self.on_any_card(ask);
         let place = self.find(ask.caller.tenant.0, ask.code().expect("about a card"));
         let Some(place) = place.filter(|place| self.denies(ask, place.0)) else { return (expected, event) };
@@ -100,7 +103,7 @@ impl Oracle {
             ask.what,
             What::Reverse { .. } | What::Capture { .. } | What::Release { .. } | What::OutcomeOf { .. }
         );
-        let uses = matches!(ask.what, What::Redeem { .. } | What::Hold { .. });
+        let uses = matches!(ask.what, What::Redeem { .. } | What::Hold { .. } | What::Advice { .. });
         let everywhere = matches!(caller.role, Role::Admin | Role::Operator);
         let other_class = classes != 0 && classes & 1 << terms.class == 0;
         let elsewhere = !terms.merchants.is_empty() && !terms.merchants.contains(&caller.merchant)
@@ -120,7 +123,7 @@ impl Oracle {
                 | What::Capture { .. }
                 | What::Release { .. }
                 | What::OutcomeOf { .. } => unknown,
-                What::Redeem { pin, .. } | What::Hold { pin, .. } => {
+                What::Redeem { pin, .. } | What::Hold { pin, .. } | What::Advice { pin, .. } => {
                     // An id that was used before is told of before the PIN is looked at.
                     let card = self.card(place);
                     let id = ask.id;
@@ -147,7 +150,11 @@ impl Oracle {
             &What::OutcomeOf { asked, .. } => self.outcome_of_card(ask, place, asked),
             What::Query { .. } | What::History { .. } => self.read(ask, place),
             // A card that is not sold is to a till what a code is that does not exist.
-            What::Redeem { .. } | What::Hold { .. } | What::Capture { .. } | What::Release { .. }
+            What::Redeem { .. }
+            | What::Hold { .. }
+            | What::Advice { .. }
+            | What::Capture { .. }
+            | What::Release { .. }
                 if unsold =>
             {
                 self.miss(Status::CardNotValid)
@@ -162,6 +169,12 @@ impl Oracle {
     /// The id had an effect on this card before.
     fn again(&self, ask: &Ask, place: Place, past: &Past) -> Verdict {
         let same_body = match (&ask.what, &past.ask.what) {
+            // A redemption that was made offline is the one that may have arrived before.
+            (What::Advice { amount, .. }, What::Advice { amount: first, .. }) => amount == first,
+            (What::Advice { amount, .. }, What::Redeem { amount: first, partial, .. })
+            | (What::Redeem { amount: first, partial, .. }, What::Advice { amount, .. }) => {
+                amount == first && !partial
+            }
             (
                 What::Redeem { amount, partial, .. },
                 What::Redeem { amount: first, partial: first_partial, .. },
@@ -344,6 +357,10 @@ impl Oracle {
         let batch = &self.batches[&place.0];
         let card = self.card(place);
         let poisoned = card.past.iter().any(|past| past.kind == Kind::Tombstone && past.related == ask.id);
+        let at_ms = match ask.what {
+            What::Advice { made_ms, .. } => self.now_ms.min(made_ms),
+            _ => self.now_ms,
+        };
         let pin_right = !asks_pin || card.pin.as_deref().is_none_or(|own| pin == Some(own));
         if poisoned {
             return Some(Status::ReversedBeforeArrival);
@@ -358,14 +375,14 @@ impl Oracle {
             Lifecycle::Redeemed => return Some(Status::AlreadyRedeemed),
             Lifecycle::Voided => return Some(Status::Voided),
             Lifecycle::Returned => return Some(Status::Returned),
-            _ if self.is_expired(place) => return Some(Status::Expired),
+            _ if self.ends_by(place, at_ms) => return Some(Status::Expired),
             _ => {}
         }
         if self.is_frozen(place) {
             Some(Status::Frozen)
         } else if !batch.active {
             Some(Status::NotActive)
-        } else if self.now_ms < batch.valid_from_ms {
+        } else if at_ms < batch.valid_from_ms {
             Some(Status::NotYetValid)
         } else {
             None
@@ -483,6 +500,7 @@ impl Oracle {
                 related: past.related,
                 amount: past.moved.amount,
                 remaining: past.moved.remaining,
+                made_ms: if past.kind == Kind::Redeem { past.moved.deadline_ms } else { 0 },
             },
         };
         let mut lines: Vec<_> = self.card(place).past.iter().rev().map(line).collect();

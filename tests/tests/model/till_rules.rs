@@ -1,9 +1,12 @@
-//! The oracle's rules for what tills leave behind: wrong PINs, and requests without an answer.
+//! The oracle's rules for what tills leave behind: wrong PINs, requests without an answer, redemptions made offline.
 
-use kami_engine::{Caller, Kind, OutcomeReport, ProductId, ReplyFlags, Role, Status};
+use kami_engine::{
+    Caller, CardRef, ChannelId, Class, Exception, Kind, Lifecycle, Lsn, OutcomeReport, PrincipalId,
+    ProductId, ReplyFlags, RequestId, Resolution, Role, Status, TerminalId,
+};
 
 use super::expected::{At, Body, Expected};
-use super::oracle::{Effect, Oracle, Past, Place};
+use super::oracle::{Effect, Event, Oracle, Past, Place};
 use super::rules::Verdict;
 use crate::ask::{Ask, What};
 
@@ -11,6 +14,21 @@ use crate::ask::{Ask, What};
 const PIN_TRIES: u32 = 10;
 /// So long.
 const PIN_LOCK_MS: u64 = 24 * 3600 * 1000;
+
+/// A report may be so late.
+const ADVICE_AGE_MAX_MS: u64 = 30 * 24 * 3600 * 1000;
+/// And so much before the sale.
+const CLOCK_SKEW_MS: u64 = 5 * 60 * 1000;
+
+/// A redemption that was made offline and did not fit.
+#[derive(Clone)]
+pub struct Excepted {
+    pub tenant: u16,
+    pub code: String,
+    pub exception: Exception,
+    /// Its report, and its end.
+    pub past: Vec<Past>,
+}
 
 /// Whose tries are counted together: a card, and a principal of the store or the till of another.
 pub type Tried = (Place, u32, u32);
@@ -44,7 +62,9 @@ impl Oracle {
 
     /// After a reply that told of a wrong PIN: whoever sent it has a try less.
     pub fn count_wrong_pin(&mut self, ask: &Ask) {
-        let (What::Redeem { pin, .. } | What::Hold { pin, .. }) = &ask.what else { return };
+        let (What::Redeem { pin, .. } | What::Hold { pin, .. } | What::Advice { pin, .. }) = &ask.what else {
+            return;
+        };
         let place = self.find(ask.caller.tenant.0, ask.code().expect("about a card"));
         let Some(place) = place else { return };
         let card = self.card(place);
@@ -123,5 +143,145 @@ impl Oracle {
     pub fn outcome_of_document(&self, ask: &Ask, document: u128, asked: u128) -> Verdict {
         let known = self.documents.get(&(ask.caller.tenant.0, document)).map(|known| &known.past);
         self.outcome(ask.caller, known.filter(|past| past.ask.id == asked), None)
+    }
+
+    /// A redemption that was made offline.
+    pub fn advice(&self, ask: &Ask) -> Verdict {
+        let What::Advice { code, amount, made_ms, .. } = &ask.what else { unreachable!("reports one") };
+        if *made_ms == 0 {
+            return self.refuse(Status::Malformed);
+        }
+        let tenant = ask.caller.tenant.0;
+        let known = self
+            .exceptions
+            .iter()
+            .find(|known| (known.tenant, &known.code, known.exception.request.0) == (tenant, code, ask.id));
+        if let Some(Excepted { exception, past, .. }) = known {
+            if exception.amount != *amount || exception.principal != ask.caller.principal {
+                return self.refuse(Status::IdReused);
+            }
+            let mut expected = Expected::plain(Status::ExceptionNoted, exception.time_ms);
+            (expected.flags, expected.lsn) = (ReplyFlags::REPLAYED, At::Known(past[0].lsn));
+            return (expected, None);
+        }
+        let (refused, event) = self.on_card(ask);
+        let is_kept =
+            refused.status.class() == Class::Refused && refused.status != Status::ReversedBeforeArrival;
+        if !is_kept {
+            return (refused, event);
+        }
+        let place = self.find(tenant, code);
+        let exception = Exception {
+            id: self.exceptions.len() as u64 + 1,
+            card: place.map(|place| CardRef::new(place.0, place.1 as u64)),
+            reason: refused.status,
+            request: RequestId(ask.id),
+            principal: ask.caller.principal,
+            terminal: TerminalId(ask.terminal),
+            merchant: ask.caller.merchant,
+            channel: ChannelId(ask.channel),
+            amount: *amount,
+            made_ms: *made_ms,
+            time_ms: self.now_ms,
+            lsn: Lsn::START,
+            resolution: None,
+        };
+        let mut expected = Expected::plain(Status::ExceptionNoted, self.now_ms);
+        (expected.lsn, expected.miss) = (At::New, refused.miss);
+        (expected, Some(self.event(ask, Kind::Advice, Effect::Exception(Box::new(exception)))))
+    }
+
+    /// The lock that a wrong PIN in a report puts on the card, in the same record before the exception.
+    pub fn lock_beside(&self, event: &Event) -> Option<Event> {
+        let Effect::Exception(_) = event.effect else { return None };
+        self.on_card(&event.ask).1
+    }
+
+    /// Whether a redemption that was made offline, and fits, can have been made then.
+    pub fn in_its_time(&self, place: Place, made_ms: u64) -> Result<(), Status> {
+        let sold = self.card(place).past.iter().rfind(|past| past.kind.is_order());
+        if made_ms.saturating_add(ADVICE_AGE_MAX_MS) < self.now_ms {
+            Err(Status::AdviceTooOld)
+        } else if made_ms.saturating_add(CLOCK_SKEW_MS) < sold.map_or(0, |past| past.time_ms) {
+            Err(Status::NotSold)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn shows_exception(&self, caller: Caller, known: &Excepted) -> bool {
+        let scoped = self.principals.get(&caller.principal.0);
+        let scoped = scoped.is_some_and(|principal| !principal.spec.products.is_empty());
+        let product = known.exception.card.map(|card| self.batches[&card.batch()].product);
+        known.tenant == caller.tenant.0
+            && (caller.role == Role::Admin
+                || caller.merchant.0 == 0
+                || caller.merchant == known.exception.merchant)
+            && (!scoped || product.is_some_and(|product| self.covers(caller.principal, product)))
+    }
+
+    pub fn list_exceptions(&self, ask: &Ask, after: u64, count: u32, all: bool) -> Verdict {
+        let wanted = self.exceptions.iter().filter(|known| {
+            after < known.exception.id
+                && (all || known.exception.resolution.is_none())
+                && self.shows_exception(ask.caller, known)
+        });
+        let mut rows: Vec<_> = wanted.map(|known| (known.past[0].lsn, known.exception.clone())).collect();
+        let mut expected = Expected::plain(Status::Ok, self.now_ms);
+        let count = count.clamp(1, 500) as usize;
+        if rows.len() > count {
+            rows.truncate(count);
+            expected.flags = ReplyFlags::PARTIAL;
+        }
+        expected.body = Body::Exceptions(rows);
+        (expected, None)
+    }
+
+    pub fn resolve_exception(&self, ask: &Ask) -> Verdict {
+        let What::ExceptionResolve(given) = &ask.what else { unreachable!("resolves one") };
+        let known = self
+            .exceptions
+            .iter()
+            .find(|known| known.exception.id == given.id && known.tenant == ask.caller.tenant.0);
+        let seen = known.filter(|known| self.shows_exception(ask.caller, known));
+        let refusal = if !(1..=200).contains(&given.note.len()) || given.note.contains(char::is_control) {
+            Some(Status::Malformed)
+        } else if seen.is_none() {
+            Some(Status::NotFound)
+        } else if seen.is_some_and(|known| known.exception.resolution.is_some()) {
+            Some(Status::IllegalTransition)
+        } else {
+            None
+        };
+        let past = known.map_or(&[][..], |known| &known.past);
+        let (id, effect) = (given.id, Effect::ExceptionResolve(given.clone()));
+        self.change(ask, past, Kind::ExceptionResolve, refusal, effect, |oracle| {
+            let known = oracle.exceptions.iter().find(|known| known.exception.id == id);
+            Body::Exceptions(
+                known.map(|known| (known.past[0].lsn, known.exception.clone())).into_iter().collect(),
+            )
+        })
+    }
+
+    pub fn apply_exception(&mut self, event: &Event) {
+        let past = event.past(Lifecycle::Available, kami_engine::Flags::NONE, 0);
+        match &event.effect {
+            Effect::Exception(exception) => self.exceptions.push(Excepted {
+                tenant: event.ask.caller.tenant.0,
+                code: event.ask.code().expect("about a card").to_owned(),
+                exception: Exception::clone(exception),
+                past: vec![past],
+            }),
+            Effect::ExceptionResolve(given) => {
+                let known = &mut self.exceptions[given.id as usize - 1];
+                known.exception.resolution = Some(Resolution {
+                    principal: PrincipalId(event.ask.caller.principal.0),
+                    time_ms: event.time_ms,
+                    note: given.note.clone(),
+                });
+                known.past.push(past);
+            }
+            _ => unreachable!("about an exception"),
+        }
     }
 }

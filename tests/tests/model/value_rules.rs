@@ -28,6 +28,7 @@ impl Oracle {
             || matches!(
                 ask.what,
                 What::Hold { .. }
+                    | What::Advice { .. }
                     | What::Capture { .. }
                     | What::Release { .. }
                     | What::Load { .. }
@@ -95,6 +96,9 @@ impl Oracle {
             What::Hold { pin, amount, partial, seconds, .. } => {
                 self.hold(ask, place, pin.as_deref(), *amount, *partial, *seconds)
             }
+            What::Advice { pin, amount, made_ms, .. } => self
+                .redeem_part(ask, place, pin.as_deref(), *amount, false)
+                .and_then(|verdict| self.in_its_time(place, *made_ms).map(|()| verdict)),
             What::Capture { hold, amount, .. } => self.capture(ask, place, *hold, *amount),
             What::Release { hold, .. } => self.release(ask, place, *hold),
             What::Load { amount, .. } => self.load(ask, place, *amount),
@@ -103,7 +107,7 @@ impl Oracle {
             What::Settle { .. } => self.settle(ask, place),
             _ => unreachable!("not about the value"),
         };
-        let counts = matches!(ask.what, What::Redeem { .. } | What::Hold { .. });
+        let counts = matches!(ask.what, What::Redeem { .. } | What::Hold { .. } | What::Advice { .. });
         match decided {
             Ok(_)
                 if counts && let Some(exceeded) = self.till_refusal(ask, self.batches[&place.0].product) =>
@@ -242,7 +246,8 @@ impl Oracle {
         if self.kind(place) == CardKind::Single {
             (lifecycle, flags) = (Lifecycle::Redeemed, flags.with(Flags::USED));
         }
-        let moved = Moved { amount: taken, remaining, held: self.held(place).0, deadline_ms: 0 };
+        let deadline_ms = if let What::Advice { made_ms, .. } = ask.what { made_ms } else { 0 };
+        let moved = Moved { amount: taken, remaining, held: self.held(place).0, deadline_ms };
         let state = (lifecycle, flags.without(Flags::SETTLED));
         Ok(self.moves_value(ask, place, Kind::Redeem, status, state, 0, moved))
     }

@@ -4,9 +4,9 @@
 //! in one batch, ids used again with another body, by another principal, on another card.
 
 use kami_engine::{
-    AccountId, AccountKind, AccountSpec, Caller, CardKind, CertificateNote, DocumentId, ImportSpec, Kind,
-    Leg, LimitAction, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderState, Posting, PrincipalId,
-    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Role, TenantId,
+    AccountId, AccountKind, AccountSpec, Caller, CardKind, CertificateNote, DocumentId, ExceptionNote,
+    ImportSpec, Kind, Leg, LimitAction, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderState,
+    Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Role, TenantId,
 };
 
 use super::imports::Row;
@@ -448,6 +448,32 @@ impl World {
         }
     }
 
+    /// A redemption that was made offline, some time ago or long ago, new or under the id of one that may have arrived.
+    fn advice(&mut self) -> What {
+        let What::Redeem { code, pin, amount, .. } = self.redeem() else { unreachable!("made as one") };
+        let ago_ms = *self.random.pick(&[0, 0, 1_000, 100_000, 400_000, 3_600_000, 31 * 24 * 3_600_000]);
+        let made_ms = match self.random.below(40) {
+            0 => 0,
+            1 => self.oracle.now_ms + 1_000_000,
+            _ => self.oracle.now_ms - ago_ms,
+        };
+        What::Advice { code, pin, amount, made_ms }
+    }
+
+    fn about_exceptions(&mut self) -> What {
+        let count = self.oracle.exceptions.len() as u64;
+        if self.random.percent(40) {
+            let (after, all) = (self.random.below(count + 1), self.random.percent(50));
+            return What::ExceptionList { after, count: *self.random.pick(&[0, 1, 3, 1000]), all };
+        }
+        let note = match self.random.below(10) {
+            0 => String::new(),
+            1 => "x".repeat(201),
+            _ => "the shop bears it".to_owned(),
+        };
+        What::ExceptionResolve(ExceptionNote { id: self.random.below(count + 2), note })
+    }
+
     /// One till that tries PINs, again and again at the same card.
     fn guesses(&mut self) -> Vec<Ask> {
         let with_pins = self.oracle.places().filter(|(tenant, place)| {
@@ -463,7 +489,10 @@ impl World {
         let mut asks = Vec::new();
         for _ in 0..6 + self.random.below(10) {
             let pin = Some("9999".to_owned()).filter(|_| self.random.percent(90));
-            let what = if self.random.percent(80) {
+            let what = if self.random.percent(15) {
+                let made_ms = self.oracle.now_ms;
+                What::Advice { code: code.clone(), pin, amount: 0, made_ms }
+            } else if self.random.percent(80) {
                 What::Redeem { code: code.clone(), pin, amount: 0, partial: false }
             } else {
                 What::Hold { code: code.clone(), pin, amount: 0, partial: false, seconds: 0 }
@@ -479,7 +508,7 @@ impl World {
     }
 
     fn fresh_ask(&mut self) -> Ask {
-        let roll = self.random.below(1140);
+        let roll = self.random.below(1200);
         let mut id = self.id();
         let (caller, what) = match roll {
             0..90 => self.about_value(),
@@ -563,7 +592,17 @@ impl World {
                 let callers = [TILLS[0], TILLS[1], SELLERS[0], OPERATOR, OPERATOR, AUDITOR];
                 (*self.random.pick(&callers), self.outcome())
             }
-            1125.. => {
+            1140..1175 => {
+                let what = self.advice();
+                if let Some(earlier) = self.asked.iter().rfind(|ask| ask.code() == code_of(&what))
+                    && self.random.percent(20)
+                {
+                    id = earlier.id;
+                }
+                (*self.random.pick(&[TILLS[0], TILLS[1], TILLS[2], OPERATOR]), what)
+            }
+            1175.. => (*self.random.pick(&[OPERATOR, OPERATOR, ADMIN, AUDITOR]), self.about_exceptions()),
+            1125..1140 => {
                 let locked = self.oracle.pin_locks.keys().map(|(place, ..)| *place);
                 let locked: Vec<_> = locked.collect();
                 let code = if locked.is_empty() || self.random.percent(20) {
@@ -596,7 +635,10 @@ impl World {
         match self.random.below(10) {
             0 => ask.caller = *self.random.pick(&[TILLS[0], TILLS[2], SELLERS[0], SELLERS[1], OPERATOR]),
             1 => match &mut ask.what {
-                What::Redeem { amount, .. } | What::Hold { amount, .. } | What::Load { amount, .. } => {
+                What::Redeem { amount, .. }
+                | What::Hold { amount, .. }
+                | What::Advice { amount, .. }
+                | What::Load { amount, .. } => {
                     *amount += 1;
                 }
                 What::Capture { amount, .. } => *amount += 1,
@@ -680,5 +722,13 @@ impl World {
             skip_duplicates: self.random.percent(50),
             ..ImportSpec::of(ProductId(product), rows, 20)
         }
+    }
+}
+
+/// The code of a report.
+fn code_of(what: &What) -> Option<&str> {
+    match what {
+        What::Advice { code, .. } => Some(code),
+        _ => None,
     }
 }

@@ -16,7 +16,7 @@ use kami_wal::{Drive, SimMedium, SimMode, WalOptions};
 use super::clock::ManualClock;
 use super::expected::{At, Body, Listed};
 use super::imports::Staged;
-use super::oracle::{Event, Oracle, Place};
+use super::oracle::{Effect, Event, Oracle, Place};
 use super::order_rules::is_too_large;
 use super::proof::Published;
 use crate::ask::{Ask, What};
@@ -355,8 +355,17 @@ impl World {
             match expected.check(reply, self.last_lsn) {
                 Err(what) => wrong.push(what),
                 Ok(()) => {
-                    if event.is_none() && expected.miss && expected.status == Status::CardNotValid {
+                    let lock = event.as_ref().and_then(|event| self.oracle.lock_beside(event));
+                    let wrong = match event.as_ref().map(|event| &event.effect) {
+                        None => expected.status,
+                        Some(Effect::Exception(exception)) if lock.is_none() => exception.reason,
+                        Some(_) => Status::Ok,
+                    };
+                    if expected.miss && wrong == Status::CardNotValid {
                         self.oracle.count_wrong_pin(ask);
+                    }
+                    if let Some(lock) = lock {
+                        self.record(lock);
                     }
                     if let Some(mut event) = event {
                         if expected.lsn == At::New {
@@ -467,6 +476,8 @@ impl World {
                 What::PrincipalList,
                 What::AccountList,
                 What::LimitList,
+                What::ExceptionList { after: 0, count: u32::MAX, all: true },
+                What::ExceptionList { after: 0, count: u32::MAX, all: false },
                 What::Stats,
             ] {
                 asks.push(Ask::new(5, caller, what));

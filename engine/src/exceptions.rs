@@ -1,0 +1,509 @@
+//! Redemptions that were made offline and did not fit their card: kept until an operator has seen to them.
+//!
+//! A till without a connection takes a card on its own account, and reports that with ADVICE when it can: with the
+//! time at which it was, under the request id that the redemption would have had. If it fits the card, it is a
+//! redemption like any other. If not (the card was redeemed elsewhere, is frozen, was never sold, does not exist),
+//! somebody has to bear the loss, and who that is no engine can know. So it is never dropped: it becomes an
+//! *exception*, an entry in the log and in this list, and the till is done with it.
+//!
+//! # Why so
+//! * **A report tells nothing.** Whatever stands against a redemption, the answer is EXCEPTION_NOTED and the entry as
+//!   long, so nobody learns from it which codes exist; wrong codes and PINs are misses as ever. The reason is told to
+//!   whoever looks after the list.
+//! * **One id, one effect.** A report under the id of a redemption that did arrive is a retry of that. An exception
+//!   keeps its id for good: the same report again is answered as the first time, although the card may fit by now and
+//!   whether or not it was resolved.
+//! * **A principal has at most [`EXCEPTIONS_MAX`] open ones**, so that no till can fill the memory; resolved ones cost
+//!   an operator's hand each.
+//! * **No time is believed that helps the till.** A card is redeemed as it stands now; only its validity is asked at
+//!   the time of the till, which counts as now if it is ahead, must not be before the sale, and is too old after
+//!   [`ADVICE_AGE_MAX_MS`].
+
+use std::collections::{BTreeSet, HashMap};
+
+use kami_wal::Lsn;
+
+use crate::admin::Change;
+use crate::command::{Command, Request};
+use crate::identity::{
+    CardDigest, ChannelId, MerchantId, PinDigest, PrincipalId, RequestId, Role, TenantId, TerminalId,
+};
+use crate::product::Money;
+use crate::record::{self, Entry, FormatError, Head, Kind, stored};
+use crate::reply::{Reply, ReplyBody, ReplyFlags};
+use crate::sequencer::{Turn, Work};
+use crate::status::Status;
+use crate::word::CardRef;
+
+/// The most open exceptions of one principal.
+pub const EXCEPTIONS_MAX: usize = 1000;
+/// A report is at most this much later than the redemption, in milliseconds: 30 days.
+pub const ADVICE_AGE_MAX_MS: u64 = 30 * 24 * 3600 * 1000;
+/// How far a till's clock may be behind a card's sale, in milliseconds.
+pub const CLOCK_SKEW_MS: u64 = 5 * 60 * 1000;
+/// The most exceptions that one reply lists.
+pub const EXCEPTIONS_PER_LIST: u32 = 500;
+/// The longest note of a resolution, in bytes.
+pub const RESOLUTION_BYTES_MAX: usize = 200;
+
+/// A redemption that was made offline.
+#[derive(Clone, Copy, Debug)]
+pub struct Advice {
+    /// The card.
+    pub card: CardDigest,
+    /// Its PIN, where the batch has PINs.
+    pub pin: Option<PinDigest>,
+    /// How much, as in a redemption.
+    pub amount: Money,
+    /// When it was made, by the till's clock, in milliseconds since 1970; not 0.
+    pub made_ms: u64,
+}
+
+/// What an operator says about an exception that is seen to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExceptionNote {
+    /// The exception's number.
+    pub id: u64,
+    /// What was done about it: 1 to [`RESOLUTION_BYTES_MAX`] bytes, no control characters.
+    pub note: String,
+}
+
+/// An offline redemption that did not fit its card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exception {
+    /// Its number, from 1 on.
+    pub id: u64,
+    /// The card; `None` if the code is nobody's.
+    pub card: Option<CardRef>,
+    /// Why it did not fit.
+    pub reason: Status,
+    /// Under which request id it was reported, and made.
+    pub request: RequestId,
+    /// By whom.
+    pub principal: PrincipalId,
+    /// At which till.
+    pub terminal: TerminalId,
+    /// For which merchant.
+    pub merchant: MerchantId,
+    /// Through which channel.
+    pub channel: ChannelId,
+    /// How much, as it was reported: 0 is all of the card.
+    pub amount: Money,
+    /// When it was made, by the till's clock, in milliseconds since 1970.
+    pub made_ms: u64,
+    /// When it was reported, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// Where the report stands in the log.
+    pub lsn: Lsn,
+    /// How it was resolved; `None` while it is open.
+    pub resolution: Option<Resolution>,
+}
+
+/// The end of an exception.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolution {
+    /// Who resolved it.
+    pub principal: PrincipalId,
+    /// When, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// What was done about it.
+    pub note: String,
+}
+
+/// An exception with what only the engine needs of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExceptionState {
+    /// The exception.
+    pub exception: Exception,
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// The code that was reported.
+    pub digest: CardDigest,
+    /// Checksum of what was reported.
+    pub body: u32,
+    /// Its last entry.
+    pub lsn: Lsn,
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct Exceptions {
+    all: Vec<ExceptionState>,
+    by_request: HashMap<(CardDigest, RequestId), usize>,
+    open: BTreeSet<u64>,
+    open_of: HashMap<PrincipalId, usize>,
+}
+
+impl Exceptions {
+    /// The number of the next.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.all.len() as u64 + 1
+    }
+
+    /// The one that a report under this id became.
+    #[must_use]
+    pub fn reported(&self, card: CardDigest, request: RequestId) -> Option<&ExceptionState> {
+        self.by_request.get(&(card, request)).map(|at| &self.all[*at])
+    }
+
+    /// The one with this number, if it is the tenant's.
+    #[must_use]
+    pub fn find(&self, id: u64, tenant: TenantId) -> Option<&ExceptionState> {
+        let at = usize::try_from(id).ok()?.checked_sub(1)?;
+        self.all.get(at).filter(|state| state.tenant == tenant)
+    }
+
+    /// How many of a principal are open.
+    #[must_use]
+    pub fn open_of(&self, principal: PrincipalId) -> usize {
+        self.open_of.get(&principal).copied().unwrap_or(0)
+    }
+
+    /// Takes one in. `false` if its number is not the next; one that is there already is left as it is.
+    pub fn add(&mut self, state: ExceptionState) -> bool {
+        let id = state.exception.id;
+        if id != self.next() {
+            return id < self.next();
+        }
+        self.by_request.insert((state.digest, state.exception.request), self.all.len());
+        if state.exception.resolution.is_none() {
+            self.open.insert(id);
+            *self.open_of.entry(state.exception.principal).or_default() += 1;
+        }
+        self.all.push(state);
+        true
+    }
+
+    /// Resolves one that is there and open.
+    pub fn resolve(&mut self, id: u64, resolution: Resolution, lsn: Lsn) {
+        let state = &mut self.all[id as usize - 1];
+        (state.exception.resolution, state.lsn) = (Some(resolution), lsn);
+        if self.open.remove(&id)
+            && let Some(open) = self.open_of.get_mut(&state.exception.principal)
+        {
+            *open -= 1;
+            if *open == 0 {
+                self.open_of.remove(&state.exception.principal);
+            }
+        }
+    }
+
+    /// Those behind a number in order, open or all.
+    pub fn after(&self, after: u64, all: bool) -> Box<dyn Iterator<Item = &ExceptionState> + '_> {
+        let at = |id: &u64| &self.all[*id as usize - 1];
+        if all {
+            Box::new(self.all.iter().skip(usize::try_from(after).unwrap_or(usize::MAX)))
+        } else {
+            Box::new(self.open.range(after.saturating_add(1)..).map(at))
+        }
+    }
+
+    /// Some of them for a snapshot, from a place on.
+    #[must_use]
+    pub fn rows(&self, from: usize, count: usize) -> Vec<StoredException> {
+        self.all.iter().skip(from).take(count).map(StoredException::of).collect()
+    }
+
+    /// Takes those of a snapshot in; `false` if they make no sense.
+    pub fn restore(&mut self, rows: &[StoredException]) -> bool {
+        rows.iter().all(|row| row.state().is_some_and(|state| self.add(state)))
+    }
+}
+
+/// Whether a redemption that was refused for this is kept as an exception. What is not executed comes again; what is
+/// wrong with the request itself is the till's to mend; and what the till has reversed itself is no loss.
+#[must_use]
+pub fn is_kept(status: Status) -> bool {
+    matches!(status.class(), crate::status::Class::Refused)
+        && !matches!(status, Status::ReversedBeforeArrival | Status::ExceptionsFull)
+}
+
+/// Bytes of the tail of ADVICE.
+pub const ADVICE_BYTES: usize = 48;
+
+impl ExceptionState {
+    /// The exception that an entry of this head is about.
+    #[must_use]
+    pub fn of(head: &Head, kept: &Kept, lsn: Lsn, time_ms: u64) -> ExceptionState {
+        ExceptionState {
+            exception: Exception {
+                id: head.subject,
+                card: kept.card,
+                reason: kept.reason,
+                request: head.request,
+                principal: head.principal,
+                terminal: head.terminal,
+                merchant: head.merchant,
+                channel: head.channel,
+                amount: kept.amount,
+                made_ms: kept.made_ms,
+                time_ms,
+                lsn,
+                resolution: None,
+            },
+            tenant: head.tenant,
+            digest: kept.digest,
+            body: head.body,
+            lsn,
+        }
+    }
+}
+
+/// What an entry says of an exception beside its head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The card, if there is one.
+    pub card: Option<CardRef>,
+    /// The code.
+    pub digest: CardDigest,
+    /// How much.
+    pub amount: Money,
+    /// When it was made.
+    pub made_ms: u64,
+    /// Why it did not fit.
+    pub reason: Status,
+}
+
+impl Kept {
+    /// Writes the tail of ADVICE.
+    pub fn encode(&self, tail: &mut [u8]) {
+        tail[..8].copy_from_slice(&self.card.map_or(u64::MAX, CardRef::to_bits).to_le_bytes());
+        tail[8..24].copy_from_slice(&self.digest.0.to_le_bytes());
+        tail[24..32].copy_from_slice(&self.amount.to_le_bytes());
+        tail[32..40].copy_from_slice(&self.made_ms.to_le_bytes());
+        tail[40..42].copy_from_slice(&self.reason.number().to_le_bytes());
+        tail[42..].fill(0);
+    }
+
+    /// Reads the tail of ADVICE.
+    ///
+    /// # Errors
+    /// If it is too short or gives a reason that this version does not know.
+    pub fn of(entry: &Entry<'_>) -> Result<Kept, FormatError> {
+        let wrong = FormatError { what: "offline redemption damaged", lsn: entry.lsn };
+        let tail = entry.bytes().get(record::HEAD_BYTES..).filter(|tail| tail.len() >= ADVICE_BYTES);
+        let Some(tail) = tail else { return Err(wrong) };
+        let number = |at: usize| u64::from_le_bytes(tail[at..at + 8].try_into().expect("eight bytes"));
+        let reason = Status::from_number(u16::from_le_bytes([tail[40], tail[41]])).ok_or(wrong)?;
+        Ok(Kept {
+            card: (number(0) != u64::MAX).then(|| CardRef::from_bits(number(0))),
+            digest: CardDigest(u128::from(number(8)) | u128::from(number(16)) << 64),
+            amount: number(24).cast_signed(),
+            made_ms: number(32),
+            reason,
+        })
+    }
+}
+
+/// A resolution in the log.
+#[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct StoredNote {
+    /// What was done.
+    pub note: String,
+}
+
+/// An exception in a snapshot.
+#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct StoredException {
+    id: u64,
+    card: u64,
+    digest: u128,
+    reason: u16,
+    request: u128,
+    principal: u32,
+    terminal: u32,
+    merchant: u32,
+    channel: u16,
+    tenant: u16,
+    body: u32,
+    amount: i64,
+    made_ms: u64,
+    time_ms: u64,
+    lsn: u64,
+    last: u64,
+    /// Who resolved it, when and how.
+    resolution: Option<(u32, u64, String)>,
+}
+
+stored!(StoredNote);
+
+impl StoredException {
+    fn of(state: &ExceptionState) -> StoredException {
+        let ExceptionState { exception, tenant, digest, body, lsn } = state;
+        let resolution = exception.resolution.as_ref();
+        StoredException {
+            id: exception.id,
+            card: exception.card.map_or(u64::MAX, CardRef::to_bits),
+            digest: digest.0,
+            reason: exception.reason.number(),
+            request: exception.request.0,
+            principal: exception.principal.0,
+            terminal: exception.terminal.0,
+            merchant: exception.merchant.0,
+            channel: exception.channel.0,
+            tenant: tenant.0,
+            body: *body,
+            amount: exception.amount,
+            made_ms: exception.made_ms,
+            time_ms: exception.time_ms,
+            lsn: exception.lsn.bytes(),
+            last: lsn.bytes(),
+            resolution: resolution.map(|end| (end.principal.0, end.time_ms, end.note.clone())),
+        }
+    }
+
+    fn state(&self) -> Option<ExceptionState> {
+        let resolution = self.resolution.clone().map(|(principal, time_ms, note)| Resolution {
+            principal: PrincipalId(principal),
+            time_ms,
+            note,
+        });
+        Some(ExceptionState {
+            exception: Exception {
+                id: self.id,
+                card: (self.card != u64::MAX).then(|| CardRef::from_bits(self.card)),
+                reason: Status::from_number(self.reason)?,
+                request: RequestId(self.request),
+                principal: PrincipalId(self.principal),
+                terminal: TerminalId(self.terminal),
+                merchant: MerchantId(self.merchant),
+                channel: ChannelId(self.channel),
+                amount: self.amount,
+                made_ms: self.made_ms,
+                time_ms: self.time_ms,
+                lsn: Lsn::from_bytes(self.lsn)?,
+                resolution,
+            },
+            tenant: TenantId(self.tenant),
+            digest: CardDigest(self.digest),
+            body: self.body,
+            lsn: Lsn::from_bytes(self.last)?,
+        })
+    }
+}
+
+impl Turn<'_> {
+    /// Lists exceptions.
+    pub(crate) fn list_exceptions(&self, request: &Request) -> Reply {
+        let &Command::ExceptionList { after, count, all } = &request.command else {
+            unreachable!("the caller matched the command")
+        };
+        let own =
+            self.state.exceptions.after(after, all).filter(|state| self.shows_exception(request, state));
+        let mut own = own.map(|state| &state.exception);
+        let count = count.clamp(1, EXCEPTIONS_PER_LIST) as usize;
+        let listed = ReplyBody::Exceptions(own.by_ref().take(count).cloned().collect());
+        let mut reply = self.reply(request, Status::Ok, None, listed);
+        if own.next().is_some() {
+            reply.flags = ReplyFlags::PARTIAL;
+        }
+        reply
+    }
+
+    /// Whether an exception is told to the caller: it is of the tenant, of the merchant if the caller belongs to one,
+    /// and of a product in the caller's scope if that has one.
+    fn shows_exception(&self, request: &Request, state: &ExceptionState) -> bool {
+        let caller = &request.caller;
+        let scope = self.state.scope(caller.principal).unwrap_or_default();
+        let card = state.exception.card.and_then(|card| self.sequencer.table.batch_of(card));
+        state.tenant == caller.tenant
+            && sees(caller.role, caller.merchant, state.exception.merchant)
+            && (scope.is_all() || card.is_some_and(|batch| scope.covers(batch.product)))
+    }
+
+    /// Notes what was done about an exception.
+    pub(crate) fn resolve_exception(&mut self, work: &Work, at: usize) -> Option<Reply> {
+        let request = &work.requests[at];
+        let Command::ExceptionResolve(given) = &request.command else {
+            unreachable!("the caller matched the command")
+        };
+        let (id, tenant) = (given.id, request.caller.tenant);
+        let known =
+            self.state.exceptions.find(id, tenant).filter(|state| self.shows_exception(request, state));
+        let refusal = match known.map(|state| &state.exception) {
+            _ if !is_note(&given.note) => Some(Status::Malformed),
+            None => Some(Status::NotFound),
+            Some(Exception { resolution: Some(_), .. }) => Some(Status::IllegalTransition),
+            Some(_) => None,
+        };
+        let (principal, note) = (request.caller.principal, given.note.clone());
+        let change = Change {
+            kind: Kind::ExceptionResolve,
+            subject: id,
+            refusal,
+            apply: &|state, lsn| {
+                let time_ms = state.now_ms;
+                let resolution = Resolution { principal, time_ms, note: note.clone() };
+                state.exceptions.resolve(id, resolution, lsn);
+            },
+            show: &|state| {
+                let shown = state.exceptions.find(id, tenant).map(|state| state.exception.clone());
+                ReplyBody::Exceptions(shown.into_iter().collect())
+            },
+        };
+        self.change(work, at, &change)
+    }
+}
+
+fn is_note(note: &str) -> bool {
+    (1..=RESOLUTION_BYTES_MAX).contains(&note.len()) && !note.chars().any(char::is_control)
+}
+
+/// Whether a caller may be told of another merchant's exceptions.
+pub(crate) const fn sees(role: Role, own: MerchantId, merchant: MerchantId) -> bool {
+    matches!(role, Role::Admin) || own.0 == 0 || own.0 == merchant.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(id: u64, principal: u32) -> ExceptionState {
+        let kept = Kept {
+            card: id.is_multiple_of(2).then(|| CardRef::new(1, id)),
+            digest: CardDigest(u128::from(id)),
+            amount: -1,
+            made_ms: 5,
+            reason: Status::Frozen,
+        };
+        let head = Head {
+            subject: id,
+            request: RequestId(7),
+            principal: PrincipalId(principal),
+            ..Head::of_engine(Kind::Advice)
+        };
+        ExceptionState::of(&head, &kept, Lsn::from_bytes(64 * id).unwrap(), 9)
+    }
+
+    #[test]
+    fn numbers_run_and_what_is_there_stays_as_it_is() {
+        let mut list = Exceptions::default();
+        assert!(list.add(state(1, 3)) && list.add(state(2, 3)) && list.add(state(3, 4)));
+        assert!(!list.add(state(5, 3)), "one is missing");
+        let resolution = Resolution { principal: PrincipalId(8), time_ms: 10, note: "paid".to_owned() };
+        list.resolve(2, resolution.clone(), Lsn::from_bytes(4096).unwrap());
+        assert!(list.add(state(2, 3)), "replay brings it again");
+        assert_eq!(list.find(2, TenantId(0)).unwrap().exception.resolution, Some(resolution));
+        assert_eq!((list.open_of(PrincipalId(3)), list.open_of(PrincipalId(8))), (1, 0));
+        let ids = |after, all| -> Vec<u64> { list.after(after, all).map(|it| it.exception.id).collect() };
+        assert_eq!((ids(0, false), ids(1, false), ids(0, true)), (vec![1, 3], vec![3], vec![1, 2, 3]));
+        assert!(list.find(2, TenantId(1)).is_none() && list.find(0, TenantId(0)).is_none());
+        assert!(list.reported(CardDigest(3), RequestId(7)).is_some());
+        assert!(list.reported(CardDigest(3), RequestId(8)).is_none());
+        // And through a snapshot.
+        let mut again = Exceptions::default();
+        assert!(again.restore(&list.rows(0, 2)) && again.restore(&list.rows(2, 9)));
+        assert_eq!((again.all, again.open, again.open_of), (list.all, list.open, list.open_of));
+    }
+
+    #[test]
+    fn what_is_the_tills_own_fault_or_comes_again_is_no_exception() {
+        for status in [Status::CardNotValid, Status::Frozen, Status::LimitTerminal, Status::PinLocked] {
+            assert!(is_kept(status), "{status:?}");
+        }
+        for status in [Status::Ok, Status::Busy, Status::IdReused, Status::ReversedBeforeArrival] {
+            assert!(!is_kept(status), "{status:?}");
+        }
+    }
+}
