@@ -98,15 +98,15 @@ pub use feed::{Feed, FeedPlace, FeedSpec, KindSet, PastError};
 pub use figures::{Figures, ProductStock};
 pub use identity::*;
 pub use kami_wal::{CommitPath, DiskOptions, Distribution, Durable, DurableWaiter, Histogram, Lsn, Poisoned};
-pub use keyring::{KeyRotation, copy_keys};
+pub use keyring::{KeyRotation, copy_keys, copy_keys_for};
 pub use limit::{Exceeded, Limit, LimitAction, LimitScope, LimitSpec, LimitWindow, Subject};
 pub use limits::LIMITS_MAX;
 pub use order::{Confirmation, GivenBack, Line, ORDER_LINES_MAX, Purchase, RETURN_CARDS_MAX};
 pub use orders::OrderState;
 pub use product::{CardKind, Money, Product, ProductSpec, ProductTerms, ValidFrom};
 pub use proof::{
-    CardProof, ConsistencyProof, DigestProof, Leaf, ProofCheckpoint, ProofError, ProvenCard, VerifierKey,
-    merkle,
+    CardProof, ConsistencyProof, DigestProof, Leaf, ProofCheckpoint, ProofError, ProofKey, ProvenCard,
+    VerifierKey, merkle,
 };
 pub use record::Kind;
 pub use record::PostedLeg;
