@@ -66,6 +66,7 @@ impl Turn<'_> {
             }
             Command::Post(_) => self.post(work, at),
             Command::LimitPut(_) => self.put_limit(work, at),
+            Command::OutcomeOfDocument { .. } => self.outcome_of_document(work, at),
             command if command.batch().is_some() => self.change_batch(work, at),
             _ => Some(self.list(&work.requests[at])),
         }
@@ -97,7 +98,8 @@ impl Turn<'_> {
                 | Command::AccountList { .. }
                 | Command::AccountStatement { .. }
                 | Command::Post(_)
-                | Command::LimitList => true,
+                | Command::LimitList
+                | Command::OutcomeOfDocument { .. } => true,
                 Command::LimitPut(spec) => spec.product.is_some_and(|product| scope.covers(product)),
                 // A batch that is not there is not found.
                 command => command
@@ -375,7 +377,7 @@ fn is_sane_principal(spec: &PrincipalSpec) -> bool {
         && spec.products.len() <= SCOPE_PRODUCTS_MAX
         && spec.misses_per_minute <= MISSES_PER_MINUTE_MAX
         // Whoever adds principals could give itself another scope.
-        && (spec.role != Role::Admin || spec.products.is_empty())
+        && (spec.role != Role::Admin || spec.products.is_empty() && spec.classes == 0)
 }
 
 impl State {

@@ -159,6 +159,28 @@ impl Past {
     };
 }
 
+/// What came of the PIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// It was right, or none is needed.
+    Right,
+    /// It was wrong or missing.
+    Wrong,
+    /// Whoever sent it tried too many wrong ones: whether this one is right is not told.
+    Locked,
+}
+
+impl Pin {
+    /// Why the card cannot be used with it.
+    pub(crate) const fn refusal(self) -> Option<Status> {
+        match self {
+            Pin::Right => None,
+            Pin::Wrong => Some(Status::CardNotValid),
+            Pin::Locked => Some(Status::PinLocked),
+        }
+    }
+}
+
 /// What is asked of a card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -166,8 +188,8 @@ pub enum Action {
     Redeem {
         /// How much; 0 is all.
         amount: Money,
-        /// Whether the PIN was right, or none is needed.
-        pin_right: bool,
+        /// What came of the PIN.
+        pin: Pin,
         /// Whether less will do.
         partial: bool,
     },
@@ -177,8 +199,8 @@ pub enum Action {
     Hold {
         /// How much; 0 as for a redemption.
         amount: Money,
-        /// Whether the PIN was right, or none is needed.
-        pin_right: bool,
+        /// What came of the PIN.
+        pin: Pin,
         /// Whether less will do.
         partial: bool,
         /// How long, if not as long as the product says.
@@ -221,6 +243,11 @@ pub enum Action {
     Unfreeze,
     /// Make it void.
     Void,
+    /// Lift the locks that wrong PINs put on it.
+    PinUnlock {
+        /// Whether there are any.
+        locked: bool,
+    },
 }
 
 /// Who asks, as far as the rule cares.
@@ -360,12 +387,12 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
         original: None,
     };
     match action {
-        Action::Redeem { amount, pin_right, .. } => {
+        Action::Redeem { amount, pin, .. } => {
             if past.tombstone && !cfg!(feature = "bug-ignore-tombstones") {
                 return Refuse(Status::ReversedBeforeArrival);
             }
-            if !pin_right {
-                return Refuse(Status::CardNotValid);
+            if let Some(status) = pin.refusal() {
+                return Refuse(status);
             }
             if let Some(status) = unusable(view) {
                 return Refuse(status);
@@ -439,6 +466,8 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
             Lifecycle::Redeemed | Lifecycle::Reserved => Refuse(Status::IllegalTransition),
             _ => Refuse(Status::Voided),
         },
+        Action::PinUnlock { locked: false } => Refuse(Status::IllegalTransition),
+        Action::PinUnlock { .. } => stay(Kind::PinUnlock, flags),
         // These are decided where the value is known.
         Action::Hold { .. }
         | Action::Capture { .. }
@@ -459,6 +488,7 @@ impl Action {
             Action::Freeze => matches!(kind, Kind::Freeze),
             Action::Unfreeze => matches!(kind, Kind::Unfreeze),
             Action::Void => matches!(kind, Kind::Void),
+            Action::PinUnlock { .. } => matches!(kind, Kind::PinUnlock),
             Action::Hold { .. } => matches!(kind, Kind::Hold),
             Action::Capture { .. } => matches!(kind, Kind::Capture),
             Action::Release { .. } => matches!(kind, Kind::Release),
@@ -531,13 +561,16 @@ mod tests {
     }
 
     fn action(name: &str) -> Action {
-        let redeem = |amount, pin_right| Action::Redeem { amount, pin_right, partial: false };
+        let redeem = |amount, pin| Action::Redeem { amount, pin, partial: false };
         match name {
-            "redeem" => redeem(0, true),
-            "redeem-face" => redeem(100, true),
-            "redeem-more" => redeem(101, true),
-            "redeem-part" => redeem(99, true),
-            "redeem-wrong-pin" => redeem(0, false),
+            "redeem" => redeem(0, Pin::Right),
+            "redeem-face" => redeem(100, Pin::Right),
+            "redeem-more" => redeem(101, Pin::Right),
+            "redeem-part" => redeem(99, Pin::Right),
+            "redeem-wrong-pin" => redeem(0, Pin::Wrong),
+            "redeem-locked" => redeem(0, Pin::Locked),
+            "unlock" => Action::PinUnlock { locked: true },
+            "unlock-free" => Action::PinUnlock { locked: false },
             "reverse" => Action::Reverse(ID),
             "freeze" => Action::Freeze,
             "unfreeze" => Action::Unfreeze,
@@ -690,6 +723,15 @@ mod tests {
             sold                    new  redeem-wrong-pin CARD_NOT_VALID
             redeemed                new  redeem-wrong-pin CARD_NOT_VALID
             voided                  new  redeem-wrong-pin CARD_NOT_VALID
+            sold                    new  redeem-locked    PIN_LOCKED
+            redeemed                new  redeem-locked    PIN_LOCKED
+            available               new  redeem-locked    CARD_NOT_VALID
+            sold                    poisoned  redeem-locked  REVERSED_BEFORE_ARRIVAL
+            redeemed                seen-redeem  redeem-locked  replay-REDEEM
+            sold+frozen             new  unlock           PIN_UNLOCK>SOLD+frozen
+            available               new  unlock           PIN_UNLOCK>AVAILABLE
+            redeemed                new  unlock           PIN_UNLOCK>REDEEMED
+            sold                    new  unlock-free      ILLEGAL_TRANSITION
             available+batch-voided  new  redeem           CARD_NOT_VALID
             available+batch-voided  new  freeze           VOIDED
             available+batch-voided  new  void             VOIDED
@@ -790,6 +832,8 @@ mod tests {
             "redeem-more",
             "redeem-part",
             "redeem-wrong-pin",
+            "redeem-locked",
+            "unlock",
             "reverse",
             "freeze",
             "unfreeze",

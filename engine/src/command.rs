@@ -11,8 +11,8 @@ use crate::account::{AccountPut, LEGS_MAX, NOTE_BYTES_MAX, Posting};
 use crate::accounts::StoredAccount;
 use crate::grounds::Grounds;
 use crate::identity::{
-    AccountId, BatchId, Caller, CardDigest, ChannelId, OrderId, PinDigest, PrincipalId, PrincipalSpec,
-    ProductId, Renewal, RequestId, Role, TenantId, TerminalId,
+    AccountId, BatchId, Caller, CardDigest, ChannelId, DocumentId, OrderId, PinDigest, PrincipalId,
+    PrincipalSpec, ProductId, Renewal, RequestId, Role, TenantId, TerminalId,
 };
 use crate::limit::LimitSpec;
 use crate::limits::StoredLimit;
@@ -88,6 +88,11 @@ pub enum Command {
     },
     /// Makes one card void for good.
     Void {
+        /// The card.
+        card: CardDigest,
+    },
+    /// Lifts the locks that wrong PINs put on one card.
+    PinUnlock {
         /// The card.
         card: CardDigest,
     },
@@ -265,6 +270,27 @@ pub enum Command {
     LimitPut(Box<LimitSpec>),
     /// Lists the limits that stand.
     LimitList,
+    /// Asks what became of a request about a card, without doing it.
+    OutcomeOf {
+        /// The card.
+        card: CardDigest,
+        /// The request.
+        request: RequestId,
+    },
+    /// Asks what became of a request about an order.
+    OutcomeOfOrder {
+        /// The order.
+        order: OrderId,
+        /// The request.
+        request: RequestId,
+    },
+    /// Asks what became of the posting of a document.
+    OutcomeOfDocument {
+        /// The document.
+        document: DocumentId,
+        /// The request.
+        request: RequestId,
+    },
     /// Reads the engine's own figures.
     Stats,
 }
@@ -410,6 +436,8 @@ impl Command {
             | Command::Freeze { card }
             | Command::Unfreeze { card }
             | Command::Void { card }
+            | Command::PinUnlock { card }
+            | Command::OutcomeOf { card, .. }
             | Command::Hold { card, .. }
             | Command::Capture { card, .. }
             | Command::Release { card, .. }
@@ -449,7 +477,9 @@ impl Command {
     #[must_use]
     pub fn order(&self) -> Option<OrderId> {
         match self {
-            Command::Sell { order, .. } | Command::OrderFetch { order, .. } => Some(*order),
+            Command::Sell { order, .. }
+            | Command::OrderFetch { order, .. }
+            | Command::OutcomeOfOrder { order, .. } => Some(*order),
             Command::SellLines(purchase) | Command::Reserve(purchase) => Some(purchase.order),
             Command::Confirm(confirmation) => Some(confirmation.order),
             Command::Return(given) => Some(given.order),
@@ -463,6 +493,16 @@ impl Command {
     /// Whether it asks for the PIN: what is behind that is told to nobody who does not know it.
     pub(crate) const fn is_behind_pin(&self) -> bool {
         matches!(self, Command::Redeem { .. } | Command::Hold { .. })
+    }
+
+    /// The request whose effect is looked for in the target's past: this one, or the one that is asked about.
+    pub(crate) const fn sought(&self, own: RequestId) -> RequestId {
+        match self {
+            Command::OutcomeOf { request, .. }
+            | Command::OutcomeOfOrder { request, .. }
+            | Command::OutcomeOfDocument { request, .. } => *request,
+            _ => own,
+        }
     }
 
     /// The batch it changes, if it changes one.
@@ -489,6 +529,7 @@ impl Command {
             | Command::Release { .. } => Status::CardNotValid,
             Command::Query { .. } | Command::History { .. } if role == Role::Redeemer => Status::CardNotValid,
             Command::Reverse { .. } => Status::Tombstoned,
+            Command::OutcomeOf { .. } => Status::NoEffect,
             _ => Status::NotFound,
         }
     }
@@ -502,7 +543,9 @@ impl Command {
                 | Command::Hold { .. }
                 | Command::Capture { .. }
                 | Command::Release { .. } => true,
-                Command::Query { .. } | Command::History { .. } => role == Role::Redeemer,
+                Command::Query { .. } | Command::History { .. } | Command::OutcomeOf { .. } => {
+                    role == Role::Redeemer
+                }
                 _ => false,
             }
     }
@@ -511,7 +554,7 @@ impl Command {
     /// before it and needs one for itself.
     pub(crate) fn log_bytes_max(&self) -> usize {
         match self {
-            Command::Query { .. } | Command::History { .. } => 0,
+            Command::Query { .. } | Command::History { .. } | Command::OutcomeOf { .. } => 0,
             Command::Sell { count, .. } => {
                 let entry = record::OrderFacts::plain_entry_bytes_max((*count).min(ORDER_CARDS_MAX));
                 2 * GROUP_BYTES + CROSSED_MAX * CROSSING_ENTRY_BYTES + entry
@@ -555,6 +598,8 @@ impl Command {
                 | Command::LimitList
                 | Command::Stats
                 | Command::OrderStatus(_)
+                | Command::OutcomeOfOrder { .. }
+                | Command::OutcomeOfDocument { .. }
         )
     }
 
@@ -635,7 +680,9 @@ impl Command {
                 return terms.map_or(known, |terms| crc32c::crc32c_append(known, &terms.encode()));
             }
             Command::PrincipalAdd(spec) => {
-                return crc32c::crc32c(&record::StoredPrincipal::from(&**spec).encode());
+                let known = crc32c::crc32c(&record::StoredPrincipal::from(&**spec).encode());
+                let place = record::StoredPlace::of(spec);
+                return place.map_or(known, |place| crc32c::crc32c_append(known, &place.encode()));
             }
             Command::AccountPut(put) => {
                 let known = crc32c::crc32c(&StoredAccount::of(&put.spec, TenantId(0)).encode());
@@ -668,7 +715,10 @@ impl Command {
                 let terms = record::StoredTerms::of(&spec.terms);
                 record::StoredProduct::from((&**spec, tenant)).entry_tail_with(terms.as_ref())
             }
-            Command::PrincipalAdd(spec) => record::StoredPrincipal::from(&**spec).entry_tail(),
+            Command::PrincipalAdd(spec) => {
+                let place = record::StoredPlace::of(spec);
+                record::StoredPrincipal::from(&**spec).entry_tail_with(place.as_ref())
+            }
             Command::AccountPut(put) => StoredAccount::of(&put.spec, tenant).entry_tail(),
             Command::LimitPut(spec) => StoredLimit::of(spec, tenant).entry_tail(),
             _ => Vec::new(),

@@ -198,6 +198,7 @@ impl Turn<'_> {
             Command::Reserve(purchase) => {
                 self.purchase(request, prepared.body, past, &wanted(Kind::Reserve, purchase), search)
             }
+            Command::OutcomeOfOrder { .. } => self.outcome_of_order(request, past),
             _ => match past {
                 // Whose order it is, is not told either.
                 Some(past) if self.may_see(request, past) => match &request.command {

@@ -27,7 +27,7 @@ pub use layout::{
 };
 pub use legs::{LEG_BYTES, PostedDocument, PostedLeg};
 pub(crate) use object::stored;
-pub use object::{Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms};
+pub use object::{Stored, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms};
 pub use sale::{Allocation, OrderFacts, Run};
 pub use value::{
     CHAPTER_ENTRIES, Chapter, Filter, Mark, MarkKey, Purse, Trail, VALUE_BYTES, VOLUME_BYTES, VOLUME_ENTRIES,
@@ -511,6 +511,18 @@ impl<'a> Entry<'a> {
         PostedDocument::decode(self.tail).ok_or(wrong)
     }
 
+    /// Of PIN_LOCK: until when, milliseconds since 1970.
+    ///
+    /// # Errors
+    /// If the tail is too short.
+    pub fn locked_until(&self) -> Result<u64, FormatError> {
+        if self.tail.len() < PIN_LOCK_BYTES {
+            self.wrong("lock without its end")
+        } else {
+            Ok(u64_at(self.tail, 0))
+        }
+    }
+
     /// Of LIMIT_CROSSED: who crossed the limit that is the entry's subject, and what was in its window then.
     ///
     /// # Errors
@@ -623,6 +635,9 @@ impl<'a> Entry<'a> {
         }
     }
 }
+
+/// Bytes of the tail of PIN_LOCK.
+pub const PIN_LOCK_BYTES: usize = 8;
 
 /// Bytes of the tail of LIMIT_CROSSED.
 pub const CROSSING_BYTES: usize = 24;

@@ -12,6 +12,7 @@ use crate::keyring::KeyRotation;
 use crate::limit::{Exceeded, Limit};
 use crate::order::Line;
 use crate::orders::OrderState;
+use crate::outcome::OutcomeReport;
 use crate::product::{Money, Product};
 use crate::record::{self, Kind};
 use crate::status::Status;
@@ -123,6 +124,8 @@ pub enum ReplyBody {
     Exceeded(Exceeded),
     /// After legs were refused: the account that stands against them.
     Account(AccountId),
+    /// After OUTCOME_QUERY: the effect that the request had.
+    Outcome(OutcomeReport),
 }
 
 /// A checkpoint of the log's entries, signed.

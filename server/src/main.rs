@@ -61,6 +61,7 @@ mod serve;
 mod settings;
 mod stock;
 mod table_file;
+mod tills;
 mod top_up;
 mod trade;
 mod upkeep;
@@ -135,6 +136,8 @@ enum Command {
     Load(value::Load),
     Refund(value::Refund),
     Settle(value::Settle),
+    PinUnlock(tills::PinUnlock),
+    Outcome(tills::Outcome),
     TopUp(top_up::TopUp),
     Account(account::AccountCommand),
     Post(account::Post),
@@ -227,6 +230,8 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Load(command) => online(value::load(command, output)),
         Command::Refund(command) => online(value::refund(command, output)),
         Command::Settle(command) => online(value::settle(command, output)),
+        Command::PinUnlock(command) => online(tills::pin_unlock(command, output)),
+        Command::Outcome(command) => online(tills::outcome(command, output)),
         Command::TopUp(command) => online(top_up::run(command, output)),
         Command::Account(command) => online(account::run(command, output)),
         Command::Post(command) => online(account::post(command, output)),

@@ -6,9 +6,9 @@
 use std::time::{Duration, Instant};
 
 use kami_engine::{
-    AccountId, AccountPut, AccountSpec, BatchId, Caller, ChannelId, Command, Confirmation, Engine, GivenBack,
-    Grounds, LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId,
-    ProductSpec, Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
+    AccountId, AccountPut, AccountSpec, BatchId, Caller, ChannelId, Command, Confirmation, DocumentId,
+    Engine, GivenBack, Grounds, LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId, PrincipalSpec,
+    ProductId, ProductSpec, Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
 };
 
 /// One request.
@@ -101,6 +101,21 @@ pub enum What {
     Settle {
         code: String,
     },
+    PinUnlock {
+        code: String,
+    },
+    OutcomeOf {
+        code: String,
+        asked: u128,
+    },
+    OutcomeOfOrder {
+        order: u128,
+        asked: u128,
+    },
+    OutcomeOfDocument {
+        document: u128,
+        asked: u128,
+    },
     Sell {
         order: u128,
         product: u32,
@@ -177,6 +192,7 @@ impl What {
         match self {
             What::Sell { order, .. }
             | What::Fetch { order, .. }
+            | What::OutcomeOfOrder { order, .. }
             | What::Confirm { order, .. }
             | What::Return { order, .. }
             | What::Cancel(order)
@@ -243,6 +259,10 @@ impl What {
             What::Load { .. } => "load",
             What::Refund { .. } => "refund",
             What::Settle { .. } => "settle",
+            What::PinUnlock { .. } => "pin unlock",
+            What::OutcomeOf { .. } => "outcome of card",
+            What::OutcomeOfOrder { .. } => "outcome of order",
+            What::OutcomeOfDocument { .. } => "outcome of document",
             What::Sell { .. } => "sell",
             What::SellLines(_) => "sell lines",
             What::Reserve(_) => "reserve",
@@ -316,6 +336,8 @@ impl Ask {
             | What::Release { code, .. }
             | What::Load { code, .. }
             | What::Refund { code, .. }
+            | What::PinUnlock { code }
+            | What::OutcomeOf { code, .. }
             | What::Settle { code } => Some(code),
             _ => None,
         }
@@ -362,6 +384,16 @@ impl Ask {
                 Command::RefundValue { card: card(code), original, amount: *amount }
             }
             What::Settle { code } => Command::Settle { card: card(code) },
+            What::PinUnlock { code } => Command::PinUnlock { card: card(code) },
+            What::OutcomeOf { code, asked } => {
+                Command::OutcomeOf { card: card(code), request: RequestId(*asked) }
+            }
+            &What::OutcomeOfOrder { order, asked } => {
+                Command::OutcomeOfOrder { order: OrderId(order), request: RequestId(asked) }
+            }
+            &What::OutcomeOfDocument { document, asked } => {
+                Command::OutcomeOfDocument { document: DocumentId(document), request: RequestId(asked) }
+            }
             &What::Sell { order, product, count, validity_s_min } => {
                 Command::Sell { order: OrderId(order), product: ProductId(product), count, validity_s_min }
             }

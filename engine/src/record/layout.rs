@@ -127,6 +127,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
             ),
         ],
     ),
+    ("PIN_LOCK", &[(64, 8, "until", "when the lock ends, milliseconds since 1970")]),
     ("BATCH_EXTEND", &[(64, 8, "expires", "the new end, milliseconds since 1970")]),
     (
         "SELL, plain form",

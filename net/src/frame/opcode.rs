@@ -82,7 +82,7 @@ opcodes! {
     /// Does nothing; the reply shows that the server answers.
     Ping = 0x0002, "PING", served, [Issuer, Seller, Redeemer, Operator, Finance, Auditor];
     /// Asks what became of a request id on a target, without doing it.
-    OutcomeQuery = 0x0003, "OUTCOME_QUERY", later, [Issuer, Seller, Redeemer, Operator, Finance, Auditor];
+    OutcomeQuery = 0x0003, "OUTCOME_QUERY", served, [Issuer, Seller, Redeemer, Operator, Finance, Auditor];
     /// Runs the next command without effect, to try an integration.
     Sandbox = 0x0004, "SANDBOX", later, [Issuer, Seller, Redeemer, Operator];
 
@@ -132,8 +132,8 @@ opcodes! {
     Settle = 0x0116, "SETTLE", served, [Finance];
     /// Reports a redemption made offline.
     Advice = 0x0117, "ADVICE", later, [Redeemer, Operator];
-    /// Lifts the lock that wrong PINs put on a card.
-    PinUnlock = 0x0118, "PIN_UNLOCK", later, [Operator];
+    /// Lifts the locks that wrong PINs put on a card, and lets everybody try its PIN again.
+    PinUnlock = 0x0118, "PIN_UNLOCK", served, [Operator];
     /// Redeems many cards in one frame, each under an id of its own.
     RedeemBatch = 0x0140, "REDEEM_BATCH", served, [Redeemer, Operator];
 

@@ -10,9 +10,10 @@ use kami_engine::Lsn;
 use kami_engine::{Account, Exceeded, Limit, OrderReport, PostedLeg, PrincipalSpec, ProductSpec};
 use kami_engine::{
     BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Event, Flags, Grounds,
-    HistoryEvent, HoldReport, ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal,
-    PrincipalId, Product, ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId, Role, SignedNote, Stats,
-    Status, StockLine, TenantId, TerminalId, TotalLine, Totals, ValueReport, record::Kind,
+    HistoryEvent, HoldReport, ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId,
+    OutcomeReport, Principal, PrincipalId, Product, ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId,
+    Role, SignedNote, Stats, Status, StockLine, TenantId, TerminalId, TotalLine, Totals, ValueReport,
+    record::Kind,
 };
 
 pub use super::codes::{Codes, CodesFrame, SoldCard};
@@ -119,6 +120,8 @@ body_kinds! {
     ProofPart = 49, "PROOF_PART";
     /// After CONSISTENCY.
     Path = 50, "PATH";
+    /// After OUTCOME_QUERY: the effect that the request had; where and when is in the head.
+    Outcome = 56, "OUTCOME";
 }
 
 impl BodyKind {
@@ -135,9 +138,12 @@ impl BodyKind {
             | Opcode::Load
             | Opcode::RefundValue => BodyKind::Value,
             Opcode::Hold => BodyKind::Hold,
-            Opcode::Query | Opcode::Freeze | Opcode::Unfreeze | Opcode::Void | Opcode::Settle => {
-                BodyKind::Card
-            }
+            Opcode::Query
+            | Opcode::Freeze
+            | Opcode::Unfreeze
+            | Opcode::Void
+            | Opcode::Settle
+            | Opcode::PinUnlock => BodyKind::Card,
             Opcode::History => BodyKind::History,
             Opcode::RedeemBatch => BodyKind::Items,
             Opcode::Sell | Opcode::OrderFetch | Opcode::SellLines | Opcode::Confirm => BodyKind::Codes,
@@ -182,6 +188,7 @@ impl BodyKind {
             Opcode::SignedCheckpoint => BodyKind::SignedNote,
             Opcode::Proof => BodyKind::ProofPart,
             Opcode::Consistency => BodyKind::Path,
+            Opcode::OutcomeQuery => BodyKind::Outcome,
             _ => return None,
         })
     }
@@ -255,6 +262,8 @@ pub enum Body {
     ProofPart(ProofPart),
     /// The hashes that prove consistency.
     Path(Listing<PathHash>),
+    /// What became of a request.
+    Outcome(OutcomeReport),
 }
 
 /// A hash of a path.
@@ -400,6 +409,15 @@ wire!(HistoryEvent: "EVENT" {
     lifecycle: Lifecycle, "the state it left";
     kind: Kind, "what happened, see the table of events";
     grounds: Option<Box<Grounds>>, "why it was done, and under whose approval";
+});
+
+wire!(OutcomeReport: "OUTCOME" {
+    kind: Kind, "what it did, see the table of events";
+    principal: PrincipalId, "who asked for it";
+    product: Option<ProductId>, "the card's product; 0xffffffff: it was about no card";
+    amount: Money, "what it moved of the card's value, in minor units or uses; else 0";
+    remaining: Money, "what was left on the card afterwards; else 0";
+    deadline_ms: u64, "of a HOLD, until when it stands, ms since 1970; else 0";
 });
 
 wire!(Product: "PRODUCT" {
@@ -548,6 +566,7 @@ impl Body {
             Body::SignedNote(_) => BodyKind::SignedNote,
             Body::ProofPart(_) => BodyKind::ProofPart,
             Body::Path(_) => BodyKind::Path,
+            Body::Outcome(_) => BodyKind::Outcome,
         }
     }
 
@@ -582,6 +601,7 @@ impl Body {
             ReplyBody::Order(report) => Body::Order(report),
             ReplyBody::SignedNote(note) => Body::SignedNote(*note),
             ReplyBody::ProofPart(part) => Body::ProofPart(*part),
+            ReplyBody::Outcome(report) => Body::Outcome(report),
             ReplyBody::Path(path) => {
                 Body::Path(Listing::of(path.into_iter().map(|hash| PathHash { hash }).collect()))
             }
@@ -623,6 +643,7 @@ impl Body {
             BodyKind::SignedNote => Body::SignedNote(Wire::take(reader)?),
             BodyKind::ProofPart => Body::ProofPart(Wire::take(reader)?),
             BodyKind::Path => Body::Path(take_rows(reader)?),
+            BodyKind::Outcome => Body::Outcome(Wire::take(reader)?),
         })
     }
 
@@ -662,6 +683,7 @@ impl Body {
             Body::SignedNote(note) => note.put(out),
             Body::ProofPart(part) => part.put(out),
             Body::Path(rows) => return put_rows(rows, out, end),
+            Body::Outcome(report) => report.put(out),
         }
         true
     }
@@ -789,6 +811,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<ProofPart>(),
         listing!("PATH", "HASH"),
         of::<PathHash>(),
+        of::<OutcomeReport>(),
         ("REASON", const { &[field("reason", "text8", "which field is wrong")] }),
         of::<Wait>(),
         listing!("ACCOUNTS", "ACCOUNT"),

@@ -49,6 +49,8 @@ pub enum Request<'a> {
     Hello,
     /// PING.
     Ping,
+    /// OUTCOME_QUERY.
+    OutcomeQuery(OutcomeQuery<'a>),
     /// REDEEM.
     Redeem(Redeem<'a>),
     /// REVERSE.
@@ -75,6 +77,8 @@ pub enum Request<'a> {
     RefundValue(RefundValue<'a>),
     /// SETTLE.
     Settle(OneCard<'a>),
+    /// PIN_UNLOCK.
+    PinUnlock(OneCard<'a>),
     /// REDEEM_BATCH.
     RedeemBatch(Items<'a>),
     /// SELL.
@@ -245,6 +249,7 @@ dispatch! {
         Freeze(OneCard<'static>) Unfreeze(OneCard<'static>) Void(OneCard<'static>)
         Hold(Hold<'static>) Capture(Capture<'static>) Release(Release<'static>) Load(Load<'static>)
         RefundValue(RefundValue<'static>) Settle(OneCard<'static>)
+        OutcomeQuery(OutcomeQuery<'static>) PinUnlock(OneCard<'static>)
         RedeemBatch(Items<'static>) Sell(Sell) OrderFetch(OrderFetch)
         SellLines(Box<Purchase>) Reserve(Box<Purchase>) Confirm(Box<Confirmation>) Cancel(OneOrder)
         Return(Box<GiveBack<'static>>) OrderStatus(OneOrder)
@@ -434,6 +439,35 @@ wire!(OneCard<'a>: "ONE_CARD" {
     code: Secret<'_>, "the code as typed";
 });
 
+/// The body of OUTCOME_QUERY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutcomeQuery<'a> {
+    /// The request that is asked about.
+    pub asked: RequestId,
+    /// What it was about: [`OutcomeQuery::CARD`], [`OutcomeQuery::ORDER`] or [`OutcomeQuery::DOCUMENT`].
+    pub target: u8,
+    /// The order or document; 0 of a card.
+    pub id: u128,
+    /// The code; empty of an order or document.
+    pub code: Secret<'a>,
+}
+
+impl OutcomeQuery<'_> {
+    /// A card, named by its code.
+    pub const CARD: u8 = 1;
+    /// An order.
+    pub const ORDER: u8 = 2;
+    /// The document of a posting.
+    pub const DOCUMENT: u8 = 3;
+}
+
+wire!(OutcomeQuery<'a>: "OUTCOME_QUERY" {
+    asked: RequestId, "the request id that is asked about";
+    target: u8, "what that request was about: 1 a card, 2 an order, 3 the document of a posting";
+    id: u128, "the order or document; 0 of a card";
+    code: Secret<'_>, "of a card the code as typed; else empty";
+});
+
 /// The body of SELL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sell {
@@ -616,6 +650,8 @@ wire!(PrincipalSpec: "PRINCIPAL_SPEC" {
     role: Role, "1 admin, 2 issuer, 3 seller, 4 redeemer, 5 operator, 6 finance, 7 auditor";
     certificate: CertificateNote, "the certificate that was issued for the key";
     misses_per_minute: u32, "wrong codes a minute it may send on average; 0: the server's usual";
+    store: u32, "the store it stands in, or 0";
+    classes: u64, "the classes of products its commands about cards may be about, a bit each; 0: all";
     products: Vec<ProductId>, "the products it may touch, at most 64; none: all";
     name: String, "1 to 64 bytes, unique";
 });
@@ -661,6 +697,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<Release<'_>>(),
         of::<Load<'_>>(),
         of::<RefundValue<'_>>(),
+        of::<OutcomeQuery<'_>>(),
         of::<OneCard<'_>>(),
         of::<Items<'_>>(),
         of::<Item<'_>>(),

@@ -18,7 +18,7 @@ use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
 use kami_net::frame::request::{
     BatchExtend, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, FeedAck, FeedOpen, Hold,
     Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch,
-    ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
+    OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
 };
 use kami_net::frame::{
     Body, FRAME_BYTES_MAX, FeedBegin, FeedEvents, ItemReport, Listing, PathHash, REQUEST_HEAD_BYTES,
@@ -78,6 +78,8 @@ fn principals() -> impl Strategy<Value = PrincipalSpec> {
                 certificate,
                 products: (0..product % 70).map(|n| ProductId(product ^ n)).collect(),
                 misses_per_minute,
+                store: product,
+                classes: certificate.expires_ms,
             }
         },
     )
@@ -149,6 +151,8 @@ proptest! {
         same(head, &Request::Load(Load { amount, code }));
         same(head, &Request::RefundValue(RefundValue { original, amount, code }));
         same(head, &Request::Settle(card));
+        same(head, &Request::PinUnlock(card));
+        same(head, &Request::OutcomeQuery(OutcomeQuery { asked: original, target: seconds as u8, id, code }));
     }
 
     #[test]

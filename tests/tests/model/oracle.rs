@@ -12,6 +12,7 @@ use kami_engine::{
 };
 
 use super::money_rules::{Book, Document, LimitBook, Redeemed};
+use super::till_rules::Tried;
 use crate::ask::{Ask, BatchChange};
 
 /// A card by its place: batch number and row.
@@ -41,6 +42,10 @@ pub struct Oracle {
     pub redeemed: Vec<Redeemed>,
     /// Alerts that were recorded: of which limit, set off by whom, when.
     pub crossed: Vec<(LimitId, Subject, u64)>,
+    /// Until when a card is locked for whom.
+    pub pin_locks: BTreeMap<Tried, u64>,
+    /// Wrong PINs since the last start: how many in a row, and when the last.
+    pub pin_tries: BTreeMap<Tried, (u32, u64)>,
     /// How many effects there were.
     pub effects: u64,
     /// By tenant and request id.
@@ -245,6 +250,10 @@ pub enum Effect {
         tenant: u16,
         spec: LimitSpec,
     },
+    PinLock {
+        place: Place,
+        until_ms: u64,
+    },
     LimitCrossed {
         limit: LimitId,
         subject: Subject,
@@ -255,7 +264,9 @@ impl Event {
     /// The subject of the entry in the log; `None` where it has none of its own.
     pub fn subject(&self) -> Option<u64> {
         match &self.effect {
-            Effect::Card { place: (batch, row), .. } => Some(u64::from(*batch) << 40 | *row as u64),
+            Effect::Card { place: (batch, row), .. } | Effect::PinLock { place: (batch, row), .. } => {
+                Some(u64::from(*batch) << 40 | *row as u64)
+            }
             Effect::Order(change) => Some(u64::from(change.subject)),
             Effect::Reveal(_) => None,
             Effect::ProductPut { id, .. }
@@ -308,6 +319,7 @@ impl Oracle {
         match &event.effect {
             &Effect::Card { place, lifecycle, flags, related, moved } => {
                 let past = Past { moved, ..event.past(lifecycle, flags, related) };
+                let mut unlocked = false;
                 let card = self.card_mut(place);
                 if event.kind == Kind::Reverse {
                     let undone = [Kind::Redeem, Kind::Capture, Kind::Load, Kind::Hold];
@@ -322,6 +334,7 @@ impl Oracle {
                         let Moved { amount, deadline_ms, .. } = moved;
                         card.holds.insert(event.ask.id, Hold { amount, deadline_ms, merchant });
                     }
+                    Kind::PinUnlock => unlocked = true,
                     Kind::Capture | Kind::Release | Kind::HoldTimeout | Kind::Reverse => {
                         card.holds.remove(&related);
                     }
@@ -329,12 +342,23 @@ impl Oracle {
                 }
                 (card.lifecycle, card.flags) = (lifecycle, flags);
                 card.past.push(past);
+                if unlocked {
+                    self.pin_locks.retain(|(locked, ..), _| *locked != place);
+                }
+                if matches!(event.kind, Kind::Redeem | Kind::Hold) {
+                    self.pin_tries.remove(&self.tried(&event.ask, place));
+                }
             }
             Effect::AccountPut { .. }
             | Effect::AccountFreeze { .. }
             | Effect::Post(_)
             | Effect::LimitPut { .. }
             | Effect::LimitCrossed { .. } => self.apply_money(event),
+            &Effect::PinLock { place, until_ms } => {
+                let tried = self.tried(&event.ask, place);
+                self.pin_locks.insert(tried, until_ms);
+                self.pin_tries.remove(&tried);
+            }
             Effect::Order(change) => self.apply_order(event, change),
             Effect::Reveal(Some(key)) => self.apply_first_reveal(event, *key),
             Effect::Reveal(None) => {}
@@ -394,6 +418,10 @@ impl Oracle {
                 self.batches.insert(*id, batch);
             }
         }
+    }
+
+    pub fn is_unsold(&self, place: Place) -> bool {
+        matches!(self.card(place).lifecycle, Lifecycle::Available | Lifecycle::Reserved)
     }
 
     /// What a card is worth.
