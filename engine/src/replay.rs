@@ -11,6 +11,8 @@ use std::sync::Arc;
 use kami_wal::{Lsn, Medium, Record};
 
 use crate::accounts::StoredAccount;
+use crate::activity::Activity;
+use crate::admin::BatchMove;
 use crate::batch::BatchFile;
 use crate::checkpoint::Snapshot;
 use crate::holds::{Hold, HoldChange};
@@ -163,8 +165,15 @@ impl Rebuild {
                 let known = self.state.batch_stock(id, head.tenant).map(|stock| stock.lsn);
                 if self.continues(entry, known, "batch")? {
                     let expires_ms = if head.kind == Kind::BatchExtend { entry.expires_ms()? } else { 0 };
+                    let activates = matches!(head.kind, Kind::BatchActivate | Kind::BatchDeactivate);
+                    let rows = if activates { entry.rows()? } else { None };
                     let batch = self.table.batch(id).expect("its stock is there");
-                    self.state.change_batch(batch, head.kind, expires_ms, entry.lsn);
+                    if rows.as_ref().is_some_and(|rows| rows.end > batch.rows()) {
+                        let what = "rows that the batch does not have";
+                        return Err(FormatError { what, lsn: entry.lsn }.into());
+                    }
+                    let change = BatchMove { expires_ms, rows, now_ms: entry.time_ms };
+                    self.state.change_batch(batch, head.kind, &change, entry.lsn);
                 }
             }
             Kind::Redeem | Kind::Hold => {
@@ -179,8 +188,17 @@ impl Rebuild {
                     self.state.limits.take_till(&till, product, entry.time_ms, entry.lsn);
                 }
             }
-            Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void => {
-                self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?
+            Kind::Tombstone
+            | Kind::Freeze
+            | Kind::Unfreeze
+            | Kind::Void
+            | Kind::Activate
+            | Kind::Deactivate => self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?,
+            Kind::Extend | Kind::Expire => {
+                self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
+                // Whatever state the card is in: all such entries from a snapshot's start on come in order.
+                let batch = self.table.batch_of(entry.card()).expect("its word was installed");
+                self.state.set_end(batch, entry.card().row(), entry.expires_ms()?);
             }
             kind if kind.may_tell_value() => {
                 self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
@@ -402,7 +420,7 @@ impl Rebuild {
             };
             self.commit(vault, commit, tenant)?;
             let batch = self.table.batch(id).expect("committed just now");
-            batch.set_active(object.active);
+            batch.set_activity(Activity::whole(batch.rows(), object.active.then_some(object.imported_ms)));
             batch.set_frozen(object.frozen);
             if object.voided {
                 batch.set_voided();
@@ -419,6 +437,17 @@ impl Rebuild {
         for object in &ledger.holds {
             let Some((key, hold)) = object.hold() else { return Ok(false) };
             self.state.holds.apply(HoldChange::Open(key, hold));
+        }
+        for object in &ledger.activities {
+            let Some(batch) = self.table.batch(BatchId(object.batch)) else { return Ok(false) };
+            let pieces = object.pieces.iter().copied();
+            let Some(activity) = Activity::from_pieces(batch.rows(), pieces) else { return Ok(false) };
+            batch.set_activity(activity);
+        }
+        for &(card, end_ms) in &ledger.ends {
+            let card = CardRef::from_bits(card);
+            let Some(batch) = self.table.batch_of(card) else { return Ok(false) };
+            self.state.set_end(batch, card.row(), end_ms);
         }
         for &(tenant, document, lsn) in &ledger.documents {
             let Some(lsn) = Lsn::from_bytes(lsn) else { return Ok(false) };

@@ -100,12 +100,15 @@ impl Work {
 pub(crate) struct Moves {
     pub(crate) words: Vec<(CardRef, Word, Word)>,
     pub(crate) holds: Vec<HoldChange>,
+    /// Cards with their new ends of validity.
+    pub(crate) ends: Vec<(CardRef, u64)>,
 }
 
 impl Moves {
     fn clear(&mut self) {
         self.words.clear();
         self.holds.clear();
+        self.ends.clear();
     }
 }
 
@@ -837,6 +840,10 @@ impl Turn<'_> {
         }
         for change in &moves.holds {
             self.state.holds.apply(*change);
+        }
+        for &(card, end_ms) in &moves.ends {
+            let batch = self.sequencer.table.batch_of(card).expect("decided on this batch");
+            self.state.set_end(batch, card.row(), end_ms);
         }
     }
 

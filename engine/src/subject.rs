@@ -91,6 +91,10 @@ impl Subject<'_> {
             Command::Freeze { .. } => Action::Freeze,
             Command::Unfreeze { .. } => Action::Unfreeze,
             Command::Void { .. } => Action::Void,
+            Command::Activate { .. } => Action::Activate,
+            Command::Deactivate { .. } => Action::Deactivate,
+            Command::Extend { expires_ms, .. } => Action::Extend { expires_ms },
+            Command::Expire { .. } => Action::Expire,
             _ => return Some(self.read(prepared, batch, card, &view)),
         };
         let asker = Asker {
@@ -118,7 +122,7 @@ impl Subject<'_> {
                 _ => status,
             }),
             None if (batch.kind != CardKind::Single || is_held || request.command.is_about_value())
-                && !matches!(action, Action::Freeze | Action::Unfreeze | Action::Void) =>
+                && !action.leaves_value() =>
             {
                 let value = self.value(prepared, batch, card, word);
                 value::decide(&view, &value, prepared.past(), action, &asker)
@@ -159,7 +163,9 @@ impl Subject<'_> {
                 // of the log is not there yet.
                 let lsn = group.next_lsn();
                 let new = Word::new(lsn, lifecycle, flags);
-                let body = self.body(prepared, kind, batch, card, &View { word: new, ..view });
+                let end_ms = action.end_ms(view.now_ms);
+                let after = View { word: new, expires_ms: end_ms.unwrap_or(view.expires_ms), ..view };
+                let body = self.body(prepared, kind, batch, card, &after);
                 let miss = kind == Kind::Tombstone && word.is_unsold();
                 let reply = Reply { miss, ..self.reply(status, receipt(status, lsn), body) };
                 match action {
@@ -167,6 +173,10 @@ impl Subject<'_> {
                         tail[..16].copy_from_slice(&id.0.to_le_bytes());
                         tail[16..].copy_from_slice(&original.map_or(0, Lsn::bytes).to_le_bytes());
                     }),
+                    _ if let Some(end_ms) = end_ms => {
+                        moves.ends.push((card, end_ms));
+                        group.push(&head, 8, |tail| tail.copy_from_slice(&end_ms.to_le_bytes()))
+                    }
                     _ => group.push(&head, 0, |_| ()),
                 };
                 if let Some(tills) = tills {
@@ -293,7 +303,8 @@ impl Subject<'_> {
             // Marked as a retry it would tell that the card exists.
             return self.reply(Status::Tombstoned, None, ReplyBody::None);
         }
-        let plain = matches!(effect.kind, Kind::Freeze | Kind::Unfreeze | Kind::Void | Kind::Settle)
+        let plain = effect.kind == Kind::Settle
+            || effect.kind.is_about_card() && !effect.kind.may_tell_value()
             || batch.kind == CardKind::Single && matches!(effect.kind, Kind::Redeem | Kind::Reverse);
         let body = if plain {
             self.body(prepared, effect.kind, batch, card, view)

@@ -9,10 +9,13 @@
 //! [`Batch::install`] and the setters here.**
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 
 use kami_wal::Lsn;
 
+use parking_lot::RwLock;
+
+use crate::activity::Activity;
 use crate::batch::BatchFile;
 use crate::identity::{BatchId, PrincipalId, ProductId, RequestId};
 use crate::product::{CardKind, Money};
@@ -80,10 +83,24 @@ pub struct Batch {
     /// The optional columns, which redeeming reads, so that it need not touch the disk.
     pub columns: Columns,
     words: Words,
-    active: AtomicBool,
+    /// [`NONE`], [`ALL`] or [`SOME`] of its rows are active; of some `activity` says which.
+    active: AtomicU8,
+    activity: RwLock<Activity>,
     frozen: AtomicBool,
     voided: AtomicBool,
     extended_ms: AtomicU64,
+}
+
+const NONE: u8 = 0;
+const ALL: u8 = 1;
+const SOME: u8 = 2;
+
+const fn as_active(all: Option<bool>) -> u8 {
+    match all {
+        Some(false) => NONE,
+        Some(true) => ALL,
+        None => SOME,
+    }
 }
 
 /// The optional columns of a batch in memory; empty where the batch has none.
@@ -167,7 +184,8 @@ impl Batch {
             cards_hash: stored.cards_hash,
             file_hash: stored.file_hash,
             words,
-            active: AtomicBool::new(stored.active),
+            active: AtomicU8::new(as_active(Some(stored.active))),
+            activity: RwLock::new(Activity::whole(stored.rows, stored.active.then_some(time_ms))),
             frozen: AtomicBool::new(false),
             voided: AtomicBool::new(false),
             extended_ms: AtomicU64::new(0),
@@ -221,10 +239,26 @@ impl Batch {
         if own == 0 { 0 } else { own.max(self.extended_ms.load(Ordering::Acquire)) }
     }
 
-    /// Whether its cards are redeemable once sold.
+    /// Whether all its cards are redeemable once sold.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.active.load(Ordering::Acquire)
+        self.active.load(Ordering::Acquire) == ALL
+    }
+
+    /// Whether a row is redeemable once sold, as far as the batch says.
+    #[inline]
+    #[must_use]
+    pub fn is_row_active(&self, row: u64) -> bool {
+        match self.active.load(Ordering::Acquire) {
+            SOME => self.activity.read().since_ms(row).is_some(),
+            all => all == ALL,
+        }
+    }
+
+    /// Which rows are active, and since when.
+    #[must_use]
+    pub fn activity(&self) -> Activity {
+        self.activity.read().clone()
     }
 
     /// Whether it is frozen.
@@ -245,9 +279,10 @@ impl Batch {
         self.extended_ms.load(Ordering::Acquire)
     }
 
-    /// See [`Batch::is_active`].
-    pub fn set_active(&self, active: bool) {
-        self.active.store(active, Ordering::Release);
+    /// See [`Batch::activity`].
+    pub fn set_activity(&self, activity: Activity) {
+        self.active.store(as_active(activity.all()), Ordering::Release);
+        *self.activity.write() = activity;
     }
 
     /// See [`Batch::is_frozen`].

@@ -141,7 +141,13 @@ fn moved(view: &View, value: &Value, past: &Past, action: Action, asker: &Asker)
         Action::Reverse(original) => deciding.reverse(original),
         Action::Settle => deciding.settle(),
         // These are decided without regard to the value.
-        Action::Freeze | Action::Unfreeze | Action::Void => Err(Status::IllegalTransition),
+        Action::Freeze
+        | Action::Unfreeze
+        | Action::Void
+        | Action::Activate
+        | Action::Deactivate
+        | Action::Extend { .. }
+        | Action::Expire => Err(Status::IllegalTransition),
     }
 }
 

@@ -115,7 +115,11 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
             ),
         ],
     ),
-    ("BATCH_EXTEND", &[(64, 8, "expires", "the new end, milliseconds since 1970")]),
+    ("BATCH_EXTEND, EXTEND, EXPIRE", &[(64, 8, "expires", "the new end, milliseconds since 1970")]),
+    (
+        "BATCH_ACTIVATE and BATCH_DEACTIVATE of a range of rows; without a tail they are about all",
+        &[(64, 8, "from", "the first row"), (72, 8, "rows", "how many")],
+    ),
     (
         "SELL, plain form",
         &[

@@ -58,7 +58,7 @@ body_kinds! {
     None = 0, "NONE";
     /// After REDEEM, REVERSE, CAPTURE, RELEASE, LOAD and REFUND_VALUE: what was moved and what is left.
     Value = 1, "VALUE";
-    /// After QUERY, FREEZE, UNFREEZE, VOID and SETTLE.
+    /// After QUERY, FREEZE, UNFREEZE, VOID, SETTLE, ACTIVATE, DEACTIVATE, EXTEND and EXPIRE.
     Card = 2, "CARD";
     /// After HISTORY, newest first.
     History = 3, "HISTORY";
@@ -135,9 +135,15 @@ impl BodyKind {
             | Opcode::Load
             | Opcode::RefundValue => BodyKind::Value,
             Opcode::Hold => BodyKind::Hold,
-            Opcode::Query | Opcode::Freeze | Opcode::Unfreeze | Opcode::Void | Opcode::Settle => {
-                BodyKind::Card
-            }
+            Opcode::Query
+            | Opcode::Freeze
+            | Opcode::Unfreeze
+            | Opcode::Void
+            | Opcode::Settle
+            | Opcode::Activate
+            | Opcode::Deactivate
+            | Opcode::Extend
+            | Opcode::Expire => BodyKind::Card,
             Opcode::History => BodyKind::History,
             Opcode::RedeemBatch => BodyKind::Items,
             Opcode::Sell | Opcode::OrderFetch | Opcode::SellLines | Opcode::Confirm => BodyKind::Codes,
@@ -149,6 +155,8 @@ impl BodyKind {
             | Opcode::BatchVoid
             | Opcode::BatchExtend
             | Opcode::BatchList
+            | Opcode::BatchActivateRows
+            | Opcode::BatchDeactivateRows
             | Opcode::ImportCommit => BodyKind::Batches,
             Opcode::ProductAdd
             | Opcode::ProductSet
@@ -413,9 +421,10 @@ wire!(BatchReport: "BATCH" {
     counts: [u64; 8], "its cards by logged state, indexed by the state's number";
     id: BatchId, "its number";
     product: ProductId, "its product";
-    active: bool, "1: its cards are redeemable once sold";
+    active: bool, "1: all its cards are redeemable once sold";
     frozen: bool, "1: frozen";
     voided: bool, "1: its unsold cards were made void";
+    active_rows: u64, "how many rows are redeemable once sold";
     label: String, "the importer's label";
 });
 

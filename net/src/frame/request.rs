@@ -60,6 +60,14 @@ pub enum Request<'a> {
     Unfreeze(OneCard<'a>),
     /// VOID.
     Void(OneCard<'a>),
+    /// ACTIVATE.
+    Activate(OneCard<'a>),
+    /// DEACTIVATE.
+    Deactivate(OneCard<'a>),
+    /// EXTEND.
+    Extend(Extend<'a>),
+    /// EXPIRE.
+    Expire(OneCard<'a>),
     /// HOLD.
     Hold(Hold<'a>),
     /// CAPTURE.
@@ -102,6 +110,10 @@ pub enum Request<'a> {
     BatchVoid(OneBatch),
     /// BATCH_EXTEND.
     BatchExtend(BatchExtend),
+    /// BATCH_ACTIVATE_ROWS.
+    BatchActivateRows(BatchRows),
+    /// BATCH_DEACTIVATE_ROWS.
+    BatchDeactivateRows(BatchRows),
     /// BATCH_LIST.
     BatchList(OfProduct),
     /// PRODUCT_ADD.
@@ -227,6 +239,7 @@ dispatch! {
     fields:
         Redeem(Redeem<'static>) Reverse(Reverse<'static>) Query(OneCard<'static>) History(OneCard<'static>)
         Freeze(OneCard<'static>) Unfreeze(OneCard<'static>) Void(OneCard<'static>)
+        Activate(OneCard<'static>) Deactivate(OneCard<'static>) Extend(Extend<'static>) Expire(OneCard<'static>)
         Hold(Hold<'static>) Capture(Capture<'static>) Release(Release<'static>) Load(Load<'static>)
         RefundValue(RefundValue<'static>) Settle(OneCard<'static>)
         RedeemBatch(Items<'static>) Sell(Sell) OrderFetch(OrderFetch)
@@ -234,6 +247,7 @@ dispatch! {
         Return(Box<GiveBack<'static>>) OrderStatus(OneOrder)
         BatchActivate(OneBatch) BatchDeactivate(OneBatch) BatchFreeze(OneBatch) BatchUnfreeze(OneBatch)
         BatchVoid(OneBatch) BatchExtend(BatchExtend) BatchList(OfProduct)
+        BatchActivateRows(BatchRows) BatchDeactivateRows(BatchRows)
         ProductAdd(Box<ProductSpec>) ProductSet(Box<ProductSpec>) ProductFreeze(OneProduct)
         ProductUnfreeze(OneProduct) Stock(OfProduct) Reconcile(TotalsQuery)
         FeedOpen(FeedOpen) FeedAck(FeedAck)
@@ -400,6 +414,20 @@ wire!(OneCard<'a>: "ONE_CARD" {
     code: Secret<'_>, "the code as typed";
 });
 
+/// The body of EXTEND.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extend<'a> {
+    /// The new end of validity.
+    pub expires_ms: u64,
+    /// The code.
+    pub code: Secret<'a>,
+}
+
+wire!(Extend<'a>: "EXTEND" {
+    expires_ms: u64, "the new end of validity, ms since 1970; later than the old one";
+    code: Secret<'_>, "the code as typed";
+});
+
 /// The body of SELL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sell {
@@ -459,7 +487,24 @@ pub struct BatchExtend {
 
 wire!(BatchExtend: "BATCH_EXTEND" {
     batch: BatchId, "the batch";
-    expires_ms: u64, "the new end of validity, ms since 1970; cards whose own end is later keep it";
+    expires_ms: u64, "the new end of validity, ms since 1970; cards whose own end is later, or was set by EXTEND or EXPIRE, keep it";
+});
+
+/// The body of the commands about some rows of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchRows {
+    /// The batch.
+    pub batch: BatchId,
+    /// The first row.
+    pub from: u64,
+    /// How many.
+    pub rows: u64,
+}
+
+wire!(BatchRows: "BATCH_ROWS" {
+    batch: BatchId, "the batch";
+    from: u64, "the first row, counted from 0 in the order of the import";
+    rows: u64, "how many rows; the batch must have all of them";
 });
 
 /// The body of lists that may be narrowed to one product.
@@ -628,12 +673,14 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<Load<'_>>(),
         of::<RefundValue<'_>>(),
         of::<OneCard<'_>>(),
+        of::<Extend<'_>>(),
         of::<Items<'_>>(),
         of::<Item<'_>>(),
         of::<Sell>(),
         of::<OrderFetch>(),
         of::<OneBatch>(),
         of::<BatchExtend>(),
+        of::<BatchRows>(),
         of::<OfProduct>(),
         of::<OneProduct>(),
         of::<ProductSpec>(),

@@ -417,7 +417,7 @@ impl World {
             valid_from_ms: spec.valid_from_ms,
             expires_ms: if spec.expires_ms == 0 { by_rule } else { spec.expires_ms },
             has_expiries: spec.expiries,
-            active: spec.active,
+            active: staged.kept().map(|_| spec.active.then_some(0)).collect(),
             frozen: false,
             voided: false,
             extended_ms: 0,

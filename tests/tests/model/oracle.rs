@@ -12,7 +12,7 @@ use kami_engine::{
 };
 
 use super::money_rules::{Book, Document, LimitBook, Redeemed};
-use crate::ask::{Ask, BatchChange};
+use crate::ask::{Ask, BatchChange, LifeChange, What};
 
 /// A card by its place: batch number and row.
 pub type Place = (u32, usize);
@@ -118,7 +118,8 @@ pub struct Batch {
     pub valid_from_ms: u64,
     pub expires_ms: u64,
     pub has_expiries: bool,
-    pub active: bool,
+    /// Since when each row is active, if it is.
+    pub active: Vec<Option<u64>>,
     pub frozen: bool,
     pub voided: bool,
     pub extended_ms: u64,
@@ -354,8 +355,15 @@ impl Oracle {
                 let past = event.past(Lifecycle::Available, Flags::NONE, 0);
                 let batch = self.batches.get_mut(id).expect("known");
                 match *change {
-                    BatchChange::Activate => batch.active = true,
-                    BatchChange::Deactivate => batch.active = false,
+                    BatchChange::Activate => {
+                        batch.active.iter_mut().for_each(|row| *row = row.or(Some(event.time_ms)));
+                    }
+                    BatchChange::Deactivate => batch.active.fill(None),
+                    BatchChange::Rows { from, rows, active } => {
+                        for row in &mut batch.active[from as usize..(from + rows) as usize] {
+                            *row = if active { row.or(Some(event.time_ms)) } else { None };
+                        }
+                    }
                     BatchChange::Freeze => batch.frozen = true,
                     BatchChange::Unfreeze => batch.frozen = false,
                     BatchChange::Void => batch.voided = true,
@@ -383,6 +391,7 @@ impl Oracle {
                 let mut batch = Batch::clone(batch);
                 batch.import_lsn = event.lsn;
                 batch.imported_ms = event.time_ms;
+                batch.active.iter_mut().flatten().for_each(|since_ms| *since_ms = event.time_ms);
                 batch.past.push(event.past(Lifecycle::Available, Flags::NONE, 0));
                 for (row, card) in batch.cards.iter().enumerate() {
                     let twin = self.codes.insert((batch.tenant, card.code.clone()), (*id, row));
@@ -403,11 +412,36 @@ impl Oracle {
     /// When a card ends, extensions included; 0 is never.
     pub fn expires_ms(&self, place: Place) -> u64 {
         let batch = &self.batches[&place.0];
+        if let Some(own) = self.own_end(place) {
+            return own;
+        }
         let own = match self.card(place).expires_ms {
             0 => batch.expires_ms,
             own => own,
         };
         if own == 0 { 0 } else { own.max(batch.extended_ms) }
+    }
+
+    /// The end that the card was given after its import.
+    fn own_end(&self, place: Place) -> Option<u64> {
+        self.card(place).past.iter().rev().find_map(|past| match (past.kind, &past.ask.what) {
+            (Kind::Expire, _) => Some(past.time_ms),
+            (_, What::Life { change: LifeChange::Extend(expires_ms), .. }) => Some(*expires_ms),
+            _ => None,
+        })
+    }
+
+    /// Whether it can be redeemed once it is sold.
+    pub fn is_active(&self, place: Place) -> bool {
+        self.is_active_once(place, self.card(place).flags)
+    }
+
+    /// The same once its flags are these.
+    pub fn is_active_once(&self, place: Place, flags: Flags) -> bool {
+        let by_batch = self.batches[&place.0].active[place.1].is_some();
+        flags.contains(Flags::ACTIVE)
+            || flags.contains(Flags::USED)
+            || by_batch && !flags.contains(Flags::INACTIVE)
     }
 
     pub fn is_expired(&self, place: Place) -> bool {
