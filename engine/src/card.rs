@@ -44,6 +44,10 @@ pub struct View {
     pub now_ms: u64,
     /// Whether part of it is held: then its time does not run out.
     pub held: bool,
+    /// From when its validity counts, milliseconds, if that is from an event of its own that has happened; else 0.
+    pub begun_ms: u64,
+    /// Whether that event is its first use.
+    pub from_use: bool,
 }
 
 impl View {
@@ -143,6 +147,10 @@ pub struct Past {
     pub was_refunded: bool,
     /// How much of the original was refunded.
     pub refunded: Money,
+    /// When it was activated by itself last, milliseconds, if its newest entries say so; else 0.
+    pub activated_ms: u64,
+    /// When it was sold, milliseconds; only read for cards whose validity counts from an event of their own.
+    pub sold_ms: u64,
 }
 
 impl Past {
@@ -159,6 +167,8 @@ impl Past {
         resolved: None,
         was_refunded: false,
         refunded: 0,
+        activated_ms: 0,
+        sold_ms: 0,
     };
 }
 
@@ -575,6 +585,8 @@ mod tests {
             reversal_ms: 1000,
             now_ms: NOW,
             held: false,
+            begun_ms: 0,
+            from_use: false,
         };
         let mut words = state.split('+');
         let lifecycle = match words.next().unwrap() {

@@ -34,7 +34,7 @@ use crate::identity::{AccountId, MerchantId, OrderId, Principal, PrincipalId, Re
 use crate::limits::{LimitRow, UsageRow};
 use crate::orders::{OrderKey, OrderWord, Reservation};
 use crate::record::{
-    Clocks, Field, Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms, stored,
+    Clocks, Field, Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms, StoredValidity, stored,
 };
 use crate::sequencer::Sequencer;
 use crate::sharded::SHARDS;
@@ -174,6 +174,8 @@ pub struct Ledger {
     pub counted_ms: u64,
     /// Orders that wait for their payment.
     pub reservations: Vec<StoredReservation>,
+    /// From which event of its own a card is valid, by batch, where it is not from the import.
+    pub validities: Vec<(u32, StoredValidity)>,
     /// Which rows of batches are active, where it is not all of them since the import.
     pub activities: Vec<ActivityObject>,
     /// Cards with an end of validity that they were given after their import, milliseconds.
@@ -597,6 +599,7 @@ fn copy_objects(
         if activity != Activity::whole(batch.rows(), Some(batch.imported_ms)) {
             ledger.activities.push(ActivityObject { batch: batch.id.0, pieces: activity.pieces().collect() });
         }
+        ledger.validities.extend(batch.validity.map(|rule| (batch.id.0, StoredValidity::of(rule))));
         ledger
             .ends
             .extend(stock.ends().map(|(row, end_ms)| (CardRef::new(batch.id.0, row).to_bits(), end_ms)));

@@ -25,7 +25,7 @@ pub use kind::Kind;
 pub use layout::{Field, GROUP_FIELDS, GROUP_HEAD_BYTES, HEAD_BYTES, HEAD_FIELDS, TAIL_FIELDS};
 pub use legs::{LEG_BYTES, PostedDocument, PostedLeg};
 pub(crate) use object::stored;
-pub use object::{Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms};
+pub use object::{Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms, StoredValidity};
 pub use sale::{Allocation, OrderFacts, Run};
 pub use value::{
     CHAPTER_ENTRIES, Chapter, Filter, Mark, MarkKey, Purse, Trail, VALUE_BYTES, VOLUME_BYTES, VOLUME_ENTRIES,

@@ -21,8 +21,9 @@ use crate::identity::{
 };
 use crate::limits::{Crossed, StoredLimit, Till};
 use crate::orders::{OrderKey, OrderState, OrderWord};
+use crate::product::Validity;
 use crate::record::{
-    Entry, FormatError, Group, Kind, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms,
+    Entry, FormatError, Group, Kind, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms, StoredValidity,
 };
 use crate::state::{OrderMove, State};
 use crate::table::{Batch, Columns, Commit, Table, Words};
@@ -334,13 +335,15 @@ impl Rebuild {
         if self.table.batch(id).is_some() {
             return Ok(());
         }
-        let stored = entry.object::<StoredBatch>()?;
+        let (stored, validity) = entry.object_extended::<StoredBatch, StoredValidity>()?;
+        let validity = known_validity(validity, entry.lsn)?;
         let product = self.state.product(ProductId(stored.product), entry.head.tenant);
         let Some(product) = product else {
             return Err(ReplayError::Chain { object: "product", lsn: entry.lsn });
         };
         let commit = Commit {
             stored,
+            validity,
             kind: product.product.spec.kind,
             id,
             import: entry.head.request,
@@ -409,8 +412,11 @@ impl Rebuild {
             let product = ProductId(object.stored.product);
             let Some(product) = self.state.product(product, tenant) else { return Ok(false) };
             let id = BatchId(object.id);
+            let validity = ledger.validities.iter().find(|(batch, _)| *batch == object.id);
+            let validity = validity.map(|(_, validity)| validity);
             let commit = Commit {
                 stored: object.stored.clone(),
+                validity: known_validity(validity.copied(), lsn)?,
                 kind: product.product.spec.kind,
                 id,
                 import: RequestId(object.import),
@@ -468,6 +474,12 @@ impl Rebuild {
         }
         Ok(true)
     }
+}
+
+fn known_validity(stored: Option<StoredValidity>, lsn: Lsn) -> Result<Option<Validity>, FormatError> {
+    let Some(stored) = stored else { return Ok(None) };
+    let unknown = FormatError { what: "unknown rule of validity", lsn };
+    stored.validity().map(Some).ok_or(unknown)
 }
 
 /// What an entry about a card does to the table of open holds: whatever state the card is in, for the table's

@@ -431,6 +431,7 @@ impl Sequencer {
                 prepared.word = batch.word(card.row());
                 let tells_value = request.command.is_about_value()
                     || batch.kind != CardKind::Single
+                    || batch.validity.is_some()
                     || prepared.word.flags().contains(Flags::HELD);
                 let needs_chain = (prepared.word.flags().contains(Flags::HAS_EFFECTS)
                     || matches!(request.command, Command::Query { .. } | Command::History { .. }))
@@ -536,7 +537,11 @@ impl Sequencer {
         chain: &mut Chain<'_>,
     ) -> Result<Box<Wallet>, ChainError> {
         let sought = Sought::new(request.id, request.command.original(), &self.marks, true);
-        let (past, top) = chain.past(card, prepared.word, &sought)?;
+        let (mut past, top) = chain.past(card, prepared.word, &sought)?;
+        let counts = self.table.batch_of(card).is_some_and(|batch| batch.validity.is_some());
+        if counts && let Some(sale) = top.sale {
+            past.sold_ms = chain.entry(sale)?.time_ms;
+        }
         let (trail, chapters) = chain.trail(&top, &self.marks)?;
         prepared.past = Some(Box::new(past));
         let purse = top.value.as_ref().map(|(_, tail)| tail.purse);

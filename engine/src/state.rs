@@ -173,6 +173,8 @@ impl State {
             reversal_ms: u64::from(product.spec.reversal_s) * 1000,
             now_ms: self.now_ms,
             held: false,
+            begun_ms: 0,
+            from_use: false,
         }
     }
 
@@ -373,6 +375,11 @@ impl State {
     ) {
         let stock = self.stock(batch.id);
         let before = found.cards.count();
+        // What begins with the sale must be long enough; it has no other end in stock.
+        let rule_ms = batch.validity.map(|rule| self.now_ms + rule.ms());
+        if rule_ms.is_some_and(|ends_ms| ends_ms <= valid_until) {
+            return;
+        }
         let batch_expires = batch.expires_ms(0);
         let by_row = !batch.columns.expiries.is_empty() || !stock.ends.is_empty();
         if !by_row && batch_expires != 0 && batch_expires <= valid_until {

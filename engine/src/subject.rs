@@ -6,7 +6,7 @@ use crate::card::{Action, Asker, Effect, Outcome, View, decide};
 use crate::command::{Command, Request};
 use crate::identity::{OrderId, PinDigest, RequestId, Role};
 use crate::limits::Tills;
-use crate::product::{CardKind, Money};
+use crate::product::{CardKind, Money, ValidFrom, Validity};
 use crate::record::{GroupWriter, Head, Kind, ORIGINAL_BYTES, Purse, ValueTail};
 use crate::reply::{CardReport, HoldReport, Reply, ReplyBody, ReplyFlags, ValueReport};
 use crate::sequencer::{Detail, Moves, Prepared, Sequencer, Wallet};
@@ -72,6 +72,9 @@ impl Subject<'_> {
         }
         let is_held = word.flags().contains(Flags::HELD);
         view.held = is_held && 0 < self.state.holds.of(card, view.now_ms).live;
+        if let Some(rule) = batch.validity {
+            self.count_validity(prepared, batch, card, rule, &mut view);
+        }
         let action = match request.command {
             Command::Redeem { pin, amount, partial, .. } => {
                 let pin_right = is_pin_right(batch, card, pin);
@@ -164,7 +167,8 @@ impl Subject<'_> {
                 let lsn = group.next_lsn();
                 let new = Word::new(lsn, lifecycle, flags);
                 let end_ms = action.end_ms(view.now_ms);
-                let after = View { word: new, expires_ms: end_ms.unwrap_or(view.expires_ms), ..view };
+                let expires_ms = end_ms.unwrap_or_else(|| self.expires_after(kind, batch, card, new, &view));
+                let after = View { word: new, expires_ms, ..view };
                 let body = self.body(prepared, kind, batch, card, &after);
                 let miss = kind == Kind::Tombstone && word.is_unsold();
                 let reply = Reply { miss, ..self.reply(status, receipt(status, lsn), body) };
@@ -214,6 +218,64 @@ impl Subject<'_> {
             }
         };
         Some(reply)
+    }
+
+    /// From when the card is valid, if that follows from what happened to it. In stock, nothing did.
+    fn count_validity(
+        &self,
+        prepared: &Prepared,
+        batch: &Batch,
+        card: CardRef,
+        rule: Validity,
+        view: &mut View,
+    ) {
+        let flags = view.word.flags();
+        if !view.word.belongs_to_order() {
+            return;
+        }
+        let single = batch.kind == CardKind::Single;
+        let past = prepared.past();
+        let purse = prepared.wallet.as_ref().and_then(|wallet| wallet.purse);
+        let told_ms = purse.map_or(0, |purse| purse.begun_ms);
+        view.from_use = rule.from == ValidFrom::FirstUse && !single;
+        view.begun_ms = match rule.from {
+            ValidFrom::Import => 0,
+            ValidFrom::Sale => past.sold_ms,
+            // What is active when it is sold is valid from then on.
+            ValidFrom::Activation if flags.contains(Flags::ACTIVE) => {
+                told_ms.max(past.activated_ms).max(past.sold_ms)
+            }
+            ValidFrom::Activation => match batch.active_since_ms(card.row()) {
+                Some(since_ms) if !flags.contains(Flags::INACTIVE) => told_ms.max(since_ms).max(past.sold_ms),
+                // Deactivated while it was in use, which goes on.
+                _ if flags.contains(Flags::USED) && !single => told_ms,
+                _ => 0,
+            },
+            // What is used once is not in use before. Of another it counts as long as a use stands: none does
+            // once all is given back.
+            ValidFrom::FirstUse if single => 0,
+            ValidFrom::FirstUse => {
+                let stands = purse.is_some_and(|purse| purse.redeemed != purse.refunded) || view.held;
+                if stands { told_ms } else { 0 }
+            }
+        };
+        if !flags.contains(Flags::OWN_END) && view.expires_ms == 0 {
+            view.expires_ms = rule.ends_ms(view.begun_ms);
+        }
+    }
+
+    /// When a card expires once `kind` moved it: an activation may begin its validity.
+    fn expires_after(&self, kind: Kind, batch: &Batch, card: CardRef, word: Word, view: &View) -> u64 {
+        let Some(rule) = batch.validity.filter(|rule| rule.from == ValidFrom::Activation) else {
+            return view.expires_ms;
+        };
+        let said = self.state.expires_ms(batch, card.row(), word);
+        match kind {
+            _ if said != 0 => said,
+            Kind::Activate if word.belongs_to_order() => rule.ends_ms(view.now_ms),
+            Kind::Activate | Kind::Deactivate => 0,
+            _ => view.expires_ms,
+        }
     }
 
     /// What a decision about the card's value rests on.

@@ -18,7 +18,7 @@ use parking_lot::RwLock;
 use crate::activity::Activity;
 use crate::batch::BatchFile;
 use crate::identity::{BatchId, PrincipalId, ProductId, RequestId};
-use crate::product::{CardKind, Money};
+use crate::product::{CardKind, Money, Validity};
 use crate::region::{Region, prefetch};
 use crate::sync::Ordering;
 use crate::vault::DataKey;
@@ -72,6 +72,8 @@ pub struct Batch {
     pub valid_from_ms: u64,
     /// When its cards expire where the rows do not say; 0 is never.
     pub expires_ms: u64,
+    /// From which event of its own a card is valid, and how long, where no end is said.
+    pub validity: Option<Validity>,
     /// The hash of its digests, to recognise the same import.
     pub cards_hash: [u8; 32],
     /// The hash of its file, to recognise damage.
@@ -150,6 +152,8 @@ impl Columns {
 pub struct Commit {
     /// See the fields of [`Batch`] of the same names.
     pub stored: crate::record::StoredBatch,
+    /// See the field of [`Batch`].
+    pub validity: Option<Validity>,
     /// How the cards of its product are used.
     pub kind: CardKind,
     /// Its number.
@@ -168,7 +172,7 @@ impl Batch {
     /// A batch whose cards have not moved yet.
     #[must_use]
     pub fn new(commit: Commit, file: BatchFile, key: DataKey, columns: Columns, words: Words) -> Batch {
-        let Commit { stored, kind, id, import, imported_by, lsn, time_ms } = commit;
+        let Commit { stored, validity, kind, id, import, imported_by, lsn, time_ms } = commit;
         Batch {
             id,
             product: ProductId(stored.product),
@@ -181,6 +185,7 @@ impl Batch {
             face: stored.face,
             valid_from_ms: stored.valid_from_ms,
             expires_ms: stored.expires_ms,
+            validity,
             cards_hash: stored.cards_hash,
             file_hash: stored.file_hash,
             words,
@@ -253,6 +258,12 @@ impl Batch {
             SOME => self.activity.read().since_ms(row).is_some(),
             all => all == ALL,
         }
+    }
+
+    /// Since when a row is active, as far as the batch says, milliseconds; `None` if it is not.
+    #[must_use]
+    pub fn active_since_ms(&self, row: u64) -> Option<u64> {
+        self.activity.read().since_ms(row)
     }
 
     /// Which rows are active, and since when.

@@ -529,7 +529,7 @@ impl crate::state::State {
         for batch in table.batches() {
             let stock = self.stock(batch.id);
             let flags = (batch.is_frozen(), batch.is_voided(), batch.extended_ms());
-            hasher.update(format!("{} {} {flags:?}\n", batch.id, stock.lsn).as_bytes());
+            hasher.update(format!("{} {} {flags:?} {:?}\n", batch.id, stock.lsn, batch.validity).as_bytes());
             // Not since when: a snapshot of the first version does not know.
             let mut before = None;
             for (from, since_ms) in batch.activity().pieces() {

@@ -65,6 +65,7 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
     let mut sale = vec![0; plain.tail_bytes(&cards)];
     plain.encode(OrderId(0x0bde), &cards, &mut sale);
     let facts = OrderFacts {
+        validity_s_min: 3600,
         account: 7,
         ip: 0x1234,
         moment_ms: TIME_MS + 900_000,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kami_engine::{
     AccountSpec, Flags, Kind, Lifecycle, LimitId, LimitSpec, Line, OrderState, Posting, PrincipalSpec,
-    ProductSpec, Renewal, Subject,
+    ProductSpec, Renewal, Subject, ValidFrom,
 };
 
 use super::money_rules::{Book, Document, LimitBook, Redeemed};
@@ -55,6 +55,8 @@ pub struct Moved {
     pub held: i64,
     /// Of a hold.
     pub deadline_ms: u64,
+    /// From when the card is valid then, if that follows from what happened to it.
+    pub begun_ms: u64,
 }
 
 /// An open hold.
@@ -118,6 +120,8 @@ pub struct Batch {
     pub valid_from_ms: u64,
     pub expires_ms: u64,
     pub has_expiries: bool,
+    /// From what, and for how many days, where no end is said.
+    pub validity: Option<(ValidFrom, u32)>,
     /// Since when each row is active, if it is.
     pub active: Vec<Option<u64>>,
     pub frozen: bool,
@@ -419,7 +423,14 @@ impl Oracle {
             0 => batch.expires_ms,
             own => own,
         };
-        if own == 0 { 0 } else { own.max(batch.extended_ms) }
+        match (own, batch.validity) {
+            (0, Some((_, days))) => match self.begun_ms(place) {
+                0 => 0,
+                begun_ms => begun_ms + u64::from(days) * 24 * 3600 * 1000,
+            },
+            (0, None) => 0,
+            _ => own.max(batch.extended_ms),
+        }
     }
 
     /// The end that the card was given after its import.
@@ -469,8 +480,10 @@ impl Oracle {
     pub fn is_sellable(&self, place: Place, until_ms: u64) -> bool {
         let expires_ms = self.expires_ms(place);
         let batch = &self.batches[&place.0];
+        let lasts = |days: u32| self.now_ms + u64::from(days) * 24 * 3600 * 1000 > until_ms;
         self.card(place).lifecycle == Lifecycle::Available
             && !batch.voided
+            && batch.validity.is_none_or(|(_, days)| lasts(days))
             && self.products[&batch.product].spec.terms.listed
             && !self.is_frozen(place)
             && (expires_ms == 0 || expires_ms > until_ms)

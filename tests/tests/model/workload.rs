@@ -6,7 +6,7 @@
 use kami_engine::{
     AccountId, AccountKind, AccountSpec, Caller, CardKind, CertificateNote, DocumentId, ImportSpec, Kind,
     Leg, LimitAction, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderState, Posting, PrincipalId,
-    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Role, TenantId,
+    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Role, TenantId, ValidFrom,
 };
 
 use super::imports::Row;
@@ -322,6 +322,10 @@ impl World {
             Some(known) if self.random.percent(70) => known.spec.terms.uses,
             _ => self.random.below(4) as u32,
         };
+        let events = [ValidFrom::Activation, ValidFrom::Sale, ValidFrom::FirstUse];
+        if self.random.percent(40) {
+            spec.terms.valid_from = *self.random.pick(&events);
+        }
         spec.terms.value_max = *self.random.pick(&[0, 0, 150, 1_000]);
         spec.terms.partial = self.random.percent(20);
         spec.terms.hold_s = *self.random.pick(&[1, 60, 300]);
