@@ -28,6 +28,7 @@ use kami_wal::{File, Lsn, Medium, Poisoned};
 
 use crate::account::Leg;
 use crate::accounts::AccountRow;
+use crate::activity::Activity;
 use crate::holds::{Hold, HoldKey};
 use crate::identity::{
     AccountId, MerchantId, OrderId, Principal, PrincipalId, RequestId, TenantId, TerminalId,
@@ -35,12 +36,13 @@ use crate::identity::{
 use crate::limits::{LimitRow, UsageRow};
 use crate::orders::{OrderKey, OrderWord, Reservation};
 use crate::record::{
-    Clocks, Field, Stored, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms, stored,
+    Clocks, Field, Stored, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms,
+    StoredValidity, stored,
 };
 use crate::sequencer::Sequencer;
 use crate::sharded::SHARDS;
 use crate::table::Table;
-use crate::word::Word;
+use crate::word::{CardRef, Word};
 
 /// The directory of the snapshots.
 pub const DIRECTORY: &str = "snapshots";
@@ -179,6 +181,21 @@ pub struct Ledger {
     pub counted_ms: u64,
     /// Orders that wait for their payment.
     pub reservations: Vec<StoredReservation>,
+    /// From which event of its own a card is valid, by batch, where it is not from the import.
+    pub validities: Vec<(u32, StoredValidity)>,
+    /// Which rows of batches are active, where it is not all of them since the import.
+    pub activities: Vec<ActivityObject>,
+    /// Cards with an end of validity that they were given after their import, milliseconds.
+    pub ends: Vec<(u64, u64)>,
+}
+
+/// Which rows of a batch are active.
+#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct ActivityObject {
+    /// The batch.
+    pub batch: u32,
+    /// Where each piece begins, and since when it is active.
+    pub pieces: Vec<(u64, Option<u64>)>,
 }
 
 /// An order that waits for its payment, in a snapshot.
@@ -606,6 +623,14 @@ fn copy_objects(
             continue;
         }
         let stock = state.stock(batch.id);
+        let activity = batch.activity();
+        if activity != Activity::whole(batch.rows(), Some(batch.imported_ms)) {
+            ledger.activities.push(ActivityObject { batch: batch.id.0, pieces: activity.pieces().collect() });
+        }
+        ledger.validities.extend(batch.validity.map(|rule| (batch.id.0, StoredValidity::of(rule))));
+        ledger
+            .ends
+            .extend(stock.ends().map(|(row, end_ms)| (CardRef::new(batch.id.0, row).to_bits(), end_ms)));
         objects.batches.push(BatchObject {
             id: batch.id.0,
             stored: StoredBatch {

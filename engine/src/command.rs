@@ -156,6 +156,28 @@ pub enum Command {
         /// The card.
         card: CardDigest,
     },
+    /// Makes a card redeemable, whatever its batch says.
+    Activate {
+        /// The card.
+        card: CardDigest,
+    },
+    /// Makes an unused card not redeemable, whatever its batch says.
+    Deactivate {
+        /// The card.
+        card: CardDigest,
+    },
+    /// Moves the end of a card's validity to a later time; one that had expired is valid again.
+    Extend {
+        /// The card.
+        card: CardDigest,
+        /// The new end, in milliseconds since 1970.
+        expires_ms: u64,
+    },
+    /// Ends a card's validity now. What is held of it can still be captured.
+    Expire {
+        /// The card.
+        card: CardDigest,
+    },
     /// Sells `count` cards of a product under an order id: all or nothing. The reply carries the codes.
     Sell {
         /// The order, chosen by the buyer; the target of the request id.
@@ -194,6 +216,17 @@ pub enum Command {
     BatchActivate(BatchId),
     /// Makes the unused cards of a batch not redeemable.
     BatchDeactivate(BatchId),
+    /// Makes a range of a batch's rows redeemable, or the unused cards among them not redeemable.
+    BatchRows {
+        /// The batch.
+        batch: BatchId,
+        /// The first row.
+        from: u64,
+        /// How many.
+        rows: u64,
+        /// Which of the two.
+        active: bool,
+    },
     /// Freezes all cards of a batch.
     BatchFreeze(BatchId),
     /// Ends the freeze of a batch.
@@ -443,7 +476,11 @@ impl Command {
             | Command::Release { card, .. }
             | Command::Load { card, .. }
             | Command::RefundValue { card, .. }
-            | Command::Settle { card } => Some(*card),
+            | Command::Settle { card }
+            | Command::Activate { card }
+            | Command::Deactivate { card }
+            | Command::Extend { card, .. }
+            | Command::Expire { card } => Some(*card),
             _ => None,
         }
     }
@@ -513,7 +550,8 @@ impl Command {
             | Command::BatchFreeze(batch)
             | Command::BatchUnfreeze(batch)
             | Command::BatchVoid(batch)
-            | Command::BatchExtend { batch, .. } => Some(*batch),
+            | Command::BatchExtend { batch, .. }
+            | Command::BatchRows { batch, .. } => Some(*batch),
             _ => None,
         }
     }
@@ -620,6 +658,11 @@ impl Command {
             Command::Freeze { .. }
                 | Command::Unfreeze { .. }
                 | Command::Void { .. }
+                | Command::Activate { .. }
+                | Command::Deactivate { .. }
+                | Command::Extend { .. }
+                | Command::Expire { .. }
+                | Command::PinUnlock { .. }
                 | Command::RefundValue { .. }
                 | Command::Settle { .. }
                 | Command::Cancel(_)
@@ -670,7 +713,14 @@ impl Command {
                 put(4, &count.to_le_bytes());
                 put(8, &validity_s_min.to_le_bytes());
             }
-            Command::BatchExtend { expires_ms, .. } => put(0, &expires_ms.to_le_bytes()),
+            Command::BatchExtend { expires_ms, .. } | Command::Extend { expires_ms, .. } => {
+                put(0, &expires_ms.to_le_bytes());
+            }
+            Command::BatchRows { from, rows, .. } => {
+                put(0, &from.to_le_bytes());
+                put(8, &rows.to_le_bytes());
+                put(16, &[1]);
+            }
             Command::SellLines(purchase) | Command::Reserve(purchase) => return purchase.body(),
             Command::Confirm(confirmation) => return confirmation.body(),
             Command::Return(given) => return given.body(),

@@ -34,6 +34,7 @@
 
 mod account;
 mod accounts;
+mod activity;
 mod admin;
 mod backup;
 mod batch;

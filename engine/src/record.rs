@@ -27,12 +27,16 @@ pub use layout::{
 };
 pub use legs::{LEG_BYTES, PostedDocument, PostedLeg};
 pub(crate) use object::stored;
-pub use object::{Stored, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms};
+pub use object::{
+    Stored, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms, StoredValidity,
+};
 pub use sale::{Allocation, OrderFacts, Run};
 pub use value::{
     CHAPTER_ENTRIES, Chapter, Filter, Mark, MarkKey, Purse, Trail, VALUE_BYTES, VOLUME_BYTES, VOLUME_ENTRIES,
     ValueTail,
 };
+
+use std::ops::Range;
 
 use kami_wal::Lsn;
 
@@ -564,7 +568,24 @@ impl<'a> Entry<'a> {
         (self.tail.len() == REVEAL_BYTES + 8).then(|| u64_at(self.tail, REVEAL_BYTES))
     }
 
-    /// Of BATCH_EXTEND: the new end.
+    /// Of BATCH_ACTIVATE and BATCH_DEACTIVATE: the rows, if it is not about all.
+    ///
+    /// # Errors
+    /// If there are no such rows.
+    pub fn rows(&self) -> Result<Option<Range<u64>>, FormatError> {
+        match self.tail.len() {
+            0 => Ok(None),
+            16 => {
+                let (from, rows) = (u64_at(self.tail, 0), u64_at(self.tail, 8));
+                let to = from.checked_add(rows).filter(|to| from < *to && *to <= CardRef::ROWS_MAX);
+                let wrong = FormatError { what: "a range of no rows", lsn: self.lsn };
+                to.map(|to| Some(from..to)).ok_or(wrong)
+            }
+            _ => self.wrong("a range of rows of another length"),
+        }
+    }
+
+    /// Of BATCH_EXTEND, EXTEND and EXPIRE: the new end.
     ///
     /// # Errors
     /// If the tail is too short.

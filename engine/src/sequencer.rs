@@ -102,6 +102,8 @@ pub(crate) struct Moves {
     pub(crate) words: Vec<(CardRef, Word, Word)>,
     pub(crate) holds: Vec<HoldChange>,
     pub(crate) pins: Vec<PinChange>,
+    /// Cards with their new ends of validity.
+    pub(crate) ends: Vec<(CardRef, u64)>,
 }
 
 impl Moves {
@@ -109,6 +111,7 @@ impl Moves {
         self.words.clear();
         self.holds.clear();
         self.pins.clear();
+        self.ends.clear();
     }
 }
 
@@ -433,6 +436,7 @@ impl Sequencer {
                 prepared.word = batch.word(card.row());
                 let tells_value = request.command.is_about_value()
                     || batch.kind != CardKind::Single
+                    || batch.validity.is_some()
                     || prepared.word.flags().contains(Flags::HELD);
                 let needs_chain = (prepared.word.flags().contains(Flags::HAS_EFFECTS)
                     || matches!(request.command, Command::Query { .. } | Command::History { .. }))
@@ -545,7 +549,11 @@ impl Sequencer {
         chain: &mut Chain<'_>,
     ) -> Result<Box<Wallet>, ChainError> {
         let sought = Sought::new(request.id, request.command.original(), &self.marks, true);
-        let (past, top) = chain.past(card, prepared.word, &sought)?;
+        let (mut past, top) = chain.past(card, prepared.word, &sought)?;
+        let counts = self.table.batch_of(card).is_some_and(|batch| batch.validity.is_some());
+        if counts && let Some(sale) = top.sale {
+            past.sold_ms = chain.entry(sale)?.time_ms;
+        }
         let (trail, chapters) = chain.trail(&top, &self.marks)?;
         prepared.past = Some(Box::new(past));
         let purse = top.value.as_ref().map(|(_, tail)| tail.purse);
@@ -866,6 +874,10 @@ impl Turn<'_> {
         }
         for change in &moves.pins {
             self.state.pins.apply(*change);
+        }
+        for &(card, end_ms) in &moves.ends {
+            let batch = self.sequencer.table.batch_of(card).expect("decided on this batch");
+            self.state.set_end(batch, card.row(), end_ms);
         }
     }
 

@@ -153,8 +153,13 @@ pub struct Stock {
     free: RowSet,
     /// AVAILABLE cards that are frozen by themselves.
     frozen: u64,
-    /// AVAILABLE cards by their own end of validity, for batches that have such ends.
+    /// AVAILABLE cards by the end of validity that their row says, for batches with such ends; not those in `ends`.
     expiries: BTreeMap<u64, u64>,
+    /// Ends of validity of cards that were given one after their import. A card's word says whether it is one of
+    /// them: while a snapshot is brought up to date, this may be ahead of the words.
+    ends: BTreeMap<u64, u64>,
+    /// AVAILABLE cards of these that are not frozen by themselves.
+    ending: u64,
 }
 
 impl State {
@@ -196,15 +201,40 @@ impl State {
         View {
             word,
             kind: product.spec.kind,
-            batch_active: batch.is_active(),
+            batch_active: batch.is_row_active(row),
             frozen: batch.is_frozen() || product.frozen,
             batch_voided: batch.is_voided(),
             valid_from_ms: batch.valid_from_ms,
-            expires_ms: batch.expires_ms(row),
+            expires_ms: self.expires_ms(batch, row, word),
             face: batch.face(row),
             reversal_ms: u64::from(product.spec.reversal_s) * 1000,
             now_ms: self.now_ms,
             held: false,
+            begun_ms: 0,
+            from_use: false,
+        }
+    }
+
+    /// When a card expires, extensions included; 0 is never.
+    #[inline]
+    #[must_use]
+    pub fn expires_ms(&self, batch: &Batch, row: u64, word: Word) -> u64 {
+        if word.flags().contains(Flags::OWN_END) {
+            self.stock(batch.id).expires_ms(batch, row)
+        } else {
+            batch.expires_ms(row)
+        }
+    }
+
+    /// Gives a card an end of validity of its own. Its word says so, too.
+    pub fn set_end(&mut self, batch: &Batch, row: u64, end_ms: u64) {
+        let Stock { ends, free, cursor, .. } = self.stock_mut(batch.id);
+        ends.insert(row, end_ms);
+        let word = batch.word(row);
+        let stands = word.lifecycle() == Lifecycle::Available && !word.flags().contains(Flags::FROZEN);
+        if stands && row < *cursor {
+            // It may have been passed over because it had expired.
+            free.insert(row);
         }
     }
 
@@ -400,8 +430,13 @@ impl State {
             return;
         }
         let before = found.cards.count();
+        // What begins with the sale must be long enough; it has no other end in stock.
+        let rule_ms = batch.validity.map(|rule| self.now_ms + rule.ms());
+        if rule_ms.is_some_and(|ends_ms| ends_ms <= valid_until) {
+            return;
+        }
         let batch_expires = batch.expires_ms(0);
-        let by_row = !batch.columns.expiries.is_empty();
+        let by_row = !batch.columns.expiries.is_empty() || !stock.ends.is_empty();
         if !by_row && batch_expires != 0 && batch_expires <= valid_until {
             return;
         }
@@ -410,7 +445,8 @@ impl State {
             return;
         }
         // A row can be sold if it is in stock, not frozen by itself, and valid long enough.
-        let lasts = |row| match batch.expires_ms(row) {
+        let ends = |row| stock.expires_ms(batch, row);
+        let lasts = |row| match ends(row) {
             0 => true,
             expires => expires > valid_until,
         };
@@ -431,7 +467,7 @@ impl State {
                 if (!by_row || lasts(row)) && is_worth(row) {
                     found.cards.push(CardRef::new(batch.id.0, row), word);
                     *missing -= 1;
-                } else if cursor.is_none() && (!is_worth(row) || batch.expires_ms(row) > self.now_ms) {
+                } else if cursor.is_none() && (!is_worth(row) || ends(row) > self.now_ms) {
                     cursor = Some(row);
                 }
             }
@@ -569,10 +605,16 @@ impl State {
             if fresh.counts.iter().sum::<u64>() != batch.rows() {
                 return Err(format!("batch {}: states do not sum to the cards imported", batch.id));
             }
-            if fresh.frozen != stock.frozen || fresh.expiries != stock.expiries {
+            if fresh.frozen != stock.frozen
+                || fresh.expiries != stock.expiries
+                || fresh.ending != stock.ending
+            {
                 return Err(format!("batch {}: frozen or expiring cards counted wrongly", batch.id));
             }
             for row in 0..batch.rows() {
+                if batch.word(row).flags().contains(Flags::OWN_END) != stock.ends.contains_key(&row) {
+                    return Err(format!("batch {}: row {row} has an end of its own, or not", batch.id));
+                }
                 let held = batch.word(row).flags().contains(Flags::HELD);
                 let open = self.holds.of(CardRef::new(batch.id.0, row), self.now_ms).count;
                 if held != (open > 0) {
@@ -585,7 +627,7 @@ impl State {
             for row in 0..stock.cursor {
                 let word = batch.word(row);
                 let open = word.lifecycle() == Lifecycle::Available && !word.flags().contains(Flags::FROZEN);
-                let expires = batch.expires_ms(row);
+                let expires = stock.expires_ms(batch, row);
                 if open
                     && !batch.is_voided()
                     && (expires == 0 || expires > self.now_ms)
@@ -621,12 +663,15 @@ impl Stock {
             free: RowSet::default(),
             frozen: 0,
             expiries,
+            ends: BTreeMap::new(),
+            ending: 0,
         }
     }
 
     /// Computes everything again from the words, as after a snapshot.
     pub fn derive(&mut self, batch: &Batch) {
-        *self = Stock { lsn: self.lsn, ..Stock::new(batch, self.tenant) };
+        let ends = std::mem::take(&mut self.ends);
+        *self = Stock { lsn: self.lsn, ends, ..Stock::new(batch, self.tenant) };
         for row in 0..batch.rows() {
             let word = batch.word(row);
             if word != Word::PRISTINE {
@@ -650,9 +695,12 @@ impl Stock {
             u64::from(lifecycle == Lifecycle::Available && word.flags().contains(Flags::FROZEN))
         };
         self.frozen = self.frozen + frozen(to, new) - frozen(from, old);
+        let ending = |standing: bool, word: Word| standing && word.flags().contains(Flags::OWN_END);
+        let (ended, ends) = (ending(stood, old), ending(stands, new));
+        self.ending = self.ending + u64::from(ends) - u64::from(ended);
         if let Some(own) = own_expiry {
             let count = self.expiries.entry(own).or_default();
-            *count = *count + u64::from(stands) - u64::from(stood);
+            *count = *count + u64::from(stands && !ends) - u64::from(stood && !ended);
             if *count == 0 {
                 self.expiries.remove(&own);
             }
@@ -664,6 +712,16 @@ impl Stock {
         }
     }
 
+    /// See [`State::expires_ms`]; of a card that has an end of its own.
+    fn expires_ms(&self, batch: &Batch, row: u64) -> u64 {
+        self.ends.get(&row).copied().unwrap_or_else(|| batch.expires_ms(row))
+    }
+
+    /// Rows with an end of validity of their own.
+    pub fn ends(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.ends.iter().map(|(row, end_ms)| (*row, *end_ms))
+    }
+
     /// Looks at all rows again at the next sale, after rows that were passed over may be for sale.
     pub fn rewind(&mut self) {
         self.cursor = 0;
@@ -671,10 +729,18 @@ impl Stock {
     }
 
     fn sellable(&self, batch: &Batch, now_ms: u64) -> u64 {
-        let standing = self.counts[Lifecycle::Available as usize] - self.frozen;
+        let standing = self.counts[Lifecycle::Available as usize] - self.frozen - self.ending;
+        let ending = self.ends.iter().filter(|(row, end_ms)| {
+            let word = batch.word(**row);
+            word.lifecycle() == Lifecycle::Available
+                && word.flags().contains(Flags::OWN_END)
+                && !word.flags().contains(Flags::FROZEN)
+                && **end_ms > now_ms
+        });
+        let ending = if self.ending == 0 { 0 } else { ending.count() as u64 };
         if self.expiries.is_empty() && batch.columns.expiries.is_empty() {
             let expires = batch.expires_ms(0);
-            return if expires != 0 && expires <= now_ms { 0 } else { standing };
+            return ending + if expires != 0 && expires <= now_ms { 0 } else { standing };
         }
         // Own ends by value; 0 stands for the batch's. An extension covers all that end before it.
         let extended = batch.extended_ms();
@@ -682,7 +748,7 @@ impl Stock {
             let own = if own == 0 { batch.expires_ms } else { own };
             own == 0 || own.max(extended) > now_ms
         };
-        self.expiries.iter().filter(|(own, _)| lasts(**own)).map(|(_, count)| count).sum()
+        ending + self.expiries.iter().filter(|(own, _)| lasts(**own)).map(|(_, count)| count).sum::<u64>()
     }
 }
 

@@ -157,6 +157,8 @@ statuses! {
 
     /// No request with this id had an effect on this target, as far as the caller may know.
     NoEffect = 144, "NO_EFFECT", "send the request once more with the same id, or reverse it so that it never takes effect";
+    /// The rows of the batch would stand in more pieces than it may have.
+    PiecesExhausted = 150, "PIECES_EXHAUSTED", "activate or deactivate longer ranges of rows, or the whole batch";
 
     /// The frame or a field in it is not well formed.
     Malformed = 200, "MALFORMED", "mend the client; REASON names the field";

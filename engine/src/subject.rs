@@ -8,7 +8,7 @@ use crate::identity::{OrderId, PinDigest, RequestId};
 use crate::limits::Tills;
 use crate::outcome;
 use crate::pins::{PIN_LOCK_MS, PIN_TRIES, PinChange, PinKey};
-use crate::product::{CardKind, Money};
+use crate::product::{CardKind, Money, ValidFrom, Validity};
 use crate::record::{GroupWriter, Head, Kind, ORIGINAL_BYTES, PIN_LOCK_BYTES, Purse, ValueTail};
 use crate::reply::{CardReport, HoldReport, Reply, ReplyBody, ReplyFlags, ValueReport};
 use crate::sequencer::{Detail, Moves, Prepared, Sequencer, Wallet};
@@ -80,6 +80,9 @@ impl Subject<'_> {
         }
         let is_held = word.flags().contains(Flags::HELD);
         view.held = is_held && 0 < self.state.holds.of(card, view.now_ms).live;
+        if let Some(rule) = batch.validity {
+            self.count_validity(prepared, batch, card, rule, &mut view);
+        }
         let action = match request.command {
             Command::Redeem { pin, amount, partial, .. } => {
                 Action::Redeem { amount, pin: self.pin(batch, card, pin), partial }
@@ -100,6 +103,10 @@ impl Subject<'_> {
             Command::PinUnlock { .. } => {
                 Action::PinUnlock { locked: self.state.pins.is_locked_for_any(card, view.now_ms) }
             }
+            Command::Activate { .. } => Action::Activate,
+            Command::Deactivate { .. } => Action::Deactivate,
+            Command::Extend { expires_ms, .. } => Action::Extend { expires_ms },
+            Command::Expire { .. } => Action::Expire,
             _ if denied => return Some(self.denied(word, prepared.body)),
             _ => return Some(self.read(prepared, batch, card, &view)),
         };
@@ -126,10 +133,7 @@ impl Subject<'_> {
                 _ => status,
             }),
             None if (batch.kind != CardKind::Single || is_held || request.command.is_about_value())
-                && !matches!(
-                    action,
-                    Action::Freeze | Action::Unfreeze | Action::Void | Action::PinUnlock { .. }
-                ) =>
+                && !action.leaves_value() =>
             {
                 let value = self.value(prepared, batch, card, word);
                 value::decide(&view, &value, prepared.past(), action, &asker)
@@ -191,7 +195,10 @@ impl Subject<'_> {
                 // of the log is not there yet.
                 let lsn = group.next_lsn();
                 let new = Word::new(lsn, lifecycle, flags);
-                let body = self.body(prepared, kind, batch, card, &View { word: new, ..view });
+                let end_ms = action.end_ms(view.now_ms);
+                let expires_ms = end_ms.unwrap_or_else(|| self.expires_after(kind, batch, card, new, &view));
+                let after = View { word: new, expires_ms, ..view };
+                let body = self.body(prepared, kind, batch, card, &after);
                 let miss = kind == Kind::Tombstone && word.is_unsold();
                 let reply = Reply { miss, ..self.reply(status, receipt(status, lsn), body) };
                 match action {
@@ -200,6 +207,11 @@ impl Subject<'_> {
                         tail[16..].copy_from_slice(&original.map_or(0, Lsn::bytes).to_le_bytes());
                     }),
                     Action::Redeem { .. } => group.push(&head, 0, |_| ()),
+                    _ if let Some(end_ms) = end_ms => {
+                        moves.ends.push((card, end_ms));
+                        let grounds = request.grounds.as_deref();
+                        group.push_on(&head, grounds, 8, |tail| tail.copy_from_slice(&end_ms.to_le_bytes()))
+                    }
                     _ => group.push_on(&head, request.grounds.as_deref(), 0, |_| ()),
                 };
                 if let Some(tills) = tills {
@@ -244,6 +256,64 @@ impl Subject<'_> {
             moves.pins.push(PinChange::Right(self.pin_key(card)));
         }
         Some(reply)
+    }
+
+    /// From when the card is valid, if that follows from what happened to it. In stock, nothing did.
+    fn count_validity(
+        &self,
+        prepared: &Prepared,
+        batch: &Batch,
+        card: CardRef,
+        rule: Validity,
+        view: &mut View,
+    ) {
+        let flags = view.word.flags();
+        if !view.word.belongs_to_order() {
+            return;
+        }
+        let single = batch.kind == CardKind::Single;
+        let past = prepared.past();
+        let purse = prepared.wallet.as_ref().and_then(|wallet| wallet.purse);
+        let told_ms = purse.map_or(0, |purse| purse.begun_ms);
+        view.from_use = rule.from == ValidFrom::FirstUse && !single;
+        view.begun_ms = match rule.from {
+            ValidFrom::Import => 0,
+            ValidFrom::Sale => past.sold_ms,
+            // What is active when it is sold is valid from then on.
+            ValidFrom::Activation if flags.contains(Flags::ACTIVE) => {
+                told_ms.max(past.activated_ms).max(past.sold_ms)
+            }
+            ValidFrom::Activation => match batch.active_since_ms(card.row()) {
+                Some(since_ms) if !flags.contains(Flags::INACTIVE) => told_ms.max(since_ms).max(past.sold_ms),
+                // Deactivated while it was in use, which goes on.
+                _ if flags.contains(Flags::USED) && !single => told_ms,
+                _ => 0,
+            },
+            // What is used once is not in use before. Of another it counts as long as a use stands: none does
+            // once all is given back.
+            ValidFrom::FirstUse if single => 0,
+            ValidFrom::FirstUse => {
+                let stands = purse.is_some_and(|purse| purse.redeemed != purse.refunded) || view.held;
+                if stands { told_ms } else { 0 }
+            }
+        };
+        if !flags.contains(Flags::OWN_END) && view.expires_ms == 0 {
+            view.expires_ms = rule.ends_ms(view.begun_ms);
+        }
+    }
+
+    /// When a card expires once `kind` moved it: an activation may begin its validity.
+    fn expires_after(&self, kind: Kind, batch: &Batch, card: CardRef, word: Word, view: &View) -> u64 {
+        let Some(rule) = batch.validity.filter(|rule| rule.from == ValidFrom::Activation) else {
+            return view.expires_ms;
+        };
+        let said = self.state.expires_ms(batch, card.row(), word);
+        match kind {
+            _ if said != 0 => said,
+            Kind::Activate if word.belongs_to_order() => rule.ends_ms(view.now_ms),
+            Kind::Activate | Kind::Deactivate => 0,
+            _ => view.expires_ms,
+        }
     }
 
     /// What a decision about the card's value rests on.
@@ -382,11 +452,9 @@ impl Subject<'_> {
             // Marked as a retry it would tell that the card exists.
             return self.reply(Status::Tombstoned, None, ReplyBody::None);
         }
-        let plain = matches!(
-            effect.kind,
-            Kind::Freeze | Kind::Unfreeze | Kind::Void | Kind::Settle | Kind::PinUnlock
-        ) || batch.kind == CardKind::Single
-            && matches!(effect.kind, Kind::Redeem | Kind::Reverse);
+        let plain = effect.kind == Kind::Settle
+            || effect.kind.is_about_card() && !effect.kind.may_tell_value()
+            || batch.kind == CardKind::Single && matches!(effect.kind, Kind::Redeem | Kind::Reverse);
         let body = if plain {
             self.body(prepared, effect.kind, batch, card, view)
         } else {

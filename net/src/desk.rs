@@ -312,6 +312,12 @@ impl Desk {
             Request::Freeze(body) => Command::Freeze { card: self.known(body.code)? },
             Request::Unfreeze(body) => Command::Unfreeze { card: self.known(body.code)? },
             Request::Void(body) => Command::Void { card: self.known(body.code)? },
+            Request::Activate(body) => Command::Activate { card: self.known(body.code)? },
+            Request::Deactivate(body) => Command::Deactivate { card: self.known(body.code)? },
+            Request::Extend(body) => {
+                Command::Extend { card: self.known(body.code)?, expires_ms: body.expires_ms }
+            }
+            Request::Expire(body) => Command::Expire { card: self.known(body.code)? },
             Request::Sell(body) => Command::Sell {
                 order: body.order,
                 product: body.product,
@@ -328,6 +334,12 @@ impl Desk {
             Request::BatchVoid(body) => Command::BatchVoid(body.batch),
             Request::BatchExtend(body) => {
                 Command::BatchExtend { batch: body.batch, expires_ms: body.expires_ms }
+            }
+            Request::BatchActivateRows(body) => {
+                Command::BatchRows { batch: body.batch, from: body.from, rows: body.rows, active: true }
+            }
+            Request::BatchDeactivateRows(body) => {
+                Command::BatchRows { batch: body.batch, from: body.from, rows: body.rows, active: false }
             }
             Request::BatchList(body) => Command::BatchList { product: body.product },
             Request::ProductAdd(spec) => Command::ProductAdd(spec),

@@ -41,6 +41,16 @@ pub enum BatchChange {
     Unfreeze,
     Void,
     Extend(u64),
+    Rows { from: u64, rows: u64, active: bool },
+}
+
+/// What changes when a card may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LifeChange {
+    Activate,
+    Deactivate,
+    Extend(u64),
+    Expire,
 }
 
 /// What is asked.
@@ -70,6 +80,10 @@ pub enum What {
     },
     Void {
         code: String,
+    },
+    Life {
+        code: String,
+        change: LifeChange,
     },
     Hold {
         code: String,
@@ -252,6 +266,10 @@ impl What {
             What::Freeze { .. } => "freeze",
             What::Unfreeze { .. } => "unfreeze",
             What::Void { .. } => "void",
+            What::Life { change: LifeChange::Activate, .. } => "activate",
+            What::Life { change: LifeChange::Deactivate, .. } => "deactivate",
+            What::Life { change: LifeChange::Extend(_), .. } => "extend",
+            What::Life { change: LifeChange::Expire, .. } => "expire",
             What::Hold { .. } => "hold",
             What::Capture { .. } => "capture",
             What::Release { .. } => "release",
@@ -331,6 +349,7 @@ impl Ask {
             | What::Freeze { code }
             | What::Unfreeze { code }
             | What::Void { code }
+            | What::Life { code, .. }
             | What::Hold { code, .. }
             | What::Capture { code, .. }
             | What::Release { code, .. }
@@ -368,6 +387,15 @@ impl Ask {
             What::Freeze { code } => Command::Freeze { card: card(code) },
             What::Unfreeze { code } => Command::Unfreeze { card: card(code) },
             What::Void { code } => Command::Void { card: card(code) },
+            What::Life { code, change } => {
+                let card = card(code);
+                match *change {
+                    LifeChange::Activate => Command::Activate { card },
+                    LifeChange::Deactivate => Command::Deactivate { card },
+                    LifeChange::Extend(expires_ms) => Command::Extend { card, expires_ms },
+                    LifeChange::Expire => Command::Expire { card },
+                }
+            }
             What::Hold { code, pin, amount, partial, seconds } => {
                 let card = card(code);
                 let pin = pin.as_ref().map(|pin| engine.pin_digest(card, pin.as_bytes()));
@@ -423,6 +451,9 @@ impl Ask {
                     BatchChange::Unfreeze => Command::BatchUnfreeze(batch),
                     BatchChange::Void => Command::BatchVoid(batch),
                     BatchChange::Extend(expires_ms) => Command::BatchExtend { batch, expires_ms },
+                    BatchChange::Rows { from, rows, active } => {
+                        Command::BatchRows { batch, from, rows, active }
+                    }
                 }
             }
             What::BatchList { product } => Command::BatchList { product: product.map(ProductId) },

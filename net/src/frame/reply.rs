@@ -59,7 +59,7 @@ body_kinds! {
     None = 0, "NONE";
     /// After REDEEM, REVERSE, CAPTURE, RELEASE, LOAD and REFUND_VALUE: what was moved and what is left.
     Value = 1, "VALUE";
-    /// After QUERY, FREEZE, UNFREEZE, VOID and SETTLE.
+    /// After QUERY, FREEZE, UNFREEZE, VOID, SETTLE, ACTIVATE, DEACTIVATE, EXTEND and EXPIRE.
     Card = 2, "CARD";
     /// After HISTORY, newest first.
     History = 3, "HISTORY";
@@ -143,7 +143,11 @@ impl BodyKind {
             | Opcode::Unfreeze
             | Opcode::Void
             | Opcode::Settle
-            | Opcode::PinUnlock => BodyKind::Card,
+            | Opcode::PinUnlock
+            | Opcode::Activate
+            | Opcode::Deactivate
+            | Opcode::Extend
+            | Opcode::Expire => BodyKind::Card,
             Opcode::History => BodyKind::History,
             Opcode::RedeemBatch => BodyKind::Items,
             Opcode::Sell | Opcode::OrderFetch | Opcode::SellLines | Opcode::Confirm => BodyKind::Codes,
@@ -155,6 +159,8 @@ impl BodyKind {
             | Opcode::BatchVoid
             | Opcode::BatchExtend
             | Opcode::BatchList
+            | Opcode::BatchActivateRows
+            | Opcode::BatchDeactivateRows
             | Opcode::ImportCommit => BodyKind::Batches,
             Opcode::ProductAdd
             | Opcode::ProductSet
@@ -432,9 +438,10 @@ wire!(BatchReport: "BATCH" {
     counts: [u64; 8], "its cards by logged state, indexed by the state's number";
     id: BatchId, "its number";
     product: ProductId, "its product";
-    active: bool, "1: its cards are redeemable once sold";
+    active: bool, "1: all its cards are redeemable once sold";
     frozen: bool, "1: frozen";
     voided: bool, "1: its unsold cards were made void";
+    active_rows: u64, "how many rows are redeemable once sold";
     label: String, "the importer's label";
 });
 

@@ -65,6 +65,14 @@ pub enum Request<'a> {
     Unfreeze(OneCard<'a>),
     /// VOID.
     Void(OneCard<'a>),
+    /// ACTIVATE.
+    Activate(OneCard<'a>),
+    /// DEACTIVATE.
+    Deactivate(OneCard<'a>),
+    /// EXTEND.
+    Extend(Extend<'a>),
+    /// EXPIRE.
+    Expire(OneCard<'a>),
     /// HOLD.
     Hold(Hold<'a>),
     /// CAPTURE.
@@ -109,6 +117,10 @@ pub enum Request<'a> {
     BatchVoid(OneBatch),
     /// BATCH_EXTEND.
     BatchExtend(BatchExtend),
+    /// BATCH_ACTIVATE_ROWS.
+    BatchActivateRows(BatchRows),
+    /// BATCH_DEACTIVATE_ROWS.
+    BatchDeactivateRows(BatchRows),
     /// BATCH_LIST.
     BatchList(OfProduct),
     /// PRODUCT_ADD.
@@ -247,6 +259,7 @@ dispatch! {
     fields:
         Redeem(Redeem<'static>) Reverse(Reverse<'static>) Query(OneCard<'static>) History(OneCard<'static>)
         Freeze(OneCard<'static>) Unfreeze(OneCard<'static>) Void(OneCard<'static>)
+        Activate(OneCard<'static>) Deactivate(OneCard<'static>) Extend(Extend<'static>) Expire(OneCard<'static>)
         Hold(Hold<'static>) Capture(Capture<'static>) Release(Release<'static>) Load(Load<'static>)
         RefundValue(RefundValue<'static>) Settle(OneCard<'static>)
         OutcomeQuery(OutcomeQuery<'static>) PinUnlock(OneCard<'static>)
@@ -255,6 +268,7 @@ dispatch! {
         Return(Box<GiveBack<'static>>) OrderStatus(OneOrder)
         BatchActivate(OneBatch) BatchDeactivate(OneBatch) BatchFreeze(OneBatch) BatchUnfreeze(OneBatch)
         BatchVoid(OneBatch) BatchExtend(BatchExtend) BatchList(OfProduct)
+        BatchActivateRows(BatchRows) BatchDeactivateRows(BatchRows)
         ProductAdd(Box<ProductSpec>) ProductSet(Box<ProductSpec>) ProductFreeze(OneProduct)
         ProductUnfreeze(OneProduct) Stock(OfProduct) Reconcile(TotalsQuery)
         FeedOpen(FeedOpen) FeedAck(FeedAck)
@@ -468,6 +482,20 @@ wire!(OutcomeQuery<'a>: "OUTCOME_QUERY" {
     code: Secret<'_>, "of a card the code as typed; else empty";
 });
 
+/// The body of EXTEND.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extend<'a> {
+    /// The new end of validity.
+    pub expires_ms: u64,
+    /// The code.
+    pub code: Secret<'a>,
+}
+
+wire!(Extend<'a>: "EXTEND" {
+    expires_ms: u64, "the new end of validity, ms since 1970; later than the old one";
+    code: Secret<'_>, "the code as typed";
+});
+
 /// The body of SELL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sell {
@@ -527,7 +555,24 @@ pub struct BatchExtend {
 
 wire!(BatchExtend: "BATCH_EXTEND" {
     batch: BatchId, "the batch";
-    expires_ms: u64, "the new end of validity, ms since 1970; cards whose own end is later keep it";
+    expires_ms: u64, "the new end of validity, ms since 1970; cards whose own end is later, or was set by EXTEND or EXPIRE, keep it";
+});
+
+/// The body of the commands about some rows of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchRows {
+    /// The batch.
+    pub batch: BatchId,
+    /// The first row.
+    pub from: u64,
+    /// How many.
+    pub rows: u64,
+}
+
+wire!(BatchRows: "BATCH_ROWS" {
+    batch: BatchId, "the batch";
+    from: u64, "the first row, counted from 0 in the order of the import";
+    rows: u64, "how many rows; the batch must have all of them";
 });
 
 /// The body of lists that may be narrowed to one product.
@@ -699,12 +744,14 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<RefundValue<'_>>(),
         of::<OutcomeQuery<'_>>(),
         of::<OneCard<'_>>(),
+        of::<Extend<'_>>(),
         of::<Items<'_>>(),
         of::<Item<'_>>(),
         of::<Sell>(),
         of::<OrderFetch>(),
         of::<OneBatch>(),
         of::<BatchExtend>(),
+        of::<BatchRows>(),
         of::<OfProduct>(),
         of::<OneProduct>(),
         of::<ProductSpec>(),

@@ -15,9 +15,9 @@ use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAcc
 use kami_net::frame::order::{GiveBack, OneOrder};
 use kami_net::frame::reply::{self, Codes};
 use kami_net::frame::request::{
-    BatchExtend, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, FeedAck, FeedOpen, Hold,
-    Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch,
-    OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
+    BatchExtend, BatchRows, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, Extend, FeedAck,
+    FeedOpen, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct,
+    OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
 };
 use kami_net::frame::{
     Body, FeedBegin, FeedEvents, ItemReport, Listing, Opcode, PathHash, ReplyHead, Request, RequestFlags,
@@ -77,6 +77,10 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::Freeze(card),
         Request::Unfreeze(card),
         Request::Void(card),
+        Request::Activate(card),
+        Request::Deactivate(card),
+        Request::Extend(Extend { expires_ms: 1_900_000_000_000, code }),
+        Request::Expire(card),
         Request::Hold(Hold { amount: 1234, seconds: 90, code, pin: Some(Secret(b"4711")) }),
         Request::Capture(Capture { hold: RequestId(0x41), amount: 1000, code }),
         Request::Release(Release { hold: RequestId(0x41), code }),
@@ -93,6 +97,8 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::BatchUnfreeze(batch),
         Request::BatchVoid(batch),
         Request::BatchExtend(BatchExtend { batch: BatchId(7), expires_ms: 1_900_000_000_000 }),
+        Request::BatchActivateRows(BatchRows { batch: BatchId(7), from: 1000, rows: 500 }),
+        Request::BatchDeactivateRows(BatchRows { batch: BatchId(7), from: 1000, rows: 500 }),
         Request::BatchList(of_product),
         Request::ProductAdd(Box::new(product_spec())),
         Request::ProductSet(Box::new(product_spec())),
@@ -278,6 +284,7 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
                 imported_ms: 1_767_225_600_000,
                 counts,
                 active: true,
+                active_rows: 100,
                 frozen: false,
                 voided: true,
                 expires_ms: 1_900_000_000_000,

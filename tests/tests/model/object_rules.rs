@@ -166,8 +166,17 @@ impl Oracle {
         let known = self.batches.get(&id).filter(|batch| batch.tenant == ask.caller.tenant.0);
         let Some(batch) = known else { return self.refuse(Status::NotFound) };
         let (kind, changes) = match change {
-            BatchChange::Activate => (Kind::BatchActivate, !batch.active),
-            BatchChange::Deactivate => (Kind::BatchDeactivate, batch.active),
+            BatchChange::Activate => (Kind::BatchActivate, batch.active.iter().any(Option::is_none)),
+            BatchChange::Deactivate => (Kind::BatchDeactivate, batch.active.iter().any(Option::is_some)),
+            BatchChange::Rows { from, rows, active } => {
+                let kind = if active { Kind::BatchActivate } else { Kind::BatchDeactivate };
+                let ends = from.saturating_add(rows);
+                match batch.active.get(from as usize..ends as usize) {
+                    None => return self.change_refused(ask, &batch.past, kind, Status::NotFound),
+                    Some([]) => return self.change_refused(ask, &batch.past, kind, Status::NotFound),
+                    Some(some) => (kind, some.iter().any(|row| row.is_some() != active)),
+                }
+            }
             BatchChange::Freeze => (Kind::BatchFreeze, !batch.frozen),
             BatchChange::Unfreeze => (Kind::BatchUnfreeze, batch.frozen),
             BatchChange::Void => (Kind::BatchVoid, !batch.voided),
@@ -180,6 +189,12 @@ impl Oracle {
         self.change(ask, &batch.past, kind, refusal, Effect::Batch { id, change }, |oracle| {
             Body::Batches(vec![oracle.batch_report(id)])
         })
+    }
+
+    /// What cannot be made of an object, unless the request was one that could.
+    fn change_refused(&self, ask: &Ask, past: &[Past], kind: Kind, status: Status) -> Verdict {
+        let nothing = Effect::Reveal(None);
+        self.change(ask, past, kind, Some(status), nothing, |_| Body::None)
     }
 
     fn add_principal(&self, ask: &Ask) -> Verdict {
@@ -257,7 +272,8 @@ impl Oracle {
             label: batch.label.clone(),
             imported_ms: batch.imported_ms,
             counts: self.counts(id),
-            active: batch.active,
+            active: batch.active.iter().all(Option::is_some),
+            active_rows: batch.active.iter().flatten().count() as u64,
             frozen: batch.frozen,
             voided: batch.voided,
             expires_ms: if batch.expires_ms == 0 { 0 } else { batch.expires_ms.max(batch.extended_ms) },

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kami_engine::{
     AccountSpec, Flags, Kind, Lifecycle, LimitId, LimitSpec, Line, OrderState, Posting, PrincipalSpec,
-    ProductSpec, Renewal, Subject,
+    ProductSpec, Renewal, Subject, ValidFrom,
 };
 
 use super::money_rules::{Book, Document, LimitBook, Redeemed};
 use super::till_rules::Tried;
-use crate::ask::{Ask, BatchChange};
+use crate::ask::{Ask, BatchChange, LifeChange, What};
 
 /// A card by its place: batch number and row.
 pub type Place = (u32, usize);
@@ -60,6 +60,8 @@ pub struct Moved {
     pub held: i64,
     /// Of a hold.
     pub deadline_ms: u64,
+    /// From when the card is valid then, if that follows from what happened to it.
+    pub begun_ms: u64,
 }
 
 /// An open hold.
@@ -124,7 +126,10 @@ pub struct Batch {
     pub valid_from_ms: u64,
     pub expires_ms: u64,
     pub has_expiries: bool,
-    pub active: bool,
+    /// From what, and for how many days, where no end is said.
+    pub validity: Option<(ValidFrom, u32)>,
+    /// Since when each row is active, if it is.
+    pub active: Vec<Option<u64>>,
     pub frozen: bool,
     pub voided: bool,
     pub extended_ms: u64,
@@ -379,8 +384,15 @@ impl Oracle {
                 let past = event.past(Lifecycle::Available, Flags::NONE, 0);
                 let batch = self.batches.get_mut(id).expect("known");
                 match *change {
-                    BatchChange::Activate => batch.active = true,
-                    BatchChange::Deactivate => batch.active = false,
+                    BatchChange::Activate => {
+                        batch.active.iter_mut().for_each(|row| *row = row.or(Some(event.time_ms)));
+                    }
+                    BatchChange::Deactivate => batch.active.fill(None),
+                    BatchChange::Rows { from, rows, active } => {
+                        for row in &mut batch.active[from as usize..(from + rows) as usize] {
+                            *row = if active { row.or(Some(event.time_ms)) } else { None };
+                        }
+                    }
                     BatchChange::Freeze => batch.frozen = true,
                     BatchChange::Unfreeze => batch.frozen = false,
                     BatchChange::Void => batch.voided = true,
@@ -408,6 +420,7 @@ impl Oracle {
                 let mut batch = Batch::clone(batch);
                 batch.import_lsn = event.lsn;
                 batch.imported_ms = event.time_ms;
+                batch.active.iter_mut().flatten().for_each(|since_ms| *since_ms = event.time_ms);
                 batch.past.push(event.past(Lifecycle::Available, Flags::NONE, 0));
                 for (row, card) in batch.cards.iter().enumerate() {
                     let twin = self.codes.insert((batch.tenant, card.code.clone()), (*id, row));
@@ -432,11 +445,43 @@ impl Oracle {
     /// When a card ends, extensions included; 0 is never.
     pub fn expires_ms(&self, place: Place) -> u64 {
         let batch = &self.batches[&place.0];
+        if let Some(own) = self.own_end(place) {
+            return own;
+        }
         let own = match self.card(place).expires_ms {
             0 => batch.expires_ms,
             own => own,
         };
-        if own == 0 { 0 } else { own.max(batch.extended_ms) }
+        match (own, batch.validity) {
+            (0, Some((_, days))) => match self.begun_ms(place) {
+                0 => 0,
+                begun_ms => begun_ms + u64::from(days) * 24 * 3600 * 1000,
+            },
+            (0, None) => 0,
+            _ => own.max(batch.extended_ms),
+        }
+    }
+
+    /// The end that the card was given after its import.
+    fn own_end(&self, place: Place) -> Option<u64> {
+        self.card(place).past.iter().rev().find_map(|past| match (past.kind, &past.ask.what) {
+            (Kind::Expire, _) => Some(past.time_ms),
+            (_, What::Life { change: LifeChange::Extend(expires_ms), .. }) => Some(*expires_ms),
+            _ => None,
+        })
+    }
+
+    /// Whether it can be redeemed once it is sold.
+    pub fn is_active(&self, place: Place) -> bool {
+        self.is_active_once(place, self.card(place).flags)
+    }
+
+    /// The same once its flags are these.
+    pub fn is_active_once(&self, place: Place, flags: Flags) -> bool {
+        let by_batch = self.batches[&place.0].active[place.1].is_some();
+        flags.contains(Flags::ACTIVE)
+            || flags.contains(Flags::USED)
+            || by_batch && !flags.contains(Flags::INACTIVE)
     }
 
     pub fn is_expired(&self, place: Place) -> bool {
@@ -464,8 +509,10 @@ impl Oracle {
     pub fn is_sellable(&self, place: Place, until_ms: u64) -> bool {
         let expires_ms = self.expires_ms(place);
         let batch = &self.batches[&place.0];
+        let lasts = |days: u32| self.now_ms + u64::from(days) * 24 * 3600 * 1000 > until_ms;
         self.card(place).lifecycle == Lifecycle::Available
             && !batch.voided
+            && batch.validity.is_none_or(|(_, days)| lasts(days))
             && self.products[&batch.product].spec.terms.listed
             && !self.is_frozen(place)
             && (expires_ms == 0 || expires_ms > until_ms)

@@ -7,7 +7,7 @@ use kami_engine::{
 
 use super::expected::{At, Body, Expected, HistoryLine};
 use super::oracle::{Effect, Event, Moved, Oracle, Past, Place};
-use crate::ask::{Ask, Deadline, What};
+use crate::ask::{Ask, Deadline, LifeChange, What};
 
 /// A card keeps at most this many tombstones.
 const TOMBSTONES_MAX: usize = 64;
@@ -185,6 +185,7 @@ impl Oracle {
             | (What::Unfreeze { .. }, What::Unfreeze { .. })
             | (What::PinUnlock { .. }, What::PinUnlock { .. })
             | (What::Void { .. }, What::Void { .. }) => true,
+            (What::Life { change, .. }, What::Life { change: first, .. }) => change == first,
             _ => false,
         };
         if !same_body || past.ask.why != ask.why || past.ask.caller.principal != ask.caller.principal {
@@ -228,7 +229,7 @@ impl Oracle {
         order: Option<u128>,
     ) -> CardReport {
         let batch = &self.batches[&place.0];
-        if batch.active {
+        if self.is_active_once(place, flags) {
             flags = flags.with(Flags::ACTIVE);
         }
         if batch.frozen || self.products[&batch.product].frozen {
@@ -248,6 +249,9 @@ impl Oracle {
     }
 
     fn first_time(&self, ask: &Ask, place: Place) -> Verdict {
+        if let What::Life { change, .. } = ask.what {
+            return self.live(ask, place, change);
+        }
         let whole = matches!(
             ask.what,
             What::Freeze { .. } | What::Unfreeze { .. } | What::Void { .. } | What::PinUnlock { .. }
@@ -306,6 +310,45 @@ impl Oracle {
         }
     }
 
+    /// What changes when a card may be used.
+    fn live(&self, ask: &Ask, place: Place, change: LifeChange) -> Verdict {
+        let card = self.card(place);
+        let active = self.is_active(place);
+        let ends = self.expires_ms(place);
+        let staff = matches!(ask.caller.role, Role::Admin | Role::Operator);
+        let unsold = matches!(card.lifecycle, Lifecycle::Available | Lifecycle::Reserved);
+        let refusal = match self.effective(place, card.lifecycle) {
+            Lifecycle::Voided => Some(Status::Voided),
+            Lifecycle::Returned => Some(Status::Returned),
+            Lifecycle::Redeemed => Some(Status::AlreadyRedeemed),
+            Lifecycle::Expired if !matches!(change, LifeChange::Extend(_)) => Some(Status::Expired),
+            _ if change == LifeChange::Activate && unsold && !staff => Some(Status::NotSold),
+            _ => None,
+        };
+        let reserved = card.lifecycle == Lifecycle::Reserved;
+        let (kind, flags, possible) = match change {
+            LifeChange::Activate => {
+                (Kind::Activate, card.flags.with(Flags::ACTIVE).without(Flags::INACTIVE), !active)
+            }
+            LifeChange::Deactivate => {
+                let used = card.flags.contains(Flags::USED) || self.held(place).1 > 0;
+                (Kind::Deactivate, card.flags.with(Flags::INACTIVE).without(Flags::ACTIVE), active && !used)
+            }
+            LifeChange::Extend(to) => {
+                let later = ends != 0 && to > ends && to > self.now_ms;
+                (Kind::Extend, card.flags.with(Flags::OWN_END), later && !reserved)
+            }
+            LifeChange::Expire => {
+                (Kind::Expire, card.flags.with(Flags::OWN_END), !self.is_expired(place) && !reserved)
+            }
+        };
+        match refusal {
+            Some(status) => self.refuse(status),
+            None if !possible => self.refuse(Status::IllegalTransition),
+            None => self.moves(ask, place, kind, card.lifecycle, flags, 0),
+        }
+    }
+
     pub fn moves(
         &self,
         ask: &Ask,
@@ -323,7 +366,14 @@ impl Oracle {
         let mut expected = Expected::plain(status, self.now_ms);
         // A tombstone has no receipt, as the answer for a code that does not exist has none.
         expected.lsn = if tombstone { At::None } else { At::New };
-        expected.body = self.card_body(kind, place, lifecycle, flags);
+        expected.body = if matches!(ask.what, What::Life { .. }) {
+            // The end of its validity is a new one.
+            let mut after = self.clone();
+            after.apply(&event);
+            after.card_body(kind, place, lifecycle, flags)
+        } else {
+            self.card_body(kind, place, lifecycle, flags)
+        };
         (expected, Some(event))
     }
 
@@ -363,7 +413,7 @@ impl Oracle {
         }
         if self.is_frozen(place) {
             Some(Status::Frozen)
-        } else if !batch.active {
+        } else if !self.is_active(place) {
             Some(Status::NotActive)
         } else if self.now_ms < batch.valid_from_ms {
             Some(Status::NotYetValid)

@@ -6,12 +6,12 @@
 use kami_engine::{
     AccountId, AccountKind, AccountSpec, Caller, CardKind, CertificateNote, DocumentId, ImportSpec, Kind,
     Leg, LimitAction, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderState, Posting, PrincipalId,
-    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Role, TenantId,
+    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Role, TenantId, ValidFrom,
 };
 
 use super::imports::Row;
 use super::world::World;
-use crate::ask::{Ask, BatchChange, Deadline, What, caller};
+use crate::ask::{Ask, BatchChange, Deadline, LifeChange, What, caller};
 
 /// The store's own principals have the numbers 1 to 6, and some have a scope or are revoked: two callers are
 /// among them, as soon as they were added. Of the others the store knows nothing.
@@ -254,9 +254,28 @@ impl World {
         What::Reverse { code, original }
     }
 
+    /// When a card may be used.
+    fn life(&mut self) -> (Caller, What) {
+        let code = self.code();
+        let change = match self.random.below(10) {
+            0..4 => LifeChange::Activate,
+            4..6 => LifeChange::Deactivate,
+            6..9 => LifeChange::Extend(self.soon()),
+            _ => LifeChange::Expire,
+        };
+        let caller = if self.random.percent(80) { OPERATOR } else { SELLERS[0] };
+        (caller, What::Life { code, change })
+    }
+
     fn batch_change(&mut self) -> What {
         let batch = 1 + self.random.below(u64::from(self.next_batch)) as u32;
-        let change = match self.random.below(13) {
+        let change = match self.random.below(17) {
+            13.. => {
+                let known = self.oracle.batches.get(&batch).map_or(10, |batch| batch.cards.len() as u64);
+                let from = self.random.below(known + 1);
+                let rows = self.random.below(known + 2 - from.min(known));
+                BatchChange::Rows { from, rows, active: self.random.percent(60) }
+            }
             0..3 => BatchChange::Activate,
             3 => BatchChange::Deactivate,
             4 => BatchChange::Freeze,
@@ -303,6 +322,10 @@ impl World {
             Some(known) if self.random.percent(70) => known.spec.terms.uses,
             _ => self.random.below(4) as u32,
         };
+        let events = [ValidFrom::Activation, ValidFrom::Sale, ValidFrom::FirstUse];
+        if self.random.percent(40) {
+            spec.terms.valid_from = *self.random.pick(&events);
+        }
         spec.terms.value_max = *self.random.pick(&[0, 0, 150, 1_000]);
         spec.terms.partial = self.random.percent(20);
         spec.terms.hold_s = *self.random.pick(&[1, 60, 300]);
@@ -482,7 +505,8 @@ impl World {
         let roll = self.random.below(1140);
         let mut id = self.id();
         let (caller, what) = match roll {
-            0..90 => self.about_value(),
+            0..70 => self.about_value(),
+            70..90 => self.life(),
             90..270 => {
                 let what = self.redeem();
                 if let What::Redeem { code, .. } = &what
