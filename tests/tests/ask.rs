@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use kami_engine::{
     AccountId, AccountPut, AccountSpec, BatchId, Caller, ChannelId, Command, Confirmation, DocumentId,
-    Engine, GivenBack, Grounds, LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId, PrincipalSpec,
-    ProductId, ProductSpec, Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
+    Engine, GivenBack, Grounds, Leg, LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId,
+    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
 };
 
 /// One request.
@@ -140,6 +140,7 @@ pub enum What {
     Reserve(Purchase),
     Confirm {
         order: u128,
+        legs: Vec<Leg>,
         realloc: bool,
         sealed: bool,
     },
@@ -147,6 +148,7 @@ pub enum What {
     Return {
         order: u128,
         codes: Vec<String>,
+        legs: Vec<Leg>,
     },
     OrderStatus(u128),
     /// Asked by the engine itself, never by the tests.
@@ -427,17 +429,17 @@ impl Ask {
             }
             What::SellLines(purchase) => Command::SellLines(Box::new(purchase.clone())),
             What::Reserve(purchase) => Command::Reserve(Box::new(purchase.clone())),
-            &What::Confirm { order, realloc, sealed } => Command::Confirm(Box::new(Confirmation {
-                order: OrderId(order),
-                legs: Vec::new(),
-                realloc,
-                sealed,
+            What::Confirm { order, legs, realloc, sealed } => Command::Confirm(Box::new(Confirmation {
+                order: OrderId(*order),
+                legs: legs.clone(),
+                realloc: *realloc,
+                sealed: *sealed,
             })),
             &What::Cancel(order) => Command::Cancel(OrderId(order)),
-            What::Return { order, codes } => Command::Return(Box::new(GivenBack {
+            What::Return { order, codes, legs } => Command::Return(Box::new(GivenBack {
                 order: OrderId(*order),
                 cards: codes.iter().map(|code| card(code)).collect(),
-                legs: Vec::new(),
+                legs: legs.clone(),
             })),
             &What::OrderStatus(order) => Command::OrderStatus(OrderId(order)),
             &What::ReserveTimeout(order) => Command::ReserveTimeout(OrderId(order)),

@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kami_engine::{
-    AccountSpec, Flags, Kind, Lifecycle, LimitId, LimitSpec, Line, OrderState, Posting, PrincipalSpec,
+    AccountSpec, Flags, Kind, Leg, Lifecycle, LimitId, LimitSpec, Line, OrderState, Posting, PrincipalSpec,
     ProductSpec, Renewal, Subject, ValidFrom,
 };
 
-use super::money_rules::{Book, Document, LimitBook, Redeemed};
+use super::money_rules::{Book, Counted, Document, LimitBook};
 use super::till_rules::Tried;
 use crate::ask::{Ask, BatchChange, LifeChange, What};
 
@@ -38,8 +38,8 @@ pub struct Oracle {
     pub limits: BTreeMap<u32, LimitBook>,
     /// What was asked of limits, by tenant and name.
     pub limit_past: Vec<((u16, String), Past)>,
-    /// Every redemption there ever was.
-    pub redeemed: Vec<Redeemed>,
+    /// Every purchase and redemption there ever was.
+    pub counted: Vec<Counted>,
     /// Alerts that were recorded: of which limit, set off by whom, when.
     pub crossed: Vec<(LimitId, Subject, u64)>,
     /// Until when a card is locked for whom.
@@ -165,7 +165,11 @@ pub struct Order {
     pub fetched: bool,
     pub deadline_ms: u64,
     pub account: u32,
+    /// From where it was bought.
+    pub ip: u64,
     pub lines: Vec<Line>,
+    /// What its first entry says of money.
+    pub legs: Vec<Leg>,
     /// Its entries, oldest first.
     pub past: Vec<Past>,
     /// Where its cards were given to it, and its last entry.
@@ -184,7 +188,10 @@ pub struct OrderChange {
     pub sealed: bool,
     pub deadline_ms: u64,
     pub account: u32,
+    pub ip: u64,
     pub lines: Vec<Line>,
+    /// What moves, or is set aside by a reservation.
+    pub legs: Vec<Leg>,
 }
 
 /// One effect. What the log must hold of it is its kind, request id, principal, time and subject.
@@ -320,7 +327,7 @@ impl Oracle {
     /// Makes an event's change.
     pub fn apply(&mut self, event: &Event) {
         self.now_ms = self.now_ms.max(event.time_ms);
-        self.count_redemption(event);
+        self.count(event);
         match &event.effect {
             &Effect::Card { place, lifecycle, flags, related, moved } => {
                 let past = Past { moved, ..event.past(lifecycle, flags, related) };

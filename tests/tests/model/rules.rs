@@ -268,8 +268,7 @@ impl Oracle {
                     Some(Status::CardNotValid) => self.wrong_pin(ask, place),
                     Some(status) => self.refuse(status),
                     None if let Some(exceeded) = self.till_refusal(ask, self.batches[&place.0].product) => {
-                        let body = Body::Exceeded(exceeded);
-                        (Expected { body, ..Expected::plain(exceeded.status, self.now_ms) }, None)
+                        self.refuse_exceeded(exceeded)
                     }
                     None => self.moves(
                         ask,

@@ -168,18 +168,19 @@ impl World {
     fn order_ask(&mut self) -> (Caller, What) {
         match self.random.below(20) {
             0..4 => {
-                let order = self.order();
+                let order = if self.random.percent(60) { self.id() } else { self.order() };
                 (*self.random.pick(&SELLERS), What::SellLines(self.purchase(order)))
             }
             4..10 => {
-                let order = self.order();
+                let order = if self.random.percent(60) { self.id() } else { self.order() };
                 (*self.random.pick(&SELLERS), What::Reserve(self.purchase(order)))
             }
             10..14 => {
                 let (caller, order) =
                     self.order_in(&[OrderState::Reserved, OrderState::Reserved, OrderState::TimedOut]);
                 let (realloc, sealed) = (self.random.percent(50), self.random.percent(40));
-                (caller, What::Confirm { order, realloc, sealed })
+                let legs = if self.random.percent(70) { Vec::new() } else { self.legs() };
+                (caller, What::Confirm { order, legs, realloc, sealed })
             }
             14..16 => {
                 let (caller, order) = self.order_in(&[OrderState::Reserved]);
@@ -198,7 +199,8 @@ impl World {
                 } else if self.random.percent(20) {
                     codes = (0..*self.random.pick(&[1, 65])).map(|_| self.code()).collect();
                 }
-                (caller, What::Return { order, codes })
+                let legs = if self.random.percent(50) { Vec::new() } else { self.legs() };
+                (caller, What::Return { order, codes, legs })
             }
             _ => {
                 let (caller, order) = self.order_in(&[OrderState::Sold, OrderState::Cancelled]);
@@ -208,10 +210,10 @@ impl World {
     }
 
     fn purchase(&mut self, order: u128) -> Purchase {
-        let lines = match self.random.below(12) {
+        let lines = match self.random.below(30) {
             0 => 0,
             1 => 65,
-            2..6 => 2 + self.random.below(2),
+            2..10 => 2 + self.random.below(2),
             _ => 1,
         };
         let lines = (0..lines).map(|_| Line {
@@ -223,15 +225,40 @@ impl World {
             },
             face: *self.random.pick(&[None, None, None, Some(100), Some(101), Some(500)]),
         });
+        let lines = lines.collect();
         Purchase {
-            lines: lines.collect(),
+            lines,
             validity_s_min: *self.random.pick(&[0, 0, 0, 3_600]),
             ip: self.random.below(3),
-            account: None,
+            account: if self.random.percent(60) { Some(AccountId(self.good_account())) } else { None },
+            legs: if self.random.percent(50) { self.legs() } else { Vec::new() },
             sealed: self.random.percent(40),
             reserve_s: *self.random.pick(&[0, 0, 1, 60, 1_000_000]),
             ..Purchase::of(kami_engine::OrderId(order), ProductId(1), 1)
         }
+    }
+
+    /// How an order is paid: from one account onto one or two, and sometimes not as it must be.
+    fn legs(&mut self) -> Vec<Leg> {
+        if self.random.percent(1) {
+            return vec![Leg { account: AccountId(1), amount: 1 }; 65];
+        }
+        // From outside anything can be paid.
+        let external =
+            self.oracle.accounts.iter().find(|(_, book)| {
+                book.account.spec.kind == AccountKind::External && book.account.tenant.0 == 0
+            });
+        let external = external.map(|(id, _)| *id).filter(|_| self.random.percent(40));
+        let payer = external.unwrap_or_else(|| self.good_account());
+        let price = 1 + self.random.below(90) as i64;
+        let share = if self.random.percent(50) { self.random.below(price as u64) as i64 } else { 0 };
+        let mut legs = vec![Leg { account: AccountId(payer), amount: -price }];
+        if share != 0 || self.random.percent(3) {
+            legs.push(Leg { account: AccountId(self.good_account()), amount: share });
+        }
+        let off = i64::from(self.random.percent(4));
+        legs.push(Leg { account: AccountId(self.good_account()), amount: price - share + off });
+        legs
     }
 
     /// A redemption that was reversed before it came.
@@ -348,9 +375,18 @@ impl World {
         1 + self.random.below(self.oracle.accounts.len() as u64 + 1) as u32
     }
 
+    /// Mostly one that money can be paid from.
+    fn good_account(&mut self) -> u32 {
+        let good = self.oracle.accounts.iter();
+        let good = good.filter(|(_, book)| book.account.tenant.0 == 0 && !book.account.frozen);
+        let good: Vec<u32> = good.map(|(id, _)| *id).collect();
+        if good.is_empty() || self.random.percent(8) { self.account() } else { *self.random.pick(&good) }
+    }
+
     /// What is asked about money. Some accounts are there from early on, and limits come and go.
     fn money(&mut self) -> What {
-        match self.random.below(100) {
+        let early = self.oracle.accounts.len() < 4 && self.random.percent(60);
+        match if early { 0 } else { self.random.below(100) } {
             0..15 => {
                 let number = self.random.below(6);
                 let kind = AccountKind::ALL[number as usize % 4];
@@ -404,24 +440,33 @@ impl World {
                 What::Post(Posting { document: DocumentId(document), legs, note })
             }
             85..95 => {
-                let number = self.random.below(4);
+                let number = self.random.below(10);
                 let window = match number {
-                    0 => LimitWindow::Rolling { seconds: 60 },
-                    1 => LimitWindow::Day { offset_min: 480 },
-                    2 => LimitWindow::Rolling { seconds: 3600 },
+                    0 | 4 => LimitWindow::Rolling { seconds: 60 },
+                    1 | 5 => LimitWindow::Day { offset_min: 480 },
+                    2 | 6 => LimitWindow::Rolling { seconds: 3600 },
+                    8 => LimitWindow::OpenCards,
+                    9 => LimitWindow::OpenOrders,
                     _ => LimitWindow::Life,
                 };
-                let alerts = number < 2;
+                let alerts = number < 2 || number == 4;
+                let one = Some(AccountId(self.account())).filter(|_| self.random.percent(30));
                 What::LimitPut(LimitSpec {
                     name: format!("limit {number}"),
-                    scope: if number.is_multiple_of(2) {
-                        LimitScope::Terminal
-                    } else {
-                        LimitScope::Principal
+                    scope: match number {
+                        0 | 2 => LimitScope::Terminal,
+                        1 | 3 => LimitScope::Principal,
+                        7 => LimitScope::Order,
+                        6 | 9 => LimitScope::Ip,
+                        _ => LimitScope::Account(one),
                     },
                     product: if self.random.percent(15) { Some(ProductId(self.product())) } else { None },
                     window: if self.random.percent(5) { LimitWindow::Life } else { window },
-                    max: if alerts { self.random.below(6) } else { 3 + self.random.below(40) },
+                    max: match number {
+                        _ if alerts => self.random.below(6),
+                        5..10 => self.random.below(12),
+                        _ => 3 + self.random.below(40),
+                    },
                     action: if alerts { LimitAction::Alert } else { LimitAction::Refuse },
                     ended: self.random.percent(30),
                 })
@@ -502,7 +547,9 @@ impl World {
     }
 
     fn fresh_ask(&mut self) -> Ask {
-        let roll = self.random.below(1140);
+        // Orders are paid from accounts, so some are there early.
+        let early = self.oracle.accounts.len() < 4 && self.random.percent(30);
+        let roll = if early { 1050 } else { self.random.below(1140) };
         let mut id = self.id();
         let (caller, what) = match roll {
             0..70 => self.about_value(),
@@ -632,6 +679,10 @@ impl World {
                     *amount += 1;
                 }
                 What::Capture { amount, .. } => *amount += 1,
+                What::SellLines(purchase) | What::Reserve(purchase) => purchase.ip += 1,
+                What::Confirm { legs, .. } | What::Return { legs, .. } => {
+                    legs.pop();
+                }
                 What::Reverse { original, .. } => *original += 1,
                 What::Sell { count, .. } => *count += 1,
                 What::Batch { change, .. } => *change = BatchChange::Freeze,

@@ -213,6 +213,9 @@ impl World {
 
     /// Has the engine end the reservations whose time is over.
     pub fn run_due(&mut self) {
+        if self.medium.is_cut() {
+            return;
+        }
         let now_ms = self.due_ms().unwrap_or(self.oracle.now_ms);
         let waiting = self.oracle.orders.iter().filter(|(_, order)| order.state == OrderState::Reserved);
         let over = waiting.filter(|(_, order)| order.deadline_ms <= now_ms);
