@@ -17,7 +17,7 @@
 //!   cards beyond [`CARDS_MAX`] that one guesser tried last; to push one out costs as many wrong PINs elsewhere.
 //! * A store without a lock and without a wrong PIN looks nothing up.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::identity::{PrincipalId, TerminalId};
 use crate::word::CardRef;
@@ -62,8 +62,8 @@ pub enum PinChange {
 pub struct Pins {
     /// Until when.
     locks: BTreeMap<PinKey, u64>,
-    /// The same, first to end first; one that was lifted or set again may be here still.
-    ends: VecDeque<(u64, PinKey)>,
+    /// The same, first to end first.
+    ends: BTreeSet<(u64, PinKey)>,
     tries: HashMap<Guesser, Vec<Tries>>,
 }
 
@@ -108,24 +108,27 @@ impl Pins {
             PinChange::Wrong(key, now_ms) => self.wrong(key, now_ms),
             PinChange::Right(key) => self.forget(&key),
             PinChange::Lock(key, now_ms, until_ms) => {
-                while let Some((until, key)) =
-                    self.ends.front().copied().filter(|(until, _)| *until <= now_ms)
+                // Here and nowhere else, so that the log leads to the same table wherever replay begins.
+                while let Some((until, over)) = self.ends.first().copied()
+                    && until <= now_ms
                 {
-                    self.ends.pop_front();
-                    if self.locks.get(&key) == Some(&until) {
-                        self.locks.remove(&key);
-                    }
+                    self.lift(&over);
                 }
                 self.forget(&key);
+                self.lift(&key);
                 self.locks.insert(key, until_ms);
-                self.ends.push_back((until_ms, key));
+                self.ends.insert((until_ms, key));
             }
             PinChange::Unlock(card) => {
                 let lifted: Vec<PinKey> = self.of(card).map(|(key, _)| *key).collect();
-                for key in lifted {
-                    self.locks.remove(&key);
-                }
+                lifted.iter().for_each(|key| self.lift(key));
             }
+        }
+    }
+
+    fn lift(&mut self, key: &PinKey) {
+        if let Some(until) = self.locks.remove(key) {
+            self.ends.remove(&(until, *key));
         }
     }
 

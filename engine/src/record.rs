@@ -515,16 +515,15 @@ impl<'a> Entry<'a> {
         PostedDocument::decode(self.tail).ok_or(wrong)
     }
 
-    /// Of PIN_LOCK: until when, milliseconds since 1970.
+    /// Of PIN_LOCK: until when, milliseconds since 1970, and at which till; 0 is all of the principal.
     ///
     /// # Errors
     /// If the tail is too short.
-    pub fn locked_until(&self) -> Result<u64, FormatError> {
+    pub fn locked_until(&self) -> Result<(u64, TerminalId), FormatError> {
         if self.tail.len() < PIN_LOCK_BYTES {
-            self.wrong("lock without its end")
-        } else {
-            Ok(u64_at(self.tail, 0))
+            return self.wrong("lock without its end");
         }
+        Ok((u64_at(self.tail, 0), TerminalId(u32_at(self.tail, 8))))
     }
 
     /// Of LIMIT_CROSSED: who crossed the limit that is the entry's subject, and what was in its window then.
@@ -658,7 +657,7 @@ impl<'a> Entry<'a> {
 }
 
 /// Bytes of the tail of PIN_LOCK.
-pub const PIN_LOCK_BYTES: usize = 8;
+pub const PIN_LOCK_BYTES: usize = 16;
 
 /// Bytes of the tail of LIMIT_CROSSED.
 pub const CROSSING_BYTES: usize = 24;

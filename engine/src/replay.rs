@@ -202,8 +202,10 @@ impl Rebuild {
                 if self.table.batch_of(card).is_none() {
                     return Err(ReplayError::Chain { object: "card", lsn: entry.lsn });
                 }
-                let key = self.state.pin_key(card, head.principal, head.terminal);
-                self.state.pins.apply(PinChange::Lock(key, entry.time_ms, entry.locked_until()?));
+                // Whose tries counted together is what was so then, and not what follows from a later snapshot.
+                let (until_ms, terminal) = entry.locked_until()?;
+                let key = (card.to_bits(), head.principal, terminal);
+                self.state.pins.apply(PinChange::Lock(key, entry.time_ms, until_ms));
             }
             Kind::Tombstone
             | Kind::Freeze

@@ -426,7 +426,11 @@ impl Subject<'_> {
             let Some(group) = group else { return self.refuse(self.short) };
             let until_ms = now_ms + PIN_LOCK_MS;
             let head = Head { subject: card.to_bits(), ..self.request.head(Kind::PinLock, body) };
-            group.push(&head, PIN_LOCK_BYTES, |tail| tail.copy_from_slice(&until_ms.to_le_bytes()));
+            group.push(&head, PIN_LOCK_BYTES, |tail| {
+                tail[..8].copy_from_slice(&until_ms.to_le_bytes());
+                tail[8..12].copy_from_slice(&key.2.0.to_le_bytes());
+                tail[12..].fill(0);
+            });
             moves.pins.push(PinChange::Lock(key, now_ms, until_ms));
         }
         self.miss(Status::CardNotValid, body, None)

@@ -373,7 +373,7 @@ impl Audit {
 fn pin_problem(before: &State, entry: &Entry<'_>) -> Result<Option<String>, ReplayError> {
     let wrong = match entry.head.kind {
         Kind::PinUnlock => !before.pins.is_locked_for_any(entry.card(), entry.time_ms),
-        Kind::PinLock => entry.locked_until()? <= entry.time_ms,
+        Kind::PinLock => entry.locked_until()?.0 <= entry.time_ms,
         _ => false,
     };
     let name = entry.head.kind.name();
@@ -573,7 +573,7 @@ impl crate::state::State {
         for (key, hold) in self.holds.after(None) {
             hasher.update(format!("{key:?} {hold:?}\n").as_bytes());
         }
-        for lock in self.pins.after(None).filter(|(_, until)| self.now_ms < *until) {
+        for lock in self.pins.after(None) {
             hasher.update(format!("{lock:?}\n").as_bytes());
         }
         for (key, reservation) in self.orders.reservations(None) {

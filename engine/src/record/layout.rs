@@ -133,7 +133,14 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
             ),
         ],
     ),
-    ("PIN_LOCK", &[(64, 8, "until", "when the lock ends, milliseconds since 1970")]),
+    (
+        "PIN_LOCK",
+        &[
+            (64, 8, "until", "when the lock ends, milliseconds since 1970"),
+            (72, 4, "terminal", "the till that is locked; zero: all of the principal"),
+            (76, 4, "reserved", "zero"),
+        ],
+    ),
     ("BATCH_EXTEND, EXTEND, EXPIRE", &[(64, 8, "expires", "the new end, milliseconds since 1970")]),
     (
         "BATCH_ACTIVATE and BATCH_DEACTIVATE of a range of rows; without a tail they are about all",
