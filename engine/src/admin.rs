@@ -135,8 +135,9 @@ impl Turn<'_> {
             Head { subject: change.subject, prev, ..request.head(change.kind, self.object_body(work, at)) };
         let (extension, tail) = (extension(&request.command), self.object_tail(work, at));
         let tail: &[u8] = extension.as_ref().map_or(tail, |bytes| bytes.as_slice());
-        let lsn = self.append(HEAD_BYTES + tail.len(), |group| {
-            group.push(&head, tail.len(), |place| place.copy_from_slice(tail))
+        let grounds = request.grounds.as_deref();
+        let lsn = self.append(HEAD_BYTES + tail.len() + request.grounds_bytes(), |group| {
+            group.push_on(&head, grounds, tail.len(), |place| place.copy_from_slice(tail))
         });
         (change.apply)(&mut self.state, lsn);
         Some(self.reply(request, Status::Ok, Some(lsn), (change.show)(&self.state)))

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::account::{AccountPut, LEGS_MAX, NOTE_BYTES_MAX, Posting};
 use crate::accounts::StoredAccount;
+use crate::grounds::Grounds;
 use crate::identity::{
     AccountId, BatchId, Caller, CardDigest, ChannelId, OrderId, PinDigest, PrincipalId, PrincipalSpec,
     ProductId, Renewal, RequestId, Role, TenantId, TerminalId,
@@ -39,6 +40,8 @@ pub struct Request {
     pub deadline: Option<Instant>,
     /// What is asked.
     pub command: Command,
+    /// Why, and under whose approval: only with commands that [take them](Command::takes_grounds).
+    pub grounds: Option<Box<Grounds>>,
 }
 
 /// What is asked. `docs/wire-protocol.md` has one opcode for each.
@@ -563,6 +566,23 @@ impl Command {
             && !matches!(self, Command::Post(_) | Command::HoldTimeout { .. })
     }
 
+    /// Whether it may say why, and name an approval: every change that people make to what is for sale, to who may
+    /// do what, and to cards by hand.
+    #[must_use]
+    pub fn takes_grounds(&self) -> bool {
+        matches!(
+            self,
+            Command::Freeze { .. }
+                | Command::Unfreeze { .. }
+                | Command::Void { .. }
+                | Command::RefundValue { .. }
+                | Command::Settle { .. }
+                | Command::Cancel(_)
+                | Command::Return(_)
+                | Command::OrderFetch { .. }
+        ) || self.changes_object()
+    }
+
     /// Whether it reads what it tells before the lock: what was asked before it must be done by then.
     #[inline]
     pub(crate) fn begins_turn(&self) -> bool {
@@ -657,6 +677,28 @@ impl Command {
 }
 
 impl Request {
+    /// [`Command::body`] of what is asked, its grounds included.
+    #[inline]
+    pub(crate) fn body(&self) -> u32 {
+        let body = self.command.body();
+        match &self.grounds {
+            None => body,
+            Some(grounds) => grounds.body(body),
+        }
+    }
+
+    /// What its grounds take in an entry, in bytes.
+    #[inline]
+    pub(crate) fn grounds_bytes(&self) -> usize {
+        self.grounds.as_ref().map_or(0, |grounds| grounds.bytes())
+    }
+
+    /// Whether its grounds cannot be recorded.
+    #[inline]
+    pub(crate) fn has_bad_grounds(&self) -> bool {
+        self.grounds.as_ref().is_some_and(|grounds| !grounds.is_sane() || !self.command.takes_grounds())
+    }
+
     /// The head of an entry that records this request; post, subject and prev are the caller's. `body` is
     /// [`Command::body`], which takes a while.
     pub(crate) fn head(&self, kind: Kind, body: u32) -> Head {

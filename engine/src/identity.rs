@@ -53,6 +53,8 @@ wide_ids! {
     RequestId;
     /// Chosen by the client: the order that owns the cards it bought.
     OrderId;
+    /// A change that a second person must approve: the request id of its PROPOSE.
+    ProposalId;
     /// Chosen by finance: the document (receipt, bank transfer, correction) that a posting rests on.
     DocumentId;
 }

@@ -3,6 +3,7 @@
 use kami_wal::Lsn;
 
 use crate::account::Account;
+use crate::grounds::Grounds;
 use crate::identity::{
     AccountId, BatchId, ChannelId, MerchantId, OrderId, Principal, PrincipalId, ProductId, RequestId,
     TerminalId,
@@ -246,7 +247,7 @@ pub struct CardReport {
 }
 
 /// One event of a card's history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryEvent {
     /// What happened: a record kind's number, see [`record::Kind`](crate::record::Kind).
     pub kind: crate::record::Kind,
@@ -275,6 +276,8 @@ pub struct HistoryEvent {
     pub amount: Money,
     /// What was left on the card afterwards, where the entry says so; else 0.
     pub remaining: Money,
+    /// Why it was done, and under whose approval, if that was said.
+    pub grounds: Option<Box<Grounds>>,
 }
 
 /// A batch as it stands.
@@ -435,6 +438,7 @@ impl HistoryEvent {
             related,
             amount: value.amount,
             remaining: value.purse.remaining,
+            grounds: entry.grounds()?.map(Box::new),
         })
     }
 
@@ -454,6 +458,7 @@ impl HistoryEvent {
             related: u128::from(batch.id.0),
             amount: 0,
             remaining: 0,
+            grounds: None,
         }
     }
 }

@@ -404,7 +404,9 @@ impl Sequencer {
             let (request, prepared) = (&requests[at], &mut prepared[at]);
             let redeems = request.command.is_behind_pin();
             prepared.crossings = if redeems { crossings } else { 0 };
-            prepared.log_bytes = request.command.log_bytes_max() + prepared.crossings * CROSSING_ENTRY_BYTES;
+            prepared.log_bytes = request.command.log_bytes_max()
+                + prepared.crossings * CROSSING_ENTRY_BYTES
+                + request.grounds_bytes();
             if at > from
                 && (bytes + prepared.log_bytes > bytes_max
                     || request.command.begins_turn()
@@ -412,12 +414,12 @@ impl Sequencer {
             {
                 return at;
             }
-            prepared.body = request.command.body();
+            prepared.body = request.body();
             prepared.past = None;
             prepared.detail = Detail::None;
             prepared.wallet = None;
             prepared.object = None;
-            prepared.failed = None;
+            prepared.failed = if request.has_bad_grounds() { Some(Status::Malformed) } else { None };
             prepared.absent_at = Some(commits);
             // A code that nobody has ends the turn, too: else the distance of receipts would tell it.
             if request.command.card().is_some_and(|code| !seen.insert(code)) {
@@ -512,8 +514,11 @@ impl Sequencer {
             _ if tells_value => {
                 let wallet = self.read_value(request, card, prepared, &mut chain)?;
                 let volume = if wallet.chapters.is_empty() { 0 } else { VOLUME_BYTES };
-                prepared.log_bytes =
-                    HEAD_BYTES + VALUE_BYTES + volume + prepared.crossings * CROSSING_ENTRY_BYTES;
+                prepared.log_bytes = HEAD_BYTES
+                    + VALUE_BYTES
+                    + volume
+                    + prepared.crossings * CROSSING_ENTRY_BYTES
+                    + request.grounds_bytes();
                 prepared.wallet = Some(wallet);
             }
             _ => {
@@ -569,7 +574,8 @@ impl Sequencer {
                 let word = self.state.lock().orders.find(&key);
                 if let Some(word) = word {
                     let past = Chain::new(&self.wal, buffer).order(key.1, word, request.id)?;
-                    prepared.log_bytes = command.order_bytes_max(past.cards.count(), &past.facts);
+                    prepared.log_bytes =
+                        command.order_bytes_max(past.cards.count(), &past.facts) + request.grounds_bytes();
                     prepared.detail = Detail::Order(Box::new(past));
                 }
                 if let Command::Return(given) = command {

@@ -167,7 +167,8 @@ impl Subject<'_> {
                         tail[..16].copy_from_slice(&id.0.to_le_bytes());
                         tail[16..].copy_from_slice(&original.map_or(0, Lsn::bytes).to_le_bytes());
                     }),
-                    _ => group.push(&head, 0, |_| ()),
+                    Action::Redeem { .. } => group.push(&head, 0, |_| ()),
+                    _ => group.push_on(&head, request.grounds.as_deref(), 0, |_| ()),
                 };
                 if let Some(tills) = tills {
                     tills.redeemed(&head, batch.product, lsn, group);
@@ -250,7 +251,8 @@ impl Subject<'_> {
             prev: word.bits(),
             ..head
         };
-        (group.push(&head, tail.bytes(), |place| tail.encode(place)), tail)
+        let grounds = self.request.grounds.as_deref();
+        (group.push_on(&head, grounds, tail.bytes(), |place| tail.encode(place)), tail)
     }
 
     /// Says that nothing was done.

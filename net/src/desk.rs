@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use kami_engine::Lsn;
 use kami_engine::{
-    CardDigest, CodeSet, Command, GivenBack, ImportRow, ImportSpec, PastError, PinDigest, Poisoned, Reply,
-    ReplyBody, Request as EngineRequest, RequestId, Status, TotalsQuery, Work,
+    CardDigest, CodeSet, Command, GivenBack, Grounds, ImportRow, ImportSpec, PastError, PinDigest, Poisoned,
+    Reply, ReplyBody, Request as EngineRequest, RequestId, Status, TotalsQuery, Work,
 };
 use zeroize::Zeroizing;
 
@@ -155,8 +155,14 @@ impl Desk {
                 return Admitted::Placed;
             }
         };
-        match Request::decode(opcode, &frame[REQUEST_HEAD_BYTES..]) {
-            Ok(request) => self.admit_request(head, request, frame),
+        let body = &frame[REQUEST_HEAD_BYTES..];
+        let decoded = if head.flags == RequestFlags::GROUNDS {
+            Request::decode_on(opcode, body).map(|(grounds, request)| (Some(grounds), request))
+        } else {
+            Request::decode(opcode, body).map(|request| (None, request))
+        };
+        match decoded {
+            Ok((grounds, request)) => self.admit_request(head, grounds, request, frame),
             Err(malformed) => {
                 self.line.push(Place::malformed(&head, malformed));
                 Admitted::Placed
@@ -202,14 +208,21 @@ impl Desk {
         }
         let takes_part = matches!(opcode, Opcode::Redeem | Opcode::Hold | Opcode::RedeemBatch)
             && head.flags == RequestFlags::PARTIAL;
-        if head.flags != RequestFlags::NONE && !takes_part {
+        let says_why = head.flags == RequestFlags::GROUNDS && opcode.takes_grounds();
+        if head.flags != RequestFlags::NONE && !takes_part && !says_why {
             return Err(Place::malformed(&head, Malformed { field: "flags" }));
         }
         Ok((head, opcode))
     }
 
     #[inline]
-    fn admit_request<'a>(&mut self, head: RequestHead, request: Request<'a>, frame: &[u8]) -> Admitted<'a> {
+    fn admit_request<'a>(
+        &mut self,
+        head: RequestHead,
+        grounds: Option<Box<Grounds>>,
+        request: Request<'a>,
+        frame: &[u8],
+    ) -> Admitted<'a> {
         let partial = head.flags == RequestFlags::PARTIAL;
         let command = match self.command(request, partial) {
             Ok(Translated::Command(command)) => command,
@@ -237,12 +250,12 @@ impl Desk {
                 return Admitted::Placed;
             }
         };
-        self.place(&head, head.request, command);
+        self.place(&head, head.request, command, grounds);
         self.line.push(Place::Engine(head));
         Admitted::Placed
     }
 
-    fn place(&mut self, head: &RequestHead, id: RequestId, command: Command) {
+    fn place(&mut self, head: &RequestHead, id: RequestId, command: Command, grounds: Option<Box<Grounds>>) {
         let deadline = match head.deadline_ms {
             0 => None,
             ms => Some(self.received + Duration::from_millis(ms.into())),
@@ -256,6 +269,7 @@ impl Desk {
             channel: head.channel,
             deadline,
             command,
+            grounds,
         });
     }
 
@@ -481,7 +495,7 @@ impl Desk {
                 let mut report = ItemReport::nothing(item.request);
                 match self.redeem(item.code, item.pin, item.amount, head.flags == RequestFlags::PARTIAL) {
                     Ok(command) => {
-                        self.place(head, item.request, command);
+                        self.place(head, item.request, command, None);
                         asked.push(reports.len());
                     }
                     Err(Refusal::Again) => break,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::code::{document_id, posting_id};
 use crate::exit::Failure;
 use crate::output::{Output, table};
-use crate::remote::Remote;
+use crate::remote::{Remote, Why};
 use crate::table_file::{Cell, TableFile, TableOptions};
 use crate::time::Day;
 use crate::{money, time};
@@ -24,6 +24,8 @@ use crate::{money, time};
 pub struct AccountCommand {
     #[command(flatten)]
     remote: Remote,
+    #[command(flatten)]
+    why: Why,
     #[command(subcommand)]
     action: Action,
 }
@@ -151,7 +153,7 @@ fn signed(text: &str, currency: [u8; 3]) -> Result<Money, String> {
 }
 
 pub async fn run(command: AccountCommand, output: &Output) -> Result<(), Failure> {
-    let AccountCommand { remote, action } = command;
+    let AccountCommand { remote, why, action } = command;
     let amount = |text: &str, currency| {
         money::parse(text, currency).map_err(|wrong| Failure::usage(format!("--credit `{text}`: {wrong}")))
     };
@@ -167,7 +169,7 @@ pub async fn run(command: AccountCommand, output: &Output) -> Result<(), Failure
         _ => None,
     };
     remote
-        .talk(async |client| {
+        .talk_on(&why, async |client| {
             let account = match action {
                 Action::Add { .. } => {
                     let Some(spec) = new else { return Ok(()) };

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::exit::{Failure, sentence};
 use crate::output::{Output, table};
-use crate::remote::{Catalogue, Remote};
+use crate::remote::{Catalogue, Remote, Why};
 use crate::time;
 
 /// Add, list, renew and revoke principals.
@@ -30,6 +30,8 @@ use crate::time;
 pub struct PrincipalCommand {
     #[command(flatten)]
     remote: Remote,
+    #[command(flatten)]
+    why: Why,
     #[command(subcommand)]
     action: Action,
 }
@@ -103,11 +105,11 @@ fn parse_role(text: &str) -> Result<Role, String> {
 }
 
 pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failure> {
-    let PrincipalCommand { remote, action } = command;
+    let PrincipalCommand { remote, why, action } = command;
     match action {
         Action::Add { name, role, merchant, products, misses_per_minute, issue } => {
             remote
-                .talk(async |client| {
+                .talk_on(&why, async |client| {
                     let products = scope(client, &products).await?;
                     let facts = issue.issue(&remote.identity, &name)?;
                     let spec = PrincipalSpec {
@@ -123,7 +125,7 @@ pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failu
         }
         Action::List => {
             remote
-                .talk(async |client| {
+                .talk_on(&why, async |client| {
                     let principals = client.principal_list().await?.value.rows;
                     let rows: Vec<Value> = principals.iter().map(value).collect();
                     output.result(&json!({ "principals": rows }), || lines(&principals))
@@ -132,7 +134,7 @@ pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failu
         }
         Action::Renew { principal, issue } => {
             remote
-                .talk(async |client| {
+                .talk_on(&why, async |client| {
                     let principal = find(client, &principal).await?;
                     if principal.revoked {
                         return Err(Failure::refused(format!(
@@ -154,7 +156,7 @@ pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failu
         }
         Action::Revoke { principal } => {
             remote
-                .talk(async |client| {
+                .talk_on(&why, async |client| {
                     let id = find(client, &principal).await?.id;
                     show(&client.principal_revoke(id).await?.value, output)
                 })

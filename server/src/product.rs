@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::exit::Failure;
 use crate::output::{Output, table};
-use crate::remote::{Catalogue, Remote};
+use crate::remote::{Catalogue, Remote, Why};
 use crate::{money, time};
 
 /// Add, list and change products.
@@ -17,6 +17,8 @@ use crate::{money, time};
 pub struct ProductCommand {
     #[command(flatten)]
     remote: Remote,
+    #[command(flatten)]
+    why: Why,
     #[command(subcommand)]
     action: Action,
 }
@@ -136,7 +138,7 @@ impl Terms {
 }
 
 pub async fn run(command: ProductCommand, output: &Output) -> Result<(), Failure> {
-    let ProductCommand { remote, action } = command;
+    let ProductCommand { remote, why, action } = command;
     let amount = |text: &str, currency| {
         money::parse(text, currency).map_err(|wrong| Failure::usage(format!("--face `{text}`: {wrong}")))
     };
@@ -160,7 +162,7 @@ pub async fn run(command: ProductCommand, output: &Output) -> Result<(), Failure
         _ => None,
     };
     remote
-        .talk(async |client| {
+        .talk_on(&why, async |client| {
             let product = match action {
                 Action::Add { terms, .. } => {
                     let Some(mut spec) = new else { return Ok(()) };

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use kami_engine::{
     AccountId, AccountPut, AccountSpec, BatchId, Caller, ChannelId, Command, Confirmation, Engine, GivenBack,
-    LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec,
-    Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
+    Grounds, LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId,
+    ProductSpec, Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
 };
 
 /// One request.
@@ -19,6 +19,8 @@ pub struct Ask {
     pub terminal: u32,
     pub channel: u16,
     pub deadline: Deadline,
+    /// Why, where that may be said.
+    pub why: Option<String>,
     pub what: What,
 }
 
@@ -200,6 +202,30 @@ impl What {
         )
     }
 
+    /// Whether it may say why.
+    pub const fn takes_why(&self) -> bool {
+        matches!(
+            self,
+            What::Freeze { .. }
+                | What::Unfreeze { .. }
+                | What::Void { .. }
+                | What::Refund { .. }
+                | What::Settle { .. }
+                | What::Cancel(_)
+                | What::Return { .. }
+                | What::Fetch { .. }
+                | What::Batch { .. }
+                | What::ProductPut { .. }
+                | What::ProductFreeze { .. }
+                | What::PrincipalAdd(_)
+                | What::PrincipalRevoke(_)
+                | What::PrincipalRenew(_)
+                | What::AccountPut { .. }
+                | What::AccountFreeze { .. }
+                | What::LimitPut(_)
+        )
+    }
+
     /// The command's name.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -267,7 +293,12 @@ pub fn untidy(code: &str) -> String {
 
 impl Ask {
     pub fn new(id: u128, caller: Caller, what: What) -> Ask {
-        Ask { id, caller, terminal: 0, channel: 0, deadline: Deadline::None, what }
+        Ask { id, caller, terminal: 0, channel: 0, deadline: Deadline::None, why: None, what }
+    }
+
+    /// As the engine takes it and tells it.
+    pub fn grounds(&self) -> Option<Box<Grounds>> {
+        self.why.as_deref().map(|why| Box::new(Grounds::because(why)))
     }
 
     /// The code it names, if it is about a card.
@@ -399,6 +430,7 @@ impl Ask {
             terminal: TerminalId(self.terminal),
             channel: ChannelId(self.channel),
             deadline,
+            grounds: self.grounds(),
             command,
         }
     }

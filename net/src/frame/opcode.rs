@@ -281,6 +281,40 @@ impl Opcode {
         self.roles().contains(role)
     }
 
+    /// Whether its body may begin with its grounds: why, and under whose approval. These are the changes that people
+    /// make by hand.
+    #[must_use]
+    pub const fn takes_grounds(self) -> bool {
+        matches!(
+            self,
+            Opcode::Freeze
+                | Opcode::Unfreeze
+                | Opcode::Void
+                | Opcode::RefundValue
+                | Opcode::Settle
+                | Opcode::Cancel
+                | Opcode::Return
+                | Opcode::OrderFetch
+                | Opcode::BatchActivate
+                | Opcode::BatchDeactivate
+                | Opcode::BatchFreeze
+                | Opcode::BatchUnfreeze
+                | Opcode::BatchVoid
+                | Opcode::BatchExtend
+                | Opcode::ProductAdd
+                | Opcode::ProductSet
+                | Opcode::ProductFreeze
+                | Opcode::ProductUnfreeze
+                | Opcode::PrincipalAdd
+                | Opcode::PrincipalRevoke
+                | Opcode::PrincipalRenew
+                | Opcode::AccountPut
+                | Opcode::AccountFreeze
+                | Opcode::AccountUnfreeze
+                | Opcode::LimitPut
+        )
+    }
+
     /// The longest frame of this command, head included. Only commands that carry many rows may be
     /// long, so that few callers can make the server keep much.
     #[must_use]

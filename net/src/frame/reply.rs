@@ -9,10 +9,10 @@ use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
 use kami_engine::{Account, Exceeded, Limit, OrderReport, PostedLeg, PrincipalSpec, ProductSpec};
 use kami_engine::{
-    BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Event, Flags, HistoryEvent,
-    HoldReport, ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId,
-    Product, ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId, Role, SignedNote, Stats, Status,
-    StockLine, TenantId, TerminalId, TotalLine, Totals, ValueReport, record::Kind,
+    BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Event, Flags, Grounds,
+    HistoryEvent, HoldReport, ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal,
+    PrincipalId, Product, ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId, Role, SignedNote, Stats,
+    Status, StockLine, TenantId, TerminalId, TotalLine, Totals, ValueReport, record::Kind,
 };
 
 pub use super::codes::{Codes, CodesFrame, SoldCard};
@@ -399,6 +399,7 @@ wire!(HistoryEvent: "EVENT" {
     flags: Flags, "the flags it left";
     lifecycle: Lifecycle, "the state it left";
     kind: Kind, "what happened, see the table of events";
+    grounds: Option<Box<Grounds>>, "why it was done, and under whose approval";
 });
 
 wire!(Product: "PRODUCT" {

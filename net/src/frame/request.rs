@@ -6,7 +6,7 @@
 
 use bytes::BytesMut;
 use kami_engine::{
-    AccountPut, BatchId, CardKind, CertificateNote, Confirmation, FeedSpec, ImportSpec, LimitSpec,
+    AccountPut, BatchId, CardKind, CertificateNote, Confirmation, FeedSpec, Grounds, ImportSpec, LimitSpec,
     MerchantId, Money, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, ProductTerms,
     Purchase, Renewal, RequestId, Role, TenantId, TotalKey, TotalsQuery, ValidFrom,
 };
@@ -31,10 +31,13 @@ impl RequestFlags {
     /// A redemption or hold of more than what is left takes what is left, and is answered OK_PARTIAL.
     pub const PARTIAL: RequestFlags = RequestFlags(2);
 
+    /// The body begins with the [`Grounds`] of what is asked: why, and under whose approval.
+    pub const GROUNDS: RequestFlags = RequestFlags(4);
+
     /// Whether no unassigned bit is set.
     #[must_use]
     pub const fn is_assigned(self) -> bool {
-        self.0 & !3 == 0
+        self.0 & !7 == 0
     }
 }
 
@@ -202,6 +205,19 @@ macro_rules! dispatch {
                 Ok(request)
             }
 
+            /// Reads a body that begins with the grounds of what is asked.
+            ///
+            /// # Errors
+            /// As [`Request::decode`].
+            pub fn decode_on(
+                opcode: Opcode,
+                body: &'a [u8],
+            ) -> Result<(Box<Grounds>, Request<'a>), Malformed> {
+                let mut reader = Reader::new(body);
+                let grounds = reader.field("grounds")?;
+                Request::decode(opcode, reader.rest()).map(|request| (grounds, request))
+            }
+
             fn put(&self, out: &mut BytesMut) {
                 match self {
                     $(Request::$plain => {})*
@@ -263,8 +279,26 @@ impl Request<'_> {
     /// If the frame would be too long; nothing is appended then.
     #[inline]
     pub fn encode(&self, head: &RequestHead, out: &mut BytesMut) -> Result<(), DoesNotFit> {
+        self.encode_on(head, None, out)
+    }
+
+    /// The same with the grounds of what is asked; the head's flags are set from them.
+    ///
+    /// # Errors
+    /// As [`Request::encode`].
+    #[inline]
+    pub fn encode_on(
+        &self,
+        head: &RequestHead,
+        grounds: Option<&Grounds>,
+        out: &mut BytesMut,
+    ) -> Result<(), DoesNotFit> {
         let start = out.len();
-        RequestHead { opcode: self.opcode().number(), ..*head }.put(out);
+        let flags = if grounds.is_some() { RequestFlags::GROUNDS } else { head.flags };
+        RequestHead { flags, opcode: self.opcode().number(), ..*head }.put(out);
+        if let Some(grounds) = grounds {
+            grounds.put(out);
+        }
         self.put(out);
         let (bytes, bytes_max) = (out.len() - start, self.opcode().frame_bytes_max());
         if bytes > bytes_max {
@@ -654,6 +688,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<FeedAck>(),
         of::<ProofOf<'_>>(),
         of::<ConsistencyOf>(),
+        of::<Grounds>(),
     ]
     .into_iter()
     .chain(super::money::request_layouts())

@@ -5,10 +5,10 @@ use kami_engine::Lsn;
 use kami_engine::{
     Account, AccountId, AccountKind, AccountPut, AccountSpec, BatchId, BatchReport, CardKind, CardRef,
     CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Event, Exceeded,
-    FeedSpec, Flags, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation, KindSet,
-    Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line, MerchantId,
-    OrderId, OrderReport, OrderState, PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product,
-    ProductId, ProductSpec, ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role,
+    FeedSpec, Flags, Grounds, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation,
+    KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line,
+    MerchantId, OrderId, OrderReport, OrderState, PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec,
+    Product, ProductId, ProductSpec, ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role,
     SignedNote, StatementLine, Stats, Status, StockLine, TenantId, TerminalId, TotalKey, TotalLine, Totals,
     TotalsQuery, ValueReport, record::Kind,
 };
@@ -391,6 +391,7 @@ fn bodies() -> impl Strategy<Value = Body> {
                 related,
                 amount: time_ms as i64,
                 remaining: !time_ms as i64,
+                grounds: (t % 2 == 0).then(|| Box::new(Grounds::because("为什么"))),
             }
         });
     let sold = (any::<u64>(), codes()).prop_map(|(card, code)| SoldCard {

@@ -4,12 +4,12 @@ use bytes::BytesMut;
 use kami_engine::{
     Account, AccountId, AccountKind, AccountPut, AccountSpec, BatchId, BatchReport, CardKind, CardRef,
     CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Event, Exceeded,
-    FeedSpec, Flags, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation, KindSet,
-    Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line, MerchantId,
-    OrderId, OrderReport, OrderState, PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product,
-    ProductId, ProductSpec, ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role,
-    SignedNote, StatementLine, Stats, Status, StockLine, TenantId, TerminalId, TotalKey, TotalLine, Totals,
-    TotalsQuery, ValidFrom, ValueReport, record::Kind,
+    FeedSpec, Flags, Grounds, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation,
+    KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line,
+    MerchantId, OrderId, OrderReport, OrderState, PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec,
+    Product, ProductId, ProductSpec, ProductTerms, ProofPart, ProposalId, Purchase, Renewal, ReplyFlags,
+    RequestId, Role, SignedNote, StatementLine, Stats, Status, StockLine, TenantId, TerminalId, TotalKey,
+    TotalLine, Totals, TotalsQuery, ValidFrom, ValueReport, record::Kind,
 };
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use kami_net::frame::order::{GiveBack, OneOrder};
@@ -248,6 +248,7 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
                 channel: ChannelId(5),
                 request: ID,
                 related: 0,
+                grounds: grounds(),
             }])),
         ),
         (
@@ -519,7 +520,12 @@ pub fn feed_event() -> Event {
         merchant: MerchantId(6),
         tenant: TenantId(1),
         channel: ChannelId(5),
+        grounds: grounds(),
     }
+}
+
+fn grounds() -> Option<Box<Grounds>> {
+    Some(Box::new(Grounds { why: "reported stolen".to_owned(), approval: Some(ProposalId(0x51)) }))
 }
 
 fn account_spec() -> AccountSpec {

@@ -5,6 +5,7 @@
 
 mod backup;
 mod certificate;
+mod changes;
 mod commands;
 mod crowd;
 mod demo;

@@ -42,7 +42,7 @@ pub struct Listed {
 }
 
 /// A line of a history; the position apart, because it may not be known yet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct HistoryLine {
     pub lsn: Option<u64>,
     pub event: HistoryEvent,
@@ -168,7 +168,7 @@ fn same_history(expected: &[HistoryLine], came: &[HistoryEvent]) -> bool {
     let falls = came.windows(2).all(|pair| pair[1].lsn < pair[0].lsn);
     let same = |(line, event): (&HistoryLine, &HistoryEvent)| {
         line.lsn.is_none_or(|lsn| lsn == event.lsn.bytes())
-            && HistoryEvent { lsn: event.lsn, ..line.event } == *event
+            && HistoryEvent { lsn: event.lsn, ..line.event.clone() } == *event
     };
     falls && expected.len() == came.len() && expected.iter().zip(came).all(same)
 }

@@ -64,6 +64,7 @@ impl Oracle {
             merchant: ask.caller.merchant,
             tenant: ask.caller.tenant,
             channel: kami_engine::ChannelId(ask.channel),
+            grounds: ask.grounds(),
         };
         let of_batch = |told: &mut Told, id: u32| {
             told.batch = Some(kami_engine::BatchId(id));
@@ -140,7 +141,7 @@ impl Oracle {
 /// What both know.
 fn comparable(told: &Told) -> Told {
     let count = if told.kind == Kind::Reveal { 0 } else { told.count };
-    Told { epoch: 0, lsn: Lsn::START, count, ..*told }
+    Told { epoch: 0, lsn: Lsn::START, count, ..told.clone() }
 }
 
 impl World {
@@ -162,7 +163,7 @@ impl World {
                 }
             };
             for (product, part) in parts {
-                trade.push((Some(part), Told { product: Some(ProductId(product)), ..told }));
+                trade.push((Some(part), Told { product: Some(ProductId(product)), ..told.clone() }));
             }
         }
         trade.retain(|(_, told)| self.oracle.shows(caller, told));

@@ -93,6 +93,7 @@ impl Oracle {
         if let Some(same) = past.iter().find(|past| past.ask.id == ask.id) {
             let is_retry = same.kind == kind
                 && same_object_body(&same.ask.what, &ask.what)
+                && same.ask.why == ask.why
                 && same.ask.caller.principal == ask.caller.principal;
             if !is_retry {
                 return self.refuse(Status::IdReused);

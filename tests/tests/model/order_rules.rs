@@ -57,6 +57,7 @@ impl Oracle {
         let same = asked.find(|past| past.ask.id == ask.id)?;
         let is_retry = kinds.contains(&same.kind)
             && same.ask.what == ask.what
+            && same.ask.why == ask.why
             && same.ask.caller.principal == ask.caller.principal;
         if !is_retry {
             return Some(self.refuse(Status::IdReused));

@@ -135,7 +135,7 @@ impl Oracle {
             | (What::Void { .. }, What::Void { .. }) => true,
             _ => false,
         };
-        if !same_body || past.ask.caller.principal != ask.caller.principal {
+        if !same_body || past.ask.why != ask.why || past.ask.caller.principal != ask.caller.principal {
             return self.refuse(Status::IdReused);
         }
         if past.kind == Kind::Tombstone {
@@ -317,8 +317,7 @@ impl Oracle {
     fn reverse_unsold(&self, ask: &Ask, place: Place, original: u128) -> Verdict {
         let card = self.card(place);
         let tombstones = || card.past.iter().filter(|past| past.kind == Kind::Tombstone);
-        // The id of an order's request belongs to the order, not to the card.
-        let mut own = card.past.iter().filter(|past| !past.kind.is_order());
+        let mut own = card.past.iter().filter(|past| past.has_id());
         let known = own.any(|past| past.ask.id == ask.id || past.ask.id == original)
             || tombstones().any(|past| past.related == original);
         if known || tombstones().count() >= TOMBSTONES_MAX {
@@ -424,13 +423,14 @@ impl Oracle {
                 related: past.related,
                 amount: past.moved.amount,
                 remaining: past.moved.remaining,
+                grounds: past.ask.grounds(),
             },
         };
         let mut lines: Vec<_> = self.card(place).past.iter().rev().map(line).collect();
         let import = line(&batch.past[0]);
         lines.push(HistoryLine {
+            lsn: import.lsn,
             event: HistoryEvent { related: u128::from(place.0), ..import.event },
-            ..import
         });
         lines
     }

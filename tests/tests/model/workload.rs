@@ -504,12 +504,20 @@ impl World {
         let mut ask = Ask::new(id, self.of_some_tenant(caller), what);
         ask.terminal = self.random.below(3) as u32;
         ask.channel = self.random.below(3) as u16;
+        if ask.what.takes_why() && self.random.percent(30) {
+            ask.why = Some(self.why());
+        }
         ask.deadline = match self.random.below(50) {
             0 => Deadline::Passed,
             1 => Deadline::Ahead,
             _ => Deadline::None,
         };
         ask
+    }
+
+    fn why(&mut self) -> String {
+        let length = *self.random.pick(&[1, 7, 8, 9, 255]);
+        "客诉".to_owned().repeat(43)[..length / 3 * 3].to_owned() + &"y".repeat(length % 3)
     }
 
     /// A request from before: as it was, or bent a little.
@@ -532,6 +540,7 @@ impl World {
                 let fresh = self.id();
                 ask.id = fresh;
             }
+            3 if ask.what.takes_why() => ask.why = Some(self.why()),
             _ => {}
         }
         ask
