@@ -16,6 +16,7 @@ mod import;
 mod lane;
 mod money;
 mod orders;
+mod tills;
 mod top_up;
 
 use std::fmt;
@@ -42,6 +43,7 @@ pub use feed::Subscription;
 pub use import::{Row, RowList, Rows, Staged};
 use lane::Lane;
 pub use orders::Delivery;
+pub use tills::Target;
 pub use top_up::{Fulfiller, Fulfilment, Job, TopUp, ToppedUp};
 
 /// Where to connect, as whom, and how long to try. [`ClientOptions::new`] gives the defaults.

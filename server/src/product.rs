@@ -1,7 +1,7 @@
 //! `kami product`: what cards are worth, how long, and how long a redemption can be taken back.
 
 use clap::{Args, Subcommand, ValueEnum};
-use kami_engine::{CardKind, Product, ProductSpec, ProductTerms};
+use kami_engine::{CardKind, MerchantId, Product, ProductSpec, ProductTerms};
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
@@ -117,6 +117,33 @@ struct Terms {
     /// What you want to keep with it, as you like: at most 255 bytes.
     #[arg(long, value_name = "TEXT")]
     attributes: Option<String>,
+    /// Its class, 0 to 63, by which tills are allowed whole groups of products.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..64))]
+    class: Option<u8>,
+    /// The merchants that may redeem it, at most 64: 3,7; or all.
+    #[arg(long, value_name = "LIST", value_parser = parse_list)]
+    merchants: Option<List>,
+    /// The stores that may redeem it, at most 64: 17,18; or all.
+    #[arg(long, value_name = "LIST", value_parser = parse_list)]
+    stores: Option<List>,
+}
+
+/// Numbers; none is all.
+#[derive(Clone)]
+struct List(Vec<u32>);
+
+fn parse_list(text: &str) -> Result<List, String> {
+    let numbers = parse_numbers(text)?;
+    if numbers.len() > 64 { Err("that is more than 64".to_owned()) } else { Ok(List(numbers)) }
+}
+
+/// Numbers with commas between them, or `all`, which is none.
+pub fn parse_numbers(text: &str) -> Result<Vec<u32>, String> {
+    if text == "all" {
+        return Ok(Vec::new());
+    }
+    let wrong = |part: &str| format!("`{part}` is no number; give numbers with commas between them, or all");
+    text.split(',').map(|part| part.trim().parse().map_err(|_| wrong(part))).collect()
 }
 
 impl Terms {
@@ -132,6 +159,13 @@ impl Terms {
         spec.terms.listed = self.listed.unwrap_or(spec.terms.listed);
         if let Some(attributes) = self.attributes {
             spec.terms.attributes = attributes;
+        }
+        spec.terms.class = self.class.unwrap_or(spec.terms.class);
+        if let Some(List(merchants)) = self.merchants {
+            spec.terms.merchants = merchants.into_iter().map(MerchantId).collect();
+        }
+        if let Some(List(stores)) = self.stores {
+            spec.terms.stores = stores;
         }
         Ok(())
     }
@@ -217,6 +251,9 @@ fn value(product: &Product) -> Value {
         "reserve_s": spec.terms.reserve_s,
         "listed": spec.terms.listed,
         "attributes": spec.terms.attributes,
+        "class": spec.terms.class,
+        "merchants": spec.terms.merchants.iter().map(|merchant| merchant.0).collect::<Vec<_>>(),
+        "stores": spec.terms.stores,
         "frozen": product.frozen,
     })
 }

@@ -408,7 +408,8 @@ impl Engine {
         {
             let state = sequencer.state();
             let scope = state.scope(caller.principal).ok_or(Refusal::Status(Status::Unauthenticated))?;
-            if !scope.covers(batch.product) {
+            let denied = scope.denies(state.product_of(batch), &caller, false);
+            if denied || !scope.covers(batch.product) {
                 return Err(Refusal::Status(Status::ScopeDenied));
             }
         }
