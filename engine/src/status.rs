@@ -155,6 +155,9 @@ statuses! {
     /// The card's value has moved as often as it may.
     EffectsExhausted = 143, "EFFECTS_EXHAUSTED", "replace the card; what is open on it can still be captured, released, reversed and refunded";
 
+    /// Cards of the order came back by name as often as they may.
+    ReturnsExhausted = 162, "RETURNS_EXHAUSTED", "return all that is left of it at once";
+
     /// The frame or a field in it is not well formed.
     Malformed = 200, "MALFORMED", "mend the client; REASON names the field";
     /// The request id was used on this target with another body.
