@@ -3,6 +3,7 @@
 use kami_wal::Lsn;
 
 use crate::account::Account;
+use crate::grounds::Grounds;
 use crate::identity::{
     AccountId, BatchId, ChannelId, MerchantId, OrderId, Principal, PrincipalId, ProductId, RequestId,
     TerminalId,
@@ -11,6 +12,7 @@ use crate::keyring::KeyRotation;
 use crate::limit::{Exceeded, Limit};
 use crate::order::Line;
 use crate::orders::OrderState;
+use crate::outcome::OutcomeReport;
 use crate::product::{Money, Product};
 use crate::record::{self, Kind};
 use crate::status::Status;
@@ -76,7 +78,7 @@ pub enum ReplyBody {
     Value(ValueReport),
     /// After HOLD.
     Hold(HoldReport),
-    /// After QUERY, FREEZE, UNFREEZE, VOID and SETTLE.
+    /// After QUERY, FREEZE, UNFREEZE, VOID, SETTLE, ACTIVATE, DEACTIVATE, EXTEND and EXPIRE.
     Card(CardReport),
     /// After HISTORY, newest first; at most [`HISTORY_MAX`] and the import. PARTIAL if older ones are left out.
     History(Vec<HistoryEvent>),
@@ -122,6 +124,8 @@ pub enum ReplyBody {
     Exceeded(Exceeded),
     /// After legs were refused: the account that stands against them.
     Account(AccountId),
+    /// After OUTCOME_QUERY: the effect that the request had.
+    Outcome(OutcomeReport),
 }
 
 /// A checkpoint of the log's entries, signed.
@@ -246,7 +250,7 @@ pub struct CardReport {
 }
 
 /// One event of a card's history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryEvent {
     /// What happened: a record kind's number, see [`record::Kind`](crate::record::Kind).
     pub kind: crate::record::Kind,
@@ -275,6 +279,8 @@ pub struct HistoryEvent {
     pub amount: Money,
     /// What was left on the card afterwards, where the entry says so; else 0.
     pub remaining: Money,
+    /// Why it was done, and under whose approval, if that was said.
+    pub grounds: Option<Box<Grounds>>,
 }
 
 /// A batch as it stands.
@@ -290,8 +296,10 @@ pub struct BatchReport {
     pub imported_ms: u64,
     /// Its cards by logged lifecycle, see [`Lifecycle`]; their sum is the number imported.
     pub counts: [u64; Lifecycle::COUNT],
-    /// Whether its cards are redeemable once sold.
+    /// Whether all its cards are redeemable once sold.
     pub active: bool,
+    /// How many rows are active. Cards that were activated or deactivated by themselves count as their rows.
+    pub active_rows: u64,
     /// Whether it is frozen.
     pub frozen: bool,
     /// Whether its unsold cards were made void.
@@ -361,10 +369,22 @@ pub const DUPLICATES_MAX: usize = 10_000;
 pub struct Duplicate {
     /// The row of the import, counted from 0.
     pub row: u64,
-    /// The same card: in the import itself (`batch` is `None`) or in an earlier batch.
+    /// The same card: in the import itself (`batch` is `None`) or in an earlier batch; [`Duplicate::ELSEWHERE`] in
+    /// one that the caller may not know of.
     pub batch: Option<BatchId>,
-    /// Its row there; in the import itself, counted like `row`.
+    /// Its row there; in the import itself, counted like `row`. [`u64::MAX`] if it is not told.
     pub other_row: u64,
+}
+
+impl Duplicate {
+    /// A batch that is not told: no batch has this number.
+    pub const ELSEWHERE: BatchId = BatchId(0);
+
+    /// A card that is known, and no more is told of it.
+    #[must_use]
+    pub const fn elsewhere(row: u64) -> Duplicate {
+        Duplicate { row, batch: Some(Duplicate::ELSEWHERE), other_row: u64::MAX }
+    }
 }
 
 /// An order as it stands, without its codes.
@@ -423,6 +443,7 @@ impl HistoryEvent {
             related,
             amount: value.amount,
             remaining: value.purse.remaining,
+            grounds: entry.grounds()?.map(Box::new),
         })
     }
 
@@ -442,6 +463,7 @@ impl HistoryEvent {
             related: u128::from(batch.id.0),
             amount: 0,
             remaining: 0,
+            grounds: None,
         }
     }
 }

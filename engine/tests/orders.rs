@@ -80,6 +80,7 @@ impl Store {
             terminal: TerminalId(3),
             channel: ChannelId(7),
             deadline: None,
+            grounds: None,
             command,
         }));
         self.engine.execute(&mut work);

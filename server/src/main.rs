@@ -10,9 +10,11 @@
 //! product.rs import.rs batch.rs     what is for sale     lib.rs reads what suppliers send
 //! codes.rs                          codes of one's own
 //! trade.rs value.rs card.rs         selling, redeeming, what is on a card, looking after single cards
+//! top_up.rs                         what is on a card, to an account elsewhere, by a program that does it
 //! account.rs limit.rs               money and who has how much of it; how much may be bought or redeemed
 //! stock.rs principal.rs             figures; who may connect
 //! feed.rs reconcile.rs              the log's events as they come; its totals by day
+//! changes.rs                        who changed what by hand, and why
 //! upkeep.rs                         snapshots on demand, rotation of the master key
 //! backup.rs                         backups and what is restored from them
 //! verify.rs log.rs                  a stopped store: is it whole, what is in its log
@@ -31,6 +33,7 @@ mod backup;
 mod batch;
 mod card;
 mod certificate;
+mod changes;
 mod code;
 mod codes;
 mod demo;
@@ -58,6 +61,8 @@ mod serve;
 mod settings;
 mod stock;
 mod table_file;
+mod tills;
+mod top_up;
 mod trade;
 mod upkeep;
 mod value;
@@ -125,18 +130,26 @@ enum Command {
     Freeze(card::Freeze),
     Unfreeze(card::Unfreeze),
     Void(card::Void),
+    Activate(card::Activate),
+    Deactivate(card::Deactivate),
+    Extend(card::Extend),
+    Expire(card::Expire),
     Hold(value::Hold),
     Capture(value::Capture),
     Release(value::Release),
     Load(value::Load),
     Refund(value::Refund),
     Settle(value::Settle),
+    PinUnlock(tills::PinUnlock),
+    Outcome(tills::Outcome),
+    TopUp(top_up::TopUp),
     Account(account::AccountCommand),
     Post(account::Post),
     Limit(limit::LimitCommand),
     Stock(stock::Stock),
     Reconcile(reconcile::Reconcile),
     Feed(feed::Feed),
+    Changes(changes::Changes),
     Principal(principal::PrincipalCommand),
     Stats(stock::Stats),
     Checkpoint(upkeep::Checkpoint),
@@ -215,18 +228,26 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Freeze(command) => online(card::freeze(command, output)),
         Command::Unfreeze(command) => online(card::unfreeze(command, output)),
         Command::Void(command) => online(card::void(command, output)),
+        Command::Activate(command) => online(card::activate(command, output)),
+        Command::Deactivate(command) => online(card::deactivate(command, output)),
+        Command::Extend(command) => online(card::extend(command, output)),
+        Command::Expire(command) => online(card::expire(command, output)),
         Command::Hold(command) => online(value::hold(command, output)),
         Command::Capture(command) => online(value::capture(command, output)),
         Command::Release(command) => online(value::release(command, output)),
         Command::Load(command) => online(value::load(command, output)),
         Command::Refund(command) => online(value::refund(command, output)),
         Command::Settle(command) => online(value::settle(command, output)),
+        Command::PinUnlock(command) => online(tills::pin_unlock(command, output)),
+        Command::Outcome(command) => online(tills::outcome(command, output)),
+        Command::TopUp(command) => online(top_up::run(command, output)),
         Command::Account(command) => online(account::run(command, output)),
         Command::Post(command) => online(account::post(command, output)),
         Command::Limit(command) => online(limit::run(command, output)),
         Command::Stock(command) => online(stock::stock(command, output)),
         Command::Reconcile(command) => online(reconcile::run(command, output)),
         Command::Feed(command) => online(feed::run(command, output)),
+        Command::Changes(command) => online(changes::run(command, output)),
         Command::Principal(command) => online(principal::run(command, output)),
         Command::Stats(command) => online(stock::stats(command, output)),
         Command::Checkpoint(command) => online(upkeep::checkpoint(command, output)),

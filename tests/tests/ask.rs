@@ -6,9 +6,9 @@
 use std::time::{Duration, Instant};
 
 use kami_engine::{
-    AccountId, AccountPut, AccountSpec, BatchId, Caller, ChannelId, Command, Confirmation, Engine, GivenBack,
-    Leg, LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec,
-    Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
+    AccountId, AccountPut, AccountSpec, BatchId, Caller, ChannelId, Command, Confirmation, DocumentId,
+    Engine, GivenBack, Grounds, Leg, LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId,
+    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
 };
 
 /// One request.
@@ -19,6 +19,8 @@ pub struct Ask {
     pub terminal: u32,
     pub channel: u16,
     pub deadline: Deadline,
+    /// Why, where that may be said.
+    pub why: Option<String>,
     pub what: What,
 }
 
@@ -39,6 +41,16 @@ pub enum BatchChange {
     Unfreeze,
     Void,
     Extend(u64),
+    Rows { from: u64, rows: u64, active: bool },
+}
+
+/// What changes when a card may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LifeChange {
+    Activate,
+    Deactivate,
+    Extend(u64),
+    Expire,
 }
 
 /// What is asked.
@@ -69,6 +81,10 @@ pub enum What {
     Void {
         code: String,
     },
+    Life {
+        code: String,
+        change: LifeChange,
+    },
     Hold {
         code: String,
         pin: Option<String>,
@@ -98,6 +114,21 @@ pub enum What {
     },
     Settle {
         code: String,
+    },
+    PinUnlock {
+        code: String,
+    },
+    OutcomeOf {
+        code: String,
+        asked: u128,
+    },
+    OutcomeOfOrder {
+        order: u128,
+        asked: u128,
+    },
+    OutcomeOfDocument {
+        document: u128,
+        asked: u128,
     },
     Sell {
         order: u128,
@@ -177,6 +208,7 @@ impl What {
         match self {
             What::Sell { order, .. }
             | What::Fetch { order, .. }
+            | What::OutcomeOfOrder { order, .. }
             | What::Confirm { order, .. }
             | What::Return { order, .. }
             | What::Cancel(order)
@@ -202,6 +234,30 @@ impl What {
         )
     }
 
+    /// Whether it may say why.
+    pub const fn takes_why(&self) -> bool {
+        matches!(
+            self,
+            What::Freeze { .. }
+                | What::Unfreeze { .. }
+                | What::Void { .. }
+                | What::Refund { .. }
+                | What::Settle { .. }
+                | What::Cancel(_)
+                | What::Return { .. }
+                | What::Fetch { .. }
+                | What::Batch { .. }
+                | What::ProductPut { .. }
+                | What::ProductFreeze { .. }
+                | What::PrincipalAdd(_)
+                | What::PrincipalRevoke(_)
+                | What::PrincipalRenew(_)
+                | What::AccountPut { .. }
+                | What::AccountFreeze { .. }
+                | What::LimitPut(_)
+        )
+    }
+
     /// The command's name.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -212,6 +268,10 @@ impl What {
             What::Freeze { .. } => "freeze",
             What::Unfreeze { .. } => "unfreeze",
             What::Void { .. } => "void",
+            What::Life { change: LifeChange::Activate, .. } => "activate",
+            What::Life { change: LifeChange::Deactivate, .. } => "deactivate",
+            What::Life { change: LifeChange::Extend(_), .. } => "extend",
+            What::Life { change: LifeChange::Expire, .. } => "expire",
             What::Hold { .. } => "hold",
             What::Capture { .. } => "capture",
             What::Release { .. } => "release",
@@ -219,6 +279,10 @@ impl What {
             What::Load { .. } => "load",
             What::Refund { .. } => "refund",
             What::Settle { .. } => "settle",
+            What::PinUnlock { .. } => "pin unlock",
+            What::OutcomeOf { .. } => "outcome of card",
+            What::OutcomeOfOrder { .. } => "outcome of order",
+            What::OutcomeOfDocument { .. } => "outcome of document",
             What::Sell { .. } => "sell",
             What::SellLines(_) => "sell lines",
             What::Reserve(_) => "reserve",
@@ -269,7 +333,12 @@ pub fn untidy(code: &str) -> String {
 
 impl Ask {
     pub fn new(id: u128, caller: Caller, what: What) -> Ask {
-        Ask { id, caller, terminal: 0, channel: 0, deadline: Deadline::None, what }
+        Ask { id, caller, terminal: 0, channel: 0, deadline: Deadline::None, why: None, what }
+    }
+
+    /// As the engine takes it and tells it.
+    pub fn grounds(&self) -> Option<Box<Grounds>> {
+        self.why.as_deref().map(|why| Box::new(Grounds::because(why)))
     }
 
     /// The code it names, if it is about a card.
@@ -282,11 +351,14 @@ impl Ask {
             | What::Freeze { code }
             | What::Unfreeze { code }
             | What::Void { code }
+            | What::Life { code, .. }
             | What::Hold { code, .. }
             | What::Capture { code, .. }
             | What::Release { code, .. }
             | What::Load { code, .. }
             | What::Refund { code, .. }
+            | What::PinUnlock { code }
+            | What::OutcomeOf { code, .. }
             | What::Settle { code } => Some(code),
             _ => None,
         }
@@ -317,6 +389,15 @@ impl Ask {
             What::Freeze { code } => Command::Freeze { card: card(code) },
             What::Unfreeze { code } => Command::Unfreeze { card: card(code) },
             What::Void { code } => Command::Void { card: card(code) },
+            What::Life { code, change } => {
+                let card = card(code);
+                match *change {
+                    LifeChange::Activate => Command::Activate { card },
+                    LifeChange::Deactivate => Command::Deactivate { card },
+                    LifeChange::Extend(expires_ms) => Command::Extend { card, expires_ms },
+                    LifeChange::Expire => Command::Expire { card },
+                }
+            }
             What::Hold { code, pin, amount, partial, seconds } => {
                 let card = card(code);
                 let pin = pin.as_ref().map(|pin| engine.pin_digest(card, pin.as_bytes()));
@@ -333,6 +414,16 @@ impl Ask {
                 Command::RefundValue { card: card(code), original, amount: *amount }
             }
             What::Settle { code } => Command::Settle { card: card(code) },
+            What::PinUnlock { code } => Command::PinUnlock { card: card(code) },
+            What::OutcomeOf { code, asked } => {
+                Command::OutcomeOf { card: card(code), request: RequestId(*asked) }
+            }
+            &What::OutcomeOfOrder { order, asked } => {
+                Command::OutcomeOfOrder { order: OrderId(order), request: RequestId(asked) }
+            }
+            &What::OutcomeOfDocument { document, asked } => {
+                Command::OutcomeOfDocument { document: DocumentId(document), request: RequestId(asked) }
+            }
             &What::Sell { order, product, count, validity_s_min } => {
                 Command::Sell { order: OrderId(order), product: ProductId(product), count, validity_s_min }
             }
@@ -362,6 +453,9 @@ impl Ask {
                     BatchChange::Unfreeze => Command::BatchUnfreeze(batch),
                     BatchChange::Void => Command::BatchVoid(batch),
                     BatchChange::Extend(expires_ms) => Command::BatchExtend { batch, expires_ms },
+                    BatchChange::Rows { from, rows, active } => {
+                        Command::BatchRows { batch, from, rows, active }
+                    }
                 }
             }
             What::BatchList { product } => Command::BatchList { product: product.map(ProductId) },
@@ -401,6 +495,7 @@ impl Ask {
             terminal: TerminalId(self.terminal),
             channel: ChannelId(self.channel),
             deadline,
+            grounds: self.grounds(),
             command,
         }
     }

@@ -9,10 +9,11 @@ use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
 use kami_engine::{Account, Exceeded, Limit, OrderReport, PostedLeg, PrincipalSpec, ProductSpec};
 use kami_engine::{
-    BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Event, Flags, HistoryEvent,
-    HoldReport, ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId,
-    Product, ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId, Role, SignedNote, Stats, Status,
-    StockLine, TenantId, TerminalId, TotalLine, Totals, ValueReport, record::Kind,
+    BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Event, Flags, Grounds,
+    HistoryEvent, HoldReport, ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId,
+    OutcomeReport, Principal, PrincipalId, Product, ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId,
+    Role, SignedNote, Stats, Status, StockLine, TenantId, TerminalId, TotalLine, Totals, ValueReport,
+    record::Kind,
 };
 
 pub use super::codes::{Codes, CodesFrame, SoldCard};
@@ -58,7 +59,7 @@ body_kinds! {
     None = 0, "NONE";
     /// After REDEEM, REVERSE, CAPTURE, RELEASE, LOAD and REFUND_VALUE: what was moved and what is left.
     Value = 1, "VALUE";
-    /// After QUERY, FREEZE, UNFREEZE, VOID and SETTLE.
+    /// After QUERY, FREEZE, UNFREEZE, VOID, SETTLE, ACTIVATE, DEACTIVATE, EXTEND and EXPIRE.
     Card = 2, "CARD";
     /// After HISTORY, newest first.
     History = 3, "HISTORY";
@@ -119,6 +120,8 @@ body_kinds! {
     ProofPart = 49, "PROOF_PART";
     /// After CONSISTENCY.
     Path = 50, "PATH";
+    /// After OUTCOME_QUERY: the effect that the request had; where and when is in the head.
+    Outcome = 56, "OUTCOME";
 }
 
 impl BodyKind {
@@ -135,9 +138,16 @@ impl BodyKind {
             | Opcode::Load
             | Opcode::RefundValue => BodyKind::Value,
             Opcode::Hold => BodyKind::Hold,
-            Opcode::Query | Opcode::Freeze | Opcode::Unfreeze | Opcode::Void | Opcode::Settle => {
-                BodyKind::Card
-            }
+            Opcode::Query
+            | Opcode::Freeze
+            | Opcode::Unfreeze
+            | Opcode::Void
+            | Opcode::Settle
+            | Opcode::PinUnlock
+            | Opcode::Activate
+            | Opcode::Deactivate
+            | Opcode::Extend
+            | Opcode::Expire => BodyKind::Card,
             Opcode::History => BodyKind::History,
             Opcode::RedeemBatch => BodyKind::Items,
             Opcode::Sell | Opcode::OrderFetch | Opcode::SellLines | Opcode::Confirm => BodyKind::Codes,
@@ -149,6 +159,8 @@ impl BodyKind {
             | Opcode::BatchVoid
             | Opcode::BatchExtend
             | Opcode::BatchList
+            | Opcode::BatchActivateRows
+            | Opcode::BatchDeactivateRows
             | Opcode::ImportCommit => BodyKind::Batches,
             Opcode::ProductAdd
             | Opcode::ProductSet
@@ -182,6 +194,7 @@ impl BodyKind {
             Opcode::SignedCheckpoint => BodyKind::SignedNote,
             Opcode::Proof => BodyKind::ProofPart,
             Opcode::Consistency => BodyKind::Path,
+            Opcode::OutcomeQuery => BodyKind::Outcome,
             _ => return None,
         })
     }
@@ -255,6 +268,8 @@ pub enum Body {
     ProofPart(ProofPart),
     /// The hashes that prove consistency.
     Path(Listing<PathHash>),
+    /// What became of a request.
+    Outcome(OutcomeReport),
 }
 
 /// A hash of a path.
@@ -399,6 +414,16 @@ wire!(HistoryEvent: "EVENT" {
     flags: Flags, "the flags it left";
     lifecycle: Lifecycle, "the state it left";
     kind: Kind, "what happened, see the table of events";
+    grounds: Option<Box<Grounds>>, "why it was done, and under whose approval";
+});
+
+wire!(OutcomeReport: "OUTCOME" {
+    kind: Kind, "what it did, see the table of events";
+    principal: PrincipalId, "who asked for it";
+    product: Option<ProductId>, "the card's product; 0xffffffff: it was about no card";
+    amount: Money, "what it moved of the card's value, in minor units or uses; else 0";
+    remaining: Money, "what was left on the card afterwards; else 0";
+    deadline_ms: u64, "of a HOLD, until when it stands, ms since 1970; else 0";
 });
 
 wire!(Product: "PRODUCT" {
@@ -413,9 +438,10 @@ wire!(BatchReport: "BATCH" {
     counts: [u64; 8], "its cards by logged state, indexed by the state's number";
     id: BatchId, "its number";
     product: ProductId, "its product";
-    active: bool, "1: its cards are redeemable once sold";
+    active: bool, "1: all its cards are redeemable once sold";
     frozen: bool, "1: frozen";
     voided: bool, "1: its unsold cards were made void";
+    active_rows: u64, "how many rows are redeemable once sold";
     label: String, "the importer's label";
 });
 
@@ -452,8 +478,8 @@ wire!(Stats: "STATS" {
 
 wire!(Duplicate: "DUPLICATE" {
     row: u64, "the row of the import, counted from 0";
-    other_row: u64, "the row that holds the same card; in this import itself, counted like row";
-    batch: Option<BatchId>, "the batch that has it; 0xffffffff: this import itself";
+    other_row: u64, "the row that holds the same card; in this import itself, counted like row; all ones if it is not told";
+    batch: Option<BatchId>, "the batch that has it; 0xffffffff: this import itself; 0: one of somebody else's, of which an issuer is told no more";
 });
 
 wire!(ImportReport: "IMPORT" {
@@ -547,6 +573,7 @@ impl Body {
             Body::SignedNote(_) => BodyKind::SignedNote,
             Body::ProofPart(_) => BodyKind::ProofPart,
             Body::Path(_) => BodyKind::Path,
+            Body::Outcome(_) => BodyKind::Outcome,
         }
     }
 
@@ -581,6 +608,7 @@ impl Body {
             ReplyBody::Order(report) => Body::Order(report),
             ReplyBody::SignedNote(note) => Body::SignedNote(*note),
             ReplyBody::ProofPart(part) => Body::ProofPart(*part),
+            ReplyBody::Outcome(report) => Body::Outcome(report),
             ReplyBody::Path(path) => {
                 Body::Path(Listing::of(path.into_iter().map(|hash| PathHash { hash }).collect()))
             }
@@ -622,6 +650,7 @@ impl Body {
             BodyKind::SignedNote => Body::SignedNote(Wire::take(reader)?),
             BodyKind::ProofPart => Body::ProofPart(Wire::take(reader)?),
             BodyKind::Path => Body::Path(take_rows(reader)?),
+            BodyKind::Outcome => Body::Outcome(Wire::take(reader)?),
         })
     }
 
@@ -661,6 +690,7 @@ impl Body {
             Body::SignedNote(note) => note.put(out),
             Body::ProofPart(part) => part.put(out),
             Body::Path(rows) => return put_rows(rows, out, end),
+            Body::Outcome(report) => report.put(out),
         }
         true
     }
@@ -788,6 +818,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<ProofPart>(),
         listing!("PATH", "HASH"),
         of::<PathHash>(),
+        of::<OutcomeReport>(),
         ("REASON", const { &[field("reason", "text8", "which field is wrong")] }),
         of::<Wait>(),
         listing!("ACCOUNTS", "ACCOUNT"),

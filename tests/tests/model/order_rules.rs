@@ -60,6 +60,7 @@ impl Oracle {
         let same = asked.find(|past| past.ask.id == ask.id)?;
         let is_retry = kinds.contains(&same.kind)
             && same.ask.what == ask.what
+            && same.ask.why == ask.why
             && same.ask.caller.principal == ask.caller.principal;
         if !is_retry {
             return Some(self.refuse(Status::IdReused));
@@ -247,14 +248,21 @@ impl Oracle {
             }
             order.cards.clone()
         } else {
+            let validity_s_min = match &order.past[0].ask.what {
+                What::Reserve(purchase) => purchase.validity_s_min,
+                _ => 0,
+            };
+            let until_ms = self.now_ms + u64::from(validity_s_min) * 1000;
+            let lasts = |ends_ms: u64| ends_ms == 0 || ends_ms > until_ms;
             let free = |place: &Place| {
                 self.effective(*place, self.card(*place).lifecycle) == Lifecycle::Available
                     && !self.is_frozen(*place)
+                    && lasts(self.expires_ms(*place))
             };
             if order.cards.iter().all(free) {
                 order.cards.clone()
             } else {
-                match self.allocate(&order.lines, 0) {
+                match self.allocate(&order.lines, validity_s_min) {
                     Some(cards) => cards,
                     None => return self.refuse(Status::ReservationExpired),
                 }

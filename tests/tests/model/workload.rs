@@ -6,12 +6,12 @@
 use kami_engine::{
     AccountId, AccountKind, AccountSpec, Caller, CardKind, CertificateNote, DocumentId, ImportSpec, Kind,
     Leg, LimitAction, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderState, Posting, PrincipalId,
-    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Role, TenantId,
+    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Role, TenantId, ValidFrom,
 };
 
 use super::imports::Row;
 use super::world::World;
-use crate::ask::{Ask, BatchChange, Deadline, What, caller};
+use crate::ask::{Ask, BatchChange, Deadline, LifeChange, What, caller};
 
 /// The store's own principals have the numbers 1 to 6, and some have a scope or are revoked: two callers are
 /// among them, as soon as they were added. Of the others the store knows nothing.
@@ -281,9 +281,28 @@ impl World {
         What::Reverse { code, original }
     }
 
+    /// When a card may be used.
+    fn life(&mut self) -> (Caller, What) {
+        let code = self.code();
+        let change = match self.random.below(10) {
+            0..4 => LifeChange::Activate,
+            4..6 => LifeChange::Deactivate,
+            6..9 => LifeChange::Extend(self.soon()),
+            _ => LifeChange::Expire,
+        };
+        let caller = if self.random.percent(80) { OPERATOR } else { SELLERS[0] };
+        (caller, What::Life { code, change })
+    }
+
     fn batch_change(&mut self) -> What {
         let batch = 1 + self.random.below(u64::from(self.next_batch)) as u32;
-        let change = match self.random.below(13) {
+        let change = match self.random.below(17) {
+            13.. => {
+                let known = self.oracle.batches.get(&batch).map_or(10, |batch| batch.cards.len() as u64);
+                let from = self.random.below(known + 1);
+                let rows = self.random.below(known + 2 - from.min(known));
+                BatchChange::Rows { from, rows, active: self.random.percent(60) }
+            }
             0..3 => BatchChange::Activate,
             3 => BatchChange::Deactivate,
             4 => BatchChange::Freeze,
@@ -330,11 +349,22 @@ impl World {
             Some(known) if self.random.percent(70) => known.spec.terms.uses,
             _ => self.random.below(4) as u32,
         };
+        let events = [ValidFrom::Activation, ValidFrom::Sale, ValidFrom::FirstUse];
+        if self.random.percent(40) {
+            spec.terms.valid_from = *self.random.pick(&events);
+        }
         spec.terms.value_max = *self.random.pick(&[0, 0, 150, 1_000]);
         spec.terms.partial = self.random.percent(20);
         spec.terms.hold_s = *self.random.pick(&[1, 60, 300]);
         spec.terms.listed = self.random.percent(90);
         spec.terms.reserve_s = *self.random.pick(&[1, 60, 900]);
+        spec.terms.class = *self.random.pick(&[0, 0, 0, 1, 2, 63, 64]);
+        if self.random.percent(15) {
+            spec.terms.merchants = vec![MerchantId(9), MerchantId(1)];
+        }
+        if self.random.percent(15) {
+            spec.terms.stores = vec![0, 7];
+        }
         if self.random.percent(5) {
             spec.currency = *b"USD";
         }
@@ -458,16 +488,73 @@ impl World {
             certificate: CertificateNote { serial: u128::from(self.random.next()), expires_ms: 1 << 40 },
             products,
             misses_per_minute: *self.random.pick(&[0, 0, 0, 1, 1, 1, 1, 1_000_000, 1_000_001, u32::MAX]),
+            store: *self.random.pick(&[0, 7, 8]),
+            classes: *self.random.pick(&[0, 0, 0, 1, 0b101, 1 << 63]),
         }
+    }
+
+    /// A request whose answer may not have come, and what it was about.
+    fn outcome(&mut self) -> What {
+        let some = if self.asked.is_empty() { None } else { Some(self.random.pick(&self.asked).clone()) };
+        let asked = if self.random.percent(80) { some.as_ref().map_or(0, |ask| ask.id) } else { self.id() };
+        match some.map(|ask| ask.what) {
+            Some(What::Post(posting)) => What::OutcomeOfDocument { document: posting.document.0, asked },
+            Some(what) if what.order().is_some() => {
+                What::OutcomeOfOrder { order: what.order().unwrap_or(0), asked }
+            }
+            _ => {
+                let (code, roll) = (self.code(), self.random.below(4));
+                let place = self.oracle.find(0, &code);
+                let past = place.map(|place| self.oracle.card(place).past.clone()).unwrap_or_default();
+                let asked = match roll {
+                    0 => asked,
+                    1 if !past.is_empty() => self.random.pick(&past).related,
+                    _ if !past.is_empty() => self.random.pick(&past).ask.id,
+                    _ => asked,
+                };
+                What::OutcomeOf { code, asked }
+            }
+        }
+    }
+
+    /// One till that tries PINs, again and again at the same card.
+    fn guesses(&mut self) -> Vec<Ask> {
+        let with_pins = self.oracle.places().filter(|(tenant, place)| {
+            *tenant == 0 && self.oracle.card(*place).pin.is_some() && !self.oracle.is_unsold(*place)
+        });
+        let with_pins: Vec<_> = with_pins.map(|(_, place)| place).collect();
+        if with_pins.is_empty() {
+            return Vec::new();
+        }
+        let place = *self.random.pick(&with_pins);
+        let code = self.oracle.card(place).code.clone();
+        let caller = *self.random.pick(&TILLS);
+        let mut asks = Vec::new();
+        for _ in 0..6 + self.random.below(10) {
+            let pin = Some("9999".to_owned()).filter(|_| self.random.percent(90));
+            let what = if self.random.percent(80) {
+                What::Redeem { code: code.clone(), pin, amount: 0, partial: false }
+            } else {
+                What::Hold { code: code.clone(), pin, amount: 0, partial: false, seconds: 0 }
+            };
+            asks.push(Ask::new(self.id(), caller, what));
+        }
+        asks.push(Ask::new(
+            self.id(),
+            caller,
+            What::Redeem { pin: self.oracle.card(place).pin.clone(), code, amount: 0, partial: false },
+        ));
+        asks
     }
 
     fn fresh_ask(&mut self) -> Ask {
         // Orders are paid from accounts, so some are there early.
         let early = self.oracle.accounts.len() < 4 && self.random.percent(30);
-        let roll = if early { 1050 } else { self.random.below(1100) };
+        let roll = if early { 1050 } else { self.random.below(1140) };
         let mut id = self.id();
         let (caller, what) = match roll {
-            0..90 => self.about_value(),
+            0..70 => self.about_value(),
+            70..90 => self.life(),
             90..270 => {
                 let what = self.redeem();
                 if let What::Redeem { code, .. } = &what
@@ -544,6 +631,20 @@ impl World {
             986..988 => (ADMIN, What::PrincipalRevoke(self.random.below(8) as u32)),
             988..992 => (ADMIN, What::PrincipalList),
             992..1000 => (AUDITOR, What::Stats),
+            1100..1125 => {
+                let callers = [TILLS[0], TILLS[1], SELLERS[0], OPERATOR, OPERATOR, AUDITOR];
+                (*self.random.pick(&callers), self.outcome())
+            }
+            1125.. => {
+                let locked = self.oracle.pin_locks.keys().map(|(place, ..)| *place);
+                let locked: Vec<_> = locked.collect();
+                let code = if locked.is_empty() || self.random.percent(20) {
+                    self.code()
+                } else {
+                    self.oracle.card(*self.random.pick(&locked)).code.clone()
+                };
+                (OPERATOR, What::PinUnlock { code })
+            }
             _ => {
                 let callers = [FINANCE, FINANCE, FINANCE, FINANCE, SELLERS[0], SELLERS[1]];
                 (*self.random.pick(&callers), self.money())
@@ -552,12 +653,20 @@ impl World {
         let mut ask = Ask::new(id, self.of_some_tenant(caller), what);
         ask.terminal = self.random.below(3) as u32;
         ask.channel = self.random.below(3) as u16;
+        if ask.what.takes_why() && self.random.percent(30) {
+            ask.why = Some(self.why());
+        }
         ask.deadline = match self.random.below(50) {
             0 => Deadline::Passed,
             1 => Deadline::Ahead,
             _ => Deadline::None,
         };
         ask
+    }
+
+    fn why(&mut self) -> String {
+        let length = *self.random.pick(&[1, 7, 8, 9, 255]);
+        "客诉".to_owned().repeat(43)[..length / 3 * 3].to_owned() + &"y".repeat(length % 3)
     }
 
     /// A request from before: as it was, or bent a little.
@@ -584,6 +693,7 @@ impl World {
                 let fresh = self.id();
                 ask.id = fresh;
             }
+            3 if ask.what.takes_why() => ask.why = Some(self.why()),
             _ => {}
         }
         ask
@@ -595,8 +705,8 @@ impl World {
             4..9 => 1 + self.random.below(12),
             _ => 1 + self.random.below(64),
         };
-        let mut asks: Vec<Ask> = Vec::new();
-        for _ in 0..count {
+        let mut asks: Vec<Ask> = if self.random.percent(3) { self.guesses() } else { Vec::new() };
+        for _ in asks.len()..count as usize {
             let ask = if self.random.percent(10) && !asks.is_empty() {
                 self.random.pick(&asks).clone()
             } else if self.random.percent(20) && !self.asked.is_empty() {
