@@ -110,6 +110,8 @@ pub enum Workload {
     EngineOrders,
     /// Sell orders of three lines that four money legs pay for, in process, durable, codes revealed.
     EngineOrdersMoney,
+    /// Reserve, and end all reservations once their time is over, in process.
+    EngineTimeouts,
     /// Sell single cards, redeem, query and reverse, in process, durable.
     EngineMixed,
     /// Import a CSV file until its cards are committed.

@@ -35,6 +35,7 @@ mod report;
 mod sell;
 mod serve;
 mod store;
+mod timeouts;
 mod traffic;
 
 use std::process::ExitCode;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         Workload::EngineRedeem => redeem::run(&args, &mut report),
         Workload::EngineSell => sell::run(&args, &mut report),
         Workload::EngineOrders | Workload::EngineOrdersMoney => orders::run(&args, &mut report),
+        Workload::EngineTimeouts => timeouts::run(&args, &mut report),
         Workload::EngineMixed => mixed::run(&args, &mut report),
         Workload::Import => import::run(&args, &mut report),
         Workload::Memory => import::memory(&args, &mut report),

@@ -68,6 +68,8 @@ pub enum Purpose {
     Principal,
     /// Adding an account.
     Account,
+    /// Reserving.
+    Reserve,
 }
 
 /// The id of the `number`th request for `purpose`.

@@ -204,6 +204,7 @@ pub struct StoredReservation {
     tenant: u16,
     order: u128,
     deadline_ms: u64,
+    principal: u32,
     account: u32,
     ip: u64,
     cards: u32,
@@ -217,6 +218,7 @@ impl StoredReservation {
             tenant: tenant.0,
             order: order.0,
             deadline_ms: reservation.deadline_ms,
+            principal: reservation.principal.0,
             account: reservation.account.map_or(0, |account| account.0),
             ip: reservation.ip,
             cards: reservation.cards,
@@ -230,6 +232,7 @@ impl StoredReservation {
         let legs = self.legs.iter().map(|&(account, amount)| Leg { account: AccountId(account), amount });
         let reservation = Reservation {
             deadline_ms: self.deadline_ms,
+            principal: PrincipalId(self.principal),
             account: (self.account != 0).then_some(AccountId(self.account)),
             ip: self.ip,
             cards: self.cards,

@@ -120,6 +120,10 @@ pub struct GivenBack {
     pub legs: Vec<Leg>,
 }
 
+/// So often cards of an order are returned by name; after that all that is left is returned at once. What every
+/// command about the order reads is its entries, and these are the only ones that there can be many of.
+pub const RETURNS_MAX: u32 = 256;
+
 /// The most cards that a return names one by one.
 pub const RETURN_CARDS_MAX: usize = 64;
 
@@ -282,7 +286,8 @@ impl Turn<'_> {
             }
             reserve_s = reserve_s.min(product.product.spec.terms.reserve_s);
         }
-        let buyer = Buyer { tenant, account: wanted.account.unwrap_or_default(), ip: wanted.ip };
+        let (account, principal) = (wanted.account.unwrap_or_default(), request.caller.principal);
+        let buyer = Buyer { tenant, account, ip: wanted.ip, principal };
         let reserves = wanted.kind == Kind::Reserve;
         let mut crossed = Vec::new();
         if !wanted.plain {
@@ -371,7 +376,7 @@ impl Turn<'_> {
         reserves: bool,
         crossed: &mut Vec<Crossed>,
     ) -> Result<(), Exceeded> {
-        if self.state.limits.standing(buyer.tenant) == 0 {
+        if !reserves && self.state.limits.standing(buyer.tenant) == 0 {
             return Ok(());
         }
         self.state.limits.check(buyer, &units(lines), reserves, self.state.now_ms, crossed)
@@ -575,6 +580,9 @@ impl Turn<'_> {
         if given.cards.len() > RETURN_CARDS_MAX || given.legs.len() > LEGS_MAX {
             return self.refuse(request, Status::Malformed);
         }
+        if past.returns >= RETURNS_MAX && !given.cards.is_empty() {
+            return self.refuse(request, Status::ReturnsExhausted);
+        }
         let asked = given.cards.is_empty() || cards.iter().all(Option::is_some);
         if !asked {
             return self.refuse(request, Status::NotFound);
@@ -647,8 +655,8 @@ impl Turn<'_> {
             lsn
         });
         let key = (request.caller.tenant, order);
-        let time_ms = self.state.now_ms;
-        let moved = OrderMove { kind, lsn, time_ms, key, cards: &search.cards, facts };
+        let (time_ms, principal) = (self.state.now_ms, request.caller.principal);
+        let moved = OrderMove { kind, lsn, time_ms, key, principal, cards: &search.cards, facts };
         let closed = self.state.apply_order(&self.sequencer.table, &moved);
         let closed = closed.expect("its accounts were checked under the same hold of the lock");
         if closed.is_some() || kind == Kind::Reserve {
@@ -832,8 +840,9 @@ pub(crate) fn units(lines: &[Line]) -> Vec<(ProductId, u64)> {
 
 impl Reservation {
     /// What is kept of a RESERVE.
-    pub(crate) fn of(cards: u32, facts: &OrderFacts) -> Reservation {
+    pub(crate) fn of(principal: PrincipalId, cards: u32, facts: &OrderFacts) -> Reservation {
         Reservation {
+            principal,
             deadline_ms: facts.moment_ms,
             account: (facts.account != 0).then_some(AccountId(facts.account)),
             ip: facts.ip,

@@ -283,8 +283,8 @@ impl Rebuild {
                 return Err(ReplayError::Chain { object: "card", lsn });
             }
         }
-        let time_ms = entry.time_ms;
-        let moved = OrderMove { kind, lsn, time_ms, key, cards: &cards, facts: &facts };
+        let (time_ms, principal) = (entry.time_ms, entry.head.principal);
+        let moved = OrderMove { kind, lsn, time_ms, key, principal, cards: &cards, facts: &facts };
         match self.state.apply_order(&self.table, &moved) {
             Ok(_) => Ok(()),
             Err(_) => Err(ReplayError::Chain { object: "account", lsn }),

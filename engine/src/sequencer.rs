@@ -202,6 +202,8 @@ pub(crate) struct OrderPast {
     pub(crate) sealed: bool,
     /// Cards that came back.
     pub(crate) returned: HashSet<CardRef>,
+    /// How many entries brought them back.
+    pub(crate) returns: u32,
     /// When it was opened, and until when it was to be paid, milliseconds.
     pub(crate) opened_ms: u64,
     pub(crate) deadline_ms: u64,
@@ -212,7 +214,7 @@ pub(crate) struct OrderPast {
 impl OrderPast {
     /// Whose purchase it is.
     pub(crate) fn buyer_of(&self, tenant: TenantId) -> Buyer {
-        Buyer { tenant, account: AccountId(self.facts.account), ip: self.facts.ip }
+        Buyer { tenant, account: AccountId(self.facts.account), ip: self.facts.ip, principal: self.buyer }
     }
 
     /// Its cards but for those that came back, in its sequence, with the word they had before.

@@ -494,7 +494,7 @@ impl State {
         table: &Table,
         order: &OrderMove<'_>,
     ) -> Result<Option<Reservation>, AccountId> {
-        let OrderMove { kind, lsn, time_ms, key, cards, facts } = *order;
+        let OrderMove { kind, lsn, time_ms, key, principal, cards, facts } = *order;
         let (lifecycle, added) = OrderMove::post(kind, facts.sealed);
         for (card, old) in cards.cards() {
             let batch = table.batch_of(card).expect("an order's cards are committed");
@@ -510,7 +510,7 @@ impl State {
         };
         let before = OrderWord::from_bits(facts.prev);
         self.orders.put(key, OrderWord::new(lsn, state, before.is_some_and(OrderWord::is_fetched)));
-        let buyer = Buyer { tenant: key.0, account: AccountId(facts.account), ip: facts.ip };
+        let buyer = Buyer { tenant: key.0, account: AccountId(facts.account), ip: facts.ip, principal };
         match kind {
             // A plain sale names its product alone.
             Kind::Sell if facts.lines.is_empty() => {}
@@ -528,7 +528,7 @@ impl State {
         // Everything from a snapshot's start on is replayed in order, so this may be done again.
         let closed = if kind == Kind::Sell { None } else { self.orders.close(&key) };
         if kind == Kind::Reserve {
-            self.orders.open(key, Reservation::of(cards.count(), facts));
+            self.orders.open(key, Reservation::of(principal, cards.count(), facts));
         } else {
             self.accounts.post(&facts.legs, lsn)?;
         }
@@ -763,6 +763,8 @@ pub struct OrderMove<'a> {
     pub time_ms: u64,
     /// The order.
     pub key: OrderKey,
+    /// Who asked for it.
+    pub principal: PrincipalId,
     /// Its cards, with the words they had.
     pub cards: &'a Allocation,
     /// What else the entry says.

@@ -159,6 +159,8 @@ statuses! {
     NoEffect = 144, "NO_EFFECT", "send the request once more with the same id, or reverse it so that it never takes effect";
     /// The rows of the batch would stand in more pieces than it may have.
     PiecesExhausted = 150, "PIECES_EXHAUSTED", "activate or deactivate longer ranges of rows, or the whole batch";
+    /// Cards of the order came back by name as often as they may.
+    ReturnsExhausted = 162, "RETURNS_EXHAUSTED", "return all that is left of it at once";
 
     /// The frame or a field in it is not well formed.
     Malformed = 200, "MALFORMED", "mend the client; REASON names the field";

@@ -331,6 +331,10 @@ impl Subject<'_> {
         moved: &Movement,
         group: &mut GroupWriter<'_>,
     ) -> (Lsn, ValueTail) {
+        let time_ms = match prepared.past().original {
+            Some(original) if moved.kind == Kind::Reverse => u64::from(original.kind.number()),
+            _ => moved.deadline_ms,
+        };
         let Wallet { mut trail, mut chapters, sale, .. } =
             *prepared.wallet.take().expect("read before a value is decided on");
         let marks = &self.sequencer.marks;
@@ -350,7 +354,6 @@ impl Subject<'_> {
         if moved.kind == Kind::Settle {
             purse.settled = Some(group.next_lsn());
         }
-        let time_ms = moved.deadline_ms;
         let tail = ValueTail { amount: moved.amount, related, related_lsn, time_ms, purse, trail, chapters };
         let head = self.request.head(moved.kind, prepared.body);
         let head = Head {

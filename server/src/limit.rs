@@ -36,7 +36,8 @@ enum Action {
         /// Who is counted, each for itself: account, account:NAME for one, ip, terminal, principal, order.
         #[arg(long, value_name = "SCOPE")]
         scope: Option<String>,
-        /// In which time: day (universal time), day+08:00, 90s, 12h, life, open-cards, open-orders.
+        /// In which time: day (universal time), day+08:00, 90s, 12h, life; or what is reserved and not paid:
+        /// open-cards, open-orders.
         #[arg(long, value_name = "WINDOW", value_parser = parse_window)]
         window: Option<LimitWindow>,
         /// How many cards, redemptions or orders.

@@ -105,7 +105,12 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
             (104, 8, "refunded", "what was refunded"),
             (112, 16, "related", "request id of the hold or of the redemption it is about; else zero"),
             (128, 8, "related lsn", "that one's entry; else zero"),
-            (136, 8, "time", "of HOLD its deadline, milliseconds since 1970; else zero"),
+            (
+                136,
+                8,
+                "time",
+                "of HOLD its deadline, milliseconds since 1970; of REVERSE the number of the kind of what it undoes; else zero",
+            ),
             (144, 8, "sale", "the entry of the sale the card belongs to; zero if unknown"),
             (152, 8, "settled", "redemptions before this position are settled; zero: none"),
             (

@@ -15,7 +15,7 @@ use kami_wal::Lsn;
 use crate::identity::RequestId;
 use crate::product::Money;
 
-use super::{FormatError, u16_at, u32_at, u64_at, u128_at};
+use super::{FormatError, Kind, u16_at, u32_at, u64_at, u128_at};
 
 /// Bytes of the tail that every entry about a card's value has.
 pub const VALUE_BYTES: usize = 192;
@@ -163,7 +163,8 @@ pub struct ValueTail {
     pub related: RequestId,
     /// That one's entry.
     pub related_lsn: Option<Lsn>,
-    /// Of HOLD its deadline, of ADVICE its own time, milliseconds since 1970; else 0.
+    /// Of HOLD its deadline, of ADVICE its own time, milliseconds since 1970; of REVERSE the number of the kind of
+    /// what it undoes; else 0.
     pub time_ms: u64,
     /// What is on the card afterwards.
     pub purse: Purse,
@@ -178,6 +179,12 @@ impl ValueTail {
     #[must_use]
     pub fn bytes(&self) -> usize {
         if self.chapters.is_empty() { VALUE_BYTES } else { VALUE_BYTES + VOLUME_BYTES }
+    }
+
+    /// Of REVERSE: what it undoes, where the entry says so.
+    #[must_use]
+    pub fn undone(&self) -> Option<Kind> {
+        u8::try_from(self.time_ms).ok().and_then(Kind::from_number)
     }
 
     /// Writes it.

@@ -159,7 +159,20 @@ impl World {
     fn trade(&self, caller: Caller) -> Vec<(Option<(u64, i64)>, Told)> {
         let mut trade = Vec::new();
         for event in self.log.iter().filter(|event| TOTALLED.contains(&event.kind)) {
-            let told = self.oracle.as_told(event);
+            let mut told = self.oracle.as_told(event);
+            if let (Kind::Reverse, &Effect::Card { place, related, .. }) = (event.kind, &event.effect) {
+                let undone = [Kind::Redeem, Kind::Capture, Kind::Load, Kind::Hold];
+                let mut past = self.oracle.card(place).past.iter();
+                let original = past.find(|past| undone.contains(&past.kind) && past.ask.id == related);
+                match original.expect("what is reversed happened").kind {
+                    // Nothing was redeemed.
+                    Kind::Hold => continue,
+                    Kind::Load => {
+                        (told.kind, told.amount) = (Kind::Load, told.amount.map(|amount| -amount));
+                    }
+                    _ => {}
+                }
+            }
             let parts = match &event.effect {
                 Effect::Order(change) => self.oracle.by_product(&change.cards),
                 _ => {

@@ -303,6 +303,7 @@ impl Oracle {
         self.limits.values().filter_map(move |book| {
             let spec = &book.limit.spec;
             let subject = match spec.scope {
+                _ if matches!(spec.window, LimitWindow::OpenCards | LimitWindow::OpenOrders) => return None,
                 LimitScope::Terminal => subjects[0],
                 LimitScope::Principal => subjects[1],
                 _ => return None,
@@ -317,15 +318,17 @@ impl Oracle {
     /// itself, and how many units it is to it.
     fn counting_purchase(
         &self,
-        tenant: u16,
+        ask: &Ask,
         (account, ip): (u32, u64),
         lines: &[kami_engine::Line],
         reserves: bool,
     ) -> Vec<(&LimitBook, Option<Subject>, u64)> {
         let mut found = Vec::new();
-        for book in self.limits.values().filter(|book| book.limit.tenant.0 == tenant) {
+        for book in self.limits.values().filter(|book| book.limit.tenant == ask.caller.tenant) {
             let spec = &book.limit.spec;
+            let is_open = matches!(spec.window, LimitWindow::OpenCards | LimitWindow::OpenOrders);
             let subject = match spec.scope {
+                LimitScope::Principal if is_open => Some(Subject::Principal(ask.caller.principal)),
                 LimitScope::Account(one) if account != 0 && one.is_none_or(|one| one.0 == account) => {
                     Some(Subject::Account(AccountId(account)))
                 }
@@ -351,6 +354,7 @@ impl Oracle {
         let is_own = |order: &Order| match subject {
             Subject::Account(id) => order.account == id.0,
             Subject::Ip(ip) => order.ip == ip,
+            Subject::Principal(buyer) => order.buyer() == buyer,
             _ => false,
         };
         let open = self
@@ -412,7 +416,7 @@ impl Oracle {
         lines: &[kami_engine::Line],
         reserves: bool,
     ) -> Option<Exceeded> {
-        let counting = self.counting_purchase(ask.caller.tenant.0, buyer, lines, reserves);
+        let counting = self.counting_purchase(ask, buyer, lines, reserves);
         last_to_open(counting.into_iter().filter_map(|(book, subject, units)| match subject {
             Some(subject) => self.exceeds(book, subject, units),
             None => (book.limit.spec.max < units).then(|| Exceeded {
@@ -434,7 +438,7 @@ impl Oracle {
             }
             (Kind::Sell | Kind::Reserve | Kind::Realloc, Effect::Order(change)) => {
                 let reserves = event.kind == Kind::Reserve;
-                self.counting_purchase(change.tenant, (change.account, change.ip), &change.lines, reserves)
+                self.counting_purchase(&event.ask, (change.account, change.ip), &change.lines, reserves)
             }
             _ => Vec::new(),
         };

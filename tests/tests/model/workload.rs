@@ -457,6 +457,7 @@ impl World {
                         0 | 2 => LimitScope::Terminal,
                         1 | 3 => LimitScope::Principal,
                         7 => LimitScope::Order,
+                        9 if self.random.percent(30) => LimitScope::Principal,
                         6 | 9 => LimitScope::Ip,
                         _ => LimitScope::Account(one),
                     },
@@ -464,7 +465,7 @@ impl World {
                     window: if self.random.percent(5) { LimitWindow::Life } else { window },
                     max: match number {
                         _ if alerts => self.random.below(6),
-                        5..10 => self.random.below(12),
+                        5 | 6 | 8 | 9 => self.random.below(12),
                         _ => 3 + self.random.below(40),
                     },
                     action: if alerts { LimitAction::Alert } else { LimitAction::Refuse },
