@@ -10,8 +10,8 @@ use std::time::Instant;
 use crate::account::{AccountPut, LEGS_MAX, NOTE_BYTES_MAX, Posting};
 use crate::accounts::StoredAccount;
 use crate::identity::{
-    AccountId, BatchId, Caller, CardDigest, ChannelId, OrderId, PinDigest, PrincipalId, PrincipalSpec,
-    ProductId, Renewal, RequestId, Role, TenantId, TerminalId,
+    AccountId, BatchId, Caller, CardDigest, ChannelId, DocumentId, OrderId, PinDigest, PrincipalId,
+    PrincipalSpec, ProductId, Renewal, RequestId, Role, TenantId, TerminalId,
 };
 use crate::limit::LimitSpec;
 use crate::limits::StoredLimit;
@@ -169,6 +169,13 @@ pub enum Command {
     Expire {
         /// The card.
         card: CardDigest,
+    },
+    /// Makes a returned card void because it went back to its supplier; the one that comes for it is imported.
+    Restock {
+        /// The card.
+        card: CardDigest,
+        /// The supplier's credit note or return document, of the caller's choosing.
+        reference: DocumentId,
     },
     /// Sells `count` cards of a product under an order id: all or nothing. The reply carries the codes.
     Sell {
@@ -449,7 +456,8 @@ impl Command {
             | Command::Activate { card }
             | Command::Deactivate { card }
             | Command::Extend { card, .. }
-            | Command::Expire { card } => Some(*card),
+            | Command::Expire { card }
+            | Command::Restock { card, .. } => Some(*card),
             _ => None,
         }
     }
@@ -646,6 +654,7 @@ impl Command {
             Command::BatchExtend { expires_ms, .. } | Command::Extend { expires_ms, .. } => {
                 put(0, &expires_ms.to_le_bytes());
             }
+            Command::Restock { reference, .. } => put(0, &reference.0.to_le_bytes()),
             Command::BatchRows { from, rows, .. } => {
                 put(0, &from.to_le_bytes());
                 put(8, &rows.to_le_bytes());

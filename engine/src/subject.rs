@@ -7,7 +7,7 @@ use crate::command::{Command, Request};
 use crate::identity::{OrderId, PinDigest, RequestId, Role};
 use crate::limits::Tills;
 use crate::product::{CardKind, Money, ValidFrom, Validity};
-use crate::record::{GroupWriter, Head, Kind, ORIGINAL_BYTES, Purse, ValueTail};
+use crate::record::{GroupWriter, Head, Kind, ORIGINAL_BYTES, Purse, REFERENCE_BYTES, ValueTail};
 use crate::reply::{CardReport, HoldReport, Reply, ReplyBody, ReplyFlags, ValueReport};
 use crate::sequencer::{Detail, Moves, Prepared, Sequencer, Wallet};
 use crate::state::{Scope, State};
@@ -98,6 +98,7 @@ impl Subject<'_> {
             Command::Deactivate { .. } => Action::Deactivate,
             Command::Extend { expires_ms, .. } => Action::Extend { expires_ms },
             Command::Expire { .. } => Action::Expire,
+            Command::Restock { reference, .. } => Action::Restock { reference },
             _ => return Some(self.read(prepared, batch, card, &view)),
         };
         let asker = Asker {
@@ -176,6 +177,9 @@ impl Subject<'_> {
                     Action::Reverse(id) => group.push(&head, ORIGINAL_BYTES, |tail| {
                         tail[..16].copy_from_slice(&id.0.to_le_bytes());
                         tail[16..].copy_from_slice(&original.map_or(0, Lsn::bytes).to_le_bytes());
+                    }),
+                    Action::Restock { reference } => group.push(&head, REFERENCE_BYTES, |tail| {
+                        tail.copy_from_slice(&reference.0.to_le_bytes());
                     }),
                     _ if let Some(end_ms) = end_ms => {
                         moves.ends.push((card, end_ms));

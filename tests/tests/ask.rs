@@ -6,9 +6,9 @@
 use std::time::{Duration, Instant};
 
 use kami_engine::{
-    AccountId, AccountPut, AccountSpec, BatchId, Caller, ChannelId, Command, Confirmation, Engine, GivenBack,
-    LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec,
-    Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
+    AccountId, AccountPut, AccountSpec, BatchId, Caller, ChannelId, Command, Confirmation, DocumentId,
+    Engine, GivenBack, LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId,
+    ProductSpec, Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
 };
 
 /// One request.
@@ -49,6 +49,7 @@ pub enum LifeChange {
     Deactivate,
     Extend(u64),
     Expire,
+    Restock(u128),
 }
 
 /// What is asked.
@@ -228,6 +229,7 @@ impl What {
             What::Life { change: LifeChange::Deactivate, .. } => "deactivate",
             What::Life { change: LifeChange::Extend(_), .. } => "extend",
             What::Life { change: LifeChange::Expire, .. } => "expire",
+            What::Life { change: LifeChange::Restock(_), .. } => "restock",
             What::Hold { .. } => "hold",
             What::Capture { .. } => "capture",
             What::Release { .. } => "release",
@@ -341,6 +343,9 @@ impl Ask {
                     LifeChange::Deactivate => Command::Deactivate { card },
                     LifeChange::Extend(expires_ms) => Command::Extend { card, expires_ms },
                     LifeChange::Expire => Command::Expire { card },
+                    LifeChange::Restock(reference) => {
+                        Command::Restock { card, reference: DocumentId(reference) }
+                    }
                 }
             }
             What::Hold { code, pin, amount, partial, seconds } => {

@@ -210,6 +210,7 @@ impl Kind {
                     | Kind::Deactivate
                     | Kind::Extend
                     | Kind::Expire
+                    | Kind::Restock
             )
     }
 
