@@ -85,6 +85,7 @@ pub fn request(id: RequestId, command: Command) -> Request {
         terminal: kami_engine::TerminalId(0),
         channel: kami_engine::ChannelId(0),
         deadline: None,
+        grounds: None,
         command,
     }
 }

@@ -68,6 +68,7 @@ impl Turn<'_> {
             }
             Command::Post(_) => self.post(work, at),
             Command::LimitPut(_) => self.put_limit(work, at),
+            Command::OutcomeOfDocument { .. } => self.outcome_of_document(work, at),
             command if command.batch().is_some() => self.change_batch(work, at),
             _ => Some(self.list(&work.requests[at])),
         }
@@ -99,7 +100,8 @@ impl Turn<'_> {
                 | Command::AccountList { .. }
                 | Command::AccountStatement { .. }
                 | Command::Post(_)
-                | Command::LimitList => true,
+                | Command::LimitList
+                | Command::OutcomeOfDocument { .. } => true,
                 Command::LimitPut(spec) => spec.product.is_some_and(|product| scope.covers(product)),
                 // A batch that is not there is not found.
                 command => command
@@ -137,8 +139,9 @@ impl Turn<'_> {
             Head { subject: change.subject, prev, ..request.head(change.kind, self.object_body(work, at)) };
         let (extension, tail) = (extension(&request.command), self.object_tail(work, at));
         let tail: &[u8] = extension.as_ref().map_or(tail, |bytes| bytes.as_slice());
-        let lsn = self.append(HEAD_BYTES + tail.len(), |group| {
-            group.push(&head, tail.len(), |place| place.copy_from_slice(tail))
+        let grounds = request.grounds.as_deref();
+        let lsn = self.append(HEAD_BYTES + tail.len() + request.grounds_bytes(), |group| {
+            group.push_on(&head, grounds, tail.len(), |place| place.copy_from_slice(tail))
         });
         (change.apply)(&mut self.state, lsn);
         Some(self.reply(request, Status::Ok, Some(lsn), (change.show)(&self.state)))
@@ -411,7 +414,7 @@ fn is_sane_principal(spec: &PrincipalSpec) -> bool {
         && spec.products.len() <= SCOPE_PRODUCTS_MAX
         && spec.misses_per_minute <= MISSES_PER_MINUTE_MAX
         // Whoever adds principals could give itself another scope.
-        && (spec.role != Role::Admin || spec.products.is_empty())
+        && (spec.role != Role::Admin || spec.products.is_empty() && spec.classes == 0)
 }
 
 impl State {

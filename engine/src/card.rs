@@ -172,6 +172,28 @@ impl Past {
     };
 }
 
+/// What came of the PIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// It was right, or none is needed.
+    Right,
+    /// It was wrong or missing.
+    Wrong,
+    /// Whoever sent it tried too many wrong ones: whether this one is right is not told.
+    Locked,
+}
+
+impl Pin {
+    /// Why the card cannot be used with it.
+    pub(crate) const fn refusal(self) -> Option<Status> {
+        match self {
+            Pin::Right => None,
+            Pin::Wrong => Some(Status::CardNotValid),
+            Pin::Locked => Some(Status::PinLocked),
+        }
+    }
+}
+
 /// What is asked of a card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -179,8 +201,8 @@ pub enum Action {
     Redeem {
         /// How much; 0 is all.
         amount: Money,
-        /// Whether the PIN was right, or none is needed.
-        pin_right: bool,
+        /// What came of the PIN.
+        pin: Pin,
         /// Whether less will do.
         partial: bool,
     },
@@ -190,8 +212,8 @@ pub enum Action {
     Hold {
         /// How much; 0 as for a redemption.
         amount: Money,
-        /// Whether the PIN was right, or none is needed.
-        pin_right: bool,
+        /// What came of the PIN.
+        pin: Pin,
         /// Whether less will do.
         partial: bool,
         /// How long, if not as long as the product says.
@@ -234,6 +256,11 @@ pub enum Action {
     Unfreeze,
     /// Make it void.
     Void,
+    /// Lift the locks that wrong PINs put on it.
+    PinUnlock {
+        /// Whether there are any.
+        locked: bool,
+    },
     /// Make it redeemable.
     Activate,
     /// Make it not redeemable.
@@ -389,12 +416,12 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
         original: None,
     };
     match action {
-        Action::Redeem { amount, pin_right, .. } => {
+        Action::Redeem { amount, pin, .. } => {
             if past.tombstone && !cfg!(feature = "bug-ignore-tombstones") {
                 return Refuse(Status::ReversedBeforeArrival);
             }
-            if !pin_right {
-                return Refuse(Status::CardNotValid);
+            if let Some(status) = pin.refusal() {
+                return Refuse(status);
             }
             if let Some(status) = unusable(view) {
                 return Refuse(status);
@@ -479,6 +506,8 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
             Lifecycle::Voided => Refuse(Status::Voided),
             _ => Refuse(Status::IllegalTransition),
         },
+        Action::PinUnlock { locked: false } => Refuse(Status::IllegalTransition),
+        Action::PinUnlock { .. } => stay(Kind::PinUnlock, flags),
         Action::Activate | Action::Deactivate | Action::Extend { .. } | Action::Expire => {
             match lived(view, action, asker) {
                 Err(status) => Refuse(status),
@@ -538,6 +567,7 @@ impl Action {
             Action::Freeze
                 | Action::Unfreeze
                 | Action::Void
+                | Action::PinUnlock { .. }
                 | Action::Activate
                 | Action::Deactivate
                 | Action::Extend { .. }
@@ -563,6 +593,7 @@ impl Action {
             Action::Freeze => matches!(kind, Kind::Freeze),
             Action::Unfreeze => matches!(kind, Kind::Unfreeze),
             Action::Void => matches!(kind, Kind::Void),
+            Action::PinUnlock { .. } => matches!(kind, Kind::PinUnlock),
             Action::Hold { .. } => matches!(kind, Kind::Hold),
             Action::Capture { .. } => matches!(kind, Kind::Capture),
             Action::Release { .. } => matches!(kind, Kind::Release),
@@ -644,13 +675,16 @@ mod tests {
     }
 
     fn action(name: &str) -> Action {
-        let redeem = |amount, pin_right| Action::Redeem { amount, pin_right, partial: false };
+        let redeem = |amount, pin| Action::Redeem { amount, pin, partial: false };
         match name {
-            "redeem" => redeem(0, true),
-            "redeem-face" => redeem(100, true),
-            "redeem-more" => redeem(101, true),
-            "redeem-part" => redeem(99, true),
-            "redeem-wrong-pin" => redeem(0, false),
+            "redeem" => redeem(0, Pin::Right),
+            "redeem-face" => redeem(100, Pin::Right),
+            "redeem-more" => redeem(101, Pin::Right),
+            "redeem-part" => redeem(99, Pin::Right),
+            "redeem-wrong-pin" => redeem(0, Pin::Wrong),
+            "redeem-locked" => redeem(0, Pin::Locked),
+            "unlock" => Action::PinUnlock { locked: true },
+            "unlock-free" => Action::PinUnlock { locked: false },
             "reverse" => Action::Reverse(ID),
             "freeze" => Action::Freeze,
             "unfreeze" => Action::Unfreeze,
@@ -818,6 +852,15 @@ mod tests {
             sold                    new  redeem-wrong-pin CARD_NOT_VALID
             redeemed                new  redeem-wrong-pin CARD_NOT_VALID
             voided                  new  redeem-wrong-pin CARD_NOT_VALID
+            sold                    new  redeem-locked    PIN_LOCKED
+            redeemed                new  redeem-locked    PIN_LOCKED
+            available               new  redeem-locked    CARD_NOT_VALID
+            sold                    poisoned  redeem-locked  REVERSED_BEFORE_ARRIVAL
+            redeemed                seen-redeem  redeem-locked  replay-REDEEM
+            sold+frozen             new  unlock           PIN_UNLOCK>SOLD+frozen
+            available               new  unlock           PIN_UNLOCK>AVAILABLE
+            redeemed                new  unlock           PIN_UNLOCK>REDEEMED
+            sold                    new  unlock-free      ILLEGAL_TRANSITION
             available+batch-voided  new  redeem           CARD_NOT_VALID
             available+batch-voided  new  freeze           VOIDED
             available+batch-voided  new  void             VOIDED
@@ -978,6 +1021,8 @@ mod tests {
             "redeem-more",
             "redeem-part",
             "redeem-wrong-pin",
+            "redeem-locked",
+            "unlock",
             "reverse",
             "freeze",
             "unfreeze",

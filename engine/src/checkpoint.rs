@@ -30,11 +30,14 @@ use crate::account::Leg;
 use crate::accounts::AccountRow;
 use crate::activity::Activity;
 use crate::holds::{Hold, HoldKey};
-use crate::identity::{AccountId, MerchantId, OrderId, Principal, PrincipalId, RequestId, TenantId};
+use crate::identity::{
+    AccountId, MerchantId, OrderId, Principal, PrincipalId, RequestId, TenantId, TerminalId,
+};
 use crate::limits::{LimitRow, UsageRow};
 use crate::orders::{OrderKey, OrderWord, Reservation};
 use crate::record::{
-    Clocks, Field, Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms, StoredValidity, stored,
+    Clocks, Field, Stored, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms,
+    StoredValidity, stored,
 };
 use crate::sequencer::Sequencer;
 use crate::sharded::SHARDS;
@@ -160,8 +163,12 @@ pub struct Objects {
 pub struct Ledger {
     /// The terms of products, by number, where they are not the default.
     pub terms: Vec<(u32, StoredTerms)>,
+    /// Where principals stand, by number, where that is not the default.
+    pub places: Vec<(u32, StoredPlace)>,
     /// The open holds.
     pub holds: Vec<HoldObject>,
+    /// Locks after wrong PINs, first to end first: card, principal, terminal, and until when.
+    pub pin_locks: Vec<(u64, u32, u32, u64)>,
     /// Accounts in order of number.
     pub accounts: Vec<AccountRow>,
     /// Tenant, id and POST of each document.
@@ -473,6 +480,22 @@ fn write_new(
             break;
         }
     }
+    loop {
+        between();
+        let last = ledger.pin_locks.last();
+        let last = last
+            .map(|(card, principal, terminal, _)| (*card, PrincipalId(*principal), TerminalId(*terminal)));
+        let state = sequencer.state();
+        let some = state.pins.after(last).take(OBJECTS_PER_HOLD);
+        let before = ledger.pin_locks.len();
+        ledger
+            .pin_locks
+            .extend(some.map(|((card, principal, terminal), until)| (card, principal.0, terminal.0, until)));
+        if ledger.pin_locks.len() == before {
+            break;
+        }
+    }
+    ledger.pin_locks.sort_by_key(|(.., until)| *until);
     let ledger = framed(&ledger);
     writer.put(&ledger)?;
     writer.flush()?;
@@ -577,6 +600,11 @@ fn copy_objects(
         let state = sequencer.state();
         let from = objects.principals.len();
         let some = state.principals.iter().skip(from).take(OBJECTS_PER_HOLD);
+        let places = some.clone().filter_map(|state| {
+            let Principal { id, spec, .. } = &state.principal;
+            Some((id.0, StoredPlace::of(spec)?))
+        });
+        ledger.places.extend(places);
         objects.principals.extend(some.map(|principal| PrincipalObject {
             stored: StoredPrincipal::from(&principal.principal.spec),
             revoked: principal.principal.revoked,
@@ -797,9 +825,9 @@ impl Snapshot {
 }
 
 impl PrincipalObject {
-    /// The principal with number `id`; `None` if a field is unknown.
+    /// The principal with number `id`, who stands at `place`; `None` if a field is unknown.
     #[must_use]
-    pub fn principal(&self, id: PrincipalId) -> Option<Principal> {
-        Some(Principal { id, spec: self.stored.spec()?, revoked: self.revoked })
+    pub fn principal(&self, id: PrincipalId, place: Option<&StoredPlace>) -> Option<Principal> {
+        Some(Principal { id, spec: self.stored.spec(place)?, revoked: self.revoked })
     }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::account::{AccountPut, LEGS_MAX, NOTE_BYTES_MAX, Posting};
 use crate::accounts::StoredAccount;
+use crate::grounds::Grounds;
 use crate::identity::{
     AccountId, BatchId, Caller, CardDigest, ChannelId, DocumentId, OrderId, PinDigest, PrincipalId,
     PrincipalSpec, ProductId, Renewal, RequestId, Role, TenantId, TerminalId,
@@ -39,6 +40,8 @@ pub struct Request {
     pub deadline: Option<Instant>,
     /// What is asked.
     pub command: Command,
+    /// Why, and under whose approval: only with commands that [take them](Command::takes_grounds).
+    pub grounds: Option<Box<Grounds>>,
 }
 
 /// What is asked. `docs/wire-protocol.md` has one opcode for each.
@@ -85,6 +88,11 @@ pub enum Command {
     },
     /// Makes one card void for good.
     Void {
+        /// The card.
+        card: CardDigest,
+    },
+    /// Lifts the locks that wrong PINs put on one card.
+    PinUnlock {
         /// The card.
         card: CardDigest,
     },
@@ -302,6 +310,27 @@ pub enum Command {
     LimitPut(Box<LimitSpec>),
     /// Lists the limits that stand.
     LimitList,
+    /// Asks what became of a request about a card, without doing it.
+    OutcomeOf {
+        /// The card.
+        card: CardDigest,
+        /// The request.
+        request: RequestId,
+    },
+    /// Asks what became of a request about an order.
+    OutcomeOfOrder {
+        /// The order.
+        order: OrderId,
+        /// The request.
+        request: RequestId,
+    },
+    /// Asks what became of the posting of a document.
+    OutcomeOfDocument {
+        /// The document.
+        document: DocumentId,
+        /// The request.
+        request: RequestId,
+    },
     /// Reads the engine's own figures.
     Stats,
 }
@@ -447,6 +476,8 @@ impl Command {
             | Command::Freeze { card }
             | Command::Unfreeze { card }
             | Command::Void { card }
+            | Command::PinUnlock { card }
+            | Command::OutcomeOf { card, .. }
             | Command::Hold { card, .. }
             | Command::Capture { card, .. }
             | Command::Release { card, .. }
@@ -491,7 +522,9 @@ impl Command {
     #[must_use]
     pub fn order(&self) -> Option<OrderId> {
         match self {
-            Command::Sell { order, .. } | Command::OrderFetch { order, .. } => Some(*order),
+            Command::Sell { order, .. }
+            | Command::OrderFetch { order, .. }
+            | Command::OutcomeOfOrder { order, .. } => Some(*order),
             Command::SellLines(purchase) | Command::Reserve(purchase) => Some(purchase.order),
             Command::Confirm(confirmation) => Some(confirmation.order),
             Command::Return(given) => Some(given.order),
@@ -505,6 +538,16 @@ impl Command {
     /// Whether it asks for the PIN: what is behind that is told to nobody who does not know it.
     pub(crate) const fn is_behind_pin(&self) -> bool {
         matches!(self, Command::Redeem { .. } | Command::Hold { .. })
+    }
+
+    /// The request whose effect is looked for in the target's past: this one, or the one that is asked about.
+    pub(crate) const fn sought(&self, own: RequestId) -> RequestId {
+        match self {
+            Command::OutcomeOf { request, .. }
+            | Command::OutcomeOfOrder { request, .. }
+            | Command::OutcomeOfDocument { request, .. } => *request,
+            _ => own,
+        }
     }
 
     /// The batch it changes, if it changes one.
@@ -532,6 +575,7 @@ impl Command {
             | Command::Release { .. } => Status::CardNotValid,
             Command::Query { .. } | Command::History { .. } if role == Role::Redeemer => Status::CardNotValid,
             Command::Reverse { .. } => Status::Tombstoned,
+            Command::OutcomeOf { .. } => Status::NoEffect,
             _ => Status::NotFound,
         }
     }
@@ -545,7 +589,9 @@ impl Command {
                 | Command::Hold { .. }
                 | Command::Capture { .. }
                 | Command::Release { .. } => true,
-                Command::Query { .. } | Command::History { .. } => role == Role::Redeemer,
+                Command::Query { .. } | Command::History { .. } | Command::OutcomeOf { .. } => {
+                    role == Role::Redeemer
+                }
                 _ => false,
             }
     }
@@ -554,7 +600,7 @@ impl Command {
     /// before it and needs one for itself.
     pub(crate) fn log_bytes_max(&self) -> usize {
         match self {
-            Command::Query { .. } | Command::History { .. } => 0,
+            Command::Query { .. } | Command::History { .. } | Command::OutcomeOf { .. } => 0,
             Command::Sell { count, .. } => {
                 let entry = record::OrderFacts::plain_entry_bytes_max((*count).min(ORDER_CARDS_MAX));
                 2 * GROUP_BYTES + CROSSED_MAX * CROSSING_ENTRY_BYTES + entry
@@ -598,6 +644,8 @@ impl Command {
                 | Command::LimitList
                 | Command::Stats
                 | Command::OrderStatus(_)
+                | Command::OutcomeOfOrder { .. }
+                | Command::OutcomeOfDocument { .. }
         )
     }
 
@@ -607,6 +655,28 @@ impl Command {
             && !self.is_read()
             && self.order().is_none()
             && !matches!(self, Command::Post(_) | Command::HoldTimeout { .. })
+    }
+
+    /// Whether it may say why, and name an approval: every change that people make to what is for sale, to who may
+    /// do what, and to cards by hand.
+    #[must_use]
+    pub fn takes_grounds(&self) -> bool {
+        matches!(
+            self,
+            Command::Freeze { .. }
+                | Command::Unfreeze { .. }
+                | Command::Void { .. }
+                | Command::Activate { .. }
+                | Command::Deactivate { .. }
+                | Command::Extend { .. }
+                | Command::Expire { .. }
+                | Command::PinUnlock { .. }
+                | Command::RefundValue { .. }
+                | Command::Settle { .. }
+                | Command::Cancel(_)
+                | Command::Return(_)
+                | Command::OrderFetch { .. }
+        ) || self.changes_object()
     }
 
     /// Whether it reads what it tells before the lock: what was asked before it must be done by then.
@@ -669,7 +739,9 @@ impl Command {
                 return terms.map_or(known, |terms| crc32c::crc32c_append(known, &terms.encode()));
             }
             Command::PrincipalAdd(spec) => {
-                return crc32c::crc32c(&record::StoredPrincipal::from(&**spec).encode());
+                let known = crc32c::crc32c(&record::StoredPrincipal::from(&**spec).encode());
+                let place = record::StoredPlace::of(spec);
+                return place.map_or(known, |place| crc32c::crc32c_append(known, &place.encode()));
             }
             Command::AccountPut(put) => {
                 let known = crc32c::crc32c(&StoredAccount::of(&put.spec, TenantId(0)).encode());
@@ -702,7 +774,10 @@ impl Command {
                 let terms = record::StoredTerms::of(&spec.terms);
                 record::StoredProduct::from((&**spec, tenant)).entry_tail_with(terms.as_ref())
             }
-            Command::PrincipalAdd(spec) => record::StoredPrincipal::from(&**spec).entry_tail(),
+            Command::PrincipalAdd(spec) => {
+                let place = record::StoredPlace::of(spec);
+                record::StoredPrincipal::from(&**spec).entry_tail_with(place.as_ref())
+            }
             Command::AccountPut(put) => StoredAccount::of(&put.spec, tenant).entry_tail(),
             Command::LimitPut(spec) => StoredLimit::of(spec, tenant).entry_tail(),
             _ => Vec::new(),
@@ -711,6 +786,28 @@ impl Command {
 }
 
 impl Request {
+    /// [`Command::body`] of what is asked, its grounds included.
+    #[inline]
+    pub(crate) fn body(&self) -> u32 {
+        let body = self.command.body();
+        match &self.grounds {
+            None => body,
+            Some(grounds) => grounds.body(body),
+        }
+    }
+
+    /// What its grounds take in an entry, in bytes.
+    #[inline]
+    pub(crate) fn grounds_bytes(&self) -> usize {
+        self.grounds.as_ref().map_or(0, |grounds| grounds.bytes())
+    }
+
+    /// Whether its grounds cannot be recorded.
+    #[inline]
+    pub(crate) fn has_bad_grounds(&self) -> bool {
+        self.grounds.as_ref().is_some_and(|grounds| !grounds.is_sane() || !self.command.takes_grounds())
+    }
+
     /// The head of an entry that records this request; post, subject and prev are the caller's. `body` is
     /// [`Command::body`], which takes a while.
     pub(crate) fn head(&self, kind: Kind, body: u32) -> Head {

@@ -8,6 +8,7 @@
 
 use kami_wal::Lsn;
 
+use crate::grounds::Grounds;
 use crate::identity::{
     BatchId, Caller, ChannelId, MerchantId, OrderId, PrincipalId, ProductId, RequestId, Role, TenantId,
     TerminalId,
@@ -20,7 +21,7 @@ use crate::table::Table;
 use crate::word::CardRef;
 
 /// One entry of the log, as a subscriber gets it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Where it stands: no two events have the same, and later ones have higher.
     pub lsn: Lsn,
@@ -61,6 +62,8 @@ pub struct Event {
     pub tenant: TenantId,
     /// Through which channel.
     pub channel: ChannelId,
+    /// Why it was done, and under whose approval, if that was said.
+    pub grounds: Option<Box<Grounds>>,
 }
 
 /// What an entry's subject is.
@@ -95,6 +98,7 @@ const fn subject_of(kind: Kind) -> Subject {
         | Kind::BatchUnfreeze
         | Kind::BatchVoid
         | Kind::BatchExtend => Subject::Batch,
+        Kind::PinLock => Subject::Card,
         kind if kind.is_about_card() => Subject::Card,
         kind if kind.is_order() => Subject::Sale,
         Kind::Reveal => Subject::Order,
@@ -126,6 +130,7 @@ impl Event {
             merchant: head.merchant,
             tenant: head.tenant,
             channel: head.channel,
+            grounds: entry.grounds()?.map(Box::new),
         };
         let batch_of = |id: BatchId| {
             table
@@ -197,8 +202,12 @@ impl Event {
             return Ok(Vec::new());
         }
         let (_, cards, _) = entry.order()?;
-        let part =
-            |(product, count, amount)| Event { product: Some(product), count, amount: Some(amount), ..self };
+        let part = |(product, count, amount)| Event {
+            product: Some(product),
+            count,
+            amount: Some(amount),
+            ..self.clone()
+        };
         Ok(by_product(&cards, table).into_iter().map(part).collect())
     }
 }

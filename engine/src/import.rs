@@ -745,6 +745,7 @@ fn import_request(caller: Caller, id: RequestId) -> Request {
         channel: crate::ChannelId(0),
         deadline: None,
         command: Command::Stats,
+        grounds: None,
     }
 }
 

@@ -198,6 +198,7 @@ impl Turn<'_> {
             Command::Reserve(purchase) => {
                 self.purchase(request, prepared.body, past, &wanted(Kind::Reserve, purchase), search)
             }
+            Command::OutcomeOfOrder { .. } => self.outcome_of_order(request, past),
             _ => match past {
                 // Whose order it is, is not told either.
                 Some(past) if self.may_see(request, past) => match &request.command {
@@ -637,9 +638,11 @@ impl Turn<'_> {
         let head = Head { post: Word::state_of(lifecycle, flags), subject, ..request.head(kind, body) };
         let tail_bytes = facts.tail_bytes(&search.cards);
         let mut crossed_at = Vec::with_capacity(crossed.len());
-        let bytes = HEAD_BYTES + tail_bytes + crossed.len() * CROSSING_ENTRY_BYTES;
+        let bytes = HEAD_BYTES + tail_bytes + crossed.len() * CROSSING_ENTRY_BYTES + request.grounds_bytes();
+        let grounds = request.grounds.as_deref();
         let lsn = self.append(bytes, |group| {
-            let lsn = group.push(&head, tail_bytes, |tail| facts.encode(order, &search.cards, tail));
+            let lsn =
+                group.push_on(&head, grounds, tail_bytes, |tail| facts.encode(order, &search.cards, tail));
             crossed_at.extend(crossed.iter().map(|crossed| crossed.record(&head, group)));
             lsn
         });
@@ -777,10 +780,11 @@ impl Turn<'_> {
         }
         let first = past.sealed && !past.word.is_fetched();
         let prev = if first { past.word.bits() } else { 0 };
-        let head = request.head(Kind::Reveal, request.command.body());
+        let head = request.head(Kind::Reveal, request.body());
         let tail_bytes = if first { REVEAL_BYTES + 8 } else { REVEAL_BYTES };
-        let lsn = self.append(HEAD_BYTES + tail_bytes, |group| {
-            group.push(&head, tail_bytes, |tail| {
+        let grounds = request.grounds.as_deref();
+        let lsn = self.append(HEAD_BYTES + tail_bytes + request.grounds_bytes(), |group| {
+            group.push_on(&head, grounds, tail_bytes, |tail| {
                 tail[..16].copy_from_slice(&past.order.0.to_le_bytes());
                 tail[16..20].copy_from_slice(&from.to_le_bytes());
                 tail[20..24].copy_from_slice(&list.count.to_le_bytes());

@@ -18,12 +18,15 @@ use crate::checkpoint::Snapshot;
 use crate::holds::{Hold, HoldChange};
 use crate::identity::{
     AccountId, BatchId, DocumentId, LimitId, Principal, PrincipalId, ProductId, RequestId, TenantId,
+    TerminalId,
 };
 use crate::limits::{Crossed, StoredLimit, Till};
 use crate::orders::{OrderKey, OrderState, OrderWord};
+use crate::pins::PinChange;
 use crate::product::Validity;
 use crate::record::{
-    Entry, FormatError, Group, Kind, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms, StoredValidity,
+    Entry, FormatError, Group, Kind, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms,
+    StoredValidity,
 };
 use crate::state::{OrderMove, State};
 use crate::table::{Batch, Columns, Commit, Table, Words};
@@ -119,7 +122,8 @@ impl Rebuild {
             }
             Kind::PrincipalPut => {
                 let id = PrincipalId(head.subject as u32);
-                let spec = entry.object::<StoredPrincipal>()?.spec();
+                let (stored, place) = entry.object_extended::<StoredPrincipal, StoredPlace>()?;
+                let spec = stored.spec(place.as_ref());
                 let spec = spec.ok_or(FormatError { what: "unknown role", lsn: entry.lsn })?;
                 let index = (id.0 as usize).wrapping_sub(1);
                 let known = self.state.principals.get(index).map(|principal| principal.lsn);
@@ -188,6 +192,18 @@ impl Rebuild {
                     let (till, product) = (Till::of(head), batch.product);
                     self.state.limits.take_till(&till, product, entry.time_ms, entry.lsn);
                 }
+            }
+            Kind::PinUnlock => {
+                self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
+                self.state.pins.apply(PinChange::Unlock(entry.card()));
+            }
+            Kind::PinLock => {
+                let card = entry.card();
+                if self.table.batch_of(card).is_none() {
+                    return Err(ReplayError::Chain { object: "card", lsn: entry.lsn });
+                }
+                let key = self.state.pin_key(card, head.principal, head.terminal);
+                self.state.pins.apply(PinChange::Lock(key, entry.time_ms, entry.locked_until()?));
             }
             Kind::Tombstone
             | Kind::Freeze
@@ -393,8 +409,9 @@ impl Rebuild {
             self.state.set_product_frozen(id, object.frozen, lsn);
         }
         for (id, object) in (1..).zip(&objects.principals) {
+            let place = ledger.places.iter().find(|(principal, _)| *principal == id).map(|(_, place)| place);
             let (Some(principal), Some(lsn)) =
-                (object.principal(PrincipalId(id)), Lsn::from_bytes(object.lsn))
+                (object.principal(PrincipalId(id), place), Lsn::from_bytes(object.lsn))
             else {
                 return Ok(false);
             };
@@ -444,6 +461,10 @@ impl Rebuild {
         for object in &ledger.holds {
             let Some((key, hold)) = object.hold() else { return Ok(false) };
             self.state.holds.apply(HoldChange::Open(key, hold));
+        }
+        for &(card, principal, terminal, until_ms) in &ledger.pin_locks {
+            let key = (card, PrincipalId(principal), TerminalId(terminal));
+            self.state.pins.apply(PinChange::Lock(key, 0, until_ms));
         }
         for object in &ledger.activities {
             let Some(batch) = self.table.batch(BatchId(object.batch)) else { return Ok(false) };

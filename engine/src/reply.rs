@@ -3,6 +3,7 @@
 use kami_wal::Lsn;
 
 use crate::account::Account;
+use crate::grounds::Grounds;
 use crate::identity::{
     AccountId, BatchId, ChannelId, MerchantId, OrderId, Principal, PrincipalId, ProductId, RequestId,
     TerminalId,
@@ -11,6 +12,7 @@ use crate::keyring::KeyRotation;
 use crate::limit::{Exceeded, Limit};
 use crate::order::Line;
 use crate::orders::OrderState;
+use crate::outcome::OutcomeReport;
 use crate::product::{Money, Product};
 use crate::record::{self, Kind};
 use crate::status::Status;
@@ -122,6 +124,8 @@ pub enum ReplyBody {
     Exceeded(Exceeded),
     /// After legs were refused: the account that stands against them.
     Account(AccountId),
+    /// After OUTCOME_QUERY: the effect that the request had.
+    Outcome(OutcomeReport),
 }
 
 /// A checkpoint of the log's entries, signed.
@@ -246,7 +250,7 @@ pub struct CardReport {
 }
 
 /// One event of a card's history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryEvent {
     /// What happened: a record kind's number, see [`record::Kind`](crate::record::Kind).
     pub kind: crate::record::Kind,
@@ -275,6 +279,8 @@ pub struct HistoryEvent {
     pub amount: Money,
     /// What was left on the card afterwards, where the entry says so; else 0.
     pub remaining: Money,
+    /// Why it was done, and under whose approval, if that was said.
+    pub grounds: Option<Box<Grounds>>,
 }
 
 /// A batch as it stands.
@@ -438,6 +444,7 @@ impl HistoryEvent {
             related,
             amount: value.amount,
             remaining: value.purse.remaining,
+            grounds: entry.grounds()?.map(Box::new),
         })
     }
 
@@ -457,6 +464,7 @@ impl HistoryEvent {
             related: u128::from(batch.id.0),
             amount: 0,
             remaining: 0,
+            grounds: None,
         }
     }
 }

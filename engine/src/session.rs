@@ -226,6 +226,7 @@ impl Session {
             channel: self.channel,
             deadline: None,
             command,
+            grounds: None,
         });
         Call { engine: self.engine.clone(), request: request.map_err(Failure::Code), read }
     }

@@ -13,13 +13,17 @@ use crate::card::View;
 use crate::command::Command;
 use crate::holds::{HeldOf, Holds};
 use crate::identity::{
-    AccountId, BatchId, DocumentId, Principal, PrincipalId, ProductId, Renewal, RequestId, TenantId,
+    AccountId, BatchId, Caller, DocumentId, Principal, PrincipalId, PrincipalSpec, ProductId, Renewal,
+    RequestId, TenantId, TerminalId,
 };
 use crate::limits::{Buyer, Limits};
 use crate::order::{Line, units};
 use crate::orders::{OrderKey, OrderState, OrderWord, Orders, Reservation};
+use crate::pins::{PinKey, Pins};
 use crate::product::{CardKind, Money, Product, ProductSpec};
-use crate::record::{Allocation, Clocks, Kind, OrderFacts, PostedLeg, Purse, Stored, StoredPrincipal};
+use crate::record::{
+    Allocation, Clocks, Kind, OrderFacts, PostedLeg, Purse, Stored, StoredPlace, StoredPrincipal,
+};
 use crate::reply::StockLine;
 use crate::sharded::Sharded;
 use crate::table::{Batch, Table};
@@ -47,6 +51,8 @@ pub struct State {
     pub principal_keys: HashMap<[u8; 32], PrincipalId>,
     /// Open holds.
     pub holds: Holds,
+    /// Cards that are locked for somebody after wrong PINs.
+    pub pins: Pins,
     /// Batch numbers by the id of the import that made them.
     pub imports: HashMap<(TenantId, RequestId), BatchId>,
     /// Accounts.
@@ -67,6 +73,20 @@ pub struct ProductState {
     pub lsn: Lsn,
     /// Its batches, oldest first: the order they are sold in.
     pub batches: Vec<BatchId>,
+    /// Whether its cards can be used by some merchants or in some stores only.
+    pub is_bound: bool,
+}
+
+impl ProductState {
+    /// Whether its cards can be used by this caller in this store. Whoever acts for all merchants may anywhere.
+    #[must_use]
+    pub fn admits(&self, caller: &Caller, store: u32) -> bool {
+        let terms = &self.product.spec.terms;
+        !self.is_bound
+            || caller.acts_for_all()
+            || (terms.merchants.is_empty() || terms.merchants.contains(&caller.merchant))
+                && (terms.stores.is_empty() || terms.stores.contains(&store))
+    }
 }
 
 /// A principal.
@@ -77,28 +97,45 @@ pub struct PrincipalState {
     pub lsn: Lsn,
 }
 
-/// The products that a principal may touch; an empty list is all.
+/// What a principal may touch, and where it stands.
 #[derive(Clone, Copy, Default)]
-pub struct Scope<'a>(&'a [ProductId]);
+pub struct Scope<'a> {
+    /// The products; an empty list is all. They never change.
+    products: &'a [ProductId],
+    /// The classes of products that its commands about cards may be about; none is all. A product's class may
+    /// change.
+    classes: u64,
+    store: u32,
+}
 
 impl<'a> Scope<'a> {
     /// The products, none for all.
     #[must_use]
     pub fn products(self) -> &'a [ProductId] {
-        self.0
+        self.products
     }
 
     /// Whether the product is among them.
     #[inline]
     #[must_use]
     pub fn covers(self, product: ProductId) -> bool {
-        self.0.is_empty() || self.0.contains(&product)
+        self.products.is_empty() || self.products.contains(&product)
     }
 
-    /// Whether it is everything.
+    /// Whether commands about cards of the product are denied for its class or, if they `use` the card, for the
+    /// merchant or the store. Almost no product and no principal is bound, which costs two comparisons.
+    #[inline]
+    #[must_use]
+    pub fn denies(self, product: &ProductState, caller: &Caller, uses: bool) -> bool {
+        (self.classes != 0 || product.is_bound)
+            && (self.classes != 0 && self.classes >> (product.product.spec.terms.class & 63) & 1 == 0
+                || uses && !product.admits(caller, self.store))
+    }
+
+    /// Whether it is all products.
     #[must_use]
     pub fn is_all(self) -> bool {
-        self.0.is_empty()
+        self.products.is_empty()
     }
 }
 
@@ -275,7 +312,9 @@ impl State {
     pub fn renewed_tail(&self, renewal: Renewal) -> Vec<u8> {
         let known = self.principals.get((renewal.principal.0 as usize).wrapping_sub(1));
         let renewed = known.map(|state| renewal.applied_to(&state.principal.spec));
-        renewed.map_or_else(Vec::new, |spec| StoredPrincipal::from(&spec).entry_tail())
+        renewed.map_or_else(Vec::new, |spec| {
+            StoredPrincipal::from(&spec).entry_tail_with(StoredPlace::of(&spec).as_ref())
+        })
     }
 
     /// The stock of a batch, if it is committed and the tenant's.
@@ -295,13 +334,15 @@ impl State {
     /// Adds or changes a product.
     pub fn put_product(&mut self, id: ProductId, tenant: TenantId, spec: ProductSpec, lsn: Lsn) {
         let index = id.0 as usize - 1;
+        let is_bound = !spec.terms.merchants.is_empty() || !spec.terms.stores.is_empty();
         if let Some(state) = self.products.get_mut(index) {
             state.product.spec = spec;
             state.lsn = lsn;
+            state.is_bound = is_bound;
         } else {
             self.product_names.insert((tenant, spec.name.clone()), id);
             let product = Product { id, spec, frozen: false };
-            self.products.push(ProductState { product, tenant, lsn, batches: Vec::new() });
+            self.products.push(ProductState { product, tenant, lsn, batches: Vec::new(), is_bound });
         }
     }
 
@@ -323,10 +364,21 @@ impl State {
     #[must_use]
     pub fn scope(&self, id: PrincipalId) -> Option<Scope<'_>> {
         match self.principals.get((id.0 as usize).wrapping_sub(1)) {
-            None => Some(Scope(&[])),
+            None => Some(Scope::default()),
             Some(state) if state.principal.revoked => None,
-            Some(state) => Some(Scope(&state.principal.spec.products)),
+            Some(state) => {
+                let PrincipalSpec { products, classes, store, .. } = &state.principal.spec;
+                Some(Scope { products, classes: *classes, store: *store })
+            }
         }
+    }
+
+    /// Whose tries of a card's PIN are counted together: a principal's of the store, or a till's of another, for whom
+    /// whoever embeds the engine answers.
+    #[must_use]
+    pub fn pin_key(&self, card: CardRef, principal: PrincipalId, terminal: TerminalId) -> PinKey {
+        let known = (principal.0 as usize).wrapping_sub(1) < self.principals.len();
+        (card.to_bits(), principal, if known { TerminalId(0) } else { terminal })
     }
 
     /// Adds the stock of a batch whose cards are all untouched.

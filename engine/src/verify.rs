@@ -261,6 +261,7 @@ impl Audit {
                 Self::order(&entry, problems)?;
                 continue;
             }
+            problems.extend(pin_problem(&before.state, &entry)?);
             if !entry.head.kind.is_about_card() {
                 continue;
             }
@@ -367,6 +368,18 @@ impl Audit {
     }
 }
 
+/// What is wrong with an entry about locks after wrong PINs: one that was lifted and was not there, or that ends before it
+/// begins. `before` is the state before its record, which locks and unlocks a card at most once.
+fn pin_problem(before: &State, entry: &Entry<'_>) -> Result<Option<String>, ReplayError> {
+    let wrong = match entry.head.kind {
+        Kind::PinUnlock => !before.pins.is_locked_for_any(entry.card(), entry.time_ms),
+        Kind::PinLock => entry.locked_until()? <= entry.time_ms,
+        _ => false,
+    };
+    let name = entry.head.kind.name();
+    Ok(wrong.then(|| format!("{name} of a card that is not locked, or not any more: lsn=`{}`", entry.lsn)))
+}
+
 /// What is wrong with the money of an entry: legs that do not sum to zero or lead to other balances than they
 /// say, accounts below what they may be, a document that is there already. `before` is the state before it.
 fn money_problem(before: &State, entry: &Entry<'_>) -> Result<Option<String>, ReplayError> {
@@ -471,7 +484,7 @@ fn is_legal(entry: &Entry<'_>) -> bool {
                     && !had.contains(Flags::SETTLED)
                     && same_but(Flags::USED)
             }
-            Kind::Tombstone => stays && same_but(Flags::NONE),
+            Kind::Tombstone | Kind::PinUnlock => stays && same_but(Flags::NONE),
             Kind::Freeze => stays && has.contains(Flags::FROZEN) && same_but(Flags::FROZEN),
             Kind::Unfreeze => stays && !has.contains(Flags::FROZEN) && same_but(Flags::FROZEN),
             Kind::Activate => {
@@ -560,6 +573,9 @@ impl crate::state::State {
         }
         for (key, hold) in self.holds.after(None) {
             hasher.update(format!("{key:?} {hold:?}\n").as_bytes());
+        }
+        for lock in self.pins.after(None).filter(|(_, until)| self.now_ms < *until) {
+            hasher.update(format!("{lock:?}\n").as_bytes());
         }
         for (key, reservation) in self.orders.reservations(None) {
             hasher.update(format!("{key:?} {reservation:?}\n").as_bytes());

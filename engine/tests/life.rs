@@ -80,6 +80,7 @@ impl Store {
             terminal: kami_engine::TerminalId(0),
             channel: kami_engine::ChannelId(0),
             deadline: None,
+            grounds: None,
             command,
         });
         self.engine.execute(&mut work);

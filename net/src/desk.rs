@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use kami_engine::Lsn;
 use kami_engine::{
-    CardDigest, CodeSet, Command, GivenBack, ImportRow, ImportSpec, PastError, PinDigest, Poisoned, Reply,
-    ReplyBody, Request as EngineRequest, RequestId, Status, TotalsQuery, Work,
+    CardDigest, CodeSet, Command, DocumentId, GivenBack, Grounds, ImportRow, ImportSpec, OrderId, PastError,
+    PinDigest, Poisoned, Reply, ReplyBody, Request as EngineRequest, RequestId, Status, TotalsQuery, Work,
 };
 use zeroize::Zeroizing;
 
 use crate::frame::opcode::SMALL_FRAME_BYTES_MAX;
-use crate::frame::request::{BATCH_ITEMS_MAX, Items};
+use crate::frame::request::{BATCH_ITEMS_MAX, Items, OutcomeQuery};
 use crate::frame::{
     BadFrame, Body, FRAME_BYTES_MAX, FeedOpen, ItemReport, Listing, Malformed, Opcode, REQUEST_HEAD_BYTES,
     ReplyHead, Request, RequestFlags, RequestHead, Secret, VERSION, Wait, Welcome,
@@ -155,8 +155,14 @@ impl Desk {
                 return Admitted::Placed;
             }
         };
-        match Request::decode(opcode, &frame[REQUEST_HEAD_BYTES..]) {
-            Ok(request) => self.admit_request(head, request, frame),
+        let body = &frame[REQUEST_HEAD_BYTES..];
+        let decoded = if head.flags == RequestFlags::GROUNDS {
+            Request::decode_on(opcode, body).map(|(grounds, request)| (Some(grounds), request))
+        } else {
+            Request::decode(opcode, body).map(|request| (None, request))
+        };
+        match decoded {
+            Ok((grounds, request)) => self.admit_request(head, grounds, request, frame),
             Err(malformed) => {
                 self.line.push(Place::malformed(&head, malformed));
                 Admitted::Placed
@@ -202,14 +208,21 @@ impl Desk {
         }
         let takes_part = matches!(opcode, Opcode::Redeem | Opcode::Hold | Opcode::RedeemBatch)
             && head.flags == RequestFlags::PARTIAL;
-        if head.flags != RequestFlags::NONE && !takes_part {
+        let says_why = head.flags == RequestFlags::GROUNDS && opcode.takes_grounds();
+        if head.flags != RequestFlags::NONE && !takes_part && !says_why {
             return Err(Place::malformed(&head, Malformed { field: "flags" }));
         }
         Ok((head, opcode))
     }
 
     #[inline]
-    fn admit_request<'a>(&mut self, head: RequestHead, request: Request<'a>, frame: &[u8]) -> Admitted<'a> {
+    fn admit_request<'a>(
+        &mut self,
+        head: RequestHead,
+        grounds: Option<Box<Grounds>>,
+        request: Request<'a>,
+        frame: &[u8],
+    ) -> Admitted<'a> {
         let partial = head.flags == RequestFlags::PARTIAL;
         let command = match self.command(request, partial) {
             Ok(Translated::Command(command)) => command,
@@ -237,18 +250,23 @@ impl Desk {
                 return Admitted::Placed;
             }
         };
-        self.place(&head, head.request, command);
+        self.place(&head, head.request, command, grounds);
         self.line.push(Place::Engine(head));
         Admitted::Placed
     }
 
-    fn place(&mut self, head: &RequestHead, id: RequestId, command: Command) {
+    fn place(&mut self, head: &RequestHead, id: RequestId, command: Command, grounds: Option<Box<Grounds>>) {
         let deadline = match head.deadline_ms {
             0 => None,
             ms => Some(self.received + Duration::from_millis(ms.into())),
         };
-        self.administers |=
-            matches!(command, Command::PrincipalRevoke(_) | Command::PrincipalRenew(_) | Command::Stats);
+        self.administers |= matches!(
+            command,
+            Command::PrincipalRevoke(_)
+                | Command::PrincipalRenew(_)
+                | Command::PinUnlock { .. }
+                | Command::Stats
+        );
         self.work.requests.push(EngineRequest {
             id,
             caller: self.peer.caller,
@@ -256,6 +274,7 @@ impl Desk {
             channel: head.channel,
             deadline,
             command,
+            grounds,
         });
     }
 
@@ -286,6 +305,8 @@ impl Desk {
                 Command::RefundValue { card, original: body.original, amount: body.amount }
             }
             Request::Settle(body) => Command::Settle { card: self.known(body.code)? },
+            Request::PinUnlock(body) => Command::PinUnlock { card: self.known(body.code)? },
+            Request::OutcomeQuery(body) => self.outcome(&body)?,
             Request::Query(body) => Command::Query { card: self.known(body.code)? },
             Request::History(body) => Command::History { card: self.known(body.code)? },
             Request::Freeze(body) => Command::Freeze { card: self.known(body.code)? },
@@ -386,6 +407,20 @@ impl Desk {
             Request::Hello => return Ok(Translated::Hello),
         };
         Ok(Translated::Command(command))
+    }
+
+    fn outcome(&mut self, body: &OutcomeQuery<'_>) -> Result<Command, Refusal> {
+        let request = body.asked;
+        Ok(match (body.target, body.code.0.is_empty(), body.id) {
+            (OutcomeQuery::CARD, false, 0) => {
+                Command::OutcomeOf { card: self.card(body.code, Status::NoEffect)?, request }
+            }
+            (OutcomeQuery::ORDER, true, id) => Command::OutcomeOfOrder { order: OrderId(id), request },
+            (OutcomeQuery::DOCUMENT, true, id) => {
+                Command::OutcomeOfDocument { document: DocumentId(id), request }
+            }
+            _ => return Err(Refusal::Status(Status::Malformed)),
+        })
     }
 
     fn redeem(
@@ -496,7 +531,7 @@ impl Desk {
                 let mut report = ItemReport::nothing(item.request);
                 match self.redeem(item.code, item.pin, item.amount, head.flags == RequestFlags::PARTIAL) {
                     Ok(command) => {
-                        self.place(head, item.request, command);
+                        self.place(head, item.request, command, None);
                         asked.push(reports.len());
                     }
                     Err(Refusal::Again) => break,
@@ -561,6 +596,14 @@ impl Desk {
             let principal = match (&request.command, &mut reply.body) {
                 (Command::PrincipalRevoke(principal), _) => *principal,
                 (Command::PrincipalRenew(renewal), _) => renewal.principal,
+                // Whoever tried need not wait for the budget of wrong codes either, which may be spent where
+                // nothing is locked yet.
+                (Command::PinUnlock { card }, _) => {
+                    if reply.status.is_done() || reply.status == Status::IllegalTransition {
+                        guesses.forgive(card.spread(), self.received);
+                    }
+                    continue;
+                }
                 (Command::Stats, ReplyBody::Stats(stats)) => {
                     (stats.rate_limited, stats.budgets_spent) = guesses.counts();
                     continue;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::exit::Failure;
 use crate::output::{Output, count, table};
-use crate::remote::{Catalogue, Remote};
+use crate::remote::{Catalogue, Remote, Why};
 use crate::stock::states;
 use crate::time;
 
@@ -20,6 +20,8 @@ use crate::time;
 pub struct BatchCommand {
     #[command(flatten)]
     remote: Remote,
+    #[command(flatten)]
+    why: Why,
     #[command(subcommand)]
     action: Action,
 }
@@ -86,7 +88,7 @@ fn parse_rows(text: &str) -> Result<Range<u64>, String> {
 pub async fn run(command: BatchCommand, output: &Output) -> Result<(), Failure> {
     command
         .remote
-        .talk(async |client| {
+        .talk_on(&command.why, async |client| {
             let catalogue = Catalogue::read(client).await?;
             let id = |one: One| BatchId(one.batch);
             let batch = match command.action {

@@ -9,28 +9,33 @@ use serde_json::{Value, json};
 use crate::code::{document_id, mask, read_secret};
 use crate::exit::Failure;
 use crate::output::{Output, table};
-use crate::remote::{Catalogue, Remote};
+use crate::remote::{Catalogue, Remote, Why};
 use crate::{money, time};
 
 macro_rules! commands {
-    ($($(#[doc = $doc:literal])+ $name:ident = $example:literal;)+) => { $(
+    ($card:ident: $($(#[doc = $doc:literal])+ $name:ident = $example:literal;)+) => { $(
         $(#[doc = $doc])+
         #[derive(Args)]
         #[command(after_help = concat!("Example:\n  ", $example))]
         pub struct $name {
             #[command(flatten)]
-            card: OneCard,
+            card: $card,
         }
     )+ };
 }
 
 commands! {
+    OneCard:
     /// Show a card's state.
     Query = "kami query COFFEE-00000001";
     /// Show all that ever happened to a card, newest first.
     History = "kami history COFFEE-00000001";
+}
+
+commands! {
+    ChangedCard:
     /// Freeze a card: it is neither sold nor redeemed.
-    Freeze = "kami freeze COFFEE-00000001";
+    Freeze = "kami freeze COFFEE-00000001 --why \"reported stolen\"";
     /// End the freeze of a card.
     Unfreeze = "kami unfreeze COFFEE-00000001";
     /// Make an unsold card void for good.
@@ -71,6 +76,24 @@ struct OneCard {
     code: String,
     #[command(flatten)]
     remote: Remote,
+}
+
+#[derive(Args)]
+struct ChangedCard {
+    #[command(flatten)]
+    card: OneCard,
+    #[command(flatten)]
+    why: Why,
+}
+
+impl ChangedCard {
+    async fn talk(
+        &self,
+        talk: impl AsyncFnOnce(&[u8], &Client) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let code = read_secret(&self.card.code, "code")?;
+        self.card.remote.talk_on(&self.why, async |client| talk(&code, client).await).await
+    }
 }
 
 impl OneCard {
@@ -194,9 +217,11 @@ pub async fn history(command: History, output: &Output) -> Result<(), Failure> {
                         event.terminal.to_string(),
                         event.request.to_string(),
                         event.lsn.to_string(),
+                        event.grounds.as_ref().map_or_else(String::new, |grounds| grounds.why.clone()),
                     ]
                 });
-                let header = ["TIME", "EVENT", "STATE AFTER", "PRINCIPAL", "TERMINAL", "REQUEST", "LSN"];
+                let header =
+                    ["TIME", "EVENT", "STATE AFTER", "PRINCIPAL", "TERMINAL", "REQUEST", "LSN", "WHY"];
                 let whole = !receipt.flags.contains(ReplyFlags::PARTIAL);
                 let rest = if whole { "" } else { "\nolder events are left out" };
                 format!("card {}\n{}{rest}", mask(code), table(&header, &[3, 4, 6], rows))
@@ -221,6 +246,8 @@ pub fn event(event: &HistoryEvent) -> Value {
         "related": format!("{:032x}", event.related),
         "amount_minor": event.amount,
         "remaining_minor": event.remaining,
+        "why": event.grounds.as_ref().map(|grounds| &grounds.why),
+        "approval": event.grounds.as_ref().and_then(|grounds| grounds.approval).map(|id| id.to_string()),
     })
 }
 

@@ -14,6 +14,7 @@
 //! account.rs limit.rs               money and who has how much of it; how much may be bought or redeemed
 //! stock.rs principal.rs             figures; who may connect
 //! feed.rs reconcile.rs              the log's events as they come; its totals by day
+//! changes.rs                        who changed what by hand, and why
 //! upkeep.rs                         snapshots on demand, rotation of the master key
 //! backup.rs                         backups and what is restored from them
 //! verify.rs log.rs                  a stopped store: is it whole, what is in its log
@@ -32,6 +33,7 @@ mod backup;
 mod batch;
 mod card;
 mod certificate;
+mod changes;
 mod code;
 mod codes;
 mod demo;
@@ -59,6 +61,7 @@ mod serve;
 mod settings;
 mod stock;
 mod table_file;
+mod tills;
 mod top_up;
 mod trade;
 mod upkeep;
@@ -138,6 +141,8 @@ enum Command {
     Load(value::Load),
     Refund(value::Refund),
     Settle(value::Settle),
+    PinUnlock(tills::PinUnlock),
+    Outcome(tills::Outcome),
     TopUp(top_up::TopUp),
     Account(account::AccountCommand),
     Post(account::Post),
@@ -145,6 +150,7 @@ enum Command {
     Stock(stock::Stock),
     Reconcile(reconcile::Reconcile),
     Feed(feed::Feed),
+    Changes(changes::Changes),
     Principal(principal::PrincipalCommand),
     Stats(stock::Stats),
     Checkpoint(upkeep::Checkpoint),
@@ -234,6 +240,8 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Load(command) => online(value::load(command, output)),
         Command::Refund(command) => online(value::refund(command, output)),
         Command::Settle(command) => online(value::settle(command, output)),
+        Command::PinUnlock(command) => online(tills::pin_unlock(command, output)),
+        Command::Outcome(command) => online(tills::outcome(command, output)),
         Command::TopUp(command) => online(top_up::run(command, output)),
         Command::Account(command) => online(account::run(command, output)),
         Command::Post(command) => online(account::post(command, output)),
@@ -241,6 +249,7 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Stock(command) => online(stock::stock(command, output)),
         Command::Reconcile(command) => online(reconcile::run(command, output)),
         Command::Feed(command) => online(feed::run(command, output)),
+        Command::Changes(command) => online(changes::run(command, output)),
         Command::Principal(command) => online(principal::run(command, output)),
         Command::Stats(command) => online(stock::stats(command, output)),
         Command::Checkpoint(command) => online(upkeep::checkpoint(command, output)),

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use kami_engine::{
     AccountId, AccountPut, AccountSpec, BatchId, Caller, ChannelId, Command, Confirmation, DocumentId,
-    Engine, GivenBack, LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId,
-    ProductSpec, Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
+    Engine, GivenBack, Grounds, Leg, LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId,
+    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
 };
 
 /// One request.
@@ -19,6 +19,8 @@ pub struct Ask {
     pub terminal: u32,
     pub channel: u16,
     pub deadline: Deadline,
+    /// Why, where that may be said.
+    pub why: Option<String>,
     pub what: What,
 }
 
@@ -114,6 +116,21 @@ pub enum What {
     Settle {
         code: String,
     },
+    PinUnlock {
+        code: String,
+    },
+    OutcomeOf {
+        code: String,
+        asked: u128,
+    },
+    OutcomeOfOrder {
+        order: u128,
+        asked: u128,
+    },
+    OutcomeOfDocument {
+        document: u128,
+        asked: u128,
+    },
     Sell {
         order: u128,
         product: u32,
@@ -124,6 +141,7 @@ pub enum What {
     Reserve(Purchase),
     Confirm {
         order: u128,
+        legs: Vec<Leg>,
         realloc: bool,
         sealed: bool,
     },
@@ -131,6 +149,7 @@ pub enum What {
     Return {
         order: u128,
         codes: Vec<String>,
+        legs: Vec<Leg>,
     },
     OrderStatus(u128),
     /// Asked by the engine itself, never by the tests.
@@ -190,6 +209,7 @@ impl What {
         match self {
             What::Sell { order, .. }
             | What::Fetch { order, .. }
+            | What::OutcomeOfOrder { order, .. }
             | What::Confirm { order, .. }
             | What::Return { order, .. }
             | What::Cancel(order)
@@ -215,6 +235,30 @@ impl What {
         )
     }
 
+    /// Whether it may say why.
+    pub const fn takes_why(&self) -> bool {
+        matches!(
+            self,
+            What::Freeze { .. }
+                | What::Unfreeze { .. }
+                | What::Void { .. }
+                | What::Refund { .. }
+                | What::Settle { .. }
+                | What::Cancel(_)
+                | What::Return { .. }
+                | What::Fetch { .. }
+                | What::Batch { .. }
+                | What::ProductPut { .. }
+                | What::ProductFreeze { .. }
+                | What::PrincipalAdd(_)
+                | What::PrincipalRevoke(_)
+                | What::PrincipalRenew(_)
+                | What::AccountPut { .. }
+                | What::AccountFreeze { .. }
+                | What::LimitPut(_)
+        )
+    }
+
     /// The command's name.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -237,6 +281,10 @@ impl What {
             What::Load { .. } => "load",
             What::Refund { .. } => "refund",
             What::Settle { .. } => "settle",
+            What::PinUnlock { .. } => "pin unlock",
+            What::OutcomeOf { .. } => "outcome of card",
+            What::OutcomeOfOrder { .. } => "outcome of order",
+            What::OutcomeOfDocument { .. } => "outcome of document",
             What::Sell { .. } => "sell",
             What::SellLines(_) => "sell lines",
             What::Reserve(_) => "reserve",
@@ -287,7 +335,12 @@ pub fn untidy(code: &str) -> String {
 
 impl Ask {
     pub fn new(id: u128, caller: Caller, what: What) -> Ask {
-        Ask { id, caller, terminal: 0, channel: 0, deadline: Deadline::None, what }
+        Ask { id, caller, terminal: 0, channel: 0, deadline: Deadline::None, why: None, what }
+    }
+
+    /// As the engine takes it and tells it.
+    pub fn grounds(&self) -> Option<Box<Grounds>> {
+        self.why.as_deref().map(|why| Box::new(Grounds::because(why)))
     }
 
     /// The code it names, if it is about a card.
@@ -306,6 +359,8 @@ impl Ask {
             | What::Release { code, .. }
             | What::Load { code, .. }
             | What::Refund { code, .. }
+            | What::PinUnlock { code }
+            | What::OutcomeOf { code, .. }
             | What::Settle { code } => Some(code),
             _ => None,
         }
@@ -364,22 +419,32 @@ impl Ask {
                 Command::RefundValue { card: card(code), original, amount: *amount }
             }
             What::Settle { code } => Command::Settle { card: card(code) },
+            What::PinUnlock { code } => Command::PinUnlock { card: card(code) },
+            What::OutcomeOf { code, asked } => {
+                Command::OutcomeOf { card: card(code), request: RequestId(*asked) }
+            }
+            &What::OutcomeOfOrder { order, asked } => {
+                Command::OutcomeOfOrder { order: OrderId(order), request: RequestId(asked) }
+            }
+            &What::OutcomeOfDocument { document, asked } => {
+                Command::OutcomeOfDocument { document: DocumentId(document), request: RequestId(asked) }
+            }
             &What::Sell { order, product, count, validity_s_min } => {
                 Command::Sell { order: OrderId(order), product: ProductId(product), count, validity_s_min }
             }
             What::SellLines(purchase) => Command::SellLines(Box::new(purchase.clone())),
             What::Reserve(purchase) => Command::Reserve(Box::new(purchase.clone())),
-            &What::Confirm { order, realloc, sealed } => Command::Confirm(Box::new(Confirmation {
-                order: OrderId(order),
-                legs: Vec::new(),
-                realloc,
-                sealed,
+            What::Confirm { order, legs, realloc, sealed } => Command::Confirm(Box::new(Confirmation {
+                order: OrderId(*order),
+                legs: legs.clone(),
+                realloc: *realloc,
+                sealed: *sealed,
             })),
             &What::Cancel(order) => Command::Cancel(OrderId(order)),
-            What::Return { order, codes } => Command::Return(Box::new(GivenBack {
+            What::Return { order, codes, legs } => Command::Return(Box::new(GivenBack {
                 order: OrderId(*order),
                 cards: codes.iter().map(|code| card(code)).collect(),
-                legs: Vec::new(),
+                legs: legs.clone(),
             })),
             &What::OrderStatus(order) => Command::OrderStatus(OrderId(order)),
             &What::ReserveTimeout(order) => Command::ReserveTimeout(OrderId(order)),
@@ -435,6 +500,7 @@ impl Ask {
             terminal: TerminalId(self.terminal),
             channel: ChannelId(self.channel),
             deadline,
+            grounds: self.grounds(),
             command,
         }
     }

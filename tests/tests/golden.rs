@@ -13,8 +13,8 @@ use kami_engine::record::{
     TAIL_FIELDS,
 };
 use kami_engine::{
-    AccountId, CardRef, ChannelId, Flags, Kind, Leg, Lifecycle, Line, Lsn, MerchantId, OrderId, PrincipalId,
-    ProductId, RequestId, TenantId, TerminalId, Word,
+    AccountId, CardRef, ChannelId, Flags, Grounds, Kind, Leg, Lifecycle, Line, Lsn, MerchantId, OrderId,
+    PrincipalId, ProductId, ProposalId, RequestId, TenantId, TerminalId, Word,
 };
 use proptest::prelude::*;
 
@@ -250,6 +250,34 @@ fn every_entry_has_the_bytes_of_its_file() {
     }
 }
 
+/// Grounds stand behind the tail, and every reader of a tail sees it without them.
+#[test]
+fn grounds_have_the_bytes_of_their_file() {
+    let kind = Kind::BatchExtend;
+    let grounds = Grounds { why: "客户要求延期".to_owned(), approval: Some(ProposalId(0xa9a8_a7a6)) };
+    let mut payload = vec![0xEE; GROUP_HEAD_BYTES + HEAD_BYTES + 8 + 40];
+    let mut group = GroupWriter::new(&mut payload, lsn(0x12030), 48);
+    group.push_on(&head(kind), Some(&grounds), 8, |place| place.copy_from_slice(&TIME_MS.to_le_bytes()));
+    assert_eq!(group.finish(TIME_MS), payload.len(), "every byte is written");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/on-grounds.hex");
+    let text = render(kind, &payload);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &text).expect("the file can be written");
+    }
+    assert_eq!(text, std::fs::read_to_string(&path).expect("there is a golden file"));
+    let entry = |bytes: &[u8]| {
+        let mut group = Group::parse(bytes, lsn(0x12030)).expect("a group");
+        let entry = group.next().expect("an entry")?;
+        Ok::<_, kami_engine::record::FormatError>((entry.expires_ms()?, entry.grounds()?))
+    };
+    assert_eq!(entry(&unhex(&text)).expect("well formed"), (TIME_MS, Some(grounds)));
+    // Longer than the entry, than they are, or not there at all.
+    for units in [15, 4, 6] {
+        payload[GROUP_HEAD_BYTES + 1] = units;
+        assert!(entry(&payload).is_err(), "{units}");
+    }
+}
+
 /// Everything a reader does with a payload, whatever the payload is.
 fn read_all(bytes: &[u8]) {
     let Ok(group) = Group::parse(bytes, lsn(4096)) else { return };
@@ -261,7 +289,7 @@ fn read_all(bytes: &[u8]) {
         let _ = entry.object::<StoredProduct>();
         let _ = entry.object::<StoredPrincipal>();
         let _ = entry.object::<StoredBatch>();
-        let _ = (entry.card(), entry.prev(), entry.post());
+        let _ = (entry.card(), entry.prev(), entry.post(), entry.grounds());
     }
 }
 

@@ -229,8 +229,9 @@ impl CardProof {
             related: u128::from(BatchId(self.card.batch()).0),
             amount: 0,
             remaining: 0,
+            grounds: None,
         });
-        let newest = events[0];
+        let HistoryEvent { lifecycle, flags, .. } = events[0];
         Ok(ProvenCard {
             origin: self.checkpoint.origin().to_owned(),
             size: self.checkpoint.size(),
@@ -239,8 +240,8 @@ impl CardProof {
             tenant: entry.head.tenant,
             product: ProductId(batch.product),
             face: batch.face,
-            lifecycle: newest.lifecycle,
-            flags: newest.flags,
+            lifecycle,
+            flags,
             events,
         })
     }

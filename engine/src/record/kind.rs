@@ -128,9 +128,9 @@ kinds! {
     Transfer = 60, "TRANSFER";
     /// A redemption made offline was reported.
     Advice = 61, "ADVICE";
-    /// A card was locked to a terminal after wrong PINs.
+    /// Too many wrong PINs of a card: it is locked for whoever sent them. Stands in no chain.
     PinLock = 62, "PIN_LOCK";
-    /// That lock was lifted.
+    /// An operator lifted all such locks of a card.
     PinUnlock = 63, "PIN_UNLOCK";
 
     /// Cards were sold.
@@ -206,6 +206,7 @@ impl Kind {
                     | Kind::Freeze
                     | Kind::Unfreeze
                     | Kind::Void
+                    | Kind::PinUnlock
                     | Kind::Activate
                     | Kind::Deactivate
                     | Kind::Extend

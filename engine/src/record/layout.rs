@@ -27,7 +27,12 @@ pub const GROUP_FIELDS: &[Field] = &[
 /// The layout of an entry's head. Entries that are not about one card keep zero in `post` and `prev`.
 pub const HEAD_FIELDS: &[Field] = &[
     (0, 1, "kind", "what happened, see the table of kinds"),
-    (1, 1, "reserved", "zero"),
+    (
+        1,
+        1,
+        "grounds",
+        "8-byte units of the grounds at the end of the entry, behind its tail; zero: none were given",
+    ),
     (2, 2, "back", "8-byte units from the record's first byte to this entry"),
     (4, 4, "length", "bytes of the whole entry, a multiple of 8"),
     (8, 16, "request", "the client's request id; zero for the engine itself"),
@@ -41,6 +46,13 @@ pub const HEAD_FIELDS: &[Field] = &[
     (46, 2, "reserved", "zero"),
     (48, 8, "subject", "the card (24 bits of batch, 40 of row), or the batch, product or principal number"),
     (56, 8, "prev", "the card's word before: its last entry, lifecycle and flags"),
+];
+
+/// The layout of the grounds, which stand behind the tail of any entry whose head says that there are some.
+pub const GROUNDS_FIELDS: &[Field] = &[
+    (0, 16, "approval", "the proposal under which it was done; zero: none"),
+    (16, 1, "length", "of the reason, at most 255"),
+    (17, 0, "why", "UTF-8; zero-padded, so that all of the grounds is a multiple of 8"),
 ];
 
 /// What follows the head, by kind. Kinds that are not named here have nothing.
@@ -121,6 +133,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
             ),
         ],
     ),
+    ("PIN_LOCK", &[(64, 8, "until", "when the lock ends, milliseconds since 1970")]),
     ("BATCH_EXTEND, EXTEND, EXPIRE", &[(64, 8, "expires", "the new end, milliseconds since 1970")]),
     ("RESTOCK", &[(64, 16, "reference", "the supplier's document, of the caller's choosing")]),
     (

@@ -642,7 +642,7 @@ impl Client {
         .await
     }
 
-    async fn card(&self, request: &Request<'_>) -> Result<Receipt<CardReport>, ClientError> {
+    pub(super) async fn card(&self, request: &Request<'_>) -> Result<Receipt<CardReport>, ClientError> {
         self.call(RequestId::random(), request, |body| match body {
             Body::Card(card) => Some(card),
             _ => None,

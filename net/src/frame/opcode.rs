@@ -82,7 +82,7 @@ opcodes! {
     /// Does nothing; the reply shows that the server answers.
     Ping = 0x0002, "PING", served, [Issuer, Seller, Redeemer, Operator, Finance, Auditor];
     /// Asks what became of a request id on a target, without doing it.
-    OutcomeQuery = 0x0003, "OUTCOME_QUERY", later, [Issuer, Seller, Redeemer, Operator, Finance, Auditor];
+    OutcomeQuery = 0x0003, "OUTCOME_QUERY", served, [Issuer, Seller, Redeemer, Operator, Finance, Auditor];
     /// Runs the next command without effect, to try an integration.
     Sandbox = 0x0004, "SANDBOX", later, [Issuer, Seller, Redeemer, Operator];
 
@@ -132,8 +132,8 @@ opcodes! {
     Settle = 0x0116, "SETTLE", served, [Finance];
     /// Reports a redemption made offline.
     Advice = 0x0117, "ADVICE", later, [Redeemer, Operator];
-    /// Lifts the lock that wrong PINs put on a card.
-    PinUnlock = 0x0118, "PIN_UNLOCK", later, [Operator];
+    /// Lifts the locks that wrong PINs put on a card, and lets everybody try its PIN again.
+    PinUnlock = 0x0118, "PIN_UNLOCK", served, [Operator];
     /// Redeems many cards in one frame, each under an id of its own.
     RedeemBatch = 0x0140, "REDEEM_BATCH", served, [Redeemer, Operator];
 
@@ -283,6 +283,40 @@ impl Opcode {
     #[must_use]
     pub const fn allows(self, role: Role) -> bool {
         self.roles().contains(role)
+    }
+
+    /// Whether its body may begin with its grounds: why, and under whose approval. These are the changes that people
+    /// make by hand.
+    #[must_use]
+    pub const fn takes_grounds(self) -> bool {
+        matches!(
+            self,
+            Opcode::Freeze
+                | Opcode::Unfreeze
+                | Opcode::Void
+                | Opcode::RefundValue
+                | Opcode::Settle
+                | Opcode::Cancel
+                | Opcode::Return
+                | Opcode::OrderFetch
+                | Opcode::BatchActivate
+                | Opcode::BatchDeactivate
+                | Opcode::BatchFreeze
+                | Opcode::BatchUnfreeze
+                | Opcode::BatchVoid
+                | Opcode::BatchExtend
+                | Opcode::ProductAdd
+                | Opcode::ProductSet
+                | Opcode::ProductFreeze
+                | Opcode::ProductUnfreeze
+                | Opcode::PrincipalAdd
+                | Opcode::PrincipalRevoke
+                | Opcode::PrincipalRenew
+                | Opcode::AccountPut
+                | Opcode::AccountFreeze
+                | Opcode::AccountUnfreeze
+                | Opcode::LimitPut
+        )
     }
 
     /// The longest frame of this command, head included. Only commands that carry many rows may be

@@ -9,10 +9,11 @@ use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
 use kami_engine::{Account, Exceeded, Limit, OrderReport, PostedLeg, PrincipalSpec, ProductSpec};
 use kami_engine::{
-    BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Event, Flags, HistoryEvent,
-    HoldReport, ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal, PrincipalId,
-    Product, ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId, Role, SignedNote, Stats, Status,
-    StockLine, TenantId, TerminalId, TotalLine, Totals, ValueReport, record::Kind,
+    BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Event, Flags, Grounds,
+    HistoryEvent, HoldReport, ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId,
+    OutcomeReport, Principal, PrincipalId, Product, ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId,
+    Role, SignedNote, Stats, Status, StockLine, TenantId, TerminalId, TotalLine, Totals, ValueReport,
+    record::Kind,
 };
 
 pub use super::codes::{Codes, CodesFrame, SoldCard};
@@ -119,6 +120,8 @@ body_kinds! {
     ProofPart = 49, "PROOF_PART";
     /// After CONSISTENCY.
     Path = 50, "PATH";
+    /// After OUTCOME_QUERY: the effect that the request had; where and when is in the head.
+    Outcome = 56, "OUTCOME";
 }
 
 impl BodyKind {
@@ -140,6 +143,7 @@ impl BodyKind {
             | Opcode::Unfreeze
             | Opcode::Void
             | Opcode::Settle
+            | Opcode::PinUnlock
             | Opcode::Activate
             | Opcode::Deactivate
             | Opcode::Extend
@@ -191,6 +195,7 @@ impl BodyKind {
             Opcode::SignedCheckpoint => BodyKind::SignedNote,
             Opcode::Proof => BodyKind::ProofPart,
             Opcode::Consistency => BodyKind::Path,
+            Opcode::OutcomeQuery => BodyKind::Outcome,
             _ => return None,
         })
     }
@@ -264,6 +269,8 @@ pub enum Body {
     ProofPart(ProofPart),
     /// The hashes that prove consistency.
     Path(Listing<PathHash>),
+    /// What became of a request.
+    Outcome(OutcomeReport),
 }
 
 /// A hash of a path.
@@ -408,6 +415,16 @@ wire!(HistoryEvent: "EVENT" {
     flags: Flags, "the flags it left";
     lifecycle: Lifecycle, "the state it left";
     kind: Kind, "what happened, see the table of events";
+    grounds: Option<Box<Grounds>>, "why it was done, and under whose approval";
+});
+
+wire!(OutcomeReport: "OUTCOME" {
+    kind: Kind, "what it did, see the table of events";
+    principal: PrincipalId, "who asked for it";
+    product: Option<ProductId>, "the card's product; 0xffffffff: it was about no card";
+    amount: Money, "what it moved of the card's value, in minor units or uses; else 0";
+    remaining: Money, "what was left on the card afterwards; else 0";
+    deadline_ms: u64, "of a HOLD, until when it stands, ms since 1970; else 0";
 });
 
 wire!(Product: "PRODUCT" {
@@ -557,6 +574,7 @@ impl Body {
             Body::SignedNote(_) => BodyKind::SignedNote,
             Body::ProofPart(_) => BodyKind::ProofPart,
             Body::Path(_) => BodyKind::Path,
+            Body::Outcome(_) => BodyKind::Outcome,
         }
     }
 
@@ -591,6 +609,7 @@ impl Body {
             ReplyBody::Order(report) => Body::Order(report),
             ReplyBody::SignedNote(note) => Body::SignedNote(*note),
             ReplyBody::ProofPart(part) => Body::ProofPart(*part),
+            ReplyBody::Outcome(report) => Body::Outcome(report),
             ReplyBody::Path(path) => {
                 Body::Path(Listing::of(path.into_iter().map(|hash| PathHash { hash }).collect()))
             }
@@ -632,6 +651,7 @@ impl Body {
             BodyKind::SignedNote => Body::SignedNote(Wire::take(reader)?),
             BodyKind::ProofPart => Body::ProofPart(Wire::take(reader)?),
             BodyKind::Path => Body::Path(take_rows(reader)?),
+            BodyKind::Outcome => Body::Outcome(Wire::take(reader)?),
         })
     }
 
@@ -671,6 +691,7 @@ impl Body {
             Body::SignedNote(note) => note.put(out),
             Body::ProofPart(part) => part.put(out),
             Body::Path(rows) => return put_rows(rows, out, end),
+            Body::Outcome(report) => report.put(out),
         }
         true
     }
@@ -798,6 +819,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<ProofPart>(),
         listing!("PATH", "HASH"),
         of::<PathHash>(),
+        of::<OutcomeReport>(),
         ("REASON", const { &[field("reason", "text8", "which field is wrong")] }),
         of::<Wait>(),
         listing!("ACCOUNTS", "ACCOUNT"),

@@ -6,7 +6,7 @@
 
 use bytes::BytesMut;
 use kami_engine::{
-    AccountPut, BatchId, CardKind, CertificateNote, Confirmation, DocumentId, FeedSpec, ImportSpec,
+    AccountPut, BatchId, CardKind, CertificateNote, Confirmation, DocumentId, FeedSpec, Grounds, ImportSpec,
     LimitSpec, MerchantId, Money, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec,
     ProductTerms, Purchase, Renewal, RequestId, Role, TenantId, TotalKey, TotalsQuery, ValidFrom,
 };
@@ -31,10 +31,13 @@ impl RequestFlags {
     /// A redemption or hold of more than what is left takes what is left, and is answered OK_PARTIAL.
     pub const PARTIAL: RequestFlags = RequestFlags(2);
 
+    /// The body begins with the [`Grounds`] of what is asked: why, and under whose approval.
+    pub const GROUNDS: RequestFlags = RequestFlags(4);
+
     /// Whether no unassigned bit is set.
     #[must_use]
     pub const fn is_assigned(self) -> bool {
-        self.0 & !3 == 0
+        self.0 & !7 == 0
     }
 }
 
@@ -46,6 +49,8 @@ pub enum Request<'a> {
     Hello,
     /// PING.
     Ping,
+    /// OUTCOME_QUERY.
+    OutcomeQuery(OutcomeQuery<'a>),
     /// REDEEM.
     Redeem(Redeem<'a>),
     /// REVERSE.
@@ -82,6 +87,8 @@ pub enum Request<'a> {
     RefundValue(RefundValue<'a>),
     /// SETTLE.
     Settle(OneCard<'a>),
+    /// PIN_UNLOCK.
+    PinUnlock(OneCard<'a>),
     /// REDEEM_BATCH.
     RedeemBatch(Items<'a>),
     /// SELL.
@@ -216,6 +223,19 @@ macro_rules! dispatch {
                 Ok(request)
             }
 
+            /// Reads a body that begins with the grounds of what is asked.
+            ///
+            /// # Errors
+            /// As [`Request::decode`].
+            pub fn decode_on(
+                opcode: Opcode,
+                body: &'a [u8],
+            ) -> Result<(Box<Grounds>, Request<'a>), Malformed> {
+                let mut reader = Reader::new(body);
+                let grounds = reader.field("grounds")?;
+                Request::decode(opcode, reader.rest()).map(|request| (grounds, request))
+            }
+
             fn put(&self, out: &mut BytesMut) {
                 match self {
                     $(Request::$plain => {})*
@@ -245,6 +265,7 @@ dispatch! {
         Restock(Restock<'static>)
         Hold(Hold<'static>) Capture(Capture<'static>) Release(Release<'static>) Load(Load<'static>)
         RefundValue(RefundValue<'static>) Settle(OneCard<'static>)
+        OutcomeQuery(OutcomeQuery<'static>) PinUnlock(OneCard<'static>)
         RedeemBatch(Items<'static>) Sell(Sell) OrderFetch(OrderFetch)
         SellLines(Box<Purchase>) Reserve(Box<Purchase>) Confirm(Box<Confirmation>) Cancel(OneOrder)
         Return(Box<GiveBack<'static>>) OrderStatus(OneOrder)
@@ -280,8 +301,26 @@ impl Request<'_> {
     /// If the frame would be too long; nothing is appended then.
     #[inline]
     pub fn encode(&self, head: &RequestHead, out: &mut BytesMut) -> Result<(), DoesNotFit> {
+        self.encode_on(head, None, out)
+    }
+
+    /// The same with the grounds of what is asked; the head's flags are set from them.
+    ///
+    /// # Errors
+    /// As [`Request::encode`].
+    #[inline]
+    pub fn encode_on(
+        &self,
+        head: &RequestHead,
+        grounds: Option<&Grounds>,
+        out: &mut BytesMut,
+    ) -> Result<(), DoesNotFit> {
         let start = out.len();
-        RequestHead { opcode: self.opcode().number(), ..*head }.put(out);
+        let flags = if grounds.is_some() { RequestFlags::GROUNDS } else { head.flags };
+        RequestHead { flags, opcode: self.opcode().number(), ..*head }.put(out);
+        if let Some(grounds) = grounds {
+            grounds.put(out);
+        }
         self.put(out);
         let (bytes, bytes_max) = (out.len() - start, self.opcode().frame_bytes_max());
         if bytes > bytes_max {
@@ -415,6 +454,35 @@ pub struct OneCard<'a> {
 
 wire!(OneCard<'a>: "ONE_CARD" {
     code: Secret<'_>, "the code as typed";
+});
+
+/// The body of OUTCOME_QUERY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutcomeQuery<'a> {
+    /// The request that is asked about.
+    pub asked: RequestId,
+    /// What it was about: [`OutcomeQuery::CARD`], [`OutcomeQuery::ORDER`] or [`OutcomeQuery::DOCUMENT`].
+    pub target: u8,
+    /// The order or document; 0 of a card.
+    pub id: u128,
+    /// The code; empty of an order or document.
+    pub code: Secret<'a>,
+}
+
+impl OutcomeQuery<'_> {
+    /// A card, named by its code.
+    pub const CARD: u8 = 1;
+    /// An order.
+    pub const ORDER: u8 = 2;
+    /// The document of a posting.
+    pub const DOCUMENT: u8 = 3;
+}
+
+wire!(OutcomeQuery<'a>: "OUTCOME_QUERY" {
+    asked: RequestId, "the request id that is asked about";
+    target: u8, "what that request was about: 1 a card, 2 an order, 3 the document of a posting";
+    id: u128, "the order or document; 0 of a card";
+    code: Secret<'_>, "of a card the code as typed; else empty";
 });
 
 /// The body of EXTEND.
@@ -644,6 +712,8 @@ wire!(PrincipalSpec: "PRINCIPAL_SPEC" {
     role: Role, "1 admin, 2 issuer, 3 seller, 4 redeemer, 5 operator, 6 finance, 7 auditor";
     certificate: CertificateNote, "the certificate that was issued for the key";
     misses_per_minute: u32, "wrong codes a minute it may send on average; 0: the server's usual";
+    store: u32, "the store it stands in, or 0";
+    classes: u64, "the classes of products its commands about cards may be about, a bit each; 0: all";
     products: Vec<ProductId>, "the products it may touch, at most 64; none: all";
     name: String, "1 to 64 bytes, unique";
 });
@@ -689,6 +759,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<Release<'_>>(),
         of::<Load<'_>>(),
         of::<RefundValue<'_>>(),
+        of::<OutcomeQuery<'_>>(),
         of::<OneCard<'_>>(),
         of::<Extend<'_>>(),
         of::<Restock<'_>>(),
@@ -719,6 +790,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<FeedAck>(),
         of::<ProofOf<'_>>(),
         of::<ConsistencyOf>(),
+        of::<Grounds>(),
     ]
     .into_iter()
     .chain(super::money::request_layouts())

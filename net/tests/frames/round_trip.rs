@@ -5,10 +5,10 @@ use kami_engine::Lsn;
 use kami_engine::{
     Account, AccountId, AccountKind, AccountPut, AccountSpec, BatchId, BatchReport, CardKind, CardRef,
     CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Event, Exceeded,
-    FeedSpec, Flags, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation, KindSet,
-    Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line, MerchantId,
-    OrderId, OrderReport, OrderState, PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product,
-    ProductId, ProductSpec, ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role,
+    FeedSpec, Flags, Grounds, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation,
+    KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line,
+    MerchantId, OrderId, OrderReport, OrderState, PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec,
+    Product, ProductId, ProductSpec, ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role,
     SignedNote, StatementLine, Stats, Status, StockLine, TenantId, TerminalId, TotalKey, TotalLine, Totals,
     TotalsQuery, ValueReport, record::Kind,
 };
@@ -18,7 +18,7 @@ use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
 use kami_net::frame::request::{
     BatchExtend, BatchRows, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, Extend, FeedAck,
     FeedOpen, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct,
-    OrderFetch, ProofOf, Redeem, RefundValue, Release, Restock, Reverse, Sell,
+    OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Restock, Reverse, Sell,
 };
 use kami_net::frame::{
     Body, FRAME_BYTES_MAX, FeedBegin, FeedEvents, ItemReport, Listing, PathHash, REQUEST_HEAD_BYTES,
@@ -78,6 +78,8 @@ fn principals() -> impl Strategy<Value = PrincipalSpec> {
                 certificate,
                 products: (0..product % 70).map(|n| ProductId(product ^ n)).collect(),
                 misses_per_minute,
+                store: product,
+                classes: certificate.expires_ms,
             }
         },
     )
@@ -154,6 +156,8 @@ proptest! {
         same(head, &Request::Load(Load { amount, code }));
         same(head, &Request::RefundValue(RefundValue { original, amount, code }));
         same(head, &Request::Settle(card));
+        same(head, &Request::PinUnlock(card));
+        same(head, &Request::OutcomeQuery(OutcomeQuery { asked: original, target: seconds as u8, id, code }));
     }
 
     #[test]
@@ -399,6 +403,7 @@ fn bodies() -> impl Strategy<Value = Body> {
                 related,
                 amount: time_ms as i64,
                 remaining: !time_ms as i64,
+                grounds: (t % 2 == 0).then(|| Box::new(Grounds::because("为什么"))),
             }
         });
     let sold = (any::<u64>(), codes()).prop_map(|(card, code)| SoldCard {

@@ -4,12 +4,12 @@ use bytes::BytesMut;
 use kami_engine::{
     Account, AccountId, AccountKind, AccountPut, AccountSpec, BatchId, BatchReport, CardKind, CardRef,
     CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Event, Exceeded,
-    FeedSpec, Flags, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation, KindSet,
-    Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line, MerchantId,
-    OrderId, OrderReport, OrderState, PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product,
-    ProductId, ProductSpec, ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags, RequestId, Role,
-    SignedNote, StatementLine, Stats, Status, StockLine, TenantId, TerminalId, TotalKey, TotalLine, Totals,
-    TotalsQuery, ValidFrom, ValueReport, record::Kind,
+    FeedSpec, Flags, Grounds, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation,
+    KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line,
+    MerchantId, OrderId, OrderReport, OrderState, OutcomeReport, PostedLeg, Posting, Principal, PrincipalId,
+    PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, ProofPart, ProposalId, Purchase, Renewal,
+    ReplyFlags, RequestId, Role, SignedNote, StatementLine, Stats, Status, StockLine, TenantId, TerminalId,
+    TotalKey, TotalLine, Totals, TotalsQuery, ValidFrom, ValueReport, record::Kind,
 };
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use kami_net::frame::order::{GiveBack, OneOrder};
@@ -17,7 +17,7 @@ use kami_net::frame::reply::{self, Codes};
 use kami_net::frame::request::{
     BatchExtend, BatchRows, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, Extend, FeedAck,
     FeedOpen, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct,
-    OrderFetch, ProofOf, Redeem, RefundValue, Release, Restock, Reverse, Sell,
+    OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Restock, Reverse, Sell,
 };
 use kami_net::frame::{
     Body, FeedBegin, FeedEvents, ItemReport, Listing, Opcode, PathHash, ReplyHead, Request, RequestFlags,
@@ -69,6 +69,7 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
     let bodies = vec![
         Request::Hello,
         Request::Ping,
+        Request::OutcomeQuery(OutcomeQuery { asked: ID, target: OutcomeQuery::CARD, id: 0, code }),
         Request::Redeem(Redeem { amount: 1234, code, pin: Some(Secret(b"4711")) }),
         Request::Reverse(Reverse { original: RequestId(0x31), code }),
         Request::Query(card),
@@ -87,6 +88,7 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::Load(Load { amount: 5000, code }),
         Request::RefundValue(RefundValue { original: RequestId(0x31), amount: 234, code }),
         Request::Settle(card),
+        Request::PinUnlock(card),
         Request::RedeemBatch(Items::new(&items)),
         Request::Sell(Sell { order: ORDER, product: ProductId(3), count: 100, validity_s_min: 86400 }),
         Request::OrderFetch(OrderFetch { order: ORDER, from: 10, count: 90 }),
@@ -255,6 +257,7 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
                 channel: ChannelId(5),
                 request: ID,
                 related: 0,
+                grounds: grounds(),
             }])),
         ),
         (
@@ -472,6 +475,17 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
             }),
         ),
         (Opcode::Consistency, Body::Path(Listing::of(vec![PathHash { hash: [0x4f; 32] }; 2]))),
+        (
+            Opcode::OutcomeQuery,
+            Body::Outcome(OutcomeReport {
+                kind: Kind::Hold,
+                principal: PrincipalId(9),
+                product: Some(ProductId(3)),
+                amount: 1000,
+                remaining: 2000,
+                deadline_ms: 1_767_225_600_000,
+            }),
+        ),
         (Opcode::Redeem, Body::Reason("code".to_owned())),
         (Opcode::Redeem, Body::Wait(Wait { wait_ms: 6000 })),
     ];
@@ -527,7 +541,12 @@ pub fn feed_event() -> Event {
         merchant: MerchantId(6),
         tenant: TenantId(1),
         channel: ChannelId(5),
+        grounds: grounds(),
     }
+}
+
+fn grounds() -> Option<Box<Grounds>> {
+    Some(Box::new(Grounds { why: "reported stolen".to_owned(), approval: Some(ProposalId(0x51)) }))
 }
 
 fn account_spec() -> AccountSpec {
@@ -608,6 +627,8 @@ pub fn principal_spec() -> PrincipalSpec {
         certificate: certificate_note(),
         products: vec![ProductId(3), ProductId(7)],
         misses_per_minute: 30,
+        store: 17,
+        classes: 0b101,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use kami_engine::{
     Account, AccountId, BatchReport, CardReport, Duplicate, Exceeded, HistoryEvent, HoldReport, ImportReport,
-    Leg, Limit, Lsn, OrderReport, Principal, Product, Reply, ReplyBody, ReplyFlags, StatementLine, Stats,
-    Status, StockLine, ValueReport,
+    Leg, Limit, Lsn, OrderReport, OutcomeReport, Principal, Product, Reply, ReplyBody, ReplyFlags,
+    StatementLine, Stats, Status, StockLine, ValueReport,
 };
 
 use super::money_rules::Line;
@@ -42,7 +42,7 @@ pub struct Listed {
 }
 
 /// A line of a history; the position apart, because it may not be known yet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct HistoryLine {
     pub lsn: Option<u64>,
     pub event: HistoryEvent,
@@ -78,6 +78,7 @@ pub enum Body {
     Limits(Vec<Limit>),
     Exceeded(Exceeded),
     Account(AccountId),
+    Outcome(OutcomeReport),
 }
 
 impl Expected {
@@ -147,6 +148,7 @@ impl Expected {
             (Body::Limits(a), ReplyBody::Limits(b)) => a == b,
             (Body::Exceeded(a), ReplyBody::Exceeded(b)) => a == b,
             (Body::Account(a), ReplyBody::Account(b)) => a == b,
+            (Body::Outcome(a), ReplyBody::Outcome(b)) => a == b,
             _ => false,
         };
         if same { Ok(()) } else { differs("body") }
@@ -168,7 +170,7 @@ fn same_history(expected: &[HistoryLine], came: &[HistoryEvent]) -> bool {
     let falls = came.windows(2).all(|pair| pair[1].lsn < pair[0].lsn);
     let same = |(line, event): (&HistoryLine, &HistoryEvent)| {
         line.lsn.is_none_or(|lsn| lsn == event.lsn.bytes())
-            && HistoryEvent { lsn: event.lsn, ..line.event } == *event
+            && HistoryEvent { lsn: event.lsn, ..line.event.clone() } == *event
     };
     falls && expected.len() == came.len() && expected.iter().zip(came).all(same)
 }

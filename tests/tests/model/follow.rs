@@ -64,6 +64,7 @@ impl Oracle {
             merchant: ask.caller.merchant,
             tenant: ask.caller.tenant,
             channel: kami_engine::ChannelId(ask.channel),
+            grounds: ask.grounds(),
         };
         let of_batch = |told: &mut Told, id: u32| {
             told.batch = Some(kami_engine::BatchId(id));
@@ -83,6 +84,11 @@ impl Oracle {
                     _ if kind.must_tell_value() => Some(moved.amount),
                     _ => matches!(kind, Kind::Redeem | Kind::Reverse).then(|| self.face(place)),
                 };
+            }
+            &Effect::PinLock { place, .. } => {
+                of_batch(&mut told, place.0);
+                told.card = Some(CardRef::new(place.0, place.1 as u64));
+                told.count = 1;
             }
             Effect::Order(change) => {
                 told.order = Some(kami_engine::OrderId(change.order));
@@ -140,7 +146,7 @@ impl Oracle {
 /// What both know.
 fn comparable(told: &Told) -> Told {
     let count = if told.kind == Kind::Reveal { 0 } else { told.count };
-    Told { epoch: 0, lsn: Lsn::START, count, ..*told }
+    Told { epoch: 0, lsn: Lsn::START, count, ..told.clone() }
 }
 
 impl World {
@@ -162,7 +168,7 @@ impl World {
                 }
             };
             for (product, part) in parts {
-                trade.push((Some(part), Told { product: Some(ProductId(product)), ..told }));
+                trade.push((Some(part), Told { product: Some(ProductId(product)), ..told.clone() }));
             }
         }
         trade.retain(|(_, told)| self.oracle.shows(caller, told));

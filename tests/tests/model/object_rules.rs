@@ -93,6 +93,7 @@ impl Oracle {
         if let Some(same) = past.iter().find(|past| past.ask.id == ask.id) {
             let is_retry = same.kind == kind
                 && same_object_body(&same.ask.what, &ask.what)
+                && same.ask.why == ask.why
                 && same.ask.caller.principal == ask.caller.principal;
             if !is_retry {
                 return self.refuse(Status::IdReused);
@@ -127,6 +128,7 @@ impl Oracle {
             && spec.currency.iter().all(u8::is_ascii_uppercase)
             && spec.face >= 0
             && spec.terms.attributes.len() <= 255
+            && spec.terms.class < 64
             && (spec.kind != CardKind::MultiUse || spec.terms.uses > 0);
         let refusal = match known {
             _ if !is_sane => Some(Status::Malformed),
@@ -201,7 +203,7 @@ impl Oracle {
         let key_known = self.principals.values().any(|principal| principal.spec.key == spec.key);
         let own = |id: &ProductId| self.products.get(&id.0).is_some_and(|p| p.tenant == spec.tenant.0);
         let refusal = if !(1..=NAME_BYTES_MAX).contains(&spec.name.len())
-            || spec.role == Role::Admin && !spec.products.is_empty()
+            || spec.role == Role::Admin && (!spec.products.is_empty() || spec.classes != 0)
             || spec.misses_per_minute > 1_000_000
         {
             Some(Status::Malformed)

@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kami_engine::{
-    AccountSpec, Flags, Kind, Lifecycle, LimitId, LimitSpec, Line, OrderState, Posting, PrincipalSpec,
+    AccountSpec, Flags, Kind, Leg, Lifecycle, LimitId, LimitSpec, Line, OrderState, Posting, PrincipalSpec,
     ProductSpec, Renewal, Subject, ValidFrom,
 };
 
-use super::money_rules::{Book, Document, LimitBook, Redeemed};
+use super::money_rules::{Book, Counted, Document, LimitBook};
+use super::till_rules::Tried;
 use crate::ask::{Ask, BatchChange, LifeChange, What};
 
 /// A card by its place: batch number and row.
@@ -37,10 +38,14 @@ pub struct Oracle {
     pub limits: BTreeMap<u32, LimitBook>,
     /// What was asked of limits, by tenant and name.
     pub limit_past: Vec<((u16, String), Past)>,
-    /// Every redemption there ever was.
-    pub redeemed: Vec<Redeemed>,
+    /// Every purchase and redemption there ever was.
+    pub counted: Vec<Counted>,
     /// Alerts that were recorded: of which limit, set off by whom, when.
     pub crossed: Vec<(LimitId, Subject, u64)>,
+    /// Until when a card is locked for whom.
+    pub pin_locks: BTreeMap<Tried, u64>,
+    /// Wrong PINs since the last start: how many in a row, and when the last.
+    pub pin_tries: BTreeMap<Tried, (u32, u64)>,
     /// How many effects there were.
     pub effects: u64,
     /// By tenant and request id.
@@ -160,7 +165,11 @@ pub struct Order {
     pub fetched: bool,
     pub deadline_ms: u64,
     pub account: u32,
+    /// From where it was bought.
+    pub ip: u64,
     pub lines: Vec<Line>,
+    /// What its first entry says of money.
+    pub legs: Vec<Leg>,
     /// Its entries, oldest first.
     pub past: Vec<Past>,
     /// Where its cards were given to it, and its last entry.
@@ -179,7 +188,10 @@ pub struct OrderChange {
     pub sealed: bool,
     pub deadline_ms: u64,
     pub account: u32,
+    pub ip: u64,
     pub lines: Vec<Line>,
+    /// What moves, or is set aside by a reservation.
+    pub legs: Vec<Leg>,
 }
 
 /// One effect. What the log must hold of it is its kind, request id, principal, time and subject.
@@ -250,6 +262,10 @@ pub enum Effect {
         tenant: u16,
         spec: LimitSpec,
     },
+    PinLock {
+        place: Place,
+        until_ms: u64,
+    },
     LimitCrossed {
         limit: LimitId,
         subject: Subject,
@@ -260,7 +276,9 @@ impl Event {
     /// The subject of the entry in the log; `None` where it has none of its own.
     pub fn subject(&self) -> Option<u64> {
         match &self.effect {
-            Effect::Card { place: (batch, row), .. } => Some(u64::from(*batch) << 40 | *row as u64),
+            Effect::Card { place: (batch, row), .. } | Effect::PinLock { place: (batch, row), .. } => {
+                Some(u64::from(*batch) << 40 | *row as u64)
+            }
             Effect::Order(change) => Some(u64::from(change.subject)),
             Effect::Reveal(_) => None,
             Effect::ProductPut { id, .. }
@@ -309,10 +327,11 @@ impl Oracle {
     /// Makes an event's change.
     pub fn apply(&mut self, event: &Event) {
         self.now_ms = self.now_ms.max(event.time_ms);
-        self.count_redemption(event);
+        self.count(event);
         match &event.effect {
             &Effect::Card { place, lifecycle, flags, related, moved } => {
                 let past = Past { moved, ..event.past(lifecycle, flags, related) };
+                let mut unlocked = false;
                 let card = self.card_mut(place);
                 if event.kind == Kind::Reverse {
                     let undone = [Kind::Redeem, Kind::Capture, Kind::Load, Kind::Hold];
@@ -327,6 +346,7 @@ impl Oracle {
                         let Moved { amount, deadline_ms, .. } = moved;
                         card.holds.insert(event.ask.id, Hold { amount, deadline_ms, merchant });
                     }
+                    Kind::PinUnlock => unlocked = true,
                     Kind::Capture | Kind::Release | Kind::HoldTimeout | Kind::Reverse => {
                         card.holds.remove(&related);
                     }
@@ -334,12 +354,23 @@ impl Oracle {
                 }
                 (card.lifecycle, card.flags) = (lifecycle, flags);
                 card.past.push(past);
+                if unlocked {
+                    self.pin_locks.retain(|(locked, ..), _| *locked != place);
+                }
+                if matches!(event.kind, Kind::Redeem | Kind::Hold) {
+                    self.pin_tries.remove(&self.tried(&event.ask, place));
+                }
             }
             Effect::AccountPut { .. }
             | Effect::AccountFreeze { .. }
             | Effect::Post(_)
             | Effect::LimitPut { .. }
             | Effect::LimitCrossed { .. } => self.apply_money(event),
+            &Effect::PinLock { place, until_ms } => {
+                let tried = self.tried(&event.ask, place);
+                self.pin_locks.insert(tried, until_ms);
+                self.pin_tries.remove(&tried);
+            }
             Effect::Order(change) => self.apply_order(event, change),
             Effect::Reveal(Some(key)) => self.apply_first_reveal(event, *key),
             Effect::Reveal(None) => {}
@@ -407,6 +438,10 @@ impl Oracle {
                 self.batches.insert(*id, batch);
             }
         }
+    }
+
+    pub fn is_unsold(&self, place: Place) -> bool {
+        matches!(self.card(place).lifecycle, Lifecycle::Available | Lifecycle::Reserved)
     }
 
     /// What a card is worth.

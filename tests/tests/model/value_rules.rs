@@ -112,6 +112,7 @@ impl Oracle {
                 (Expected { body, ..Expected::plain(exceeded.status, self.now_ms) }, None)
             }
             Ok(verdict) => verdict,
+            Err(Status::CardNotValid) if counts => self.wrong_pin(ask, place),
             Err(Status::CardNotValid) => self.miss(Status::CardNotValid),
             Err(status) => self.refuse(status),
         }
@@ -150,7 +151,7 @@ impl Oracle {
     }
 
     fn usable(&self, ask: &Ask, place: Place, pin: Option<&str>, asks_pin: bool) -> Result<(), Status> {
-        match self.unusable(ask.id, place, pin, asks_pin) {
+        match self.unusable(ask, place, pin, asks_pin) {
             Some(Status::AlreadyRedeemed) if self.kind(place) == CardKind::MultiUse => {
                 Err(Status::UsesExhausted)
             }
