@@ -6,7 +6,7 @@
 
 use kami_wal::Lsn;
 
-use crate::identity::{MerchantId, PrincipalId, RequestId};
+use crate::identity::{DocumentId, MerchantId, PrincipalId, RequestId};
 use crate::product::{CardKind, Money};
 use crate::record::Kind;
 use crate::status::Status;
@@ -272,6 +272,11 @@ pub enum Action {
     },
     /// End its validity now.
     Expire,
+    /// Send it back to its supplier.
+    Restock {
+        /// With what.
+        reference: DocumentId,
+    },
 }
 
 /// Who asks, as far as the rule cares.
@@ -490,6 +495,17 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
             Lifecycle::Redeemed | Lifecycle::Reserved => Refuse(Status::IllegalTransition),
             _ => Refuse(Status::Voided),
         },
+        Action::Restock { .. } => match view.word.lifecycle() {
+            Lifecycle::Returned => Outcome::Move {
+                kind: Kind::Restock,
+                lifecycle: Lifecycle::Voided,
+                flags,
+                status: Status::Ok,
+                original: None,
+            },
+            Lifecycle::Voided => Refuse(Status::Voided),
+            _ => Refuse(Status::IllegalTransition),
+        },
         Action::PinUnlock { locked: false } => Refuse(Status::IllegalTransition),
         Action::PinUnlock { .. } => stay(Kind::PinUnlock, flags),
         Action::Activate | Action::Deactivate | Action::Extend { .. } | Action::Expire => {
@@ -556,6 +572,7 @@ impl Action {
                 | Action::Deactivate
                 | Action::Extend { .. }
                 | Action::Expire
+                | Action::Restock { .. }
         )
     }
 
@@ -589,6 +606,7 @@ impl Action {
             Action::Deactivate => matches!(kind, Kind::Deactivate),
             Action::Extend { .. } => matches!(kind, Kind::Extend),
             Action::Expire => matches!(kind, Kind::Expire),
+            Action::Restock { .. } => matches!(kind, Kind::Restock),
         }
     }
 }
@@ -676,6 +694,7 @@ mod tests {
             "extend" => Action::Extend { expires_ms: NOW + 9 },
             "extend-back" => Action::Extend { expires_ms: NOW - 1 },
             "expire" => Action::Expire,
+            "restock" => Action::Restock { reference: DocumentId(5) },
             other => panic!("no action: {other}"),
         }
     }
@@ -876,6 +895,15 @@ mod tests {
             redeemed+used           new  deactivate  ALREADY_REDEEMED
             sold+used+batch-inactive  new  redeem    REDEEM>REDEEMED+used
 
+            pristine                new  restock     ILLEGAL_TRANSITION
+            reserved                new  restock     ILLEGAL_TRANSITION
+            sold                    new  restock     ILLEGAL_TRANSITION
+            redeemed                new  restock     ILLEGAL_TRANSITION
+            expired                 new  restock     ILLEGAL_TRANSITION
+            returned                new  restock     RESTOCK>VOIDED
+            returned+frozen         new  restock     RESTOCK>VOIDED+frozen
+            voided                  new  restock     VOIDED
+
             sold                    new  extend      ILLEGAL_TRANSITION
             sold+before-end         new  extend      EXTEND>SOLD+end
             sold+before-end         new  extend-back ILLEGAL_TRANSITION
@@ -1003,6 +1031,7 @@ mod tests {
             "deactivate",
             "extend",
             "expire",
+            "restock",
         ];
         for lifecycle in lifecycles {
             for (first, second) in modifiers.iter().flat_map(|a| modifiers.iter().map(move |b| (a, b))) {

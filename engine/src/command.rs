@@ -178,6 +178,13 @@ pub enum Command {
         /// The card.
         card: CardDigest,
     },
+    /// Makes a returned card void because it went back to its supplier; the one that comes for it is imported.
+    Restock {
+        /// The card.
+        card: CardDigest,
+        /// The supplier's credit note or return document, of the caller's choosing.
+        reference: DocumentId,
+    },
     /// Sells `count` cards of a product under an order id: all or nothing. The reply carries the codes.
     Sell {
         /// The order, chosen by the buyer; the target of the request id.
@@ -480,7 +487,8 @@ impl Command {
             | Command::Activate { card }
             | Command::Deactivate { card }
             | Command::Extend { card, .. }
-            | Command::Expire { card } => Some(*card),
+            | Command::Expire { card }
+            | Command::Restock { card, .. } => Some(*card),
             _ => None,
         }
     }
@@ -716,6 +724,7 @@ impl Command {
             Command::BatchExtend { expires_ms, .. } | Command::Extend { expires_ms, .. } => {
                 put(0, &expires_ms.to_le_bytes());
             }
+            Command::Restock { reference, .. } => put(0, &reference.0.to_le_bytes()),
             Command::BatchRows { from, rows, .. } => {
                 put(0, &from.to_le_bytes());
                 put(8, &rows.to_le_bytes());

@@ -157,6 +157,8 @@ impl Event {
                 };
                 if matches!(head.kind, Kind::Reverse | Kind::Tombstone) {
                     event.related = entry.original()?.0.0;
+                } else if head.kind == Kind::Restock {
+                    event.related = entry.reference()?;
                 } else if let Some(tail) = &value {
                     event.related = tail.related.0;
                 }

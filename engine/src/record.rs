@@ -111,6 +111,9 @@ pub const REVEAL_BYTES: usize = 24;
 /// Bytes of the tail of REVERSE and TOMBSTONE.
 pub const ORIGINAL_BYTES: usize = 24;
 
+/// Bytes of the tail of RESTOCK.
+pub const REFERENCE_BYTES: usize = 16;
+
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
 }
@@ -565,6 +568,18 @@ impl<'a> Entry<'a> {
     #[must_use]
     pub fn first_reveal(&self) -> Option<u64> {
         (self.tail.len() == REVEAL_BYTES + 8).then(|| u64_at(self.tail, REVEAL_BYTES))
+    }
+
+    /// Of RESTOCK: the supplier's document.
+    ///
+    /// # Errors
+    /// If the tail has another length.
+    pub fn reference(&self) -> Result<u128, FormatError> {
+        if self.tail.len() == REFERENCE_BYTES {
+            Ok(u128_at(self.tail, 0))
+        } else {
+            self.wrong("a card that went back without its document")
+        }
     }
 
     /// Of BATCH_ACTIVATE and BATCH_DEACTIVATE: the rows, if it is not about all.

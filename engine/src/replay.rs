@@ -212,7 +212,8 @@ impl Rebuild {
             | Kind::Unfreeze
             | Kind::Void
             | Kind::Activate
-            | Kind::Deactivate => self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?,
+            | Kind::Deactivate
+            | Kind::Restock => self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?,
             Kind::Extend | Kind::Expire => {
                 self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
                 // Whatever state the card is in: all such entries from a snapshot's start on come in order.

@@ -78,7 +78,7 @@ pub enum ReplyBody {
     Value(ValueReport),
     /// After HOLD.
     Hold(HoldReport),
-    /// After QUERY, FREEZE, UNFREEZE, VOID, SETTLE, ACTIVATE, DEACTIVATE, EXTEND and EXPIRE.
+    /// After QUERY, FREEZE, UNFREEZE, VOID, SETTLE, ACTIVATE, DEACTIVATE, EXTEND, EXPIRE and RESTOCK.
     Card(CardReport),
     /// After HISTORY, newest first; at most [`HISTORY_MAX`] and the import. PARTIAL if older ones are left out.
     History(Vec<HistoryEvent>),
@@ -273,7 +273,7 @@ pub struct HistoryEvent {
     /// With which request id.
     pub request: RequestId,
     /// The order, for a sale; the original's id, for a reversal, refund or tombstone; the hold's id, for what
-    /// ends it; else 0.
+    /// ends it; the supplier's document, for RESTOCK; else 0.
     pub related: u128,
     /// What it moved, where the entry says so; else 0. A SINGLE card is redeemed as a whole and says nothing.
     pub amount: Money,
@@ -427,6 +427,7 @@ impl HistoryEvent {
         let related = match entry.head.kind {
             kind if kind.is_order() => entry.order()?.0.0,
             Kind::Reverse | Kind::Tombstone => entry.original()?.0.0,
+            Kind::Restock => entry.reference()?,
             _ => value.related.0,
         };
         Ok(HistoryEvent {

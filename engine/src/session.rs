@@ -29,7 +29,9 @@ use zeroize::Zeroizing;
 
 use crate::command::{Command, ImportRow, ImportSpec, Request};
 use crate::engine::{Engine, RevealError};
-use crate::identity::{AccountId, Caller, CardDigest, ChannelId, OrderId, ProductId, RequestId, TerminalId};
+use crate::identity::{
+    AccountId, Caller, CardDigest, ChannelId, DocumentId, OrderId, ProductId, RequestId, TerminalId,
+};
 use crate::limit::Exceeded;
 use crate::product::{Product, ProductSpec};
 use crate::reply::{
@@ -307,6 +309,12 @@ impl Session {
     /// Ends a card's validity now.
     pub fn expire(&self, id: RequestId, code: &str) -> Call<CardReport> {
         self.call(id, self.digest(code).map(|card| Command::Expire { card }), |_, reply| card(reply))
+    }
+
+    /// Makes a returned card void because it went back to its supplier.
+    pub fn restock(&self, id: RequestId, code: &str, reference: DocumentId) -> Call<CardReport> {
+        let command = self.digest(code).map(|card| Command::Restock { card, reference });
+        self.call(id, command, |_, reply| card(reply))
     }
 
     /// Sells `count` cards of a product, all or nothing, and reads their codes.

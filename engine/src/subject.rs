@@ -9,7 +9,9 @@ use crate::limits::Tills;
 use crate::outcome;
 use crate::pins::{PIN_LOCK_MS, PIN_TRIES, PinChange, PinKey};
 use crate::product::{CardKind, Money, ValidFrom, Validity};
-use crate::record::{GroupWriter, Head, Kind, ORIGINAL_BYTES, PIN_LOCK_BYTES, Purse, ValueTail};
+use crate::record::{
+    GroupWriter, Head, Kind, ORIGINAL_BYTES, PIN_LOCK_BYTES, Purse, REFERENCE_BYTES, ValueTail,
+};
 use crate::reply::{CardReport, HoldReport, Reply, ReplyBody, ReplyFlags, ValueReport};
 use crate::sequencer::{Detail, Moves, Prepared, Sequencer, Wallet};
 use crate::state::{Scope, State};
@@ -107,6 +109,7 @@ impl Subject<'_> {
             Command::Deactivate { .. } => Action::Deactivate,
             Command::Extend { expires_ms, .. } => Action::Extend { expires_ms },
             Command::Expire { .. } => Action::Expire,
+            Command::Restock { reference, .. } => Action::Restock { reference },
             _ if denied => return Some(self.denied(word, prepared.body)),
             _ => return Some(self.read(prepared, batch, card, &view)),
         };
@@ -207,6 +210,12 @@ impl Subject<'_> {
                         tail[16..].copy_from_slice(&original.map_or(0, Lsn::bytes).to_le_bytes());
                     }),
                     Action::Redeem { .. } => group.push(&head, 0, |_| ()),
+                    Action::Restock { reference } => {
+                        let grounds = request.grounds.as_deref();
+                        group.push_on(&head, grounds, REFERENCE_BYTES, |tail| {
+                            tail.copy_from_slice(&reference.0.to_le_bytes());
+                        })
+                    }
                     _ if let Some(end_ms) = end_ms => {
                         moves.ends.push((card, end_ms));
                         let grounds = request.grounds.as_deref();

@@ -146,7 +146,8 @@ fn moved(view: &View, value: &Value, past: &Past, action: Action, asker: &Asker)
         | Action::Activate
         | Action::Deactivate
         | Action::Extend { .. }
-        | Action::Expire => Err(Status::IllegalTransition),
+        | Action::Expire
+        | Action::Restock { .. } => Err(Status::IllegalTransition),
     }
 }
 

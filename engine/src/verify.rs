@@ -502,6 +502,7 @@ fn is_legal(entry: &Entry<'_>) -> bool {
                     && !had.contains(Flags::USED)
                     && same_but(own_activity)
             }
+            Kind::Restock => from == Lifecycle::Returned && to == Lifecycle::Voided && same_but(Flags::NONE),
             Kind::Extend | Kind::Expire => {
                 matches!(from, Lifecycle::Available | Lifecycle::Sold)
                     && stays

@@ -318,6 +318,9 @@ impl Desk {
                 Command::Extend { card: self.known(body.code)?, expires_ms: body.expires_ms }
             }
             Request::Expire(body) => Command::Expire { card: self.known(body.code)? },
+            Request::Restock(body) => {
+                Command::Restock { card: self.known(body.code)?, reference: body.reference }
+            }
             Request::Sell(body) => Command::Sell {
                 order: body.order,
                 product: body.product,

@@ -1,12 +1,12 @@
-//! `kami query`, `history`, `freeze`, `unfreeze`, `void`, `activate`, `deactivate`, `extend` and `expire`: looking
-//! after single cards.
+//! `kami query`, `history`, `freeze`, `unfreeze`, `void`, `activate`, `deactivate`, `extend`, `expire` and `restock`:
+//! looking after single cards.
 
 use clap::Args;
-use kami_engine::{CardReport, Flags, HistoryEvent, Lifecycle, ReplyFlags};
+use kami_engine::{CardReport, DocumentId, Flags, HistoryEvent, Lifecycle, ReplyFlags};
 use kami_net::Client;
 use serde_json::{Value, json};
 
-use crate::code::{mask, read_secret};
+use crate::code::{document_id, mask, read_secret};
 use crate::exit::Failure;
 use crate::output::{Output, table};
 use crate::remote::{Catalogue, Remote, Why};
@@ -57,6 +57,17 @@ pub struct Extend {
     /// The new end: 2028-12-31 (to its last moment, local time) or 2028-12-31T18:00:00+08:00.
     #[arg(value_parser = time::parse_end)]
     expires: u64,
+}
+
+/// Make a returned card void because it went back to its supplier. The one that comes for it is imported.
+#[derive(Args)]
+#[command(after_help = "Example:\n  kami restock COFFEE-00000001 --reference RMA-2031")]
+pub struct Restock {
+    #[command(flatten)]
+    card: OneCard,
+    /// The supplier's document: 32 hex digits are taken as they are, any other text is hashed to 128 bits.
+    #[arg(long, value_name = "ID", value_parser = document_id)]
+    reference: DocumentId,
 }
 
 #[derive(Args)]
@@ -140,6 +151,14 @@ pub async fn extend(command: Extend, output: &Output) -> Result<(), Failure> {
 pub async fn expire(command: Expire, output: &Output) -> Result<(), Failure> {
     let card = command.card;
     card.talk(async |code, client| show(client, code, &client.expire(code).await?.value, output).await).await
+}
+
+pub async fn restock(command: Restock, output: &Output) -> Result<(), Failure> {
+    let Restock { card, reference } = command;
+    card.talk(async |code, client| {
+        show(client, code, &client.restock(code, reference).await?.value, output).await
+    })
+    .await
 }
 
 pub async fn show(client: &Client, code: &[u8], report: &CardReport, output: &Output) -> Result<(), Failure> {

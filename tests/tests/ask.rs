@@ -51,6 +51,7 @@ pub enum LifeChange {
     Deactivate,
     Extend(u64),
     Expire,
+    Restock(u128),
 }
 
 /// What is asked.
@@ -272,6 +273,7 @@ impl What {
             What::Life { change: LifeChange::Deactivate, .. } => "deactivate",
             What::Life { change: LifeChange::Extend(_), .. } => "extend",
             What::Life { change: LifeChange::Expire, .. } => "expire",
+            What::Life { change: LifeChange::Restock(_), .. } => "restock",
             What::Hold { .. } => "hold",
             What::Capture { .. } => "capture",
             What::Release { .. } => "release",
@@ -396,6 +398,9 @@ impl Ask {
                     LifeChange::Deactivate => Command::Deactivate { card },
                     LifeChange::Extend(expires_ms) => Command::Extend { card, expires_ms },
                     LifeChange::Expire => Command::Expire { card },
+                    LifeChange::Restock(reference) => {
+                        Command::Restock { card, reference: DocumentId(reference) }
+                    }
                 }
             }
             What::Hold { code, pin, amount, partial, seconds } => {

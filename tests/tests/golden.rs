@@ -133,6 +133,7 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
         (Kind::BatchExtend, TIME_MS.to_le_bytes().to_vec()),
         (Kind::Extend, TIME_MS.to_le_bytes().to_vec()),
         (Kind::Expire, TIME_MS.to_le_bytes().to_vec()),
+        (Kind::Restock, 0x0d0c_u128.to_le_bytes().to_vec()),
         (Kind::BatchActivate, [1000_u64.to_le_bytes(), 500_u64.to_le_bytes()].concat()),
         (Kind::Reverse, original.clone()),
         (Kind::Tombstone, original.clone()),
@@ -235,6 +236,7 @@ fn every_entry_has_the_bytes_of_its_file() {
                 assert_eq!(entry.original().expect("one").0.0, 0xa0a1)
             }
             Kind::Reveal => assert_eq!(entry.revealed_order().expect("one"), OrderId(0x0bde)),
+            Kind::Restock => assert_eq!(entry.reference().expect("one"), 0x0d0c),
             Kind::BatchActivate => assert_eq!(entry.rows().expect("well formed"), Some(1000..1500)),
             Kind::BatchExtend | Kind::Extend | Kind::Expire => {
                 assert_eq!(entry.expires_ms().expect("one"), TIME_MS)

@@ -211,6 +211,7 @@ impl Kind {
                     | Kind::Deactivate
                     | Kind::Extend
                     | Kind::Expire
+                    | Kind::Restock
             )
     }
 

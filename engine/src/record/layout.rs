@@ -147,6 +147,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         ],
     ),
     ("BATCH_EXTEND, EXTEND, EXPIRE", &[(64, 8, "expires", "the new end, milliseconds since 1970")]),
+    ("RESTOCK", &[(64, 16, "reference", "the supplier's document, of the caller's choosing")]),
     (
         "BATCH_ACTIVATE and BATCH_DEACTIVATE of a range of rows; without a tail they are about all",
         &[(64, 8, "from", "the first row"), (72, 8, "rows", "how many")],

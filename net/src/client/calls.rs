@@ -2,9 +2,9 @@
 
 use kami_engine::Lsn;
 use kami_engine::{
-    BatchId, BatchReport, CardReport, Checkpoint, HistoryEvent, HoldReport, KeyRotation, Money, OrderId,
-    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProofPart, Renewal, ReplyFlags,
-    RequestId, SignedNote, Stats, Status, StockLine, ValueReport,
+    BatchId, BatchReport, CardReport, Checkpoint, DocumentId, HistoryEvent, HoldReport, KeyRotation, Money,
+    OrderId, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProofPart, Renewal,
+    ReplyFlags, RequestId, SignedNote, Stats, Status, StockLine, ValueReport,
 };
 
 use super::Client;
@@ -12,7 +12,8 @@ use crate::error::ClientError;
 use crate::frame::reply::Codes;
 use crate::frame::request::{
     BatchExtend, BatchRows, Capture, ConsistencyOf, Extend, Hold, Item, Items, Load, OfProduct, OneBatch,
-    OneCard, OnePrincipal, OneProduct, OrderFetch, ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
+    OneCard, OnePrincipal, OneProduct, OrderFetch, ProofOf, Redeem, RefundValue, Release, Restock, Reverse,
+    Sell,
 };
 use crate::frame::{Answer, Body, ItemReport, Listing, ReplyHead, Request, RequestFlags, Secret, SoldCard};
 
@@ -296,6 +297,18 @@ impl Client {
     /// As [`Client::redeem`].
     pub async fn expire(&self, code: &[u8]) -> Result<Receipt<CardReport>, ClientError> {
         self.card(&Request::Expire(OneCard { code: Secret(code) })).await
+    }
+
+    /// Makes a returned card void because it went back to its supplier; the one that comes for it is imported.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn restock(
+        &self,
+        code: &[u8],
+        reference: DocumentId,
+    ) -> Result<Receipt<CardReport>, ClientError> {
+        self.card(&Request::Restock(Restock { reference, code: Secret(code) })).await
     }
 
     /// Reads all that ever happened to a card, newest first.

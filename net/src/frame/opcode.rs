@@ -122,8 +122,8 @@ opcodes! {
     RefundValue = 0x0111, "REFUND_VALUE", served, [Operator, Finance];
     /// Takes a sold card back.
     Return = 0x0112, "RETURN", served, [Operator];
-    /// Sends a returned card back to its supplier.
-    Restock = 0x0113, "RESTOCK", later, [];
+    /// Makes a returned card void because it went back to its supplier; the one that comes for it is imported.
+    Restock = 0x0113, "RESTOCK", served, [];
     /// Replaces a card by another.
     Replace = 0x0114, "REPLACE", later, [Operator];
     /// Moves a card's value to another.

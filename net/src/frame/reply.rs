@@ -59,7 +59,7 @@ body_kinds! {
     None = 0, "NONE";
     /// After REDEEM, REVERSE, CAPTURE, RELEASE, LOAD and REFUND_VALUE: what was moved and what is left.
     Value = 1, "VALUE";
-    /// After QUERY, FREEZE, UNFREEZE, VOID, SETTLE, ACTIVATE, DEACTIVATE, EXTEND and EXPIRE.
+    /// After QUERY, FREEZE, UNFREEZE, VOID, SETTLE, ACTIVATE, DEACTIVATE, EXTEND, EXPIRE and RESTOCK.
     Card = 2, "CARD";
     /// After HISTORY, newest first.
     History = 3, "HISTORY";
@@ -147,7 +147,8 @@ impl BodyKind {
             | Opcode::Activate
             | Opcode::Deactivate
             | Opcode::Extend
-            | Opcode::Expire => BodyKind::Card,
+            | Opcode::Expire
+            | Opcode::Restock => BodyKind::Card,
             Opcode::History => BodyKind::History,
             Opcode::RedeemBatch => BodyKind::Items,
             Opcode::Sell | Opcode::OrderFetch | Opcode::SellLines | Opcode::Confirm => BodyKind::Codes,

@@ -6,9 +6,9 @@
 
 use bytes::BytesMut;
 use kami_engine::{
-    AccountPut, BatchId, CardKind, CertificateNote, Confirmation, FeedSpec, Grounds, ImportSpec, LimitSpec,
-    MerchantId, Money, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, ProductTerms,
-    Purchase, Renewal, RequestId, Role, TenantId, TotalKey, TotalsQuery, ValidFrom,
+    AccountPut, BatchId, CardKind, CertificateNote, Confirmation, DocumentId, FeedSpec, Grounds, ImportSpec,
+    LimitSpec, MerchantId, Money, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec,
+    ProductTerms, Purchase, Renewal, RequestId, Role, TenantId, TotalKey, TotalsQuery, ValidFrom,
 };
 
 pub use super::feed::{FeedAck, FeedOpen};
@@ -73,6 +73,8 @@ pub enum Request<'a> {
     Extend(Extend<'a>),
     /// EXPIRE.
     Expire(OneCard<'a>),
+    /// RESTOCK.
+    Restock(Restock<'a>),
     /// HOLD.
     Hold(Hold<'a>),
     /// CAPTURE.
@@ -260,6 +262,7 @@ dispatch! {
         Redeem(Redeem<'static>) Reverse(Reverse<'static>) Query(OneCard<'static>) History(OneCard<'static>)
         Freeze(OneCard<'static>) Unfreeze(OneCard<'static>) Void(OneCard<'static>)
         Activate(OneCard<'static>) Deactivate(OneCard<'static>) Extend(Extend<'static>) Expire(OneCard<'static>)
+        Restock(Restock<'static>)
         Hold(Hold<'static>) Capture(Capture<'static>) Release(Release<'static>) Load(Load<'static>)
         RefundValue(RefundValue<'static>) Settle(OneCard<'static>)
         OutcomeQuery(OutcomeQuery<'static>) PinUnlock(OneCard<'static>)
@@ -493,6 +496,20 @@ pub struct Extend<'a> {
 
 wire!(Extend<'a>: "EXTEND" {
     expires_ms: u64, "the new end of validity, ms since 1970; later than the old one";
+    code: Secret<'_>, "the code as typed";
+});
+
+/// The body of RESTOCK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restock<'a> {
+    /// The supplier's document.
+    pub reference: DocumentId,
+    /// The code.
+    pub code: Secret<'a>,
+}
+
+wire!(Restock<'a>: "RESTOCK" {
+    reference: DocumentId, "the supplier's credit note or return document, of the caller's choosing, never 0";
     code: Secret<'_>, "the code as typed";
 });
 
@@ -745,6 +762,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<OutcomeQuery<'_>>(),
         of::<OneCard<'_>>(),
         of::<Extend<'_>>(),
+        of::<Restock<'_>>(),
         of::<Items<'_>>(),
         of::<Item<'_>>(),
         of::<Sell>(),

@@ -32,6 +32,7 @@ const TABLE: &str = "
     DEACTIVATE       O
     EXTEND           O
     EXPIRE           O
+    RESTOCK          -
     PRODUCT_ADD      -
     PRODUCT_SET      -
     PRODUCT_FREEZE   O
@@ -64,7 +65,6 @@ const TABLE: &str = "
     LOAD             S
     REFUND_VALUE     OF
     RETURN           O
-    RESTOCK          -
     REPLACE          O
     TRANSFER         O
     SETTLE           F

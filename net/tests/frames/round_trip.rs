@@ -18,7 +18,7 @@ use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
 use kami_net::frame::request::{
     BatchExtend, BatchRows, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, Extend, FeedAck,
     FeedOpen, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct,
-    OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
+    OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Restock, Reverse, Sell,
 };
 use kami_net::frame::{
     Body, FRAME_BYTES_MAX, FeedBegin, FeedEvents, ItemReport, Listing, PathHash, REQUEST_HEAD_BYTES,
@@ -147,6 +147,7 @@ proptest! {
         same(head, &Request::Deactivate(card));
         same(head, &Request::Extend(Extend { expires_ms: amount.cast_unsigned(), code }));
         same(head, &Request::Expire(card));
+        same(head, &Request::Restock(Restock { reference: DocumentId(id.max(1)), code }));
         let (hold, original) = (RequestId(id), RequestId(id));
         let seconds = amount as u32;
         same(head, &Request::Hold(Hold { amount, seconds, code, pin: pin.as_deref().map(Secret) }));

@@ -17,7 +17,7 @@ use kami_net::frame::reply::{self, Codes};
 use kami_net::frame::request::{
     BatchExtend, BatchRows, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, Extend, FeedAck,
     FeedOpen, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct,
-    OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
+    OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Restock, Reverse, Sell,
 };
 use kami_net::frame::{
     Body, FeedBegin, FeedEvents, ItemReport, Listing, Opcode, PathHash, ReplyHead, Request, RequestFlags,
@@ -81,6 +81,7 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::Deactivate(card),
         Request::Extend(Extend { expires_ms: 1_900_000_000_000, code }),
         Request::Expire(card),
+        Request::Restock(Restock { reference: DocumentId(0xd0c), code }),
         Request::Hold(Hold { amount: 1234, seconds: 90, code, pin: Some(Secret(b"4711")) }),
         Request::Capture(Capture { hold: RequestId(0x41), amount: 1000, code }),
         Request::Release(Release { hold: RequestId(0x41), code }),

@@ -38,6 +38,7 @@ const COMMANDS: &[&str] = &[
     "deactivate TEA-0001",
     "extend TEA-0001 2099-12-31",
     "expire TEA-0001",
+    "restock TEA-0001 --reference RMA-1",
     "stock",
     "principal add till --role redeemer --out till",
     "principal list",

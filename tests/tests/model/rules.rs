@@ -312,6 +312,15 @@ impl Oracle {
     /// What changes when a card may be used.
     fn live(&self, ask: &Ask, place: Place, change: LifeChange) -> Verdict {
         let card = self.card(place);
+        if let LifeChange::Restock(reference) = change {
+            return match card.lifecycle {
+                Lifecycle::Returned => {
+                    self.moves(ask, place, Kind::Restock, Lifecycle::Voided, card.flags, reference)
+                }
+                Lifecycle::Voided => self.refuse(Status::Voided),
+                _ => self.refuse(Status::IllegalTransition),
+            };
+        }
         let active = self.is_active(place);
         let ends = self.expires_ms(place);
         let staff = matches!(ask.caller.role, Role::Admin | Role::Operator);
@@ -337,6 +346,7 @@ impl Oracle {
                 let later = ends != 0 && to > ends && to > self.now_ms;
                 (Kind::Extend, card.flags.with(Flags::OWN_END), later && !reserved)
             }
+            LifeChange::Restock(_) => unreachable!("dealt with before"),
             LifeChange::Expire => {
                 (Kind::Expire, card.flags.with(Flags::OWN_END), !self.is_expired(place) && !reserved)
             }

@@ -5,8 +5,8 @@
 
 use kami_engine::{
     AccountId, AccountKind, AccountSpec, Caller, CardKind, CertificateNote, DocumentId, ImportSpec, Kind,
-    Leg, LimitAction, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderState, Posting, PrincipalId,
-    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Role, TenantId, ValidFrom,
+    Leg, Lifecycle, LimitAction, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderState, Posting,
+    PrincipalId, PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Role, TenantId, ValidFrom,
 };
 
 use super::imports::Row;
@@ -283,6 +283,17 @@ impl World {
 
     /// When a card may be used.
     fn life(&mut self) -> (Caller, What) {
+        let gone = self
+            .oracle
+            .places()
+            .filter(|(_, place)| self.oracle.card(*place).lifecycle == Lifecycle::Returned);
+        let gone: Vec<String> = gone.map(|(_, place)| self.oracle.card(place).code.clone()).collect();
+        if self.random.percent(12) {
+            let some = !gone.is_empty() && self.random.percent(80);
+            let code = if some { self.random.pick(&gone).clone() } else { self.code() };
+            let reference = 1 + u128::from(self.random.below(3));
+            return (ADMIN, What::Life { code, change: LifeChange::Restock(reference) });
+        }
         let code = self.code();
         let change = match self.random.below(10) {
             0..4 => LifeChange::Activate,
