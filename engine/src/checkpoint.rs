@@ -38,6 +38,7 @@ use crate::record::{
 use crate::sequencer::Sequencer;
 use crate::sharded::SHARDS;
 use crate::table::Table;
+use crate::tenants::TenantRow;
 use crate::word::Word;
 
 /// The directory of the snapshots.
@@ -173,6 +174,8 @@ pub struct Ledger {
     pub counted_ms: u64,
     /// Orders that wait for their payment.
     pub reservations: Vec<StoredReservation>,
+    /// Tenants but for the house, in order of number.
+    pub tenants: Vec<TenantRow>,
 }
 
 /// An order that waits for its payment, in a snapshot.
@@ -612,9 +615,17 @@ fn copy_objects(
     objects
 }
 
-/// Copies accounts, documents, limits and what counts against them. In pieces, as everything: what an account
+/// Copies tenants, accounts, documents, limits and what counts against them. In pieces, as everything: what an account
 /// or a subject misses, its position tells.
 fn copy_money(sequencer: &Sequencer, ledger: &mut Ledger, between: &mut impl FnMut()) {
+    loop {
+        between();
+        let from = ledger.tenants.len();
+        ledger.tenants.extend(sequencer.state().tenants.rows(from, OBJECTS_PER_HOLD));
+        if ledger.tenants.len() == from {
+            break;
+        }
+    }
     loop {
         between();
         let from = ledger.accounts.len();

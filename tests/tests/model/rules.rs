@@ -179,7 +179,7 @@ impl Oracle {
         if batch.active {
             flags = flags.with(Flags::ACTIVE);
         }
-        if batch.frozen || self.products[&batch.product].frozen {
+        if batch.frozen || self.is_product_frozen(&self.products[&batch.product]) {
             flags = flags.with(Flags::FROZEN);
         }
         CardReport {

@@ -464,6 +464,7 @@ impl World {
                 What::AccountList,
                 What::LimitList,
                 What::Stats,
+                What::TenantList,
             ] {
                 asks.push(Ask::new(5, caller, what));
             }
