@@ -4,6 +4,8 @@
 //! They run in the sequencer like all others. Each changes one object, whose entries chain as a card's
 //! do, so that a retry is recognised by the same means.
 
+use std::ops::Range;
+
 use kami_wal::Lsn;
 
 use crate::card::Effect;
@@ -73,6 +75,7 @@ impl Turn<'_> {
             Command::TenantFreeze(id) => self.set_tenant_frozen(work, at, *id, true),
             Command::TenantUnfreeze(id) => self.set_tenant_frozen(work, at, *id, false),
             Command::TenantList => Some(self.list_tenants(&work.requests[at])),
+            Command::OutcomeOfDocument { .. } => self.outcome_of_document(work, at),
             command if command.batch().is_some() => self.change_batch(work, at),
             _ => Some(self.list(&work.requests[at])),
         }
@@ -104,7 +107,8 @@ impl Turn<'_> {
                 | Command::AccountList { .. }
                 | Command::AccountStatement { .. }
                 | Command::Post(_)
-                | Command::LimitList => true,
+                | Command::LimitList
+                | Command::OutcomeOfDocument { .. } => true,
                 Command::LimitPut(spec) => spec.product.is_some_and(|product| scope.covers(product)),
                 // A batch that is not there is not found.
                 command => command
@@ -281,9 +285,20 @@ impl Turn<'_> {
         let table = &self.sequencer.table;
         let batch = self.state.batch_stock(id, request.caller.tenant).and_then(|_| table.batch(id));
         let Some(batch) = batch else { return Some(self.refuse(request, Status::NotFound)) };
+        let all = 0..batch.rows().max(1);
+        let rows = match request.command {
+            Command::BatchRows { from, rows, .. } => range(from, rows, batch.rows()),
+            _ => None,
+        };
         let (kind, changes) = match request.command {
-            Command::BatchActivate(_) => (Kind::BatchActivate, !batch.is_active()),
-            Command::BatchDeactivate(_) => (Kind::BatchDeactivate, batch.is_active()),
+            Command::BatchActivate(_) => (Kind::BatchActivate, batch.activity().would_change(&all, true)),
+            Command::BatchDeactivate(_) => {
+                (Kind::BatchDeactivate, batch.activity().would_change(&all, false))
+            }
+            Command::BatchRows { active, .. } => {
+                let kind = if active { Kind::BatchActivate } else { Kind::BatchDeactivate };
+                (kind, rows.as_ref().is_some_and(|rows| batch.activity().would_change(rows, active)))
+            }
             Command::BatchFreeze(_) => (Kind::BatchFreeze, !batch.is_frozen()),
             Command::BatchUnfreeze(_) => (Kind::BatchUnfreeze, batch.is_frozen()),
             Command::BatchVoid(_) => (Kind::BatchVoid, !batch.is_voided()),
@@ -300,8 +315,16 @@ impl Turn<'_> {
         let change = Change {
             kind,
             subject: u64::from(id.0),
-            refusal: (!changes).then_some(Status::IllegalTransition),
-            apply: &|state, lsn| state.change_batch(batch, kind, expires_ms, lsn),
+            refusal: match &rows {
+                None if matches!(request.command, Command::BatchRows { .. }) => Some(Status::NotFound),
+                _ if !changes => Some(Status::IllegalTransition),
+                Some(rows) if !batch.activity().has_room(rows) => Some(Status::PiecesExhausted),
+                _ => None,
+            },
+            apply: &|state, lsn| {
+                let now_ms = state.now_ms;
+                state.change_batch(batch, kind, &BatchMove { expires_ms, rows: rows.clone(), now_ms }, lsn);
+            },
             show: &|state| ReplyBody::Batches(vec![state.batch_report(batch)]),
         };
         self.change(work, at, &change)
@@ -350,10 +373,26 @@ impl Turn<'_> {
     }
 }
 
-/// The tail of BATCH_EXTEND.
-fn extension(command: &Command) -> Option<[u8; 8]> {
+/// What an entry about a batch says beside its kind.
+pub(crate) struct BatchMove {
+    /// Of BATCH_EXTEND the new end, milliseconds.
+    pub(crate) expires_ms: u64,
+    /// Of BATCH_ACTIVATE and BATCH_DEACTIVATE the rows, if not all.
+    pub(crate) rows: Option<Range<u64>>,
+    /// When it happens, milliseconds.
+    pub(crate) now_ms: u64,
+}
+
+/// A range of rows, if the batch has all of them.
+fn range(from: u64, rows: u64, of: u64) -> Option<Range<u64>> {
+    from.checked_add(rows).filter(|to| from < *to && *to <= of).map(|to| from..to)
+}
+
+/// The tail of BATCH_EXTEND, and of what is about a range of rows.
+fn extension(command: &Command) -> Option<Vec<u8>> {
     match command {
-        Command::BatchExtend { expires_ms, .. } => Some(expires_ms.to_le_bytes()),
+        Command::BatchExtend { expires_ms, .. } => Some(expires_ms.to_le_bytes().to_vec()),
+        Command::BatchRows { from, rows, .. } => Some([from.to_le_bytes(), rows.to_le_bytes()].concat()),
         _ => None,
     }
 }
@@ -384,7 +423,7 @@ fn is_sane_principal(spec: &PrincipalSpec) -> bool {
         && spec.products.len() <= SCOPE_PRODUCTS_MAX
         && spec.misses_per_minute <= MISSES_PER_MINUTE_MAX
         // Whoever adds principals could give itself another scope.
-        && (spec.role != Role::Admin || spec.products.is_empty())
+        && (spec.role != Role::Admin || spec.products.is_empty() && spec.classes == 0)
 }
 
 impl State {
@@ -403,14 +442,18 @@ impl State {
     }
 
     /// Changes a batch as an entry of `kind` says.
-    pub fn change_batch(&mut self, batch: &Batch, kind: Kind, expires_ms: u64, lsn: Lsn) {
+    pub(crate) fn change_batch(&mut self, batch: &Batch, kind: Kind, change: &BatchMove, lsn: Lsn) {
         match kind {
-            Kind::BatchActivate => batch.set_active(true),
-            Kind::BatchDeactivate => batch.set_active(false),
+            Kind::BatchActivate | Kind::BatchDeactivate => {
+                let mut activity = batch.activity();
+                let rows = change.rows.clone().unwrap_or(0..batch.rows());
+                activity.set(&rows, kind == Kind::BatchActivate, change.now_ms);
+                batch.set_activity(activity);
+            }
             Kind::BatchFreeze => batch.set_frozen(true),
             Kind::BatchUnfreeze => batch.set_frozen(false),
             Kind::BatchVoid => batch.set_voided(),
-            Kind::BatchExtend => batch.set_extended_ms(expires_ms),
+            Kind::BatchExtend => batch.set_extended_ms(change.expires_ms),
             _ => unreachable!("no change of a batch"),
         }
         let stock = self.stock_mut(batch.id);
@@ -441,6 +484,7 @@ impl State {
             imported_ms: batch.imported_ms,
             counts: self.stock(batch.id).counts,
             active: batch.is_active(),
+            active_rows: batch.activity().count(),
             frozen: batch.is_frozen(),
             voided: batch.is_voided(),
             expires_ms: if batch.expires_ms == 0 { 0 } else { batch.expires_ms.max(batch.extended_ms()) },

@@ -26,7 +26,7 @@ pub struct View {
     pub word: Word,
     /// How cards of its product are used.
     pub kind: CardKind,
-    /// Whether its batch is active.
+    /// Whether its row of the batch is active.
     pub batch_active: bool,
     /// Whether its batch or product is frozen.
     pub frozen: bool,
@@ -44,6 +44,10 @@ pub struct View {
     pub now_ms: u64,
     /// Whether part of it is held: then its time does not run out.
     pub held: bool,
+    /// From when its validity counts, milliseconds, if that is from an event of its own that has happened; else 0.
+    pub begun_ms: u64,
+    /// Whether that event is its first use.
+    pub from_use: bool,
 }
 
 impl View {
@@ -76,7 +80,10 @@ impl View {
 
     fn is_active(&self) -> bool {
         let flags = self.word.flags();
-        flags.contains(Flags::ACTIVE) || self.batch_active && !flags.contains(Flags::INACTIVE)
+        // What is in use stays so: only unused cards are deactivated.
+        flags.contains(Flags::ACTIVE)
+            || flags.contains(Flags::USED)
+            || self.batch_active && !flags.contains(Flags::INACTIVE)
     }
 
     /// Whether it, its batch or its product is frozen.
@@ -140,6 +147,10 @@ pub struct Past {
     pub was_refunded: bool,
     /// How much of the original was refunded.
     pub refunded: Money,
+    /// When it was activated by itself last, milliseconds, if its newest entries say so; else 0.
+    pub activated_ms: u64,
+    /// When it was sold, milliseconds; only read for cards whose validity counts from an event of their own.
+    pub sold_ms: u64,
 }
 
 impl Past {
@@ -156,7 +167,31 @@ impl Past {
         resolved: None,
         was_refunded: false,
         refunded: 0,
+        activated_ms: 0,
+        sold_ms: 0,
     };
+}
+
+/// What came of the PIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// It was right, or none is needed.
+    Right,
+    /// It was wrong or missing.
+    Wrong,
+    /// Whoever sent it tried too many wrong ones: whether this one is right is not told.
+    Locked,
+}
+
+impl Pin {
+    /// Why the card cannot be used with it.
+    pub(crate) const fn refusal(self) -> Option<Status> {
+        match self {
+            Pin::Right => None,
+            Pin::Wrong => Some(Status::CardNotValid),
+            Pin::Locked => Some(Status::PinLocked),
+        }
+    }
 }
 
 /// What is asked of a card.
@@ -166,8 +201,8 @@ pub enum Action {
     Redeem {
         /// How much; 0 is all.
         amount: Money,
-        /// Whether the PIN was right, or none is needed.
-        pin_right: bool,
+        /// What came of the PIN.
+        pin: Pin,
         /// Whether less will do.
         partial: bool,
     },
@@ -177,8 +212,8 @@ pub enum Action {
     Hold {
         /// How much; 0 as for a redemption.
         amount: Money,
-        /// Whether the PIN was right, or none is needed.
-        pin_right: bool,
+        /// What came of the PIN.
+        pin: Pin,
         /// Whether less will do.
         partial: bool,
         /// How long, if not as long as the product says.
@@ -221,6 +256,22 @@ pub enum Action {
     Unfreeze,
     /// Make it void.
     Void,
+    /// Lift the locks that wrong PINs put on it.
+    PinUnlock {
+        /// Whether there are any.
+        locked: bool,
+    },
+    /// Make it redeemable.
+    Activate,
+    /// Make it not redeemable.
+    Deactivate,
+    /// Move the end of its validity.
+    Extend {
+        /// The new end, milliseconds.
+        expires_ms: u64,
+    },
+    /// End its validity now.
+    Expire,
 }
 
 /// Who asks, as far as the rule cares.
@@ -360,12 +411,12 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
         original: None,
     };
     match action {
-        Action::Redeem { amount, pin_right, .. } => {
+        Action::Redeem { amount, pin, .. } => {
             if past.tombstone && !cfg!(feature = "bug-ignore-tombstones") {
                 return Refuse(Status::ReversedBeforeArrival);
             }
-            if !pin_right {
-                return Refuse(Status::CardNotValid);
+            if let Some(status) = pin.refusal() {
+                return Refuse(status);
             }
             if let Some(status) = unusable(view) {
                 return Refuse(status);
@@ -439,6 +490,14 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
             Lifecycle::Redeemed | Lifecycle::Reserved => Refuse(Status::IllegalTransition),
             _ => Refuse(Status::Voided),
         },
+        Action::PinUnlock { locked: false } => Refuse(Status::IllegalTransition),
+        Action::PinUnlock { .. } => stay(Kind::PinUnlock, flags),
+        Action::Activate | Action::Deactivate | Action::Extend { .. } | Action::Expire => {
+            match lived(view, action, asker) {
+                Err(status) => Refuse(status),
+                Ok((kind, flags)) => stay(kind, flags.with(Flags::HAS_EFFECTS)),
+            }
+        }
         // These are decided where the value is known.
         Action::Hold { .. }
         | Action::Capture { .. }
@@ -450,7 +509,65 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
     }
 }
 
+/// What changes when a card may be used, and not what it is worth: the entry and the flags afterwards.
+fn lived(view: &View, action: Action, asker: &Asker) -> Result<(Kind, Flags), Status> {
+    let flags = view.word.flags();
+    let lifecycle = view.lifecycle();
+    match lifecycle {
+        Lifecycle::Voided => return Err(Status::Voided),
+        Lifecycle::Returned => return Err(Status::Returned),
+        Lifecycle::Redeemed => return Err(Status::AlreadyRedeemed),
+        Lifecycle::Expired if !matches!(action, Action::Extend { .. }) => return Err(Status::Expired),
+        _ => {}
+    }
+    match action {
+        // A seller may activate what it sold, not what lies in stock.
+        Action::Activate if view.word.is_unsold() && !asker.any_merchant => Err(Status::NotSold),
+        Action::Activate if !view.is_active() => {
+            Ok((Kind::Activate, flags.with(Flags::ACTIVE).without(Flags::INACTIVE)))
+        }
+        Action::Deactivate if view.is_active() && !flags.contains(Flags::USED) && !view.held => {
+            Ok((Kind::Deactivate, flags.with(Flags::INACTIVE).without(Flags::ACTIVE)))
+        }
+        // What an order waits for keeps the validity it was chosen for.
+        Action::Extend { .. } | Action::Expire if view.word.lifecycle() == Lifecycle::Reserved => {
+            Err(Status::IllegalTransition)
+        }
+        Action::Extend { expires_ms }
+            if view.expires_ms != 0 && expires_ms > view.expires_ms.max(view.now_ms) =>
+        {
+            Ok((Kind::Extend, flags.with(Flags::OWN_END)))
+        }
+        Action::Expire if !view.is_expired() => Ok((Kind::Expire, flags.with(Flags::OWN_END))),
+        _ => Err(Status::IllegalTransition),
+    }
+}
+
 impl Action {
+    /// Whether it is decided without regard to what is on the card.
+    pub(crate) const fn leaves_value(self) -> bool {
+        matches!(
+            self,
+            Action::Freeze
+                | Action::Unfreeze
+                | Action::Void
+                | Action::PinUnlock { .. }
+                | Action::Activate
+                | Action::Deactivate
+                | Action::Extend { .. }
+                | Action::Expire
+        )
+    }
+
+    /// The end of validity that it gives the card, once it is done at `now_ms`.
+    pub(crate) const fn end_ms(self, now_ms: u64) -> Option<u64> {
+        match self {
+            Action::Extend { expires_ms } => Some(expires_ms),
+            Action::Expire => Some(now_ms),
+            _ => None,
+        }
+    }
+
     /// Whether an entry of this kind is what the action leaves in the log.
     const fn is_recorded_as(self, kind: Kind) -> bool {
         match self {
@@ -459,6 +576,7 @@ impl Action {
             Action::Freeze => matches!(kind, Kind::Freeze),
             Action::Unfreeze => matches!(kind, Kind::Unfreeze),
             Action::Void => matches!(kind, Kind::Void),
+            Action::PinUnlock { .. } => matches!(kind, Kind::PinUnlock),
             Action::Hold { .. } => matches!(kind, Kind::Hold),
             Action::Capture { .. } => matches!(kind, Kind::Capture),
             Action::Release { .. } => matches!(kind, Kind::Release),
@@ -467,6 +585,10 @@ impl Action {
             Action::Load { .. } => matches!(kind, Kind::Load),
             Action::Refund { .. } => matches!(kind, Kind::RefundValue),
             Action::Settle => matches!(kind, Kind::Settle),
+            Action::Activate => matches!(kind, Kind::Activate),
+            Action::Deactivate => matches!(kind, Kind::Deactivate),
+            Action::Extend { .. } => matches!(kind, Kind::Extend),
+            Action::Expire => matches!(kind, Kind::Expire),
         }
     }
 }
@@ -494,6 +616,8 @@ mod tests {
             reversal_ms: 1000,
             now_ms: NOW,
             held: false,
+            begun_ms: 0,
+            from_use: false,
         };
         let mut words = state.split('+');
         let lifecycle = match words.next().unwrap() {
@@ -513,6 +637,8 @@ mod tests {
                 "active" => flags = flags.with(Flags::ACTIVE),
                 "inactive" => flags = flags.with(Flags::INACTIVE),
                 "settled" => flags = flags.with(Flags::SETTLED),
+                "used" => flags = flags.with(Flags::USED),
+                "held" => view.held = true,
                 "batch-frozen" => view.frozen = true,
                 "batch-inactive" => view.batch_active = false,
                 "batch-voided" => view.batch_voided = true,
@@ -531,17 +657,25 @@ mod tests {
     }
 
     fn action(name: &str) -> Action {
-        let redeem = |amount, pin_right| Action::Redeem { amount, pin_right, partial: false };
+        let redeem = |amount, pin| Action::Redeem { amount, pin, partial: false };
         match name {
-            "redeem" => redeem(0, true),
-            "redeem-face" => redeem(100, true),
-            "redeem-more" => redeem(101, true),
-            "redeem-part" => redeem(99, true),
-            "redeem-wrong-pin" => redeem(0, false),
+            "redeem" => redeem(0, Pin::Right),
+            "redeem-face" => redeem(100, Pin::Right),
+            "redeem-more" => redeem(101, Pin::Right),
+            "redeem-part" => redeem(99, Pin::Right),
+            "redeem-wrong-pin" => redeem(0, Pin::Wrong),
+            "redeem-locked" => redeem(0, Pin::Locked),
+            "unlock" => Action::PinUnlock { locked: true },
+            "unlock-free" => Action::PinUnlock { locked: false },
             "reverse" => Action::Reverse(ID),
             "freeze" => Action::Freeze,
             "unfreeze" => Action::Unfreeze,
             "void" => Action::Void,
+            "activate" => Action::Activate,
+            "deactivate" => Action::Deactivate,
+            "extend" => Action::Extend { expires_ms: NOW + 9 },
+            "extend-back" => Action::Extend { expires_ms: NOW - 1 },
+            "expire" => Action::Expire,
             other => panic!("no action: {other}"),
         }
     }
@@ -609,7 +743,16 @@ mod tests {
                 assert_eq!(status == Status::Tombstoned, kind == Kind::Tombstone, "{line}");
                 let frozen = if flags.contains(Flags::FROZEN) { "+frozen" } else { "" };
                 let used = if flags.contains(Flags::USED) { "+used" } else { "" };
-                format!("{}>{}{frozen}{used}", kind.name(), lifecycle.name())
+                let own = if flags.contains(Flags::ACTIVE) {
+                    "+active"
+                } else if flags.contains(Flags::INACTIVE) {
+                    "+inactive"
+                } else if flags.contains(Flags::OWN_END) {
+                    "+end"
+                } else {
+                    ""
+                };
+                format!("{}>{}{frozen}{used}{own}", kind.name(), lifecycle.name())
             }
         };
         assert_eq!(found, expected, "{line}");
@@ -676,7 +819,7 @@ mod tests {
             sold+batch-frozen       new  redeem           FROZEN
             sold+batch-inactive     new  redeem           NOT_ACTIVE
             sold+inactive           new  redeem           NOT_ACTIVE
-            sold+batch-inactive+active  new  redeem       REDEEM>REDEEMED+used
+            sold+batch-inactive+active  new  redeem       REDEEM>REDEEMED+used+active
             sold+early              new  redeem           NOT_YET_VALID
             sold+in-time            new  redeem           REDEEM>REDEEMED+used
             sold+past-end           new  redeem           EXPIRED
@@ -690,6 +833,15 @@ mod tests {
             sold                    new  redeem-wrong-pin CARD_NOT_VALID
             redeemed                new  redeem-wrong-pin CARD_NOT_VALID
             voided                  new  redeem-wrong-pin CARD_NOT_VALID
+            sold                    new  redeem-locked    PIN_LOCKED
+            redeemed                new  redeem-locked    PIN_LOCKED
+            available               new  redeem-locked    CARD_NOT_VALID
+            sold                    poisoned  redeem-locked  REVERSED_BEFORE_ARRIVAL
+            redeemed                seen-redeem  redeem-locked  replay-REDEEM
+            sold+frozen             new  unlock           PIN_UNLOCK>SOLD+frozen
+            available               new  unlock           PIN_UNLOCK>AVAILABLE
+            redeemed                new  unlock           PIN_UNLOCK>REDEEMED
+            sold                    new  unlock-free      ILLEGAL_TRANSITION
             available+batch-voided  new  redeem           CARD_NOT_VALID
             available+batch-voided  new  freeze           VOIDED
             available+batch-voided  new  void             VOIDED
@@ -699,6 +851,57 @@ mod tests {
             available+frozen        new  void             VOID>VOIDED+frozen
         ";
         table.lines().filter(|line| !line.trim().is_empty()).for_each(|line| check(line, &ASKER));
+    }
+
+    #[test]
+    fn when_a_card_may_be_used() {
+        let table = "
+            pristine                new  activate    ILLEGAL_TRANSITION
+            pristine+batch-inactive new  activate    ACTIVATE>AVAILABLE+active
+            sold+inactive           new  activate    ACTIVATE>SOLD+active
+            sold+active             new  activate    ILLEGAL_TRANSITION
+            reserved+inactive       new  activate    ACTIVATE>RESERVED+active
+            redeemed+inactive       new  activate    ALREADY_REDEEMED
+            voided+inactive         new  activate    VOIDED
+            returned+inactive       new  activate    RETURNED
+            expired+inactive        new  activate    EXPIRED
+            sold+inactive+past-end  new  activate    EXPIRED
+            sold+inactive+frozen    new  activate    ACTIVATE>SOLD+frozen+active
+            pristine                new  deactivate  DEACTIVATE>AVAILABLE+inactive
+            sold+active             new  deactivate  DEACTIVATE>SOLD+inactive
+            sold+batch-inactive     new  deactivate  ILLEGAL_TRANSITION
+            sold+inactive           new  deactivate  ILLEGAL_TRANSITION
+            sold+used               new  deactivate  ILLEGAL_TRANSITION
+            sold+held               new  deactivate  ILLEGAL_TRANSITION
+            redeemed+used           new  deactivate  ALREADY_REDEEMED
+            sold+used+batch-inactive  new  redeem    REDEEM>REDEEMED+used
+
+            sold                    new  extend      ILLEGAL_TRANSITION
+            sold+before-end         new  extend      EXTEND>SOLD+end
+            sold+before-end         new  extend-back ILLEGAL_TRANSITION
+            sold+past-end           new  extend      EXTEND>SOLD+end
+            available+past-end      new  extend      EXTEND>AVAILABLE+end
+            available+past-end+batch-voided  new  extend  VOIDED
+            reserved+before-end     new  extend      ILLEGAL_TRANSITION
+            redeemed+before-end     new  extend      ALREADY_REDEEMED
+            voided+before-end       new  extend      VOIDED
+            returned+before-end     new  extend      RETURNED
+            sold                    new  expire      EXPIRE>SOLD+end
+            available               new  expire      EXPIRE>AVAILABLE+end
+            sold+held               new  expire      EXPIRE>SOLD+end
+            sold+before-end         new  expire      EXPIRE>SOLD+end
+            sold+past-end           new  expire      EXPIRED
+            sold+past-end+held      new  expire      ILLEGAL_TRANSITION
+            reserved                new  expire      ILLEGAL_TRANSITION
+            redeemed                new  expire      ALREADY_REDEEMED
+            voided                  new  expire      VOIDED
+            returned                new  expire      RETURNED
+        ";
+        let operator = Asker { any_merchant: true, ..ASKER };
+        table.lines().filter(|line| !line.trim().is_empty()).for_each(|line| check(line, &operator));
+        check("sold+inactive new activate ACTIVATE>SOLD+active", &ASKER);
+        check("available+inactive new activate NOT_SOLD", &ASKER);
+        check("reserved+inactive new activate NOT_SOLD", &ASKER);
     }
 
     #[test]
@@ -790,10 +993,16 @@ mod tests {
             "redeem-more",
             "redeem-part",
             "redeem-wrong-pin",
+            "redeem-locked",
+            "unlock",
             "reverse",
             "freeze",
             "unfreeze",
             "void",
+            "activate",
+            "deactivate",
+            "extend",
+            "expire",
         ];
         for lifecycle in lifecycles {
             for (first, second) in modifiers.iter().flat_map(|a| modifiers.iter().map(move |b| (a, b))) {

@@ -223,6 +223,9 @@ impl<'a> Chain<'a> {
                 return Ok(false);
             }
             let related = sought.looks_at(entry, &mut past)?;
+            if entry.head.kind == Kind::Activate {
+                past.activated_ms = past.activated_ms.max(entry.time_ms);
+            }
             past.tombstones += u32::from(entry.head.kind == Kind::Tombstone);
             past.reversals += u32::from(entry.head.kind == Kind::Reverse);
             if sought.collects {

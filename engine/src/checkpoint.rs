@@ -28,18 +28,22 @@ use kami_wal::{File, Lsn, Medium, Poisoned};
 
 use crate::account::Leg;
 use crate::accounts::AccountRow;
+use crate::activity::Activity;
 use crate::holds::{Hold, HoldKey};
-use crate::identity::{AccountId, MerchantId, OrderId, Principal, PrincipalId, RequestId, TenantId};
+use crate::identity::{
+    AccountId, MerchantId, OrderId, Principal, PrincipalId, RequestId, TenantId, TerminalId,
+};
 use crate::limits::{LimitRow, UsageRow};
 use crate::orders::{OrderKey, OrderWord, Reservation};
 use crate::record::{
-    Clocks, Field, Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms, stored,
+    Clocks, Field, Stored, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms,
+    StoredValidity, stored,
 };
 use crate::sequencer::Sequencer;
 use crate::sharded::SHARDS;
 use crate::table::Table;
 use crate::tenants::TenantRow;
-use crate::word::Word;
+use crate::word::{CardRef, Word};
 
 /// The directory of the snapshots.
 pub const DIRECTORY: &str = "snapshots";
@@ -160,8 +164,12 @@ pub struct Objects {
 pub struct Ledger {
     /// The terms of products, by number, where they are not the default.
     pub terms: Vec<(u32, StoredTerms)>,
+    /// Where principals stand, by number, where that is not the default.
+    pub places: Vec<(u32, StoredPlace)>,
     /// The open holds.
     pub holds: Vec<HoldObject>,
+    /// Locks after wrong PINs, first to end first: card, principal, terminal, and until when.
+    pub pin_locks: Vec<(u64, u32, u32, u64)>,
     /// Accounts in order of number.
     pub accounts: Vec<AccountRow>,
     /// Tenant, id and POST of each document.
@@ -176,6 +184,21 @@ pub struct Ledger {
     pub reservations: Vec<StoredReservation>,
     /// Tenants but for the house, in order of number.
     pub tenants: Vec<TenantRow>,
+    /// From which event of its own a card is valid, by batch, where it is not from the import.
+    pub validities: Vec<(u32, StoredValidity)>,
+    /// Which rows of batches are active, where it is not all of them since the import.
+    pub activities: Vec<ActivityObject>,
+    /// Cards with an end of validity that they were given after their import, milliseconds.
+    pub ends: Vec<(u64, u64)>,
+}
+
+/// Which rows of a batch are active.
+#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct ActivityObject {
+    /// The batch.
+    pub batch: u32,
+    /// Where each piece begins, and since when it is active.
+    pub pieces: Vec<(u64, Option<u64>)>,
 }
 
 /// An order that waits for its payment, in a snapshot.
@@ -460,6 +483,22 @@ fn write_new(
             break;
         }
     }
+    loop {
+        between();
+        let last = ledger.pin_locks.last();
+        let last = last
+            .map(|(card, principal, terminal, _)| (*card, PrincipalId(*principal), TerminalId(*terminal)));
+        let state = sequencer.state();
+        let some = state.pins.after(last).take(OBJECTS_PER_HOLD);
+        let before = ledger.pin_locks.len();
+        ledger
+            .pin_locks
+            .extend(some.map(|((card, principal, terminal), until)| (card, principal.0, terminal.0, until)));
+        if ledger.pin_locks.len() == before {
+            break;
+        }
+    }
+    ledger.pin_locks.sort_by_key(|(.., until)| *until);
     let ledger = framed(&ledger);
     writer.put(&ledger)?;
     writer.flush()?;
@@ -564,6 +603,11 @@ fn copy_objects(
         let state = sequencer.state();
         let from = objects.principals.len();
         let some = state.principals.iter().skip(from).take(OBJECTS_PER_HOLD);
+        let places = some.clone().filter_map(|state| {
+            let Principal { id, spec, .. } = &state.principal;
+            Some((id.0, StoredPlace::of(spec)?))
+        });
+        ledger.places.extend(places);
         objects.principals.extend(some.map(|principal| PrincipalObject {
             stored: StoredPrincipal::from(&principal.principal.spec),
             revoked: principal.principal.revoked,
@@ -582,6 +626,14 @@ fn copy_objects(
             continue;
         }
         let stock = state.stock(batch.id);
+        let activity = batch.activity();
+        if activity != Activity::whole(batch.rows(), Some(batch.imported_ms)) {
+            ledger.activities.push(ActivityObject { batch: batch.id.0, pieces: activity.pieces().collect() });
+        }
+        ledger.validities.extend(batch.validity.map(|rule| (batch.id.0, StoredValidity::of(rule))));
+        ledger
+            .ends
+            .extend(stock.ends().map(|(row, end_ms)| (CardRef::new(batch.id.0, row).to_bits(), end_ms)));
         objects.batches.push(BatchObject {
             id: batch.id.0,
             stored: StoredBatch {
@@ -784,9 +836,9 @@ impl Snapshot {
 }
 
 impl PrincipalObject {
-    /// The principal with number `id`; `None` if a field is unknown.
+    /// The principal with number `id`, who stands at `place`; `None` if a field is unknown.
     #[must_use]
-    pub fn principal(&self, id: PrincipalId) -> Option<Principal> {
-        Some(Principal { id, spec: self.stored.spec()?, revoked: self.revoked })
+    pub fn principal(&self, id: PrincipalId, place: Option<&StoredPlace>) -> Option<Principal> {
+        Some(Principal { id, spec: self.stored.spec(place)?, revoked: self.revoked })
     }
 }

@@ -11,8 +11,8 @@ use crate::account::{AccountPut, LEGS_MAX, NOTE_BYTES_MAX, Posting};
 use crate::accounts::StoredAccount;
 use crate::grounds::Grounds;
 use crate::identity::{
-    AccountId, BatchId, Caller, CardDigest, ChannelId, OrderId, PinDigest, PrincipalId, PrincipalSpec,
-    ProductId, Renewal, RequestId, Role, TenantId, TerminalId,
+    AccountId, BatchId, Caller, CardDigest, ChannelId, DocumentId, OrderId, PinDigest, PrincipalId,
+    PrincipalSpec, ProductId, Renewal, RequestId, Role, TenantId, TerminalId,
 };
 use crate::limit::LimitSpec;
 use crate::limits::StoredLimit;
@@ -92,6 +92,11 @@ pub enum Command {
         /// The card.
         card: CardDigest,
     },
+    /// Lifts the locks that wrong PINs put on one card.
+    PinUnlock {
+        /// The card.
+        card: CardDigest,
+    },
     /// Holds a card's value, or part of it, for a payment that is not decided yet. The request's id names the
     /// hold.
     Hold {
@@ -152,6 +157,28 @@ pub enum Command {
         /// The card.
         card: CardDigest,
     },
+    /// Makes a card redeemable, whatever its batch says.
+    Activate {
+        /// The card.
+        card: CardDigest,
+    },
+    /// Makes an unused card not redeemable, whatever its batch says.
+    Deactivate {
+        /// The card.
+        card: CardDigest,
+    },
+    /// Moves the end of a card's validity to a later time; one that had expired is valid again.
+    Extend {
+        /// The card.
+        card: CardDigest,
+        /// The new end, in milliseconds since 1970.
+        expires_ms: u64,
+    },
+    /// Ends a card's validity now. What is held of it can still be captured.
+    Expire {
+        /// The card.
+        card: CardDigest,
+    },
     /// Sells `count` cards of a product under an order id: all or nothing. The reply carries the codes.
     Sell {
         /// The order, chosen by the buyer; the target of the request id.
@@ -190,6 +217,17 @@ pub enum Command {
     BatchActivate(BatchId),
     /// Makes the unused cards of a batch not redeemable.
     BatchDeactivate(BatchId),
+    /// Makes a range of a batch's rows redeemable, or the unused cards among them not redeemable.
+    BatchRows {
+        /// The batch.
+        batch: BatchId,
+        /// The first row.
+        from: u64,
+        /// How many.
+        rows: u64,
+        /// Which of the two.
+        active: bool,
+    },
     /// Freezes all cards of a batch.
     BatchFreeze(BatchId),
     /// Ends the freeze of a batch.
@@ -274,6 +312,27 @@ pub enum Command {
     LimitPut(Box<LimitSpec>),
     /// Lists the limits that stand.
     LimitList,
+    /// Asks what became of a request about a card, without doing it.
+    OutcomeOf {
+        /// The card.
+        card: CardDigest,
+        /// The request.
+        request: RequestId,
+    },
+    /// Asks what became of a request about an order.
+    OutcomeOfOrder {
+        /// The order.
+        order: OrderId,
+        /// The request.
+        request: RequestId,
+    },
+    /// Asks what became of the posting of a document.
+    OutcomeOfDocument {
+        /// The document.
+        document: DocumentId,
+        /// The request.
+        request: RequestId,
+    },
     /// Reads the engine's own figures.
     Stats,
 }
@@ -419,12 +478,18 @@ impl Command {
             | Command::Freeze { card }
             | Command::Unfreeze { card }
             | Command::Void { card }
+            | Command::PinUnlock { card }
+            | Command::OutcomeOf { card, .. }
             | Command::Hold { card, .. }
             | Command::Capture { card, .. }
             | Command::Release { card, .. }
             | Command::Load { card, .. }
             | Command::RefundValue { card, .. }
-            | Command::Settle { card } => Some(*card),
+            | Command::Settle { card }
+            | Command::Activate { card }
+            | Command::Deactivate { card }
+            | Command::Extend { card, .. }
+            | Command::Expire { card } => Some(*card),
             _ => None,
         }
     }
@@ -458,7 +523,9 @@ impl Command {
     #[must_use]
     pub fn order(&self) -> Option<OrderId> {
         match self {
-            Command::Sell { order, .. } | Command::OrderFetch { order, .. } => Some(*order),
+            Command::Sell { order, .. }
+            | Command::OrderFetch { order, .. }
+            | Command::OutcomeOfOrder { order, .. } => Some(*order),
             Command::SellLines(purchase) | Command::Reserve(purchase) => Some(purchase.order),
             Command::Confirm(confirmation) => Some(confirmation.order),
             Command::Return(given) => Some(given.order),
@@ -474,6 +541,16 @@ impl Command {
         matches!(self, Command::Redeem { .. } | Command::Hold { .. })
     }
 
+    /// The request whose effect is looked for in the target's past: this one, or the one that is asked about.
+    pub(crate) const fn sought(&self, own: RequestId) -> RequestId {
+        match self {
+            Command::OutcomeOf { request, .. }
+            | Command::OutcomeOfOrder { request, .. }
+            | Command::OutcomeOfDocument { request, .. } => *request,
+            _ => own,
+        }
+    }
+
     /// The batch it changes, if it changes one.
     pub(crate) fn batch(&self) -> Option<BatchId> {
         match self {
@@ -482,7 +559,8 @@ impl Command {
             | Command::BatchFreeze(batch)
             | Command::BatchUnfreeze(batch)
             | Command::BatchVoid(batch)
-            | Command::BatchExtend { batch, .. } => Some(*batch),
+            | Command::BatchExtend { batch, .. }
+            | Command::BatchRows { batch, .. } => Some(*batch),
             _ => None,
         }
     }
@@ -498,6 +576,7 @@ impl Command {
             | Command::Release { .. } => Status::CardNotValid,
             Command::Query { .. } | Command::History { .. } if role == Role::Redeemer => Status::CardNotValid,
             Command::Reverse { .. } => Status::Tombstoned,
+            Command::OutcomeOf { .. } => Status::NoEffect,
             _ => Status::NotFound,
         }
     }
@@ -511,7 +590,9 @@ impl Command {
                 | Command::Hold { .. }
                 | Command::Capture { .. }
                 | Command::Release { .. } => true,
-                Command::Query { .. } | Command::History { .. } => role == Role::Redeemer,
+                Command::Query { .. } | Command::History { .. } | Command::OutcomeOf { .. } => {
+                    role == Role::Redeemer
+                }
                 _ => false,
             }
     }
@@ -520,7 +601,7 @@ impl Command {
     /// before it and needs one for itself.
     pub(crate) fn log_bytes_max(&self) -> usize {
         match self {
-            Command::Query { .. } | Command::History { .. } => 0,
+            Command::Query { .. } | Command::History { .. } | Command::OutcomeOf { .. } => 0,
             Command::Sell { count, .. } => {
                 let entry = record::OrderFacts::plain_entry_bytes_max((*count).min(ORDER_CARDS_MAX));
                 2 * GROUP_BYTES + CROSSED_MAX * CROSSING_ENTRY_BYTES + entry
@@ -565,6 +646,8 @@ impl Command {
                 | Command::LimitList
                 | Command::Stats
                 | Command::OrderStatus(_)
+                | Command::OutcomeOfOrder { .. }
+                | Command::OutcomeOfDocument { .. }
         )
     }
 
@@ -585,6 +668,11 @@ impl Command {
             Command::Freeze { .. }
                 | Command::Unfreeze { .. }
                 | Command::Void { .. }
+                | Command::Activate { .. }
+                | Command::Deactivate { .. }
+                | Command::Extend { .. }
+                | Command::Expire { .. }
+                | Command::PinUnlock { .. }
                 | Command::RefundValue { .. }
                 | Command::Settle { .. }
                 | Command::Cancel(_)
@@ -635,7 +723,14 @@ impl Command {
                 put(4, &count.to_le_bytes());
                 put(8, &validity_s_min.to_le_bytes());
             }
-            Command::BatchExtend { expires_ms, .. } => put(0, &expires_ms.to_le_bytes()),
+            Command::BatchExtend { expires_ms, .. } | Command::Extend { expires_ms, .. } => {
+                put(0, &expires_ms.to_le_bytes());
+            }
+            Command::BatchRows { from, rows, .. } => {
+                put(0, &from.to_le_bytes());
+                put(8, &rows.to_le_bytes());
+                put(16, &[1]);
+            }
             Command::SellLines(purchase) | Command::Reserve(purchase) => return purchase.body(),
             Command::Confirm(confirmation) => return confirmation.body(),
             Command::Return(given) => return given.body(),
@@ -645,7 +740,9 @@ impl Command {
                 return terms.map_or(known, |terms| crc32c::crc32c_append(known, &terms.encode()));
             }
             Command::PrincipalAdd(spec) => {
-                return crc32c::crc32c(&record::StoredPrincipal::from(&**spec).encode());
+                let known = crc32c::crc32c(&record::StoredPrincipal::from(&**spec).encode());
+                let place = record::StoredPlace::of(spec);
+                return place.map_or(known, |place| crc32c::crc32c_append(known, &place.encode()));
             }
             Command::AccountPut(put) => {
                 let known = crc32c::crc32c(&StoredAccount::of(&put.spec, TenantId(0)).encode());
@@ -679,7 +776,10 @@ impl Command {
                 let terms = record::StoredTerms::of(&spec.terms);
                 record::StoredProduct::from((&**spec, tenant)).entry_tail_with(terms.as_ref())
             }
-            Command::PrincipalAdd(spec) => record::StoredPrincipal::from(&**spec).entry_tail(),
+            Command::PrincipalAdd(spec) => {
+                let place = record::StoredPlace::of(spec);
+                record::StoredPrincipal::from(&**spec).entry_tail_with(place.as_ref())
+            }
             Command::AccountPut(put) => StoredAccount::of(&put.spec, tenant).entry_tail(),
             Command::LimitPut(spec) => StoredLimit::of(spec, tenant).entry_tail(),
             Command::TenantPut(spec) => StoredTenant { name: spec.name.clone() }.entry_tail(),

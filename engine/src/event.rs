@@ -101,6 +101,7 @@ const fn subject_of(kind: Kind) -> Subject {
         | Kind::BatchUnfreeze
         | Kind::BatchVoid
         | Kind::BatchExtend => Subject::Batch,
+        Kind::PinLock => Subject::Card,
         kind if kind.is_about_card() => Subject::Card,
         kind if kind.is_order() => Subject::Sale,
         Kind::Reveal => Subject::Order,

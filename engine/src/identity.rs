@@ -175,6 +175,12 @@ impl Caller {
     /// none that is ever added, so what it bought belongs to nobody who connects.
     pub const LOCAL: Caller =
         Caller { tenant: TenantId(0), principal: PrincipalId(0), role: Role::Admin, merchant: MerchantId(0) };
+
+    /// Whether it may act for every merchant, wherever that is.
+    #[must_use]
+    pub const fn acts_for_all(&self) -> bool {
+        matches!(self.role, Role::Admin | Role::Operator)
+    }
 }
 
 /// A principal to be added.
@@ -197,6 +203,11 @@ pub struct PrincipalSpec {
     /// How many wrong codes a minute it may send over the network on average, at most
     /// [`MISSES_PER_MINUTE_MAX`]; 0 is the server's usual.
     pub misses_per_minute: u32,
+    /// The store it stands in, or 0. Products may say in which stores their cards can be used.
+    pub store: u32,
+    /// The classes of products that its commands about cards may be about, a bit each; none is all. An admin has
+    /// no such bounds.
+    pub classes: u64,
 }
 
 /// The most wrong codes a minute that a principal may be given.
@@ -245,6 +256,8 @@ impl PrincipalSpec {
             certificate: CertificateNote::default(),
             products: Vec::new(),
             misses_per_minute: 0,
+            store: 0,
+            classes: 0,
         }
     }
 }

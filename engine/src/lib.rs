@@ -34,6 +34,7 @@
 
 mod account;
 mod accounts;
+mod activity;
 mod admin;
 mod backup;
 mod batch;
@@ -58,6 +59,8 @@ mod limits;
 mod money;
 mod order;
 mod orders;
+mod outcome;
+mod pins;
 mod product;
 mod proof;
 pub mod record;
@@ -101,15 +104,17 @@ pub use figures::{Figures, ProductStock};
 pub use grounds::{Grounds, WHY_BYTES_MAX};
 pub use identity::*;
 pub use kami_wal::{CommitPath, DiskOptions, Distribution, Durable, DurableWaiter, Histogram, Lsn, Poisoned};
-pub use keyring::{KeyRotation, copy_keys};
+pub use keyring::{KeyRotation, copy_keys, copy_keys_for};
 pub use limit::{Exceeded, Limit, LimitAction, LimitScope, LimitSpec, LimitWindow, Subject};
 pub use limits::LIMITS_MAX;
 pub use order::{Confirmation, GivenBack, Line, ORDER_LINES_MAX, Purchase, RETURN_CARDS_MAX};
 pub use orders::OrderState;
+pub use outcome::OutcomeReport;
+pub use pins::{PIN_LOCK_MS, PIN_TRIES};
 pub use product::{CardKind, Money, Product, ProductSpec, ProductTerms, ValidFrom};
 pub use proof::{
-    CardProof, ConsistencyProof, DigestProof, Leaf, ProofCheckpoint, ProofError, ProvenCard, VerifierKey,
-    merkle,
+    CardProof, ConsistencyProof, DigestProof, Leaf, ProofCheckpoint, ProofError, ProofKey, ProvenCard,
+    VerifierKey, merkle,
 };
 pub use record::Kind;
 pub use record::PostedLeg;

@@ -198,6 +198,7 @@ impl Turn<'_> {
             Command::Reserve(purchase) => {
                 self.purchase(request, prepared.body, past, &wanted(Kind::Reserve, purchase), search)
             }
+            Command::OutcomeOfOrder { .. } => self.outcome_of_order(request, past),
             _ => match past {
                 // Whose order it is, is not told either.
                 Some(past) if self.may_see(request, past) => match &request.command {
@@ -307,6 +308,7 @@ impl Turn<'_> {
         let moment_ms = if reserves { self.state.now_ms + u64::from(asked_s) * 1000 } else { 0 };
         let mut facts = OrderFacts {
             account: buyer.account.0,
+            validity_s_min: if reserves { wanted.validity_s_min } else { 0 },
             ip: wanted.ip,
             moment_ms,
             prev: 0,
@@ -479,19 +481,24 @@ impl Turn<'_> {
     /// Cards for a payment that came too late: the same if they are all free, else equal ones.
     fn take_again(&self, tenant: TenantId, past: &OrderPast, search: &mut Search) -> Result<(), Status> {
         search.clear();
+        // They must last as long as was asked when they were reserved, from now on.
+        let validity_s_min = past.facts.validity_s_min;
+        let valid_until = self.state.now_ms + u64::from(validity_s_min) * 1000;
         let same_free = past.cards.cards().all(|(card, _)| {
             let batch = self.sequencer.table.batch_of(card).expect("an order's cards are committed");
             let word = batch.word(card.row());
             let view = self.state.view(batch, card.row(), word);
             search.cards.push(card, word);
-            view.lifecycle() == Lifecycle::Available && !view.is_frozen()
+            let lasts = view.expires_ms == 0 || view.expires_ms > valid_until;
+            view.lifecycle() == Lifecycle::Available && !view.is_frozen() && lasts
         });
         if same_free {
             return Ok(());
         }
         search.clear();
         let table = &self.sequencer.table;
-        let enough = past.facts.lines.iter().all(|line| self.state.allocate(table, tenant, line, 0, search));
+        let mut lines = past.facts.lines.iter();
+        let enough = lines.all(|line| self.state.allocate(table, tenant, line, validity_s_min, search));
         if enough { Ok(()) } else { Err(Status::ReservationExpired) }
     }
 

@@ -27,12 +27,16 @@ pub use layout::{
 };
 pub use legs::{LEG_BYTES, PostedDocument, PostedLeg};
 pub(crate) use object::stored;
-pub use object::{Stored, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms};
+pub use object::{
+    Stored, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms, StoredValidity,
+};
 pub use sale::{Allocation, OrderFacts, Run};
 pub use value::{
     CHAPTER_ENTRIES, Chapter, Filter, Mark, MarkKey, Purse, Trail, VALUE_BYTES, VOLUME_BYTES, VOLUME_ENTRIES,
     ValueTail,
 };
+
+use std::ops::Range;
 
 use kami_wal::Lsn;
 
@@ -511,6 +515,18 @@ impl<'a> Entry<'a> {
         PostedDocument::decode(self.tail).ok_or(wrong)
     }
 
+    /// Of PIN_LOCK: until when, milliseconds since 1970.
+    ///
+    /// # Errors
+    /// If the tail is too short.
+    pub fn locked_until(&self) -> Result<u64, FormatError> {
+        if self.tail.len() < PIN_LOCK_BYTES {
+            self.wrong("lock without its end")
+        } else {
+            Ok(u64_at(self.tail, 0))
+        }
+    }
+
     /// Of LIMIT_CROSSED: who crossed the limit that is the entry's subject, and what was in its window then.
     ///
     /// # Errors
@@ -552,7 +568,24 @@ impl<'a> Entry<'a> {
         (self.tail.len() == REVEAL_BYTES + 8).then(|| u64_at(self.tail, REVEAL_BYTES))
     }
 
-    /// Of BATCH_EXTEND: the new end.
+    /// Of BATCH_ACTIVATE and BATCH_DEACTIVATE: the rows, if it is not about all.
+    ///
+    /// # Errors
+    /// If there are no such rows.
+    pub fn rows(&self) -> Result<Option<Range<u64>>, FormatError> {
+        match self.tail.len() {
+            0 => Ok(None),
+            16 => {
+                let (from, rows) = (u64_at(self.tail, 0), u64_at(self.tail, 8));
+                let to = from.checked_add(rows).filter(|to| from < *to && *to <= CardRef::ROWS_MAX);
+                let wrong = FormatError { what: "a range of no rows", lsn: self.lsn };
+                to.map(|to| Some(from..to)).ok_or(wrong)
+            }
+            _ => self.wrong("a range of rows of another length"),
+        }
+    }
+
+    /// Of BATCH_EXTEND, EXTEND and EXPIRE: the new end.
     ///
     /// # Errors
     /// If the tail is too short.
@@ -623,6 +656,9 @@ impl<'a> Entry<'a> {
         }
     }
 }
+
+/// Bytes of the tail of PIN_LOCK.
+pub const PIN_LOCK_BYTES: usize = 8;
 
 /// Bytes of the tail of LIMIT_CROSSED.
 pub const CROSSING_BYTES: usize = 24;

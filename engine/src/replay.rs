@@ -11,16 +11,22 @@ use std::sync::Arc;
 use kami_wal::{Lsn, Medium, Record};
 
 use crate::accounts::StoredAccount;
+use crate::activity::Activity;
+use crate::admin::BatchMove;
 use crate::batch::BatchFile;
 use crate::checkpoint::Snapshot;
 use crate::holds::{Hold, HoldChange};
 use crate::identity::{
     AccountId, BatchId, DocumentId, LimitId, Principal, PrincipalId, ProductId, RequestId, TenantId,
+    TerminalId,
 };
 use crate::limits::{Crossed, StoredLimit, Till};
 use crate::orders::{OrderKey, OrderState, OrderWord};
+use crate::pins::PinChange;
+use crate::product::Validity;
 use crate::record::{
-    Entry, FormatError, Group, Kind, StoredBatch, StoredPrincipal, StoredProduct, StoredTerms,
+    Entry, FormatError, Group, Kind, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms,
+    StoredValidity,
 };
 use crate::state::{OrderMove, State};
 use crate::table::{Batch, Columns, Commit, Table, Words};
@@ -117,7 +123,8 @@ impl Rebuild {
             }
             Kind::PrincipalPut => {
                 let id = PrincipalId(head.subject as u32);
-                let spec = entry.object::<StoredPrincipal>()?.spec();
+                let (stored, place) = entry.object_extended::<StoredPrincipal, StoredPlace>()?;
+                let spec = stored.spec(place.as_ref());
                 let spec = spec.ok_or(FormatError { what: "unknown role", lsn: entry.lsn })?;
                 let index = (id.0 as usize).wrapping_sub(1);
                 let known = self.state.principals.get(index).map(|principal| principal.lsn);
@@ -179,8 +186,15 @@ impl Rebuild {
                 let known = self.state.batch_stock(id, head.tenant).map(|stock| stock.lsn);
                 if self.continues(entry, known, "batch")? {
                     let expires_ms = if head.kind == Kind::BatchExtend { entry.expires_ms()? } else { 0 };
+                    let activates = matches!(head.kind, Kind::BatchActivate | Kind::BatchDeactivate);
+                    let rows = if activates { entry.rows()? } else { None };
                     let batch = self.table.batch(id).expect("its stock is there");
-                    self.state.change_batch(batch, head.kind, expires_ms, entry.lsn);
+                    if rows.as_ref().is_some_and(|rows| rows.end > batch.rows()) {
+                        let what = "rows that the batch does not have";
+                        return Err(FormatError { what, lsn: entry.lsn }.into());
+                    }
+                    let change = BatchMove { expires_ms, rows, now_ms: entry.time_ms };
+                    self.state.change_batch(batch, head.kind, &change, entry.lsn);
                 }
             }
             Kind::Redeem | Kind::Hold => {
@@ -195,8 +209,29 @@ impl Rebuild {
                     self.state.limits.take_till(&till, product, entry.time_ms, entry.lsn);
                 }
             }
-            Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void => {
-                self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?
+            Kind::PinUnlock => {
+                self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
+                self.state.pins.apply(PinChange::Unlock(entry.card()));
+            }
+            Kind::PinLock => {
+                let card = entry.card();
+                if self.table.batch_of(card).is_none() {
+                    return Err(ReplayError::Chain { object: "card", lsn: entry.lsn });
+                }
+                let key = self.state.pin_key(card, head.principal, head.terminal);
+                self.state.pins.apply(PinChange::Lock(key, entry.time_ms, entry.locked_until()?));
+            }
+            Kind::Tombstone
+            | Kind::Freeze
+            | Kind::Unfreeze
+            | Kind::Void
+            | Kind::Activate
+            | Kind::Deactivate => self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?,
+            Kind::Extend | Kind::Expire => {
+                self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
+                // Whatever state the card is in: all such entries from a snapshot's start on come in order.
+                let batch = self.table.batch_of(entry.card()).expect("its word was installed");
+                self.state.set_end(batch, entry.card().row(), entry.expires_ms()?);
             }
             kind if kind.may_tell_value() => {
                 self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
@@ -332,13 +367,15 @@ impl Rebuild {
         if self.table.batch(id).is_some() {
             return Ok(());
         }
-        let stored = entry.object::<StoredBatch>()?;
+        let (stored, validity) = entry.object_extended::<StoredBatch, StoredValidity>()?;
+        let validity = known_validity(validity, entry.lsn)?;
         let product = self.state.product(ProductId(stored.product), entry.head.tenant);
         let Some(product) = product else {
             return Err(ReplayError::Chain { object: "product", lsn: entry.lsn });
         };
         let commit = Commit {
             stored,
+            validity,
             kind: product.product.spec.kind,
             id,
             import: entry.head.request,
@@ -387,8 +424,9 @@ impl Rebuild {
             self.state.set_product_frozen(id, object.frozen, lsn);
         }
         for (id, object) in (1..).zip(&objects.principals) {
+            let place = ledger.places.iter().find(|(principal, _)| *principal == id).map(|(_, place)| place);
             let (Some(principal), Some(lsn)) =
-                (object.principal(PrincipalId(id)), Lsn::from_bytes(object.lsn))
+                (object.principal(PrincipalId(id), place), Lsn::from_bytes(object.lsn))
             else {
                 return Ok(false);
             };
@@ -407,8 +445,11 @@ impl Rebuild {
             let product = ProductId(object.stored.product);
             let Some(product) = self.state.product(product, tenant) else { return Ok(false) };
             let id = BatchId(object.id);
+            let validity = ledger.validities.iter().find(|(batch, _)| *batch == object.id);
+            let validity = validity.map(|(_, validity)| validity);
             let commit = Commit {
                 stored: object.stored.clone(),
+                validity: known_validity(validity.copied(), lsn)?,
                 kind: product.product.spec.kind,
                 id,
                 import: RequestId(object.import),
@@ -418,7 +459,7 @@ impl Rebuild {
             };
             self.commit(vault, commit, tenant)?;
             let batch = self.table.batch(id).expect("committed just now");
-            batch.set_active(object.active);
+            batch.set_activity(Activity::whole(batch.rows(), object.active.then_some(object.imported_ms)));
             batch.set_frozen(object.frozen);
             if object.voided {
                 batch.set_voided();
@@ -435,6 +476,21 @@ impl Rebuild {
         for object in &ledger.holds {
             let Some((key, hold)) = object.hold() else { return Ok(false) };
             self.state.holds.apply(HoldChange::Open(key, hold));
+        }
+        for &(card, principal, terminal, until_ms) in &ledger.pin_locks {
+            let key = (card, PrincipalId(principal), TerminalId(terminal));
+            self.state.pins.apply(PinChange::Lock(key, 0, until_ms));
+        }
+        for object in &ledger.activities {
+            let Some(batch) = self.table.batch(BatchId(object.batch)) else { return Ok(false) };
+            let pieces = object.pieces.iter().copied();
+            let Some(activity) = Activity::from_pieces(batch.rows(), pieces) else { return Ok(false) };
+            batch.set_activity(activity);
+        }
+        for &(card, end_ms) in &ledger.ends {
+            let card = CardRef::from_bits(card);
+            let Some(batch) = self.table.batch_of(card) else { return Ok(false) };
+            self.state.set_end(batch, card.row(), end_ms);
         }
         for &(tenant, document, lsn) in &ledger.documents {
             let Some(lsn) = Lsn::from_bytes(lsn) else { return Ok(false) };
@@ -456,6 +512,12 @@ impl Rebuild {
         }
         Ok(true)
     }
+}
+
+fn known_validity(stored: Option<StoredValidity>, lsn: Lsn) -> Result<Option<Validity>, FormatError> {
+    let Some(stored) = stored else { return Ok(None) };
+    let unknown = FormatError { what: "unknown rule of validity", lsn };
+    stored.validity().map(Some).ok_or(unknown)
 }
 
 /// What an entry about a card does to the table of open holds: whatever state the card is in, for the table's

@@ -12,6 +12,7 @@ use crate::keyring::KeyRotation;
 use crate::limit::{Exceeded, Limit};
 use crate::order::Line;
 use crate::orders::OrderState;
+use crate::outcome::OutcomeReport;
 use crate::product::{Money, Product};
 use crate::record::{self, Kind};
 use crate::status::Status;
@@ -78,7 +79,7 @@ pub enum ReplyBody {
     Value(ValueReport),
     /// After HOLD.
     Hold(HoldReport),
-    /// After QUERY, FREEZE, UNFREEZE, VOID and SETTLE.
+    /// After QUERY, FREEZE, UNFREEZE, VOID, SETTLE, ACTIVATE, DEACTIVATE, EXTEND and EXPIRE.
     Card(CardReport),
     /// After HISTORY, newest first; at most [`HISTORY_MAX`] and the import. PARTIAL if older ones are left out.
     History(Vec<HistoryEvent>),
@@ -126,6 +127,8 @@ pub enum ReplyBody {
     Exceeded(Exceeded),
     /// After legs were refused: the account that stands against them.
     Account(AccountId),
+    /// After OUTCOME_QUERY: the effect that the request had.
+    Outcome(OutcomeReport),
 }
 
 /// A checkpoint of the log's entries, signed.
@@ -296,8 +299,10 @@ pub struct BatchReport {
     pub imported_ms: u64,
     /// Its cards by logged lifecycle, see [`Lifecycle`]; their sum is the number imported.
     pub counts: [u64; Lifecycle::COUNT],
-    /// Whether its cards are redeemable once sold.
+    /// Whether all its cards are redeemable once sold.
     pub active: bool,
+    /// How many rows are active. Cards that were activated or deactivated by themselves count as their rows.
+    pub active_rows: u64,
     /// Whether it is frozen.
     pub frozen: bool,
     /// Whether its unsold cards were made void.

@@ -35,10 +35,11 @@ use crate::chain::{Chain, ChainError, Sought};
 use crate::clock::{Clock, Running, TICK_MS};
 use crate::command::{Command, Request, STATEMENT_LINES_MAX};
 use crate::holds::HoldChange;
-use crate::identity::{AccountId, CardDigest, OrderId, PrincipalId, RequestId, TenantId};
+use crate::identity::{AccountId, CardDigest, DocumentId, OrderId, PrincipalId, RequestId, TenantId};
 use crate::index::Index;
 use crate::limits::{Buyer, CROSSING_ENTRY_BYTES, CROSSINGS_PER_REQUEST, Tills};
 use crate::orders::OrderWord;
+use crate::pins::PinChange;
 use crate::product::CardKind;
 use crate::record::{
     Allocation, Chapter, GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Kind, MarkKey, OrderFacts, PostedLeg,
@@ -100,12 +101,17 @@ impl Work {
 pub(crate) struct Moves {
     pub(crate) words: Vec<(CardRef, Word, Word)>,
     pub(crate) holds: Vec<HoldChange>,
+    pub(crate) pins: Vec<PinChange>,
+    /// Cards with their new ends of validity.
+    pub(crate) ends: Vec<(CardRef, u64)>,
 }
 
 impl Moves {
     fn clear(&mut self) {
         self.words.clear();
         self.holds.clear();
+        self.pins.clear();
+        self.ends.clear();
     }
 }
 
@@ -430,6 +436,7 @@ impl Sequencer {
                 prepared.word = batch.word(card.row());
                 let tells_value = request.command.is_about_value()
                     || batch.kind != CardKind::Single
+                    || batch.validity.is_some()
                     || prepared.word.flags().contains(Flags::HELD);
                 let needs_chain = (prepared.word.flags().contains(Flags::HAS_EFFECTS)
                     || matches!(request.command, Command::Query { .. } | Command::History { .. }))
@@ -511,6 +518,10 @@ impl Sequencer {
                     Ok(false)
                 })?;
             }
+            Command::OutcomeOf { request, .. } => {
+                let sought = Sought::new(request, None, &self.marks, false);
+                prepared.past = Some(Box::new(chain.past(card, prepared.word, &sought)?.0));
+            }
             _ if tells_value => {
                 let wallet = self.read_value(request, card, prepared, &mut chain)?;
                 let volume = if wallet.chapters.is_empty() { 0 } else { VOLUME_BYTES };
@@ -538,7 +549,11 @@ impl Sequencer {
         chain: &mut Chain<'_>,
     ) -> Result<Box<Wallet>, ChainError> {
         let sought = Sought::new(request.id, request.command.original(), &self.marks, true);
-        let (past, top) = chain.past(card, prepared.word, &sought)?;
+        let (mut past, top) = chain.past(card, prepared.word, &sought)?;
+        let counts = self.table.batch_of(card).is_some_and(|batch| batch.validity.is_some());
+        if counts && let Some(sale) = top.sale {
+            past.sold_ms = chain.entry(sale)?.time_ms;
+        }
         let (trail, chapters) = chain.trail(&top, &self.marks)?;
         prepared.past = Some(Box::new(past));
         let purse = top.value.as_ref().map(|(_, tail)| tail.purse);
@@ -573,7 +588,8 @@ impl Sequencer {
                 let key = (tenant, command.order().expect("just asked"));
                 let word = self.state.lock().orders.find(&key);
                 if let Some(word) = word {
-                    let past = Chain::new(&self.wal, buffer).order(key.1, word, request.id)?;
+                    let past =
+                        Chain::new(&self.wal, buffer).order(key.1, word, command.sought(request.id))?;
                     prepared.log_bytes =
                         command.order_bytes_max(past.cards.count(), &past.facts) + request.grounds_bytes();
                     prepared.detail = Detail::Order(Box::new(past));
@@ -587,13 +603,10 @@ impl Sequencer {
             // As a sale: only the lock can tell that the document is not new.
             Command::Post(_) if !stale => return Ok(()),
             Command::Post(posting) => {
-                let lsn = self.state.lock().documents.get(&(tenant, posting.document)).copied();
-                if let Some(lsn) = lsn {
-                    let mut chain = Chain::new(&self.wal, buffer);
-                    let (effect, request, entry) = chain.effect(lsn)?;
-                    let legs = entry.posting()?.legs;
-                    prepared.detail = Detail::Posted(Box::new(EarlierPosting { effect, request, legs }));
-                }
+                prepared.detail = self.posted(tenant, posting.document, buffer)?;
+            }
+            Command::OutcomeOfDocument { document, .. } => {
+                prepared.detail = self.posted(tenant, *document, buffer)?;
             }
             Command::AccountStatement { account, from, count } => {
                 let known = self.state.lock().accounts.find(*account, tenant).cloned();
@@ -625,6 +638,21 @@ impl Sequencer {
             }
         }
         Ok(())
+    }
+
+    /// What was posted under a document, if something was.
+    fn posted(
+        &self,
+        tenant: TenantId,
+        document: DocumentId,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Detail, ChainError> {
+        let lsn = self.state.lock().documents.get(&(tenant, document)).copied();
+        let Some(lsn) = lsn else { return Ok(Detail::None) };
+        let mut chain = Chain::new(&self.wal, buffer);
+        let (effect, request, entry) = chain.effect(lsn)?;
+        let legs = entry.posting()?.legs;
+        Ok(Detail::Posted(Box::new(EarlierPosting { effect, request, legs })))
     }
 
     /// Takes the lock for a turn. Log space is credited first, for `bytes` of entries in one group and for
@@ -843,6 +871,13 @@ impl Turn<'_> {
         }
         for change in &moves.holds {
             self.state.holds.apply(*change);
+        }
+        for change in &moves.pins {
+            self.state.pins.apply(*change);
+        }
+        for &(card, end_ms) in &moves.ends {
+            let batch = self.sequencer.table.batch_of(card).expect("decided on this batch");
+            self.state.set_end(batch, card.row(), end_ms);
         }
     }
 

@@ -288,6 +288,27 @@ impl Session {
         self.call(id, self.digest(code).map(|card| Command::Void { card }), |_, reply| card(reply))
     }
 
+    /// Makes a card redeemable, whatever its batch says.
+    pub fn activate(&self, id: RequestId, code: &str) -> Call<CardReport> {
+        self.call(id, self.digest(code).map(|card| Command::Activate { card }), |_, reply| card(reply))
+    }
+
+    /// Makes an unused card not redeemable, whatever its batch says.
+    pub fn deactivate(&self, id: RequestId, code: &str) -> Call<CardReport> {
+        self.call(id, self.digest(code).map(|card| Command::Deactivate { card }), |_, reply| card(reply))
+    }
+
+    /// Moves the end of a card's validity to a later time, in milliseconds since 1970.
+    pub fn extend(&self, id: RequestId, code: &str, expires_ms: u64) -> Call<CardReport> {
+        let command = self.digest(code).map(|card| Command::Extend { card, expires_ms });
+        self.call(id, command, |_, reply| card(reply))
+    }
+
+    /// Ends a card's validity now.
+    pub fn expire(&self, id: RequestId, code: &str) -> Call<CardReport> {
+        self.call(id, self.digest(code).map(|card| Command::Expire { card }), |_, reply| card(reply))
+    }
+
     /// Sells `count` cards of a product, all or nothing, and reads their codes.
     pub fn sell(&self, id: RequestId, order: OrderId, product: ProductId, count: u32) -> Call<Sold> {
         self.call(id, Ok(Command::Sell { order, product, count, validity_s_min: 0 }), sold)

@@ -13,13 +13,17 @@ use crate::card::View;
 use crate::command::Command;
 use crate::holds::{HeldOf, Holds};
 use crate::identity::{
-    AccountId, BatchId, DocumentId, Principal, PrincipalId, ProductId, Renewal, RequestId, TenantId,
+    AccountId, BatchId, Caller, DocumentId, Principal, PrincipalId, PrincipalSpec, ProductId, Renewal,
+    RequestId, TenantId, TerminalId,
 };
 use crate::limits::{Buyer, Limits};
 use crate::order::{Line, units};
 use crate::orders::{OrderKey, OrderState, OrderWord, Orders, Reservation};
+use crate::pins::{PinKey, Pins};
 use crate::product::{CardKind, Money, Product, ProductSpec};
-use crate::record::{Allocation, Clocks, Kind, OrderFacts, PostedLeg, Purse, Stored, StoredPrincipal};
+use crate::record::{
+    Allocation, Clocks, Kind, OrderFacts, PostedLeg, Purse, Stored, StoredPlace, StoredPrincipal,
+};
 use crate::reply::StockLine;
 use crate::sharded::Sharded;
 use crate::table::{Batch, Table};
@@ -48,6 +52,8 @@ pub struct State {
     pub principal_keys: HashMap<[u8; 32], PrincipalId>,
     /// Open holds.
     pub holds: Holds,
+    /// Cards that are locked for somebody after wrong PINs.
+    pub pins: Pins,
     /// Batch numbers by the id of the import that made them.
     pub imports: HashMap<(TenantId, RequestId), BatchId>,
     /// Accounts.
@@ -70,6 +76,20 @@ pub struct ProductState {
     pub lsn: Lsn,
     /// Its batches, oldest first: the order they are sold in.
     pub batches: Vec<BatchId>,
+    /// Whether its cards can be used by some merchants or in some stores only.
+    pub is_bound: bool,
+}
+
+impl ProductState {
+    /// Whether its cards can be used by this caller in this store. Whoever acts for all merchants may anywhere.
+    #[must_use]
+    pub fn admits(&self, caller: &Caller, store: u32) -> bool {
+        let terms = &self.product.spec.terms;
+        !self.is_bound
+            || caller.acts_for_all()
+            || (terms.merchants.is_empty() || terms.merchants.contains(&caller.merchant))
+                && (terms.stores.is_empty() || terms.stores.contains(&store))
+    }
 }
 
 /// A principal.
@@ -80,28 +100,45 @@ pub struct PrincipalState {
     pub lsn: Lsn,
 }
 
-/// The products that a principal may touch; an empty list is all.
+/// What a principal may touch, and where it stands.
 #[derive(Clone, Copy, Default)]
-pub struct Scope<'a>(&'a [ProductId]);
+pub struct Scope<'a> {
+    /// The products; an empty list is all. They never change.
+    products: &'a [ProductId],
+    /// The classes of products that its commands about cards may be about; none is all. A product's class may
+    /// change.
+    classes: u64,
+    store: u32,
+}
 
 impl<'a> Scope<'a> {
     /// The products, none for all.
     #[must_use]
     pub fn products(self) -> &'a [ProductId] {
-        self.0
+        self.products
     }
 
     /// Whether the product is among them.
     #[inline]
     #[must_use]
     pub fn covers(self, product: ProductId) -> bool {
-        self.0.is_empty() || self.0.contains(&product)
+        self.products.is_empty() || self.products.contains(&product)
     }
 
-    /// Whether it is everything.
+    /// Whether commands about cards of the product are denied for its class or, if they `use` the card, for the
+    /// merchant or the store. Almost no product and no principal is bound, which costs two comparisons.
+    #[inline]
+    #[must_use]
+    pub fn denies(self, product: &ProductState, caller: &Caller, uses: bool) -> bool {
+        (self.classes != 0 || product.is_bound)
+            && (self.classes != 0 && self.classes >> (product.product.spec.terms.class & 63) & 1 == 0
+                || uses && !product.admits(caller, self.store))
+    }
+
+    /// Whether it is all products.
     #[must_use]
     pub fn is_all(self) -> bool {
-        self.0.is_empty()
+        self.products.is_empty()
     }
 }
 
@@ -119,8 +156,13 @@ pub struct Stock {
     free: RowSet,
     /// AVAILABLE cards that are frozen by themselves.
     frozen: u64,
-    /// AVAILABLE cards by their own end of validity, for batches that have such ends.
+    /// AVAILABLE cards by the end of validity that their row says, for batches with such ends; not those in `ends`.
     expiries: BTreeMap<u64, u64>,
+    /// Ends of validity of cards that were given one after their import. A card's word says whether it is one of
+    /// them: while a snapshot is brought up to date, this may be ahead of the words.
+    ends: BTreeMap<u64, u64>,
+    /// AVAILABLE cards of these that are not frozen by themselves.
+    ending: u64,
 }
 
 impl State {
@@ -163,15 +205,40 @@ impl State {
         View {
             word,
             kind: product.spec.kind,
-            batch_active: batch.is_active(),
+            batch_active: batch.is_row_active(row),
             frozen: batch.is_frozen() || self.is_product_frozen(state),
             batch_voided: batch.is_voided(),
             valid_from_ms: batch.valid_from_ms,
-            expires_ms: batch.expires_ms(row),
+            expires_ms: self.expires_ms(batch, row, word),
             face: batch.face(row),
             reversal_ms: u64::from(product.spec.reversal_s) * 1000,
             now_ms: self.now_ms,
             held: false,
+            begun_ms: 0,
+            from_use: false,
+        }
+    }
+
+    /// When a card expires, extensions included; 0 is never.
+    #[inline]
+    #[must_use]
+    pub fn expires_ms(&self, batch: &Batch, row: u64, word: Word) -> u64 {
+        if word.flags().contains(Flags::OWN_END) {
+            self.stock(batch.id).expires_ms(batch, row)
+        } else {
+            batch.expires_ms(row)
+        }
+    }
+
+    /// Gives a card an end of validity of its own. Its word says so, too.
+    pub fn set_end(&mut self, batch: &Batch, row: u64, end_ms: u64) {
+        let Stock { ends, free, cursor, .. } = self.stock_mut(batch.id);
+        ends.insert(row, end_ms);
+        let word = batch.word(row);
+        let stands = word.lifecycle() == Lifecycle::Available && !word.flags().contains(Flags::FROZEN);
+        if stands && row < *cursor {
+            // It may have been passed over because it had expired.
+            free.insert(row);
         }
     }
 
@@ -251,7 +318,9 @@ impl State {
     pub fn renewed_tail(&self, renewal: Renewal) -> Vec<u8> {
         let known = self.principals.get((renewal.principal.0 as usize).wrapping_sub(1));
         let renewed = known.map(|state| renewal.applied_to(&state.principal.spec));
-        renewed.map_or_else(Vec::new, |spec| StoredPrincipal::from(&spec).entry_tail())
+        renewed.map_or_else(Vec::new, |spec| {
+            StoredPrincipal::from(&spec).entry_tail_with(StoredPlace::of(&spec).as_ref())
+        })
     }
 
     /// The stock of a batch, if it is committed and the tenant's.
@@ -271,13 +340,15 @@ impl State {
     /// Adds or changes a product.
     pub fn put_product(&mut self, id: ProductId, tenant: TenantId, spec: ProductSpec, lsn: Lsn) {
         let index = id.0 as usize - 1;
+        let is_bound = !spec.terms.merchants.is_empty() || !spec.terms.stores.is_empty();
         if let Some(state) = self.products.get_mut(index) {
             state.product.spec = spec;
             state.lsn = lsn;
+            state.is_bound = is_bound;
         } else {
             self.product_names.insert((tenant, spec.name.clone()), id);
             let product = Product { id, spec, frozen: false };
-            self.products.push(ProductState { product, tenant, lsn, batches: Vec::new() });
+            self.products.push(ProductState { product, tenant, lsn, batches: Vec::new(), is_bound });
         }
     }
 
@@ -299,10 +370,21 @@ impl State {
     #[must_use]
     pub fn scope(&self, id: PrincipalId) -> Option<Scope<'_>> {
         match self.principals.get((id.0 as usize).wrapping_sub(1)) {
-            None => Some(Scope(&[])),
+            None => Some(Scope::default()),
             Some(state) if state.principal.revoked => None,
-            Some(state) => Some(Scope(&state.principal.spec.products)),
+            Some(state) => {
+                let PrincipalSpec { products, classes, store, .. } = &state.principal.spec;
+                Some(Scope { products, classes: *classes, store: *store })
+            }
         }
+    }
+
+    /// Whose tries of a card's PIN are counted together: a principal's of the store, or a till's of another, for whom
+    /// whoever embeds the engine answers.
+    #[must_use]
+    pub fn pin_key(&self, card: CardRef, principal: PrincipalId, terminal: TerminalId) -> PinKey {
+        let known = (principal.0 as usize).wrapping_sub(1) < self.principals.len();
+        (card.to_bits(), principal, if known { TerminalId(0) } else { terminal })
     }
 
     /// Adds the stock of a batch whose cards are all untouched.
@@ -354,8 +436,13 @@ impl State {
             return;
         }
         let before = found.cards.count();
+        // What begins with the sale must be long enough; it has no other end in stock.
+        let rule_ms = batch.validity.map(|rule| self.now_ms + rule.ms());
+        if rule_ms.is_some_and(|ends_ms| ends_ms <= valid_until) {
+            return;
+        }
         let batch_expires = batch.expires_ms(0);
-        let by_row = !batch.columns.expiries.is_empty();
+        let by_row = !batch.columns.expiries.is_empty() || !stock.ends.is_empty();
         if !by_row && batch_expires != 0 && batch_expires <= valid_until {
             return;
         }
@@ -364,7 +451,8 @@ impl State {
             return;
         }
         // A row can be sold if it is in stock, not frozen by itself, and valid long enough.
-        let lasts = |row| match batch.expires_ms(row) {
+        let ends = |row| stock.expires_ms(batch, row);
+        let lasts = |row| match ends(row) {
             0 => true,
             expires => expires > valid_until,
         };
@@ -385,7 +473,7 @@ impl State {
                 if (!by_row || lasts(row)) && is_worth(row) {
                     found.cards.push(CardRef::new(batch.id.0, row), word);
                     *missing -= 1;
-                } else if cursor.is_none() && (!is_worth(row) || batch.expires_ms(row) > self.now_ms) {
+                } else if cursor.is_none() && (!is_worth(row) || ends(row) > self.now_ms) {
                     cursor = Some(row);
                 }
             }
@@ -524,10 +612,16 @@ impl State {
             if fresh.counts.iter().sum::<u64>() != batch.rows() {
                 return Err(format!("batch {}: states do not sum to the cards imported", batch.id));
             }
-            if fresh.frozen != stock.frozen || fresh.expiries != stock.expiries {
+            if fresh.frozen != stock.frozen
+                || fresh.expiries != stock.expiries
+                || fresh.ending != stock.ending
+            {
                 return Err(format!("batch {}: frozen or expiring cards counted wrongly", batch.id));
             }
             for row in 0..batch.rows() {
+                if batch.word(row).flags().contains(Flags::OWN_END) != stock.ends.contains_key(&row) {
+                    return Err(format!("batch {}: row {row} has an end of its own, or not", batch.id));
+                }
                 let held = batch.word(row).flags().contains(Flags::HELD);
                 let open = self.holds.of(CardRef::new(batch.id.0, row), self.now_ms).count;
                 if held != (open > 0) {
@@ -540,7 +634,7 @@ impl State {
             for row in 0..stock.cursor {
                 let word = batch.word(row);
                 let open = word.lifecycle() == Lifecycle::Available && !word.flags().contains(Flags::FROZEN);
-                let expires = batch.expires_ms(row);
+                let expires = stock.expires_ms(batch, row);
                 if open
                     && !batch.is_voided()
                     && (expires == 0 || expires > self.now_ms)
@@ -576,12 +670,15 @@ impl Stock {
             free: RowSet::default(),
             frozen: 0,
             expiries,
+            ends: BTreeMap::new(),
+            ending: 0,
         }
     }
 
     /// Computes everything again from the words, as after a snapshot.
     pub fn derive(&mut self, batch: &Batch) {
-        *self = Stock { lsn: self.lsn, ..Stock::new(batch, self.tenant) };
+        let ends = std::mem::take(&mut self.ends);
+        *self = Stock { lsn: self.lsn, ends, ..Stock::new(batch, self.tenant) };
         for row in 0..batch.rows() {
             let word = batch.word(row);
             if word != Word::PRISTINE {
@@ -605,9 +702,12 @@ impl Stock {
             u64::from(lifecycle == Lifecycle::Available && word.flags().contains(Flags::FROZEN))
         };
         self.frozen = self.frozen + frozen(to, new) - frozen(from, old);
+        let ending = |standing: bool, word: Word| standing && word.flags().contains(Flags::OWN_END);
+        let (ended, ends) = (ending(stood, old), ending(stands, new));
+        self.ending = self.ending + u64::from(ends) - u64::from(ended);
         if let Some(own) = own_expiry {
             let count = self.expiries.entry(own).or_default();
-            *count = *count + u64::from(stands) - u64::from(stood);
+            *count = *count + u64::from(stands && !ends) - u64::from(stood && !ended);
             if *count == 0 {
                 self.expiries.remove(&own);
             }
@@ -619,6 +719,16 @@ impl Stock {
         }
     }
 
+    /// See [`State::expires_ms`]; of a card that has an end of its own.
+    fn expires_ms(&self, batch: &Batch, row: u64) -> u64 {
+        self.ends.get(&row).copied().unwrap_or_else(|| batch.expires_ms(row))
+    }
+
+    /// Rows with an end of validity of their own.
+    pub fn ends(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.ends.iter().map(|(row, end_ms)| (*row, *end_ms))
+    }
+
     /// Looks at all rows again at the next sale, after rows that were passed over may be for sale.
     pub fn rewind(&mut self) {
         self.cursor = 0;
@@ -626,10 +736,18 @@ impl Stock {
     }
 
     fn sellable(&self, batch: &Batch, now_ms: u64) -> u64 {
-        let standing = self.counts[Lifecycle::Available as usize] - self.frozen;
+        let standing = self.counts[Lifecycle::Available as usize] - self.frozen - self.ending;
+        let ending = self.ends.iter().filter(|(row, end_ms)| {
+            let word = batch.word(**row);
+            word.lifecycle() == Lifecycle::Available
+                && word.flags().contains(Flags::OWN_END)
+                && !word.flags().contains(Flags::FROZEN)
+                && **end_ms > now_ms
+        });
+        let ending = if self.ending == 0 { 0 } else { ending.count() as u64 };
         if self.expiries.is_empty() && batch.columns.expiries.is_empty() {
             let expires = batch.expires_ms(0);
-            return if expires != 0 && expires <= now_ms { 0 } else { standing };
+            return ending + if expires != 0 && expires <= now_ms { 0 } else { standing };
         }
         // Own ends by value; 0 stands for the batch's. An extension covers all that end before it.
         let extended = batch.extended_ms();
@@ -637,7 +755,7 @@ impl Stock {
             let own = if own == 0 { batch.expires_ms } else { own };
             own == 0 || own.max(extended) > now_ms
         };
-        self.expiries.iter().filter(|(own, _)| lasts(**own)).map(|(_, count)| count).sum()
+        ending + self.expiries.iter().filter(|(own, _)| lasts(**own)).map(|(_, count)| count).sum::<u64>()
     }
 }
 

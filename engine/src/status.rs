@@ -155,6 +155,11 @@ statuses! {
     /// The card's value has moved as often as it may.
     EffectsExhausted = 143, "EFFECTS_EXHAUSTED", "replace the card; what is open on it can still be captured, released, reversed and refunded";
 
+    /// No request with this id had an effect on this target, as far as the caller may know.
+    NoEffect = 144, "NO_EFFECT", "send the request once more with the same id, or reverse it so that it never takes effect";
+    /// The rows of the batch would stand in more pieces than it may have.
+    PiecesExhausted = 150, "PIECES_EXHAUSTED", "activate or deactivate longer ranges of rows, or the whole batch";
+
     /// The frame or a field in it is not well formed.
     Malformed = 200, "MALFORMED", "mend the client; REASON names the field";
     /// The request id was used on this target with another body.

@@ -2,12 +2,14 @@
 
 use kami_wal::Lsn;
 
-use crate::card::{Action, Asker, Effect, Outcome, View, decide};
+use crate::card::{Action, Asker, Effect, Outcome, Pin, View, decide};
 use crate::command::{Command, Request};
-use crate::identity::{OrderId, PinDigest, RequestId, Role};
+use crate::identity::{OrderId, PinDigest, RequestId};
 use crate::limits::Tills;
-use crate::product::{CardKind, Money};
-use crate::record::{GroupWriter, Head, Kind, ORIGINAL_BYTES, Purse, ValueTail};
+use crate::outcome;
+use crate::pins::{PIN_LOCK_MS, PIN_TRIES, PinChange, PinKey};
+use crate::product::{CardKind, Money, ValidFrom, Validity};
+use crate::record::{GroupWriter, Head, Kind, ORIGINAL_BYTES, PIN_LOCK_BYTES, Purse, ValueTail};
 use crate::reply::{CardReport, HoldReport, Reply, ReplyBody, ReplyFlags, ValueReport};
 use crate::sequencer::{Detail, Moves, Prepared, Sequencer, Wallet};
 use crate::state::{Scope, State};
@@ -56,31 +58,38 @@ impl Subject<'_> {
         let covered = scope.covers(batch.product);
         let is_end = matches!(
             request.command,
-            Command::Reverse { .. } | Command::Capture { .. } | Command::Release { .. }
+            Command::Reverse { .. }
+                | Command::Capture { .. }
+                | Command::Release { .. }
+                | Command::OutcomeOf { .. }
         );
         if !covered && (word.is_unsold() || is_end) {
             // What is not sold does not exist for those whom it does not concern. A reversal leaves nothing:
             // no redemption of this caller could have had an effect here, nor ever will.
             return Some(self.miss(unknown(), prepared.body, group));
         }
-        if !covered && !request.command.is_behind_pin() {
+        let behind_pin = request.command.is_behind_pin();
+        if !covered && !behind_pin {
             return Some(self.miss(Status::ScopeDenied, prepared.body, None));
         }
+        // What ends an earlier request is never denied for a class or place that came to be denied since.
+        let denied = !is_end && scope.denies(self.state.product_of(batch), &request.caller, behind_pin);
         let mut view = self.state.view(batch, card.row(), word);
         if cfg!(feature = "bug-expired-by-running-clock") {
             view.now_ms = self.sequencer.running.at(self.sequencer.clock.boot_ms());
         }
         let is_held = word.flags().contains(Flags::HELD);
         view.held = is_held && 0 < self.state.holds.of(card, view.now_ms).live;
+        if let Some(rule) = batch.validity {
+            self.count_validity(prepared, batch, card, rule, &mut view);
+        }
         let action = match request.command {
             Command::Redeem { pin, amount, partial, .. } => {
-                let pin_right = is_pin_right(batch, card, pin);
-                Action::Redeem { amount, pin_right, partial }
+                Action::Redeem { amount, pin: self.pin(batch, card, pin), partial }
             }
             Command::Reverse { original, .. } => Action::Reverse(original),
             Command::Hold { pin, amount, partial, seconds, .. } => {
-                let pin_right = is_pin_right(batch, card, pin);
-                Action::Hold { amount, pin_right, partial, seconds }
+                Action::Hold { amount, pin: self.pin(batch, card, pin), partial, seconds }
             }
             Command::Capture { hold, amount, .. } => Action::Capture { hold, amount },
             Command::Release { hold, .. } => Action::Release { hold },
@@ -91,12 +100,20 @@ impl Subject<'_> {
             Command::Freeze { .. } => Action::Freeze,
             Command::Unfreeze { .. } => Action::Unfreeze,
             Command::Void { .. } => Action::Void,
+            Command::PinUnlock { .. } => {
+                Action::PinUnlock { locked: self.state.pins.is_locked_for_any(card, view.now_ms) }
+            }
+            Command::Activate { .. } => Action::Activate,
+            Command::Deactivate { .. } => Action::Deactivate,
+            Command::Extend { expires_ms, .. } => Action::Extend { expires_ms },
+            Command::Expire { .. } => Action::Expire,
+            _ if denied => return Some(self.denied(word, prepared.body)),
             _ => return Some(self.read(prepared, batch, card, &view)),
         };
         let asker = Asker {
             principal: request.caller.principal,
             merchant: request.caller.merchant,
-            any_merchant: matches!(request.caller.role, Role::Admin | Role::Operator),
+            any_merchant: request.caller.acts_for_all(),
             body: prepared.body,
         };
         let outcome = match prepared.failed {
@@ -111,24 +128,43 @@ impl Subject<'_> {
                 {
                     Status::CardNotValid
                 }
-                Action::Redeem { pin_right: false, .. } | Action::Hold { pin_right: false, .. } => {
-                    Status::CardNotValid
-                }
+                Action::Redeem { pin, .. } | Action::Hold { pin, .. } => pin.refusal().unwrap_or(status),
                 Action::Reverse(_) if word.is_unsold() => Status::Tombstoned,
                 _ => status,
             }),
             None if (batch.kind != CardKind::Single || is_held || request.command.is_about_value())
-                && !matches!(action, Action::Freeze | Action::Unfreeze | Action::Void) =>
+                && !action.leaves_value() =>
             {
                 let value = self.value(prepared, batch, card, word);
                 value::decide(&view, &value, prepared.past(), action, &asker)
             }
             None => decide(&view, prepared.past(), action, &asker),
         };
+        let tried = match action {
+            Action::Redeem { pin, .. } | Action::Hold { pin, .. } if !batch.columns.pins.is_empty() => {
+                Some(pin)
+            }
+            _ => None,
+        };
+        if tried == Some(Pin::Wrong) && !word.is_unsold() && outcome == Outcome::Refuse(Status::CardNotValid)
+        {
+            return Some(self.wrong_pin(prepared.body, card, group, moves));
+        }
         let reply = match outcome {
+            // Locked for one who may not use the card: as a wrong PIN, so that the lock tells nothing.
+            Outcome::Refuse(Status::PinLocked) if !covered || denied => {
+                self.miss(Status::CardNotValid, prepared.body, None)
+            }
             // Behind the PIN: who does not know that is told nothing more.
             outcome if !covered && outcome != Outcome::Refuse(Status::CardNotValid) => {
                 self.miss(Status::ScopeDenied, prepared.body, None)
+            }
+            // The same, but for a retry of what was done before it came to be denied.
+            outcome
+                if denied
+                    && !matches!(outcome, Outcome::Replay(_) | Outcome::Refuse(Status::CardNotValid)) =>
+            {
+                self.denied(word, prepared.body)
             }
             // Only an unsold card's, or a wrong PIN's.
             Outcome::Refuse(status @ Status::CardNotValid) => self.miss(status, prepared.body, None),
@@ -159,7 +195,10 @@ impl Subject<'_> {
                 // of the log is not there yet.
                 let lsn = group.next_lsn();
                 let new = Word::new(lsn, lifecycle, flags);
-                let body = self.body(prepared, kind, batch, card, &View { word: new, ..view });
+                let end_ms = action.end_ms(view.now_ms);
+                let expires_ms = end_ms.unwrap_or_else(|| self.expires_after(kind, batch, card, new, &view));
+                let after = View { word: new, expires_ms, ..view };
+                let body = self.body(prepared, kind, batch, card, &after);
                 let miss = kind == Kind::Tombstone && word.is_unsold();
                 let reply = Reply { miss, ..self.reply(status, receipt(status, lsn), body) };
                 match action {
@@ -168,10 +207,18 @@ impl Subject<'_> {
                         tail[16..].copy_from_slice(&original.map_or(0, Lsn::bytes).to_le_bytes());
                     }),
                     Action::Redeem { .. } => group.push(&head, 0, |_| ()),
+                    _ if let Some(end_ms) = end_ms => {
+                        moves.ends.push((card, end_ms));
+                        let grounds = request.grounds.as_deref();
+                        group.push_on(&head, grounds, 8, |tail| tail.copy_from_slice(&end_ms.to_le_bytes()))
+                    }
                     _ => group.push_on(&head, request.grounds.as_deref(), 0, |_| ()),
                 };
                 if let Some(tills) = tills {
                     tills.redeemed(&head, batch.product, lsn, group);
+                }
+                if kind == Kind::PinUnlock {
+                    moves.pins.push(PinChange::Unlock(card));
                 }
                 moves.words.push((card, word, new));
                 reply
@@ -204,7 +251,69 @@ impl Subject<'_> {
                 self.reply(moved.status, Some(lsn), body)
             }
         };
+        let used = reply.status.is_done() && !reply.flags.contains(ReplyFlags::REPLAYED);
+        if tried == Some(Pin::Right) && used && self.state.pins.counts() {
+            moves.pins.push(PinChange::Right(self.pin_key(card)));
+        }
         Some(reply)
+    }
+
+    /// From when the card is valid, if that follows from what happened to it. In stock, nothing did.
+    fn count_validity(
+        &self,
+        prepared: &Prepared,
+        batch: &Batch,
+        card: CardRef,
+        rule: Validity,
+        view: &mut View,
+    ) {
+        let flags = view.word.flags();
+        if !view.word.belongs_to_order() {
+            return;
+        }
+        let single = batch.kind == CardKind::Single;
+        let past = prepared.past();
+        let purse = prepared.wallet.as_ref().and_then(|wallet| wallet.purse);
+        let told_ms = purse.map_or(0, |purse| purse.begun_ms);
+        view.from_use = rule.from == ValidFrom::FirstUse && !single;
+        view.begun_ms = match rule.from {
+            ValidFrom::Import => 0,
+            ValidFrom::Sale => past.sold_ms,
+            // What is active when it is sold is valid from then on.
+            ValidFrom::Activation if flags.contains(Flags::ACTIVE) => {
+                told_ms.max(past.activated_ms).max(past.sold_ms)
+            }
+            ValidFrom::Activation => match batch.active_since_ms(card.row()) {
+                Some(since_ms) if !flags.contains(Flags::INACTIVE) => told_ms.max(since_ms).max(past.sold_ms),
+                // Deactivated while it was in use, which goes on.
+                _ if flags.contains(Flags::USED) && !single => told_ms,
+                _ => 0,
+            },
+            // What is used once is not in use before. Of another it counts as long as a use stands: none does
+            // once all is given back.
+            ValidFrom::FirstUse if single => 0,
+            ValidFrom::FirstUse => {
+                let stands = purse.is_some_and(|purse| purse.redeemed != purse.refunded) || view.held;
+                if stands { told_ms } else { 0 }
+            }
+        };
+        if !flags.contains(Flags::OWN_END) && view.expires_ms == 0 {
+            view.expires_ms = rule.ends_ms(view.begun_ms);
+        }
+    }
+
+    /// When a card expires once `kind` moved it: an activation may begin its validity.
+    fn expires_after(&self, kind: Kind, batch: &Batch, card: CardRef, word: Word, view: &View) -> u64 {
+        let Some(rule) = batch.validity.filter(|rule| rule.from == ValidFrom::Activation) else {
+            return view.expires_ms;
+        };
+        let said = self.state.expires_ms(batch, card.row(), word);
+        match kind {
+            _ if said != 0 => said,
+            Kind::Activate if word.belongs_to_order() => rule.ends_ms(view.now_ms),
+            Kind::Activate | Kind::Deactivate => 0,
+            _ => view.expires_ms,
+        }
     }
 
     /// What a decision about the card's value rests on.
@@ -282,6 +391,54 @@ impl Subject<'_> {
         Reply { miss: true, ..self.reply(status, None, ReplyBody::None) }
     }
 
+    fn pin_key(&self, card: CardRef) -> PinKey {
+        self.state.pin_key(card, self.request.caller.principal, self.request.terminal)
+    }
+
+    /// What came of the PIN.
+    #[inline]
+    fn pin(&self, batch: &Batch, card: CardRef, given: Option<PinDigest>) -> Pin {
+        match (batch.columns.pins.get(card.row() as usize), given) {
+            (None, _) => Pin::Right,
+            (Some(_), _) if self.state.pins.is_locked(&self.pin_key(card), self.state.now_ms) => Pin::Locked,
+            (Some(own), Some(given))
+                if aws_lc_rs::constant_time::verify_slices_are_equal(own, &given.0).is_ok() =>
+            {
+                Pin::Right
+            }
+            _ => Pin::Wrong,
+        }
+    }
+
+    /// Counts a wrong PIN of a card that is sold; the last one locks it. Where the log has no room for the lock,
+    /// there is none for a redemption either, and both are told so.
+    fn wrong_pin(
+        &self,
+        body: u32,
+        card: CardRef,
+        group: Option<&mut GroupWriter<'_>>,
+        moves: &mut Moves,
+    ) -> Reply {
+        let (key, now_ms) = (self.pin_key(card), self.state.now_ms);
+        if self.state.pins.next_try(&key, now_ms) < PIN_TRIES {
+            moves.pins.push(PinChange::Wrong(key, now_ms));
+        } else {
+            let Some(group) = group else { return self.refuse(self.short) };
+            let until_ms = now_ms + PIN_LOCK_MS;
+            let head = Head { subject: card.to_bits(), ..self.request.head(Kind::PinLock, body) };
+            group.push(&head, PIN_LOCK_BYTES, |tail| tail.copy_from_slice(&until_ms.to_le_bytes()));
+            moves.pins.push(PinChange::Lock(key, now_ms, until_ms));
+        }
+        self.miss(Status::CardNotValid, body, None)
+    }
+
+    /// What is said of a card whose product is denied to the caller: of one that is not sold, what is said of a
+    /// code that nobody has.
+    fn denied(&self, word: Word, body: u32) -> Reply {
+        let unknown = self.request.command.unknown_card(self.request.caller.role);
+        self.miss(if word.is_unsold() { unknown } else { Status::ScopeDenied }, body, None)
+    }
+
     /// The reply of the first time, once more.
     fn replay(
         &self,
@@ -295,7 +452,8 @@ impl Subject<'_> {
             // Marked as a retry it would tell that the card exists.
             return self.reply(Status::Tombstoned, None, ReplyBody::None);
         }
-        let plain = matches!(effect.kind, Kind::Freeze | Kind::Unfreeze | Kind::Void | Kind::Settle)
+        let plain = effect.kind == Kind::Settle
+            || effect.kind.is_about_card() && !effect.kind.may_tell_value()
             || batch.kind == CardKind::Single && matches!(effect.kind, Kind::Redeem | Kind::Reverse);
         let body = if plain {
             self.body(prepared, effect.kind, batch, card, view)
@@ -339,14 +497,36 @@ impl Subject<'_> {
         (value.purse.remaining, value.held.amount)
     }
 
-    /// QUERY and HISTORY.
+    /// What became of a request about this card.
+    fn outcome(&self, prepared: &Prepared, batch: &Batch, view: &View) -> Reply {
+        let effect = match outcome::told(prepared.past(), &self.request.caller) {
+            outcome::Outcome::Status(status) => return self.refuse(status),
+            outcome::Outcome::Had(effect) => effect,
+        };
+        // A card that is used as a whole says nothing of its value, but where it was held.
+        let whole = batch.kind == CardKind::Single && matches!(effect.kind, Kind::Redeem | Kind::Reverse);
+        let effect = match effect.kind {
+            Kind::Redeem if whole => Effect { amount: view.face, remaining: 0, ..effect },
+            Kind::Reverse if whole => Effect { amount: view.face, remaining: view.face, ..effect },
+            _ => effect,
+        };
+        let body = outcome::report(&effect, Some(batch.product));
+        let reply = self.reply(Status::Ok, Some(effect.lsn), body);
+        Reply { flags: outcome::flags(&effect), time_ms: effect.time_ms, ..reply }
+    }
+
+    /// QUERY, HISTORY and OUTCOME_QUERY.
     fn read(&self, prepared: &mut Prepared, batch: &Batch, card: CardRef, view: &View) -> Reply {
         // A till must not learn of cards that are not sold.
         if self.request.command.is_hidden(view.word, self.request.caller.role) {
-            return self.miss(Status::CardNotValid, prepared.body, None);
+            let unknown = self.request.command.unknown_card(self.request.caller.role);
+            return self.miss(unknown, prepared.body, None);
         }
         if let Some(status) = prepared.failed {
             return self.reply(status, None, ReplyBody::None);
+        }
+        if let Command::OutcomeOf { .. } = self.request.command {
+            return self.outcome(prepared, batch, view);
         }
         let mut flags = ReplyFlags::default();
         let detail = std::mem::take(&mut prepared.detail);
@@ -369,14 +549,6 @@ impl Subject<'_> {
 /// A tombstone has no receipt: for a code that does not exist the answer is the same, and there is none.
 fn receipt(status: Status, lsn: Lsn) -> Option<Lsn> {
     (status != Status::Tombstoned).then_some(lsn)
-}
-
-fn is_pin_right(batch: &Batch, card: CardRef, given: Option<PinDigest>) -> bool {
-    match (batch.columns.pins.get(card.row() as usize), given) {
-        (None, _) => true,
-        (Some(own), Some(given)) => aws_lc_rs::constant_time::verify_slices_are_equal(own, &given.0).is_ok(),
-        (Some(_), None) => false,
-    }
 }
 
 /// What is told of a change of a card's value.

@@ -6,7 +6,7 @@
 
 use kami_wal::Lsn;
 
-use crate::card::{Action, Asker, Outcome, Past, View, before, unusable};
+use crate::card::{Action, Asker, Outcome, Past, Pin, View, before, unusable};
 use crate::holds::{HOLDS_MAX, HeldOf, Hold, HoldChange, HoldKey};
 use crate::identity::RequestId;
 use crate::product::{CardKind, Money};
@@ -129,10 +129,8 @@ struct Deciding<'a> {
 fn moved(view: &View, value: &Value, past: &Past, action: Action, asker: &Asker) -> Result<Movement, Status> {
     let deciding = Deciding { view, value, past, asker };
     match action {
-        Action::Redeem { amount, pin_right, partial } => deciding.redeem(amount, pin_right, partial),
-        Action::Hold { amount, pin_right, partial, seconds } => {
-            deciding.hold(amount, pin_right, partial, seconds)
-        }
+        Action::Redeem { amount, pin, partial } => deciding.redeem(amount, pin, partial),
+        Action::Hold { amount, pin, partial, seconds } => deciding.hold(amount, pin, partial, seconds),
         Action::Capture { hold, amount } => deciding.capture(hold, amount),
         Action::Release { hold } => deciding.release(hold),
         Action::HoldTimeout { hold } => deciding.timeout(hold),
@@ -141,7 +139,14 @@ fn moved(view: &View, value: &Value, past: &Past, action: Action, asker: &Asker)
         Action::Reverse(original) => deciding.reverse(original),
         Action::Settle => deciding.settle(),
         // These are decided without regard to the value.
-        Action::Freeze | Action::Unfreeze | Action::Void => Err(Status::IllegalTransition),
+        Action::Freeze
+        | Action::Unfreeze
+        | Action::Void
+        | Action::PinUnlock { .. }
+        | Action::Activate
+        | Action::Deactivate
+        | Action::Extend { .. }
+        | Action::Expire => Err(Status::IllegalTransition),
     }
 }
 
@@ -183,22 +188,31 @@ impl Deciding<'_> {
     /// What is on the card as it stands, without what is held by holds that are over.
     fn purse(&self) -> Purse {
         let Past { tombstones, reversals, .. } = *self.past;
+        let begun_ms = self.view.begun_ms;
         let count = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
         Purse {
             held: self.value.held.amount,
             tombstones: count(tombstones),
             reversals: count(reversals),
+            begun_ms,
             ..self.value.purse
         }
     }
 
+    /// The same once it is used: its validity may begin with that.
+    fn used(&self) -> Purse {
+        let purse = self.purse();
+        let begins = self.view.from_use && purse.begun_ms == 0;
+        Purse { begun_ms: if begins { self.view.now_ms } else { purse.begun_ms }, ..purse }
+    }
+
     /// What every command must pass that uses the card's value.
-    fn usable(&self, pin_right: bool) -> Result<(), Status> {
+    fn usable(&self, pin: Pin) -> Result<(), Status> {
         if self.past.tombstone && !cfg!(feature = "bug-ignore-tombstones") {
             return Err(Status::ReversedBeforeArrival);
         }
-        if !pin_right {
-            return Err(Status::CardNotValid);
+        if let Some(status) = pin.refusal() {
+            return Err(status);
         }
         match unusable(self.view) {
             Some(Status::AlreadyRedeemed) if self.view.kind == CardKind::MultiUse => {
@@ -213,10 +227,10 @@ impl Deciding<'_> {
         if self.value.purse.effects < EFFECTS_MAX { Ok(()) } else { Err(Status::EffectsExhausted) }
     }
 
-    fn redeem(&self, amount: Money, pin_right: bool, partial: bool) -> Result<Movement, Status> {
-        self.usable(pin_right)?;
+    fn redeem(&self, amount: Money, pin: Pin, partial: bool) -> Result<Movement, Status> {
+        self.usable(pin)?;
         let (taken, status) = self.value.taken(self.view, amount, partial)?;
-        let mut purse = self.purse();
+        let mut purse = self.used();
         purse.remaining -= taken;
         purse.redeemed = purse.redeemed.checked_add(taken).ok_or(Status::EffectsExhausted)?;
         let moved = self.after(Kind::Redeem, taken, purse);
@@ -224,8 +238,8 @@ impl Deciding<'_> {
         Ok(Movement { status, flags: moved.flags.without(Flags::SETTLED), ..moved })
     }
 
-    fn hold(&self, amount: Money, pin_right: bool, partial: bool, seconds: u32) -> Result<Movement, Status> {
-        self.usable(pin_right)?;
+    fn hold(&self, amount: Money, pin: Pin, partial: bool, seconds: u32) -> Result<Movement, Status> {
+        self.usable(pin)?;
         let (taken, status) = self.value.taken(self.view, amount, partial)?;
         if self.value.held.count >= HOLDS_MAX {
             return Err(Status::LimitHolds);
@@ -236,7 +250,7 @@ impl Deciding<'_> {
         }
         let asked_ms = u64::from(seconds) * 1000;
         let stands_ms = if asked_ms == 0 { self.value.hold_ms } else { asked_ms.min(self.value.hold_ms) };
-        let mut purse = self.purse();
+        let mut purse = self.used();
         purse.held += taken;
         let moved = self.after(Kind::Hold, taken, purse);
         let deadline_ms = self.view.now_ms + stands_ms;
@@ -323,7 +337,7 @@ impl Deciding<'_> {
         if self.view.word.is_unsold() {
             return Err(Status::NotSold);
         }
-        self.usable(true)?;
+        self.usable(Pin::Right)?;
         if self.view.kind != CardKind::StoredValue || self.value.value_max == 0 {
             return Err(Status::IllegalTransition);
         }
@@ -488,6 +502,8 @@ mod tests {
             word: Word::PRISTINE,
             kind,
             batch_active: true,
+            begun_ms: 0,
+            from_use: false,
             frozen: false,
             batch_voided: false,
             valid_from_ms: 0,
@@ -576,10 +592,10 @@ mod tests {
         let (name, amount) = text.split_once(':').unwrap_or((text, "0"));
         let amount: Money = amount.parse().unwrap();
         match name {
-            "redeem" => Action::Redeem { amount, pin_right: true, partial: false },
-            "redeem-part" => Action::Redeem { amount, pin_right: true, partial: true },
-            "redeem-wrong-pin" => Action::Redeem { amount, pin_right: false, partial: false },
-            "hold" => Action::Hold { amount, pin_right: true, partial: false, seconds: 0 },
+            "redeem" => Action::Redeem { amount, pin: Pin::Right, partial: false },
+            "redeem-part" => Action::Redeem { amount, pin: Pin::Right, partial: true },
+            "redeem-wrong-pin" => Action::Redeem { amount, pin: Pin::Wrong, partial: false },
+            "hold" => Action::Hold { amount, pin: Pin::Right, partial: false, seconds: 0 },
             "capture" => Action::Capture { hold: ID, amount },
             "release" => Action::Release { hold: ID },
             "timeout" => Action::HoldTimeout { hold: ID },

@@ -269,6 +269,7 @@ impl Audit {
                 Self::order(&entry, problems)?;
                 continue;
             }
+            problems.extend(pin_problem(&before.state, &entry)?);
             if !entry.head.kind.is_about_card() {
                 continue;
             }
@@ -375,6 +376,18 @@ impl Audit {
     }
 }
 
+/// What is wrong with an entry about locks after wrong PINs: one that was lifted and was not there, or that ends before it
+/// begins. `before` is the state before its record, which locks and unlocks a card at most once.
+fn pin_problem(before: &State, entry: &Entry<'_>) -> Result<Option<String>, ReplayError> {
+    let wrong = match entry.head.kind {
+        Kind::PinUnlock => !before.pins.is_locked_for_any(entry.card(), entry.time_ms),
+        Kind::PinLock => entry.locked_until()? <= entry.time_ms,
+        _ => false,
+    };
+    let name = entry.head.kind.name();
+    Ok(wrong.then(|| format!("{name} of a card that is not locked, or not any more: lsn=`{}`", entry.lsn)))
+}
+
 /// What is wrong with the money of an entry: legs that do not sum to zero or lead to other balances than they
 /// say, accounts below what they may be, a document that is there already. `before` is the state before it.
 fn money_problem(before: &State, entry: &Entry<'_>) -> Result<Option<String>, ReplayError> {
@@ -451,6 +464,7 @@ fn is_legal(entry: &Entry<'_>) -> bool {
     let in_parts = matches!(entry.value(), Ok(Some(_)));
     let moves = Flags::USED.with(Flags::SETTLED);
     let ends = moves.with(Flags::HELD);
+    let own_activity = Flags::ACTIVE.with(Flags::INACTIVE);
     marked
         && match entry.head.kind {
             Kind::Redeem if in_parts => usable() && in_life(to) && same_but(moves),
@@ -478,9 +492,30 @@ fn is_legal(entry: &Entry<'_>) -> bool {
                     && !had.contains(Flags::SETTLED)
                     && same_but(Flags::USED)
             }
-            Kind::Tombstone => stays && same_but(Flags::NONE),
+            Kind::Tombstone | Kind::PinUnlock => stays && same_but(Flags::NONE),
             Kind::Freeze => stays && has.contains(Flags::FROZEN) && same_but(Flags::FROZEN),
             Kind::Unfreeze => stays && !has.contains(Flags::FROZEN) && same_but(Flags::FROZEN),
+            Kind::Activate => {
+                !matches!(from, Lifecycle::Redeemed | Lifecycle::Voided | Lifecycle::Returned)
+                    && stays
+                    && has.contains(Flags::ACTIVE)
+                    && !has.contains(Flags::INACTIVE)
+                    && same_but(own_activity)
+            }
+            Kind::Deactivate => {
+                !matches!(from, Lifecycle::Redeemed | Lifecycle::Voided | Lifecycle::Returned)
+                    && stays
+                    && has.contains(Flags::INACTIVE)
+                    && !has.contains(Flags::ACTIVE)
+                    && !had.contains(Flags::USED)
+                    && same_but(own_activity)
+            }
+            Kind::Extend | Kind::Expire => {
+                matches!(from, Lifecycle::Available | Lifecycle::Sold)
+                    && stays
+                    && has.contains(Flags::OWN_END)
+                    && same_but(Flags::OWN_END)
+            }
             Kind::Void => {
                 matches!(from, Lifecycle::Available | Lifecycle::Expired | Lifecycle::Returned)
                     && to == Lifecycle::Voided
@@ -514,8 +549,18 @@ impl crate::state::State {
         let mut bytes = Vec::new();
         for batch in table.batches() {
             let stock = self.stock(batch.id);
-            let flags = (batch.is_active(), batch.is_frozen(), batch.is_voided(), batch.extended_ms());
-            hasher.update(format!("{} {} {flags:?}\n", batch.id, stock.lsn).as_bytes());
+            let flags = (batch.is_frozen(), batch.is_voided(), batch.extended_ms());
+            hasher.update(format!("{} {} {flags:?} {:?}\n", batch.id, stock.lsn, batch.validity).as_bytes());
+            // Not since when: a snapshot of the first version does not know.
+            let mut before = None;
+            for (from, since_ms) in batch.activity().pieces() {
+                if before.replace(since_ms.is_some()) != Some(since_ms.is_some()) {
+                    hasher.update(format!("{from} {}\n", since_ms.is_some()).as_bytes());
+                }
+            }
+            for (row, end_ms) in stock.ends() {
+                hasher.update(format!("{row} {end_ms}\n").as_bytes());
+            }
             hasher.update(&batch.file_hash);
             for row in 0..batch.rows() {
                 let word: Word = batch.word(row);
@@ -535,6 +580,9 @@ impl crate::state::State {
         }
         for (key, hold) in self.holds.after(None) {
             hasher.update(format!("{key:?} {hold:?}\n").as_bytes());
+        }
+        for lock in self.pins.after(None).filter(|(_, until)| self.now_ms < *until) {
+            hasher.update(format!("{lock:?}\n").as_bytes());
         }
         for (key, reservation) in self.orders.reservations(None) {
             hasher.update(format!("{key:?} {reservation:?}\n").as_bytes());

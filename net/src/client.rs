@@ -17,6 +17,7 @@ mod lane;
 mod money;
 mod orders;
 mod tenants;
+mod tills;
 mod top_up;
 
 use std::fmt;
@@ -43,6 +44,7 @@ pub use feed::Subscription;
 pub use import::{Row, RowList, Rows, Staged};
 use lane::Lane;
 pub use orders::Delivery;
+pub use tills::Target;
 pub use top_up::{Fulfiller, Fulfilment, Job, TopUp, ToppedUp};
 
 /// Where to connect, as whom, and how long to try. [`ClientOptions::new`] gives the defaults.

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use kami_engine::Lsn;
 use kami_engine::{
-    CardDigest, CodeSet, Command, GivenBack, Grounds, ImportRow, ImportSpec, PastError, PinDigest, Poisoned,
-    Reply, ReplyBody, Request as EngineRequest, RequestId, Status, TotalsQuery, Work,
+    CardDigest, CodeSet, Command, DocumentId, GivenBack, Grounds, ImportRow, ImportSpec, OrderId, PastError,
+    PinDigest, Poisoned, Reply, ReplyBody, Request as EngineRequest, RequestId, Status, TotalsQuery, Work,
 };
 use zeroize::Zeroizing;
 
 use crate::frame::opcode::SMALL_FRAME_BYTES_MAX;
-use crate::frame::request::{BATCH_ITEMS_MAX, Items};
+use crate::frame::request::{BATCH_ITEMS_MAX, Items, OutcomeQuery};
 use crate::frame::{
     BadFrame, Body, FRAME_BYTES_MAX, FeedOpen, ItemReport, Listing, Malformed, Opcode, REQUEST_HEAD_BYTES,
     ReplyHead, Request, RequestFlags, RequestHead, Secret, VERSION, Wait, Welcome,
@@ -260,8 +260,13 @@ impl Desk {
             0 => None,
             ms => Some(self.received + Duration::from_millis(ms.into())),
         };
-        self.administers |=
-            matches!(command, Command::PrincipalRevoke(_) | Command::PrincipalRenew(_) | Command::Stats);
+        self.administers |= matches!(
+            command,
+            Command::PrincipalRevoke(_)
+                | Command::PrincipalRenew(_)
+                | Command::PinUnlock { .. }
+                | Command::Stats
+        );
         self.work.requests.push(EngineRequest {
             id,
             caller: self.peer.caller,
@@ -300,11 +305,19 @@ impl Desk {
                 Command::RefundValue { card, original: body.original, amount: body.amount }
             }
             Request::Settle(body) => Command::Settle { card: self.known(body.code)? },
+            Request::PinUnlock(body) => Command::PinUnlock { card: self.known(body.code)? },
+            Request::OutcomeQuery(body) => self.outcome(&body)?,
             Request::Query(body) => Command::Query { card: self.known(body.code)? },
             Request::History(body) => Command::History { card: self.known(body.code)? },
             Request::Freeze(body) => Command::Freeze { card: self.known(body.code)? },
             Request::Unfreeze(body) => Command::Unfreeze { card: self.known(body.code)? },
             Request::Void(body) => Command::Void { card: self.known(body.code)? },
+            Request::Activate(body) => Command::Activate { card: self.known(body.code)? },
+            Request::Deactivate(body) => Command::Deactivate { card: self.known(body.code)? },
+            Request::Extend(body) => {
+                Command::Extend { card: self.known(body.code)?, expires_ms: body.expires_ms }
+            }
+            Request::Expire(body) => Command::Expire { card: self.known(body.code)? },
             Request::Sell(body) => Command::Sell {
                 order: body.order,
                 product: body.product,
@@ -321,6 +334,12 @@ impl Desk {
             Request::BatchVoid(body) => Command::BatchVoid(body.batch),
             Request::BatchExtend(body) => {
                 Command::BatchExtend { batch: body.batch, expires_ms: body.expires_ms }
+            }
+            Request::BatchActivateRows(body) => {
+                Command::BatchRows { batch: body.batch, from: body.from, rows: body.rows, active: true }
+            }
+            Request::BatchDeactivateRows(body) => {
+                Command::BatchRows { batch: body.batch, from: body.from, rows: body.rows, active: false }
             }
             Request::BatchList(body) => Command::BatchList { product: body.product },
             Request::ProductAdd(spec) => Command::ProductAdd(spec),
@@ -389,6 +408,20 @@ impl Desk {
             Request::Hello => return Ok(Translated::Hello),
         };
         Ok(Translated::Command(command))
+    }
+
+    fn outcome(&mut self, body: &OutcomeQuery<'_>) -> Result<Command, Refusal> {
+        let request = body.asked;
+        Ok(match (body.target, body.code.0.is_empty(), body.id) {
+            (OutcomeQuery::CARD, false, 0) => {
+                Command::OutcomeOf { card: self.card(body.code, Status::NoEffect)?, request }
+            }
+            (OutcomeQuery::ORDER, true, id) => Command::OutcomeOfOrder { order: OrderId(id), request },
+            (OutcomeQuery::DOCUMENT, true, id) => {
+                Command::OutcomeOfDocument { document: DocumentId(id), request }
+            }
+            _ => return Err(Refusal::Status(Status::Malformed)),
+        })
     }
 
     fn redeem(
@@ -564,6 +597,14 @@ impl Desk {
             let principal = match (&request.command, &mut reply.body) {
                 (Command::PrincipalRevoke(principal), _) => *principal,
                 (Command::PrincipalRenew(renewal), _) => renewal.principal,
+                // Whoever tried need not wait for the budget of wrong codes either, which may be spent where
+                // nothing is locked yet.
+                (Command::PinUnlock { card }, _) => {
+                    if reply.status.is_done() || reply.status == Status::IllegalTransition {
+                        guesses.forgive(card.spread(), self.received);
+                    }
+                    continue;
+                }
                 (Command::Stats, ReplyBody::Stats(stats)) => {
                     (stats.rate_limited, stats.budgets_spent) = guesses.counts();
                     continue;

@@ -234,6 +234,21 @@ impl Guesses {
         }
     }
 
+    /// Gives everybody back what was spent on one card: an operator has seen to it.
+    #[cold]
+    pub(crate) fn forgive(&self, card: u64, now: Instant) {
+        let price = self.price(now);
+        for guesser in &self.by_principal {
+            let mut ledger = guesser.ledger.lock();
+            let before = ledger.cards.len();
+            ledger.cards.retain(|(known, _)| *known != card);
+            if ledger.cards.len() < before {
+                ledger.bucket.refill(now);
+                guesser.publish(&mut ledger, price, now);
+            }
+        }
+    }
+
     fn price(&self, now: Instant) -> u64 {
         let mut in_all = self.in_all.lock();
         in_all.refill(now);
@@ -340,6 +355,24 @@ mod tests {
         // An hour later all is as it was.
         assert!(guesses.admit(&till, card(97), now + HOUR).is_ok());
         assert_eq!(guesses.batch_max(&till, now + HOUR), 60);
+    }
+
+    #[test]
+    fn a_card_that_is_forgiven_can_be_tried_again_at_once() {
+        let now = Instant::now();
+        let guesses = Guesses::new(LIMITS, now);
+        let tills = [till(&guesses, 1, now), till(&guesses, 2, now)];
+        for till in &tills {
+            (0..5).for_each(|_| guesses.miss(till, card(7), now));
+            (0..5).for_each(|_| guesses.miss(till, card(8), now));
+            assert!(guesses.admit(till, card(7), now).is_err());
+        }
+        guesses.forgive(card(7), now);
+        for till in &tills {
+            assert!(guesses.admit(till, card(7), now).is_ok(), "whoever tried it");
+            assert!(guesses.admit(till, card(8), now).is_err(), "another card is as it was");
+            assert_eq!(guesses.batch_max(till, now), 50, "and what was missed in all is not given back");
+        }
     }
 
     /// The size of batches followed what was left after the last miss, and a till that had learned to type

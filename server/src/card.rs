@@ -1,4 +1,5 @@
-//! `kami query`, `history`, `freeze`, `unfreeze` and `void`: looking after single cards.
+//! `kami query`, `history`, `freeze`, `unfreeze`, `void`, `activate`, `deactivate`, `extend` and `expire`: looking
+//! after single cards.
 
 use clap::Args;
 use kami_engine::{CardReport, Flags, HistoryEvent, Lifecycle, ReplyFlags};
@@ -39,6 +40,23 @@ commands! {
     Unfreeze = "kami unfreeze COFFEE-00000001";
     /// Make an unsold card void for good.
     Void = "kami void COFFEE-00000001";
+    /// Make a card redeemable, whatever its batch says.
+    Activate = "kami activate COFFEE-00000001";
+    /// Make an unused card not redeemable, whatever its batch says.
+    Deactivate = "kami deactivate COFFEE-00000001";
+    /// End a card's validity now; what is held of it can still be captured.
+    Expire = "kami expire COFFEE-00000001";
+}
+
+/// Move the end of a card's validity to a later time; one that had expired is valid again.
+#[derive(Args)]
+#[command(after_help = "Example:\n  kami extend COFFEE-00000001 2028-12-31")]
+pub struct Extend {
+    #[command(flatten)]
+    card: OneCard,
+    /// The new end: 2028-12-31 (to its last moment, local time) or 2028-12-31T18:00:00+08:00.
+    #[arg(value_parser = time::parse_end)]
+    expires: u64,
 }
 
 #[derive(Args)]
@@ -97,6 +115,31 @@ pub async fn unfreeze(command: Unfreeze, output: &Output) -> Result<(), Failure>
 pub async fn void(command: Void, output: &Output) -> Result<(), Failure> {
     let card = command.card;
     card.talk(async |code, client| show(client, code, &client.void(code).await?.value, output).await).await
+}
+
+pub async fn activate(command: Activate, output: &Output) -> Result<(), Failure> {
+    let card = command.card;
+    card.talk(async |code, client| show(client, code, &client.activate(code).await?.value, output).await)
+        .await
+}
+
+pub async fn deactivate(command: Deactivate, output: &Output) -> Result<(), Failure> {
+    let card = command.card;
+    card.talk(async |code, client| show(client, code, &client.deactivate(code).await?.value, output).await)
+        .await
+}
+
+pub async fn extend(command: Extend, output: &Output) -> Result<(), Failure> {
+    let Extend { card, expires } = command;
+    card.talk(async |code, client| {
+        show(client, code, &client.extend(code, expires).await?.value, output).await
+    })
+    .await
+}
+
+pub async fn expire(command: Expire, output: &Output) -> Result<(), Failure> {
+    let card = command.card;
+    card.talk(async |code, client| show(client, code, &client.expire(code).await?.value, output).await).await
 }
 
 pub async fn show(client: &Client, code: &[u8], report: &CardReport, output: &Output) -> Result<(), Failure> {

@@ -62,6 +62,7 @@ mod settings;
 mod stock;
 mod table_file;
 mod tenant;
+mod tills;
 mod top_up;
 mod trade;
 mod upkeep;
@@ -130,12 +131,18 @@ enum Command {
     Freeze(card::Freeze),
     Unfreeze(card::Unfreeze),
     Void(card::Void),
+    Activate(card::Activate),
+    Deactivate(card::Deactivate),
+    Extend(card::Extend),
+    Expire(card::Expire),
     Hold(value::Hold),
     Capture(value::Capture),
     Release(value::Release),
     Load(value::Load),
     Refund(value::Refund),
     Settle(value::Settle),
+    PinUnlock(tills::PinUnlock),
+    Outcome(tills::Outcome),
     TopUp(top_up::TopUp),
     Account(account::AccountCommand),
     Post(account::Post),
@@ -223,12 +230,18 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Freeze(command) => online(card::freeze(command, output)),
         Command::Unfreeze(command) => online(card::unfreeze(command, output)),
         Command::Void(command) => online(card::void(command, output)),
+        Command::Activate(command) => online(card::activate(command, output)),
+        Command::Deactivate(command) => online(card::deactivate(command, output)),
+        Command::Extend(command) => online(card::extend(command, output)),
+        Command::Expire(command) => online(card::expire(command, output)),
         Command::Hold(command) => online(value::hold(command, output)),
         Command::Capture(command) => online(value::capture(command, output)),
         Command::Release(command) => online(value::release(command, output)),
         Command::Load(command) => online(value::load(command, output)),
         Command::Refund(command) => online(value::refund(command, output)),
         Command::Settle(command) => online(value::settle(command, output)),
+        Command::PinUnlock(command) => online(tills::pin_unlock(command, output)),
+        Command::Outcome(command) => online(tills::outcome(command, output)),
         Command::TopUp(command) => online(top_up::run(command, output)),
         Command::Account(command) => online(account::run(command, output)),
         Command::Post(command) => online(account::post(command, output)),

@@ -291,6 +291,7 @@ async fn show(receipt: &Receipt<OrderReport>, client: &Client, output: &Output) 
         "account": (report.account != AccountId(0)).then_some(report.account.0),
         "deadline_ms": (report.deadline_ms != 0).then_some(report.deadline_ms),
         "lines": lines,
+        "time_ms": receipt.time_ms,
         "lsn": receipt.lsn.map(kami_engine::Lsn::bytes),
         "request": receipt.request.to_string(),
         "replayed": receipt.flags.contains(ReplyFlags::REPLAYED),

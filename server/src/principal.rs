@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::exit::{Failure, sentence};
 use crate::output::{Output, table};
+use crate::product::parse_numbers;
 use crate::remote::{Catalogue, Remote, Why};
 use crate::time;
 
@@ -54,6 +55,12 @@ enum Action {
         /// A product it may touch; may be given more than once. Without any it may touch all.
         #[arg(long = "product", value_name = "PRODUCT")]
         products: Vec<String>,
+        /// The store it stands in.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        store: u32,
+        /// The classes of products, 0 to 63, that its cards may be of: 0,3; all.
+        #[arg(long, value_name = "LIST", default_value = "all", value_parser = parse_classes)]
+        classes: Classes,
         /// Wrong codes a minute it may send on average [default: the server's usual].
         #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(..=i64::from(MISSES_PER_MINUTE_MAX)))]
         misses_per_minute: u32,
@@ -107,10 +114,20 @@ fn parse_role(text: &str) -> Result<Role, String> {
     Role::ALL.into_iter().find(|role| role.name() == text).ok_or(format!("a role is one of {names}"))
 }
 
+/// Classes of products, a bit each; none is all.
+#[derive(Clone, Copy)]
+struct Classes(u64);
+
+fn parse_classes(text: &str) -> Result<Classes, String> {
+    let numbers = parse_numbers(text)?;
+    let bit = |number: u32| 1_u64.checked_shl(number).ok_or_else(|| format!("class {number} is not 0 to 63"));
+    Ok(Classes(numbers.into_iter().map(bit).try_fold(0, |bits, bit| Ok::<_, String>(bits | bit?))?))
+}
+
 pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failure> {
     let PrincipalCommand { remote, why, action } = command;
     match action {
-        Action::Add { name, role, merchant, products, misses_per_minute, tenant, issue } => {
+        Action::Add { name, role, merchant, products, store, classes, misses_per_minute, tenant, issue } => {
             remote
                 .talk_on(&why, async |client| {
                     let products = scope(client, &products).await?;
@@ -125,6 +142,8 @@ pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failu
                         certificate: facts.note,
                         products,
                         misses_per_minute,
+                        store,
+                        classes: classes.0,
                         ..PrincipalSpec::of(&name, role, facts.key)
                     };
                     show(&client.principal_add(spec).await?.value, output)
@@ -332,12 +351,19 @@ fn value(principal: &Principal) -> Value {
         "merchant": spec.merchant.0,
         "products": products,
         "misses_per_minute": spec.misses_per_minute,
+        "store": spec.store,
+        "classes": classes(spec.classes),
         "key_sha256": key,
         "serial": serial(spec.certificate),
         "expires_ms": spec.certificate.expires_ms,
         "state": state(principal),
         "revoked": principal.revoked,
     })
+}
+
+/// The numbers of the classes in a set of them.
+fn classes(bits: u64) -> Vec<u32> {
+    (0..64).filter(|class| bits >> class & 1 == 1).collect()
 }
 
 fn serial(note: CertificateNote) -> String {

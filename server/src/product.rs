@@ -1,7 +1,7 @@
 //! `kami product`: what cards are worth, how long, and how long a redemption can be taken back.
 
 use clap::{Args, Subcommand, ValueEnum};
-use kami_engine::{CardKind, Product, ProductSpec, ProductTerms};
+use kami_engine::{CardKind, MerchantId, Product, ProductSpec, ProductTerms};
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
@@ -12,7 +12,7 @@ use crate::{money, time};
 /// Add, list and change products.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  kami product add coffee --face 28 --currency CNY --valid-days 365\n  kami product set coffee --face 30\n  kami product add gift --face 100 --currency CNY --kind value --max 500\n  kami product add swim --face 200 --currency CNY --kind uses --uses 10\n  kami product list\n  kami product freeze coffee\n  kami product unfreeze coffee"
+    after_help = "Example:\n  kami product add coffee --face 28 --currency CNY --valid-days 365\n  kami product set coffee --face 30\n  kami product add gift --face 100 --currency CNY --kind value --max 500\n  kami product add swim --face 200 --currency CNY --kind uses --uses 10\n  kami product set coffee --reserve 30m --listed false\n  kami product list\n  kami product freeze coffee\n  kami product unfreeze coffee"
 )]
 pub struct ProductCommand {
     #[command(flatten)]
@@ -105,9 +105,45 @@ struct Terms {
     /// Whether a redemption for more than what is left takes what is left.
     #[arg(long, value_name = "YES")]
     partial: Option<bool>,
-    /// How long a hold stands that is neither captured nor released: 90s, 5m.
+    /// How long a hold stands that is neither captured nor released: 90s, 5m [default: 5m].
     #[arg(long, value_name = "TIME", value_parser = time::parse_seconds)]
     hold: Option<u32>,
+    /// How long cards stay reserved for an order that is not paid: 15m, 2h [default: 15m].
+    #[arg(long, value_name = "TIME", value_parser = time::parse_seconds)]
+    reserve: Option<u32>,
+    /// Whether it can be sold (上架); what was sold can be redeemed all the same [default: true].
+    #[arg(long, value_name = "YES")]
+    listed: Option<bool>,
+    /// What you want to keep with it, as you like: at most 255 bytes.
+    #[arg(long, value_name = "TEXT")]
+    attributes: Option<String>,
+    /// Its class, 0 to 63, by which tills are allowed whole groups of products.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..64))]
+    class: Option<u8>,
+    /// The merchants that may redeem it, at most 64: 3,7; or all.
+    #[arg(long, value_name = "LIST", value_parser = parse_list)]
+    merchants: Option<List>,
+    /// The stores that may redeem it, at most 64: 17,18; or all.
+    #[arg(long, value_name = "LIST", value_parser = parse_list)]
+    stores: Option<List>,
+}
+
+/// Numbers; none is all.
+#[derive(Clone)]
+struct List(Vec<u32>);
+
+fn parse_list(text: &str) -> Result<List, String> {
+    let numbers = parse_numbers(text)?;
+    if numbers.len() > 64 { Err("that is more than 64".to_owned()) } else { Ok(List(numbers)) }
+}
+
+/// Numbers with commas between them, or `all`, which is none.
+pub fn parse_numbers(text: &str) -> Result<Vec<u32>, String> {
+    if text == "all" {
+        return Ok(Vec::new());
+    }
+    let wrong = |part: &str| format!("`{part}` is no number; give numbers with commas between them, or all");
+    text.split(',').map(|part| part.trim().parse().map_err(|_| wrong(part))).collect()
 }
 
 impl Terms {
@@ -119,6 +155,18 @@ impl Terms {
         }
         spec.terms.partial = self.partial.unwrap_or(spec.terms.partial);
         spec.terms.hold_s = self.hold.unwrap_or(spec.terms.hold_s);
+        spec.terms.reserve_s = self.reserve.unwrap_or(spec.terms.reserve_s);
+        spec.terms.listed = self.listed.unwrap_or(spec.terms.listed);
+        if let Some(attributes) = self.attributes {
+            spec.terms.attributes = attributes;
+        }
+        spec.terms.class = self.class.unwrap_or(spec.terms.class);
+        if let Some(List(merchants)) = self.merchants {
+            spec.terms.merchants = merchants.into_iter().map(MerchantId).collect();
+        }
+        if let Some(List(stores)) = self.stores {
+            spec.terms.stores = stores;
+        }
         Ok(())
     }
 }
@@ -200,6 +248,12 @@ fn value(product: &Product) -> Value {
         "value_max_minor": spec.terms.value_max,
         "partial": spec.terms.partial,
         "hold_s": spec.terms.hold_s,
+        "reserve_s": spec.terms.reserve_s,
+        "listed": spec.terms.listed,
+        "attributes": spec.terms.attributes,
+        "class": spec.terms.class,
+        "merchants": spec.terms.merchants.iter().map(|merchant| merchant.0).collect::<Vec<_>>(),
+        "stores": spec.terms.stores,
         "frozen": product.frozen,
     })
 }
@@ -222,7 +276,12 @@ fn listing(products: &[Product]) -> String {
             money::show_with(spec.face, spec.currency),
             if spec.valid_days == 0 { "-".to_owned() } else { format!("{} days", spec.valid_days) },
             format!("{} h", spec.reversal_s / 3600),
-            if product.frozen { "frozen" } else { "" }.to_owned(),
+            match (product.frozen, spec.terms.listed) {
+                (true, _) => "frozen",
+                (false, true) => "",
+                (false, false) => "not listed",
+            }
+            .to_owned(),
         ]
     });
     table(&["ID", "NAME", "FACE", "VALID", "REVERSAL", ""], &[0, 2], rows)

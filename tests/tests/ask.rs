@@ -6,9 +6,10 @@
 use std::time::{Duration, Instant};
 
 use kami_engine::{
-    AccountId, AccountPut, AccountSpec, BatchId, Caller, ChannelId, Command, Confirmation, Engine, GivenBack,
-    Grounds, LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId,
-    ProductSpec, Purchase, Renewal, Request, RequestId, Role, TenantId, TenantSpec, TerminalId,
+    AccountId, AccountPut, AccountSpec, BatchId, Caller, ChannelId, Command, Confirmation, DocumentId,
+    Engine, GivenBack, Grounds, Leg, LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId,
+    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Request, RequestId, Role, TenantId, TenantSpec,
+    TerminalId,
 };
 
 /// One request.
@@ -41,6 +42,16 @@ pub enum BatchChange {
     Unfreeze,
     Void,
     Extend(u64),
+    Rows { from: u64, rows: u64, active: bool },
+}
+
+/// What changes when a card may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LifeChange {
+    Activate,
+    Deactivate,
+    Extend(u64),
+    Expire,
 }
 
 /// What is asked.
@@ -70,6 +81,10 @@ pub enum What {
     },
     Void {
         code: String,
+    },
+    Life {
+        code: String,
+        change: LifeChange,
     },
     Hold {
         code: String,
@@ -101,6 +116,21 @@ pub enum What {
     Settle {
         code: String,
     },
+    PinUnlock {
+        code: String,
+    },
+    OutcomeOf {
+        code: String,
+        asked: u128,
+    },
+    OutcomeOfOrder {
+        order: u128,
+        asked: u128,
+    },
+    OutcomeOfDocument {
+        document: u128,
+        asked: u128,
+    },
     Sell {
         order: u128,
         product: u32,
@@ -111,6 +141,7 @@ pub enum What {
     Reserve(Purchase),
     Confirm {
         order: u128,
+        legs: Vec<Leg>,
         realloc: bool,
         sealed: bool,
     },
@@ -118,6 +149,7 @@ pub enum What {
     Return {
         order: u128,
         codes: Vec<String>,
+        legs: Vec<Leg>,
     },
     OrderStatus(u128),
     /// Asked by the engine itself, never by the tests.
@@ -184,6 +216,7 @@ impl What {
         match self {
             What::Sell { order, .. }
             | What::Fetch { order, .. }
+            | What::OutcomeOfOrder { order, .. }
             | What::Confirm { order, .. }
             | What::Return { order, .. }
             | What::Cancel(order)
@@ -245,6 +278,10 @@ impl What {
             What::Freeze { .. } => "freeze",
             What::Unfreeze { .. } => "unfreeze",
             What::Void { .. } => "void",
+            What::Life { change: LifeChange::Activate, .. } => "activate",
+            What::Life { change: LifeChange::Deactivate, .. } => "deactivate",
+            What::Life { change: LifeChange::Extend(_), .. } => "extend",
+            What::Life { change: LifeChange::Expire, .. } => "expire",
             What::Hold { .. } => "hold",
             What::Capture { .. } => "capture",
             What::Release { .. } => "release",
@@ -252,6 +289,10 @@ impl What {
             What::Load { .. } => "load",
             What::Refund { .. } => "refund",
             What::Settle { .. } => "settle",
+            What::PinUnlock { .. } => "pin unlock",
+            What::OutcomeOf { .. } => "outcome of card",
+            What::OutcomeOfOrder { .. } => "outcome of order",
+            What::OutcomeOfDocument { .. } => "outcome of document",
             What::Sell { .. } => "sell",
             What::SellLines(_) => "sell lines",
             What::Reserve(_) => "reserve",
@@ -323,11 +364,14 @@ impl Ask {
             | What::Freeze { code }
             | What::Unfreeze { code }
             | What::Void { code }
+            | What::Life { code, .. }
             | What::Hold { code, .. }
             | What::Capture { code, .. }
             | What::Release { code, .. }
             | What::Load { code, .. }
             | What::Refund { code, .. }
+            | What::PinUnlock { code }
+            | What::OutcomeOf { code, .. }
             | What::Settle { code } => Some(code),
             _ => None,
         }
@@ -358,6 +402,15 @@ impl Ask {
             What::Freeze { code } => Command::Freeze { card: card(code) },
             What::Unfreeze { code } => Command::Unfreeze { card: card(code) },
             What::Void { code } => Command::Void { card: card(code) },
+            What::Life { code, change } => {
+                let card = card(code);
+                match *change {
+                    LifeChange::Activate => Command::Activate { card },
+                    LifeChange::Deactivate => Command::Deactivate { card },
+                    LifeChange::Extend(expires_ms) => Command::Extend { card, expires_ms },
+                    LifeChange::Expire => Command::Expire { card },
+                }
+            }
             What::Hold { code, pin, amount, partial, seconds } => {
                 let card = card(code);
                 let pin = pin.as_ref().map(|pin| engine.pin_digest(card, pin.as_bytes()));
@@ -374,22 +427,32 @@ impl Ask {
                 Command::RefundValue { card: card(code), original, amount: *amount }
             }
             What::Settle { code } => Command::Settle { card: card(code) },
+            What::PinUnlock { code } => Command::PinUnlock { card: card(code) },
+            What::OutcomeOf { code, asked } => {
+                Command::OutcomeOf { card: card(code), request: RequestId(*asked) }
+            }
+            &What::OutcomeOfOrder { order, asked } => {
+                Command::OutcomeOfOrder { order: OrderId(order), request: RequestId(asked) }
+            }
+            &What::OutcomeOfDocument { document, asked } => {
+                Command::OutcomeOfDocument { document: DocumentId(document), request: RequestId(asked) }
+            }
             &What::Sell { order, product, count, validity_s_min } => {
                 Command::Sell { order: OrderId(order), product: ProductId(product), count, validity_s_min }
             }
             What::SellLines(purchase) => Command::SellLines(Box::new(purchase.clone())),
             What::Reserve(purchase) => Command::Reserve(Box::new(purchase.clone())),
-            &What::Confirm { order, realloc, sealed } => Command::Confirm(Box::new(Confirmation {
-                order: OrderId(order),
-                legs: Vec::new(),
-                realloc,
-                sealed,
+            What::Confirm { order, legs, realloc, sealed } => Command::Confirm(Box::new(Confirmation {
+                order: OrderId(*order),
+                legs: legs.clone(),
+                realloc: *realloc,
+                sealed: *sealed,
             })),
             &What::Cancel(order) => Command::Cancel(OrderId(order)),
-            What::Return { order, codes } => Command::Return(Box::new(GivenBack {
+            What::Return { order, codes, legs } => Command::Return(Box::new(GivenBack {
                 order: OrderId(*order),
                 cards: codes.iter().map(|code| card(code)).collect(),
-                legs: Vec::new(),
+                legs: legs.clone(),
             })),
             &What::OrderStatus(order) => Command::OrderStatus(OrderId(order)),
             &What::ReserveTimeout(order) => Command::ReserveTimeout(OrderId(order)),
@@ -403,6 +466,9 @@ impl Ask {
                     BatchChange::Unfreeze => Command::BatchUnfreeze(batch),
                     BatchChange::Void => Command::BatchVoid(batch),
                     BatchChange::Extend(expires_ms) => Command::BatchExtend { batch, expires_ms },
+                    BatchChange::Rows { from, rows, active } => {
+                        Command::BatchRows { batch, from, rows, active }
+                    }
                 }
             }
             What::BatchList { product } => Command::BatchList { product: product.map(ProductId) },

@@ -65,6 +65,7 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
     let mut sale = vec![0; plain.tail_bytes(&cards)];
     plain.encode(OrderId(0x0bde), &cards, &mut sale);
     let facts = OrderFacts {
+        validity_s_min: 3600,
         account: 7,
         ip: 0x1234,
         moment_ms: TIME_MS + 900_000,
@@ -130,6 +131,9 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
         (Kind::PrincipalPut, principal.entry_tail()),
         (Kind::Import, batch.entry_tail()),
         (Kind::BatchExtend, TIME_MS.to_le_bytes().to_vec()),
+        (Kind::Extend, TIME_MS.to_le_bytes().to_vec()),
+        (Kind::Expire, TIME_MS.to_le_bytes().to_vec()),
+        (Kind::BatchActivate, [1000_u64.to_le_bytes(), 500_u64.to_le_bytes()].concat()),
         (Kind::Reverse, original.clone()),
         (Kind::Tombstone, original.clone()),
         (Kind::Miss, original),
@@ -146,7 +150,6 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
         Kind::ProductFreeze,
         Kind::ProductUnfreeze,
         Kind::PrincipalRevoke,
-        Kind::BatchActivate,
         Kind::BatchDeactivate,
         Kind::BatchFreeze,
         Kind::BatchUnfreeze,
@@ -155,6 +158,8 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
         Kind::Freeze,
         Kind::Unfreeze,
         Kind::Void,
+        Kind::Activate,
+        Kind::Deactivate,
     ];
     entries.extend(bare.map(|kind| (kind, Vec::new())));
     entries
@@ -230,7 +235,10 @@ fn every_entry_has_the_bytes_of_its_file() {
                 assert_eq!(entry.original().expect("one").0.0, 0xa0a1)
             }
             Kind::Reveal => assert_eq!(entry.revealed_order().expect("one"), OrderId(0x0bde)),
-            Kind::BatchExtend => assert_eq!(entry.expires_ms().expect("one"), TIME_MS),
+            Kind::BatchActivate => assert_eq!(entry.rows().expect("well formed"), Some(1000..1500)),
+            Kind::BatchExtend | Kind::Extend | Kind::Expire => {
+                assert_eq!(entry.expires_ms().expect("one"), TIME_MS)
+            }
             Kind::Start => assert_eq!(entry.clocks().expect("one").boot_id, 0xb007),
             Kind::ProductPut => assert_eq!(entry.object::<StoredProduct>().expect("one").face, 2800),
             Kind::PrincipalPut => assert_eq!(entry.object::<StoredPrincipal>().expect("one").role, 4),

@@ -100,7 +100,7 @@ kinds! {
     Activate = 46, "ACTIVATE";
     /// A card was deactivated.
     Deactivate = 47, "DEACTIVATE";
-    /// A card's time ran out.
+    /// A card's time was ended.
     Expire = 48, "EXPIRE";
     /// A card's validity was extended.
     Extend = 49, "EXTEND";
@@ -128,9 +128,9 @@ kinds! {
     Transfer = 60, "TRANSFER";
     /// A redemption made offline was reported.
     Advice = 61, "ADVICE";
-    /// A card was locked to a terminal after wrong PINs.
+    /// Too many wrong PINs of a card: it is locked for whoever sent them. Stands in no chain.
     PinLock = 62, "PIN_LOCK";
-    /// That lock was lifted.
+    /// An operator lifted all such locks of a card.
     PinUnlock = 63, "PIN_UNLOCK";
 
     /// Cards were sold.
@@ -199,7 +199,19 @@ impl Kind {
     /// Whether an entry of this kind moves the one card that is its subject.
     #[must_use]
     pub const fn is_about_card(self) -> bool {
-        self.may_tell_value() || matches!(self, Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void)
+        self.may_tell_value()
+            || matches!(
+                self,
+                Kind::Tombstone
+                    | Kind::Freeze
+                    | Kind::Unfreeze
+                    | Kind::Void
+                    | Kind::PinUnlock
+                    | Kind::Activate
+                    | Kind::Deactivate
+                    | Kind::Extend
+                    | Kind::Expire
+            )
     }
 
     /// Whether it is about an order and its cards.

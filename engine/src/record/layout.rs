@@ -116,18 +116,29 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
             ),
             (164, 2, "tombstones", "how many tombstones the card has"),
             (166, 2, "reversals", "how many of its redemptions were reversed"),
-            (168, 8, "skip", "the last entry of the chapter before; a chapter is 32 numbers"),
-            (176, 8, "volume", "the last entry of the volume before; a volume is 32 chapters"),
-            (184, 64, "filter", "512 bits: a Bloom filter of the ids of the chapter so far, 5 bits an id"),
             (
-                248,
+                168,
+                8,
+                "begun",
+                "from when the card's validity counts, if that is from an event of its own; else zero",
+            ),
+            (176, 8, "skip", "the last entry of the chapter before; a chapter is 32 numbers"),
+            (184, 8, "volume", "the last entry of the volume before; a volume is 32 chapters"),
+            (192, 64, "filter", "512 bits: a Bloom filter of the ids of the chapter so far, 5 bits an id"),
+            (
+                256,
                 72,
                 "chapter",
                 "of the last entry of a volume: last entry (zero: this one) and filter of each chapter",
             ),
         ],
     ),
-    ("BATCH_EXTEND", &[(64, 8, "expires", "the new end, milliseconds since 1970")]),
+    ("PIN_LOCK", &[(64, 8, "until", "when the lock ends, milliseconds since 1970")]),
+    ("BATCH_EXTEND, EXTEND, EXPIRE", &[(64, 8, "expires", "the new end, milliseconds since 1970")]),
+    (
+        "BATCH_ACTIVATE and BATCH_DEACTIVATE of a range of rows; without a tail they are about all",
+        &[(64, 8, "from", "the first row"), (72, 8, "rows", "how many")],
+    ),
     (
         "SELL, plain form",
         &[
@@ -172,7 +183,12 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
             (90, 2, "legs", "how many legs follow the lines"),
             (92, 4, "form", "1; 3 if the codes are not delivered, or of a RETURN were never seen"),
             (96, 4, "account", "whose purchase it is, or zero"),
-            (100, 4, "reserved", "zero"),
+            (
+                100,
+                4,
+                "validity",
+                "of RESERVE: for how many seconds its cards had to be valid still; else zero",
+            ),
             (104, 8, "address", "a keyed hash of the buyer's address, or zero"),
             (
                 112,

@@ -1,7 +1,7 @@
 //! Objects that the log and the snapshots keep as rkyv bytes, under a version byte.
 
 use crate::identity::{CertificateNote, MerchantId, PrincipalSpec, ProductId, Role, TenantId};
-use crate::product::{CardKind, ProductSpec, ProductTerms, ValidFrom};
+use crate::product::{CardKind, ProductSpec, ProductTerms, ValidFrom, Validity};
 
 /// The version byte before an encoded object.
 pub(super) const OBJECT_VERSION: u8 = 1;
@@ -121,6 +121,15 @@ pub struct StoredPrincipal {
     pub misses_per_minute: u32,
 }
 
+/// Where a principal stands and what it may touch beside its products: there only if it is not the default.
+#[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct StoredPlace {
+    /// Its store.
+    pub store: u32,
+    /// The classes of products it may touch; none is all.
+    pub classes: u64,
+}
+
 /// A batch in the log: all that is known of it beside its rows.
 #[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct StoredBatch {
@@ -146,9 +155,33 @@ pub struct StoredBatch {
     pub active: bool,
 }
 
+/// What later versions than the first say of a batch: there only if it is so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct StoredValidity {
+    /// Its [`ValidFrom`].
+    pub from: u8,
+    /// Days.
+    pub days: u32,
+}
+
+impl StoredValidity {
+    /// As it is kept.
+    #[must_use]
+    pub fn of(validity: Validity) -> StoredValidity {
+        StoredValidity { from: validity.from as u8, days: validity.days }
+    }
+
+    /// The rule, if this version knows it.
+    #[must_use]
+    pub fn validity(&self) -> Option<Validity> {
+        let from = ValidFrom::from_number(self.from).filter(|from| *from != ValidFrom::Import)?;
+        (self.days > 0).then_some(Validity { from, days: self.days })
+    }
+}
+
 pub(crate) use stored;
 
-stored!(StoredProduct, StoredTerms, StoredPrincipal, StoredBatch);
+stored!(StoredProduct, StoredTerms, StoredPrincipal, StoredPlace, StoredBatch, StoredValidity);
 
 impl From<(&ProductSpec, TenantId)> for StoredProduct {
     fn from((spec, tenant): (&ProductSpec, TenantId)) -> Self {
@@ -234,10 +267,19 @@ impl From<&PrincipalSpec> for StoredPrincipal {
     }
 }
 
+impl StoredPlace {
+    /// What is to be kept of it: nothing, if it is the default.
+    #[must_use]
+    pub fn of(spec: &PrincipalSpec) -> Option<StoredPlace> {
+        let PrincipalSpec { store, classes, .. } = *spec;
+        ((store, classes) != (0, 0)).then_some(StoredPlace { store, classes })
+    }
+}
+
 impl StoredPrincipal {
     /// The specification, if the role is known to this version.
     #[must_use]
-    pub fn spec(&self) -> Option<PrincipalSpec> {
+    pub fn spec(&self, place: Option<&StoredPlace>) -> Option<PrincipalSpec> {
         Some(PrincipalSpec {
             name: self.name.clone(),
             role: Role::from_number(self.role)?,
@@ -247,6 +289,8 @@ impl StoredPrincipal {
             certificate: CertificateNote { serial: self.serial, expires_ms: self.expires_ms },
             products: self.products.iter().copied().map(ProductId).collect(),
             misses_per_minute: self.misses_per_minute,
+            store: place.map_or(0, |place| place.store),
+            classes: place.map_or(0, |place| place.classes),
         })
     }
 }

@@ -82,7 +82,7 @@ opcodes! {
     /// Does nothing; the reply shows that the server answers.
     Ping = 0x0002, "PING", served, [Issuer, Seller, Redeemer, Operator, Finance, Auditor];
     /// Asks what became of a request id on a target, without doing it.
-    OutcomeQuery = 0x0003, "OUTCOME_QUERY", later, [Issuer, Seller, Redeemer, Operator, Finance, Auditor];
+    OutcomeQuery = 0x0003, "OUTCOME_QUERY", served, [Issuer, Seller, Redeemer, Operator, Finance, Auditor];
     /// Runs the next command without effect, to try an integration.
     Sandbox = 0x0004, "SANDBOX", later, [Issuer, Seller, Redeemer, Operator];
 
@@ -100,14 +100,14 @@ opcodes! {
     Unfreeze = 0x0106, "UNFREEZE", served, [Operator];
     /// Makes a card void for good.
     Void = 0x0107, "VOID", served, [Operator];
-    /// Makes a card redeemable.
-    Activate = 0x0108, "ACTIVATE", later, [Seller, Operator];
-    /// Makes an unused card not redeemable.
-    Deactivate = 0x0109, "DEACTIVATE", later, [Operator];
-    /// Moves the end of a card's validity to a later time.
-    Extend = 0x010a, "EXTEND", later, [Operator];
-    /// Ends a card's validity now.
-    Expire = 0x010b, "EXPIRE", later, [Operator];
+    /// Makes a card redeemable, whatever its batch says; a seller does so for cards that are sold.
+    Activate = 0x0108, "ACTIVATE", served, [Seller, Operator];
+    /// Makes an unused card not redeemable, whatever its batch says.
+    Deactivate = 0x0109, "DEACTIVATE", served, [Operator];
+    /// Moves the end of a card's validity to a later time; one that had expired is valid again.
+    Extend = 0x010a, "EXTEND", served, [Operator];
+    /// Ends a card's validity now; what is held of it can still be captured.
+    Expire = 0x010b, "EXPIRE", served, [Operator];
     /// Holds a card's value, or part of it; the request id names the hold.
     Hold = 0x010c, "HOLD", served, [Redeemer, Operator];
     /// Redeems all or part of what is held; the hold is over then.
@@ -132,8 +132,8 @@ opcodes! {
     Settle = 0x0116, "SETTLE", served, [Finance];
     /// Reports a redemption made offline.
     Advice = 0x0117, "ADVICE", later, [Redeemer, Operator];
-    /// Lifts the lock that wrong PINs put on a card.
-    PinUnlock = 0x0118, "PIN_UNLOCK", later, [Operator];
+    /// Lifts the locks that wrong PINs put on a card, and lets everybody try its PIN again.
+    PinUnlock = 0x0118, "PIN_UNLOCK", served, [Operator];
     /// Redeems many cards in one frame, each under an id of its own.
     RedeemBatch = 0x0140, "REDEEM_BATCH", served, [Redeemer, Operator];
 
@@ -176,6 +176,10 @@ opcodes! {
     BatchExtend = 0x0306, "BATCH_EXTEND", served, [Operator];
     /// Lists batches.
     BatchList = 0x0307, "BATCH_LIST", served, [Issuer, Operator, Finance, Auditor];
+    /// Makes a range of a batch's rows redeemable.
+    BatchActivateRows = 0x0310, "BATCH_ACTIVATE_ROWS", served, [Operator];
+    /// Makes the unused cards in a range of a batch's rows not redeemable.
+    BatchDeactivateRows = 0x0311, "BATCH_DEACTIVATE_ROWS", served, [Operator];
 
     /// Adds a product.
     ProductAdd = 0x0401, "PRODUCT_ADD", served, [];

@@ -12,9 +12,10 @@ use kami_engine::{
 };
 use kami_engine::{
     BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Event, Flags, Grounds,
-    HistoryEvent, HoldReport, ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId, Principal,
-    PrincipalId, Product, ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId, Role, SignedNote, Stats,
-    Status, StockLine, TenantId, TerminalId, TotalLine, Totals, ValueReport, record::Kind,
+    HistoryEvent, HoldReport, ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId,
+    OutcomeReport, Principal, PrincipalId, Product, ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId,
+    Role, SignedNote, Stats, Status, StockLine, TenantId, TerminalId, TotalLine, Totals, ValueReport,
+    record::Kind,
 };
 
 pub use super::codes::{Codes, CodesFrame, SoldCard};
@@ -60,7 +61,7 @@ body_kinds! {
     None = 0, "NONE";
     /// After REDEEM, REVERSE, CAPTURE, RELEASE, LOAD and REFUND_VALUE: what was moved and what is left.
     Value = 1, "VALUE";
-    /// After QUERY, FREEZE, UNFREEZE, VOID and SETTLE.
+    /// After QUERY, FREEZE, UNFREEZE, VOID, SETTLE, ACTIVATE, DEACTIVATE, EXTEND and EXPIRE.
     Card = 2, "CARD";
     /// After HISTORY, newest first.
     History = 3, "HISTORY";
@@ -123,6 +124,8 @@ body_kinds! {
     ProofPart = 49, "PROOF_PART";
     /// After CONSISTENCY.
     Path = 50, "PATH";
+    /// After OUTCOME_QUERY: the effect that the request had; where and when is in the head.
+    Outcome = 56, "OUTCOME";
 }
 
 impl BodyKind {
@@ -139,9 +142,16 @@ impl BodyKind {
             | Opcode::Load
             | Opcode::RefundValue => BodyKind::Value,
             Opcode::Hold => BodyKind::Hold,
-            Opcode::Query | Opcode::Freeze | Opcode::Unfreeze | Opcode::Void | Opcode::Settle => {
-                BodyKind::Card
-            }
+            Opcode::Query
+            | Opcode::Freeze
+            | Opcode::Unfreeze
+            | Opcode::Void
+            | Opcode::Settle
+            | Opcode::PinUnlock
+            | Opcode::Activate
+            | Opcode::Deactivate
+            | Opcode::Extend
+            | Opcode::Expire => BodyKind::Card,
             Opcode::History => BodyKind::History,
             Opcode::RedeemBatch => BodyKind::Items,
             Opcode::Sell | Opcode::OrderFetch | Opcode::SellLines | Opcode::Confirm => BodyKind::Codes,
@@ -153,6 +163,8 @@ impl BodyKind {
             | Opcode::BatchVoid
             | Opcode::BatchExtend
             | Opcode::BatchList
+            | Opcode::BatchActivateRows
+            | Opcode::BatchDeactivateRows
             | Opcode::ImportCommit => BodyKind::Batches,
             Opcode::ProductAdd
             | Opcode::ProductSet
@@ -189,6 +201,7 @@ impl BodyKind {
             Opcode::SignedCheckpoint => BodyKind::SignedNote,
             Opcode::Proof => BodyKind::ProofPart,
             Opcode::Consistency => BodyKind::Path,
+            Opcode::OutcomeQuery => BodyKind::Outcome,
             _ => return None,
         })
     }
@@ -264,6 +277,8 @@ pub enum Body {
     ProofPart(ProofPart),
     /// The hashes that prove consistency.
     Path(Listing<PathHash>),
+    /// What became of a request.
+    Outcome(OutcomeReport),
 }
 
 /// A hash of a path.
@@ -417,6 +432,15 @@ wire!(Tenant: "TENANT" {
     spec: TenantSpec, "what it was added with";
 });
 
+wire!(OutcomeReport: "OUTCOME" {
+    kind: Kind, "what it did, see the table of events";
+    principal: PrincipalId, "who asked for it";
+    product: Option<ProductId>, "the card's product; 0xffffffff: it was about no card";
+    amount: Money, "what it moved of the card's value, in minor units or uses; else 0";
+    remaining: Money, "what was left on the card afterwards; else 0";
+    deadline_ms: u64, "of a HOLD, until when it stands, ms since 1970; else 0";
+});
+
 wire!(Product: "PRODUCT" {
     id: ProductId, "its number";
     frozen: bool, "1: all its cards are frozen";
@@ -429,9 +453,10 @@ wire!(BatchReport: "BATCH" {
     counts: [u64; 8], "its cards by logged state, indexed by the state's number";
     id: BatchId, "its number";
     product: ProductId, "its product";
-    active: bool, "1: its cards are redeemable once sold";
+    active: bool, "1: all its cards are redeemable once sold";
     frozen: bool, "1: frozen";
     voided: bool, "1: its unsold cards were made void";
+    active_rows: u64, "how many rows are redeemable once sold";
     label: String, "the importer's label";
 });
 
@@ -564,6 +589,7 @@ impl Body {
             Body::SignedNote(_) => BodyKind::SignedNote,
             Body::ProofPart(_) => BodyKind::ProofPart,
             Body::Path(_) => BodyKind::Path,
+            Body::Outcome(_) => BodyKind::Outcome,
         }
     }
 
@@ -599,6 +625,7 @@ impl Body {
             ReplyBody::Order(report) => Body::Order(report),
             ReplyBody::SignedNote(note) => Body::SignedNote(*note),
             ReplyBody::ProofPart(part) => Body::ProofPart(*part),
+            ReplyBody::Outcome(report) => Body::Outcome(report),
             ReplyBody::Path(path) => {
                 Body::Path(Listing::of(path.into_iter().map(|hash| PathHash { hash }).collect()))
             }
@@ -641,6 +668,7 @@ impl Body {
             BodyKind::SignedNote => Body::SignedNote(Wire::take(reader)?),
             BodyKind::ProofPart => Body::ProofPart(Wire::take(reader)?),
             BodyKind::Path => Body::Path(take_rows(reader)?),
+            BodyKind::Outcome => Body::Outcome(Wire::take(reader)?),
         })
     }
 
@@ -681,6 +709,7 @@ impl Body {
             Body::SignedNote(note) => note.put(out),
             Body::ProofPart(part) => part.put(out),
             Body::Path(rows) => return put_rows(rows, out, end),
+            Body::Outcome(report) => report.put(out),
         }
         true
     }
@@ -810,6 +839,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<ProofPart>(),
         listing!("PATH", "HASH"),
         of::<PathHash>(),
+        of::<OutcomeReport>(),
         ("REASON", const { &[field("reason", "text8", "which field is wrong")] }),
         of::<Wait>(),
         listing!("ACCOUNTS", "ACCOUNT"),

@@ -49,6 +49,8 @@ pub enum Request<'a> {
     Hello,
     /// PING.
     Ping,
+    /// OUTCOME_QUERY.
+    OutcomeQuery(OutcomeQuery<'a>),
     /// REDEEM.
     Redeem(Redeem<'a>),
     /// REVERSE.
@@ -63,6 +65,14 @@ pub enum Request<'a> {
     Unfreeze(OneCard<'a>),
     /// VOID.
     Void(OneCard<'a>),
+    /// ACTIVATE.
+    Activate(OneCard<'a>),
+    /// DEACTIVATE.
+    Deactivate(OneCard<'a>),
+    /// EXTEND.
+    Extend(Extend<'a>),
+    /// EXPIRE.
+    Expire(OneCard<'a>),
     /// HOLD.
     Hold(Hold<'a>),
     /// CAPTURE.
@@ -75,6 +85,8 @@ pub enum Request<'a> {
     RefundValue(RefundValue<'a>),
     /// SETTLE.
     Settle(OneCard<'a>),
+    /// PIN_UNLOCK.
+    PinUnlock(OneCard<'a>),
     /// REDEEM_BATCH.
     RedeemBatch(Items<'a>),
     /// SELL.
@@ -105,6 +117,10 @@ pub enum Request<'a> {
     BatchVoid(OneBatch),
     /// BATCH_EXTEND.
     BatchExtend(BatchExtend),
+    /// BATCH_ACTIVATE_ROWS.
+    BatchActivateRows(BatchRows),
+    /// BATCH_DEACTIVATE_ROWS.
+    BatchDeactivateRows(BatchRows),
     /// BATCH_LIST.
     BatchList(OfProduct),
     /// PRODUCT_ADD.
@@ -251,13 +267,16 @@ dispatch! {
     fields:
         Redeem(Redeem<'static>) Reverse(Reverse<'static>) Query(OneCard<'static>) History(OneCard<'static>)
         Freeze(OneCard<'static>) Unfreeze(OneCard<'static>) Void(OneCard<'static>)
+        Activate(OneCard<'static>) Deactivate(OneCard<'static>) Extend(Extend<'static>) Expire(OneCard<'static>)
         Hold(Hold<'static>) Capture(Capture<'static>) Release(Release<'static>) Load(Load<'static>)
         RefundValue(RefundValue<'static>) Settle(OneCard<'static>)
+        OutcomeQuery(OutcomeQuery<'static>) PinUnlock(OneCard<'static>)
         RedeemBatch(Items<'static>) Sell(Sell) OrderFetch(OrderFetch)
         SellLines(Box<Purchase>) Reserve(Box<Purchase>) Confirm(Box<Confirmation>) Cancel(OneOrder)
         Return(Box<GiveBack<'static>>) OrderStatus(OneOrder)
         BatchActivate(OneBatch) BatchDeactivate(OneBatch) BatchFreeze(OneBatch) BatchUnfreeze(OneBatch)
         BatchVoid(OneBatch) BatchExtend(BatchExtend) BatchList(OfProduct)
+        BatchActivateRows(BatchRows) BatchDeactivateRows(BatchRows)
         ProductAdd(Box<ProductSpec>) ProductSet(Box<ProductSpec>) ProductFreeze(OneProduct)
         ProductUnfreeze(OneProduct) Stock(OfProduct) Reconcile(TotalsQuery)
         FeedOpen(FeedOpen) FeedAck(FeedAck)
@@ -443,6 +462,49 @@ wire!(OneCard<'a>: "ONE_CARD" {
     code: Secret<'_>, "the code as typed";
 });
 
+/// The body of OUTCOME_QUERY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutcomeQuery<'a> {
+    /// The request that is asked about.
+    pub asked: RequestId,
+    /// What it was about: [`OutcomeQuery::CARD`], [`OutcomeQuery::ORDER`] or [`OutcomeQuery::DOCUMENT`].
+    pub target: u8,
+    /// The order or document; 0 of a card.
+    pub id: u128,
+    /// The code; empty of an order or document.
+    pub code: Secret<'a>,
+}
+
+impl OutcomeQuery<'_> {
+    /// A card, named by its code.
+    pub const CARD: u8 = 1;
+    /// An order.
+    pub const ORDER: u8 = 2;
+    /// The document of a posting.
+    pub const DOCUMENT: u8 = 3;
+}
+
+wire!(OutcomeQuery<'a>: "OUTCOME_QUERY" {
+    asked: RequestId, "the request id that is asked about";
+    target: u8, "what that request was about: 1 a card, 2 an order, 3 the document of a posting";
+    id: u128, "the order or document; 0 of a card";
+    code: Secret<'_>, "of a card the code as typed; else empty";
+});
+
+/// The body of EXTEND.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extend<'a> {
+    /// The new end of validity.
+    pub expires_ms: u64,
+    /// The code.
+    pub code: Secret<'a>,
+}
+
+wire!(Extend<'a>: "EXTEND" {
+    expires_ms: u64, "the new end of validity, ms since 1970; later than the old one";
+    code: Secret<'_>, "the code as typed";
+});
+
 /// The body of SELL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sell {
@@ -502,7 +564,24 @@ pub struct BatchExtend {
 
 wire!(BatchExtend: "BATCH_EXTEND" {
     batch: BatchId, "the batch";
-    expires_ms: u64, "the new end of validity, ms since 1970; cards whose own end is later keep it";
+    expires_ms: u64, "the new end of validity, ms since 1970; cards whose own end is later, or was set by EXTEND or EXPIRE, keep it";
+});
+
+/// The body of the commands about some rows of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchRows {
+    /// The batch.
+    pub batch: BatchId,
+    /// The first row.
+    pub from: u64,
+    /// How many.
+    pub rows: u64,
+}
+
+wire!(BatchRows: "BATCH_ROWS" {
+    batch: BatchId, "the batch";
+    from: u64, "the first row, counted from 0 in the order of the import";
+    rows: u64, "how many rows; the batch must have all of them";
 });
 
 /// The body of lists that may be narrowed to one product.
@@ -640,6 +719,8 @@ wire!(PrincipalSpec: "PRINCIPAL_SPEC" {
     role: Role, "1 admin, 2 issuer, 3 seller, 4 redeemer, 5 operator, 6 finance, 7 auditor";
     certificate: CertificateNote, "the certificate that was issued for the key";
     misses_per_minute: u32, "wrong codes a minute it may send on average; 0: the server's usual";
+    store: u32, "the store it stands in, or 0";
+    classes: u64, "the classes of products its commands about cards may be about, a bit each; 0: all";
     products: Vec<ProductId>, "the products it may touch, at most 64; none: all";
     name: String, "1 to 64 bytes, unique";
 });
@@ -685,13 +766,16 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<Release<'_>>(),
         of::<Load<'_>>(),
         of::<RefundValue<'_>>(),
+        of::<OutcomeQuery<'_>>(),
         of::<OneCard<'_>>(),
+        of::<Extend<'_>>(),
         of::<Items<'_>>(),
         of::<Item<'_>>(),
         of::<Sell>(),
         of::<OrderFetch>(),
         of::<OneBatch>(),
         of::<BatchExtend>(),
+        of::<BatchRows>(),
         of::<OfProduct>(),
         of::<OneProduct>(),
         of::<ProductSpec>(),

@@ -26,6 +26,12 @@ const TABLE: &str = "
     BATCH_VOID       O
     BATCH_EXTEND     O
     BATCH_LIST       IOFA
+    BATCH_ACTIVATE_ROWS O
+    BATCH_DEACTIVATE_ROWS O
+    ACTIVATE         SO
+    DEACTIVATE       O
+    EXTEND           O
+    EXPIRE           O
     PRODUCT_ADD      -
     PRODUCT_SET      -
     PRODUCT_FREEZE   O
@@ -52,10 +58,6 @@ const TABLE: &str = "
 
     OUTCOME_QUERY    ISROFA
     SANDBOX          ISRO
-    ACTIVATE         SO
-    DEACTIVATE       O
-    EXTEND           O
-    EXPIRE           O
     HOLD             RO
     CAPTURE          RO
     RELEASE          RO

@@ -16,9 +16,9 @@ use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAcc
 use kami_net::frame::order::{GiveBack, OneOrder};
 use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
 use kami_net::frame::request::{
-    BatchExtend, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, FeedAck, FeedOpen, Hold,
-    Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct, OrderFetch,
-    ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
+    BatchExtend, BatchRows, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, Extend, FeedAck,
+    FeedOpen, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct,
+    OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
 };
 use kami_net::frame::{
     Body, FRAME_BYTES_MAX, FeedBegin, FeedEvents, ItemReport, Listing, PathHash, REQUEST_HEAD_BYTES,
@@ -78,6 +78,8 @@ fn principals() -> impl Strategy<Value = PrincipalSpec> {
                 certificate,
                 products: (0..product % 70).map(|n| ProductId(product ^ n)).collect(),
                 misses_per_minute,
+                store: product,
+                classes: certificate.expires_ms,
             }
         },
     )
@@ -141,6 +143,10 @@ proptest! {
         same(head, &Request::Freeze(card));
         same(head, &Request::Unfreeze(card));
         same(head, &Request::Void(card));
+        same(head, &Request::Activate(card));
+        same(head, &Request::Deactivate(card));
+        same(head, &Request::Extend(Extend { expires_ms: amount.cast_unsigned(), code }));
+        same(head, &Request::Expire(card));
         let (hold, original) = (RequestId(id), RequestId(id));
         let seconds = amount as u32;
         same(head, &Request::Hold(Hold { amount, seconds, code, pin: pin.as_deref().map(Secret) }));
@@ -149,6 +155,8 @@ proptest! {
         same(head, &Request::Load(Load { amount, code }));
         same(head, &Request::RefundValue(RefundValue { original, amount, code }));
         same(head, &Request::Settle(card));
+        same(head, &Request::PinUnlock(card));
+        same(head, &Request::OutcomeQuery(OutcomeQuery { asked: original, target: seconds as u8, id, code }));
     }
 
     #[test]
@@ -170,6 +178,9 @@ proptest! {
         same(head, &Request::BatchUnfreeze(batch));
         same(head, &Request::BatchVoid(batch));
         same(head, &Request::BatchExtend(BatchExtend { batch: BatchId(a), expires_ms: ms }));
+        let rows = BatchRows { batch: BatchId(a), from: ms, rows: u64::from(b) };
+        same(head, &Request::BatchActivateRows(rows));
+        same(head, &Request::BatchDeactivateRows(rows));
         same(head, &Request::BatchList(OfProduct { product: product.map(ProductId) }));
         same(head, &Request::Stock(OfProduct { product: product.map(ProductId) }));
         same(head, &Request::ProductFreeze(OneProduct { product: ProductId(a) }));
@@ -411,6 +422,7 @@ fn bodies() -> impl Strategy<Value = Body> {
             label,
             imported_ms,
             counts,
+            active_rows: imported_ms,
             active,
             frozen,
             voided,

@@ -6,18 +6,18 @@ use kami_engine::{
     CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Event, Exceeded,
     FeedSpec, Flags, Grounds, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec, KeyRotation,
     KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line,
-    MerchantId, OrderId, OrderReport, OrderState, PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec,
-    Product, ProductId, ProductSpec, ProductTerms, ProofPart, ProposalId, Purchase, Renewal, ReplyFlags,
-    RequestId, Role, SignedNote, StatementLine, Stats, Status, StockLine, Tenant, TenantId, TenantSpec,
-    TerminalId, TotalKey, TotalLine, Totals, TotalsQuery, ValidFrom, ValueReport, record::Kind,
+    MerchantId, OrderId, OrderReport, OrderState, OutcomeReport, PostedLeg, Posting, Principal, PrincipalId,
+    PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, ProofPart, ProposalId, Purchase, Renewal,
+    ReplyFlags, RequestId, Role, SignedNote, StatementLine, Stats, Status, StockLine, Tenant, TenantId,
+    TenantSpec, TerminalId, TotalKey, TotalLine, Totals, TotalsQuery, ValidFrom, ValueReport, record::Kind,
 };
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use kami_net::frame::order::{GiveBack, OneOrder};
 use kami_net::frame::reply::{self, Codes};
 use kami_net::frame::request::{
-    BatchExtend, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, FeedAck, FeedOpen, Hold,
-    Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct, OneTenant,
-    OrderFetch, ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
+    BatchExtend, BatchRows, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, Extend, FeedAck,
+    FeedOpen, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct,
+    OneTenant, OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
 };
 use kami_net::frame::{
     Body, FeedBegin, FeedEvents, ItemReport, Listing, Opcode, PathHash, ReplyHead, Request, RequestFlags,
@@ -69,6 +69,7 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
     let bodies = vec![
         Request::Hello,
         Request::Ping,
+        Request::OutcomeQuery(OutcomeQuery { asked: ID, target: OutcomeQuery::CARD, id: 0, code }),
         Request::Redeem(Redeem { amount: 1234, code, pin: Some(Secret(b"4711")) }),
         Request::Reverse(Reverse { original: RequestId(0x31), code }),
         Request::Query(card),
@@ -76,12 +77,17 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::Freeze(card),
         Request::Unfreeze(card),
         Request::Void(card),
+        Request::Activate(card),
+        Request::Deactivate(card),
+        Request::Extend(Extend { expires_ms: 1_900_000_000_000, code }),
+        Request::Expire(card),
         Request::Hold(Hold { amount: 1234, seconds: 90, code, pin: Some(Secret(b"4711")) }),
         Request::Capture(Capture { hold: RequestId(0x41), amount: 1000, code }),
         Request::Release(Release { hold: RequestId(0x41), code }),
         Request::Load(Load { amount: 5000, code }),
         Request::RefundValue(RefundValue { original: RequestId(0x31), amount: 234, code }),
         Request::Settle(card),
+        Request::PinUnlock(card),
         Request::RedeemBatch(Items::new(&items)),
         Request::Sell(Sell { order: ORDER, product: ProductId(3), count: 100, validity_s_min: 86400 }),
         Request::OrderFetch(OrderFetch { order: ORDER, from: 10, count: 90 }),
@@ -91,6 +97,8 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::BatchUnfreeze(batch),
         Request::BatchVoid(batch),
         Request::BatchExtend(BatchExtend { batch: BatchId(7), expires_ms: 1_900_000_000_000 }),
+        Request::BatchActivateRows(BatchRows { batch: BatchId(7), from: 1000, rows: 500 }),
+        Request::BatchDeactivateRows(BatchRows { batch: BatchId(7), from: 1000, rows: 500 }),
         Request::BatchList(of_product),
         Request::ProductAdd(Box::new(product_spec())),
         Request::ProductSet(Box::new(product_spec())),
@@ -280,6 +288,7 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
                 imported_ms: 1_767_225_600_000,
                 counts,
                 active: true,
+                active_rows: 100,
                 frozen: false,
                 voided: true,
                 expires_ms: 1_900_000_000_000,
@@ -477,6 +486,17 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
             }),
         ),
         (Opcode::Consistency, Body::Path(Listing::of(vec![PathHash { hash: [0x4f; 32] }; 2]))),
+        (
+            Opcode::OutcomeQuery,
+            Body::Outcome(OutcomeReport {
+                kind: Kind::Hold,
+                principal: PrincipalId(9),
+                product: Some(ProductId(3)),
+                amount: 1000,
+                remaining: 2000,
+                deadline_ms: 1_767_225_600_000,
+            }),
+        ),
         (Opcode::Redeem, Body::Reason("code".to_owned())),
         (Opcode::Redeem, Body::Wait(Wait { wait_ms: 6000 })),
     ];
@@ -618,6 +638,8 @@ pub fn principal_spec() -> PrincipalSpec {
         certificate: certificate_note(),
         products: vec![ProductId(3), ProductId(7)],
         misses_per_minute: 30,
+        store: 17,
+        classes: 0b101,
     }
 }
 

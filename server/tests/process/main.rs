@@ -24,6 +24,7 @@ mod service;
 mod settings;
 mod store;
 mod tenants;
+mod tills;
 mod top_up;
 mod upkeep;
 mod value;

@@ -151,3 +151,44 @@ fn a_scope_and_a_budget_at_the_command_line() {
         (&6.into(), &1.into(), &1.into())
     );
 }
+
+#[test]
+fn classes_stores_and_merchants_at_the_command_line() {
+    let home = Home::new();
+    let server = home.serve();
+    let product = ["product", "add", "meal", "--face", "5", "--currency", "CNY", "--class", "2"];
+    let meal = server.json(&[&product[..], &["--merchants", "3,7", "--stores", "17"]].concat());
+    assert_eq!((&meal["class"], &meal["merchants"]), (&2.into(), &serde_json::json!([3, 7])));
+    home.file("cards.txt", "MEAL-0001\nMEAL-0002\n");
+    server.json(&["import", "cards.txt", "--product", "meal"]);
+    server.json(&["sell", "meal", "--count", "1", "--order", "1"]);
+    let till = |name: &str, options: &[&str]| {
+        let add = ["principal", "add", name, "--role", "redeemer", "--out", name];
+        server.json(&[&add[..], options].concat())
+    };
+    let there = till("there", &["--merchant", "3", "--store", "17", "--classes", "2,5"]);
+    assert_eq!((&there["store"], &there["classes"]), (&17.into(), &serde_json::json!([2, 5])));
+    till("other-shop", &["--merchant", "4", "--store", "17"]);
+    till("other-store", &["--merchant", "3", "--store", "18"]);
+    till("other-class", &["--merchant", "3", "--store", "17", "--classes", "5"]);
+    for name in ["other-shop", "other-store", "other-class"] {
+        server.run(&["redeem", "MEAL-0001", "--identity", name]).fails(3, "SCOPE_DENIED");
+        // Nothing tells a card that is not sold from a code that nobody has.
+        server.run(&["redeem", "MEAL-0002", "--identity", name]).fails(3, "CARD_NOT_VALID");
+    }
+    // A merchant's bound is for using a card, a class for all that is asked of it.
+    server.json(&["query", "MEAL-0001", "--identity", "other-shop"]);
+    server.run(&["query", "MEAL-0001", "--identity", "other-class"]).fails(3, "SCOPE_DENIED");
+    let id = "00000000000000000000000000000077";
+    let redeem = ["redeem", "MEAL-0001", "--identity", "there", "--id", id];
+    let first = server.json(&redeem);
+    // What was done stays done: its retry and its reversal are not denied.
+    server.json(&["product", "set", "meal", "--stores", "all", "--merchants", "4"]);
+    assert_eq!(server.json(&redeem)["lsn"], first["lsn"]);
+    server.json(&["reverse", "MEAL-0001", "--identity", "there", "--original", id]);
+    server.run(&["redeem", "MEAL-0001", "--identity", "there"]).fails(3, "SCOPE_DENIED");
+    server.json(&["redeem", "MEAL-0001", "--identity", "other-shop"]);
+    server
+        .run(&["principal", "add", "x", "--role", "redeemer", "--classes", "64", "--out", "x"])
+        .refuses_usage("64");
+}

@@ -2,8 +2,8 @@
 
 use kami_engine::{
     Account, AccountId, BatchReport, CardReport, Duplicate, Exceeded, HistoryEvent, HoldReport, ImportReport,
-    Leg, Limit, Lsn, OrderReport, Principal, Product, Reply, ReplyBody, ReplyFlags, StatementLine, Stats,
-    Status, StockLine, Tenant, ValueReport,
+    Leg, Limit, Lsn, OrderReport, OutcomeReport, Principal, Product, Reply, ReplyBody, ReplyFlags,
+    StatementLine, Stats, Status, StockLine, Tenant, ValueReport,
 };
 
 use super::money_rules::Line;
@@ -79,6 +79,7 @@ pub enum Body {
     Limits(Vec<Limit>),
     Exceeded(Exceeded),
     Account(AccountId),
+    Outcome(OutcomeReport),
 }
 
 impl Expected {
@@ -149,6 +150,7 @@ impl Expected {
             (Body::Limits(a), ReplyBody::Limits(b)) => a == b,
             (Body::Exceeded(a), ReplyBody::Exceeded(b)) => a == b,
             (Body::Account(a), ReplyBody::Account(b)) => a == b,
+            (Body::Outcome(a), ReplyBody::Outcome(b)) => a == b,
             _ => false,
         };
         if same { Ok(()) } else { differs("body") }

@@ -85,6 +85,11 @@ impl Oracle {
                     _ => matches!(kind, Kind::Redeem | Kind::Reverse).then(|| self.face(place)),
                 };
             }
+            &Effect::PinLock { place, .. } => {
+                of_batch(&mut told, place.0);
+                told.card = Some(CardRef::new(place.0, place.1 as u64));
+                told.count = 1;
+            }
             Effect::Order(change) => {
                 told.order = Some(kami_engine::OrderId(change.order));
                 told.count = change.cards.len() as u32;

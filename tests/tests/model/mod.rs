@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `oracle.rs` | what a store must hold; events and their effect |
 //! | `rules.rs`, `object_rules.rs` | what the reply to every command must be |
+//! | `till_rules.rs` | the same for wrong PINs and for requests without an answer |
 //! | `money_rules.rs` | the same for accounts, postings and limits |
 //! | `expected.rs` | holding a reply against that |
 //! | `world.rs` | engine, disk and oracle together; when a reply may leave |
@@ -32,6 +33,7 @@ mod order_rules;
 pub mod proof;
 pub mod restart;
 pub mod rules;
+pub mod till_rules;
 pub mod value_rules;
 pub mod workload;
 pub mod world;

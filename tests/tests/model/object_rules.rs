@@ -181,6 +181,7 @@ impl Oracle {
             && spec.currency.iter().all(u8::is_ascii_uppercase)
             && spec.face >= 0
             && spec.terms.attributes.len() <= 255
+            && spec.terms.class < 64
             && (spec.kind != CardKind::MultiUse || spec.terms.uses > 0);
         let refusal = match known {
             _ if !is_sane => Some(Status::Malformed),
@@ -218,8 +219,17 @@ impl Oracle {
         let known = self.batches.get(&id).filter(|batch| batch.tenant == ask.caller.tenant.0);
         let Some(batch) = known else { return self.refuse(Status::NotFound) };
         let (kind, changes) = match change {
-            BatchChange::Activate => (Kind::BatchActivate, !batch.active),
-            BatchChange::Deactivate => (Kind::BatchDeactivate, batch.active),
+            BatchChange::Activate => (Kind::BatchActivate, batch.active.iter().any(Option::is_none)),
+            BatchChange::Deactivate => (Kind::BatchDeactivate, batch.active.iter().any(Option::is_some)),
+            BatchChange::Rows { from, rows, active } => {
+                let kind = if active { Kind::BatchActivate } else { Kind::BatchDeactivate };
+                let ends = from.saturating_add(rows);
+                match batch.active.get(from as usize..ends as usize) {
+                    None => return self.change_refused(ask, &batch.past, kind, Status::NotFound),
+                    Some([]) => return self.change_refused(ask, &batch.past, kind, Status::NotFound),
+                    Some(some) => (kind, some.iter().any(|row| row.is_some() != active)),
+                }
+            }
             BatchChange::Freeze => (Kind::BatchFreeze, !batch.frozen),
             BatchChange::Unfreeze => (Kind::BatchUnfreeze, batch.frozen),
             BatchChange::Void => (Kind::BatchVoid, !batch.voided),
@@ -234,6 +244,12 @@ impl Oracle {
         })
     }
 
+    /// What cannot be made of an object, unless the request was one that could.
+    fn change_refused(&self, ask: &Ask, past: &[Past], kind: Kind, status: Status) -> Verdict {
+        let nothing = Effect::Reveal(None);
+        self.change(ask, past, kind, Some(status), nothing, |_| Body::None)
+    }
+
     fn add_principal(&self, ask: &Ask) -> Verdict {
         let What::PrincipalAdd(spec) = &ask.what else { unreachable!("adds a principal") };
         let known = self.principals.iter().find(|(_, principal)| principal.spec.name == spec.name);
@@ -241,7 +257,7 @@ impl Oracle {
         let own = |id: &ProductId| self.products.get(&id.0).is_some_and(|p| p.tenant == spec.tenant.0);
         let no_tenant = spec.tenant.0 != 0 && !self.tenants.contains_key(&spec.tenant.0);
         let refusal = if !(1..=NAME_BYTES_MAX).contains(&spec.name.len())
-            || spec.role == Role::Admin && !spec.products.is_empty()
+            || spec.role == Role::Admin && (!spec.products.is_empty() || spec.classes != 0)
             || spec.misses_per_minute > 1_000_000
         {
             Some(Status::Malformed)
@@ -310,7 +326,8 @@ impl Oracle {
             label: batch.label.clone(),
             imported_ms: batch.imported_ms,
             counts: self.counts(id),
-            active: batch.active,
+            active: batch.active.iter().all(Option::is_some),
+            active_rows: batch.active.iter().flatten().count() as u64,
             frozen: batch.frozen,
             voided: batch.voided,
             expires_ms: if batch.expires_ms == 0 { 0 } else { batch.expires_ms.max(batch.extended_ms) },

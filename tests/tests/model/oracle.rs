@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kami_engine::{
-    AccountSpec, Flags, Kind, Lifecycle, LimitId, LimitSpec, Line, OrderState, Posting, PrincipalSpec,
-    ProductSpec, Renewal, Subject,
+    AccountSpec, Flags, Kind, Leg, Lifecycle, LimitId, LimitSpec, Line, OrderState, Posting, PrincipalSpec,
+    ProductSpec, Renewal, Subject, ValidFrom,
 };
 
-use super::money_rules::{Book, Document, LimitBook, Redeemed};
-use crate::ask::{Ask, BatchChange};
+use super::money_rules::{Book, Counted, Document, LimitBook};
+use super::till_rules::Tried;
+use crate::ask::{Ask, BatchChange, LifeChange, What};
 
 /// A card by its place: batch number and row.
 pub type Place = (u32, usize);
@@ -39,10 +40,14 @@ pub struct Oracle {
     pub limits: BTreeMap<u32, LimitBook>,
     /// What was asked of limits, by tenant and name.
     pub limit_past: Vec<((u16, String), Past)>,
-    /// Every redemption there ever was.
-    pub redeemed: Vec<Redeemed>,
+    /// Every purchase and redemption there ever was.
+    pub counted: Vec<Counted>,
     /// Alerts that were recorded: of which limit, set off by whom, when.
     pub crossed: Vec<(LimitId, Subject, u64)>,
+    /// Until when a card is locked for whom.
+    pub pin_locks: BTreeMap<Tried, u64>,
+    /// Wrong PINs since the last start: how many in a row, and when the last.
+    pub pin_tries: BTreeMap<Tried, (u32, u64)>,
     /// How many effects there were.
     pub effects: u64,
     /// By tenant and request id.
@@ -57,6 +62,8 @@ pub struct Moved {
     pub held: i64,
     /// Of a hold.
     pub deadline_ms: u64,
+    /// From when the card is valid then, if that follows from what happened to it.
+    pub begun_ms: u64,
 }
 
 /// An open hold.
@@ -128,7 +135,10 @@ pub struct Batch {
     pub valid_from_ms: u64,
     pub expires_ms: u64,
     pub has_expiries: bool,
-    pub active: bool,
+    /// From what, and for how many days, where no end is said.
+    pub validity: Option<(ValidFrom, u32)>,
+    /// Since when each row is active, if it is.
+    pub active: Vec<Option<u64>>,
     pub frozen: bool,
     pub voided: bool,
     pub extended_ms: u64,
@@ -164,7 +174,11 @@ pub struct Order {
     pub fetched: bool,
     pub deadline_ms: u64,
     pub account: u32,
+    /// From where it was bought.
+    pub ip: u64,
     pub lines: Vec<Line>,
+    /// What its first entry says of money.
+    pub legs: Vec<Leg>,
     /// Its entries, oldest first.
     pub past: Vec<Past>,
     /// Where its cards were given to it, and its last entry.
@@ -183,7 +197,10 @@ pub struct OrderChange {
     pub sealed: bool,
     pub deadline_ms: u64,
     pub account: u32,
+    pub ip: u64,
     pub lines: Vec<Line>,
+    /// What moves, or is set aside by a reservation.
+    pub legs: Vec<Leg>,
 }
 
 /// One effect. What the log must hold of it is its kind, request id, principal, time and subject.
@@ -262,6 +279,10 @@ pub enum Effect {
         id: u16,
         frozen: bool,
     },
+    PinLock {
+        place: Place,
+        until_ms: u64,
+    },
     LimitCrossed {
         limit: LimitId,
         subject: Subject,
@@ -272,7 +293,9 @@ impl Event {
     /// The subject of the entry in the log; `None` where it has none of its own.
     pub fn subject(&self) -> Option<u64> {
         match &self.effect {
-            Effect::Card { place: (batch, row), .. } => Some(u64::from(*batch) << 40 | *row as u64),
+            Effect::Card { place: (batch, row), .. } | Effect::PinLock { place: (batch, row), .. } => {
+                Some(u64::from(*batch) << 40 | *row as u64)
+            }
             Effect::Order(change) => Some(u64::from(change.subject)),
             Effect::Reveal(_) => None,
             Effect::ProductPut { id, .. }
@@ -322,10 +345,11 @@ impl Oracle {
     /// Makes an event's change.
     pub fn apply(&mut self, event: &Event) {
         self.now_ms = self.now_ms.max(event.time_ms);
-        self.count_redemption(event);
+        self.count(event);
         match &event.effect {
             &Effect::Card { place, lifecycle, flags, related, moved } => {
                 let past = Past { moved, ..event.past(lifecycle, flags, related) };
+                let mut unlocked = false;
                 let card = self.card_mut(place);
                 if event.kind == Kind::Reverse {
                     let undone = [Kind::Redeem, Kind::Capture, Kind::Load, Kind::Hold];
@@ -340,6 +364,7 @@ impl Oracle {
                         let Moved { amount, deadline_ms, .. } = moved;
                         card.holds.insert(event.ask.id, Hold { amount, deadline_ms, merchant });
                     }
+                    Kind::PinUnlock => unlocked = true,
                     Kind::Capture | Kind::Release | Kind::HoldTimeout | Kind::Reverse => {
                         card.holds.remove(&related);
                     }
@@ -347,12 +372,23 @@ impl Oracle {
                 }
                 (card.lifecycle, card.flags) = (lifecycle, flags);
                 card.past.push(past);
+                if unlocked {
+                    self.pin_locks.retain(|(locked, ..), _| *locked != place);
+                }
+                if matches!(event.kind, Kind::Redeem | Kind::Hold) {
+                    self.pin_tries.remove(&self.tried(&event.ask, place));
+                }
             }
             Effect::AccountPut { .. }
             | Effect::AccountFreeze { .. }
             | Effect::Post(_)
             | Effect::LimitPut { .. }
             | Effect::LimitCrossed { .. } => self.apply_money(event),
+            &Effect::PinLock { place, until_ms } => {
+                let tried = self.tried(&event.ask, place);
+                self.pin_locks.insert(tried, until_ms);
+                self.pin_tries.remove(&tried);
+            }
             Effect::Order(change) => self.apply_order(event, change),
             Effect::Reveal(Some(key)) => self.apply_first_reveal(event, *key),
             Effect::Reveal(None) => {}
@@ -373,8 +409,15 @@ impl Oracle {
                 let past = event.past(Lifecycle::Available, Flags::NONE, 0);
                 let batch = self.batches.get_mut(id).expect("known");
                 match *change {
-                    BatchChange::Activate => batch.active = true,
-                    BatchChange::Deactivate => batch.active = false,
+                    BatchChange::Activate => {
+                        batch.active.iter_mut().for_each(|row| *row = row.or(Some(event.time_ms)));
+                    }
+                    BatchChange::Deactivate => batch.active.fill(None),
+                    BatchChange::Rows { from, rows, active } => {
+                        for row in &mut batch.active[from as usize..(from + rows) as usize] {
+                            *row = if active { row.or(Some(event.time_ms)) } else { None };
+                        }
+                    }
                     BatchChange::Freeze => batch.frozen = true,
                     BatchChange::Unfreeze => batch.frozen = false,
                     BatchChange::Void => batch.voided = true,
@@ -412,6 +455,7 @@ impl Oracle {
                 let mut batch = Batch::clone(batch);
                 batch.import_lsn = event.lsn;
                 batch.imported_ms = event.time_ms;
+                batch.active.iter_mut().flatten().for_each(|since_ms| *since_ms = event.time_ms);
                 batch.past.push(event.past(Lifecycle::Available, Flags::NONE, 0));
                 for (row, card) in batch.cards.iter().enumerate() {
                     let twin = self.codes.insert((batch.tenant, card.code.clone()), (*id, row));
@@ -424,6 +468,10 @@ impl Oracle {
         }
     }
 
+    pub fn is_unsold(&self, place: Place) -> bool {
+        matches!(self.card(place).lifecycle, Lifecycle::Available | Lifecycle::Reserved)
+    }
+
     /// What a card is worth.
     pub fn face(&self, place: Place) -> i64 {
         self.card(place).face.unwrap_or(self.batches[&place.0].face)
@@ -432,11 +480,43 @@ impl Oracle {
     /// When a card ends, extensions included; 0 is never.
     pub fn expires_ms(&self, place: Place) -> u64 {
         let batch = &self.batches[&place.0];
+        if let Some(own) = self.own_end(place) {
+            return own;
+        }
         let own = match self.card(place).expires_ms {
             0 => batch.expires_ms,
             own => own,
         };
-        if own == 0 { 0 } else { own.max(batch.extended_ms) }
+        match (own, batch.validity) {
+            (0, Some((_, days))) => match self.begun_ms(place) {
+                0 => 0,
+                begun_ms => begun_ms + u64::from(days) * 24 * 3600 * 1000,
+            },
+            (0, None) => 0,
+            _ => own.max(batch.extended_ms),
+        }
+    }
+
+    /// The end that the card was given after its import.
+    fn own_end(&self, place: Place) -> Option<u64> {
+        self.card(place).past.iter().rev().find_map(|past| match (past.kind, &past.ask.what) {
+            (Kind::Expire, _) => Some(past.time_ms),
+            (_, What::Life { change: LifeChange::Extend(expires_ms), .. }) => Some(*expires_ms),
+            _ => None,
+        })
+    }
+
+    /// Whether it can be redeemed once it is sold.
+    pub fn is_active(&self, place: Place) -> bool {
+        self.is_active_once(place, self.card(place).flags)
+    }
+
+    /// The same once its flags are these.
+    pub fn is_active_once(&self, place: Place, flags: Flags) -> bool {
+        let by_batch = self.batches[&place.0].active[place.1].is_some();
+        flags.contains(Flags::ACTIVE)
+            || flags.contains(Flags::USED)
+            || by_batch && !flags.contains(Flags::INACTIVE)
     }
 
     pub fn is_expired(&self, place: Place) -> bool {
@@ -471,8 +551,10 @@ impl Oracle {
     pub fn is_sellable(&self, place: Place, until_ms: u64) -> bool {
         let expires_ms = self.expires_ms(place);
         let batch = &self.batches[&place.0];
+        let lasts = |days: u32| self.now_ms + u64::from(days) * 24 * 3600 * 1000 > until_ms;
         self.card(place).lifecycle == Lifecycle::Available
             && !batch.voided
+            && batch.validity.is_none_or(|(_, days)| lasts(days))
             && self.products[&batch.product].spec.terms.listed
             && !self.is_frozen(place)
             && (expires_ms == 0 || expires_ms > until_ms)

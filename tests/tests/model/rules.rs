@@ -7,7 +7,7 @@ use kami_engine::{
 
 use super::expected::{At, Body, Expected, HistoryLine};
 use super::oracle::{Effect, Event, Moved, Oracle, Past, Place};
-use crate::ask::{Ask, Deadline, What};
+use crate::ask::{Ask, Deadline, LifeChange, What};
 
 /// A card keeps at most this many tombstones.
 const TOMBSTONES_MAX: usize = 64;
@@ -15,6 +15,22 @@ const TOMBSTONES_MAX: usize = 64;
 const REVERSALS_MAX: usize = 64;
 /// A history lists at most this many events beside the import.
 const HISTORY_MAX: usize = 1024;
+
+/// What is said of a code that nobody has.
+fn unknown(ask: &Ask) -> Status {
+    match ask.what {
+        What::Redeem { .. } | What::Hold { .. } | What::Capture { .. } | What::Release { .. } => {
+            Status::CardNotValid
+        }
+        // To a reversal and to a till the answer is the one for a card that is there, or not sold.
+        What::Reverse { .. } => Status::Tombstoned,
+        What::OutcomeOf { .. } => Status::NoEffect,
+        What::Query { .. } | What::History { .. } if ask.caller.role == Role::Redeemer => {
+            Status::CardNotValid
+        }
+        _ => Status::NotFound,
+    }
+}
 
 /// What must come of a request: the reply, and the event if it has an effect.
 pub type Verdict = (Expected, Option<Event>);
@@ -30,6 +46,8 @@ impl Oracle {
             return self.refuse(Status::Unauthenticated);
         }
         match &ask.what {
+            &What::OutcomeOfOrder { order, asked } => self.outcome_of_order(ask, order, asked),
+            &What::OutcomeOfDocument { document, asked } => self.outcome_of_document(ask, document, asked),
             what if what.order().is_some() => self.on_order(ask, payload_bytes),
             _ if ask.code().is_some() => self.on_card(ask),
             _ => self.on_object(ask),
@@ -57,25 +75,51 @@ impl Oracle {
         Event { kind, ask: ask.clone(), time_ms: self.now_ms, lsn: None, effect }
     }
 
+    /// What is said of a card, but for one whose product is denied to the caller: that one is told of a retry only.
     fn on_card(&self, ask: &Ask) -> Verdict {
+        let (expected, event) = self.on_any_card(ask);
+        let place = self.find(ask.caller.tenant.0, ask.code().expect("about a card"));
+        let Some(place) = place.filter(|place| self.denies(ask, place.0)) else { return (expected, event) };
+        if expected.status == Status::PinLocked {
+            return self.miss(Status::CardNotValid);
+        }
+        if expected.flags.contains(ReplyFlags::REPLAYED) || expected.status == Status::CardNotValid {
+            return (expected, event);
+        }
+        let unsold = matches!(self.card(place).lifecycle, Lifecycle::Available | Lifecycle::Reserved);
+        self.miss(if unsold { unknown(ask) } else { Status::ScopeDenied })
+    }
+
+    /// Whether the product of a batch is denied to the caller for its class, its merchant or its store.
+    fn denies(&self, ask: &Ask, batch: u32) -> bool {
+        let caller = ask.caller;
+        let terms = &self.products[&self.batches[&batch].product].spec.terms;
+        let known = self.principals.get(&caller.principal.0).map(|principal| &principal.spec);
+        let (store, classes) = known.map_or((0, 0), |spec| (spec.store, spec.classes));
+        let ends = matches!(
+            ask.what,
+            What::Reverse { .. } | What::Capture { .. } | What::Release { .. } | What::OutcomeOf { .. }
+        );
+        let uses = matches!(ask.what, What::Redeem { .. } | What::Hold { .. });
+        let everywhere = matches!(caller.role, Role::Admin | Role::Operator);
+        let other_class = classes != 0 && classes & 1 << terms.class == 0;
+        let elsewhere = !terms.merchants.is_empty() && !terms.merchants.contains(&caller.merchant)
+            || !terms.stores.is_empty() && !terms.stores.contains(&store);
+        !ends && (other_class || uses && !everywhere && elsewhere)
+    }
+
+    fn on_any_card(&self, ask: &Ask) -> Verdict {
         let tenant = ask.caller.tenant.0;
-        let unknown = self.miss(match ask.what {
-            What::Redeem { .. } | What::Hold { .. } | What::Capture { .. } | What::Release { .. } => {
-                Status::CardNotValid
-            }
-            // To a reversal and to a till the answer is the one for a card that is there, or not sold.
-            What::Reverse { .. } => Status::Tombstoned,
-            What::Query { .. } | What::History { .. } if ask.caller.role == Role::Redeemer => {
-                Status::CardNotValid
-            }
-            _ => Status::NotFound,
-        });
+        let unknown = self.miss(unknown(ask));
         let Some(place) = self.find(tenant, ask.code().expect("about a card")) else { return unknown };
         let unsold = matches!(self.card(place).lifecycle, Lifecycle::Available | Lifecycle::Reserved);
         if !self.covers(ask.caller.principal, self.batches[&place.0].product) {
             return match &ask.what {
                 _ if unsold => unknown,
-                What::Reverse { .. } | What::Capture { .. } | What::Release { .. } => unknown,
+                What::Reverse { .. }
+                | What::Capture { .. }
+                | What::Release { .. }
+                | What::OutcomeOf { .. } => unknown,
                 What::Redeem { pin, .. } | What::Hold { pin, .. } => {
                     // An id that was used before is told of before the PIN is looked at.
                     let card = self.card(place);
@@ -85,7 +129,13 @@ impl Oracle {
                             || past.kind == Kind::Tombstone && past.related == id
                     });
                     let right = card.pin.is_none() || card.pin == *pin;
-                    self.miss(if seen || right { Status::ScopeDenied } else { Status::CardNotValid })
+                    match seen {
+                        true => self.miss(Status::ScopeDenied),
+                        // One that is locked is told nothing by the lock.
+                        false if self.is_locked(ask, place) => self.miss(Status::CardNotValid),
+                        false if right => self.miss(Status::ScopeDenied),
+                        false => self.wrong_pin(ask, place),
+                    }
                 }
                 _ => self.miss(Status::ScopeDenied),
             };
@@ -94,6 +144,7 @@ impl Oracle {
             return self.reverse_unsold(ask, place, original);
         }
         match &ask.what {
+            &What::OutcomeOf { asked, .. } => self.outcome_of_card(ask, place, asked),
             What::Query { .. } | What::History { .. } => self.read(ask, place),
             // A card that is not sold is to a till what a code is that does not exist.
             What::Redeem { .. } | What::Hold { .. } | What::Capture { .. } | What::Release { .. }
@@ -132,7 +183,9 @@ impl Oracle {
             (What::Reverse { original, .. }, What::Reverse { original: first, .. }) => original == first,
             (What::Freeze { .. }, What::Freeze { .. })
             | (What::Unfreeze { .. }, What::Unfreeze { .. })
+            | (What::PinUnlock { .. }, What::PinUnlock { .. })
             | (What::Void { .. }, What::Void { .. }) => true,
+            (What::Life { change, .. }, What::Life { change: first, .. }) => change == first,
             _ => false,
         };
         if !same_body || past.ask.why != ask.why || past.ask.caller.principal != ask.caller.principal {
@@ -176,7 +229,7 @@ impl Oracle {
         order: Option<u128>,
     ) -> CardReport {
         let batch = &self.batches[&place.0];
-        if batch.active {
+        if self.is_active_once(place, flags) {
             flags = flags.with(Flags::ACTIVE);
         }
         if batch.frozen || self.is_product_frozen(&self.products[&batch.product]) {
@@ -196,7 +249,13 @@ impl Oracle {
     }
 
     fn first_time(&self, ask: &Ask, place: Place) -> Verdict {
-        let whole = matches!(ask.what, What::Freeze { .. } | What::Unfreeze { .. } | What::Void { .. });
+        if let What::Life { change, .. } = ask.what {
+            return self.live(ask, place, change);
+        }
+        let whole = matches!(
+            ask.what,
+            What::Freeze { .. } | What::Unfreeze { .. } | What::Void { .. } | What::PinUnlock { .. }
+        );
         if !whole && self.is_in_parts(ask, place) {
             return self.first_time_in_parts(ask, place);
         }
@@ -205,12 +264,11 @@ impl Oracle {
         let effective = self.effective(place, card.lifecycle);
         match &ask.what {
             What::Redeem { pin, amount, .. } => {
-                match self.redeem_refusal(ask.id, place, pin.as_deref(), *amount) {
-                    Some(Status::CardNotValid) => self.miss(Status::CardNotValid),
+                match self.redeem_refusal(ask, place, pin.as_deref(), *amount) {
+                    Some(Status::CardNotValid) => self.wrong_pin(ask, place),
                     Some(status) => self.refuse(status),
                     None if let Some(exceeded) = self.till_refusal(ask, self.batches[&place.0].product) => {
-                        let body = Body::Exceeded(exceeded);
-                        (Expected { body, ..Expected::plain(exceeded.status, self.now_ms) }, None)
+                        self.refuse_exceeded(exceeded)
                     }
                     None => self.moves(
                         ask,
@@ -232,6 +290,7 @@ impl Oracle {
                     self.moves(ask, place, Kind::Freeze, card.lifecycle, card.flags.with(Flags::FROZEN), 0)
                 }
             }
+            What::PinUnlock { .. } => self.pin_unlock(ask, place),
             What::Unfreeze { .. } if !frozen => self.refuse(Status::IllegalTransition),
             What::Unfreeze { .. } => {
                 self.moves(ask, place, Kind::Unfreeze, card.lifecycle, card.flags.without(Flags::FROZEN), 0)
@@ -250,7 +309,46 @@ impl Oracle {
         }
     }
 
-    fn moves(
+    /// What changes when a card may be used.
+    fn live(&self, ask: &Ask, place: Place, change: LifeChange) -> Verdict {
+        let card = self.card(place);
+        let active = self.is_active(place);
+        let ends = self.expires_ms(place);
+        let staff = matches!(ask.caller.role, Role::Admin | Role::Operator);
+        let unsold = matches!(card.lifecycle, Lifecycle::Available | Lifecycle::Reserved);
+        let refusal = match self.effective(place, card.lifecycle) {
+            Lifecycle::Voided => Some(Status::Voided),
+            Lifecycle::Returned => Some(Status::Returned),
+            Lifecycle::Redeemed => Some(Status::AlreadyRedeemed),
+            Lifecycle::Expired if !matches!(change, LifeChange::Extend(_)) => Some(Status::Expired),
+            _ if change == LifeChange::Activate && unsold && !staff => Some(Status::NotSold),
+            _ => None,
+        };
+        let reserved = card.lifecycle == Lifecycle::Reserved;
+        let (kind, flags, possible) = match change {
+            LifeChange::Activate => {
+                (Kind::Activate, card.flags.with(Flags::ACTIVE).without(Flags::INACTIVE), !active)
+            }
+            LifeChange::Deactivate => {
+                let used = card.flags.contains(Flags::USED) || self.held(place).1 > 0;
+                (Kind::Deactivate, card.flags.with(Flags::INACTIVE).without(Flags::ACTIVE), active && !used)
+            }
+            LifeChange::Extend(to) => {
+                let later = ends != 0 && to > ends && to > self.now_ms;
+                (Kind::Extend, card.flags.with(Flags::OWN_END), later && !reserved)
+            }
+            LifeChange::Expire => {
+                (Kind::Expire, card.flags.with(Flags::OWN_END), !self.is_expired(place) && !reserved)
+            }
+        };
+        match refusal {
+            Some(status) => self.refuse(status),
+            None if !possible => self.refuse(Status::IllegalTransition),
+            None => self.moves(ask, place, kind, card.lifecycle, flags, 0),
+        }
+    }
+
+    pub fn moves(
         &self,
         ask: &Ask,
         place: Place,
@@ -267,12 +365,19 @@ impl Oracle {
         let mut expected = Expected::plain(status, self.now_ms);
         // A tombstone has no receipt, as the answer for a code that does not exist has none.
         expected.lsn = if tombstone { At::None } else { At::New };
-        expected.body = self.card_body(kind, place, lifecycle, flags);
+        expected.body = if matches!(ask.what, What::Life { .. }) {
+            // The end of its validity is a new one.
+            let mut after = self.clone();
+            after.apply(&event);
+            after.card_body(kind, place, lifecycle, flags)
+        } else {
+            self.card_body(kind, place, lifecycle, flags)
+        };
         (expected, Some(event))
     }
 
-    fn redeem_refusal(&self, id: u128, place: Place, pin: Option<&str>, amount: i64) -> Option<Status> {
-        let unusable = self.unusable(id, place, pin, true);
+    fn redeem_refusal(&self, ask: &Ask, place: Place, pin: Option<&str>, amount: i64) -> Option<Status> {
+        let unusable = self.unusable(ask, place, pin, true);
         let face = self.face(place);
         unusable.or(if amount != 0 && amount > face {
             Some(Status::InsufficientValue)
@@ -284,13 +389,16 @@ impl Oracle {
     }
 
     /// Why a card's value cannot be used, whatever it is.
-    pub fn unusable(&self, id: u128, place: Place, pin: Option<&str>, asks_pin: bool) -> Option<Status> {
+    pub fn unusable(&self, ask: &Ask, place: Place, pin: Option<&str>, asks_pin: bool) -> Option<Status> {
         let batch = &self.batches[&place.0];
         let card = self.card(place);
-        let poisoned = card.past.iter().any(|past| past.kind == Kind::Tombstone && past.related == id);
+        let poisoned = card.past.iter().any(|past| past.kind == Kind::Tombstone && past.related == ask.id);
         let pin_right = !asks_pin || card.pin.as_deref().is_none_or(|own| pin == Some(own));
         if poisoned {
             return Some(Status::ReversedBeforeArrival);
+        }
+        if asks_pin && self.is_locked(ask, place) {
+            return Some(Status::PinLocked);
         }
         if !pin_right {
             return Some(Status::CardNotValid);
@@ -304,7 +412,7 @@ impl Oracle {
         }
         if self.is_frozen(place) {
             Some(Status::Frozen)
-        } else if !batch.active {
+        } else if !self.is_active(place) {
             Some(Status::NotActive)
         } else if self.now_ms < batch.valid_from_ms {
             Some(Status::NotYetValid)

@@ -6,12 +6,12 @@
 use kami_engine::{
     AccountId, AccountKind, AccountSpec, Caller, CardKind, CertificateNote, DocumentId, ImportSpec, Kind,
     Leg, LimitAction, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderState, Posting, PrincipalId,
-    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Role, TenantId,
+    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Role, TenantId, ValidFrom,
 };
 
 use super::imports::Row;
 use super::world::World;
-use crate::ask::{Ask, BatchChange, Deadline, What, caller};
+use crate::ask::{Ask, BatchChange, Deadline, LifeChange, What, caller};
 
 /// The store's own principals have the numbers 1 to 6, and some have a scope or are revoked: two callers are
 /// among them, as soon as they were added. Of the others the store knows nothing.
@@ -168,18 +168,19 @@ impl World {
     fn order_ask(&mut self) -> (Caller, What) {
         match self.random.below(20) {
             0..4 => {
-                let order = self.order();
+                let order = if self.random.percent(60) { self.id() } else { self.order() };
                 (*self.random.pick(&SELLERS), What::SellLines(self.purchase(order)))
             }
             4..10 => {
-                let order = self.order();
+                let order = if self.random.percent(60) { self.id() } else { self.order() };
                 (*self.random.pick(&SELLERS), What::Reserve(self.purchase(order)))
             }
             10..14 => {
                 let (caller, order) =
                     self.order_in(&[OrderState::Reserved, OrderState::Reserved, OrderState::TimedOut]);
                 let (realloc, sealed) = (self.random.percent(50), self.random.percent(40));
-                (caller, What::Confirm { order, realloc, sealed })
+                let legs = if self.random.percent(70) { Vec::new() } else { self.legs() };
+                (caller, What::Confirm { order, legs, realloc, sealed })
             }
             14..16 => {
                 let (caller, order) = self.order_in(&[OrderState::Reserved]);
@@ -198,7 +199,8 @@ impl World {
                 } else if self.random.percent(20) {
                     codes = (0..*self.random.pick(&[1, 65])).map(|_| self.code()).collect();
                 }
-                (caller, What::Return { order, codes })
+                let legs = if self.random.percent(50) { Vec::new() } else { self.legs() };
+                (caller, What::Return { order, codes, legs })
             }
             _ => {
                 let (caller, order) = self.order_in(&[OrderState::Sold, OrderState::Cancelled]);
@@ -208,10 +210,10 @@ impl World {
     }
 
     fn purchase(&mut self, order: u128) -> Purchase {
-        let lines = match self.random.below(12) {
+        let lines = match self.random.below(30) {
             0 => 0,
             1 => 65,
-            2..6 => 2 + self.random.below(2),
+            2..10 => 2 + self.random.below(2),
             _ => 1,
         };
         let lines = (0..lines).map(|_| Line {
@@ -223,15 +225,40 @@ impl World {
             },
             face: *self.random.pick(&[None, None, None, Some(100), Some(101), Some(500)]),
         });
+        let lines = lines.collect();
         Purchase {
-            lines: lines.collect(),
+            lines,
             validity_s_min: *self.random.pick(&[0, 0, 0, 3_600]),
             ip: self.random.below(3),
-            account: None,
+            account: if self.random.percent(60) { Some(AccountId(self.good_account())) } else { None },
+            legs: if self.random.percent(50) { self.legs() } else { Vec::new() },
             sealed: self.random.percent(40),
             reserve_s: *self.random.pick(&[0, 0, 1, 60, 1_000_000]),
             ..Purchase::of(kami_engine::OrderId(order), ProductId(1), 1)
         }
+    }
+
+    /// How an order is paid: from one account onto one or two, and sometimes not as it must be.
+    fn legs(&mut self) -> Vec<Leg> {
+        if self.random.percent(1) {
+            return vec![Leg { account: AccountId(1), amount: 1 }; 65];
+        }
+        // From outside anything can be paid.
+        let external =
+            self.oracle.accounts.iter().find(|(_, book)| {
+                book.account.spec.kind == AccountKind::External && book.account.tenant.0 == 0
+            });
+        let external = external.map(|(id, _)| *id).filter(|_| self.random.percent(40));
+        let payer = external.unwrap_or_else(|| self.good_account());
+        let price = 1 + self.random.below(90) as i64;
+        let share = if self.random.percent(50) { self.random.below(price as u64) as i64 } else { 0 };
+        let mut legs = vec![Leg { account: AccountId(payer), amount: -price }];
+        if share != 0 || self.random.percent(3) {
+            legs.push(Leg { account: AccountId(self.good_account()), amount: share });
+        }
+        let off = i64::from(self.random.percent(4));
+        legs.push(Leg { account: AccountId(self.good_account()), amount: price - share + off });
+        legs
     }
 
     /// A redemption that was reversed before it came.
@@ -254,9 +281,28 @@ impl World {
         What::Reverse { code, original }
     }
 
+    /// When a card may be used.
+    fn life(&mut self) -> (Caller, What) {
+        let code = self.code();
+        let change = match self.random.below(10) {
+            0..4 => LifeChange::Activate,
+            4..6 => LifeChange::Deactivate,
+            6..9 => LifeChange::Extend(self.soon()),
+            _ => LifeChange::Expire,
+        };
+        let caller = if self.random.percent(80) { OPERATOR } else { SELLERS[0] };
+        (caller, What::Life { code, change })
+    }
+
     fn batch_change(&mut self) -> What {
         let batch = 1 + self.random.below(u64::from(self.next_batch)) as u32;
-        let change = match self.random.below(13) {
+        let change = match self.random.below(17) {
+            13.. => {
+                let known = self.oracle.batches.get(&batch).map_or(10, |batch| batch.cards.len() as u64);
+                let from = self.random.below(known + 1);
+                let rows = self.random.below(known + 2 - from.min(known));
+                BatchChange::Rows { from, rows, active: self.random.percent(60) }
+            }
             0..3 => BatchChange::Activate,
             3 => BatchChange::Deactivate,
             4 => BatchChange::Freeze,
@@ -303,11 +349,22 @@ impl World {
             Some(known) if self.random.percent(70) => known.spec.terms.uses,
             _ => self.random.below(4) as u32,
         };
+        let events = [ValidFrom::Activation, ValidFrom::Sale, ValidFrom::FirstUse];
+        if self.random.percent(40) {
+            spec.terms.valid_from = *self.random.pick(&events);
+        }
         spec.terms.value_max = *self.random.pick(&[0, 0, 150, 1_000]);
         spec.terms.partial = self.random.percent(20);
         spec.terms.hold_s = *self.random.pick(&[1, 60, 300]);
         spec.terms.listed = self.random.percent(90);
         spec.terms.reserve_s = *self.random.pick(&[1, 60, 900]);
+        spec.terms.class = *self.random.pick(&[0, 0, 0, 1, 2, 63, 64]);
+        if self.random.percent(15) {
+            spec.terms.merchants = vec![MerchantId(9), MerchantId(1)];
+        }
+        if self.random.percent(15) {
+            spec.terms.stores = vec![0, 7];
+        }
         if self.random.percent(5) {
             spec.currency = *b"USD";
         }
@@ -318,9 +375,18 @@ impl World {
         1 + self.random.below(self.oracle.accounts.len() as u64 + 1) as u32
     }
 
+    /// Mostly one that money can be paid from.
+    fn good_account(&mut self) -> u32 {
+        let good = self.oracle.accounts.iter();
+        let good = good.filter(|(_, book)| book.account.tenant.0 == 0 && !book.account.frozen);
+        let good: Vec<u32> = good.map(|(id, _)| *id).collect();
+        if good.is_empty() || self.random.percent(8) { self.account() } else { *self.random.pick(&good) }
+    }
+
     /// What is asked about money. Some accounts are there from early on, and limits come and go.
     fn money(&mut self) -> What {
-        match self.random.below(100) {
+        let early = self.oracle.accounts.len() < 4 && self.random.percent(60);
+        match if early { 0 } else { self.random.below(100) } {
             0..15 => {
                 let number = self.random.below(6);
                 let kind = AccountKind::ALL[number as usize % 4];
@@ -374,24 +440,33 @@ impl World {
                 What::Post(Posting { document: DocumentId(document), legs, note })
             }
             85..95 => {
-                let number = self.random.below(4);
+                let number = self.random.below(10);
                 let window = match number {
-                    0 => LimitWindow::Rolling { seconds: 60 },
-                    1 => LimitWindow::Day { offset_min: 480 },
-                    2 => LimitWindow::Rolling { seconds: 3600 },
+                    0 | 4 => LimitWindow::Rolling { seconds: 60 },
+                    1 | 5 => LimitWindow::Day { offset_min: 480 },
+                    2 | 6 => LimitWindow::Rolling { seconds: 3600 },
+                    8 => LimitWindow::OpenCards,
+                    9 => LimitWindow::OpenOrders,
                     _ => LimitWindow::Life,
                 };
-                let alerts = number < 2;
+                let alerts = number < 2 || number == 4;
+                let one = Some(AccountId(self.account())).filter(|_| self.random.percent(30));
                 What::LimitPut(LimitSpec {
                     name: format!("limit {number}"),
-                    scope: if number.is_multiple_of(2) {
-                        LimitScope::Terminal
-                    } else {
-                        LimitScope::Principal
+                    scope: match number {
+                        0 | 2 => LimitScope::Terminal,
+                        1 | 3 => LimitScope::Principal,
+                        7 => LimitScope::Order,
+                        6 | 9 => LimitScope::Ip,
+                        _ => LimitScope::Account(one),
                     },
                     product: if self.random.percent(15) { Some(ProductId(self.product())) } else { None },
                     window: if self.random.percent(5) { LimitWindow::Life } else { window },
-                    max: if alerts { self.random.below(6) } else { 3 + self.random.below(40) },
+                    max: match number {
+                        _ if alerts => self.random.below(6),
+                        5..10 => self.random.below(12),
+                        _ => 3 + self.random.below(40),
+                    },
                     action: if alerts { LimitAction::Alert } else { LimitAction::Refuse },
                     ended: self.random.percent(30),
                 })
@@ -412,14 +487,73 @@ impl World {
             certificate: CertificateNote { serial: u128::from(self.random.next()), expires_ms: 1 << 40 },
             products,
             misses_per_minute: *self.random.pick(&[0, 0, 0, 1, 1, 1, 1, 1_000_000, 1_000_001, u32::MAX]),
+            store: *self.random.pick(&[0, 7, 8]),
+            classes: *self.random.pick(&[0, 0, 0, 1, 0b101, 1 << 63]),
         }
     }
 
+    /// A request whose answer may not have come, and what it was about.
+    fn outcome(&mut self) -> What {
+        let some = if self.asked.is_empty() { None } else { Some(self.random.pick(&self.asked).clone()) };
+        let asked = if self.random.percent(80) { some.as_ref().map_or(0, |ask| ask.id) } else { self.id() };
+        match some.map(|ask| ask.what) {
+            Some(What::Post(posting)) => What::OutcomeOfDocument { document: posting.document.0, asked },
+            Some(what) if what.order().is_some() => {
+                What::OutcomeOfOrder { order: what.order().unwrap_or(0), asked }
+            }
+            _ => {
+                let (code, roll) = (self.code(), self.random.below(4));
+                let place = self.oracle.find(0, &code);
+                let past = place.map(|place| self.oracle.card(place).past.clone()).unwrap_or_default();
+                let asked = match roll {
+                    0 => asked,
+                    1 if !past.is_empty() => self.random.pick(&past).related,
+                    _ if !past.is_empty() => self.random.pick(&past).ask.id,
+                    _ => asked,
+                };
+                What::OutcomeOf { code, asked }
+            }
+        }
+    }
+
+    /// One till that tries PINs, again and again at the same card.
+    fn guesses(&mut self) -> Vec<Ask> {
+        let with_pins = self.oracle.places().filter(|(tenant, place)| {
+            *tenant == 0 && self.oracle.card(*place).pin.is_some() && !self.oracle.is_unsold(*place)
+        });
+        let with_pins: Vec<_> = with_pins.map(|(_, place)| place).collect();
+        if with_pins.is_empty() {
+            return Vec::new();
+        }
+        let place = *self.random.pick(&with_pins);
+        let code = self.oracle.card(place).code.clone();
+        let caller = *self.random.pick(&TILLS);
+        let mut asks = Vec::new();
+        for _ in 0..6 + self.random.below(10) {
+            let pin = Some("9999".to_owned()).filter(|_| self.random.percent(90));
+            let what = if self.random.percent(80) {
+                What::Redeem { code: code.clone(), pin, amount: 0, partial: false }
+            } else {
+                What::Hold { code: code.clone(), pin, amount: 0, partial: false, seconds: 0 }
+            };
+            asks.push(Ask::new(self.id(), caller, what));
+        }
+        asks.push(Ask::new(
+            self.id(),
+            caller,
+            What::Redeem { pin: self.oracle.card(place).pin.clone(), code, amount: 0, partial: false },
+        ));
+        asks
+    }
+
     fn fresh_ask(&mut self) -> Ask {
-        let roll = self.random.below(1100);
+        // Orders are paid from accounts, so some are there early.
+        let early = self.oracle.accounts.len() < 4 && self.random.percent(30);
+        let roll = if early { 1050 } else { self.random.below(1140) };
         let mut id = self.id();
         let (caller, what) = match roll {
-            0..90 => self.about_value(),
+            0..70 => self.about_value(),
+            70..90 => self.life(),
             90..270 => {
                 let what = self.redeem();
                 if let What::Redeem { code, .. } = &what
@@ -504,6 +638,20 @@ impl World {
                 }
             },
             992..1000 => (AUDITOR, What::Stats),
+            1100..1125 => {
+                let callers = [TILLS[0], TILLS[1], SELLERS[0], OPERATOR, OPERATOR, AUDITOR];
+                (*self.random.pick(&callers), self.outcome())
+            }
+            1125.. => {
+                let locked = self.oracle.pin_locks.keys().map(|(place, ..)| *place);
+                let locked: Vec<_> = locked.collect();
+                let code = if locked.is_empty() || self.random.percent(20) {
+                    self.code()
+                } else {
+                    self.oracle.card(*self.random.pick(&locked)).code.clone()
+                };
+                (OPERATOR, What::PinUnlock { code })
+            }
             _ => {
                 let callers = [FINANCE, FINANCE, FINANCE, FINANCE, SELLERS[0], SELLERS[1]];
                 (*self.random.pick(&callers), self.money())
@@ -539,6 +687,10 @@ impl World {
                     *amount += 1;
                 }
                 What::Capture { amount, .. } => *amount += 1,
+                What::SellLines(purchase) | What::Reserve(purchase) => purchase.ip += 1,
+                What::Confirm { legs, .. } | What::Return { legs, .. } => {
+                    legs.pop();
+                }
                 What::Reverse { original, .. } => *original += 1,
                 What::Sell { count, .. } => *count += 1,
                 What::Batch { change, .. } => *change = BatchChange::Freeze,
@@ -560,8 +712,8 @@ impl World {
             4..9 => 1 + self.random.below(12),
             _ => 1 + self.random.below(64),
         };
-        let mut asks: Vec<Ask> = Vec::new();
-        for _ in 0..count {
+        let mut asks: Vec<Ask> = if self.random.percent(3) { self.guesses() } else { Vec::new() };
+        for _ in asks.len()..count as usize {
             let ask = if self.random.percent(10) && !asks.is_empty() {
                 self.random.pick(&asks).clone()
             } else if self.random.percent(20) && !self.asked.is_empty() {

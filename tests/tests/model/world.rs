@@ -178,6 +178,7 @@ impl World {
         let now = self.clock.read();
         self.running = (now.wall_ms.max(self.oracle.now_ms), now.boot_ms);
         self.oracle.now_ms = self.due_ms().unwrap_or(self.oracle.now_ms);
+        self.oracle.pin_tries.clear();
         self.engine = Some(engine);
         (self.base, self.base_len) = (self.oracle.clone(), self.log.len());
         self.promised = self.log.len();
@@ -212,6 +213,9 @@ impl World {
 
     /// Has the engine end the reservations whose time is over.
     pub fn run_due(&mut self) {
+        if self.medium.is_cut() {
+            return;
+        }
         let now_ms = self.due_ms().unwrap_or(self.oracle.now_ms);
         let waiting = self.oracle.orders.iter().filter(|(_, order)| order.state == OrderState::Reserved);
         let over = waiting.filter(|(_, order)| order.deadline_ms <= now_ms);
@@ -222,7 +226,8 @@ impl World {
         let open = engine.open_holds();
         let ended = engine.run_due(&mut work);
         self.work = work;
-        let strict = self.fresh && !self.tight;
+        // Without power no card's past can be read.
+        let strict = self.fresh && !self.tight && !self.medium.is_cut();
         let holds = open - engine.open_holds();
         let ended = ended - holds;
         assert!(ended == due.len() || ended < due.len() && !strict, "{ended} of {} ended", due.len());
@@ -354,6 +359,9 @@ impl World {
             match expected.check(reply, self.last_lsn) {
                 Err(what) => wrong.push(what),
                 Ok(()) => {
+                    if event.is_none() && expected.miss && expected.status == Status::CardNotValid {
+                        self.oracle.count_wrong_pin(ask);
+                    }
                     if let Some(mut event) = event {
                         if expected.lsn == At::New {
                             event.lsn = reply.lsn.map(Lsn::bytes);
