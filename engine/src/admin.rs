@@ -51,6 +51,9 @@ impl Turn<'_> {
         if let Err(status) = self.standing(&work.requests[at]) {
             return Some(self.refuse(&work.requests[at], status));
         }
+        if self.is_beyond_tenant(&work.requests[at]) {
+            return Some(self.refuse(&work.requests[at], Status::Forbidden));
+        }
         match &work.requests[at].command {
             command if command.order().is_some() => self.order(work, at),
             Command::HoldTimeout { .. } => self.hold_timeout(work, at),
@@ -68,6 +71,10 @@ impl Turn<'_> {
             }
             Command::Post(_) => self.post(work, at),
             Command::LimitPut(_) => self.put_limit(work, at),
+            Command::TenantPut(_) => self.put_tenant(work, at),
+            Command::TenantFreeze(id) => self.set_tenant_frozen(work, at, *id, true),
+            Command::TenantUnfreeze(id) => self.set_tenant_frozen(work, at, *id, false),
+            Command::TenantList => Some(self.list_tenants(&work.requests[at])),
             Command::OutcomeOfDocument { .. } => self.outcome_of_document(work, at),
             command if command.batch().is_some() => self.change_batch(work, at),
             _ => Some(self.list(&work.requests[at])),
@@ -213,7 +220,7 @@ impl Turn<'_> {
         let own = |product: &ProductId| self.state.product(*product, spec.tenant).is_some();
         let refusal = if !is_sane_principal(spec) {
             Some(Status::Malformed)
-        } else if !spec.products.iter().all(own) {
+        } else if !self.state.tenants.knows(spec.tenant) || !spec.products.iter().all(own) {
             Some(Status::NotFound)
         } else if present.is_some() || self.state.principal_keys.contains_key(&spec.key) {
             Some(Status::AlreadyExists)
@@ -351,7 +358,9 @@ impl Turn<'_> {
                 ReplyBody::Stock(wanted(product).map(|batch| state.stock_line(batch)).collect())
             }
             Command::PrincipalList => {
-                ReplyBody::Principals(state.principals.iter().map(|state| state.principal.clone()).collect())
+                let all = state.principals.iter().map(|state| &state.principal);
+                let own = all.filter(|principal| tenant == TenantId(0) || principal.spec.tenant == tenant);
+                ReplyBody::Principals(own.cloned().collect())
             }
             Command::LimitList => {
                 let own = state.limits.all().iter().map(|state| &state.limit);

@@ -42,6 +42,7 @@ use crate::record::{
 use crate::sequencer::Sequencer;
 use crate::sharded::SHARDS;
 use crate::table::Table;
+use crate::tenants::TenantRow;
 use crate::word::{CardRef, Word};
 
 /// The directory of the snapshots.
@@ -181,6 +182,8 @@ pub struct Ledger {
     pub counted_ms: u64,
     /// Orders that wait for their payment.
     pub reservations: Vec<StoredReservation>,
+    /// Tenants but for the house, in order of number.
+    pub tenants: Vec<TenantRow>,
     /// From which event of its own a card is valid, by batch, where it is not from the import.
     pub validities: Vec<(u32, StoredValidity)>,
     /// Which rows of batches are active, where it is not all of them since the import.
@@ -667,9 +670,17 @@ fn copy_objects(
     objects
 }
 
-/// Copies accounts, documents, limits and what counts against them. In pieces, as everything: what an account
+/// Copies tenants, accounts, documents, limits and what counts against them. In pieces, as everything: what an account
 /// or a subject misses, its position tells.
 fn copy_money(sequencer: &Sequencer, ledger: &mut Ledger, between: &mut impl FnMut()) {
+    loop {
+        between();
+        let from = ledger.tenants.len();
+        ledger.tenants.extend(sequencer.state().tenants.rows(from, OBJECTS_PER_HOLD));
+        if ledger.tenants.len() == from {
+            break;
+        }
+    }
     loop {
         between();
         let from = ledger.accounts.len();

@@ -22,6 +22,7 @@ use crate::product::{Money, ProductSpec};
 use crate::record::{self, Head, Kind, Stored};
 use crate::sequencer::GROUP_BYTES;
 use crate::status::Status;
+use crate::tenants::{StoredTenant, TenantSpec};
 use crate::word::{CardRef, Word};
 use kami_wal::Lsn;
 
@@ -273,8 +274,16 @@ pub enum Command {
     PrincipalRevoke(PrincipalId),
     /// Notes a new certificate of a principal, and its key if that is new.
     PrincipalRenew(Box<Renewal>),
-    /// Lists the principals.
+    /// Lists the principals of the caller's tenant; to the house, all.
     PrincipalList,
+    /// Adds a tenant. Only the house may, as with the next three.
+    TenantPut(Box<TenantSpec>),
+    /// Freezes all cards of a tenant.
+    TenantFreeze(TenantId),
+    /// Ends the freeze of a tenant.
+    TenantUnfreeze(TenantId),
+    /// Lists the tenants but for the house.
+    TenantList,
     /// Adds an account, or changes its credit limit or owner.
     AccountPut(Box<AccountPut>),
     /// Freezes an account: nothing is paid from it.
@@ -638,6 +647,7 @@ impl Command {
                 | Command::ProductList
                 | Command::Stock { .. }
                 | Command::PrincipalList
+                | Command::TenantList
                 | Command::AccountQuery { .. }
                 | Command::AccountList { .. }
                 | Command::AccountStatement { .. }
@@ -747,6 +757,7 @@ impl Command {
                 let known = crc32c::crc32c(&StoredAccount::of(&put.spec, TenantId(0)).encode());
                 return crc32c::crc32c_append(known, &[u8::from(put.new)]);
             }
+            Command::TenantPut(spec) => return crc32c::crc32c(spec.name.as_bytes()),
             Command::LimitPut(spec) => {
                 return crc32c::crc32c(&StoredLimit::of(spec, TenantId(0)).encode());
             }
@@ -780,6 +791,7 @@ impl Command {
             }
             Command::AccountPut(put) => StoredAccount::of(&put.spec, tenant).entry_tail(),
             Command::LimitPut(spec) => StoredLimit::of(spec, tenant).entry_tail(),
+            Command::TenantPut(spec) => StoredTenant { name: spec.name.clone() }.entry_tail(),
             _ => Vec::new(),
         }
     }

@@ -85,6 +85,9 @@ const fn subject_of(kind: Kind) -> Subject {
         Kind::ProductPut | Kind::ProductFreeze | Kind::ProductUnfreeze => Subject::Product,
         Kind::PrincipalPut
         | Kind::PrincipalRevoke
+        | Kind::TenantPut
+        | Kind::TenantFreeze
+        | Kind::TenantUnfreeze
         | Kind::AccountPut
         | Kind::AccountFreeze
         | Kind::AccountUnfreeze

@@ -77,6 +77,7 @@ mod store;
 mod subject;
 mod sync;
 mod table;
+mod tenants;
 mod totals;
 mod upkeep;
 mod value;
@@ -123,6 +124,7 @@ pub use sequencer::{CodeSet, Work};
 pub use session::{AccountPage, Call, Delivery, Failure, Part, Receipt, Reversal, Session, Sold};
 pub use status::{Class, Status};
 pub use store::IdentityError;
+pub use tenants::{TENANTS_MAX, Tenant, TenantSpec};
 pub use totals::{
     OFFSET_MIN_MAX, TOTALLED, TOTALS_DAYS_MAX, TOTALS_LINES_MAX, TotalKey, TotalLine, Totals, TotalsQuery,
 };

@@ -281,7 +281,7 @@ impl Turn<'_> {
             let Some(product) = self.state.product(line.product, tenant) else {
                 return self.refuse(request, Status::NotFound);
             };
-            if product.product.frozen {
+            if self.state.is_product_frozen(product) {
                 return self.refuse(request, Status::Frozen);
             }
             reserve_s = reserve_s.min(product.product.spec.terms.reserve_s);

@@ -30,6 +30,7 @@ use crate::record::{
 };
 use crate::state::{OrderMove, State};
 use crate::table::{Batch, Columns, Commit, Table, Words};
+use crate::tenants::{StoredTenant, TenantSpec};
 use crate::vault::Vault;
 use crate::word::{CardRef, Word};
 
@@ -138,6 +139,21 @@ impl Rebuild {
                 let known = self.state.principals.get(index).map(|principal| principal.lsn);
                 if self.continues(entry, known, "principal")? {
                     self.state.revoke_principal(id, entry.lsn);
+                }
+            }
+            Kind::TenantPut => {
+                let id = TenantId(head.subject as u16);
+                let spec = TenantSpec { name: entry.object::<StoredTenant>()?.name };
+                if id == self.state.tenants.next() {
+                    self.state.tenants.put(id, spec, entry.lsn);
+                } else {
+                    self.continues(entry, self.state.tenants.lsn(id), "tenant")?;
+                }
+            }
+            Kind::TenantFreeze | Kind::TenantUnfreeze => {
+                let id = TenantId(head.subject as u16);
+                if self.continues(entry, self.state.tenants.lsn(id), "tenant")? {
+                    self.state.tenants.set_frozen(id, head.kind == Kind::TenantFreeze, entry.lsn);
                 }
             }
             Kind::AccountPut => self.account(entry)?,
@@ -483,7 +499,8 @@ impl Rebuild {
             let Some(lsn) = Lsn::from_bytes(lsn) else { return Ok(false) };
             self.state.documents.insert((TenantId(tenant), DocumentId(document)), lsn);
         }
-        if !self.state.accounts.restore(&ledger.accounts)
+        if !self.state.tenants.restore(&ledger.tenants)
+            || !self.state.accounts.restore(&ledger.accounts)
             || !self.state.limits.restore(&ledger.limits, &ledger.usages, ledger.counted_ms)
         {
             return Ok(false);

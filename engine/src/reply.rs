@@ -17,6 +17,7 @@ use crate::product::{Money, Product};
 use crate::record::{self, Kind};
 use crate::status::Status;
 use crate::table::Batch;
+use crate::tenants::Tenant;
 use crate::vault::CodeList;
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
@@ -94,6 +95,8 @@ pub enum ReplyBody {
     Stock(Vec<StockLine>),
     /// After PRINCIPAL_LIST, and the one principal after PRINCIPAL_ADD.
     Principals(Vec<Principal>),
+    /// After TENANT_LIST, and the one tenant after the other commands about one.
+    Tenants(Vec<Tenant>),
     /// After STATS.
     Stats(Box<Stats>),
     /// After IMPORT_DUPLICATES, up to [`DUPLICATES_MAX`] of them; and after an import was refused for

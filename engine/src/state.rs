@@ -27,6 +27,7 @@ use crate::record::{
 use crate::reply::StockLine;
 use crate::sharded::Sharded;
 use crate::table::{Batch, Table};
+use crate::tenants::Tenants;
 use crate::value::Value;
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
@@ -61,6 +62,8 @@ pub struct State {
     pub documents: Sharded<(TenantId, DocumentId), Lsn>,
     /// Limits, and what counts against them.
     pub limits: Limits,
+    /// Tenants but for the house.
+    pub tenants: Tenants,
 }
 
 /// A product and its batches.
@@ -197,12 +200,13 @@ impl State {
     #[inline]
     #[must_use]
     pub fn view(&self, batch: &Batch, row: u64, word: Word) -> View {
-        let product = &self.product_of(batch).product;
+        let state = self.product_of(batch);
+        let product = &state.product;
         View {
             word,
             kind: product.spec.kind,
             batch_active: batch.is_row_active(row),
-            frozen: batch.is_frozen() || product.frozen,
+            frozen: batch.is_frozen() || self.is_product_frozen(state),
             batch_voided: batch.is_voided(),
             valid_from_ms: batch.valid_from_ms,
             expires_ms: self.expires_ms(batch, row, word),
@@ -300,6 +304,8 @@ impl State {
             }
             Command::LimitPut(spec) => self.limits.named(tenant, &spec.name).map(|state| state.lsn),
             Command::PrincipalRenew(renewal) => self.principal_lsn(renewal.principal),
+            Command::TenantPut(spec) => self.tenants.lsn_of_name(&spec.name),
+            Command::TenantFreeze(id) | Command::TenantUnfreeze(id) => self.tenants.lsn(*id),
             command => self.batch_stock(command.batch()?, tenant).map(|stock| stock.lsn),
         }
     }
@@ -403,7 +409,7 @@ impl State {
         found: &mut Search,
     ) -> bool {
         let Some(product) = self.product(line.product, tenant) else { return false };
-        if product.product.frozen || !product.product.spec.terms.listed {
+        if self.is_product_frozen(product) || !product.product.spec.terms.listed {
             return false;
         }
         let valid_until = self.now_ms + u64::from(validity_s_min) * 1000;
@@ -553,7 +559,8 @@ impl State {
     pub fn stock_line(&self, batch: &Batch) -> StockLine {
         let stock = self.stock(batch.id);
         let product = &self.product_of(batch).product;
-        let closed = batch.is_frozen() || batch.is_voided() || product.frozen || !product.spec.terms.listed;
+        let frozen = batch.is_frozen() || self.is_product_frozen(self.product_of(batch));
+        let closed = frozen || batch.is_voided() || !product.spec.terms.listed;
         let sellable = if closed { 0 } else { stock.sellable(batch, self.now_ms) };
         StockLine {
             product: batch.product,

@@ -257,6 +257,14 @@ impl Audit {
             let entry = entry?;
             problems.extend(money_problem(&before.state, &entry)?);
             self.count_till(before, &entry, problems);
+            let uses = matches!(
+                entry.head.kind,
+                Kind::Sell | Kind::Reserve | Kind::Confirm | Kind::Realloc | Kind::Redeem | Kind::Hold
+            );
+            if uses && before.state.tenants.is_frozen(entry.head.tenant) {
+                let (kind, lsn) = (entry.head.kind.name(), entry.lsn);
+                problems.push(format!("{kind} of a tenant that was frozen: lsn=`{lsn}`"));
+            }
             if entry.head.kind.is_order() {
                 Self::order(&entry, problems)?;
                 continue;
@@ -580,6 +588,7 @@ impl crate::state::State {
         for (key, reservation) in self.orders.reservations(None) {
             hasher.update(format!("{key:?} {reservation:?}\n").as_bytes());
         }
+        self.tenants.hash(&mut hasher);
         self.accounts.hash(&mut hasher);
         let mut documents: Vec<_> = self.documents.iter().collect();
         documents.sort_unstable();

@@ -16,6 +16,7 @@ mod import;
 mod lane;
 mod money;
 mod orders;
+mod tenants;
 mod tills;
 mod top_up;
 

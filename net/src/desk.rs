@@ -373,6 +373,10 @@ impl Desk {
             Request::Post(posting) => Command::Post(posting),
             Request::AccountQuery(body) => Command::AccountQuery { account: body.account, name: body.name },
             Request::AccountList(body) => Command::AccountList { after: body.after, count: body.count },
+            Request::TenantPut(spec) => Command::TenantPut(spec),
+            Request::TenantFreeze(body) => Command::TenantFreeze(body.tenant),
+            Request::TenantUnfreeze(body) => Command::TenantUnfreeze(body.tenant),
+            Request::TenantList => Command::TenantList,
             Request::LimitPut(spec) => Command::LimitPut(spec),
             Request::LimitList => Command::LimitList,
             Request::AccountStatement(body) => {

@@ -12,7 +12,7 @@
 //! trade.rs value.rs card.rs         selling, redeeming, what is on a card, looking after single cards
 //! top_up.rs                         what is on a card, to an account elsewhere, by a program that does it
 //! account.rs limit.rs               money and who has how much of it; how much may be bought or redeemed
-//! stock.rs principal.rs             figures; who may connect
+//! stock.rs principal.rs tenant.rs   figures; who may connect; merchants that share the store
 //! feed.rs reconcile.rs              the log's events as they come; its totals by day
 //! changes.rs                        who changed what by hand, and why
 //! upkeep.rs                         snapshots on demand, rotation of the master key
@@ -61,6 +61,7 @@ mod serve;
 mod settings;
 mod stock;
 mod table_file;
+mod tenant;
 mod tills;
 mod top_up;
 mod trade;
@@ -151,6 +152,7 @@ enum Command {
     Reconcile(reconcile::Reconcile),
     Feed(feed::Feed),
     Changes(changes::Changes),
+    Tenant(tenant::TenantCommand),
     Principal(principal::PrincipalCommand),
     Stats(stock::Stats),
     Checkpoint(upkeep::Checkpoint),
@@ -250,6 +252,7 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Reconcile(command) => online(reconcile::run(command, output)),
         Command::Feed(command) => online(feed::run(command, output)),
         Command::Changes(command) => online(changes::run(command, output)),
+        Command::Tenant(command) => online(tenant::run(command, output)),
         Command::Principal(command) => online(principal::run(command, output)),
         Command::Stats(command) => online(stock::stats(command, output)),
         Command::Checkpoint(command) => online(upkeep::checkpoint(command, output)),

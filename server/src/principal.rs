@@ -64,6 +64,9 @@ enum Action {
         /// Wrong codes a minute it may send on average [default: the server's usual].
         #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(..=i64::from(MISSES_PER_MINUTE_MAX)))]
         misses_per_minute: u32,
+        /// The tenant it belongs to; only the house adds principals of others [default: one's own].
+        #[arg(long, value_name = "TENANT")]
+        tenant: Option<String>,
         #[command(flatten)]
         issue: Issue,
     },
@@ -124,12 +127,17 @@ fn parse_classes(text: &str) -> Result<Classes, String> {
 pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failure> {
     let PrincipalCommand { remote, why, action } = command;
     match action {
-        Action::Add { name, role, merchant, products, store, classes, misses_per_minute, issue } => {
+        Action::Add { name, role, merchant, products, store, classes, misses_per_minute, tenant, issue } => {
             remote
                 .talk_on(&why, async |client| {
                     let products = scope(client, &products).await?;
+                    let tenant = match &tenant {
+                        Some(name) => crate::tenant::find(client, name).await?,
+                        None => client.welcome().await?.tenant,
+                    };
                     let facts = issue.issue(&remote.identity, &name)?;
                     let spec = PrincipalSpec {
+                        tenant,
                         merchant: MerchantId(merchant),
                         certificate: facts.note,
                         products,
@@ -339,6 +347,7 @@ fn value(principal: &Principal) -> Value {
         "id": principal.id.0,
         "name": spec.name,
         "role": spec.role.name(),
+        "tenant": spec.tenant.0,
         "merchant": spec.merchant.0,
         "products": products,
         "misses_per_minute": spec.misses_per_minute,

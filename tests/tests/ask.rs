@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use kami_engine::{
     AccountId, AccountPut, AccountSpec, BatchId, Caller, ChannelId, Command, Confirmation, DocumentId,
     Engine, GivenBack, Grounds, Leg, LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId,
-    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
+    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Request, RequestId, Role, TenantId, TenantSpec,
+    TerminalId,
 };
 
 /// One request.
@@ -199,6 +200,13 @@ pub enum What {
     },
     Post(Posting),
     LimitPut(LimitSpec),
+    /// By name.
+    TenantPut(String),
+    TenantFreeze {
+        tenant: u16,
+        frozen: bool,
+    },
+    TenantList,
     LimitList,
     Stats,
 }
@@ -255,6 +263,8 @@ impl What {
                 | What::PrincipalRenew(_)
                 | What::AccountPut { .. }
                 | What::AccountFreeze { .. }
+                | What::TenantPut(_)
+                | What::TenantFreeze { .. }
                 | What::LimitPut(_)
         )
     }
@@ -310,6 +320,9 @@ impl What {
             What::AccountList => "account list",
             What::Statement { .. } => "account statement",
             What::Post(_) => "post",
+            What::TenantPut(_) => "tenant put",
+            What::TenantFreeze { .. } => "tenant freeze",
+            What::TenantList => "tenant list",
             What::LimitPut(_) => "limit put",
             What::LimitList => "limit list",
             What::Stats => "stats",
@@ -490,6 +503,10 @@ impl Ask {
                 count,
             },
             What::Post(posting) => Command::Post(Box::new(posting.clone())),
+            What::TenantPut(name) => Command::TenantPut(Box::new(TenantSpec { name: name.clone() })),
+            &What::TenantFreeze { tenant, frozen: true } => Command::TenantFreeze(TenantId(tenant)),
+            &What::TenantFreeze { tenant, frozen: false } => Command::TenantUnfreeze(TenantId(tenant)),
+            What::TenantList => Command::TenantList,
             What::LimitPut(spec) => Command::LimitPut(Box::new(spec.clone())),
             What::LimitList => Command::LimitList,
             What::Stats => Command::Stats,

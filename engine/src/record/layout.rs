@@ -240,7 +240,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         ],
     ),
     (
-        "PRODUCT_PUT, PRINCIPAL_PUT, IMPORT, ACCOUNT_PUT, LIMIT_PUT",
+        "PRODUCT_PUT, PRINCIPAL_PUT, TENANT_PUT, IMPORT, ACCOUNT_PUT, LIMIT_PUT",
         &[
             (64, 1, "version", "of the encoding that follows: 1"),
             (65, 3, "reserved", "zero"),

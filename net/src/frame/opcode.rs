@@ -216,12 +216,12 @@ opcodes! {
     PrincipalRevoke = 0x0702, "PRINCIPAL_REVOKE", served, [];
     /// Lists principals.
     PrincipalList = 0x0703, "PRINCIPAL_LIST", served, [Operator, Auditor];
-    /// Adds or changes a tenant.
-    TenantPut = 0x0704, "TENANT_PUT", later, [];
+    /// Adds a tenant; only the house may, tenant 0, as with the other commands about tenants.
+    TenantPut = 0x0704, "TENANT_PUT", served, [];
     /// Freezes all cards of a tenant.
-    TenantFreeze = 0x0705, "TENANT_FREEZE", later, [Operator];
+    TenantFreeze = 0x0705, "TENANT_FREEZE", served, [Operator];
     /// Ends the freeze of a tenant.
-    TenantUnfreeze = 0x0706, "TENANT_UNFREEZE", later, [Operator];
+    TenantUnfreeze = 0x0706, "TENANT_UNFREEZE", served, [Operator];
     /// Proposes a change that a second person must approve.
     Propose = 0x0707, "PROPOSE", later, [Operator, Finance];
     /// Approves a proposed change.
@@ -229,6 +229,8 @@ opcodes! {
     /// Notes a new certificate of a principal, and its key if that is new; then the old key's connections
     /// are closed.
     PrincipalRenew = 0x0709, "PRINCIPAL_RENEW", served, [];
+    /// Lists the tenants but for the house.
+    TenantList = 0x070a, "TENANT_LIST", served, [Operator, Auditor];
 
     /// Adds or changes an account.
     AccountPut = 0x0801, "ACCOUNT_PUT", served, [Finance];
@@ -312,6 +314,9 @@ impl Opcode {
                 | Opcode::PrincipalAdd
                 | Opcode::PrincipalRevoke
                 | Opcode::PrincipalRenew
+                | Opcode::TenantPut
+                | Opcode::TenantFreeze
+                | Opcode::TenantUnfreeze
                 | Opcode::AccountPut
                 | Opcode::AccountFreeze
                 | Opcode::AccountUnfreeze

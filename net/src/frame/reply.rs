@@ -7,7 +7,9 @@
 
 use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
-use kami_engine::{Account, Exceeded, Limit, OrderReport, PostedLeg, PrincipalSpec, ProductSpec};
+use kami_engine::{
+    Account, Exceeded, Limit, OrderReport, PostedLeg, PrincipalSpec, ProductSpec, Tenant, TenantSpec,
+};
 use kami_engine::{
     BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Event, Flags, Grounds,
     HistoryEvent, HoldReport, ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId,
@@ -106,6 +108,8 @@ body_kinds! {
     Checkpoint = 32, "CHECKPOINT";
     /// After KEY_ROTATE.
     Keys = 33, "KEYS";
+    /// After TENANT_LIST, and the one tenant after the other commands about one.
+    Tenants = 34, "TENANTS";
     /// After FEED_OPEN: where the feed begins.
     Feed = 40, "FEED";
     /// On the stream of a feed, again and again: events, and up to where all were told.
@@ -185,6 +189,9 @@ impl BodyKind {
             Opcode::AccountStatement => BodyKind::Statement,
             Opcode::Post => BodyKind::Posted,
             Opcode::LimitPut | Opcode::LimitList => BodyKind::Limits,
+            Opcode::TenantPut | Opcode::TenantFreeze | Opcode::TenantUnfreeze | Opcode::TenantList => {
+                BodyKind::Tenants
+            }
             Opcode::Stats => BodyKind::Stats,
             Opcode::Checkpoint => BodyKind::Checkpoint,
             Opcode::KeyRotate => BodyKind::Keys,
@@ -251,6 +258,8 @@ pub enum Body {
     Posted(Listing<PostedLeg>),
     /// Limits.
     Limits(Listing<Limit>),
+    /// Tenants.
+    Tenants(Listing<Tenant>),
     /// The limit that stands against a command.
     Exceeded(Exceeded),
     /// The account that stands against legs.
@@ -418,6 +427,12 @@ wire!(HistoryEvent: "EVENT" {
     grounds: Option<Box<Grounds>>, "why it was done, and under whose approval";
 });
 
+wire!(Tenant: "TENANT" {
+    id: TenantId, "its number";
+    frozen: bool, "1: all its cards are frozen";
+    spec: TenantSpec, "what it was added with";
+});
+
 wire!(OutcomeReport: "OUTCOME" {
     kind: Kind, "what it did, see the table of events";
     principal: PrincipalId, "who asked for it";
@@ -565,6 +580,7 @@ impl Body {
             Body::Statement(_) => BodyKind::Statement,
             Body::Posted(_) => BodyKind::Posted,
             Body::Limits(_) => BodyKind::Limits,
+            Body::Tenants(_) => BodyKind::Tenants,
             Body::Exceeded(_) => BodyKind::Exceeded,
             Body::Account(_) => BodyKind::Account,
             Body::Feed(_) => BodyKind::Feed,
@@ -604,6 +620,7 @@ impl Body {
             }
             ReplyBody::Posted(legs) => Body::Posted(Listing::of(legs)),
             ReplyBody::Limits(limits) => Body::Limits(Listing::of(limits)),
+            ReplyBody::Tenants(tenants) => Body::Tenants(Listing::of(tenants)),
             ReplyBody::Exceeded(exceeded) => Body::Exceeded(exceeded),
             ReplyBody::Account(account) => Body::Account(OneAccount { account }),
             ReplyBody::Order(report) => Body::Order(report),
@@ -642,6 +659,7 @@ impl Body {
             BodyKind::Statement => Body::Statement(Box::new(Wire::take(reader)?)),
             BodyKind::Posted => Body::Posted(take_rows(reader)?),
             BodyKind::Limits => Body::Limits(take_rows(reader)?),
+            BodyKind::Tenants => Body::Tenants(take_rows(reader)?),
             BodyKind::Exceeded => Body::Exceeded(Wire::take(reader)?),
             BodyKind::Account => Body::Account(Wire::take(reader)?),
             BodyKind::Feed => Body::Feed(Wire::take(reader)?),
@@ -682,6 +700,7 @@ impl Body {
             Body::Statement(statement) => statement.put(out),
             Body::Posted(rows) => return put_rows(rows, out, end),
             Body::Limits(rows) => return put_rows(rows, out, end),
+            Body::Tenants(rows) => return put_rows(rows, out, end),
             Body::Exceeded(exceeded) => exceeded.put(out),
             Body::Account(account) => account.put(out),
             Body::Feed(begin) => begin.put(out),
@@ -801,6 +820,8 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<StockLine>(),
         listing!("PRINCIPALS", "PRINCIPAL"),
         of::<Principal>(),
+        listing!("TENANTS", "TENANT"),
+        of::<Tenant>(),
         of::<Stats>(),
         listing!("DUPLICATES", "DUPLICATE"),
         of::<Duplicate>(),

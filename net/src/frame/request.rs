@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use kami_engine::{
     AccountPut, BatchId, CardKind, CertificateNote, Confirmation, DocumentId, FeedSpec, Grounds, ImportSpec,
     LimitSpec, MerchantId, Money, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec,
-    ProductTerms, Purchase, Renewal, RequestId, Role, TenantId, TotalKey, TotalsQuery, ValidFrom,
+    ProductTerms, Purchase, Renewal, RequestId, Role, TenantId, TenantSpec, TotalKey, TotalsQuery, ValidFrom,
 };
 
 pub use super::feed::{FeedAck, FeedOpen};
@@ -159,6 +159,14 @@ pub enum Request<'a> {
     PrincipalRenew(Box<Renewal>),
     /// PRINCIPAL_LIST.
     PrincipalList,
+    /// TENANT_PUT.
+    TenantPut(Box<TenantSpec>),
+    /// TENANT_FREEZE.
+    TenantFreeze(OneTenant),
+    /// TENANT_UNFREEZE.
+    TenantUnfreeze(OneTenant),
+    /// TENANT_LIST.
+    TenantList,
     /// ACCOUNT_PUT.
     AccountPut(Box<AccountPut>),
     /// ACCOUNT_FREEZE.
@@ -257,7 +265,7 @@ macro_rules! dispatch {
 }
 
 dispatch! {
-    plain: Hello Ping ProductList PrincipalList LimitList Stats Checkpoint KeyRotate SignedCheckpoint;
+    plain: Hello Ping ProductList PrincipalList TenantList LimitList Stats Checkpoint KeyRotate SignedCheckpoint;
     fields:
         Redeem(Redeem<'static>) Reverse(Reverse<'static>) Query(OneCard<'static>) History(OneCard<'static>)
         Freeze(OneCard<'static>) Unfreeze(OneCard<'static>) Void(OneCard<'static>)
@@ -278,6 +286,7 @@ dispatch! {
         ImportBegin(Box<ImportSpec>) ImportChunk(Chunk<'static>) ImportStatus(OneImport)
         ImportCommit(OneImport) ImportAbort(OneImport) ImportDuplicates(DuplicatesOf)
         PrincipalAdd(Box<PrincipalSpec>) PrincipalRevoke(OnePrincipal) PrincipalRenew(Box<Renewal>)
+        TenantPut(Box<TenantSpec>) TenantFreeze(OneTenant) TenantUnfreeze(OneTenant)
         Proof(ProofOf<'static>) Consistency(ConsistencyOf)
         AccountPut(Box<AccountPut>) AccountFreeze(OneAccount) AccountUnfreeze(OneAccount) Post(Box<Posting>)
         AccountQuery(AccountQuery) AccountList(AccountList) LimitPut(Box<LimitSpec>)
@@ -625,6 +634,21 @@ wire!(OnePrincipal: "ONE_PRINCIPAL" {
     principal: PrincipalId, "the principal";
 });
 
+/// The body of the commands about one tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OneTenant {
+    /// The tenant.
+    pub tenant: TenantId,
+}
+
+wire!(OneTenant: "ONE_TENANT" {
+    tenant: TenantId, "the tenant, not the house";
+});
+
+wire!(TenantSpec: "TENANT_SPEC" {
+    name: String, "1 to 64 bytes, unique";
+});
+
 /// The body of the commands about an import that was announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OneImport {
@@ -708,7 +732,7 @@ wire!(ProductTerms: "PRODUCT_TERMS" {
 wire!(PrincipalSpec: "PRINCIPAL_SPEC" {
     key: [u8; 32], "SHA-256 of its public key's DER SubjectPublicKeyInfo";
     merchant: MerchantId, "the merchant it redeems for, or 0";
-    tenant: TenantId, "its tenant, 0 in this version";
+    tenant: TenantId, "its tenant; 0: the house. A tenant's own admin adds principals of that tenant alone";
     role: Role, "1 admin, 2 issuer, 3 seller, 4 redeemer, 5 operator, 6 finance, 7 auditor";
     certificate: CertificateNote, "the certificate that was issued for the key";
     misses_per_minute: u32, "wrong codes a minute it may send on average; 0: the server's usual";
@@ -780,6 +804,8 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<OneImport>(),
         of::<DuplicatesOf>(),
         of::<OnePrincipal>(),
+        of::<OneTenant>(),
+        of::<TenantSpec>(),
         of::<PrincipalSpec>(),
         of::<CertificateNote>(),
         of::<Renewal>(),

@@ -49,6 +49,7 @@ const TABLE: &str = "
     PRINCIPAL_REVOKE -
     PRINCIPAL_RENEW  -
     PRINCIPAL_LIST   OA
+    TENANT_LIST      OA
     STATS            OFA
     CHECKPOINT       O
     KEY_ROTATE       -

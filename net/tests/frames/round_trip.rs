@@ -273,6 +273,7 @@ proptest! {
         same(head, &Request::Return(Box::new(GiveBack { order, legs: Vec::new(), codes })));
         same(head, &Request::LimitPut(Box::new(limit)));
         same(head, &Request::LimitList);
+        same(head, &Request::TenantList);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use kami_engine::{
     KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Line,
     MerchantId, OrderId, OrderReport, OrderState, OutcomeReport, PostedLeg, Posting, Principal, PrincipalId,
     PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, ProofPart, ProposalId, Purchase, Renewal,
-    ReplyFlags, RequestId, Role, SignedNote, StatementLine, Stats, Status, StockLine, TenantId, TerminalId,
-    TotalKey, TotalLine, Totals, TotalsQuery, ValidFrom, ValueReport, record::Kind,
+    ReplyFlags, RequestId, Role, SignedNote, StatementLine, Stats, Status, StockLine, Tenant, TenantId,
+    TenantSpec, TerminalId, TotalKey, TotalLine, Totals, TotalsQuery, ValidFrom, ValueReport, record::Kind,
 };
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use kami_net::frame::order::{GiveBack, OneOrder};
@@ -17,7 +17,7 @@ use kami_net::frame::reply::{self, Codes};
 use kami_net::frame::request::{
     BatchExtend, BatchRows, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, Extend, FeedAck,
     FeedOpen, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal, OneProduct,
-    OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Restock, Reverse, Sell,
+    OneTenant, OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Restock, Reverse, Sell,
 };
 use kami_net::frame::{
     Body, FeedBegin, FeedEvents, ItemReport, Listing, Opcode, PathHash, ReplyHead, Request, RequestFlags,
@@ -162,6 +162,10 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::AccountList(AccountList { after: AccountId(500), count: 100 }),
         Request::LimitPut(Box::new(limit_spec())),
         Request::LimitList,
+        Request::TenantPut(Box::new(TenantSpec { name: "north-shop".to_owned() })),
+        Request::TenantFreeze(OneTenant { tenant: TenantId(2) }),
+        Request::TenantUnfreeze(OneTenant { tenant: TenantId(2) }),
+        Request::TenantList,
         Request::AccountStatement(AccountStatement { account: AccountId(4), from: lsn(0x2000), count: 50 }),
         Request::FeedOpen(FeedOpen {
             credit: 4096,
@@ -433,6 +437,14 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
                 left: 3,
                 opens_ms: 40_000,
             }),
+        ),
+        (
+            Opcode::TenantList,
+            Body::Tenants(Listing::of(vec![Tenant {
+                id: TenantId(2),
+                spec: TenantSpec { name: "north-shop".to_owned() },
+                frozen: true,
+            }])),
         ),
         (Opcode::Post, Body::Account(OneAccount { account: AccountId(4) })),
         (

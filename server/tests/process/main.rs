@@ -23,6 +23,7 @@ mod secrets;
 mod service;
 mod settings;
 mod store;
+mod tenants;
 mod tills;
 mod top_up;
 mod upkeep;

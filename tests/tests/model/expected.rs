@@ -3,7 +3,7 @@
 use kami_engine::{
     Account, AccountId, BatchReport, CardReport, Duplicate, Exceeded, HistoryEvent, HoldReport, ImportReport,
     Leg, Limit, Lsn, OrderReport, OutcomeReport, Principal, Product, Reply, ReplyBody, ReplyFlags,
-    StatementLine, Stats, Status, StockLine, ValueReport,
+    StatementLine, Stats, Status, StockLine, Tenant, ValueReport,
 };
 
 use super::money_rules::Line;
@@ -64,6 +64,7 @@ pub enum Body {
     Principals(Vec<Principal>),
     /// Positions and commits are left out of the comparison.
     Stats(Stats),
+    Tenants(Vec<Tenant>),
     Duplicates(Vec<Duplicate>),
     Import(ImportReport),
     Accounts(Vec<Account>),
@@ -130,6 +131,7 @@ impl Expected {
             (Body::Batches(a), ReplyBody::Batches(b)) => a == b,
             (Body::Stock(a), ReplyBody::Stock(b)) => a == b,
             (Body::Principals(a), ReplyBody::Principals(b)) => a == b,
+            (Body::Tenants(a), ReplyBody::Tenants(b)) => a == b,
             (Body::Stats(a), ReplyBody::Stats(b)) => {
                 let Stats { tail, durable_end, commits, .. } = **b;
                 durable_end <= tail

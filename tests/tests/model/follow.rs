@@ -113,6 +113,7 @@ impl Oracle {
             Effect::AccountPut { id, .. }
             | Effect::AccountFreeze { id, .. }
             | Effect::LimitPut { id, .. } => told.object = u64::from(*id),
+            Effect::TenantPut { id, .. } | Effect::TenantFreeze { id, .. } => told.object = u64::from(*id),
             Effect::LimitCrossed { limit, .. } => told.object = u64::from(limit.0),
             Effect::Post(posting) => told.related = posting.document.0,
             Effect::Import { id, batch } => {

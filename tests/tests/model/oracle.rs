@@ -32,6 +32,8 @@ pub struct Oracle {
     /// By tenant and id.
     pub orders: BTreeMap<(u16, u128), Order>,
     pub principals: BTreeMap<u32, Principal>,
+    /// But for the house.
+    pub tenants: BTreeMap<u16, Tenant>,
     pub accounts: BTreeMap<u32, Book>,
     /// By tenant and id.
     pub documents: BTreeMap<(u16, u128), Document>,
@@ -110,6 +112,13 @@ pub struct Product {
 pub struct Principal {
     pub spec: PrincipalSpec,
     pub revoked: bool,
+    pub past: Vec<Past>,
+}
+
+#[derive(Clone)]
+pub struct Tenant {
+    pub name: String,
+    pub frozen: bool,
     pub past: Vec<Past>,
 }
 
@@ -262,6 +271,14 @@ pub enum Effect {
         tenant: u16,
         spec: LimitSpec,
     },
+    TenantPut {
+        id: u16,
+        name: String,
+    },
+    TenantFreeze {
+        id: u16,
+        frozen: bool,
+    },
     PinLock {
         place: Place,
         until_ms: u64,
@@ -291,6 +308,7 @@ impl Event {
             | Effect::AccountFreeze { id, .. }
             | Effect::LimitPut { id, .. }
             | Effect::Import { id, .. } => Some(u64::from(*id)),
+            Effect::TenantPut { id, .. } | Effect::TenantFreeze { id, .. } => Some(u64::from(*id)),
             Effect::LimitCrossed { limit, .. } => Some(u64::from(limit.0)),
             Effect::Post(_) => None,
         }
@@ -423,6 +441,16 @@ impl Oracle {
                 (principal.spec.key, principal.spec.certificate) = (renewal.key, renewal.certificate);
                 principal.past.push(past);
             }
+            Effect::TenantPut { id, name } => {
+                let past = vec![event.past(Lifecycle::Available, Flags::NONE, 0)];
+                self.tenants.insert(*id, Tenant { name: name.clone(), frozen: false, past });
+            }
+            Effect::TenantFreeze { id, frozen } => {
+                let past = event.past(Lifecycle::Available, Flags::NONE, 0);
+                let tenant = self.tenants.get_mut(id).expect("known");
+                tenant.frozen = *frozen;
+                tenant.past.push(past);
+            }
             Effect::Import { id, batch } => {
                 let mut batch = Batch::clone(batch);
                 batch.import_lsn = event.lsn;
@@ -509,7 +537,14 @@ impl Oracle {
 
     pub fn is_frozen(&self, place: Place) -> bool {
         let batch = &self.batches[&place.0];
-        self.card(place).flags.contains(Flags::FROZEN) || batch.frozen || self.products[&batch.product].frozen
+        self.card(place).flags.contains(Flags::FROZEN)
+            || batch.frozen
+            || self.is_product_frozen(&self.products[&batch.product])
+    }
+
+    /// By itself, or with its tenant.
+    pub fn is_product_frozen(&self, product: &Product) -> bool {
+        product.frozen || self.tenants.get(&product.tenant).is_some_and(|tenant| tenant.frozen)
     }
 
     /// Whether an order could take it, if it needs to last beyond `until_ms`.

@@ -108,7 +108,7 @@ impl Oracle {
         for line in &wanted.lines {
             match self.products.get(&line.product.0).filter(|product| product.tenant == tenant) {
                 None => return self.refuse(Status::NotFound),
-                Some(product) if product.frozen => return self.refuse(Status::Frozen),
+                Some(product) if self.is_product_frozen(product) => return self.refuse(Status::Frozen),
                 Some(product) => reserve_s = reserve_s.min(product.spec.terms.reserve_s),
             }
         }

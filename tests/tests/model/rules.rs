@@ -232,7 +232,7 @@ impl Oracle {
         if self.is_active_once(place, flags) {
             flags = flags.with(Flags::ACTIVE);
         }
-        if batch.frozen || self.products[&batch.product].frozen {
+        if batch.frozen || self.is_product_frozen(&self.products[&batch.product]) {
             flags = flags.with(Flags::FROZEN);
         }
         CardReport {

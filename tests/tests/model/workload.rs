@@ -493,7 +493,7 @@ impl World {
         PrincipalSpec {
             name: if self.random.percent(5) { "x".repeat(65) } else { name },
             role: *self.random.pick(&Role::ALL),
-            tenant: TenantId(0),
+            tenant: TenantId(*self.random.pick(&[0, 0, 0, 0, 0, 0, 0, 1, 2])),
             merchant: MerchantId(self.random.below(3) as u32),
             key: [self.random.below(6) as u8; 32],
             certificate: CertificateNote { serial: u128::from(self.random.next()), expires_ms: 1 << 40 },
@@ -640,7 +640,15 @@ impl World {
                 (ADMIN, What::PrincipalRenew(Renewal { principal, key, certificate }))
             }
             986..988 => (ADMIN, What::PrincipalRevoke(self.random.below(8) as u32)),
-            988..992 => (ADMIN, What::PrincipalList),
+            988..990 => (ADMIN, What::PrincipalList),
+            990..992 => match self.random.below(4) {
+                0 => (ADMIN, What::TenantPut((*self.random.pick(&["", "north", "south"])).to_owned())),
+                1 => (AUDITOR, What::TenantList),
+                _ => {
+                    let (tenant, frozen) = (self.random.below(4) as u16, self.random.percent(40));
+                    (OPERATOR, What::TenantFreeze { tenant, frozen })
+                }
+            },
             992..1000 => (AUDITOR, What::Stats),
             1100..1125 => {
                 let callers = [TILLS[0], TILLS[1], SELLERS[0], OPERATOR, OPERATOR, AUDITOR];

@@ -472,6 +472,7 @@ impl World {
                 What::AccountList,
                 What::LimitList,
                 What::Stats,
+                What::TenantList,
             ] {
                 asks.push(Ask::new(5, caller, what));
             }
