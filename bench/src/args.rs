@@ -53,6 +53,9 @@ pub struct Args {
     /// Whether the codes of sold cards are decrypted and compared.
     #[arg(long, value_enum, default_value_t = YesNo::Yes)]
     pub reveal: YesNo,
+    /// All orders are paid by one customer, so that they hit the same four accounts.
+    #[arg(long)]
+    pub hot: bool,
     /// Connections. Default 16, for terminals 64, for sales 4, for latency with a rate 16 and without 1.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub connections: Option<u32>,
@@ -107,6 +110,10 @@ pub enum Workload {
     EngineRedeem,
     /// Sell orders of many cards, in process, durable, codes revealed.
     EngineSell,
+    /// Sell orders of many cards of three products, paid from an account, in process, durable, codes revealed.
+    EngineOrders,
+    /// Sell orders of three lines that four money legs pay for, in process, durable, codes revealed.
+    EngineOrdersMoney,
     /// Sell single cards, redeem, query and reverse, in process, durable.
     EngineMixed,
     /// Import a CSV file until its cards are committed.

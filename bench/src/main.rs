@@ -27,6 +27,7 @@ mod machine;
 mod mix;
 mod mixed;
 mod network;
+mod orders;
 mod outstanding;
 mod peer;
 mod peers;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
     let outcome = match args.workload {
         Workload::EngineRedeem => redeem::run(&args, &mut report),
         Workload::EngineSell => sell::run(&args, &mut report),
+        Workload::EngineOrders | Workload::EngineOrdersMoney => orders::run(&args, &mut report),
         Workload::EngineMixed => mixed::run(&args, &mut report),
         Workload::Import => import::run(&args, &mut report),
         Workload::Memory => import::memory(&args, &mut report),

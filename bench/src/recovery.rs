@@ -52,7 +52,7 @@ pub fn run(args: &Args, report: &mut Report) -> Result<()> {
 pub fn fill(args: &Args) -> Result<()> {
     let directory = args.store.as_deref().context("no --store")?;
     let mut store = Store::open(args, directory)?;
-    store.add_product()?;
+    store.add_product(0)?;
     eprintln!("importing and selling {} cards", args.cards);
     store.import(args.cards)?;
     store.sell(args.cards)?;

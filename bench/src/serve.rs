@@ -46,7 +46,7 @@ pub fn serve(args: &Args) -> Result<()> {
     identities(directory)?;
     let runtime = runtime(args)?;
     let mut store = Store::open(args, directory)?;
-    store.add_product()?;
+    store.add_product(0)?;
     let key = Identity::load(&directory.join(CLIENT))?.key_fingerprint()?;
     let spec = PrincipalSpec::of("bench", Role::Admin, key);
     let session = Session::new(&store.engine, Caller::LOCAL);

@@ -66,6 +66,8 @@ pub enum Purpose {
     Query,
     /// Adding the client of a network run.
     Principal,
+    /// Adding an account.
+    Account,
 }
 
 /// The id of the `number`th request for `purpose`.
@@ -87,11 +89,11 @@ pub fn request(id: RequestId, command: Command) -> Request {
     }
 }
 
-/// An open engine with one product.
+/// An open engine with a product.
 pub struct Store {
     /// The engine. Dropped before its directory.
     pub engine: Engine,
-    /// The product of all cards.
+    /// The product of the cards that are imported.
     pub product: ProductId,
     /// The codes of the cards.
     pub codes: Codes,
@@ -110,7 +112,7 @@ impl Store {
         let scratch = Scratch::new(&args.dir)?;
         let mut store = Store::open(args, scratch.path())?;
         store.scratch = Some(scratch);
-        store.add_product()?;
+        store.add_product(0)?;
         Ok(store)
     }
 
@@ -136,11 +138,12 @@ impl Store {
         })
     }
 
-    /// Adds the one product.
-    pub fn add_product(&mut self) -> Result<()> {
+    /// Adds a product, counted from 0; the cards that are imported from now on are of it.
+    pub fn add_product(&mut self, number: u64) -> Result<()> {
         let session = Session::new(&self.engine, Caller::LOCAL);
-        let spec = ProductSpec::single("bench", *b"CNY", 2800);
-        self.product = session.add_product(request_id(Purpose::Product, 0), spec).wait()?.id;
+        let name = if number == 0 { "bench".to_owned() } else { format!("bench {number}") };
+        let spec = ProductSpec::single(&name, *b"CNY", 2800);
+        self.product = session.add_product(request_id(Purpose::Product, number), spec).wait()?.id;
         Ok(())
     }
 

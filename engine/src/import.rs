@@ -15,11 +15,14 @@
 //! A row whose card is there already, in an earlier batch or further up in the same import, is found when
 //! its chunk comes: it is left out of the file and remembered, so that the importer can ask which rows
 //! these were. A commit then refuses, or, if the import skips duplicates, takes the others. A card that
-//! another import brought in between is found by the commit, which refuses either way.
+//! another import brought in between is found by the commit, which refuses either way. An issuer is told where
+//! such a card is only of its own imports; of all others, that it is known.
 //!
 //! Whoever works on an import (a chunk, the commit) has its lock, a commit for as long as the disk takes.
 //! What only asks how far it is never waits for that; what must have the lock waits for [`HOLD_WAIT`] and is
-//! BUSY then, so that no thread of the few that wait for the disk is kept by somebody else's work.
+//! BUSY then, so that no thread of the few that wait for the disk is kept by somebody else's work. For the same
+//! reason the list of the staged imports is never locked over the disk: one that begins has its place in it first
+//! and its key and file afterwards, and what is given up leaves it first.
 
 mod seen;
 mod staged;
@@ -36,7 +39,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::batch::{BatchFile, Layout};
 use crate::chain::Chain;
 use crate::command::{Command, ImportRow, ImportSpec, Request};
-use crate::identity::{BatchId, Caller, RequestId, TenantId};
+use crate::identity::{BatchId, Caller, PrincipalId, RequestId, Role, TenantId};
 use crate::index::Index;
 use crate::record::{HEAD_BYTES, Head, Kind, Stored, StoredBatch};
 use crate::reply::{DUPLICATES_MAX, Duplicate, ImportReport, Reply, ReplyBody, ReplyFlags};
@@ -75,7 +78,15 @@ pub struct Imports {
 
 struct Staging {
     imports: HashMap<Key, Arc<Import>>,
+    /// Those whose key and file are on their way to the disk, and whose they are.
+    beginning: HashMap<Key, PrincipalId>,
     next_batch: BatchId,
+}
+
+/// What a discarded import leaves on the disk and in the ring.
+struct Remains {
+    key: u64,
+    batch: BatchId,
 }
 
 /// One of them: what is known of it without its lock, and what it guards.
@@ -114,6 +125,17 @@ impl Import {
         now_ms.saturating_sub(self.touched_ms.load(Ordering::Relaxed))
     }
 
+    /// Closes an import unless somebody works on it right now; whether it is closed. What is left of it is to be
+    /// removed, without a lock.
+    fn give_up(&self, remains: &mut Vec<Remains>) -> bool {
+        let Some(mut staged) = self.staged.try_lock() else { return false };
+        // What was committed is not staged any more, and its file stays.
+        if staged.stage != Stage::Closed {
+            remains.push(staged.close());
+        }
+        true
+    }
+
     /// How far it is.
     fn reply(&self, sequencer: &Sequencer, id: RequestId, status: Status) -> Reply {
         let report = *self.report.lock();
@@ -124,7 +146,7 @@ impl Import {
 impl Imports {
     /// No imports; the next batch gets the number `next_batch`.
     pub fn new(medium: Arc<dyn Medium>, store: u64, next_batch: BatchId) -> Imports {
-        let staged = Mutex::new(Staging { imports: HashMap::new(), next_batch });
+        let staged = Mutex::new(Staging { imports: HashMap::new(), beginning: HashMap::new(), next_batch });
         Imports { medium, store, staged, commit: Mutex::new(()) }
     }
 
@@ -178,28 +200,61 @@ impl Imports {
             return plain(sequencer, id, status);
         }
         let now_ms = sequencer.state().now_ms;
-        let mut staging = self.staged.lock();
-        if staging.imports.contains_key(&(caller.tenant, id)) || committed(sequencer, caller, id).is_some() {
+        let key = (caller.tenant, id);
+        let mut remains = Vec::new();
+        let place = self.take_place(sequencer, key, caller, now_ms, &mut remains);
+        for remains in remains {
+            self.remove(vault, &remains);
+        }
+        let batch = match place {
+            Place::Taken(batch) => batch,
+            Place::None => return plain(sequencer, id, Status::Busy),
             // Another connection was faster.
-            drop(staging);
-            return self.begin(sequencer, vault, caller, id, spec);
-        }
-        self.give_up_idle(vault, &mut staging, now_ms);
-        let full = staging.imports.len() >= STAGED_MAX || !self.has_room(vault, &mut staging, caller, now_ms);
-        if full || staging.next_batch.0 >= CardRef::BATCHES_MAX - 1 {
-            return plain(sequencer, id, Status::Busy);
-        }
-        let batch = staging.next_batch;
-        let staged = self.create(vault, caller, batch, spec);
-        match staged {
+            Place::There => return self.begin(sequencer, vault, caller, id, spec),
+        };
+        let created = self.create(vault, caller, batch, spec);
+        let mut staging = self.staged.lock();
+        staging.beginning.remove(&key);
+        match created {
             Ok(staged) => {
-                staging.next_batch = BatchId(batch.0 + 1);
                 let reply = staged.reply(sequencer, id, Status::Ok);
-                staging.imports.insert((caller.tenant, id), Arc::new(Import::new(staged, now_ms)));
+                staging.imports.insert(key, Arc::new(Import::new(staged, now_ms)));
                 reply
             }
-            Err(error) => plain(sequencer, id, io_status(&error)),
+            Err(error) => {
+                if staging.next_batch.0 == batch.0 + 1 {
+                    staging.next_batch = batch;
+                }
+                drop(staging);
+                plain(sequencer, id, io_status(&error))
+            }
         }
+    }
+
+    /// A place for one more import, and its batch. What had to give way for it is in `remains`.
+    fn take_place(
+        &self,
+        sequencer: &Sequencer,
+        key: Key,
+        caller: Caller,
+        now_ms: u64,
+        remains: &mut Vec<Remains>,
+    ) -> Place {
+        let mut staging = self.staged.lock();
+        if staging.imports.contains_key(&key) || committed(sequencer, caller, key.1).is_some() {
+            return Place::There;
+        }
+        staging.give_up_idle(now_ms, remains);
+        let full = staging.beginning.contains_key(&key)
+            || staging.imports.len() + staging.beginning.len() >= STAGED_MAX
+            || !staging.has_room(caller, now_ms, remains);
+        if full || staging.next_batch.0 >= CardRef::BATCHES_MAX - 1 {
+            return Place::None;
+        }
+        let batch = staging.next_batch;
+        staging.next_batch = BatchId(batch.0 + 1);
+        staging.beginning.insert(key, caller.principal);
+        Place::Taken(batch)
     }
 
     fn create(&self, vault: &Vault, caller: Caller, batch: BatchId, spec: ImportSpec) -> io::Result<Staged> {
@@ -218,44 +273,12 @@ impl Imports {
         let turn = sequencer.begin(2 * HEAD_BYTES);
         let now_ms = turn.state.now_ms;
         turn.end();
-        self.give_up_idle(vault, &mut self.staged.lock(), now_ms)
-    }
-
-    /// Removes the imports that nobody goes on with; how many.
-    fn give_up_idle(&self, vault: &Vault, staging: &mut Staging, now_ms: u64) -> usize {
-        let before = staging.imports.len();
-        staging
-            .imports
-            .retain(|_, import| import.idle_ms(now_ms) <= ABANDONED_MS || !self.give_up(vault, import));
-        before - staging.imports.len()
-    }
-
-    /// Whether a principal may begin one more; one of its own that it does not go on with gives way.
-    fn has_room(&self, vault: &Vault, staging: &mut Staging, caller: Caller, now_ms: u64) -> bool {
-        let own = || staging.imports.iter().filter(|(_, import)| import.caller.principal == caller.principal);
-        if own().count() < STAGED_OF_ONE_MAX {
-            return true;
-        }
-        let idle = own().filter(|(_, import)| import.idle_ms(now_ms) > GIVES_WAY_MS);
-        let longest = idle.max_by_key(|(_, import)| import.idle_ms(now_ms));
-        let Some((key, import)) = longest.map(|(key, import)| (*key, Arc::clone(import))) else {
-            return false;
-        };
-        let given_up = self.give_up(vault, &import);
-        if given_up {
-            staging.imports.remove(&key);
+        let mut remains = Vec::new();
+        let given_up = self.staged.lock().give_up_idle(now_ms, &mut remains);
+        for remains in remains {
+            self.remove(vault, &remains);
         }
         given_up
-    }
-
-    /// Discards an import unless somebody works on it right now; whether it is gone.
-    fn give_up(&self, vault: &Vault, import: &Import) -> bool {
-        let Some(mut staged) = import.staged.try_lock() else { return false };
-        // What was committed is not staged any more, and its file stays.
-        if staged.stage != Stage::Closed {
-            self.discard(vault, &mut staged);
-        }
-        true
     }
 
     /// See [`Engine::import_chunk`](crate::Engine::import_chunk).
@@ -314,7 +337,8 @@ impl Imports {
         let rest = rest.unwrap_or_default();
         let listed = &rest[..rest.len().min(DUPLICATES_MAX)];
         let mut reply = plain(sequencer, id, Status::Ok);
-        reply.body = ReplyBody::Duplicates(listed.to_vec());
+        let told = listed.iter().map(|duplicate| told(sequencer, caller, *duplicate));
+        reply.body = ReplyBody::Duplicates(told.collect());
         if listed.len() < rest.len() {
             reply.flags = ReplyFlags::PARTIAL;
         }
@@ -347,14 +371,15 @@ impl Imports {
 
     /// Removes what was staged. Its digests in the index lead to a batch that never comes.
     fn discard(&self, vault: &Vault, staged: &mut Staged) {
-        staged.file = None;
-        vault.drop_key(staged.layout.key);
-        let batch = BatchId(staged.layout.batch);
-        for path in [staging_path(batch), Layout::path(batch.0)] {
+        self.remove(vault, &staged.close());
+    }
+
+    fn remove(&self, vault: &Vault, remains: &Remains) {
+        vault.drop_key(remains.key);
+        for path in [staging_path(remains.batch), Layout::path(remains.batch.0)] {
             // What cannot be removed now is removed as an orphan at the next start.
             let _ = self.medium.remove(&path);
         }
-        staged.stage = Stage::Closed;
     }
 
     /// See [`Engine::import_commit`](crate::Engine::import_commit). The reply must still wait for the
@@ -392,7 +417,8 @@ impl Imports {
                 }
                 Refused::Duplicates(duplicates) => {
                     let mut reply = plain(sequencer, id, Status::DuplicateCard);
-                    reply.body = ReplyBody::Duplicates(duplicates);
+                    let told = duplicates.into_iter().map(|duplicate| told(sequencer, caller, duplicate));
+                    reply.body = ReplyBody::Duplicates(told.collect());
                     reply
                 }
                 Refused::Io(error) => plain(sequencer, id, io_status(&error)),
@@ -423,7 +449,9 @@ impl Imports {
         let (_, cards_hash) = staged.hasher.finish(&staged.layout);
         let tenant = staged.caller.tenant;
         let twin = sequencer.table.batches().find(|batch| {
-            batch.cards_hash == cards_hash && sequencer.state().stock(batch.id).tenant == tenant
+            batch.cards_hash == cards_hash
+                && sequencer.state().stock(batch.id).tenant == tenant
+                && may_see(staged.caller, batch)
         });
         if let Some(twin) = twin {
             return Err(Refused::Twice(twin.id));
@@ -486,6 +514,44 @@ impl Imports {
     }
 }
 
+/// Whether an import may begin.
+enum Place {
+    /// As this batch.
+    Taken(BatchId),
+    /// It has begun, or was committed.
+    There,
+    /// There is none now.
+    None,
+}
+
+impl Staging {
+    /// Takes out the imports that nobody goes on with; how many.
+    fn give_up_idle(&mut self, now_ms: u64, remains: &mut Vec<Remains>) -> usize {
+        let before = self.imports.len();
+        self.imports.retain(|_, import| import.idle_ms(now_ms) <= ABANDONED_MS || !import.give_up(remains));
+        before - self.imports.len()
+    }
+
+    /// Whether a principal may begin one more; one of its own that it does not go on with gives way.
+    fn has_room(&mut self, caller: Caller, now_ms: u64, remains: &mut Vec<Remains>) -> bool {
+        let own = || self.imports.iter().filter(|(_, import)| import.caller.principal == caller.principal);
+        let beginning = self.beginning.values().filter(|principal| **principal == caller.principal).count();
+        if own().count() + beginning < STAGED_OF_ONE_MAX {
+            return true;
+        }
+        let idle = own().filter(|(_, import)| import.idle_ms(now_ms) > GIVES_WAY_MS);
+        let longest = idle.max_by_key(|(_, import)| import.idle_ms(now_ms));
+        let Some((key, import)) = longest.map(|(key, import)| (*key, Arc::clone(import))) else {
+            return false;
+        };
+        let given_up = import.give_up(remains);
+        if given_up {
+            self.imports.remove(&key);
+        }
+        given_up
+    }
+}
+
 enum Found {
     Staged(Arc<Import>),
     Other(Reply),
@@ -508,11 +574,25 @@ fn known_duplicates(sequencer: &Sequencer, staged: &Staged) -> Result<(), Refuse
     if staged.duplicates.is_empty() || staged.spec.skip_duplicates && staged.kept() > 0 {
         return Ok(());
     }
-    if let Some(twin) = staged.twin(sequencer) {
-        return Err(Refused::Twice(twin));
+    if let Some(twin) = staged.twin(sequencer).filter(|twin| may_see(staged.caller, twin)) {
+        return Err(Refused::Twice(twin.id));
     }
     let listed = staged.duplicates.iter().take(DUPLICATES_MAX).copied();
     Err(Refused::Duplicates(listed.collect()))
+}
+
+/// Whether a caller may know what is in a batch beside that its cards are known: an issuer of its own imports.
+fn may_see(caller: Caller, batch: &Batch) -> bool {
+    caller.role != Role::Issuer || batch.imported_by == caller.principal
+}
+
+/// What a caller is told of a duplicate.
+fn told(sequencer: &Sequencer, caller: Caller, duplicate: Duplicate) -> Duplicate {
+    let batch = duplicate.batch.and_then(|batch| sequencer.table.batch(batch));
+    match batch {
+        Some(batch) if !may_see(caller, batch) => Duplicate::elsewhere(duplicate.row),
+        _ => duplicate,
+    }
 }
 
 /// Adds a batch's digests to the index; returns those that were there.

@@ -113,7 +113,7 @@ pub use record::PostedLeg;
 pub use replay::ReplayError;
 pub use reply::*;
 pub use sequencer::{CodeSet, Work};
-pub use session::{Call, Failure, Receipt, Reversal, Session, Sold};
+pub use session::{AccountPage, Call, Delivery, Failure, Part, Receipt, Reversal, Session, Sold};
 pub use status::{Class, Status};
 pub use store::IdentityError;
 pub use totals::{

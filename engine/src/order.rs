@@ -35,7 +35,7 @@ use crate::record::{
 };
 use crate::reply::{OrderReport, Reply, ReplyBody, ReplyFlags};
 use crate::sequencer::{Detail, OrderPast, Turn, Work};
-use crate::state::OrderMove;
+use crate::state::{OrderMove, Search};
 use crate::status::Status;
 use crate::vault::CodeList;
 use crate::word::{Flags, Lifecycle, Word};
@@ -249,7 +249,7 @@ impl Turn<'_> {
         body: u32,
         past: Option<&OrderPast>,
         wanted: &Wanted<'_>,
-        search: &mut crate::state::Search,
+        search: &mut Search,
     ) -> Reply {
         if let Some(past) = past {
             return match self.order_retry(request, body, past, &[wanted.kind]) {
@@ -305,33 +305,34 @@ impl Turn<'_> {
         }
         let asked_s = if wanted.reserve_s == 0 { reserve_s } else { wanted.reserve_s.min(reserve_s) };
         let moment_ms = if reserves { self.state.now_ms + u64::from(asked_s) * 1000 } else { 0 };
-        let facts = OrderFacts {
+        let mut facts = OrderFacts {
             account: buyer.account.0,
             ip: wanted.ip,
             moment_ms,
             prev: 0,
             sealed: wanted.sealed,
-            lines: if wanted.plain { Vec::new() } else { wanted.lines.to_vec() },
-            legs: self.legs(wanted.legs),
+            lines: std::mem::take(&mut search.lines),
+            legs: std::mem::take(&mut search.legs),
         };
+        facts.lines.clear();
+        if !wanted.plain {
+            facts.lines.extend_from_slice(wanted.lines);
+        }
+        self.state.accounts.posted(wanted.legs, &mut facts.legs);
         let subject = match wanted.lines {
             [line] => u64::from(line.product.0),
             _ => 0,
         };
         let lsn =
             self.record_order(request, body, wanted.order, wanted.kind, &facts, subject, &crossed, search);
-        if wanted.kind == Kind::Reserve {
-            return self.order_reply(request, lsn, wanted.order, request.caller.principal, &facts, count);
-        }
-        self.deliver(
-            request,
-            lsn,
-            wanted.order,
-            request.caller.principal,
-            &facts,
-            wanted.sealed,
-            &search.cards,
-        )
+        let buyer = request.caller.principal;
+        let reply = if wanted.kind == Kind::Reserve {
+            self.order_reply(request, lsn, wanted.order, buyer, &facts, count)
+        } else {
+            self.deliver(request, lsn, wanted.order, buyer, &facts, wanted.sealed, &search.cards)
+        };
+        (search.lines, search.legs) = (facts.lines, facts.legs);
+        reply
     }
 
     /// Whether the caller may buy for the account, and move money so.
@@ -392,7 +393,7 @@ impl Turn<'_> {
         body: u32,
         past: &OrderPast,
         confirmation: &Confirmation,
-        search: &mut crate::state::Search,
+        search: &mut Search,
     ) -> Reply {
         match self.order_retry(request, body, past, &[Kind::Confirm, Kind::Realloc]) {
             None => {}
@@ -452,7 +453,7 @@ impl Turn<'_> {
     }
 
     /// The cards that a reservation holds, as they are now; the reason if one of them cannot be sold.
-    fn reserved_cards(&self, past: &OrderPast, search: &mut crate::state::Search) -> Result<(), Status> {
+    fn reserved_cards(&self, past: &OrderPast, search: &mut Search) -> Result<(), Status> {
         search.clear();
         for (card, _) in past.cards.cards() {
             let batch = self.sequencer.table.batch_of(card).expect("an order's cards are committed");
@@ -476,12 +477,7 @@ impl Turn<'_> {
     }
 
     /// Cards for a payment that came too late: the same if they are all free, else equal ones.
-    fn take_again(
-        &self,
-        tenant: TenantId,
-        past: &OrderPast,
-        search: &mut crate::state::Search,
-    ) -> Result<(), Status> {
+    fn take_again(&self, tenant: TenantId, past: &OrderPast, search: &mut Search) -> Result<(), Status> {
         search.clear();
         let same_free = past.cards.cards().all(|(card, _)| {
             let batch = self.sequencer.table.batch_of(card).expect("an order's cards are committed");
@@ -506,7 +502,7 @@ impl Turn<'_> {
         body: u32,
         past: &OrderPast,
         kind: Kind,
-        search: &mut crate::state::Search,
+        search: &mut Search,
     ) -> Reply {
         let order = request.command.order().expect("the caller matched the command");
         if kind == Kind::Cancel {
@@ -555,7 +551,7 @@ impl Turn<'_> {
         past: &OrderPast,
         given: &GivenBack,
         cards: &[Option<crate::CardRef>],
-        search: &mut crate::state::Search,
+        search: &mut Search,
     ) -> Reply {
         match self.order_retry(request, body, past, &[Kind::Return]) {
             None => {}
@@ -629,7 +625,7 @@ impl Turn<'_> {
         facts: &OrderFacts,
         subject: u64,
         crossed: &[Crossed],
-        search: &mut crate::state::Search,
+        search: &mut Search,
     ) -> Lsn {
         let (lifecycle, flags) = OrderMove::post(kind, facts.sealed);
         let head = Head { post: Word::state_of(lifecycle, flags), subject, ..request.head(kind, body) };
@@ -646,7 +642,9 @@ impl Turn<'_> {
         let moved = OrderMove { kind, lsn, time_ms, key, cards: &search.cards, facts };
         let closed = self.state.apply_order(&self.sequencer.table, &moved);
         let closed = closed.expect("its accounts were checked under the same hold of the lock");
-        self.state.set_aside(key, closed.as_ref());
+        if closed.is_some() || kind == Kind::Reserve {
+            self.state.set_aside(key, closed.as_ref());
+        }
         for (crossed, at) in crossed.iter().zip(crossed_at) {
             self.state.limits.mark_crossed(key.0, crossed, time_ms, at);
         }
@@ -840,30 +838,39 @@ fn sum(parts: &[&[u8]]) -> u32 {
     parts.iter().fold(0, |sum, part| crc32c::crc32c_append(sum, part))
 }
 
+/// One call for each line and leg: short ones cost more than what they sum.
 fn sum_lines(lines: &[Line]) -> u32 {
-    lines.iter().fold(0, |so_far, line| {
-        let face = line.face.unwrap_or(i64::MIN).to_le_bytes();
-        sum(&[&so_far.to_le_bytes(), &line.product.0.to_le_bytes(), &line.count.to_le_bytes(), &face])
+    lines.iter().fold(0u32, |so_far, line| {
+        let mut bytes = [0; 20];
+        bytes[0..4].copy_from_slice(&so_far.to_le_bytes());
+        bytes[4..8].copy_from_slice(&line.product.0.to_le_bytes());
+        bytes[8..12].copy_from_slice(&line.count.to_le_bytes());
+        bytes[12..20].copy_from_slice(&line.face.unwrap_or(i64::MIN).to_le_bytes());
+        crc32c::crc32c(&bytes)
     })
 }
 
 fn sum_legs(legs: &[Leg]) -> u32 {
-    legs.iter().fold(0, |so_far, leg| {
-        sum(&[&so_far.to_le_bytes(), &leg.account.0.to_le_bytes(), &leg.amount.to_le_bytes()])
+    legs.iter().fold(0u32, |so_far, leg| {
+        let mut bytes = [0; 16];
+        bytes[0..4].copy_from_slice(&so_far.to_le_bytes());
+        bytes[4..8].copy_from_slice(&leg.account.0.to_le_bytes());
+        bytes[8..16].copy_from_slice(&leg.amount.to_le_bytes());
+        crc32c::crc32c(&bytes)
     })
 }
 
 impl Purchase {
     pub(crate) fn body(&self) -> u32 {
-        sum(&[
-            &sum_lines(&self.lines).to_le_bytes(),
-            &self.validity_s_min.to_le_bytes(),
-            &self.account.map_or(0, |account| account.0).to_le_bytes(),
-            &self.ip.to_le_bytes(),
-            &sum_legs(&self.legs).to_le_bytes(),
-            &[u8::from(self.sealed)],
-            &self.reserve_s.to_le_bytes(),
-        ])
+        let mut bytes = [0; 29];
+        bytes[0..4].copy_from_slice(&sum_lines(&self.lines).to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.validity_s_min.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.account.map_or(0, |account| account.0).to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.ip.to_le_bytes());
+        bytes[20..24].copy_from_slice(&sum_legs(&self.legs).to_le_bytes());
+        bytes[24] = u8::from(self.sealed);
+        bytes[25..29].copy_from_slice(&self.reserve_s.to_le_bytes());
+        crc32c::crc32c(&bytes)
     }
 }
 

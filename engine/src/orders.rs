@@ -163,10 +163,7 @@ impl Orders {
 
     /// Adds an order, or moves it on. One that is further already stays as it is.
     pub fn put(&mut self, key: OrderKey, word: OrderWord) {
-        match self.words.get_mut(&key) {
-            Some(known) => *known = word.max(*known),
-            None => self.words.insert(key, word),
-        }
+        self.words.merge(key, word, |known, word| *known = word.max(*known));
     }
 
     /// How many there are.

@@ -361,10 +361,22 @@ pub const DUPLICATES_MAX: usize = 10_000;
 pub struct Duplicate {
     /// The row of the import, counted from 0.
     pub row: u64,
-    /// The same card: in the import itself (`batch` is `None`) or in an earlier batch.
+    /// The same card: in the import itself (`batch` is `None`) or in an earlier batch; [`Duplicate::ELSEWHERE`] in
+    /// one that the caller may not know of.
     pub batch: Option<BatchId>,
-    /// Its row there; in the import itself, counted like `row`.
+    /// Its row there; in the import itself, counted like `row`. [`u64::MAX`] if it is not told.
     pub other_row: u64,
+}
+
+impl Duplicate {
+    /// A batch that is not told: no batch has this number.
+    pub const ELSEWHERE: BatchId = BatchId(0);
+
+    /// A card that is known, and no more is told of it.
+    #[must_use]
+    pub const fn elsewhere(row: u64) -> Duplicate {
+        Duplicate { row, batch: Some(Duplicate::ELSEWHERE), other_row: u64::MAX }
+    }
 }
 
 /// An order as it stands, without its codes.

@@ -11,6 +11,14 @@
 //! println!("redeemed for {}, receipt {}", receipt.value.amount, receipt.lsn);
 //! # Ok(()) }
 //! ```
+//!
+//! Selling, redeeming and looking after single cards are here; what is on a card (holds, loads,
+//! refunds), orders that are more than a plain sale, and money each have a file of their own. Whatever has no method
+//! yet goes through [`Session::run`].
+
+mod money;
+mod orders;
+mod value;
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -21,13 +29,18 @@ use zeroize::Zeroizing;
 
 use crate::command::{Command, ImportRow, ImportSpec, Request};
 use crate::engine::{Engine, RevealError};
-use crate::identity::{Caller, CardDigest, ChannelId, OrderId, ProductId, RequestId, TerminalId};
+use crate::identity::{AccountId, Caller, CardDigest, ChannelId, OrderId, ProductId, RequestId, TerminalId};
+use crate::limit::Exceeded;
 use crate::product::{Product, ProductSpec};
 use crate::reply::{
     BatchReport, CardReport, HistoryEvent, ImportReport, Reply, ReplyBody, ReplyFlags, StockLine, ValueReport,
 };
 use crate::status::Status;
 use crate::vault::CodeError;
+
+pub use money::AccountPage;
+pub use orders::Delivery;
+pub use value::Part;
 
 /// Why a call did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +49,22 @@ pub enum Failure {
     /// The engine decided against it; the status says why and what to do.
     #[error("refused: {} ({})", .0.meaning().trim_end_matches('.'), .0.code())]
     Refused(Status),
+    /// The same, for a limit: which, what is left of it, and when it opens again.
+    #[error("refused: {} ({}) limit=`{}` left=`{}`", .status.meaning().trim_end_matches('.'), .status.code(), .exceeded.limit, .exceeded.left)]
+    Limit {
+        /// The status.
+        status: Status,
+        /// The limit.
+        exceeded: Exceeded,
+    },
+    /// The same, for how money was to move: the account that stands against it.
+    #[error("refused: {} ({}) account=`{account}`", .status.meaning().trim_end_matches('.'), .status.code())]
+    Account {
+        /// The status.
+        status: Status,
+        /// The account.
+        account: AccountId,
+    },
     /// An import was refused for cards that are there already.
     #[error("refused: {} cards of the import are there already", .0.len())]
     Duplicates(Vec<crate::Duplicate>),
@@ -48,6 +77,29 @@ pub enum Failure {
     /// The log failed: the outcome is unknown and the engine is dead.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
+}
+
+impl Failure {
+    /// The engine's decision, if it decided.
+    #[must_use]
+    pub const fn status(&self) -> Option<Status> {
+        match self {
+            Failure::Refused(status) | Failure::Limit { status, .. } | Failure::Account { status, .. } => {
+                Some(*status)
+            }
+            _ => None,
+        }
+    }
+
+    /// Why a reply is not what was asked for.
+    fn of(reply: &Reply) -> Failure {
+        let status = reply.status;
+        match reply.body {
+            ReplyBody::Exceeded(exceeded) => Failure::Limit { status, exceeded },
+            ReplyBody::Account(account) => Failure::Account { status, account },
+            _ => Failure::Refused(status),
+        }
+    }
 }
 
 impl RequestId {
@@ -72,17 +124,19 @@ pub struct Session {
     channel: ChannelId,
 }
 
-/// A redemption or its reversal.
+/// What a command did, and where that stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Receipt {
+pub struct Receipt<T = ValueReport> {
     /// Where it stands in the log; the receipt's number.
     pub lsn: Lsn,
     /// When, milliseconds since 1970.
     pub time_ms: u64,
-    /// What was moved.
-    pub value: ValueReport,
+    /// What was moved, or what it is about as it stands now.
+    pub value: T,
     /// Whether it is the effect of an earlier call with the same id.
     pub replayed: bool,
+    /// Whether that effect has been reversed since.
+    pub reversed: bool,
 }
 
 /// What a reversal did.
@@ -182,7 +236,7 @@ impl Session {
     pub fn redeem(&self, id: RequestId, code: &str) -> Call<Receipt> {
         let command =
             self.digest(code).map(|card| Command::Redeem { card, pin: None, amount: 0, partial: false });
-        self.call(id, command, |_, reply| receipt(&reply))
+        self.call(id, command, |_, reply| moved(reply))
     }
 
     /// Uses up a card that has a PIN.
@@ -191,7 +245,7 @@ impl Session {
             let pin = Some(self.engine.pin_digest(card, pin.as_bytes()));
             Command::Redeem { card, pin, amount: 0, partial: false }
         });
-        self.call(id, command, |_, reply| receipt(&reply))
+        self.call(id, command, |_, reply| moved(reply))
     }
 
     /// Undoes the redemption with id `original`, or makes sure that it never happens.
@@ -199,7 +253,7 @@ impl Session {
         let command = self.digest(code).map(|card| Command::Reverse { card, original });
         self.call(id, command, |_, reply| match reply.status {
             Status::Tombstoned => Ok(Reversal::Tombstoned),
-            _ => receipt(&reply).map(Reversal::Reversed),
+            _ => moved(reply).map(Reversal::Reversed),
         })
     }
 
@@ -315,16 +369,30 @@ impl Session {
     }
 }
 
-fn receipt(reply: &Reply) -> Result<Receipt, Failure> {
-    match (reply.status.is_done(), reply.lsn, &reply.body) {
-        (true, Some(lsn), ReplyBody::Value(value)) => Ok(Receipt {
-            lsn,
-            time_ms: reply.time_ms,
-            value: *value,
-            replayed: reply.flags.contains(ReplyFlags::REPLAYED),
-        }),
-        _ => Err(Failure::Refused(reply.status)),
+/// A reply as a receipt, if it says done and carries what it should.
+fn receipt<T>(reply: Reply, read: fn(ReplyBody) -> Option<T>) -> Result<Receipt<T>, Failure> {
+    let refused = Failure::of(&reply);
+    let (true, Some(lsn)) = (reply.status.is_done(), reply.lsn) else { return Err(refused) };
+    let (replayed, reversed) =
+        (reply.flags.contains(ReplyFlags::REPLAYED), reply.flags.contains(ReplyFlags::REVERSED));
+    let value = read(reply.body).ok_or(refused)?;
+    Ok(Receipt { lsn, time_ms: reply.time_ms, value, replayed, reversed })
+}
+
+/// What a reply tells, if it says done and tells it.
+fn told<T>(reply: Reply, read: fn(ReplyBody) -> Option<T>) -> Result<T, Failure> {
+    let refused = Failure::of(&reply);
+    if !reply.status.is_done() {
+        return Err(refused);
     }
+    read(reply.body).ok_or(refused)
+}
+
+fn moved(reply: Reply) -> Result<Receipt, Failure> {
+    receipt(reply, |body| match body {
+        ReplyBody::Value(value) => Some(value),
+        _ => None,
+    })
 }
 
 fn card(reply: Reply) -> Result<CardReport, Failure> {
@@ -336,7 +404,7 @@ fn card(reply: Reply) -> Result<CardReport, Failure> {
 
 fn sold(engine: &Engine, reply: Reply) -> Result<Sold, Failure> {
     let (Some(lsn), ReplyBody::Cards(list)) = (reply.lsn, &reply.body) else {
-        return Err(Failure::Refused(reply.status));
+        return Err(Failure::of(&reply));
     };
     let mut codes = Vec::with_capacity(list.count as usize);
     engine.reveal(list, &mut |_, code| {

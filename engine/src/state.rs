@@ -19,7 +19,7 @@ use crate::limits::{Buyer, Limits};
 use crate::order::{Line, units};
 use crate::orders::{OrderKey, OrderState, OrderWord, Orders, Reservation};
 use crate::product::{CardKind, Money, Product, ProductSpec};
-use crate::record::{Allocation, Clocks, Kind, OrderFacts, Purse, Stored, StoredPrincipal};
+use crate::record::{Allocation, Clocks, Kind, OrderFacts, PostedLeg, Purse, Stored, StoredPrincipal};
 use crate::reply::StockLine;
 use crate::sharded::Sharded;
 use crate::table::{Batch, Table};
@@ -344,6 +344,9 @@ impl State {
         found: &mut Search,
     ) {
         let stock = self.stock(batch.id);
+        if stock.counts[Lifecycle::Available as usize] == 0 {
+            return;
+        }
         let before = found.cards.count();
         let batch_expires = batch.expires_ms(0);
         let by_row = !batch.columns.expiries.is_empty();
@@ -423,6 +426,8 @@ impl State {
         match kind {
             // A plain sale names its product alone.
             Kind::Sell if facts.lines.is_empty() => {}
+            // Nothing counts what nothing limits.
+            _ if self.limits.standing(key.0) == 0 => {}
             Kind::Sell | Kind::Reserve | Kind::Realloc => {
                 self.limits.take(&buyer, &units(&facts.lines), time_ms, lsn);
             }
@@ -433,7 +438,7 @@ impl State {
             _ => {}
         }
         // Everything from a snapshot's start on is replayed in order, so this may be done again.
-        let closed = self.orders.close(&key);
+        let closed = if kind == Kind::Sell { None } else { self.orders.close(&key) };
         if kind == Kind::Reserve {
             self.orders.open(key, Reservation::of(cards.count(), facts));
         } else {
@@ -714,6 +719,9 @@ pub struct Search {
     pub cards: Allocation,
     /// Batches looked at, with their next cursor.
     cursors: Vec<(BatchId, u64)>,
+    /// Emptied lists for the entry's facts, so that an order need not allocate them.
+    pub(crate) lines: Vec<Line>,
+    pub(crate) legs: Vec<PostedLeg>,
 }
 
 impl Search {

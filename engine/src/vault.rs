@@ -382,7 +382,7 @@ impl CodeList {
                 let count = ROWS.min(rows - done);
                 let row = first.row() + u64::from(done);
                 let io = |source| RevealError::Io { batch: batch.id, source };
-                batch.file.read(1, row, count as usize, &mut cells).map_err(io)?;
+                batch.file.read_codes(row, count as usize, &mut cells).map_err(io)?;
                 for (cell, row) in cells.chunks_exact_mut(stride).zip(row..) {
                     let card = CardRef::new(first.batch(), row);
                     let plain = batch.key.open(card, cell);

@@ -1,24 +1,16 @@
 //! What guessing at codes tells: nothing, not even by where the receipts around it lie.
 
+mod clock;
+
 use std::sync::Arc;
 
-use kami_engine::record::Clocks;
 use kami_engine::{
-    Caller, CardDigest, ChannelId, Clock, Command, Engine, EngineOptions, ImportRow, ImportSpec, OrderId,
+    Caller, CardDigest, ChannelId, Command, Engine, EngineOptions, ImportRow, ImportSpec, OrderId,
     ProductSpec, Request, RequestId, Role, Session, Status, TenantId, TerminalId, Work,
 };
 use kami_wal::{Drive, SimMedium, SimMode, WalOptions};
 
-struct Still;
-
-impl Clock for Still {
-    fn read(&self) -> Clocks {
-        Clocks { wall_ms: 1_800_000_000_000, boot_ms: 5000, boot_id: 1 }
-    }
-    fn boot_ms(&self) -> u64 {
-        5000
-    }
-}
+use crate::clock::HandClock;
 
 /// The guesses that are made about one code.
 type Probe = Box<dyn Fn(CardDigest) -> Vec<Command>>;
@@ -33,7 +25,7 @@ fn the_log_does_not_tell_which_codes_exist() {
         data: Arc::new(data),
         keys: Arc::new(SimMedium::new(2, SimMode::Direct)),
         wal: WalOptions { drive: Drive::Manual, segment_bytes: 1 << 20, ..WalOptions::default() },
-        clock: Box::new(Still),
+        clock: Box::<HandClock>::default(),
         accept_clock: false,
     })
     .unwrap();

@@ -1,43 +1,21 @@
 //! Imports that are interrupted, repeated and overtaken.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+mod clock;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use kami_engine::record::Clocks;
 use kami_engine::{
-    Caller, Clock, Command, Engine, EngineOptions, Failure, ImportRow, ImportSpec, PrincipalSpec,
+    Caller, Clock, Command, Duplicate, Engine, EngineOptions, Failure, ImportRow, ImportSpec, PrincipalSpec,
     ProductSpec, Reply, ReplyBody, RequestId, Role, Session, Status,
 };
-use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
+use kami_wal::{CommitPath, Drive, File, Medium, SimMedium, SimMode, WalOptions};
 
-struct Still;
-
-impl Clock for Still {
-    fn read(&self) -> Clocks {
-        Clocks { wall_ms: 1_800_000_000_000, boot_ms: 5000, boot_id: 1 }
-    }
-    fn boot_ms(&self) -> u64 {
-        5000
-    }
-}
-
-/// A clock that goes on when it is told to.
-#[derive(Clone, Default)]
-struct Told(Arc<AtomicU64>);
-
-impl Clock for Told {
-    fn read(&self) -> Clocks {
-        let boot_ms = self.boot_ms();
-        Clocks { wall_ms: 1_800_000_000_000 + boot_ms, boot_ms, boot_id: 1 }
-    }
-    fn boot_ms(&self) -> u64 {
-        5000 + self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::clock::HandClock;
 
 fn open(data: &SimMedium, keys: &SimMedium) -> Engine {
-    open_at(data, keys, Box::new(Still))
+    open_at(data, keys, Box::<HandClock>::default())
 }
 
 fn open_at(data: &SimMedium, keys: &SimMedium, clock: Box<dyn Clock>) -> Engine {
@@ -282,13 +260,151 @@ fn nobody_waits_for_somebody_elses_work_on_an_import() {
     assert_eq!(commit(&engine, 10).status, Status::Ok);
 }
 
+/// A disk of keys whose next directory sync takes as long as the test likes.
+struct SlowKeys {
+    disk: SimMedium,
+    /// Told that the sync has begun; waited for before it ends.
+    gate: Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>,
+}
+
+impl Medium for SlowKeys {
+    fn commit_path(&self) -> CommitPath {
+        self.disk.commit_path()
+    }
+    fn list(&self, dir: &str) -> std::io::Result<Vec<String>> {
+        self.disk.list(dir)
+    }
+    fn create(&self, path: &str) -> std::io::Result<Box<dyn File>> {
+        self.disk.create(path)
+    }
+    fn open(&self, path: &str) -> std::io::Result<Box<dyn File>> {
+        self.disk.open(path)
+    }
+    fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, path: &str) -> std::io::Result<()> {
+        self.disk.remove(path)
+    }
+    fn sync_dir(&self, dir: &str) -> std::io::Result<()> {
+        let gate = self.gate.lock().unwrap().take();
+        if let Some((begun, go_on)) = gate {
+            begun.send(()).unwrap();
+            go_on.recv().unwrap();
+        }
+        self.disk.sync_dir(dir)
+    }
+}
+
+/// An import that begins waits for its key to be on the disk. Nobody waits with it: neither who asks for another
+/// import, nor who works on one, nor who sends the same again.
+#[test]
+fn nobody_waits_for_the_key_of_an_import_that_begins() {
+    let data = SimMedium::new(31, SimMode::Direct);
+    let keys = Arc::new(SlowKeys { disk: SimMedium::new(32, SimMode::Direct), gate: Mutex::default() });
+    let engine = Engine::open(EngineOptions {
+        data: Arc::new(data),
+        keys: keys.clone(),
+        wal: WalOptions { segment_bytes: 1 << 16, drive: Drive::Manual, ..WalOptions::default() },
+        clock: Box::<HandClock>::default(),
+        accept_clock: false,
+    })
+    .unwrap();
+    let session = Session::new(&engine, Caller::LOCAL);
+    session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
+    let codes = codes(100);
+    stage(&engine, 10, &codes);
+
+    let (begun, has_begun) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel();
+    *keys.gate.lock().unwrap() = Some((begun, may_go_on));
+    let (caller, spec) = (Caller::LOCAL, ImportSpec::of(kami_engine::ProductId(1), 100, 16));
+    let beginning = std::thread::spawn({
+        let (engine, spec) = (engine.clone(), spec.clone());
+        move || engine.import_begin(caller, RequestId(11), spec).unwrap().status
+    });
+    has_begun.recv().unwrap();
+    let (answer, answers) = mpsc::channel();
+    std::thread::spawn({
+        let (engine, spec) = (engine.clone(), spec.clone());
+        move || {
+            for reply in [
+                engine.import_status(caller, RequestId(10)),
+                engine.import_commit(caller, RequestId(10)),
+                engine.import_begin(caller, RequestId(11), spec),
+                engine.import_status(caller, RequestId(11)),
+            ] {
+                let _ = answer.send(reply.unwrap().status);
+            }
+        }
+    });
+    let next = || answers.recv_timeout(Duration::from_secs(30)).expect("it waits for the key");
+    assert_eq!((next(), next()), (Status::Ok, Status::Ok));
+    assert_eq!((next(), next()), (Status::Busy, Status::NotFound), "it has not begun yet");
+    go_on.send(()).unwrap();
+    assert_eq!(beginning.join().unwrap(), Status::Ok);
+    assert_eq!(engine.import_begin(caller, RequestId(11), spec).unwrap().status, Status::Ok);
+}
+
+/// An issuer is told of its own imports where a card is, and of all others that it is known: neither in which batch
+/// nor in which place, nor that its whole list is somebody else's.
+#[test]
+fn an_issuer_learns_of_another_ones_codes_that_they_are_known_and_no_more() {
+    let (data, keys) = (SimMedium::new(33, SimMode::Direct), SimMedium::new(34, SimMode::Direct));
+    let engine = open(&data, &keys);
+    let session = Session::new(&engine, Caller::LOCAL);
+    session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
+    let issuer = |n: u32| {
+        let principal = kami_engine::PrincipalId(900 + n);
+        Caller { principal, role: Role::Issuer, ..Caller::LOCAL }
+    };
+    let import = |caller, id, codes: &[String]| {
+        let spec = ImportSpec::of(kami_engine::ProductId(1), codes.len() as u64, 16);
+        engine.import_begin(caller, RequestId(id), spec).unwrap();
+        engine.import_chunk(caller, RequestId(id), 0, &mut rows(codes)).unwrap();
+        let told = engine.import_duplicates(caller, RequestId(id), 0).unwrap();
+        let ReplyBody::Duplicates(told) = told.body else { panic!("{told:?}") };
+        let committed = engine.import_commit(caller, RequestId(id)).unwrap();
+        let refused = match committed.body {
+            ReplyBody::Duplicates(refused) => refused,
+            _ => Vec::new(),
+        };
+        (committed.status, told, refused)
+    };
+    let all = codes(20);
+    assert_eq!(import(issuer(1), 10, &all[..10]).0, Status::Ok);
+
+    let (status, told, refused) = import(issuer(2), 11, &all[5..15]);
+    let hidden: Vec<Duplicate> = (0..5).map(Duplicate::elsewhere).collect();
+    assert_eq!((status, &told, &refused), (Status::DuplicateCard, &hidden, &hidden));
+    let (status, told, _) = import(issuer(2), 12, &all[..10]);
+    assert_eq!((status, told.len(), told[9]), (Status::DuplicateCard, 10, Duplicate::elsewhere(9)));
+    // Two lists at a time: the second to be committed is overtaken.
+    let spec = ImportSpec::of(kami_engine::ProductId(1), 5, 16);
+    engine.import_begin(issuer(2), RequestId(13), spec).unwrap();
+    engine.import_chunk(issuer(2), RequestId(13), 0, &mut rows(&all[15..])).unwrap();
+    assert_eq!(import(issuer(1), 14, &all[15..]).0, Status::Ok);
+    let overtaken = engine.import_commit(issuer(2), RequestId(13)).unwrap();
+    let ReplyBody::Duplicates(refused) = &overtaken.body else { panic!("{overtaken:?}") };
+    assert_eq!((overtaken.status, refused[4]), (Status::DuplicateCard, Duplicate::elsewhere(4)));
+
+    // Its own, and those who look after all, are told.
+    let (status, told, _) = import(issuer(1), 15, &all[..10]);
+    assert_eq!(
+        (status, told[9].batch, told[9].other_row),
+        (Status::DuplicateBatch, Some(kami_engine::BatchId(1)), 9)
+    );
+    let (status, told, _) = import(Caller::LOCAL, 16, &all[3..6]);
+    assert_eq!((status, told[0].other_row), (Status::DuplicateCard, 3));
+}
+
 /// Staged imports are places and files. One principal does not take all of them, and what nobody goes on with
 /// is gone after a day without anybody beginning another.
 #[test]
 fn staged_imports_are_bounded_by_principal_and_by_time() {
     const MINUTE: u64 = 60_000;
     let (data, keys) = (SimMedium::new(13, SimMode::Direct), SimMedium::new(14, SimMode::Direct));
-    let clock = Told::default();
+    let clock = HandClock::default();
     let engine = open_at(&data, &keys, Box::new(clock.clone()));
     let pass = |ms| clock.0.fetch_add(ms, Ordering::Relaxed);
     let session = Session::new(&engine, Caller::LOCAL);

@@ -1,35 +1,24 @@
 //! Accounts, postings and limits through the whole engine: retries, refusals, statements, snapshots, verification.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod clock;
 
-use kami_engine::record::Clocks;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use kami_engine::{
-    AccountId, AccountKind, AccountPut, AccountSpec, Caller, CardDigest, ChannelId, Clock, Command,
-    DocumentId, Engine, EngineOptions, ImportRow, ImportSpec, Kind, LEGS_MAX, Leg, LimitAction, LimitId,
-    LimitScope, LimitSpec, LimitWindow, MerchantId, OrderId, Posting, PrincipalId, ProductId, ProductSpec,
-    Reply, ReplyBody, ReplyFlags, Request, RequestId, Role, Session, Status, TenantId, TerminalId, Work,
-    verify,
+    AccountId, AccountKind, AccountPut, AccountSpec, Caller, CardDigest, ChannelId, Command, DocumentId,
+    Engine, EngineOptions, ImportRow, ImportSpec, Kind, LEGS_MAX, Leg, LimitAction, LimitId, LimitScope,
+    LimitSpec, LimitWindow, MerchantId, OrderId, Posting, PrincipalId, ProductId, ProductSpec, Reply,
+    ReplyBody, ReplyFlags, Request, RequestId, Role, Session, Status, TenantId, TerminalId, Work, verify,
 };
 use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
 
-#[derive(Clone)]
-struct Hand(Arc<AtomicU64>);
-
-impl Clock for Hand {
-    fn read(&self) -> Clocks {
-        let boot_ms = self.boot_ms();
-        Clocks { wall_ms: 1_800_000_000_000 + boot_ms, boot_ms, boot_id: 1 }
-    }
-    fn boot_ms(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::clock::HandClock;
 
 struct Store {
     data: SimMedium,
     keys: SimMedium,
-    clock: Hand,
+    clock: HandClock,
     engine: Engine,
     ids: std::cell::Cell<u128>,
 }
@@ -45,12 +34,12 @@ const fn caller(principal: u32, role: Role, tenant: u16) -> Caller {
 impl Store {
     fn new() -> Store {
         let (data, keys) = (SimMedium::new(1, SimMode::Direct), SimMedium::new(2, SimMode::Direct));
-        let clock = Hand(Arc::new(AtomicU64::new(5000)));
+        let clock = HandClock::default();
         let engine = Store::open(&data, &keys, &clock);
         Store { data, keys, clock, engine, ids: 1000.into() }
     }
 
-    fn open(data: &SimMedium, keys: &SimMedium, clock: &Hand) -> Engine {
+    fn open(data: &SimMedium, keys: &SimMedium, clock: &HandClock) -> Engine {
         Engine::open(EngineOptions {
             data: Arc::new(data.clone()) as Arc<dyn Medium>,
             keys: Arc::new(keys.clone()),

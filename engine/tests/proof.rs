@@ -1,26 +1,18 @@
 //! Proofs of cards and checkpoints: what is proven holds, nothing that was changed passes, and nothing is signed that
 //! contradicts what was signed.
 
+mod clock;
+
 use std::sync::Arc;
 
-use kami_engine::record::Clocks;
 use kami_engine::{
-    Caller, CardProof, Clock, ConsistencyProof, Engine, EngineOptions, ImportRow, ImportSpec, Lifecycle,
-    OrderId, ProductSpec, ProofCheckpoint, ProofError, ReplyBody, RequestId, Session, Status, TenantId,
-    VerifierKey, verify,
+    Caller, CardProof, ConsistencyProof, Engine, EngineOptions, ImportRow, ImportSpec, Lifecycle, OrderId,
+    ProductSpec, ProofCheckpoint, ProofError, ReplyBody, RequestId, Session, Status, TenantId, VerifierKey,
+    verify,
 };
 use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
 
-struct Still;
-
-impl Clock for Still {
-    fn read(&self) -> Clocks {
-        Clocks { wall_ms: 1_800_000_000_000, boot_ms: 5000, boot_id: 1 }
-    }
-    fn boot_ms(&self) -> u64 {
-        5000
-    }
-}
+use crate::clock::HandClock;
 
 /// A store whose disks outlive its engine.
 struct Store {
@@ -43,7 +35,7 @@ impl Store {
             data: medium(&self.data),
             keys: medium(&self.keys),
             wal: WalOptions { segment_bytes: 1 << 18, drive: Drive::Manual, ..WalOptions::default() },
-            clock: Box::new(Still),
+            clock: Box::<HandClock>::default(),
             accept_clock: false,
         };
         self.engine = Some(Engine::open(options).unwrap());

@@ -1,28 +1,20 @@
 //! A card whose value moved thousands of times: every id that ever had an effect is known, none that had not, and
 //! finding that out does not take a walk over the whole past.
 
+mod clock;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kami_engine::record::Clocks;
 use kami_engine::{
-    Caller, CardDigest, CardKind, ChannelId, Clock, Command, Engine, EngineOptions, ImportRow, ImportSpec,
-    OrderId, ProductSpec, Reply, ReplyBody, ReplyFlags, Request, RequestId, Session, Status, TenantId,
-    TerminalId, ValueReport, Work, verify,
+    Caller, CardDigest, CardKind, ChannelId, Command, Engine, EngineOptions, ImportRow, ImportSpec, OrderId,
+    ProductSpec, Reply, ReplyBody, ReplyFlags, Request, RequestId, Session, Status, TenantId, TerminalId,
+    ValueReport, Work, verify,
 };
 use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
 
-struct Still;
-
-impl Clock for Still {
-    fn read(&self) -> Clocks {
-        Clocks { wall_ms: 1_800_000_000_000, boot_ms: 5000, boot_id: 1 }
-    }
-    fn boot_ms(&self) -> u64 {
-        5000
-    }
-}
+use crate::clock::HandClock;
 
 struct Store {
     data: SimMedium,
@@ -40,7 +32,7 @@ fn open(data: &SimMedium, keys: &SimMedium) -> Engine {
         data: medium(data),
         keys: medium(keys),
         wal: WalOptions { segment_bytes: 4 << 20, drive: Drive::Manual, ..WalOptions::default() },
-        clock: Box::new(Still),
+        clock: Box::<HandClock>::default(),
         accept_clock: false,
     })
     .unwrap()

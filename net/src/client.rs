@@ -16,6 +16,7 @@ mod import;
 mod lane;
 mod money;
 mod orders;
+mod top_up;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -41,6 +42,7 @@ pub use feed::Subscription;
 pub use import::{Row, RowList, Rows, Staged};
 use lane::Lane;
 pub use orders::Delivery;
+pub use top_up::{Fulfiller, Fulfilment, Job, TopUp, ToppedUp};
 
 /// Where to connect, as whom, and how long to try. [`ClientOptions::new`] gives the defaults.
 #[derive(Clone, Debug)]

@@ -54,6 +54,15 @@ pub fn order_id(name: &str) -> Result<OrderId, String> {
     if id == 0 { Err("zero is no order id".to_owned()) } else { Ok(OrderId(id)) }
 }
 
+/// A top-up by what the shop calls it, read as an order is.
+pub fn top_up_id(name: &str) -> Result<RequestId, String> {
+    if name.is_empty() {
+        return Err("a top-up needs a name".to_owned());
+    }
+    let id = hex_id(name).unwrap_or_else(|| derive("kami 2026-11 id of a top-up of a name", name.as_bytes()));
+    if id == 0 { Err("zero is no id".to_owned()) } else { Ok(RequestId(id)) }
+}
+
 /// The request id of an order's sale. It follows from the order, so that the same command run again is
 /// a retry and not a second sale.
 pub fn sale_id(order: OrderId) -> RequestId {

@@ -10,6 +10,7 @@
 //! product.rs import.rs batch.rs     what is for sale     lib.rs reads what suppliers send
 //! codes.rs                          codes of one's own
 //! trade.rs value.rs card.rs         selling, redeeming, what is on a card, looking after single cards
+//! top_up.rs                         what is on a card, to an account elsewhere, by a program that does it
 //! account.rs limit.rs               money and who has how much of it; how much may be bought or redeemed
 //! stock.rs principal.rs             figures; who may connect
 //! feed.rs reconcile.rs              the log's events as they come; its totals by day
@@ -58,6 +59,7 @@ mod serve;
 mod settings;
 mod stock;
 mod table_file;
+mod top_up;
 mod trade;
 mod upkeep;
 mod value;
@@ -131,6 +133,7 @@ enum Command {
     Load(value::Load),
     Refund(value::Refund),
     Settle(value::Settle),
+    TopUp(top_up::TopUp),
     Account(account::AccountCommand),
     Post(account::Post),
     Limit(limit::LimitCommand),
@@ -221,6 +224,7 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Load(command) => online(value::load(command, output)),
         Command::Refund(command) => online(value::refund(command, output)),
         Command::Settle(command) => online(value::settle(command, output)),
+        Command::TopUp(command) => online(top_up::run(command, output)),
         Command::Account(command) => online(account::run(command, output)),
         Command::Post(command) => online(account::post(command, output)),
         Command::Limit(command) => online(limit::run(command, output)),

@@ -11,11 +11,12 @@ use crate::index::Index;
 use crate::reply::{Duplicate, ImportReport, Reply, ReplyBody};
 use crate::sequencer::Sequencer;
 use crate::status::Status;
+use crate::table::Batch;
 use crate::vault::{CODE_BYTES_MAX, Code, DataKey, TAG_BYTES, Vault};
 use crate::word::CardRef;
 
-use super::plain;
 use super::seen::Seen;
+use super::{Remains, plain};
 
 /// Rows whose cards are looked up together.
 const GROUP: usize = 32;
@@ -81,6 +82,13 @@ impl Staged {
             buffers: Default::default(),
             stage: Stage::Open,
         }
+    }
+
+    /// Ends it. What it leaves is to be removed.
+    pub fn close(&mut self) -> Remains {
+        self.file = None;
+        self.stage = Stage::Closed;
+        Remains { key: self.layout.key, batch: BatchId(self.layout.batch) }
     }
 
     /// Rows kept.
@@ -226,11 +234,10 @@ impl Staged {
     }
 
     /// The batch that is this very import, if every row is there already, in the same order and place.
-    pub fn twin(&self, sequencer: &Sequencer) -> Option<BatchId> {
-        let batch = self.duplicates.first()?.batch?;
-        let all = self.kept() == 0
-            && sequencer.table.batch(batch).is_some_and(|batch| batch.rows() == self.received)
-            && self.duplicates.iter().all(|found| found.batch == Some(batch) && found.other_row == found.row);
+    pub fn twin<'s>(&self, sequencer: &'s Sequencer) -> Option<&'s Batch> {
+        let batch = sequencer.table.batch(self.duplicates.first()?.batch?)?;
+        let is_there = |found: &Duplicate| found.batch == Some(batch.id) && found.other_row == found.row;
+        let all = self.kept() == 0 && batch.rows() == self.received && self.duplicates.iter().all(is_there);
         all.then_some(batch)
     }
 

@@ -2,5 +2,7 @@
 
 mod backup;
 mod checkpoint;
+#[path = "../clock/mod.rs"]
+mod clock;
 mod rotation;
 mod store;

@@ -2,23 +2,13 @@
 
 use std::sync::Arc;
 
-use kami_engine::record::Clocks;
 use kami_engine::{
-    Caller, Clock, Command, Engine, EngineOptions, ImportRow, ImportSpec, OrderId, PrincipalId,
-    PrincipalSpec, ProductId, ProductSpec, Reply, ReplyBody, RequestId, Role, Session,
+    Caller, Command, Engine, EngineOptions, ImportRow, ImportSpec, OrderId, PrincipalId, PrincipalSpec,
+    ProductId, ProductSpec, Reply, ReplyBody, RequestId, Role, Session,
 };
 use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
 
-struct Still;
-
-impl Clock for Still {
-    fn read(&self) -> Clocks {
-        Clocks { wall_ms: 1_800_000_000_000, boot_ms: 5000, boot_id: 1 }
-    }
-    fn boot_ms(&self) -> u64 {
-        5000
-    }
-}
+use crate::clock::HandClock;
 
 pub fn open(data: &SimMedium, keys: &SimMedium) -> Engine {
     let medium = |medium: &SimMedium| Arc::new(medium.clone()) as Arc<dyn Medium>;
@@ -26,7 +16,7 @@ pub fn open(data: &SimMedium, keys: &SimMedium) -> Engine {
         data: medium(data),
         keys: medium(keys),
         wal: WalOptions { segment_bytes: 1 << 18, drive: Drive::Manual, ..WalOptions::default() },
-        clock: Box::new(Still),
+        clock: Box::<HandClock>::default(),
         accept_clock: false,
     })
     .unwrap()

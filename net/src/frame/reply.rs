@@ -452,8 +452,8 @@ wire!(Stats: "STATS" {
 
 wire!(Duplicate: "DUPLICATE" {
     row: u64, "the row of the import, counted from 0";
-    other_row: u64, "the row that holds the same card; in this import itself, counted like row";
-    batch: Option<BatchId>, "the batch that has it; 0xffffffff: this import itself";
+    other_row: u64, "the row that holds the same card; in this import itself, counted like row; all ones if it is not told";
+    batch: Option<BatchId>, "the batch that has it; 0xffffffff: this import itself; 0: one of somebody else's, of which an issuer is told no more";
 });
 
 wire!(ImportReport: "IMPORT" {

@@ -8,5 +8,6 @@ mod lifetime;
 mod money;
 mod people;
 mod router;
+mod top_up;
 mod trade;
 mod watched;

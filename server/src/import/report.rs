@@ -40,6 +40,7 @@ pub fn report(file: &CardFile, duplicates: &[Duplicate], path: Option<&Path>) ->
                     continue;
                 };
                 match duplicate.batch {
+                    Some(Duplicate::ELSEWHERE) => "its code is known already".to_owned(),
                     Some(batch) => format!("its code is there already, in batch {batch}"),
                     None => {
                         let first = lines.get(&duplicate.other_row).copied().unwrap_or_default();

@@ -22,6 +22,7 @@ mod secrets;
 mod service;
 mod settings;
 mod store;
+mod top_up;
 mod upkeep;
 mod value;
 mod watch;

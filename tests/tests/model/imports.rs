@@ -239,7 +239,8 @@ impl World {
         let Some(reply) = self.heard(outcome) else { return };
         let expected = match self.staged.get(&(caller.tenant.0, id)) {
             Some(staged) if staged.caller.principal == caller.principal => {
-                let rows = staged.duplicates.iter().skip(from as usize).copied().collect();
+                let rows = staged.duplicates.iter().skip(from as usize);
+                let rows = rows.map(|duplicate| self.told(caller, *duplicate)).collect();
                 let body = Body::Duplicates(rows);
                 Expected { body, ..Expected::plain(Status::Ok, self.oracle.now_ms) }
             }
@@ -365,6 +366,7 @@ impl World {
         let twin = |rows: &[&Row]| {
             let twin = self.oracle.batches.iter().find(|(_, batch)| {
                 batch.tenant == tenant
+                    && batch.imported_by == staged.caller.principal
                     && batch.cards.iter().map(|card| &card.code).eq(rows.iter().map(|row| &row.code))
             });
             let duplicate = Duplicate { row: 0, batch: Some(BatchId(*twin?.0)), other_row: 0 };
@@ -375,7 +377,8 @@ impl World {
         if !(staged.duplicates.is_empty() || staged.spec.skip_duplicates && !kept.is_empty()) {
             let all: Vec<&Row> = staged.rows.iter().collect();
             let known = twin(&all).filter(|_| kept.is_empty());
-            return known.or_else(|| Some((Status::DuplicateCard, staged.duplicates.clone())));
+            let told = staged.duplicates.iter().map(|duplicate| self.told(staged.caller, *duplicate));
+            return known.or_else(|| Some((Status::DuplicateCard, told.collect())));
         }
         // Brought in by another import since.
         if let Some(twin) = twin(&kept) {
@@ -383,10 +386,18 @@ impl World {
         }
         let overtaken = staged.kept().filter_map(|(row, kept)| {
             let (batch, other_row) = self.oracle.find(tenant, &kept.code)?;
-            Some(Duplicate { row, batch: Some(BatchId(batch)), other_row: other_row as u64 })
+            let found = Duplicate { row, batch: Some(BatchId(batch)), other_row: other_row as u64 };
+            Some(self.told(staged.caller, found))
         });
         let overtaken: Vec<Duplicate> = overtaken.collect();
         (!overtaken.is_empty()).then_some((Status::DuplicateCard, overtaken))
+    }
+
+    /// An issuer is told of its own batches where a card is, of others that it is known.
+    fn told(&self, caller: Caller, duplicate: Duplicate) -> Duplicate {
+        let batch = duplicate.batch.map(|batch| &self.oracle.batches[&batch.0]);
+        let own = batch.is_none_or(|batch| batch.imported_by == caller.principal);
+        if own { duplicate } else { Duplicate::elsewhere(duplicate.row) }
     }
 
     fn batch_of(&self, staged: &Staged, id: u128) -> Batch {
@@ -411,6 +422,7 @@ impl World {
             product: spec.product.0,
             label: spec.label.clone(),
             import: id,
+            imported_by: staged.caller.principal,
             imported_ms: 0,
             import_lsn: None,
             face: spec.face.unwrap_or(product.face),

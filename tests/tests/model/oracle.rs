@@ -112,6 +112,7 @@ pub struct Batch {
     pub product: u32,
     pub label: String,
     pub import: u128,
+    pub imported_by: kami_engine::PrincipalId,
     pub imported_ms: u64,
     pub import_lsn: Option<u64>,
     pub face: i64,
