@@ -11,6 +11,7 @@
 //! store.rs        a fresh store with imported and sold cards
 //! outstanding.rs  executed and not yet durable: the window, and the latencies
 //! redeem.rs …     one workload a file
+//! peers.rs        Redis (redis.rs) and PostgreSQL (postgres.rs) beside Kami; peer.rs: their servers
 //! network.rs      the server of the QUIC workloads, started here or elsewhere
 //! report.rs       the result;  machine.rs: what it was taken on
 //! ```
@@ -28,9 +29,13 @@ mod mixed;
 mod network;
 mod orders;
 mod outstanding;
+mod peer;
+mod peers;
+mod postgres;
 mod quic;
 mod recovery;
 mod redeem;
+mod redis;
 mod report;
 mod sell;
 mod serve;
@@ -72,6 +77,7 @@ fn main() -> ExitCode {
         Workload::QuicMixed => quic::mixed(&args, &mut report),
         Workload::QuicSell => quic::sell(&args, &mut report),
         Workload::Echo => quic::echo(&args, &mut report),
+        Workload::Peers => peers::run(&args, &mut report),
         Workload::CardFile => return child(card_file::write(&args)),
         Workload::QuicServer => return child(serve::serve(&args)),
         Workload::EchoServer => return child(echo::serve(&args)),
