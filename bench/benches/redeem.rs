@@ -50,6 +50,7 @@ fn redeem(criterion: &mut Criterion) {
         terminal: TerminalId(0),
         channel: ChannelId(0),
         deadline: None,
+        grounds: None,
         command,
     };
     // Far apart from one to the next, as the cards of different customers are.

@@ -16,8 +16,9 @@ pub struct Args {
     /// Print one JSON object on standard output and nothing else there.
     #[arg(long)]
     pub json: bool,
-    /// Cards that are imported; 1,000,000 with --server.
+    /// Cards that are imported; 1,000,000 with --server, 2,000,000 for each of the peers.
     #[arg(long, default_value = "10000000", default_value_if("server", ArgPredicate::IsPresent, "1000000"))]
+    #[arg(default_value_if("workload", ArgPredicate::Equals("peers".into()), "2000000"))]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub cards: u64,
     /// Threads that submit. Default 2, for import 1.
@@ -91,6 +92,9 @@ pub struct Args {
     /// Leave server and client to the scheduler. Else the server runs on core 0 and the client on core 1.
     #[arg(long)]
     pub no_pin: bool,
+    /// How often `peers` measures everything; each figure is the median.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub rounds: u32,
     /// For the hidden child workloads: the directory to use.
     #[arg(long, hide = true)]
     pub store: Option<PathBuf>,
@@ -110,6 +114,8 @@ pub enum Workload {
     EngineOrders,
     /// Sell orders of three lines that four money legs pay for, in process, durable, codes revealed.
     EngineOrdersMoney,
+    /// Reserve, and end all reservations once their time is over, in process.
+    EngineTimeouts,
     /// Sell single cards, redeem, query and reverse, in process, durable.
     EngineMixed,
     /// Import a CSV file until its cards are committed.
@@ -132,6 +138,8 @@ pub enum Workload {
     QuicLatency,
     /// The same frames and loop on bare quinn, sent back as they came: the limit.
     Echo,
+    /// Redis and PostgreSQL beside Kami, on this disk, in turn; those that are installed.
+    Peers,
     /// Write a card file of `--cards` codes of `--seed` and measure nothing.
     CardFile,
     /// Serves a store over QUIC.

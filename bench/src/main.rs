@@ -11,6 +11,7 @@
 //! store.rs        a fresh store with imported and sold cards
 //! outstanding.rs  executed and not yet durable: the window, and the latencies
 //! redeem.rs …     one workload a file
+//! peers.rs        Redis (redis.rs) and PostgreSQL (postgres.rs) beside Kami; peer.rs: their servers
 //! network.rs      the server of the QUIC workloads, started here or elsewhere
 //! report.rs       the result;  machine.rs: what it was taken on
 //! ```
@@ -28,13 +29,18 @@ mod mixed;
 mod network;
 mod orders;
 mod outstanding;
+mod peer;
+mod peers;
+mod postgres;
 mod quic;
 mod recovery;
 mod redeem;
+mod redis;
 mod report;
 mod sell;
 mod serve;
 mod store;
+mod timeouts;
 mod traffic;
 
 use std::process::ExitCode;
@@ -59,6 +65,7 @@ fn main() -> ExitCode {
         Workload::EngineRedeem => redeem::run(&args, &mut report),
         Workload::EngineSell => sell::run(&args, &mut report),
         Workload::EngineOrders | Workload::EngineOrdersMoney => orders::run(&args, &mut report),
+        Workload::EngineTimeouts => timeouts::run(&args, &mut report),
         Workload::EngineMixed => mixed::run(&args, &mut report),
         Workload::Import => import::run(&args, &mut report),
         Workload::Memory => import::memory(&args, &mut report),
@@ -70,6 +77,7 @@ fn main() -> ExitCode {
         Workload::QuicMixed => quic::mixed(&args, &mut report),
         Workload::QuicSell => quic::sell(&args, &mut report),
         Workload::Echo => quic::echo(&args, &mut report),
+        Workload::Peers => peers::run(&args, &mut report),
         Workload::CardFile => return child(card_file::write(&args)),
         Workload::QuicServer => return child(serve::serve(&args)),
         Workload::EchoServer => return child(echo::serve(&args)),

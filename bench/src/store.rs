@@ -68,6 +68,8 @@ pub enum Purpose {
     Principal,
     /// Adding an account.
     Account,
+    /// Reserving.
+    Reserve,
 }
 
 /// The id of the `number`th request for `purpose`.
@@ -85,6 +87,7 @@ pub fn request(id: RequestId, command: Command) -> Request {
         terminal: kami_engine::TerminalId(0),
         channel: kami_engine::ChannelId(0),
         deadline: None,
+        grounds: None,
         command,
     }
 }

@@ -4,6 +4,8 @@
 //! They run in the sequencer like all others. Each changes one object, whose entries chain as a card's
 //! do, so that a retry is recognised by the same means.
 
+use std::ops::Range;
+
 use kami_wal::Lsn;
 
 use crate::card::Effect;
@@ -49,6 +51,9 @@ impl Turn<'_> {
         if let Err(status) = self.standing(&work.requests[at]) {
             return Some(self.refuse(&work.requests[at], status));
         }
+        if self.is_beyond_tenant(&work.requests[at]) {
+            return Some(self.refuse(&work.requests[at], Status::Forbidden));
+        }
         match &work.requests[at].command {
             command if command.order().is_some() => self.order(work, at),
             Command::HoldTimeout { .. } => self.hold_timeout(work, at),
@@ -66,6 +71,10 @@ impl Turn<'_> {
             }
             Command::Post(_) => self.post(work, at),
             Command::LimitPut(_) => self.put_limit(work, at),
+            Command::TenantPut(_) => self.put_tenant(work, at),
+            Command::TenantFreeze(id) => self.set_tenant_frozen(work, at, *id, true),
+            Command::TenantUnfreeze(id) => self.set_tenant_frozen(work, at, *id, false),
+            Command::TenantList => Some(self.list_tenants(&work.requests[at])),
             Command::OutcomeOfDocument { .. } => self.outcome_of_document(work, at),
             Command::ExceptionList { .. } => Some(self.list_exceptions(&work.requests[at])),
             Command::ExceptionResolve(_) => self.resolve_exception(work, at),
@@ -141,8 +150,9 @@ impl Turn<'_> {
             Head { subject: change.subject, prev, ..request.head(change.kind, self.object_body(work, at)) };
         let (extension, tail) = (extension(&request.command), self.object_tail(work, at));
         let tail: &[u8] = extension.as_ref().map_or(tail, |bytes| bytes.as_slice());
-        let lsn = self.append(HEAD_BYTES + tail.len(), |group| {
-            group.push(&head, tail.len(), |place| place.copy_from_slice(tail))
+        let grounds = request.grounds.as_deref();
+        let lsn = self.append(HEAD_BYTES + tail.len() + request.grounds_bytes(), |group| {
+            group.push_on(&head, grounds, tail.len(), |place| place.copy_from_slice(tail))
         });
         (change.apply)(&mut self.state, lsn);
         Some(self.reply(request, Status::Ok, Some(lsn), (change.show)(&self.state)))
@@ -214,7 +224,7 @@ impl Turn<'_> {
         let own = |product: &ProductId| self.state.product(*product, spec.tenant).is_some();
         let refusal = if !is_sane_principal(spec) {
             Some(Status::Malformed)
-        } else if !spec.products.iter().all(own) {
+        } else if !self.state.tenants.knows(spec.tenant) || !spec.products.iter().all(own) {
             Some(Status::NotFound)
         } else if present.is_some() || self.state.principal_keys.contains_key(&spec.key) {
             Some(Status::AlreadyExists)
@@ -279,9 +289,20 @@ impl Turn<'_> {
         let table = &self.sequencer.table;
         let batch = self.state.batch_stock(id, request.caller.tenant).and_then(|_| table.batch(id));
         let Some(batch) = batch else { return Some(self.refuse(request, Status::NotFound)) };
+        let all = 0..batch.rows().max(1);
+        let rows = match request.command {
+            Command::BatchRows { from, rows, .. } => range(from, rows, batch.rows()),
+            _ => None,
+        };
         let (kind, changes) = match request.command {
-            Command::BatchActivate(_) => (Kind::BatchActivate, !batch.is_active()),
-            Command::BatchDeactivate(_) => (Kind::BatchDeactivate, batch.is_active()),
+            Command::BatchActivate(_) => (Kind::BatchActivate, batch.activity().would_change(&all, true)),
+            Command::BatchDeactivate(_) => {
+                (Kind::BatchDeactivate, batch.activity().would_change(&all, false))
+            }
+            Command::BatchRows { active, .. } => {
+                let kind = if active { Kind::BatchActivate } else { Kind::BatchDeactivate };
+                (kind, rows.as_ref().is_some_and(|rows| batch.activity().would_change(rows, active)))
+            }
             Command::BatchFreeze(_) => (Kind::BatchFreeze, !batch.is_frozen()),
             Command::BatchUnfreeze(_) => (Kind::BatchUnfreeze, batch.is_frozen()),
             Command::BatchVoid(_) => (Kind::BatchVoid, !batch.is_voided()),
@@ -298,8 +319,16 @@ impl Turn<'_> {
         let change = Change {
             kind,
             subject: u64::from(id.0),
-            refusal: (!changes).then_some(Status::IllegalTransition),
-            apply: &|state, lsn| state.change_batch(batch, kind, expires_ms, lsn),
+            refusal: match &rows {
+                None if matches!(request.command, Command::BatchRows { .. }) => Some(Status::NotFound),
+                _ if !changes => Some(Status::IllegalTransition),
+                Some(rows) if !batch.activity().has_room(rows) => Some(Status::PiecesExhausted),
+                _ => None,
+            },
+            apply: &|state, lsn| {
+                let now_ms = state.now_ms;
+                state.change_batch(batch, kind, &BatchMove { expires_ms, rows: rows.clone(), now_ms }, lsn);
+            },
             show: &|state| ReplyBody::Batches(vec![state.batch_report(batch)]),
         };
         self.change(work, at, &change)
@@ -333,7 +362,9 @@ impl Turn<'_> {
                 ReplyBody::Stock(wanted(product).map(|batch| state.stock_line(batch)).collect())
             }
             Command::PrincipalList => {
-                ReplyBody::Principals(state.principals.iter().map(|state| state.principal.clone()).collect())
+                let all = state.principals.iter().map(|state| &state.principal);
+                let own = all.filter(|principal| tenant == TenantId(0) || principal.spec.tenant == tenant);
+                ReplyBody::Principals(own.cloned().collect())
             }
             Command::LimitList => {
                 let own = state.limits.all().iter().map(|state| &state.limit);
@@ -346,10 +377,26 @@ impl Turn<'_> {
     }
 }
 
-/// The tail of BATCH_EXTEND.
-fn extension(command: &Command) -> Option<[u8; 8]> {
+/// What an entry about a batch says beside its kind.
+pub(crate) struct BatchMove {
+    /// Of BATCH_EXTEND the new end, milliseconds.
+    pub(crate) expires_ms: u64,
+    /// Of BATCH_ACTIVATE and BATCH_DEACTIVATE the rows, if not all.
+    pub(crate) rows: Option<Range<u64>>,
+    /// When it happens, milliseconds.
+    pub(crate) now_ms: u64,
+}
+
+/// A range of rows, if the batch has all of them.
+fn range(from: u64, rows: u64, of: u64) -> Option<Range<u64>> {
+    from.checked_add(rows).filter(|to| from < *to && *to <= of).map(|to| from..to)
+}
+
+/// The tail of BATCH_EXTEND, and of what is about a range of rows.
+fn extension(command: &Command) -> Option<Vec<u8>> {
     match command {
-        Command::BatchExtend { expires_ms, .. } => Some(expires_ms.to_le_bytes()),
+        Command::BatchExtend { expires_ms, .. } => Some(expires_ms.to_le_bytes().to_vec()),
+        Command::BatchRows { from, rows, .. } => Some([from.to_le_bytes(), rows.to_le_bytes()].concat()),
         _ => None,
     }
 }
@@ -399,14 +446,18 @@ impl State {
     }
 
     /// Changes a batch as an entry of `kind` says.
-    pub fn change_batch(&mut self, batch: &Batch, kind: Kind, expires_ms: u64, lsn: Lsn) {
+    pub(crate) fn change_batch(&mut self, batch: &Batch, kind: Kind, change: &BatchMove, lsn: Lsn) {
         match kind {
-            Kind::BatchActivate => batch.set_active(true),
-            Kind::BatchDeactivate => batch.set_active(false),
+            Kind::BatchActivate | Kind::BatchDeactivate => {
+                let mut activity = batch.activity();
+                let rows = change.rows.clone().unwrap_or(0..batch.rows());
+                activity.set(&rows, kind == Kind::BatchActivate, change.now_ms);
+                batch.set_activity(activity);
+            }
             Kind::BatchFreeze => batch.set_frozen(true),
             Kind::BatchUnfreeze => batch.set_frozen(false),
             Kind::BatchVoid => batch.set_voided(),
-            Kind::BatchExtend => batch.set_extended_ms(expires_ms),
+            Kind::BatchExtend => batch.set_extended_ms(change.expires_ms),
             _ => unreachable!("no change of a batch"),
         }
         let stock = self.stock_mut(batch.id);
@@ -437,6 +488,7 @@ impl State {
             imported_ms: batch.imported_ms,
             counts: self.stock(batch.id).counts,
             active: batch.is_active(),
+            active_rows: batch.activity().count(),
             frozen: batch.is_frozen(),
             voided: batch.is_voided(),
             expires_ms: if batch.expires_ms == 0 { 0 } else { batch.expires_ms.max(batch.extended_ms()) },

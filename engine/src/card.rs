@@ -6,7 +6,7 @@
 
 use kami_wal::Lsn;
 
-use crate::identity::{MerchantId, PrincipalId, RequestId};
+use crate::identity::{DocumentId, MerchantId, PrincipalId, RequestId};
 use crate::product::{CardKind, Money};
 use crate::record::Kind;
 use crate::status::Status;
@@ -26,7 +26,7 @@ pub struct View {
     pub word: Word,
     /// How cards of its product are used.
     pub kind: CardKind,
-    /// Whether its batch is active.
+    /// Whether its row of the batch is active.
     pub batch_active: bool,
     /// Whether its batch or product is frozen.
     pub frozen: bool,
@@ -44,6 +44,10 @@ pub struct View {
     pub now_ms: u64,
     /// Whether part of it is held: then its time does not run out.
     pub held: bool,
+    /// From when its validity counts, milliseconds, if that is from an event of its own that has happened; else 0.
+    pub begun_ms: u64,
+    /// Whether that event is its first use.
+    pub from_use: bool,
 }
 
 impl View {
@@ -76,7 +80,10 @@ impl View {
 
     fn is_active(&self) -> bool {
         let flags = self.word.flags();
-        flags.contains(Flags::ACTIVE) || self.batch_active && !flags.contains(Flags::INACTIVE)
+        // What is in use stays so: only unused cards are deactivated.
+        flags.contains(Flags::ACTIVE)
+            || flags.contains(Flags::USED)
+            || self.batch_active && !flags.contains(Flags::INACTIVE)
     }
 
     /// Whether it, its batch or its product is frozen.
@@ -140,6 +147,10 @@ pub struct Past {
     pub was_refunded: bool,
     /// How much of the original was refunded.
     pub refunded: Money,
+    /// When it was activated by itself last, milliseconds, if its newest entries say so; else 0.
+    pub activated_ms: u64,
+    /// When it was sold, milliseconds; only read for cards whose validity counts from an event of their own.
+    pub sold_ms: u64,
 }
 
 impl Past {
@@ -156,6 +167,8 @@ impl Past {
         resolved: None,
         was_refunded: false,
         refunded: 0,
+        activated_ms: 0,
+        sold_ms: 0,
     };
 }
 
@@ -247,6 +260,22 @@ pub enum Action {
     PinUnlock {
         /// Whether there are any.
         locked: bool,
+    },
+    /// Make it redeemable.
+    Activate,
+    /// Make it not redeemable.
+    Deactivate,
+    /// Move the end of its validity.
+    Extend {
+        /// The new end, milliseconds.
+        expires_ms: u64,
+    },
+    /// End its validity now.
+    Expire,
+    /// Send it back to its supplier.
+    Restock {
+        /// With what.
+        reference: DocumentId,
     },
 }
 
@@ -466,8 +495,25 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
             Lifecycle::Redeemed | Lifecycle::Reserved => Refuse(Status::IllegalTransition),
             _ => Refuse(Status::Voided),
         },
+        Action::Restock { .. } => match view.word.lifecycle() {
+            Lifecycle::Returned => Outcome::Move {
+                kind: Kind::Restock,
+                lifecycle: Lifecycle::Voided,
+                flags,
+                status: Status::Ok,
+                original: None,
+            },
+            Lifecycle::Voided => Refuse(Status::Voided),
+            _ => Refuse(Status::IllegalTransition),
+        },
         Action::PinUnlock { locked: false } => Refuse(Status::IllegalTransition),
         Action::PinUnlock { .. } => stay(Kind::PinUnlock, flags),
+        Action::Activate | Action::Deactivate | Action::Extend { .. } | Action::Expire => {
+            match lived(view, action, asker) {
+                Err(status) => Refuse(status),
+                Ok((kind, flags)) => stay(kind, flags.with(Flags::HAS_EFFECTS)),
+            }
+        }
         // These are decided where the value is known.
         Action::Hold { .. }
         | Action::Capture { .. }
@@ -479,7 +525,66 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
     }
 }
 
+/// What changes when a card may be used, and not what it is worth: the entry and the flags afterwards.
+fn lived(view: &View, action: Action, asker: &Asker) -> Result<(Kind, Flags), Status> {
+    let flags = view.word.flags();
+    let lifecycle = view.lifecycle();
+    match lifecycle {
+        Lifecycle::Voided => return Err(Status::Voided),
+        Lifecycle::Returned => return Err(Status::Returned),
+        Lifecycle::Redeemed => return Err(Status::AlreadyRedeemed),
+        Lifecycle::Expired if !matches!(action, Action::Extend { .. }) => return Err(Status::Expired),
+        _ => {}
+    }
+    match action {
+        // A seller may activate what it sold, not what lies in stock.
+        Action::Activate if view.word.is_unsold() && !asker.any_merchant => Err(Status::NotSold),
+        Action::Activate if !view.is_active() => {
+            Ok((Kind::Activate, flags.with(Flags::ACTIVE).without(Flags::INACTIVE)))
+        }
+        Action::Deactivate if view.is_active() && !flags.contains(Flags::USED) && !view.held => {
+            Ok((Kind::Deactivate, flags.with(Flags::INACTIVE).without(Flags::ACTIVE)))
+        }
+        // What an order waits for keeps the validity it was chosen for.
+        Action::Extend { .. } | Action::Expire if view.word.lifecycle() == Lifecycle::Reserved => {
+            Err(Status::IllegalTransition)
+        }
+        Action::Extend { expires_ms }
+            if view.expires_ms != 0 && expires_ms > view.expires_ms.max(view.now_ms) =>
+        {
+            Ok((Kind::Extend, flags.with(Flags::OWN_END)))
+        }
+        Action::Expire if !view.is_expired() => Ok((Kind::Expire, flags.with(Flags::OWN_END))),
+        _ => Err(Status::IllegalTransition),
+    }
+}
+
 impl Action {
+    /// Whether it is decided without regard to what is on the card.
+    pub(crate) const fn leaves_value(self) -> bool {
+        matches!(
+            self,
+            Action::Freeze
+                | Action::Unfreeze
+                | Action::Void
+                | Action::PinUnlock { .. }
+                | Action::Activate
+                | Action::Deactivate
+                | Action::Extend { .. }
+                | Action::Expire
+                | Action::Restock { .. }
+        )
+    }
+
+    /// The end of validity that it gives the card, once it is done at `now_ms`.
+    pub(crate) const fn end_ms(self, now_ms: u64) -> Option<u64> {
+        match self {
+            Action::Extend { expires_ms } => Some(expires_ms),
+            Action::Expire => Some(now_ms),
+            _ => None,
+        }
+    }
+
     /// Whether an entry of this kind is what the action leaves in the log.
     const fn is_recorded_as(self, kind: Kind) -> bool {
         match self {
@@ -497,6 +602,11 @@ impl Action {
             Action::Load { .. } => matches!(kind, Kind::Load),
             Action::Refund { .. } => matches!(kind, Kind::RefundValue),
             Action::Settle => matches!(kind, Kind::Settle),
+            Action::Activate => matches!(kind, Kind::Activate),
+            Action::Deactivate => matches!(kind, Kind::Deactivate),
+            Action::Extend { .. } => matches!(kind, Kind::Extend),
+            Action::Expire => matches!(kind, Kind::Expire),
+            Action::Restock { .. } => matches!(kind, Kind::Restock),
         }
     }
 }
@@ -524,6 +634,8 @@ mod tests {
             reversal_ms: 1000,
             now_ms: NOW,
             held: false,
+            begun_ms: 0,
+            from_use: false,
         };
         let mut words = state.split('+');
         let lifecycle = match words.next().unwrap() {
@@ -543,6 +655,8 @@ mod tests {
                 "active" => flags = flags.with(Flags::ACTIVE),
                 "inactive" => flags = flags.with(Flags::INACTIVE),
                 "settled" => flags = flags.with(Flags::SETTLED),
+                "used" => flags = flags.with(Flags::USED),
+                "held" => view.held = true,
                 "batch-frozen" => view.frozen = true,
                 "batch-inactive" => view.batch_active = false,
                 "batch-voided" => view.batch_voided = true,
@@ -575,6 +689,12 @@ mod tests {
             "freeze" => Action::Freeze,
             "unfreeze" => Action::Unfreeze,
             "void" => Action::Void,
+            "activate" => Action::Activate,
+            "deactivate" => Action::Deactivate,
+            "extend" => Action::Extend { expires_ms: NOW + 9 },
+            "extend-back" => Action::Extend { expires_ms: NOW - 1 },
+            "expire" => Action::Expire,
+            "restock" => Action::Restock { reference: DocumentId(5) },
             other => panic!("no action: {other}"),
         }
     }
@@ -642,7 +762,16 @@ mod tests {
                 assert_eq!(status == Status::Tombstoned, kind == Kind::Tombstone, "{line}");
                 let frozen = if flags.contains(Flags::FROZEN) { "+frozen" } else { "" };
                 let used = if flags.contains(Flags::USED) { "+used" } else { "" };
-                format!("{}>{}{frozen}{used}", kind.name(), lifecycle.name())
+                let own = if flags.contains(Flags::ACTIVE) {
+                    "+active"
+                } else if flags.contains(Flags::INACTIVE) {
+                    "+inactive"
+                } else if flags.contains(Flags::OWN_END) {
+                    "+end"
+                } else {
+                    ""
+                };
+                format!("{}>{}{frozen}{used}{own}", kind.name(), lifecycle.name())
             }
         };
         assert_eq!(found, expected, "{line}");
@@ -709,7 +838,7 @@ mod tests {
             sold+batch-frozen       new  redeem           FROZEN
             sold+batch-inactive     new  redeem           NOT_ACTIVE
             sold+inactive           new  redeem           NOT_ACTIVE
-            sold+batch-inactive+active  new  redeem       REDEEM>REDEEMED+used
+            sold+batch-inactive+active  new  redeem       REDEEM>REDEEMED+used+active
             sold+early              new  redeem           NOT_YET_VALID
             sold+in-time            new  redeem           REDEEM>REDEEMED+used
             sold+past-end           new  redeem           EXPIRED
@@ -741,6 +870,66 @@ mod tests {
             available+frozen        new  void             VOID>VOIDED+frozen
         ";
         table.lines().filter(|line| !line.trim().is_empty()).for_each(|line| check(line, &ASKER));
+    }
+
+    #[test]
+    fn when_a_card_may_be_used() {
+        let table = "
+            pristine                new  activate    ILLEGAL_TRANSITION
+            pristine+batch-inactive new  activate    ACTIVATE>AVAILABLE+active
+            sold+inactive           new  activate    ACTIVATE>SOLD+active
+            sold+active             new  activate    ILLEGAL_TRANSITION
+            reserved+inactive       new  activate    ACTIVATE>RESERVED+active
+            redeemed+inactive       new  activate    ALREADY_REDEEMED
+            voided+inactive         new  activate    VOIDED
+            returned+inactive       new  activate    RETURNED
+            expired+inactive        new  activate    EXPIRED
+            sold+inactive+past-end  new  activate    EXPIRED
+            sold+inactive+frozen    new  activate    ACTIVATE>SOLD+frozen+active
+            pristine                new  deactivate  DEACTIVATE>AVAILABLE+inactive
+            sold+active             new  deactivate  DEACTIVATE>SOLD+inactive
+            sold+batch-inactive     new  deactivate  ILLEGAL_TRANSITION
+            sold+inactive           new  deactivate  ILLEGAL_TRANSITION
+            sold+used               new  deactivate  ILLEGAL_TRANSITION
+            sold+held               new  deactivate  ILLEGAL_TRANSITION
+            redeemed+used           new  deactivate  ALREADY_REDEEMED
+            sold+used+batch-inactive  new  redeem    REDEEM>REDEEMED+used
+
+            pristine                new  restock     ILLEGAL_TRANSITION
+            reserved                new  restock     ILLEGAL_TRANSITION
+            sold                    new  restock     ILLEGAL_TRANSITION
+            redeemed                new  restock     ILLEGAL_TRANSITION
+            expired                 new  restock     ILLEGAL_TRANSITION
+            returned                new  restock     RESTOCK>VOIDED
+            returned+frozen         new  restock     RESTOCK>VOIDED+frozen
+            voided                  new  restock     VOIDED
+
+            sold                    new  extend      ILLEGAL_TRANSITION
+            sold+before-end         new  extend      EXTEND>SOLD+end
+            sold+before-end         new  extend-back ILLEGAL_TRANSITION
+            sold+past-end           new  extend      EXTEND>SOLD+end
+            available+past-end      new  extend      EXTEND>AVAILABLE+end
+            available+past-end+batch-voided  new  extend  VOIDED
+            reserved+before-end     new  extend      ILLEGAL_TRANSITION
+            redeemed+before-end     new  extend      ALREADY_REDEEMED
+            voided+before-end       new  extend      VOIDED
+            returned+before-end     new  extend      RETURNED
+            sold                    new  expire      EXPIRE>SOLD+end
+            available               new  expire      EXPIRE>AVAILABLE+end
+            sold+held               new  expire      EXPIRE>SOLD+end
+            sold+before-end         new  expire      EXPIRE>SOLD+end
+            sold+past-end           new  expire      EXPIRED
+            sold+past-end+held      new  expire      ILLEGAL_TRANSITION
+            reserved                new  expire      ILLEGAL_TRANSITION
+            redeemed                new  expire      ALREADY_REDEEMED
+            voided                  new  expire      VOIDED
+            returned                new  expire      RETURNED
+        ";
+        let operator = Asker { any_merchant: true, ..ASKER };
+        table.lines().filter(|line| !line.trim().is_empty()).for_each(|line| check(line, &operator));
+        check("sold+inactive new activate ACTIVATE>SOLD+active", &ASKER);
+        check("available+inactive new activate NOT_SOLD", &ASKER);
+        check("reserved+inactive new activate NOT_SOLD", &ASKER);
     }
 
     #[test]
@@ -838,6 +1027,11 @@ mod tests {
             "freeze",
             "unfreeze",
             "void",
+            "activate",
+            "deactivate",
+            "extend",
+            "expire",
+            "restock",
         ];
         for lifecycle in lifecycles {
             for (first, second) in modifiers.iter().flat_map(|a| modifiers.iter().map(move |b| (a, b))) {

@@ -223,6 +223,9 @@ impl<'a> Chain<'a> {
                 return Ok(false);
             }
             let related = sought.looks_at(entry, &mut past)?;
+            if entry.head.kind == Kind::Activate {
+                past.activated_ms = past.activated_ms.max(entry.time_ms);
+            }
             past.tombstones += u32::from(entry.head.kind == Kind::Tombstone);
             past.reversals += u32::from(entry.head.kind == Kind::Reverse);
             if sought.collects {
@@ -410,6 +413,7 @@ impl<'a> Chain<'a> {
             sold_at: word.lsn(),
             sealed: false,
             returned: HashSet::new(),
+            returns: 0,
             opened_ms: 0,
             deadline_ms: 0,
             facts: OrderFacts::default(),
@@ -434,7 +438,10 @@ impl<'a> Chain<'a> {
                 }
                 let prev = facts.prev;
                 match head.kind {
-                    Kind::Return => past.returned.extend(cards.cards().map(|(card, _)| card)),
+                    Kind::Return => {
+                        past.returns += 1;
+                        past.returned.extend(cards.cards().map(|(card, _)| card));
+                    }
                     Kind::Sell | Kind::Reserve | Kind::Confirm | Kind::Realloc if !owned => {
                         owned = true;
                         (past.cards, past.sold_at, past.sealed) = (cards, lsn, facts.sealed);

@@ -28,6 +28,7 @@ use kami_wal::{File, Lsn, Medium, Poisoned};
 
 use crate::account::Leg;
 use crate::accounts::AccountRow;
+use crate::activity::Activity;
 use crate::exceptions::StoredException;
 use crate::holds::{Hold, HoldKey};
 use crate::identity::{
@@ -36,12 +37,14 @@ use crate::identity::{
 use crate::limits::{LimitRow, UsageRow};
 use crate::orders::{OrderKey, OrderWord, Reservation};
 use crate::record::{
-    Clocks, Field, Stored, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms, stored,
+    Clocks, Field, Stored, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms,
+    StoredValidity, stored,
 };
 use crate::sequencer::Sequencer;
 use crate::sharded::SHARDS;
 use crate::table::Table;
-use crate::word::Word;
+use crate::tenants::TenantRow;
+use crate::word::{CardRef, Word};
 
 /// The directory of the snapshots.
 pub const DIRECTORY: &str = "snapshots";
@@ -182,6 +185,23 @@ pub struct Ledger {
     pub counted_ms: u64,
     /// Orders that wait for their payment.
     pub reservations: Vec<StoredReservation>,
+    /// Tenants but for the house, in order of number.
+    pub tenants: Vec<TenantRow>,
+    /// From which event of its own a card is valid, by batch, where it is not from the import.
+    pub validities: Vec<(u32, StoredValidity)>,
+    /// Which rows of batches are active, where it is not all of them since the import.
+    pub activities: Vec<ActivityObject>,
+    /// Cards with an end of validity that they were given after their import, milliseconds.
+    pub ends: Vec<(u64, u64)>,
+}
+
+/// Which rows of a batch are active.
+#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct ActivityObject {
+    /// The batch.
+    pub batch: u32,
+    /// Where each piece begins, and since when it is active.
+    pub pieces: Vec<(u64, Option<u64>)>,
 }
 
 /// An order that waits for its payment, in a snapshot.
@@ -190,6 +210,7 @@ pub struct StoredReservation {
     tenant: u16,
     order: u128,
     deadline_ms: u64,
+    principal: u32,
     account: u32,
     ip: u64,
     cards: u32,
@@ -203,6 +224,7 @@ impl StoredReservation {
             tenant: tenant.0,
             order: order.0,
             deadline_ms: reservation.deadline_ms,
+            principal: reservation.principal.0,
             account: reservation.account.map_or(0, |account| account.0),
             ip: reservation.ip,
             cards: reservation.cards,
@@ -216,6 +238,7 @@ impl StoredReservation {
         let legs = self.legs.iter().map(|&(account, amount)| Leg { account: AccountId(account), amount });
         let reservation = Reservation {
             deadline_ms: self.deadline_ms,
+            principal: PrincipalId(self.principal),
             account: (self.account != 0).then_some(AccountId(self.account)),
             ip: self.ip,
             cards: self.cards,
@@ -617,6 +640,14 @@ fn copy_objects(
             continue;
         }
         let stock = state.stock(batch.id);
+        let activity = batch.activity();
+        if activity != Activity::whole(batch.rows(), Some(batch.imported_ms)) {
+            ledger.activities.push(ActivityObject { batch: batch.id.0, pieces: activity.pieces().collect() });
+        }
+        ledger.validities.extend(batch.validity.map(|rule| (batch.id.0, StoredValidity::of(rule))));
+        ledger
+            .ends
+            .extend(stock.ends().map(|(row, end_ms)| (CardRef::new(batch.id.0, row).to_bits(), end_ms)));
         objects.batches.push(BatchObject {
             id: batch.id.0,
             stored: StoredBatch {
@@ -650,9 +681,17 @@ fn copy_objects(
     objects
 }
 
-/// Copies accounts, documents, limits and what counts against them. In pieces, as everything: what an account
+/// Copies tenants, accounts, documents, limits and what counts against them. In pieces, as everything: what an account
 /// or a subject misses, its position tells.
 fn copy_money(sequencer: &Sequencer, ledger: &mut Ledger, between: &mut impl FnMut()) {
+    loop {
+        between();
+        let from = ledger.tenants.len();
+        ledger.tenants.extend(sequencer.state().tenants.rows(from, OBJECTS_PER_HOLD));
+        if ledger.tenants.len() == from {
+            break;
+        }
+    }
     loop {
         between();
         let from = ledger.accounts.len();

@@ -10,6 +10,7 @@ use std::time::Instant;
 use crate::account::{AccountPut, LEGS_MAX, NOTE_BYTES_MAX, Posting};
 use crate::accounts::StoredAccount;
 use crate::exceptions::{ADVICE_BYTES, Advice, ExceptionNote, StoredNote};
+use crate::grounds::Grounds;
 use crate::identity::{
     AccountId, BatchId, Caller, CardDigest, ChannelId, DocumentId, OrderId, PinDigest, PrincipalId,
     PrincipalSpec, ProductId, Renewal, RequestId, Role, TenantId, TerminalId,
@@ -22,6 +23,7 @@ use crate::product::{Money, ProductSpec};
 use crate::record::{self, Head, Kind, Stored};
 use crate::sequencer::GROUP_BYTES;
 use crate::status::Status;
+use crate::tenants::{StoredTenant, TenantSpec};
 use crate::word::{CardRef, Word};
 use kami_wal::Lsn;
 
@@ -40,6 +42,8 @@ pub struct Request {
     pub deadline: Option<Instant>,
     /// What is asked.
     pub command: Command,
+    /// Why, and under whose approval: only with commands that [take them](Command::takes_grounds).
+    pub grounds: Option<Box<Grounds>>,
 }
 
 /// What is asked. `docs/wire-protocol.md` has one opcode for each.
@@ -154,6 +158,35 @@ pub enum Command {
         /// The card.
         card: CardDigest,
     },
+    /// Makes a card redeemable, whatever its batch says.
+    Activate {
+        /// The card.
+        card: CardDigest,
+    },
+    /// Makes an unused card not redeemable, whatever its batch says.
+    Deactivate {
+        /// The card.
+        card: CardDigest,
+    },
+    /// Moves the end of a card's validity to a later time; one that had expired is valid again.
+    Extend {
+        /// The card.
+        card: CardDigest,
+        /// The new end, in milliseconds since 1970.
+        expires_ms: u64,
+    },
+    /// Ends a card's validity now. What is held of it can still be captured.
+    Expire {
+        /// The card.
+        card: CardDigest,
+    },
+    /// Makes a returned card void because it went back to its supplier; the one that comes for it is imported.
+    Restock {
+        /// The card.
+        card: CardDigest,
+        /// The supplier's credit note or return document, of the caller's choosing.
+        reference: DocumentId,
+    },
     /// Sells `count` cards of a product under an order id: all or nothing. The reply carries the codes.
     Sell {
         /// The order, chosen by the buyer; the target of the request id.
@@ -192,6 +225,17 @@ pub enum Command {
     BatchActivate(BatchId),
     /// Makes the unused cards of a batch not redeemable.
     BatchDeactivate(BatchId),
+    /// Makes a range of a batch's rows redeemable, or the unused cards among them not redeemable.
+    BatchRows {
+        /// The batch.
+        batch: BatchId,
+        /// The first row.
+        from: u64,
+        /// How many.
+        rows: u64,
+        /// Which of the two.
+        active: bool,
+    },
     /// Freezes all cards of a batch.
     BatchFreeze(BatchId),
     /// Ends the freeze of a batch.
@@ -231,8 +275,16 @@ pub enum Command {
     PrincipalRevoke(PrincipalId),
     /// Notes a new certificate of a principal, and its key if that is new.
     PrincipalRenew(Box<Renewal>),
-    /// Lists the principals.
+    /// Lists the principals of the caller's tenant; to the house, all.
     PrincipalList,
+    /// Adds a tenant. Only the house may, as with the next three.
+    TenantPut(Box<TenantSpec>),
+    /// Freezes all cards of a tenant.
+    TenantFreeze(TenantId),
+    /// Ends the freeze of a tenant.
+    TenantUnfreeze(TenantId),
+    /// Lists the tenants but for the house.
+    TenantList,
     /// Adds an account, or changes its credit limit or owner.
     AccountPut(Box<AccountPut>),
     /// Freezes an account: nothing is paid from it.
@@ -454,7 +506,12 @@ impl Command {
             | Command::Release { card, .. }
             | Command::Load { card, .. }
             | Command::RefundValue { card, .. }
-            | Command::Settle { card } => Some(*card),
+            | Command::Settle { card }
+            | Command::Activate { card }
+            | Command::Deactivate { card }
+            | Command::Extend { card, .. }
+            | Command::Expire { card }
+            | Command::Restock { card, .. } => Some(*card),
             Command::Advice(advice) => Some(advice.card),
             _ => None,
         }
@@ -526,7 +583,8 @@ impl Command {
             | Command::BatchFreeze(batch)
             | Command::BatchUnfreeze(batch)
             | Command::BatchVoid(batch)
-            | Command::BatchExtend { batch, .. } => Some(*batch),
+            | Command::BatchExtend { batch, .. }
+            | Command::BatchRows { batch, .. } => Some(*batch),
             _ => None,
         }
     }
@@ -609,6 +667,7 @@ impl Command {
                 | Command::ProductList
                 | Command::Stock { .. }
                 | Command::PrincipalList
+                | Command::TenantList
                 | Command::AccountQuery { .. }
                 | Command::AccountList { .. }
                 | Command::AccountStatement { .. }
@@ -627,6 +686,28 @@ impl Command {
             && !self.is_read()
             && self.order().is_none()
             && !matches!(self, Command::Post(_) | Command::HoldTimeout { .. })
+    }
+
+    /// Whether it may say why, and name an approval: every change that people make to what is for sale, to who may
+    /// do what, and to cards by hand.
+    #[must_use]
+    pub fn takes_grounds(&self) -> bool {
+        matches!(
+            self,
+            Command::Freeze { .. }
+                | Command::Unfreeze { .. }
+                | Command::Void { .. }
+                | Command::Activate { .. }
+                | Command::Deactivate { .. }
+                | Command::Extend { .. }
+                | Command::Expire { .. }
+                | Command::PinUnlock { .. }
+                | Command::RefundValue { .. }
+                | Command::Settle { .. }
+                | Command::Cancel(_)
+                | Command::Return(_)
+                | Command::OrderFetch { .. }
+        ) || self.changes_object()
     }
 
     /// Whether it reads what it tells before the lock: what was asked before it must be done by then.
@@ -673,7 +754,15 @@ impl Command {
                 put(4, &count.to_le_bytes());
                 put(8, &validity_s_min.to_le_bytes());
             }
-            Command::BatchExtend { expires_ms, .. } => put(0, &expires_ms.to_le_bytes()),
+            Command::BatchExtend { expires_ms, .. } | Command::Extend { expires_ms, .. } => {
+                put(0, &expires_ms.to_le_bytes());
+            }
+            Command::Restock { reference, .. } => put(0, &reference.0.to_le_bytes()),
+            Command::BatchRows { from, rows, .. } => {
+                put(0, &from.to_le_bytes());
+                put(8, &rows.to_le_bytes());
+                put(16, &[1]);
+            }
             Command::SellLines(purchase) | Command::Reserve(purchase) => return purchase.body(),
             Command::Confirm(confirmation) => return confirmation.body(),
             Command::Return(given) => return given.body(),
@@ -691,6 +780,7 @@ impl Command {
                 let known = crc32c::crc32c(&StoredAccount::of(&put.spec, TenantId(0)).encode());
                 return crc32c::crc32c_append(known, &[u8::from(put.new)]);
             }
+            Command::TenantPut(spec) => return crc32c::crc32c(spec.name.as_bytes()),
             Command::LimitPut(spec) => {
                 return crc32c::crc32c(&StoredLimit::of(spec, TenantId(0)).encode());
             }
@@ -726,12 +816,35 @@ impl Command {
             Command::AccountPut(put) => StoredAccount::of(&put.spec, tenant).entry_tail(),
             Command::LimitPut(spec) => StoredLimit::of(spec, tenant).entry_tail(),
             Command::ExceptionResolve(given) => StoredNote { note: given.note.clone() }.entry_tail(),
+            Command::TenantPut(spec) => StoredTenant { name: spec.name.clone() }.entry_tail(),
             _ => Vec::new(),
         }
     }
 }
 
 impl Request {
+    /// [`Command::body`] of what is asked, its grounds included.
+    #[inline]
+    pub(crate) fn body(&self) -> u32 {
+        let body = self.command.body();
+        match &self.grounds {
+            None => body,
+            Some(grounds) => grounds.body(body),
+        }
+    }
+
+    /// What its grounds take in an entry, in bytes.
+    #[inline]
+    pub(crate) fn grounds_bytes(&self) -> usize {
+        self.grounds.as_ref().map_or(0, |grounds| grounds.bytes())
+    }
+
+    /// Whether its grounds cannot be recorded.
+    #[inline]
+    pub(crate) fn has_bad_grounds(&self) -> bool {
+        self.grounds.as_ref().is_some_and(|grounds| !grounds.is_sane() || !self.command.takes_grounds())
+    }
+
     /// The head of an entry that records this request; post, subject and prev are the caller's. `body` is
     /// [`Command::body`], which takes a while.
     pub(crate) fn head(&self, kind: Kind, body: u32) -> Head {

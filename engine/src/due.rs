@@ -70,5 +70,6 @@ fn own(tenant: TenantId, command: Command) -> Request {
         channel: ChannelId(0),
         deadline: None,
         command,
+        grounds: None,
     }
 }

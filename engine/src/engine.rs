@@ -258,6 +258,7 @@ impl Engine {
             channel: ChannelId(0),
             deadline: None,
             command: Command::Stats,
+            grounds: None,
         };
         turn.append(HEAD_BYTES + CLOCKS_BYTES, |group| {
             group.push(&request.head(Kind::Start, 0), CLOCKS_BYTES, |tail| clocks.encode(tail))

@@ -9,6 +9,7 @@
 use kami_wal::Lsn;
 
 use crate::exceptions::Kept;
+use crate::grounds::Grounds;
 use crate::identity::{
     BatchId, Caller, ChannelId, MerchantId, OrderId, PrincipalId, ProductId, RequestId, Role, TenantId,
     TerminalId,
@@ -21,7 +22,7 @@ use crate::table::Table;
 use crate::word::CardRef;
 
 /// One entry of the log, as a subscriber gets it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Where it stands: no two events have the same, and later ones have higher.
     pub lsn: Lsn,
@@ -61,6 +62,8 @@ pub struct Event {
     pub tenant: TenantId,
     /// Through which channel.
     pub channel: ChannelId,
+    /// Why it was done, and under whose approval, if that was said.
+    pub grounds: Option<Box<Grounds>>,
 }
 
 /// What an entry's subject is.
@@ -83,6 +86,9 @@ const fn subject_of(kind: Kind) -> Subject {
         Kind::ProductPut | Kind::ProductFreeze | Kind::ProductUnfreeze => Subject::Product,
         Kind::PrincipalPut
         | Kind::PrincipalRevoke
+        | Kind::TenantPut
+        | Kind::TenantFreeze
+        | Kind::TenantUnfreeze
         | Kind::AccountPut
         | Kind::AccountFreeze
         | Kind::AccountUnfreeze
@@ -130,6 +136,7 @@ impl Event {
             merchant: head.merchant,
             tenant: head.tenant,
             channel: head.channel,
+            grounds: entry.grounds()?.map(Box::new),
         };
         let batch_of = |id: BatchId| {
             table
@@ -156,6 +163,8 @@ impl Event {
                 };
                 if matches!(head.kind, Kind::Reverse | Kind::Tombstone) {
                     event.related = entry.original()?.0.0;
+                } else if head.kind == Kind::Restock {
+                    event.related = entry.reference()?;
                 } else if let Some(tail) = &value {
                     event.related = tail.related.0;
                 }
@@ -208,8 +217,12 @@ impl Event {
             return Ok(Vec::new());
         }
         let (_, cards, _) = entry.order()?;
-        let part =
-            |(product, count, amount)| Event { product: Some(product), count, amount: Some(amount), ..self };
+        let part = |(product, count, amount)| Event {
+            product: Some(product),
+            count,
+            amount: Some(amount),
+            ..self.clone()
+        };
         Ok(by_product(&cards, table).into_iter().map(part).collect())
     }
 }

@@ -14,7 +14,7 @@ macro_rules! ids {
 }
 
 ids! {
-    /// A merchant platform on a shared engine; 0 is the only one until tenants come.
+    /// A merchant on a shared engine; 0 is the house, which is there from the beginning and adds the others.
     TenantId(u16);
     /// Who sent the request: a certificate's owner. 0 is the engine itself.
     PrincipalId(u32);
@@ -53,6 +53,8 @@ wide_ids! {
     RequestId;
     /// Chosen by the client: the order that owns the cards it bought.
     OrderId;
+    /// A change that a second person must approve: the request id of its PROPOSE.
+    ProposalId;
     /// Chosen by finance: the document (receipt, bank transfer, correction) that a posting rests on.
     DocumentId;
 }

@@ -41,7 +41,8 @@ use crate::chain::Chain;
 use crate::command::{Command, ImportRow, ImportSpec, Request};
 use crate::identity::{BatchId, Caller, PrincipalId, RequestId, Role, TenantId};
 use crate::index::Index;
-use crate::record::{HEAD_BYTES, Head, Kind, Stored, StoredBatch};
+use crate::product::{ValidFrom, Validity};
+use crate::record::{HEAD_BYTES, Head, Kind, Stored, StoredBatch, StoredValidity};
 use crate::reply::{DUPLICATES_MAX, Duplicate, ImportReport, Reply, ReplyBody, ReplyFlags};
 use crate::sequencer::{Sequencer, Turn, chain_failed};
 use crate::status::Status;
@@ -490,7 +491,8 @@ impl Imports {
             return staged.reply(sequencer, id, status);
         }
         let stored = stored_batch(&turn, staged);
-        let tail = stored.entry_tail();
+        let validity = validity(&turn, staged, &stored);
+        let tail = stored.entry_tail_with(validity.map(StoredValidity::of).as_ref());
         let request = import_request(staged.caller, id);
         let head = Head { subject: u64::from(batch.0), ..request.head(Kind::Import, staged.spec.body()) };
         let lsn = turn.append(HEAD_BYTES + tail.len(), |group| {
@@ -500,7 +502,8 @@ impl Imports {
         let principal = staged.caller.principal;
         let product = turn.state.product(staged.spec.product, staged.caller.tenant);
         let kind = product.expect("its import began with the product").product.spec.kind;
-        let commit = Commit { stored, kind, id: batch, import: id, imported_by: principal, lsn, time_ms };
+        let commit =
+            Commit { stored, validity, kind, id: batch, import: id, imported_by: principal, lsn, time_ms };
         let key = staged.key.take().expect("a staged import has its key until it is committed");
         sequencer.table.commit(Batch::new(commit, file, key, columns, words));
         let batch = sequencer.table.batch(batch).expect("committed just now");
@@ -640,6 +643,7 @@ fn stored_batch(turn: &Turn<'_>, staged: &Staged) -> StoredBatch {
     let product = &product.product.spec;
     let by_rule = match product.valid_days {
         0 => 0,
+        _ if product.terms.valid_from != ValidFrom::Import => 0,
         days => turn.state.now_ms + u64::from(days) * 24 * 3600 * 1000,
     };
     StoredBatch {
@@ -654,6 +658,14 @@ fn stored_batch(turn: &Turn<'_>, staged: &Staged) -> StoredBatch {
         expires_ms: if spec.expires_ms == 0 { by_rule } else { spec.expires_ms },
         active: spec.active,
     }
+}
+
+/// From which event of its own each card is valid; not where the import says when they end.
+fn validity(turn: &Turn<'_>, staged: &Staged, stored: &StoredBatch) -> Option<Validity> {
+    let product = turn.state.product(staged.spec.product, staged.caller.tenant)?;
+    let spec = &product.product.spec;
+    let rules = stored.expires_ms == 0 && spec.valid_days > 0 && spec.terms.valid_from != ValidFrom::Import;
+    rules.then_some(Validity { from: spec.terms.valid_from, days: spec.valid_days })
 }
 
 /// Why an import cannot begin.
@@ -733,6 +745,7 @@ fn import_request(caller: Caller, id: RequestId) -> Request {
         channel: crate::ChannelId(0),
         deadline: None,
         command: Command::Stats,
+        grounds: None,
     }
 }
 

@@ -38,6 +38,7 @@ use kami_wal::Medium;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
+use crate::proof::ProofKey;
 use crate::vault::{DataKey, KeyError, LOOKUP_FILE, TAG_BYTES, replace_file, secret};
 
 const MASTER_FILE: &str = "master.key";
@@ -257,6 +258,19 @@ impl Keyring {
 /// # Errors
 /// If a key is missing, does not belong to the others, or cannot be written.
 pub fn copy_keys(from: &dyn Medium, to: &dyn Medium) -> Result<(), KeyError> {
+    copy(from, to, None).map(drop)
+}
+
+/// The same for a history of so many entries that was restored from a backup: see [`RestorePoint`](crate::RestorePoint).
+/// The key that checkpoints are signed with is left behind if it signed more than that.
+///
+/// # Errors
+/// As [`copy_keys`].
+pub fn copy_keys_for(from: &dyn Medium, to: &dyn Medium, entries: u64) -> Result<ProofKey, KeyError> {
+    copy(from, to, Some(entries))
+}
+
+fn copy(from: &dyn Medium, to: &dyn Medium, entries: Option<u64>) -> Result<ProofKey, KeyError> {
     let io = |file| move |source| KeyError::Io { file, source };
     let Pair { ring, .. } = read_pair(from)?.ok_or(KeyError::Missing { file: RING_FILE })?;
     // It never changes.
@@ -264,7 +278,7 @@ pub fn copy_keys(from: &dyn Medium, to: &dyn Medium) -> Result<(), KeyError> {
     replace_file(to, LOOKUP_FILE, &*lookup).map_err(io(LOOKUP_FILE))?;
     replace_file(to, MASTER_FILE, &*ring.master.bytes).map_err(io(MASTER_FILE))?;
     ring.write(to).map_err(io(RING_FILE))?;
-    crate::proof::copy_key(from, to)
+    crate::proof::copy_key(from, to, entries)
 }
 
 impl Ring {

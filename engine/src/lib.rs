@@ -34,6 +34,7 @@
 
 mod account;
 mod accounts;
+mod activity;
 mod admin;
 mod backup;
 mod batch;
@@ -48,6 +49,7 @@ mod event;
 mod exceptions;
 mod feed;
 mod figures;
+mod grounds;
 mod holds;
 mod identity;
 mod import;
@@ -76,6 +78,7 @@ mod store;
 mod subject;
 mod sync;
 mod table;
+mod tenants;
 mod totals;
 mod upkeep;
 mod value;
@@ -103,19 +106,20 @@ pub use exceptions::{
 };
 pub use feed::{Feed, FeedPlace, FeedSpec, KindSet, PastError};
 pub use figures::{Figures, ProductStock};
+pub use grounds::{Grounds, WHY_BYTES_MAX};
 pub use identity::*;
 pub use kami_wal::{CommitPath, DiskOptions, Distribution, Durable, DurableWaiter, Histogram, Lsn, Poisoned};
-pub use keyring::{KeyRotation, copy_keys};
+pub use keyring::{KeyRotation, copy_keys, copy_keys_for};
 pub use limit::{Exceeded, Limit, LimitAction, LimitScope, LimitSpec, LimitWindow, Subject};
 pub use limits::LIMITS_MAX;
-pub use order::{Confirmation, GivenBack, Line, ORDER_LINES_MAX, Purchase, RETURN_CARDS_MAX};
+pub use order::{Confirmation, GivenBack, Line, ORDER_LINES_MAX, Purchase, RETURN_CARDS_MAX, RETURNS_MAX};
 pub use orders::OrderState;
 pub use outcome::OutcomeReport;
 pub use pins::{PIN_LOCK_MS, PIN_TRIES};
 pub use product::{CardKind, Money, Product, ProductSpec, ProductTerms, ValidFrom};
 pub use proof::{
-    CardProof, ConsistencyProof, DigestProof, Leaf, ProofCheckpoint, ProofError, ProvenCard, VerifierKey,
-    merkle,
+    CardProof, ConsistencyProof, DigestProof, Leaf, ProofCheckpoint, ProofError, ProofKey, ProvenCard,
+    VerifierKey, merkle,
 };
 pub use record::Kind;
 pub use record::PostedLeg;
@@ -125,6 +129,7 @@ pub use sequencer::{CodeSet, Work};
 pub use session::{AccountPage, Call, Delivery, Failure, Part, Receipt, Reversal, Session, Sold};
 pub use status::{Class, Status};
 pub use store::IdentityError;
+pub use tenants::{TENANTS_MAX, Tenant, TenantSpec};
 pub use totals::{
     OFFSET_MIN_MAX, TOTALLED, TOTALS_DAYS_MAX, TOTALS_LINES_MAX, TotalKey, TotalLine, Totals, TotalsQuery,
 };

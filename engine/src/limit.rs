@@ -12,7 +12,7 @@ pub enum LimitScope {
     Ip,
     /// What is redeemed at a till: each, by merchant and number.
     Terminal,
-    /// What is redeemed by a principal: each.
+    /// What is redeemed by a principal, or reserved by it: each.
     Principal,
     /// One order by itself. Its window is LIFE.
     Order,
@@ -33,10 +33,18 @@ pub enum LimitWindow {
     },
     /// For good.
     Life,
-    /// No time: the cards that are reserved now and not paid. For accounts and addresses.
+    /// No time: the cards that are reserved now and not paid. For accounts, addresses and principals that buy.
     OpenCards,
-    /// No time: the orders that are reserved now and not paid. For accounts and addresses.
+    /// No time: the orders that are reserved now and not paid. For accounts, addresses and principals that buy.
     OpenOrders,
+}
+
+impl LimitWindow {
+    /// Whether it counts what is reserved now.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        matches!(self, LimitWindow::OpenCards | LimitWindow::OpenOrders)
+    }
 }
 
 /// The longest rolling window: a day. A busy subject costs 16 bytes for every 100 ms of it.
@@ -89,7 +97,7 @@ impl LimitSpec {
     pub fn is_sane(&self) -> bool {
         let window = match (self.scope, self.window) {
             (LimitScope::Order, window) => window == LimitWindow::Life,
-            (LimitScope::Account(_) | LimitScope::Ip, LimitWindow::OpenCards | LimitWindow::OpenOrders) => {
+            (LimitScope::Account(_) | LimitScope::Ip | LimitScope::Principal, window) if window.is_open() => {
                 // What is open is not told apart by product, and an alert needs a window to be silent in.
                 self.product.is_none() && self.action == LimitAction::Refuse
             }
@@ -110,7 +118,7 @@ impl LimitSpec {
     /// Whether it counts redemptions rather than purchases.
     #[must_use]
     pub fn is_of_redemptions(&self) -> bool {
-        matches!(self.scope, LimitScope::Terminal | LimitScope::Principal)
+        matches!(self.scope, LimitScope::Terminal | LimitScope::Principal) && !self.window.is_open()
     }
 }
 
@@ -180,7 +188,7 @@ impl Subject {
 /// Why a limit stands against a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exceeded {
-    /// The limit.
+    /// The limit; 0 is a cap on what is open that stands where none is set.
     pub limit: LimitId,
     /// What the command is told.
     pub status: Status,

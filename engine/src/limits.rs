@@ -28,6 +28,7 @@ use crate::identity::{AccountId, LimitId, MerchantId, PrincipalId, ProductId, Te
 use crate::limit::{Exceeded, Limit, LimitAction, LimitScope, LimitSpec, LimitWindow, Subject};
 use crate::record::Head;
 use crate::sharded::Sharded;
+use crate::status::Status;
 use crate::window::Window;
 
 pub use stored::{LimitRow, StoredLimit, UsageRow};
@@ -37,6 +38,33 @@ pub(crate) use tills::{CROSSING_ENTRY_BYTES, CROSSINGS_PER_REQUEST, Tills};
 pub const LIMITS_MAX: usize = 64;
 /// The most crossings that one command records; what is over is recorded by the next that crosses.
 pub const CROSSED_MAX: usize = 4;
+
+/// So much may be reserved and not paid at a time where the tenant sets no limit of its own for it: so that
+/// nobody can hoard the stock, whoever forgets to set limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenCap {
+    /// Cards.
+    pub cards: u64,
+    /// Orders.
+    pub orders: u64,
+}
+
+impl OpenCap {
+    /// Of an account: two of the largest orders.
+    pub const ACCOUNT: OpenCap = OpenCap { cards: 200_000, orders: 1_000 };
+    /// Of an address: one of the largest orders.
+    pub const IP: OpenCap = OpenCap { cards: 100_000, orders: 100 };
+    /// Of whoever sends the orders, who buys for many: what memory bears.
+    pub const BUYER: OpenCap = OpenCap { cards: 50_000_000, orders: 1_000_000 };
+
+    const fn of(subject: Subject) -> OpenCap {
+        match subject {
+            Subject::Account(_) => OpenCap::ACCOUNT,
+            Subject::Ip(_) => OpenCap::IP,
+            _ => OpenCap::BUYER,
+        }
+    }
+}
 
 /// Subjects looked at for forgetting with each command that counts.
 const FORGOTTEN_PER_TAKE: usize = 2;
@@ -63,6 +91,8 @@ pub struct Buyer {
     pub account: AccountId,
     /// A hash of the address; 0 is none.
     pub ip: u64,
+    /// Who sends the order. Only what is reserved counts for it.
+    pub principal: PrincipalId,
 }
 
 /// Who redeems.
@@ -256,7 +286,7 @@ impl Limits {
             if wanted == 0 {
                 continue;
             }
-            let Some(subject) = buyer.subject(spec.scope) else {
+            let Some(subject) = buyer.subject(spec) else {
                 if spec.scope == LimitScope::Order && wanted > spec.max {
                     let status = limit.status();
                     worse(
@@ -270,7 +300,35 @@ impl Limits {
             found.into_iter().for_each(|exceeded| worse(&mut worst, exceeded));
         }
         crossed.truncate(CROSSED_MAX);
+        if reserves {
+            let found = self.weigh_caps(buyer, units_of(lines, None));
+            found.into_iter().for_each(|exceeded| worse(&mut worst, exceeded));
+        }
         worst.map_or(Ok(()), Err)
+    }
+
+    /// What stands against a reservation of so many cards where no limit of the tenant's own speaks of it.
+    fn weigh_caps(&self, buyer: &Buyer, cards: u64) -> Option<Exceeded> {
+        let own = |subject, window| {
+            let mut standing = self.standing_in(buyer.tenant).map(|state| &state.limit.spec);
+            standing.any(|spec| spec.window == window && buyer.subject(spec) == Some(subject))
+        };
+        let mut reserving = buyer.reserving();
+        reserving.find_map(|subject| {
+            let open = self.open.get(&(buyer.tenant, subject)).copied().unwrap_or_default();
+            let cap = OpenCap::of(subject);
+            let parts = [
+                (LimitWindow::OpenCards, open.cards, cards, cap.cards),
+                (LimitWindow::OpenOrders, open.orders, 1, cap.orders),
+            ];
+            let mut over = parts.into_iter().filter(|(_, used, wanted, max)| used + wanted > *max);
+            over.find(|(window, ..)| !own(subject, *window)).map(|(_, used, _, max)| Exceeded {
+                limit: LimitId(0),
+                status: Status::LimitReservations,
+                left: max.saturating_sub(used),
+                opens_ms: u64::MAX,
+            })
+        })
     }
 
     /// Whether a card of `product` may be redeemed at `till` now; `pending` are redemptions that were decided
@@ -290,7 +348,9 @@ impl Limits {
         for state in self.standing_in(till.tenant) {
             let (limit, spec) = (&state.limit, &state.limit.spec);
             let counts = |other: ProductId| spec.product.is_none_or(|own| own == other);
-            let Some(subject) = till.subject(spec.scope).filter(|_| counts(product)) else { continue };
+            let of_redemptions = spec.is_of_redemptions();
+            let subject = till.subject(spec.scope).filter(|_| of_redemptions && counts(product));
+            let Some(subject) = subject else { continue };
             let same = |(other, product): &&(Till, ProductId)| {
                 other.tenant == till.tenant && other.subject(spec.scope) == Some(subject) && counts(*product)
             };
@@ -327,7 +387,7 @@ impl Limits {
             }
             return None;
         }
-        let is_open = matches!(kind, LimitWindow::OpenCards | LimitWindow::OpenOrders);
+        let is_open = kind.is_open();
         // Of what is in the window, so much may stay; what is not installed yet stays for a whole window.
         let stays = spec.max.checked_sub(wanted).filter(|_| !is_open);
         let opens_ms = match stays.map(|stays| stays.checked_sub(pending)) {
@@ -455,7 +515,7 @@ impl Limits {
 
     /// An order of so many cards is reserved and not paid from now on.
     pub fn open(&mut self, buyer: &Buyer, cards: u64) {
-        for subject in buyer.subjects() {
+        for subject in buyer.reserving() {
             let open = self.open.entry((buyer.tenant, subject)).or_default();
             open.cards += cards;
             open.orders += 1;
@@ -464,7 +524,7 @@ impl Limits {
 
     /// It is paid, cancelled or timed out.
     pub fn close(&mut self, buyer: &Buyer, cards: u64) {
-        for subject in buyer.subjects() {
+        for subject in buyer.reserving() {
             let key = (buyer.tenant, subject);
             let Some(open) = self.open.get_mut(&key) else { continue };
             open.cards = open.cards.saturating_sub(cards);
@@ -492,7 +552,7 @@ impl LimitSpec {
     /// Whether this subject is one of those it counts.
     fn counts(&self, subject: Subject) -> bool {
         match (self.scope, subject) {
-            _ if matches!(self.window, LimitWindow::OpenCards | LimitWindow::OpenOrders) => false,
+            _ if self.window.is_open() => false,
             (LimitScope::Account(Some(one)), Subject::Account(id)) => one == id,
             (LimitScope::Account(None), Subject::Account(_))
             | (LimitScope::Ip, Subject::Ip(_))
@@ -511,9 +571,18 @@ impl Buyer {
         account.into_iter().chain(ip)
     }
 
+    /// The subjects that a reservation counts for as long as it is not paid.
+    fn reserving(&self) -> impl Iterator<Item = Subject> + use<> {
+        let buyer = (self.principal != PrincipalId(0)).then_some(Subject::Principal(self.principal));
+        self.subjects().chain(buyer)
+    }
+
     /// The one that a limit counts, if it counts one.
-    fn subject(&self, scope: LimitScope) -> Option<Subject> {
-        match scope {
+    fn subject(&self, spec: &LimitSpec) -> Option<Subject> {
+        match spec.scope {
+            LimitScope::Principal if spec.window.is_open() => {
+                Some(Subject::Principal(self.principal)).filter(|_| self.principal != PrincipalId(0))
+            }
             LimitScope::Account(Some(one)) if one != self.account => None,
             LimitScope::Account(_) => self.subjects().find(|subject| matches!(subject, Subject::Account(_))),
             LimitScope::Ip => self.subjects().find(|subject| matches!(subject, Subject::Ip(_))),

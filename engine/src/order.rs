@@ -120,6 +120,10 @@ pub struct GivenBack {
     pub legs: Vec<Leg>,
 }
 
+/// So often cards of an order are returned by name; after that all that is left is returned at once. What every
+/// command about the order reads is its entries, and these are the only ones that there can be many of.
+pub const RETURNS_MAX: u32 = 256;
+
 /// The most cards that a return names one by one.
 pub const RETURN_CARDS_MAX: usize = 64;
 
@@ -277,12 +281,13 @@ impl Turn<'_> {
             let Some(product) = self.state.product(line.product, tenant) else {
                 return self.refuse(request, Status::NotFound);
             };
-            if product.product.frozen {
+            if self.state.is_product_frozen(product) {
                 return self.refuse(request, Status::Frozen);
             }
             reserve_s = reserve_s.min(product.product.spec.terms.reserve_s);
         }
-        let buyer = Buyer { tenant, account: wanted.account.unwrap_or_default(), ip: wanted.ip };
+        let (account, principal) = (wanted.account.unwrap_or_default(), request.caller.principal);
+        let buyer = Buyer { tenant, account, ip: wanted.ip, principal };
         let reserves = wanted.kind == Kind::Reserve;
         let mut crossed = Vec::new();
         if !wanted.plain {
@@ -308,6 +313,7 @@ impl Turn<'_> {
         let moment_ms = if reserves { self.state.now_ms + u64::from(asked_s) * 1000 } else { 0 };
         let mut facts = OrderFacts {
             account: buyer.account.0,
+            validity_s_min: if reserves { wanted.validity_s_min } else { 0 },
             ip: wanted.ip,
             moment_ms,
             prev: 0,
@@ -370,7 +376,7 @@ impl Turn<'_> {
         reserves: bool,
         crossed: &mut Vec<Crossed>,
     ) -> Result<(), Exceeded> {
-        if self.state.limits.standing(buyer.tenant) == 0 {
+        if !reserves && self.state.limits.standing(buyer.tenant) == 0 {
             return Ok(());
         }
         self.state.limits.check(buyer, &units(lines), reserves, self.state.now_ms, crossed)
@@ -480,19 +486,24 @@ impl Turn<'_> {
     /// Cards for a payment that came too late: the same if they are all free, else equal ones.
     fn take_again(&self, tenant: TenantId, past: &OrderPast, search: &mut Search) -> Result<(), Status> {
         search.clear();
+        // They must last as long as was asked when they were reserved, from now on.
+        let validity_s_min = past.facts.validity_s_min;
+        let valid_until = self.state.now_ms + u64::from(validity_s_min) * 1000;
         let same_free = past.cards.cards().all(|(card, _)| {
             let batch = self.sequencer.table.batch_of(card).expect("an order's cards are committed");
             let word = batch.word(card.row());
             let view = self.state.view(batch, card.row(), word);
             search.cards.push(card, word);
-            view.lifecycle() == Lifecycle::Available && !view.is_frozen()
+            let lasts = view.expires_ms == 0 || view.expires_ms > valid_until;
+            view.lifecycle() == Lifecycle::Available && !view.is_frozen() && lasts
         });
         if same_free {
             return Ok(());
         }
         search.clear();
         let table = &self.sequencer.table;
-        let enough = past.facts.lines.iter().all(|line| self.state.allocate(table, tenant, line, 0, search));
+        let mut lines = past.facts.lines.iter();
+        let enough = lines.all(|line| self.state.allocate(table, tenant, line, validity_s_min, search));
         if enough { Ok(()) } else { Err(Status::ReservationExpired) }
     }
 
@@ -569,6 +580,9 @@ impl Turn<'_> {
         if given.cards.len() > RETURN_CARDS_MAX || given.legs.len() > LEGS_MAX {
             return self.refuse(request, Status::Malformed);
         }
+        if past.returns >= RETURNS_MAX && !given.cards.is_empty() {
+            return self.refuse(request, Status::ReturnsExhausted);
+        }
         let asked = given.cards.is_empty() || cards.iter().all(Option::is_some);
         if !asked {
             return self.refuse(request, Status::NotFound);
@@ -632,15 +646,17 @@ impl Turn<'_> {
         let head = Head { post: Word::state_of(lifecycle, flags), subject, ..request.head(kind, body) };
         let tail_bytes = facts.tail_bytes(&search.cards);
         let mut crossed_at = Vec::with_capacity(crossed.len());
-        let bytes = HEAD_BYTES + tail_bytes + crossed.len() * CROSSING_ENTRY_BYTES;
+        let bytes = HEAD_BYTES + tail_bytes + crossed.len() * CROSSING_ENTRY_BYTES + request.grounds_bytes();
+        let grounds = request.grounds.as_deref();
         let lsn = self.append(bytes, |group| {
-            let lsn = group.push(&head, tail_bytes, |tail| facts.encode(order, &search.cards, tail));
+            let lsn =
+                group.push_on(&head, grounds, tail_bytes, |tail| facts.encode(order, &search.cards, tail));
             crossed_at.extend(crossed.iter().map(|crossed| crossed.record(&head, group)));
             lsn
         });
         let key = (request.caller.tenant, order);
-        let time_ms = self.state.now_ms;
-        let moved = OrderMove { kind, lsn, time_ms, key, cards: &search.cards, facts };
+        let (time_ms, principal) = (self.state.now_ms, request.caller.principal);
+        let moved = OrderMove { kind, lsn, time_ms, key, principal, cards: &search.cards, facts };
         let closed = self.state.apply_order(&self.sequencer.table, &moved);
         let closed = closed.expect("its accounts were checked under the same hold of the lock");
         if closed.is_some() || kind == Kind::Reserve {
@@ -772,10 +788,11 @@ impl Turn<'_> {
         }
         let first = past.sealed && !past.word.is_fetched();
         let prev = if first { past.word.bits() } else { 0 };
-        let head = request.head(Kind::Reveal, request.command.body());
+        let head = request.head(Kind::Reveal, request.body());
         let tail_bytes = if first { REVEAL_BYTES + 8 } else { REVEAL_BYTES };
-        let lsn = self.append(HEAD_BYTES + tail_bytes, |group| {
-            group.push(&head, tail_bytes, |tail| {
+        let grounds = request.grounds.as_deref();
+        let lsn = self.append(HEAD_BYTES + tail_bytes + request.grounds_bytes(), |group| {
+            group.push_on(&head, grounds, tail_bytes, |tail| {
                 tail[..16].copy_from_slice(&past.order.0.to_le_bytes());
                 tail[16..20].copy_from_slice(&from.to_le_bytes());
                 tail[20..24].copy_from_slice(&list.count.to_le_bytes());
@@ -823,8 +840,9 @@ pub(crate) fn units(lines: &[Line]) -> Vec<(ProductId, u64)> {
 
 impl Reservation {
     /// What is kept of a RESERVE.
-    pub(crate) fn of(cards: u32, facts: &OrderFacts) -> Reservation {
+    pub(crate) fn of(principal: PrincipalId, cards: u32, facts: &OrderFacts) -> Reservation {
         Reservation {
+            principal,
             deadline_ms: facts.moment_ms,
             account: (facts.account != 0).then_some(AccountId(facts.account)),
             ip: facts.ip,

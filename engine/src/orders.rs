@@ -14,7 +14,7 @@ use std::fmt;
 use kami_wal::Lsn;
 
 use crate::account::Leg;
-use crate::identity::{AccountId, OrderId, TenantId};
+use crate::identity::{AccountId, OrderId, PrincipalId, TenantId};
 use crate::limits::Buyer;
 use crate::sharded::Sharded;
 
@@ -128,7 +128,9 @@ impl fmt::Debug for OrderWord {
 pub struct Reservation {
     /// Until when it is to be paid, milliseconds.
     pub deadline_ms: u64,
-    /// Who buys.
+    /// Who sent the order.
+    pub principal: PrincipalId,
+    /// For whom.
     pub account: Option<AccountId>,
     /// The address the buyer came from, hashed; 0 is unknown.
     pub ip: u64,
@@ -142,7 +144,7 @@ impl Reservation {
     /// Whose purchase it is.
     #[must_use]
     pub fn buyer(&self, tenant: TenantId) -> Buyer {
-        Buyer { tenant, account: self.account.unwrap_or_default(), ip: self.ip }
+        Buyer { tenant, account: self.account.unwrap_or_default(), ip: self.ip, principal: self.principal }
     }
 }
 

@@ -79,6 +79,29 @@ impl ValidFrom {
     }
 }
 
+/// How long a card is valid from an event of its own, as was agreed when its batch was imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// From when its days count; not from the import.
+    pub from: ValidFrom,
+    /// How many, more than 0.
+    pub days: u32,
+}
+
+impl Validity {
+    /// The end of what began at `begun_ms`; 0, which is never, if nothing began.
+    #[must_use]
+    pub fn ends_ms(self, begun_ms: u64) -> u64 {
+        if begun_ms == 0 { 0 } else { begun_ms + self.ms() }
+    }
+
+    /// How long that is, in milliseconds.
+    #[must_use]
+    pub fn ms(self) -> u64 {
+        u64::from(self.days) * 24 * 3600 * 1000
+    }
+}
+
 /// The terms of a product beyond its worth and validity. The default is what a product of the first version
 /// had: a card that is used once, anywhere, with the customary times.
 #[derive(Clone, Debug, PartialEq, Eq)]

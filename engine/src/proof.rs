@@ -31,6 +31,7 @@ pub use card::{CardProof, Leaf, ProvenCard};
 pub use consistency::ConsistencyProof;
 pub use digests::DigestProof;
 pub use note::{Checkpoint as ProofCheckpoint, VerifierKey};
+pub use prover::ProofKey;
 pub(crate) use prover::{Prover, copy_key};
 
 use crate::Lsn;

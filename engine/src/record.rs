@@ -22,18 +22,25 @@ mod sale;
 mod value;
 
 pub use kind::Kind;
-pub use layout::{Field, GROUP_FIELDS, GROUP_HEAD_BYTES, HEAD_BYTES, HEAD_FIELDS, TAIL_FIELDS};
+pub use layout::{
+    Field, GROUNDS_FIELDS, GROUP_FIELDS, GROUP_HEAD_BYTES, HEAD_BYTES, HEAD_FIELDS, TAIL_FIELDS,
+};
 pub use legs::{LEG_BYTES, PostedDocument, PostedLeg};
 pub(crate) use object::stored;
-pub use object::{Stored, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms};
+pub use object::{
+    Stored, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms, StoredValidity,
+};
 pub use sale::{Allocation, OrderFacts, Run};
 pub use value::{
     CHAPTER_ENTRIES, Chapter, Filter, Mark, MarkKey, Purse, Trail, VALUE_BYTES, VOLUME_BYTES, VOLUME_ENTRIES,
     ValueTail,
 };
 
+use std::ops::Range;
+
 use kami_wal::Lsn;
 
+use crate::grounds::Grounds;
 use crate::identity::{ChannelId, MerchantId, OrderId, PrincipalId, RequestId, TenantId, TerminalId};
 use crate::limit::Subject;
 use crate::state::OrderMove;
@@ -104,6 +111,9 @@ pub const REVEAL_BYTES: usize = 24;
 /// Bytes of the tail of REVERSE and TOMBSTONE.
 pub const ORIGINAL_BYTES: usize = 24;
 
+/// Bytes of the tail of RESTOCK.
+pub const REFERENCE_BYTES: usize = 16;
+
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
 }
@@ -144,13 +154,29 @@ impl<'a> GroupWriter<'a> {
     /// If the payload has no room; the caller computed that before it took the lock.
     #[inline]
     pub fn push(&mut self, head: &Head, tail_bytes: usize, tail: impl FnOnce(&mut [u8])) -> Lsn {
-        let length = HEAD_BYTES + tail_bytes.next_multiple_of(8);
+        self.push_on(head, None, tail_bytes, tail)
+    }
+
+    /// The same with the grounds of what is recorded behind the tail.
+    ///
+    /// # Panics
+    /// As [`GroupWriter::push`]; also if the grounds are longer than they may be.
+    #[inline]
+    pub fn push_on(
+        &mut self,
+        head: &Head,
+        grounds: Option<&Grounds>,
+        tail_bytes: usize,
+        tail: impl FnOnce(&mut [u8]),
+    ) -> Lsn {
+        let grounds_bytes = grounds.map_or(0, Grounds::bytes);
+        let length = HEAD_BYTES + tail_bytes.next_multiple_of(8) + grounds_bytes;
         let back = (self.before + self.used) as u64;
         assert!(back <= BACK_BYTES_MAX, "entry too far into its record");
         let entry = &mut self.payload[self.used..self.used + length];
         let fixed: &mut [u8; HEAD_BYTES] = (&mut entry[..HEAD_BYTES]).try_into().expect("head");
         fixed[0] = head.kind.number();
-        fixed[1] = 0;
+        fixed[1] = (grounds_bytes / 8) as u8;
         fixed[2..4].copy_from_slice(&((back / 8) as u16).to_le_bytes());
         fixed[4..8].copy_from_slice(&(length as u32).to_le_bytes());
         fixed[8..24].copy_from_slice(&head.request.0.to_le_bytes());
@@ -165,9 +191,12 @@ impl<'a> GroupWriter<'a> {
         fixed[48..56].copy_from_slice(&head.subject.to_le_bytes());
         fixed[56..64].copy_from_slice(&head.prev.to_le_bytes());
         if tail_bytes > 0 {
-            let rest = &mut entry[HEAD_BYTES..];
+            let rest = &mut entry[HEAD_BYTES..length - grounds_bytes];
             rest[tail_bytes..].fill(0);
             tail(&mut rest[..tail_bytes]);
+        }
+        if let Some(grounds) = grounds {
+            grounds.encode(&mut entry[length - grounds_bytes..]);
         }
         let lsn = self.payload_lsn.plus(self.used as u64);
         self.used += length;
@@ -303,6 +332,10 @@ impl<'a> Entry<'a> {
         if length < HEAD_BYTES || !length.is_multiple_of(8) || length > bytes.len() {
             return wrong("entry length out of bounds");
         }
+        let grounds_bytes = usize::from(bytes[1]) * 8;
+        if length < HEAD_BYTES + grounds_bytes {
+            return wrong("grounds longer than their entry");
+        }
         let Some(kind) = Kind::from_number(bytes[0]) else { return wrong("unknown kind") };
         let head = Head {
             kind,
@@ -321,7 +354,7 @@ impl<'a> Entry<'a> {
             return wrong("unknown lifecycle or flag");
         }
         let bytes = &bytes[..length];
-        Ok((Entry { lsn, time_ms, head, tail: &bytes[HEAD_BYTES..], bytes }, length))
+        Ok((Entry { lsn, time_ms, head, tail: &bytes[HEAD_BYTES..length - grounds_bytes], bytes }, length))
     }
 
     /// An entry that was taken out of its record.
@@ -377,6 +410,21 @@ impl<'a> Entry<'a> {
         let hash = |at: usize| self.tail[at..at + 32].try_into().expect("thirty-two bytes");
         let signature = self.tail[72..136].try_into().expect("sixty-four bytes");
         Ok(SignedCheckpoint { size: u64_at(self.tail, 0), root: hash(8), key: hash(40), signature })
+    }
+
+    /// Why it was done, and under whose approval, if that was said.
+    ///
+    /// # Errors
+    /// If they are damaged.
+    pub fn grounds(&self) -> Result<Option<Grounds>, FormatError> {
+        let bytes = usize::from(self.bytes[1]) * 8;
+        if bytes == 0 {
+            return Ok(None);
+        }
+        match Grounds::decode(&self.bytes[self.bytes.len() - bytes..]) {
+            Some(grounds) => Ok(Some(grounds)),
+            None => self.wrong("grounds damaged"),
+        }
     }
 
     const fn wrong<T>(&self, what: &'static str) -> Result<T, FormatError> {
@@ -522,7 +570,36 @@ impl<'a> Entry<'a> {
         (self.tail.len() == REVEAL_BYTES + 8).then(|| u64_at(self.tail, REVEAL_BYTES))
     }
 
-    /// Of BATCH_EXTEND: the new end.
+    /// Of RESTOCK: the supplier's document.
+    ///
+    /// # Errors
+    /// If the tail has another length.
+    pub fn reference(&self) -> Result<u128, FormatError> {
+        if self.tail.len() == REFERENCE_BYTES {
+            Ok(u128_at(self.tail, 0))
+        } else {
+            self.wrong("a card that went back without its document")
+        }
+    }
+
+    /// Of BATCH_ACTIVATE and BATCH_DEACTIVATE: the rows, if it is not about all.
+    ///
+    /// # Errors
+    /// If there are no such rows.
+    pub fn rows(&self) -> Result<Option<Range<u64>>, FormatError> {
+        match self.tail.len() {
+            0 => Ok(None),
+            16 => {
+                let (from, rows) = (u64_at(self.tail, 0), u64_at(self.tail, 8));
+                let to = from.checked_add(rows).filter(|to| from < *to && *to <= CardRef::ROWS_MAX);
+                let wrong = FormatError { what: "a range of no rows", lsn: self.lsn };
+                to.map(|to| Some(from..to)).ok_or(wrong)
+            }
+            _ => self.wrong("a range of rows of another length"),
+        }
+    }
+
+    /// Of BATCH_EXTEND, EXTEND and EXPIRE: the new end.
     ///
     /// # Errors
     /// If the tail is too short.

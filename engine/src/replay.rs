@@ -11,6 +11,8 @@ use std::sync::Arc;
 use kami_wal::{Lsn, Medium, Record};
 
 use crate::accounts::StoredAccount;
+use crate::activity::Activity;
+use crate::admin::BatchMove;
 use crate::batch::BatchFile;
 use crate::checkpoint::Snapshot;
 use crate::exceptions::{ExceptionState, Kept, Resolution, StoredNote};
@@ -22,11 +24,14 @@ use crate::identity::{
 use crate::limits::{Crossed, StoredLimit, Till};
 use crate::orders::{OrderKey, OrderState, OrderWord};
 use crate::pins::PinChange;
+use crate::product::Validity;
 use crate::record::{
     Entry, FormatError, Group, Kind, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms,
+    StoredValidity,
 };
 use crate::state::{OrderMove, State};
 use crate::table::{Batch, Columns, Commit, Table, Words};
+use crate::tenants::{StoredTenant, TenantSpec};
 use crate::vault::Vault;
 use crate::word::{CardRef, Word};
 
@@ -137,6 +142,21 @@ impl Rebuild {
                     self.state.revoke_principal(id, entry.lsn);
                 }
             }
+            Kind::TenantPut => {
+                let id = TenantId(head.subject as u16);
+                let spec = TenantSpec { name: entry.object::<StoredTenant>()?.name };
+                if id == self.state.tenants.next() {
+                    self.state.tenants.put(id, spec, entry.lsn);
+                } else {
+                    self.continues(entry, self.state.tenants.lsn(id), "tenant")?;
+                }
+            }
+            Kind::TenantFreeze | Kind::TenantUnfreeze => {
+                let id = TenantId(head.subject as u16);
+                if self.continues(entry, self.state.tenants.lsn(id), "tenant")? {
+                    self.state.tenants.set_frozen(id, head.kind == Kind::TenantFreeze, entry.lsn);
+                }
+            }
             Kind::AccountPut => self.account(entry)?,
             Kind::AccountFreeze | Kind::AccountUnfreeze => {
                 let id = AccountId(head.subject as u32);
@@ -167,8 +187,15 @@ impl Rebuild {
                 let known = self.state.batch_stock(id, head.tenant).map(|stock| stock.lsn);
                 if self.continues(entry, known, "batch")? {
                     let expires_ms = if head.kind == Kind::BatchExtend { entry.expires_ms()? } else { 0 };
+                    let activates = matches!(head.kind, Kind::BatchActivate | Kind::BatchDeactivate);
+                    let rows = if activates { entry.rows()? } else { None };
                     let batch = self.table.batch(id).expect("its stock is there");
-                    self.state.change_batch(batch, head.kind, expires_ms, entry.lsn);
+                    if rows.as_ref().is_some_and(|rows| rows.end > batch.rows()) {
+                        let what = "rows that the batch does not have";
+                        return Err(FormatError { what, lsn: entry.lsn }.into());
+                    }
+                    let change = BatchMove { expires_ms, rows, now_ms: entry.time_ms };
+                    self.state.change_batch(batch, head.kind, &change, entry.lsn);
                 }
             }
             Kind::Redeem | Kind::Hold => {
@@ -211,8 +238,18 @@ impl Rebuild {
                 let key = (card.to_bits(), head.principal, terminal);
                 self.state.pins.apply(PinChange::Lock(key, entry.time_ms, until_ms));
             }
-            Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void => {
-                self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?
+            Kind::Tombstone
+            | Kind::Freeze
+            | Kind::Unfreeze
+            | Kind::Void
+            | Kind::Activate
+            | Kind::Deactivate
+            | Kind::Restock => self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?,
+            Kind::Extend | Kind::Expire => {
+                self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
+                // Whatever state the card is in: all such entries from a snapshot's start on come in order.
+                let batch = self.table.batch_of(entry.card()).expect("its word was installed");
+                self.state.set_end(batch, entry.card().row(), entry.expires_ms()?);
             }
             kind if kind.may_tell_value() => {
                 self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
@@ -278,8 +315,8 @@ impl Rebuild {
                 return Err(ReplayError::Chain { object: "card", lsn });
             }
         }
-        let time_ms = entry.time_ms;
-        let moved = OrderMove { kind, lsn, time_ms, key, cards: &cards, facts: &facts };
+        let (time_ms, principal) = (entry.time_ms, entry.head.principal);
+        let moved = OrderMove { kind, lsn, time_ms, key, principal, cards: &cards, facts: &facts };
         match self.state.apply_order(&self.table, &moved) {
             Ok(_) => Ok(()),
             Err(_) => Err(ReplayError::Chain { object: "account", lsn }),
@@ -348,13 +385,15 @@ impl Rebuild {
         if self.table.batch(id).is_some() {
             return Ok(());
         }
-        let stored = entry.object::<StoredBatch>()?;
+        let (stored, validity) = entry.object_extended::<StoredBatch, StoredValidity>()?;
+        let validity = known_validity(validity, entry.lsn)?;
         let product = self.state.product(ProductId(stored.product), entry.head.tenant);
         let Some(product) = product else {
             return Err(ReplayError::Chain { object: "product", lsn: entry.lsn });
         };
         let commit = Commit {
             stored,
+            validity,
             kind: product.product.spec.kind,
             id,
             import: entry.head.request,
@@ -424,8 +463,11 @@ impl Rebuild {
             let product = ProductId(object.stored.product);
             let Some(product) = self.state.product(product, tenant) else { return Ok(false) };
             let id = BatchId(object.id);
+            let validity = ledger.validities.iter().find(|(batch, _)| *batch == object.id);
+            let validity = validity.map(|(_, validity)| validity);
             let commit = Commit {
                 stored: object.stored.clone(),
+                validity: known_validity(validity.copied(), lsn)?,
                 kind: product.product.spec.kind,
                 id,
                 import: RequestId(object.import),
@@ -435,7 +477,7 @@ impl Rebuild {
             };
             self.commit(vault, commit, tenant)?;
             let batch = self.table.batch(id).expect("committed just now");
-            batch.set_active(object.active);
+            batch.set_activity(Activity::whole(batch.rows(), object.active.then_some(object.imported_ms)));
             batch.set_frozen(object.frozen);
             if object.voided {
                 batch.set_voided();
@@ -457,12 +499,24 @@ impl Rebuild {
             let key = (card, PrincipalId(principal), TerminalId(terminal));
             self.state.pins.apply(PinChange::Lock(key, 0, until_ms));
         }
+        for object in &ledger.activities {
+            let Some(batch) = self.table.batch(BatchId(object.batch)) else { return Ok(false) };
+            let pieces = object.pieces.iter().copied();
+            let Some(activity) = Activity::from_pieces(batch.rows(), pieces) else { return Ok(false) };
+            batch.set_activity(activity);
+        }
+        for &(card, end_ms) in &ledger.ends {
+            let card = CardRef::from_bits(card);
+            let Some(batch) = self.table.batch_of(card) else { return Ok(false) };
+            self.state.set_end(batch, card.row(), end_ms);
+        }
         for &(tenant, document, lsn) in &ledger.documents {
             let Some(lsn) = Lsn::from_bytes(lsn) else { return Ok(false) };
             self.state.documents.insert((TenantId(tenant), DocumentId(document)), lsn);
         }
-        if !self.state.accounts.restore(&ledger.accounts)
+        if !self.state.tenants.restore(&ledger.tenants)
             || !self.state.exceptions.restore(&ledger.exceptions)
+            || !self.state.accounts.restore(&ledger.accounts)
             || !self.state.limits.restore(&ledger.limits, &ledger.usages, ledger.counted_ms)
         {
             return Ok(false);
@@ -477,6 +531,12 @@ impl Rebuild {
         }
         Ok(true)
     }
+}
+
+fn known_validity(stored: Option<StoredValidity>, lsn: Lsn) -> Result<Option<Validity>, FormatError> {
+    let Some(stored) = stored else { return Ok(None) };
+    let unknown = FormatError { what: "unknown rule of validity", lsn };
+    stored.validity().map(Some).ok_or(unknown)
 }
 
 /// What an entry about a card does to the table of open holds: whatever state the card is in, for the table's

@@ -4,6 +4,7 @@ use kami_wal::Lsn;
 
 use crate::account::Account;
 use crate::exceptions::Exception;
+use crate::grounds::Grounds;
 use crate::identity::{
     AccountId, BatchId, ChannelId, MerchantId, OrderId, Principal, PrincipalId, ProductId, RequestId,
     TerminalId,
@@ -17,6 +18,7 @@ use crate::product::{Money, Product};
 use crate::record::{self, Kind};
 use crate::status::Status;
 use crate::table::Batch;
+use crate::tenants::Tenant;
 use crate::vault::CodeList;
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
@@ -78,7 +80,7 @@ pub enum ReplyBody {
     Value(ValueReport),
     /// After HOLD.
     Hold(HoldReport),
-    /// After QUERY, FREEZE, UNFREEZE, VOID and SETTLE.
+    /// After QUERY, FREEZE, UNFREEZE, VOID, SETTLE, ACTIVATE, DEACTIVATE, EXTEND, EXPIRE and RESTOCK.
     Card(CardReport),
     /// After HISTORY, newest first; at most [`HISTORY_MAX`] and the import. PARTIAL if older ones are left out.
     History(Vec<HistoryEvent>),
@@ -94,6 +96,8 @@ pub enum ReplyBody {
     Stock(Vec<StockLine>),
     /// After PRINCIPAL_LIST, and the one principal after PRINCIPAL_ADD.
     Principals(Vec<Principal>),
+    /// After TENANT_LIST, and the one tenant after the other commands about one.
+    Tenants(Vec<Tenant>),
     /// After STATS.
     Stats(Box<Stats>),
     /// After IMPORT_DUPLICATES, up to [`DUPLICATES_MAX`] of them; and after an import was refused for
@@ -253,7 +257,7 @@ pub struct CardReport {
 }
 
 /// One event of a card's history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryEvent {
     /// What happened: a record kind's number, see [`record::Kind`](crate::record::Kind).
     pub kind: crate::record::Kind,
@@ -276,7 +280,7 @@ pub struct HistoryEvent {
     /// With which request id.
     pub request: RequestId,
     /// The order, for a sale; the original's id, for a reversal, refund or tombstone; the hold's id, for what
-    /// ends it; else 0.
+    /// ends it; the supplier's document, for RESTOCK; else 0.
     pub related: u128,
     /// What it moved, where the entry says so; else 0. A SINGLE card is redeemed as a whole and says nothing.
     pub amount: Money,
@@ -284,6 +288,8 @@ pub struct HistoryEvent {
     pub remaining: Money,
     /// Of a redemption that was made offline: when, by the till's clock, in milliseconds since 1970; else 0.
     pub made_ms: u64,
+    /// Why it was done, and under whose approval, if that was said.
+    pub grounds: Option<Box<Grounds>>,
 }
 
 /// A batch as it stands.
@@ -299,8 +305,10 @@ pub struct BatchReport {
     pub imported_ms: u64,
     /// Its cards by logged lifecycle, see [`Lifecycle`]; their sum is the number imported.
     pub counts: [u64; Lifecycle::COUNT],
-    /// Whether its cards are redeemable once sold.
+    /// Whether all its cards are redeemable once sold.
     pub active: bool,
+    /// How many rows are active. Cards that were activated or deactivated by themselves count as their rows.
+    pub active_rows: u64,
     /// Whether it is frozen.
     pub frozen: bool,
     /// Whether its unsold cards were made void.
@@ -428,6 +436,7 @@ impl HistoryEvent {
         let related = match entry.head.kind {
             kind if kind.is_order() => entry.order()?.0.0,
             Kind::Reverse | Kind::Tombstone => entry.original()?.0.0,
+            Kind::Restock => entry.reference()?,
             _ => value.related.0,
         };
         Ok(HistoryEvent {
@@ -445,6 +454,7 @@ impl HistoryEvent {
             amount: value.amount,
             remaining: value.purse.remaining,
             made_ms: if entry.head.kind == Kind::Redeem { value.time_ms } else { 0 },
+            grounds: entry.grounds()?.map(Box::new),
         })
     }
 
@@ -465,6 +475,7 @@ impl HistoryEvent {
             amount: 0,
             remaining: 0,
             made_ms: 0,
+            grounds: None,
         }
     }
 }

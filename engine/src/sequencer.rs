@@ -104,6 +104,8 @@ pub(crate) struct Moves {
     pub(crate) holds: Vec<HoldChange>,
     pub(crate) pins: Vec<PinChange>,
     pub(crate) exceptions: Vec<ExceptionState>,
+    /// Cards with their new ends of validity.
+    pub(crate) ends: Vec<(CardRef, u64)>,
 }
 
 impl Moves {
@@ -112,6 +114,7 @@ impl Moves {
         self.holds.clear();
         self.pins.clear();
         self.exceptions.clear();
+        self.ends.clear();
     }
 }
 
@@ -204,6 +207,8 @@ pub(crate) struct OrderPast {
     pub(crate) sealed: bool,
     /// Cards that came back.
     pub(crate) returned: HashSet<CardRef>,
+    /// How many entries brought them back.
+    pub(crate) returns: u32,
     /// When it was opened, and until when it was to be paid, milliseconds.
     pub(crate) opened_ms: u64,
     pub(crate) deadline_ms: u64,
@@ -214,7 +219,7 @@ pub(crate) struct OrderPast {
 impl OrderPast {
     /// Whose purchase it is.
     pub(crate) fn buyer_of(&self, tenant: TenantId) -> Buyer {
-        Buyer { tenant, account: AccountId(self.facts.account), ip: self.facts.ip }
+        Buyer { tenant, account: AccountId(self.facts.account), ip: self.facts.ip, principal: self.buyer }
     }
 
     /// Its cards but for those that came back, in its sequence, with the word they had before.
@@ -412,7 +417,9 @@ impl Sequencer {
             let (request, prepared) = (&requests[at], &mut prepared[at]);
             let redeems = request.command.is_behind_pin();
             prepared.crossings = if redeems { crossings } else { 0 };
-            prepared.log_bytes = request.command.log_bytes_max() + prepared.crossings * CROSSING_ENTRY_BYTES;
+            prepared.log_bytes = request.command.log_bytes_max()
+                + prepared.crossings * CROSSING_ENTRY_BYTES
+                + request.grounds_bytes();
             if at > from
                 && (bytes + prepared.log_bytes > bytes_max
                     || request.command.begins_turn()
@@ -420,12 +427,12 @@ impl Sequencer {
             {
                 return at;
             }
-            prepared.body = request.command.body();
+            prepared.body = request.body();
             prepared.past = None;
             prepared.detail = Detail::None;
             prepared.wallet = None;
             prepared.object = None;
-            prepared.failed = None;
+            prepared.failed = if request.has_bad_grounds() { Some(Status::Malformed) } else { None };
             prepared.absent_at = Some(commits);
             // A code that nobody has ends the turn, too: else the distance of receipts would tell it.
             if request.command.card().is_some_and(|code| !seen.insert(code)) {
@@ -436,6 +443,7 @@ impl Sequencer {
                 prepared.word = batch.word(card.row());
                 let tells_value = request.command.is_about_value()
                     || batch.kind != CardKind::Single
+                    || batch.validity.is_some()
                     || prepared.word.flags().contains(Flags::HELD);
                 let needs_chain = (prepared.word.flags().contains(Flags::HAS_EFFECTS)
                     || matches!(request.command, Command::Query { .. } | Command::History { .. }))
@@ -527,8 +535,11 @@ impl Sequencer {
                     wallet.sold_ms = chain.entry(sale)?.time_ms;
                 }
                 let volume = if wallet.chapters.is_empty() { 0 } else { VOLUME_BYTES };
-                prepared.log_bytes =
-                    HEAD_BYTES + VALUE_BYTES + volume + prepared.crossings * CROSSING_ENTRY_BYTES;
+                prepared.log_bytes = HEAD_BYTES
+                    + VALUE_BYTES
+                    + volume
+                    + prepared.crossings * CROSSING_ENTRY_BYTES
+                    + request.grounds_bytes();
                 prepared.wallet = Some(wallet);
             }
             _ => {
@@ -548,7 +559,11 @@ impl Sequencer {
         chain: &mut Chain<'_>,
     ) -> Result<Box<Wallet>, ChainError> {
         let sought = Sought::new(request.id, request.command.original(), &self.marks, true);
-        let (past, top) = chain.past(card, prepared.word, &sought)?;
+        let (mut past, top) = chain.past(card, prepared.word, &sought)?;
+        let counts = self.table.batch_of(card).is_some_and(|batch| batch.validity.is_some());
+        if counts && let Some(sale) = top.sale {
+            past.sold_ms = chain.entry(sale)?.time_ms;
+        }
         let (trail, chapters) = chain.trail(&top, &self.marks)?;
         prepared.past = Some(Box::new(past));
         let purse = top.value.as_ref().map(|(_, tail)| tail.purse);
@@ -585,7 +600,8 @@ impl Sequencer {
                 if let Some(word) = word {
                     let past =
                         Chain::new(&self.wal, buffer).order(key.1, word, command.sought(request.id))?;
-                    prepared.log_bytes = command.order_bytes_max(past.cards.count(), &past.facts);
+                    prepared.log_bytes =
+                        command.order_bytes_max(past.cards.count(), &past.facts) + request.grounds_bytes();
                     prepared.detail = Detail::Order(Box::new(past));
                 }
                 if let Command::Return(given) = command {
@@ -872,6 +888,10 @@ impl Turn<'_> {
         for exception in moves.exceptions.drain(..) {
             let added = self.state.exceptions.add(exception);
             debug_assert!(added, "they were numbered under this lock");
+        }
+        for &(card, end_ms) in &moves.ends {
+            let batch = self.sequencer.table.batch_of(card).expect("decided on this batch");
+            self.state.set_end(batch, card.row(), end_ms);
         }
     }
 

@@ -29,7 +29,9 @@ use zeroize::Zeroizing;
 
 use crate::command::{Command, ImportRow, ImportSpec, Request};
 use crate::engine::{Engine, RevealError};
-use crate::identity::{AccountId, Caller, CardDigest, ChannelId, OrderId, ProductId, RequestId, TerminalId};
+use crate::identity::{
+    AccountId, Caller, CardDigest, ChannelId, DocumentId, OrderId, ProductId, RequestId, TerminalId,
+};
 use crate::limit::Exceeded;
 use crate::product::{Product, ProductSpec};
 use crate::reply::{
@@ -224,6 +226,7 @@ impl Session {
             channel: self.channel,
             deadline: None,
             command,
+            grounds: None,
         });
         Call { engine: self.engine.clone(), request: request.map_err(Failure::Code), read }
     }
@@ -285,6 +288,33 @@ impl Session {
     /// Makes a card void for good.
     pub fn void(&self, id: RequestId, code: &str) -> Call<CardReport> {
         self.call(id, self.digest(code).map(|card| Command::Void { card }), |_, reply| card(reply))
+    }
+
+    /// Makes a card redeemable, whatever its batch says.
+    pub fn activate(&self, id: RequestId, code: &str) -> Call<CardReport> {
+        self.call(id, self.digest(code).map(|card| Command::Activate { card }), |_, reply| card(reply))
+    }
+
+    /// Makes an unused card not redeemable, whatever its batch says.
+    pub fn deactivate(&self, id: RequestId, code: &str) -> Call<CardReport> {
+        self.call(id, self.digest(code).map(|card| Command::Deactivate { card }), |_, reply| card(reply))
+    }
+
+    /// Moves the end of a card's validity to a later time, in milliseconds since 1970.
+    pub fn extend(&self, id: RequestId, code: &str, expires_ms: u64) -> Call<CardReport> {
+        let command = self.digest(code).map(|card| Command::Extend { card, expires_ms });
+        self.call(id, command, |_, reply| card(reply))
+    }
+
+    /// Ends a card's validity now.
+    pub fn expire(&self, id: RequestId, code: &str) -> Call<CardReport> {
+        self.call(id, self.digest(code).map(|card| Command::Expire { card }), |_, reply| card(reply))
+    }
+
+    /// Makes a returned card void because it went back to its supplier.
+    pub fn restock(&self, id: RequestId, code: &str, reference: DocumentId) -> Call<CardReport> {
+        let command = self.digest(code).map(|card| Command::Restock { card, reference });
+        self.call(id, command, |_, reply| card(reply))
     }
 
     /// Sells `count` cards of a product, all or nothing, and reads their codes.

@@ -28,6 +28,7 @@ use crate::record::{
 use crate::reply::StockLine;
 use crate::sharded::Sharded;
 use crate::table::{Batch, Table};
+use crate::tenants::Tenants;
 use crate::value::Value;
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
@@ -64,6 +65,8 @@ pub struct State {
     pub documents: Sharded<(TenantId, DocumentId), Lsn>,
     /// Limits, and what counts against them.
     pub limits: Limits,
+    /// Tenants but for the house.
+    pub tenants: Tenants,
 }
 
 /// A product and its batches.
@@ -156,8 +159,13 @@ pub struct Stock {
     free: RowSet,
     /// AVAILABLE cards that are frozen by themselves.
     frozen: u64,
-    /// AVAILABLE cards by their own end of validity, for batches that have such ends.
+    /// AVAILABLE cards by the end of validity that their row says, for batches with such ends; not those in `ends`.
     expiries: BTreeMap<u64, u64>,
+    /// Ends of validity of cards that were given one after their import. A card's word says whether it is one of
+    /// them: while a snapshot is brought up to date, this may be ahead of the words.
+    ends: BTreeMap<u64, u64>,
+    /// AVAILABLE cards of these that are not frozen by themselves.
+    ending: u64,
 }
 
 impl State {
@@ -195,19 +203,45 @@ impl State {
     #[inline]
     #[must_use]
     pub fn view(&self, batch: &Batch, row: u64, word: Word) -> View {
-        let product = &self.product_of(batch).product;
+        let state = self.product_of(batch);
+        let product = &state.product;
         View {
             word,
             kind: product.spec.kind,
-            batch_active: batch.is_active(),
-            frozen: batch.is_frozen() || product.frozen,
+            batch_active: batch.is_row_active(row),
+            frozen: batch.is_frozen() || self.is_product_frozen(state),
             batch_voided: batch.is_voided(),
             valid_from_ms: batch.valid_from_ms,
-            expires_ms: batch.expires_ms(row),
+            expires_ms: self.expires_ms(batch, row, word),
             face: batch.face(row),
             reversal_ms: u64::from(product.spec.reversal_s) * 1000,
             now_ms: self.now_ms,
             held: false,
+            begun_ms: 0,
+            from_use: false,
+        }
+    }
+
+    /// When a card expires, extensions included; 0 is never.
+    #[inline]
+    #[must_use]
+    pub fn expires_ms(&self, batch: &Batch, row: u64, word: Word) -> u64 {
+        if word.flags().contains(Flags::OWN_END) {
+            self.stock(batch.id).expires_ms(batch, row)
+        } else {
+            batch.expires_ms(row)
+        }
+    }
+
+    /// Gives a card an end of validity of its own. Its word says so, too.
+    pub fn set_end(&mut self, batch: &Batch, row: u64, end_ms: u64) {
+        let Stock { ends, free, cursor, .. } = self.stock_mut(batch.id);
+        ends.insert(row, end_ms);
+        let word = batch.word(row);
+        let stands = word.lifecycle() == Lifecycle::Available && !word.flags().contains(Flags::FROZEN);
+        if stands && row < *cursor {
+            // It may have been passed over because it had expired.
+            free.insert(row);
         }
     }
 
@@ -274,6 +308,8 @@ impl State {
             Command::ExceptionResolve(given) => self.exceptions.find(given.id, tenant).map(|state| state.lsn),
             Command::LimitPut(spec) => self.limits.named(tenant, &spec.name).map(|state| state.lsn),
             Command::PrincipalRenew(renewal) => self.principal_lsn(renewal.principal),
+            Command::TenantPut(spec) => self.tenants.lsn_of_name(&spec.name),
+            Command::TenantFreeze(id) | Command::TenantUnfreeze(id) => self.tenants.lsn(*id),
             command => self.batch_stock(command.batch()?, tenant).map(|stock| stock.lsn),
         }
     }
@@ -377,7 +413,7 @@ impl State {
         found: &mut Search,
     ) -> bool {
         let Some(product) = self.product(line.product, tenant) else { return false };
-        if product.product.frozen || !product.product.spec.terms.listed {
+        if self.is_product_frozen(product) || !product.product.spec.terms.listed {
             return false;
         }
         let valid_until = self.now_ms + u64::from(validity_s_min) * 1000;
@@ -404,8 +440,13 @@ impl State {
             return;
         }
         let before = found.cards.count();
+        // What begins with the sale must be long enough; it has no other end in stock.
+        let rule_ms = batch.validity.map(|rule| self.now_ms + rule.ms());
+        if rule_ms.is_some_and(|ends_ms| ends_ms <= valid_until) {
+            return;
+        }
         let batch_expires = batch.expires_ms(0);
-        let by_row = !batch.columns.expiries.is_empty();
+        let by_row = !batch.columns.expiries.is_empty() || !stock.ends.is_empty();
         if !by_row && batch_expires != 0 && batch_expires <= valid_until {
             return;
         }
@@ -414,7 +455,8 @@ impl State {
             return;
         }
         // A row can be sold if it is in stock, not frozen by itself, and valid long enough.
-        let lasts = |row| match batch.expires_ms(row) {
+        let ends = |row| stock.expires_ms(batch, row);
+        let lasts = |row| match ends(row) {
             0 => true,
             expires => expires > valid_until,
         };
@@ -435,7 +477,7 @@ impl State {
                 if (!by_row || lasts(row)) && is_worth(row) {
                     found.cards.push(CardRef::new(batch.id.0, row), word);
                     *missing -= 1;
-                } else if cursor.is_none() && (!is_worth(row) || batch.expires_ms(row) > self.now_ms) {
+                } else if cursor.is_none() && (!is_worth(row) || ends(row) > self.now_ms) {
                     cursor = Some(row);
                 }
             }
@@ -462,7 +504,7 @@ impl State {
         table: &Table,
         order: &OrderMove<'_>,
     ) -> Result<Option<Reservation>, AccountId> {
-        let OrderMove { kind, lsn, time_ms, key, cards, facts } = *order;
+        let OrderMove { kind, lsn, time_ms, key, principal, cards, facts } = *order;
         let (lifecycle, added) = OrderMove::post(kind, facts.sealed);
         for (card, old) in cards.cards() {
             let batch = table.batch_of(card).expect("an order's cards are committed");
@@ -478,7 +520,7 @@ impl State {
         };
         let before = OrderWord::from_bits(facts.prev);
         self.orders.put(key, OrderWord::new(lsn, state, before.is_some_and(OrderWord::is_fetched)));
-        let buyer = Buyer { tenant: key.0, account: AccountId(facts.account), ip: facts.ip };
+        let buyer = Buyer { tenant: key.0, account: AccountId(facts.account), ip: facts.ip, principal };
         match kind {
             // A plain sale names its product alone.
             Kind::Sell if facts.lines.is_empty() => {}
@@ -496,7 +538,7 @@ impl State {
         // Everything from a snapshot's start on is replayed in order, so this may be done again.
         let closed = if kind == Kind::Sell { None } else { self.orders.close(&key) };
         if kind == Kind::Reserve {
-            self.orders.open(key, Reservation::of(cards.count(), facts));
+            self.orders.open(key, Reservation::of(principal, cards.count(), facts));
         } else {
             self.accounts.post(&facts.legs, lsn)?;
         }
@@ -521,7 +563,8 @@ impl State {
     pub fn stock_line(&self, batch: &Batch) -> StockLine {
         let stock = self.stock(batch.id);
         let product = &self.product_of(batch).product;
-        let closed = batch.is_frozen() || batch.is_voided() || product.frozen || !product.spec.terms.listed;
+        let frozen = batch.is_frozen() || self.is_product_frozen(self.product_of(batch));
+        let closed = frozen || batch.is_voided() || !product.spec.terms.listed;
         let sellable = if closed { 0 } else { stock.sellable(batch, self.now_ms) };
         StockLine {
             product: batch.product,
@@ -573,10 +616,16 @@ impl State {
             if fresh.counts.iter().sum::<u64>() != batch.rows() {
                 return Err(format!("batch {}: states do not sum to the cards imported", batch.id));
             }
-            if fresh.frozen != stock.frozen || fresh.expiries != stock.expiries {
+            if fresh.frozen != stock.frozen
+                || fresh.expiries != stock.expiries
+                || fresh.ending != stock.ending
+            {
                 return Err(format!("batch {}: frozen or expiring cards counted wrongly", batch.id));
             }
             for row in 0..batch.rows() {
+                if batch.word(row).flags().contains(Flags::OWN_END) != stock.ends.contains_key(&row) {
+                    return Err(format!("batch {}: row {row} has an end of its own, or not", batch.id));
+                }
                 let held = batch.word(row).flags().contains(Flags::HELD);
                 let open = self.holds.of(CardRef::new(batch.id.0, row), self.now_ms).count;
                 if held != (open > 0) {
@@ -589,7 +638,7 @@ impl State {
             for row in 0..stock.cursor {
                 let word = batch.word(row);
                 let open = word.lifecycle() == Lifecycle::Available && !word.flags().contains(Flags::FROZEN);
-                let expires = batch.expires_ms(row);
+                let expires = stock.expires_ms(batch, row);
                 if open
                     && !batch.is_voided()
                     && (expires == 0 || expires > self.now_ms)
@@ -625,12 +674,15 @@ impl Stock {
             free: RowSet::default(),
             frozen: 0,
             expiries,
+            ends: BTreeMap::new(),
+            ending: 0,
         }
     }
 
     /// Computes everything again from the words, as after a snapshot.
     pub fn derive(&mut self, batch: &Batch) {
-        *self = Stock { lsn: self.lsn, ..Stock::new(batch, self.tenant) };
+        let ends = std::mem::take(&mut self.ends);
+        *self = Stock { lsn: self.lsn, ends, ..Stock::new(batch, self.tenant) };
         for row in 0..batch.rows() {
             let word = batch.word(row);
             if word != Word::PRISTINE {
@@ -654,9 +706,12 @@ impl Stock {
             u64::from(lifecycle == Lifecycle::Available && word.flags().contains(Flags::FROZEN))
         };
         self.frozen = self.frozen + frozen(to, new) - frozen(from, old);
+        let ending = |standing: bool, word: Word| standing && word.flags().contains(Flags::OWN_END);
+        let (ended, ends) = (ending(stood, old), ending(stands, new));
+        self.ending = self.ending + u64::from(ends) - u64::from(ended);
         if let Some(own) = own_expiry {
             let count = self.expiries.entry(own).or_default();
-            *count = *count + u64::from(stands) - u64::from(stood);
+            *count = *count + u64::from(stands && !ends) - u64::from(stood && !ended);
             if *count == 0 {
                 self.expiries.remove(&own);
             }
@@ -668,6 +723,16 @@ impl Stock {
         }
     }
 
+    /// See [`State::expires_ms`]; of a card that has an end of its own.
+    fn expires_ms(&self, batch: &Batch, row: u64) -> u64 {
+        self.ends.get(&row).copied().unwrap_or_else(|| batch.expires_ms(row))
+    }
+
+    /// Rows with an end of validity of their own.
+    pub fn ends(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.ends.iter().map(|(row, end_ms)| (*row, *end_ms))
+    }
+
     /// Looks at all rows again at the next sale, after rows that were passed over may be for sale.
     pub fn rewind(&mut self) {
         self.cursor = 0;
@@ -675,10 +740,18 @@ impl Stock {
     }
 
     fn sellable(&self, batch: &Batch, now_ms: u64) -> u64 {
-        let standing = self.counts[Lifecycle::Available as usize] - self.frozen;
+        let standing = self.counts[Lifecycle::Available as usize] - self.frozen - self.ending;
+        let ending = self.ends.iter().filter(|(row, end_ms)| {
+            let word = batch.word(**row);
+            word.lifecycle() == Lifecycle::Available
+                && word.flags().contains(Flags::OWN_END)
+                && !word.flags().contains(Flags::FROZEN)
+                && **end_ms > now_ms
+        });
+        let ending = if self.ending == 0 { 0 } else { ending.count() as u64 };
         if self.expiries.is_empty() && batch.columns.expiries.is_empty() {
             let expires = batch.expires_ms(0);
-            return if expires != 0 && expires <= now_ms { 0 } else { standing };
+            return ending + if expires != 0 && expires <= now_ms { 0 } else { standing };
         }
         // Own ends by value; 0 stands for the batch's. An extension covers all that end before it.
         let extended = batch.extended_ms();
@@ -686,7 +759,7 @@ impl Stock {
             let own = if own == 0 { batch.expires_ms } else { own };
             own == 0 || own.max(extended) > now_ms
         };
-        self.expiries.iter().filter(|(own, _)| lasts(**own)).map(|(_, count)| count).sum()
+        ending + self.expiries.iter().filter(|(own, _)| lasts(**own)).map(|(_, count)| count).sum::<u64>()
     }
 }
 
@@ -701,6 +774,8 @@ pub struct OrderMove<'a> {
     pub time_ms: u64,
     /// The order.
     pub key: OrderKey,
+    /// Who asked for it.
+    pub principal: PrincipalId,
     /// Its cards, with the words they had.
     pub cards: &'a Allocation,
     /// What else the entry says.

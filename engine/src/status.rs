@@ -157,6 +157,10 @@ statuses! {
 
     /// No request with this id had an effect on this target, as far as the caller may know.
     NoEffect = 144, "NO_EFFECT", "send the request once more with the same id, or reverse it so that it never takes effect";
+    /// The rows of the batch would stand in more pieces than it may have.
+    PiecesExhausted = 150, "PIECES_EXHAUSTED", "activate or deactivate longer ranges of rows, or the whole batch";
+    /// Cards of the order came back by name as often as they may.
+    ReturnsExhausted = 162, "RETURNS_EXHAUSTED", "return all that is left of it at once";
 
     /// The redemption made offline does not fit its card; it was noted for an operator.
     ExceptionNoted = 145, "EXCEPTION_NOTED", "do not send it again: an operator sees to it, EXCEPTION_LIST shows it";

@@ -12,8 +12,10 @@ use crate::identity::{OrderId, PinDigest, RequestId};
 use crate::limits::Tills;
 use crate::outcome;
 use crate::pins::{PIN_LOCK_MS, PIN_TRIES, PinChange, PinKey};
-use crate::product::{CardKind, Money};
-use crate::record::{GroupWriter, Head, Kind, ORIGINAL_BYTES, PIN_LOCK_BYTES, Purse, ValueTail};
+use crate::product::{CardKind, Money, ValidFrom, Validity};
+use crate::record::{
+    GroupWriter, Head, Kind, ORIGINAL_BYTES, PIN_LOCK_BYTES, Purse, REFERENCE_BYTES, ValueTail,
+};
 use crate::reply::{CardReport, HoldReport, Reply, ReplyBody, ReplyFlags, ValueReport};
 use crate::sequencer::{Detail, Moves, Prepared, Sequencer, Wallet};
 use crate::state::{Scope, State};
@@ -148,6 +150,9 @@ impl Subject<'_> {
         }
         let is_held = word.flags().contains(Flags::HELD);
         view.held = is_held && 0 < self.state.holds.of(card, view.now_ms).live;
+        if let Some(rule) = batch.validity {
+            self.count_validity(prepared, batch, card, rule, &mut view);
+        }
         let action = match &request.command {
             Command::Advice(advice) => {
                 let Advice { pin, amount, made_ms, .. } = **advice;
@@ -174,6 +179,11 @@ impl Subject<'_> {
             Command::PinUnlock { .. } => {
                 Action::PinUnlock { locked: self.state.pins.is_locked_for_any(card, view.now_ms) }
             }
+            Command::Activate { .. } => Action::Activate,
+            Command::Deactivate { .. } => Action::Deactivate,
+            &Command::Extend { expires_ms, .. } => Action::Extend { expires_ms },
+            Command::Expire { .. } => Action::Expire,
+            &Command::Restock { reference, .. } => Action::Restock { reference },
             _ if denied => return Some(self.denied(word, prepared.body)),
             _ => return Some(self.read(prepared, batch, card, &view)),
         };
@@ -200,10 +210,7 @@ impl Subject<'_> {
                 _ => status,
             }),
             None if (batch.kind != CardKind::Single || is_held || request.command.is_about_value())
-                && !matches!(
-                    action,
-                    Action::Freeze | Action::Unfreeze | Action::Void | Action::PinUnlock { .. }
-                ) =>
+                && !action.leaves_value() =>
             {
                 let value = self.value(prepared, batch, card, word);
                 value::decide(&view, &value, prepared.past(), action, &asker)
@@ -269,7 +276,10 @@ impl Subject<'_> {
                 // of the log is not there yet.
                 let lsn = group.next_lsn();
                 let new = Word::new(lsn, lifecycle, flags);
-                let body = self.body(prepared, kind, batch, card, &View { word: new, ..view });
+                let end_ms = action.end_ms(view.now_ms);
+                let expires_ms = end_ms.unwrap_or_else(|| self.expires_after(kind, batch, card, new, &view));
+                let after = View { word: new, expires_ms, ..view };
+                let body = self.body(prepared, kind, batch, card, &after);
                 let miss = kind == Kind::Tombstone && word.is_unsold();
                 let reply = Reply { miss, ..self.reply(status, receipt(status, lsn), body) };
                 match action {
@@ -277,7 +287,19 @@ impl Subject<'_> {
                         tail[..16].copy_from_slice(&id.0.to_le_bytes());
                         tail[16..].copy_from_slice(&original.map_or(0, Lsn::bytes).to_le_bytes());
                     }),
-                    _ => group.push(&head, 0, |_| ()),
+                    Action::Redeem { .. } => group.push(&head, 0, |_| ()),
+                    Action::Restock { reference } => {
+                        let grounds = request.grounds.as_deref();
+                        group.push_on(&head, grounds, REFERENCE_BYTES, |tail| {
+                            tail.copy_from_slice(&reference.0.to_le_bytes());
+                        })
+                    }
+                    _ if let Some(end_ms) = end_ms => {
+                        moves.ends.push((card, end_ms));
+                        let grounds = request.grounds.as_deref();
+                        group.push_on(&head, grounds, 8, |tail| tail.copy_from_slice(&end_ms.to_le_bytes()))
+                    }
+                    _ => group.push_on(&head, request.grounds.as_deref(), 0, |_| ()),
                 };
                 if let Some(tills) = tills {
                     tills.redeemed(&head, batch.product, lsn, group);
@@ -336,6 +358,64 @@ impl Subject<'_> {
         }
     }
 
+    /// From when the card is valid, if that follows from what happened to it. In stock, nothing did.
+    fn count_validity(
+        &self,
+        prepared: &Prepared,
+        batch: &Batch,
+        card: CardRef,
+        rule: Validity,
+        view: &mut View,
+    ) {
+        let flags = view.word.flags();
+        if !view.word.belongs_to_order() {
+            return;
+        }
+        let single = batch.kind == CardKind::Single;
+        let past = prepared.past();
+        let purse = prepared.wallet.as_ref().and_then(|wallet| wallet.purse);
+        let told_ms = purse.map_or(0, |purse| purse.begun_ms);
+        view.from_use = rule.from == ValidFrom::FirstUse && !single;
+        view.begun_ms = match rule.from {
+            ValidFrom::Import => 0,
+            ValidFrom::Sale => past.sold_ms,
+            // What is active when it is sold is valid from then on.
+            ValidFrom::Activation if flags.contains(Flags::ACTIVE) => {
+                told_ms.max(past.activated_ms).max(past.sold_ms)
+            }
+            ValidFrom::Activation => match batch.active_since_ms(card.row()) {
+                Some(since_ms) if !flags.contains(Flags::INACTIVE) => told_ms.max(since_ms).max(past.sold_ms),
+                // Deactivated while it was in use, which goes on.
+                _ if flags.contains(Flags::USED) && !single => told_ms,
+                _ => 0,
+            },
+            // What is used once is not in use before. Of another it counts as long as a use stands: none does
+            // once all is given back.
+            ValidFrom::FirstUse if single => 0,
+            ValidFrom::FirstUse => {
+                let stands = purse.is_some_and(|purse| purse.redeemed != purse.refunded) || view.held;
+                if stands { told_ms } else { 0 }
+            }
+        };
+        if !flags.contains(Flags::OWN_END) && view.expires_ms == 0 {
+            view.expires_ms = rule.ends_ms(view.begun_ms);
+        }
+    }
+
+    /// When a card expires once `kind` moved it: an activation may begin its validity.
+    fn expires_after(&self, kind: Kind, batch: &Batch, card: CardRef, word: Word, view: &View) -> u64 {
+        let Some(rule) = batch.validity.filter(|rule| rule.from == ValidFrom::Activation) else {
+            return view.expires_ms;
+        };
+        let said = self.state.expires_ms(batch, card.row(), word);
+        match kind {
+            _ if said != 0 => said,
+            Kind::Activate if word.belongs_to_order() => rule.ends_ms(view.now_ms),
+            Kind::Activate | Kind::Deactivate => 0,
+            _ => view.expires_ms,
+        }
+    }
+
     /// What a decision about the card's value rests on.
     fn value(&self, prepared: &Prepared, batch: &Batch, card: CardRef, word: Word) -> Value {
         let purse = prepared.wallet.as_ref().and_then(|wallet| wallet.purse);
@@ -351,6 +431,10 @@ impl Subject<'_> {
         moved: &Movement,
         group: &mut GroupWriter<'_>,
     ) -> (Lsn, ValueTail) {
+        let time_ms = match prepared.past().original {
+            Some(original) if moved.kind == Kind::Reverse => u64::from(original.kind.number()),
+            _ => moved.deadline_ms,
+        };
         let Wallet { mut trail, mut chapters, sale, .. } =
             *prepared.wallet.take().expect("read before a value is decided on");
         let marks = &self.sequencer.marks;
@@ -370,7 +454,6 @@ impl Subject<'_> {
         if moved.kind == Kind::Settle {
             purse.settled = Some(group.next_lsn());
         }
-        let time_ms = moved.deadline_ms;
         let tail = ValueTail { amount: moved.amount, related, related_lsn, time_ms, purse, trail, chapters };
         let head = self.request.head(moved.kind, prepared.body);
         let head = Head {
@@ -380,7 +463,8 @@ impl Subject<'_> {
             prev: word.bits(),
             ..head
         };
-        (group.push(&head, tail.bytes(), |place| tail.encode(place)), tail)
+        let grounds = self.request.grounds.as_deref();
+        (group.push_on(&head, grounds, tail.bytes(), |place| tail.encode(place)), tail)
     }
 
     /// Says that nothing was done.
@@ -475,11 +559,9 @@ impl Subject<'_> {
             // Marked as a retry it would tell that the card exists.
             return self.reply(Status::Tombstoned, None, ReplyBody::None);
         }
-        let plain = matches!(
-            effect.kind,
-            Kind::Freeze | Kind::Unfreeze | Kind::Void | Kind::Settle | Kind::PinUnlock
-        ) || batch.kind == CardKind::Single
-            && matches!(effect.kind, Kind::Redeem | Kind::Reverse);
+        let plain = effect.kind == Kind::Settle
+            || effect.kind.is_about_card() && !effect.kind.may_tell_value()
+            || batch.kind == CardKind::Single && matches!(effect.kind, Kind::Redeem | Kind::Reverse);
         let body = if plain {
             self.body(prepared, effect.kind, batch, card, view)
         } else {

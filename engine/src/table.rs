@@ -9,13 +9,16 @@
 //! [`Batch::install`] and the setters here.**
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 
 use kami_wal::Lsn;
 
+use parking_lot::RwLock;
+
+use crate::activity::Activity;
 use crate::batch::BatchFile;
 use crate::identity::{BatchId, PrincipalId, ProductId, RequestId};
-use crate::product::{CardKind, Money};
+use crate::product::{CardKind, Money, Validity};
 use crate::region::{Region, prefetch};
 use crate::sync::Ordering;
 use crate::vault::DataKey;
@@ -69,6 +72,8 @@ pub struct Batch {
     pub valid_from_ms: u64,
     /// When its cards expire where the rows do not say; 0 is never.
     pub expires_ms: u64,
+    /// From which event of its own a card is valid, and how long, where no end is said.
+    pub validity: Option<Validity>,
     /// The hash of its digests, to recognise the same import.
     pub cards_hash: [u8; 32],
     /// The hash of its file, to recognise damage.
@@ -80,10 +85,24 @@ pub struct Batch {
     /// The optional columns, which redeeming reads, so that it need not touch the disk.
     pub columns: Columns,
     words: Words,
-    active: AtomicBool,
+    /// [`NONE`], [`ALL`] or [`SOME`] of its rows are active; of some `activity` says which.
+    active: AtomicU8,
+    activity: RwLock<Activity>,
     frozen: AtomicBool,
     voided: AtomicBool,
     extended_ms: AtomicU64,
+}
+
+const NONE: u8 = 0;
+const ALL: u8 = 1;
+const SOME: u8 = 2;
+
+const fn as_active(all: Option<bool>) -> u8 {
+    match all {
+        Some(false) => NONE,
+        Some(true) => ALL,
+        None => SOME,
+    }
 }
 
 /// The optional columns of a batch in memory; empty where the batch has none.
@@ -133,6 +152,8 @@ impl Columns {
 pub struct Commit {
     /// See the fields of [`Batch`] of the same names.
     pub stored: crate::record::StoredBatch,
+    /// See the field of [`Batch`].
+    pub validity: Option<Validity>,
     /// How the cards of its product are used.
     pub kind: CardKind,
     /// Its number.
@@ -151,7 +172,7 @@ impl Batch {
     /// A batch whose cards have not moved yet.
     #[must_use]
     pub fn new(commit: Commit, file: BatchFile, key: DataKey, columns: Columns, words: Words) -> Batch {
-        let Commit { stored, kind, id, import, imported_by, lsn, time_ms } = commit;
+        let Commit { stored, validity, kind, id, import, imported_by, lsn, time_ms } = commit;
         Batch {
             id,
             product: ProductId(stored.product),
@@ -164,10 +185,12 @@ impl Batch {
             face: stored.face,
             valid_from_ms: stored.valid_from_ms,
             expires_ms: stored.expires_ms,
+            validity,
             cards_hash: stored.cards_hash,
             file_hash: stored.file_hash,
             words,
-            active: AtomicBool::new(stored.active),
+            active: AtomicU8::new(as_active(Some(stored.active))),
+            activity: RwLock::new(Activity::whole(stored.rows, stored.active.then_some(time_ms))),
             frozen: AtomicBool::new(false),
             voided: AtomicBool::new(false),
             extended_ms: AtomicU64::new(0),
@@ -221,10 +244,32 @@ impl Batch {
         if own == 0 { 0 } else { own.max(self.extended_ms.load(Ordering::Acquire)) }
     }
 
-    /// Whether its cards are redeemable once sold.
+    /// Whether all its cards are redeemable once sold.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.active.load(Ordering::Acquire)
+        self.active.load(Ordering::Acquire) == ALL
+    }
+
+    /// Whether a row is redeemable once sold, as far as the batch says.
+    #[inline]
+    #[must_use]
+    pub fn is_row_active(&self, row: u64) -> bool {
+        match self.active.load(Ordering::Acquire) {
+            SOME => self.activity.read().since_ms(row).is_some(),
+            all => all == ALL,
+        }
+    }
+
+    /// Since when a row is active, as far as the batch says, milliseconds; `None` if it is not.
+    #[must_use]
+    pub fn active_since_ms(&self, row: u64) -> Option<u64> {
+        self.activity.read().since_ms(row)
+    }
+
+    /// Which rows are active, and since when.
+    #[must_use]
+    pub fn activity(&self) -> Activity {
+        self.activity.read().clone()
     }
 
     /// Whether it is frozen.
@@ -245,9 +290,10 @@ impl Batch {
         self.extended_ms.load(Ordering::Acquire)
     }
 
-    /// See [`Batch::is_active`].
-    pub fn set_active(&self, active: bool) {
-        self.active.store(active, Ordering::Release);
+    /// See [`Batch::activity`].
+    pub fn set_activity(&self, activity: Activity) {
+        self.active.store(as_active(activity.all()), Ordering::Release);
+        *self.activity.write() = activity;
     }
 
     /// See [`Batch::is_frozen`].

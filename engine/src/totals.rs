@@ -11,6 +11,8 @@
 //!   they are the same, whatever happens meanwhile. So a long answer can be fetched in pages.
 //! * However many lines a period has, no more are kept than twice a page: the lowest keys behind the page before.
 //! * A line is what the caller may see, like an event of a feed.
+//! * REVERSE is what undoes a redemption. One of a HOLD moved nothing and is left out; one of a LOAD stands in the
+//!   line of LOAD, with its amount below zero.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -169,7 +171,17 @@ impl Engine {
                     for entry in group {
                         let entry = entry?;
                         if TOTALLED.contains(&entry.head.kind) {
-                            let event = Event::of(&entry, record.epoch, &sequencer.table)?;
+                            let mut event = Event::of(&entry, record.epoch, &sequencer.table)?;
+                            if entry.head.kind == Kind::Reverse {
+                                match entry.value()?.and_then(|tail| tail.undone()) {
+                                    Some(Kind::Hold) => continue,
+                                    Some(Kind::Load) => {
+                                        event.kind = Kind::Load;
+                                        event.amount = event.amount.map(|amount| -amount);
+                                    }
+                                    _ => {}
+                                }
+                            }
                             let mut add = |event: &Event| {
                                 if sight.covers(event) {
                                     page.add(query.day_of(event.time_ms), event);

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::checkpoint::CheckpointError;
 use crate::engine::Engine;
-use crate::identity::{Caller, ChannelId, RequestId, TerminalId};
+use crate::identity::{Caller, ChannelId, RequestId, TenantId, TerminalId};
 use crate::keyring::KeyRotation;
 use crate::record::{HEAD_BYTES, Head, KEY_ROTATE_BYTES, Kind};
 use crate::reply::{Reply, ReplyBody, ReplyFlags};
@@ -42,6 +42,8 @@ impl Rotation {
 fn standing(sequencer: &Sequencer, caller: Caller) -> Result<(), Status> {
     match sequencer.state().scope(caller.principal) {
         None => Err(Status::Unauthenticated),
+        // The store is the house's, whoever else has cards in it.
+        Some(_) if caller.tenant != TenantId(0) => Err(Status::Forbidden),
         Some(scope) if !scope.is_all() => Err(Status::ScopeDenied),
         Some(_) => Ok(()),
     }

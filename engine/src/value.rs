@@ -139,9 +139,15 @@ fn moved(view: &View, value: &Value, past: &Past, action: Action, asker: &Asker)
         Action::Reverse(original) => deciding.reverse(original),
         Action::Settle => deciding.settle(),
         // These are decided without regard to the value.
-        Action::Freeze | Action::Unfreeze | Action::Void | Action::PinUnlock { .. } => {
-            Err(Status::IllegalTransition)
-        }
+        Action::Freeze
+        | Action::Unfreeze
+        | Action::Void
+        | Action::PinUnlock { .. }
+        | Action::Activate
+        | Action::Deactivate
+        | Action::Extend { .. }
+        | Action::Expire
+        | Action::Restock { .. } => Err(Status::IllegalTransition),
     }
 }
 
@@ -183,13 +189,22 @@ impl Deciding<'_> {
     /// What is on the card as it stands, without what is held by holds that are over.
     fn purse(&self) -> Purse {
         let Past { tombstones, reversals, .. } = *self.past;
+        let begun_ms = self.view.begun_ms;
         let count = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
         Purse {
             held: self.value.held.amount,
             tombstones: count(tombstones),
             reversals: count(reversals),
+            begun_ms,
             ..self.value.purse
         }
+    }
+
+    /// The same once it is used: its validity may begin with that.
+    fn used(&self) -> Purse {
+        let purse = self.purse();
+        let begins = self.view.from_use && purse.begun_ms == 0;
+        Purse { begun_ms: if begins { self.view.now_ms } else { purse.begun_ms }, ..purse }
     }
 
     /// What every command must pass that uses the card's value.
@@ -216,7 +231,7 @@ impl Deciding<'_> {
     fn redeem(&self, amount: Money, pin: Pin, partial: bool) -> Result<Movement, Status> {
         self.usable(pin)?;
         let (taken, status) = self.value.taken(self.view, amount, partial)?;
-        let mut purse = self.purse();
+        let mut purse = self.used();
         purse.remaining -= taken;
         purse.redeemed = purse.redeemed.checked_add(taken).ok_or(Status::EffectsExhausted)?;
         let moved = self.after(Kind::Redeem, taken, purse);
@@ -236,7 +251,7 @@ impl Deciding<'_> {
         }
         let asked_ms = u64::from(seconds) * 1000;
         let stands_ms = if asked_ms == 0 { self.value.hold_ms } else { asked_ms.min(self.value.hold_ms) };
-        let mut purse = self.purse();
+        let mut purse = self.used();
         purse.held += taken;
         let moved = self.after(Kind::Hold, taken, purse);
         let deadline_ms = self.view.now_ms + stands_ms;
@@ -488,6 +503,8 @@ mod tests {
             word: Word::PRISTINE,
             kind,
             batch_active: true,
+            begun_ms: 0,
+            from_use: false,
             frozen: false,
             batch_voided: false,
             valid_from_ms: 0,

@@ -258,6 +258,14 @@ impl Audit {
             let entry = entry?;
             problems.extend(money_problem(&before.state, &entry)?);
             self.count_till(before, &entry, problems);
+            let uses = matches!(
+                entry.head.kind,
+                Kind::Sell | Kind::Reserve | Kind::Confirm | Kind::Realloc | Kind::Redeem | Kind::Hold
+            );
+            if uses && before.state.tenants.is_frozen(entry.head.tenant) {
+                let (kind, lsn) = (entry.head.kind.name(), entry.lsn);
+                problems.push(format!("{kind} of a tenant that was frozen: lsn=`{lsn}`"));
+            }
             if entry.head.kind.is_order() {
                 Self::order(&entry, problems)?;
                 continue;
@@ -477,6 +485,7 @@ fn is_legal(entry: &Entry<'_>) -> bool {
     let in_parts = matches!(entry.value(), Ok(Some(_)));
     let moves = Flags::USED.with(Flags::SETTLED);
     let ends = moves.with(Flags::HELD);
+    let own_activity = Flags::ACTIVE.with(Flags::INACTIVE);
     marked
         && match entry.head.kind {
             Kind::Redeem if in_parts => usable() && in_life(to) && same_but(moves),
@@ -507,6 +516,28 @@ fn is_legal(entry: &Entry<'_>) -> bool {
             Kind::Tombstone | Kind::PinUnlock => stays && same_but(Flags::NONE),
             Kind::Freeze => stays && has.contains(Flags::FROZEN) && same_but(Flags::FROZEN),
             Kind::Unfreeze => stays && !has.contains(Flags::FROZEN) && same_but(Flags::FROZEN),
+            Kind::Activate => {
+                !matches!(from, Lifecycle::Redeemed | Lifecycle::Voided | Lifecycle::Returned)
+                    && stays
+                    && has.contains(Flags::ACTIVE)
+                    && !has.contains(Flags::INACTIVE)
+                    && same_but(own_activity)
+            }
+            Kind::Deactivate => {
+                !matches!(from, Lifecycle::Redeemed | Lifecycle::Voided | Lifecycle::Returned)
+                    && stays
+                    && has.contains(Flags::INACTIVE)
+                    && !has.contains(Flags::ACTIVE)
+                    && !had.contains(Flags::USED)
+                    && same_but(own_activity)
+            }
+            Kind::Restock => from == Lifecycle::Returned && to == Lifecycle::Voided && same_but(Flags::NONE),
+            Kind::Extend | Kind::Expire => {
+                matches!(from, Lifecycle::Available | Lifecycle::Sold)
+                    && stays
+                    && has.contains(Flags::OWN_END)
+                    && same_but(Flags::OWN_END)
+            }
             Kind::Void => {
                 matches!(from, Lifecycle::Available | Lifecycle::Expired | Lifecycle::Returned)
                     && to == Lifecycle::Voided
@@ -540,8 +571,18 @@ impl crate::state::State {
         let mut bytes = Vec::new();
         for batch in table.batches() {
             let stock = self.stock(batch.id);
-            let flags = (batch.is_active(), batch.is_frozen(), batch.is_voided(), batch.extended_ms());
-            hasher.update(format!("{} {} {flags:?}\n", batch.id, stock.lsn).as_bytes());
+            let flags = (batch.is_frozen(), batch.is_voided(), batch.extended_ms());
+            hasher.update(format!("{} {} {flags:?} {:?}\n", batch.id, stock.lsn, batch.validity).as_bytes());
+            // Not since when: a snapshot of the first version does not know.
+            let mut before = None;
+            for (from, since_ms) in batch.activity().pieces() {
+                if before.replace(since_ms.is_some()) != Some(since_ms.is_some()) {
+                    hasher.update(format!("{from} {}\n", since_ms.is_some()).as_bytes());
+                }
+            }
+            for (row, end_ms) in stock.ends() {
+                hasher.update(format!("{row} {end_ms}\n").as_bytes());
+            }
             hasher.update(&batch.file_hash);
             for row in 0..batch.rows() {
                 let word: Word = batch.word(row);
@@ -571,6 +612,7 @@ impl crate::state::State {
         for (key, reservation) in self.orders.reservations(None) {
             hasher.update(format!("{key:?} {reservation:?}\n").as_bytes());
         }
+        self.tenants.hash(&mut hasher);
         self.accounts.hash(&mut hasher);
         let mut documents: Vec<_> = self.documents.iter().collect();
         documents.sort_unstable();

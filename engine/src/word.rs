@@ -158,8 +158,10 @@ impl Flags {
     pub const HELD: Flags = Flags(1 << 6);
     /// Redeemed at least once, in part or in whole, not reversed since.
     pub const USED: Flags = Flags(1 << 7);
+    /// It has an end of validity of its own, which stands in its chain of entries.
+    pub const OWN_END: Flags = Flags(1 << 8);
     /// Every assigned flag with its name.
-    pub const NAMED: [(Flags, &'static str); 8] = [
+    pub const NAMED: [(Flags, &'static str); 9] = [
         (Flags::ACTIVE, "ACTIVE"),
         (Flags::INACTIVE, "INACTIVE"),
         (Flags::FROZEN, "FROZEN"),
@@ -168,6 +170,7 @@ impl Flags {
         (Flags::HAS_EFFECTS, "HAS_EFFECTS"),
         (Flags::HELD, "HELD"),
         (Flags::USED, "USED"),
+        (Flags::OWN_END, "OWN_END"),
     ];
 
     /// The twelve bits.
@@ -179,7 +182,7 @@ impl Flags {
     /// From bits; `None` if one is not assigned.
     #[must_use]
     pub const fn from_bits(bits: u16) -> Option<Flags> {
-        if bits < 1 << 8 { Some(Flags(bits)) } else { None }
+        if bits < 1 << 9 { Some(Flags(bits)) } else { None }
     }
 
     /// Whether all bits of `other` are set.

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use kami_engine::record::{Field, GROUP_FIELDS, HEAD_FIELDS, Kind, TAIL_FIELDS};
+use kami_engine::record::{Field, GROUNDS_FIELDS, GROUP_FIELDS, HEAD_FIELDS, Kind, TAIL_FIELDS};
 use kami_engine::{
     BACKUP_FILE_FIELDS, BACKUP_HEADER_FIELDS, BATCH_HEADER_FIELDS, Flags, Lifecycle, SNAPSHOT_HEADER_FIELDS,
 };
@@ -60,6 +60,7 @@ fn the_tables_of_the_document_are_those_of_the_code() {
         ("group-head", fields(GROUP_FIELDS)),
         ("entry-head", fields(HEAD_FIELDS)),
         ("entry-tails", tails()),
+        ("grounds", fields(GROUNDS_FIELDS)),
         ("kinds", kinds()),
         ("lifecycles", lifecycles()),
         ("flags", flags()),
@@ -96,6 +97,7 @@ fn fields_follow_each_other() {
     };
     assert_eq!(total(GROUP_FIELDS, 0), 16);
     assert_eq!(total(HEAD_FIELDS, 0), 64);
+    assert_eq!(total(GROUNDS_FIELDS, 0), 17);
     assert_eq!(total(BATCH_HEADER_FIELDS, 0), 4096);
     assert_eq!(total(SNAPSHOT_HEADER_FIELDS, 0), 4096);
     assert_eq!(total(BACKUP_HEADER_FIELDS, 0), 128);

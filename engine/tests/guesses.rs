@@ -54,6 +54,7 @@ fn the_log_does_not_tell_which_codes_exist() {
             terminal: TerminalId(0),
             channel: ChannelId(0),
             deadline: None,
+            grounds: None,
             command,
         }));
         engine.execute(&mut work);

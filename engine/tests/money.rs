@@ -77,6 +77,7 @@ impl Store {
             terminal: TerminalId(terminal),
             channel: ChannelId(7),
             deadline: None,
+            grounds: None,
             command,
         });
         self.engine.execute(&mut work);
@@ -414,6 +415,7 @@ fn tills_redeem_no_faster_than_they_may() {
         terminal: TerminalId(9),
         channel: ChannelId(0),
         deadline: None,
+        grounds: None,
         command: Command::Redeem { card, pin: None, amount: 0, partial: false },
     });
     work.requests.extend(batch);
@@ -454,6 +456,7 @@ fn an_alert_within_a_batch_is_recorded_once() {
             terminal: TerminalId(9),
             channel: ChannelId(0),
             deadline: None,
+            grounds: None,
             command: Command::Redeem { card: *card, pin: None, amount: 0, partial: false },
         }));
         store.engine.execute(&mut work);

@@ -60,7 +60,15 @@ impl Store {
         let (terminal, channel) = (TerminalId(0), ChannelId(0));
         let id = RequestId(id);
         self.work.requests.clear();
-        self.work.requests.push(Request { id, caller, terminal, channel, deadline: None, command });
+        self.work.requests.push(Request {
+            id,
+            caller,
+            terminal,
+            channel,
+            deadline: None,
+            command,
+            grounds: None,
+        });
         self.engine.execute(&mut self.work);
         self.work.replies.pop().unwrap()
     }

@@ -16,6 +16,7 @@ mod import;
 mod lane;
 mod money;
 mod orders;
+mod tenants;
 mod tills;
 mod top_up;
 
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
-use kami_engine::{ChannelId, Class, RequestId, Status, TerminalId};
+use kami_engine::{ChannelId, Class, Grounds, RequestId, Status, TerminalId};
 use quinn::{Connection, ConnectionError, Endpoint, EndpointConfig, TokioRuntime, VarInt};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
@@ -92,6 +93,8 @@ impl ClientOptions {
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    /// Go with every request that takes them.
+    grounds: Option<Arc<Grounds>>,
 }
 
 struct Inner {
@@ -151,7 +154,8 @@ impl Client {
         let mut transport = transport::config(0, options.idle);
         transport.keep_alive_interval(Some(options.idle / 3));
         config.transport_config(Arc::new(transport));
-        let client = Client { inner: Arc::new(Inner { options, endpoint, config, link: Mutex::new(None) }) };
+        let inner = Inner { options, endpoint, config, link: Mutex::new(None) };
+        let client = Client { inner: Arc::new(inner), grounds: None };
         let deadline = Instant::now() + client.inner.options.timeout;
         client.link(deadline).await?;
         Ok(client)
@@ -164,6 +168,13 @@ impl Client {
     pub async fn welcome(&self) -> Result<Welcome, ClientError> {
         let deadline = Instant::now() + self.inner.options.timeout;
         Ok(self.link(deadline).await?.welcome)
+    }
+
+    /// A handle that says with every change why it is made, and under whose approval: with those that
+    /// [take grounds](Opcode::takes_grounds). They are kept with the change. It shares the connection.
+    #[must_use]
+    pub fn on_grounds(&self, grounds: Grounds) -> Client {
+        Client { inner: Arc::clone(&self.inner), grounds: Some(Arc::new(grounds)) }
     }
 
     /// Sends a request under a new random id and waits for its reply, whatever its status.
@@ -220,7 +231,8 @@ impl Client {
             | Request::ImportDuplicates(_) => Way::Long,
             _ => Way::Short,
         };
-        let frame = frame(head, request)?;
+        let grounds = self.grounds.as_deref().filter(|_| request.opcode().takes_grounds());
+        let frame = frame(head, grounds, request)?;
         let deadline = Instant::now() + timeout;
         let mut backoff = BACKOFF_MIN;
         // Whether some earlier attempt may have had its effect without our knowing.
@@ -316,7 +328,7 @@ impl Client {
         // shows that it was accepted.
         let short = Lane::open(&connection);
         let request = RequestHead::new(Opcode::Hello, RequestId::random());
-        let hello = short.call(request.request, frame(&request, &Request::Hello)?);
+        let hello = short.call(request.request, frame(&request, None, &Request::Hello)?);
         match timeout_at(until, hello).await {
             Ok(Some(Answer { body: Body::Welcome(welcome), .. })) => {
                 let long = Lane::open(&connection);
@@ -409,9 +421,9 @@ fn close(connection: &Connection) {
 }
 
 /// A request's bytes, wiped when the last copy of the handle is gone: they may hold a code.
-fn frame(head: &RequestHead, request: &Request<'_>) -> Result<Bytes, ClientError> {
+fn frame(head: &RequestHead, grounds: Option<&Grounds>, request: &Request<'_>) -> Result<Bytes, ClientError> {
     let mut out = BytesMut::with_capacity(512);
-    request.encode(head, &mut out)?;
+    request.encode_on(head, grounds, &mut out)?;
     Ok(Bytes::from_owner(Wiped(out)))
 }
 

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use kami_engine::Lsn;
 use kami_engine::{
-    Advice, CardDigest, CodeSet, Command, DocumentId, GivenBack, ImportRow, ImportSpec, OrderId, PastError,
-    PinDigest, Poisoned, Reply, ReplyBody, Request as EngineRequest, RequestId, Status, TotalsQuery, Work,
+    Advice, CardDigest, CodeSet, Command, DocumentId, GivenBack, Grounds, ImportRow, ImportSpec, OrderId,
+    PastError, PinDigest, Poisoned, Reply, ReplyBody, Request as EngineRequest, RequestId, Status,
+    TotalsQuery, Work,
 };
 use zeroize::Zeroizing;
 
@@ -155,8 +156,14 @@ impl Desk {
                 return Admitted::Placed;
             }
         };
-        match Request::decode(opcode, &frame[REQUEST_HEAD_BYTES..]) {
-            Ok(request) => self.admit_request(head, request, frame),
+        let body = &frame[REQUEST_HEAD_BYTES..];
+        let decoded = if head.flags == RequestFlags::GROUNDS {
+            Request::decode_on(opcode, body).map(|(grounds, request)| (Some(grounds), request))
+        } else {
+            Request::decode(opcode, body).map(|request| (None, request))
+        };
+        match decoded {
+            Ok((grounds, request)) => self.admit_request(head, grounds, request, frame),
             Err(malformed) => {
                 self.line.push(Place::malformed(&head, malformed));
                 Admitted::Placed
@@ -202,14 +209,21 @@ impl Desk {
         }
         let takes_part = matches!(opcode, Opcode::Redeem | Opcode::Hold | Opcode::RedeemBatch)
             && head.flags == RequestFlags::PARTIAL;
-        if head.flags != RequestFlags::NONE && !takes_part {
+        let says_why = head.flags == RequestFlags::GROUNDS && opcode.takes_grounds();
+        if head.flags != RequestFlags::NONE && !takes_part && !says_why {
             return Err(Place::malformed(&head, Malformed { field: "flags" }));
         }
         Ok((head, opcode))
     }
 
     #[inline]
-    fn admit_request<'a>(&mut self, head: RequestHead, request: Request<'a>, frame: &[u8]) -> Admitted<'a> {
+    fn admit_request<'a>(
+        &mut self,
+        head: RequestHead,
+        grounds: Option<Box<Grounds>>,
+        request: Request<'a>,
+        frame: &[u8],
+    ) -> Admitted<'a> {
         let partial = head.flags == RequestFlags::PARTIAL;
         let command = match self.command(request, partial) {
             Ok(Translated::Command(command)) => command,
@@ -237,12 +251,12 @@ impl Desk {
                 return Admitted::Placed;
             }
         };
-        self.place(&head, head.request, command);
+        self.place(&head, head.request, command, grounds);
         self.line.push(Place::Engine(head));
         Admitted::Placed
     }
 
-    fn place(&mut self, head: &RequestHead, id: RequestId, command: Command) {
+    fn place(&mut self, head: &RequestHead, id: RequestId, command: Command, grounds: Option<Box<Grounds>>) {
         let deadline = match head.deadline_ms {
             0 => None,
             ms => Some(self.received + Duration::from_millis(ms.into())),
@@ -261,6 +275,7 @@ impl Desk {
             channel: head.channel,
             deadline,
             command,
+            grounds,
         });
     }
 
@@ -308,6 +323,15 @@ impl Desk {
             Request::Freeze(body) => Command::Freeze { card: self.known(body.code)? },
             Request::Unfreeze(body) => Command::Unfreeze { card: self.known(body.code)? },
             Request::Void(body) => Command::Void { card: self.known(body.code)? },
+            Request::Activate(body) => Command::Activate { card: self.known(body.code)? },
+            Request::Deactivate(body) => Command::Deactivate { card: self.known(body.code)? },
+            Request::Extend(body) => {
+                Command::Extend { card: self.known(body.code)?, expires_ms: body.expires_ms }
+            }
+            Request::Expire(body) => Command::Expire { card: self.known(body.code)? },
+            Request::Restock(body) => {
+                Command::Restock { card: self.known(body.code)?, reference: body.reference }
+            }
             Request::Sell(body) => Command::Sell {
                 order: body.order,
                 product: body.product,
@@ -324,6 +348,12 @@ impl Desk {
             Request::BatchVoid(body) => Command::BatchVoid(body.batch),
             Request::BatchExtend(body) => {
                 Command::BatchExtend { batch: body.batch, expires_ms: body.expires_ms }
+            }
+            Request::BatchActivateRows(body) => {
+                Command::BatchRows { batch: body.batch, from: body.from, rows: body.rows, active: true }
+            }
+            Request::BatchDeactivateRows(body) => {
+                Command::BatchRows { batch: body.batch, from: body.from, rows: body.rows, active: false }
             }
             Request::BatchList(body) => Command::BatchList { product: body.product },
             Request::ProductAdd(spec) => Command::ProductAdd(spec),
@@ -354,6 +384,10 @@ impl Desk {
             Request::Post(posting) => Command::Post(posting),
             Request::AccountQuery(body) => Command::AccountQuery { account: body.account, name: body.name },
             Request::AccountList(body) => Command::AccountList { after: body.after, count: body.count },
+            Request::TenantPut(spec) => Command::TenantPut(spec),
+            Request::TenantFreeze(body) => Command::TenantFreeze(body.tenant),
+            Request::TenantUnfreeze(body) => Command::TenantUnfreeze(body.tenant),
+            Request::TenantList => Command::TenantList,
             Request::LimitPut(spec) => Command::LimitPut(spec),
             Request::LimitList => Command::LimitList,
             Request::AccountStatement(body) => {
@@ -512,7 +546,7 @@ impl Desk {
                 let mut report = ItemReport::nothing(item.request);
                 match self.redeem(item.code, item.pin, item.amount, head.flags == RequestFlags::PARTIAL) {
                     Ok(command) => {
-                        self.place(head, item.request, command);
+                        self.place(head, item.request, command, None);
                         asked.push(reports.len());
                     }
                     Err(Refusal::Again) => break,

@@ -102,7 +102,7 @@ impl FeedStream {
         let options = &shared.options;
         let principal = self.peer.caller.principal;
         let place = shared.registry.admit_feed(principal, options.feeds_max, options.feeds_per_principal_max);
-        let Some(_place) = place else { return refuse(Status::Busy) };
+        let Some(feed_place) = place else { return refuse(Status::Busy) };
 
         let caller = self.peer.caller;
         let begun = self.beside(move |shared| {
@@ -116,6 +116,7 @@ impl FeedStream {
         let begin = FeedBegin { position: feed.position(), epoch: feed.epoch(), end };
         self.answer(&ReplyHead::local(&self.head, Status::Ok), &Body::Feed(begin)).await?;
 
+        feed_place.reached(begin.position);
         let mut account = Account { credit: open.credit, told: begin.position, seen: None };
         // Whether the subscriber knows that all up to `end` was told.
         let mut settled = false;
@@ -136,6 +137,7 @@ impl FeedStream {
                 let (back, events, place) = self.read(feed, wanted).await?;
                 feed = back;
                 let position = feed.position();
+                feed_place.reached(position);
                 let tell = !events.is_empty()
                     || !settled && end <= position
                     || account.told.bytes() + TELL_BYTES <= position.bytes();

@@ -9,7 +9,7 @@
 //! |---:|---:|---|---|
 //! | 0 | 4 | length | of the whole frame |
 //! | 4 | 1 | version | 1 |
-//! | 5 | 1 | flags | bit 0 ATOMIC, bit 1 PARTIAL |
+//! | 5 | 1 | flags | bit 0 ATOMIC, bit 1 PARTIAL, bit 2 GROUNDS |
 //! | 6 | 2 | opcode | see [`Opcode`] |
 //! | 8 | 16 | request | request id, never 0 |
 //! | 24 | 4 | deadline_ms | 0: none; else not executed later than this after receipt |
@@ -222,7 +222,11 @@ pub const HEADS: [(&str, &[Field]); 2] = [
         &[
             field("length", "u32", "bytes of the whole frame, this field included"),
             field("version", "u8", "1"),
-            field("flags", "u8", "bit 0: ATOMIC, bit 1: PARTIAL; the others are 0"),
+            field(
+                "flags",
+                "u8",
+                "bit 0: ATOMIC, bit 1: PARTIAL, bit 2: GROUNDS, the body begins with them; the others are 0",
+            ),
             field("opcode", "u16", "what is asked"),
             field("request", "u128", "request id, chosen by the client, never 0"),
             field("deadline_ms", "u32", "not executed later than this many ms after receipt; 0: no deadline"),

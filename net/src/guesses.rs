@@ -10,8 +10,8 @@
 //! | per principal and card | 5, then one every 12 minutes | its commands about that code are RATE_LIMITED |
 //! | in all | 300 a minute, ten minutes' worth at once | every miss costs its principal ten times as much |
 //!
-//! Behind it stands the engine's own wall against wrong PINs, which is in the log and lasts (`kami_engine::PIN_TRIES`);
-//! an operator's PIN_UNLOCK lifts that and gives back here what was spent on the card.
+//! Behind it stands the engine's own wall against wrong PINs, which is in the log and lasts
+//! ([`kami_engine::PIN_TRIES`]); an operator's PIN_UNLOCK lifts that and gives back here what was spent on the card.
 //!
 //! # Why so
 //! * **Nobody can lock another's card.** A budget of a card that all callers share could be spent by one

@@ -82,6 +82,8 @@ pub struct ServerFigures {
     pub feeds: u64,
     /// Events that feeds were sent.
     pub feed_events: u64,
+    /// Bytes of the durable log that the feed which is furthest behind has not read; 0 if there is none.
+    pub feed_lag_bytes: u64,
     /// Replies that were free to leave, by command and code; those never given are left out. Commands this
     /// version does not know are `UNKNOWN`, the items of a batch frame `REDEEM_BATCH_ITEM`.
     pub replies: Vec<(&'static str, Status, u64)>,
@@ -204,6 +206,7 @@ impl Meter {
             budgets_spent: guesses.1,
             feeds: 0,
             feed_events: 0,
+            feed_lag_bytes: 0,
             refused: Refusal::ALL
                 .map(|reason| (reason, self.refused[reason as usize].load(Ordering::Relaxed))),
             replies,

@@ -11,10 +11,11 @@
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
-use kami_engine::{Caller, PrincipalId};
+use kami_engine::{Caller, Lsn, PrincipalId};
+use parking_lot::Mutex;
 
 use crate::frame::CloseCode;
 use crate::guesses::Guesser;
@@ -66,6 +67,8 @@ pub(crate) struct Registry {
     live: DashMap<usize, (quinn::Connection, Arc<Peer>)>,
     feeds: AtomicUsize,
     feeds_by_principal: DashMap<PrincipalId, usize>,
+    /// How far each feed has read the log, in bytes; locked for no longer than going over them takes.
+    feed_positions: Mutex<Vec<Arc<AtomicU64>>>,
 }
 
 impl Registry {
@@ -146,7 +149,9 @@ impl Registry {
         principal_max: usize,
     ) -> Option<FeedPlace> {
         enter(&self.feeds_by_principal, principal, principal_max)?;
-        let place = FeedPlace { registry: Arc::clone(self), principal };
+        let position = Arc::new(AtomicU64::new(u64::MAX));
+        self.feed_positions.lock().push(Arc::clone(&position));
+        let place = FeedPlace { registry: Arc::clone(self), principal, position };
         // Beyond the limit the place is given back as it is dropped.
         (self.feeds.fetch_add(1, Ordering::Relaxed) < total_max).then_some(place)
     }
@@ -154,6 +159,13 @@ impl Registry {
     /// How many feeds there are.
     pub(crate) fn feeds(&self) -> usize {
         self.feeds.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes of the log, which is durable up to `end`, the feed that is furthest behind has not read.
+    pub(crate) fn feeds_behind(&self, end: Lsn) -> u64 {
+        let positions = self.feed_positions.lock();
+        let behind = positions.iter().map(|at| end.bytes().saturating_sub(at.load(Ordering::Relaxed)));
+        behind.max().unwrap_or(0)
     }
 
     /// Ends the connections of a principal whose key is not known any more. Replies that have not left have no
@@ -217,11 +229,20 @@ impl Drop for PrincipalPlace {
 pub(crate) struct FeedPlace {
     registry: Arc<Registry>,
     principal: PrincipalId,
+    position: Arc<AtomicU64>,
+}
+
+impl FeedPlace {
+    /// Notes how far the feed has read.
+    pub(crate) fn reached(&self, position: Lsn) {
+        self.position.store(position.bytes(), Ordering::Relaxed);
+    }
 }
 
 impl Drop for FeedPlace {
     fn drop(&mut self) {
         leave(&self.registry.feeds_by_principal, self.principal);
+        self.registry.feed_positions.lock().retain(|position| !Arc::ptr_eq(position, &self.position));
         self.registry.feeds.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -296,6 +296,7 @@ impl Server {
         ServerFigures {
             feeds: shared.registry.feeds() as u64,
             feed_events: shared.feed_events.load(Ordering::Relaxed),
+            feed_lag_bytes: shared.registry.feeds_behind(shared.engine.durable_end()),
             ..shared.meter.read(self.connection_count(), shared.guesses.counts())
         }
     }

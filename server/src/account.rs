@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use crate::code::{document_id, posting_id};
 use crate::exit::Failure;
 use crate::output::{Output, table};
-use crate::remote::Remote;
+use crate::remote::{Remote, Why};
+use crate::table_file::{Cell, TableFile, TableOptions};
+use crate::time::Day;
 use crate::{money, time};
 
 /// Add, change, list and read accounts.
@@ -22,6 +24,8 @@ use crate::{money, time};
 pub struct AccountCommand {
     #[command(flatten)]
     remote: Remote,
+    #[command(flatten)]
+    why: Why,
     #[command(subcommand)]
     action: Action,
 }
@@ -69,14 +73,27 @@ enum Action {
         /// Its name.
         name: String,
     },
-    /// Show what happened to an account's money, newest first.
-    #[command(after_help = "Example:\n  kami account statement shop-17 --count 500")]
+    /// Show what happened to an account's money, newest first, or write it to a file.
+    #[command(
+        after_help = "Example:\n  kami account statement shop-17 --count 500\n  kami account statement shop-17 --day 2026-11-01 --to 2026-11-30 --offset +08:00 --xlsx november.xlsx"
+    )]
     Statement {
         /// Its name.
         name: String,
-        /// How many entries at most.
-        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-        count: u32,
+        /// How many entries at most [default: all of the days that are asked for or if they go to a file, else 50].
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        count: Option<u32>,
+        /// Only this day, or the first of several.
+        #[arg(long, value_name = "DATE", value_parser = time::parse_day)]
+        day: Option<Day>,
+        /// The last day.
+        #[arg(long, value_name = "DATE", value_parser = time::parse_day, requires = "day")]
+        to: Option<Day>,
+        /// The time zone in which days begin, as its distance from UTC [default: this machine's on the first day].
+        #[arg(long, value_name = "±HH:MM", value_parser = time::parse_offset, allow_hyphen_values = true, requires = "day")]
+        offset: Option<i16>,
+        #[command(flatten)]
+        file: TableOptions,
     },
     /// Freeze an account: nothing is paid from it. Money that comes in is taken.
     #[command(after_help = "Example:\n  kami account freeze shop-17")]
@@ -136,7 +153,7 @@ fn signed(text: &str, currency: [u8; 3]) -> Result<Money, String> {
 }
 
 pub async fn run(command: AccountCommand, output: &Output) -> Result<(), Failure> {
-    let AccountCommand { remote, action } = command;
+    let AccountCommand { remote, why, action } = command;
     let amount = |text: &str, currency| {
         money::parse(text, currency).map_err(|wrong| Failure::usage(format!("--credit `{text}`: {wrong}")))
     };
@@ -152,7 +169,7 @@ pub async fn run(command: AccountCommand, output: &Output) -> Result<(), Failure
         _ => None,
     };
     remote
-        .talk(async |client| {
+        .talk_on(&why, async |client| {
             let account = match action {
                 Action::Add { .. } => {
                     let Some(spec) = new else { return Ok(()) };
@@ -172,9 +189,11 @@ pub async fn run(command: AccountCommand, output: &Output) -> Result<(), Failure
                     return output.result(&json!({ "accounts": rows }), || listing(&accounts));
                 }
                 Action::Show { name } => find(client, &name).await?,
-                Action::Statement { name, count } => {
+                Action::Statement { name, count, day, to, offset, file } => {
+                    let period =
+                        day.map(|first| Period::of(first, to.unwrap_or(first), offset)).transpose()?;
                     let id = find(client, &name).await?.id;
-                    return statement(client, id, count, output).await;
+                    return statement(client, id, count, period, &file, output).await;
                 }
                 Action::Freeze { name } => {
                     let id = find(client, &name).await?.id;
@@ -202,22 +221,87 @@ pub async fn find(client: &Client, name: &str) -> Result<Account, Failure> {
     }
 }
 
-async fn statement(client: &Client, id: AccountId, count: u32, output: &Output) -> Result<(), Failure> {
-    let mut lines: Vec<StatementLine> = Vec::new();
-    let mut from = None;
-    let (account, next) = loop {
-        let missing = count - lines.len() as u32;
-        let page = client.account_statement(id, from, missing).await?.value;
-        lines.extend(page.lines);
-        from = page.next;
-        if from.is_none() || lines.len() as u32 >= count {
-            break (page.account, page.next);
+/// Some days, as engine times.
+struct Period {
+    from_ms: u64,
+    /// The first moment after it.
+    to_ms: u64,
+}
+
+impl Period {
+    fn of(first: Day, last: Day, offset: Option<i16>) -> Result<Period, Failure> {
+        const DAY_MS: i64 = 24 * 3600 * 1000;
+        if last.0 < first.0 {
+            return Err(Failure::usage("--to is the day of --day or a later one"));
         }
+        let offset_ms = i64::from(offset.unwrap_or_else(|| time::local_offset(first))) * 60_000;
+        let begins = |day: i64| u64::try_from(day * DAY_MS - offset_ms).unwrap_or(0);
+        let (first, last) = (i64::from(first.0), i64::from(last.0));
+        Ok(Period { from_ms: begins(first), to_ms: begins(last + 1) })
+    }
+}
+
+/// Entries shown of an account, unless more are asked for.
+const SHOWN: u32 = 50;
+/// Entries asked for at a time.
+const PAGE: u32 = 100;
+const HEADER: [&str; 9] =
+    ["time", "event", "amount", "balance", "currency", "document or order", "principal", "channel", "lsn"];
+
+async fn statement(
+    client: &Client,
+    id: AccountId,
+    count: Option<u32>,
+    period: Option<Period>,
+    file: &TableOptions,
+    output: &Output,
+) -> Result<(), Failure> {
+    let mut file = file.create(&HEADER)?;
+    let most = count.unwrap_or(if file.is_some() || period.is_some() { u32::MAX } else { SHOWN });
+    let Period { from_ms, to_ms } = period.unwrap_or(Period { from_ms: 0, to_ms: u64::MAX });
+    let (mut lines, mut taken): (Vec<StatementLine>, u32) = (Vec::new(), 0);
+    let mut from = None;
+    let (account, complete) = loop {
+        let page = client.account_statement(id, from, PAGE.min(most - taken)).await?.value;
+        let currency = page.account.spec.currency;
+        // Newest first: behind the first that is too old all are.
+        let over = page.lines.iter().any(|line| line.time_ms < from_ms);
+        for line in page.lines.iter().filter(|line| (from_ms..to_ms).contains(&line.time_ms)) {
+            taken += 1;
+            match &mut file {
+                None => lines.push(*line),
+                Some(file) => file.row(&[
+                    Cell::Text(&time::show(line.time_ms)),
+                    Cell::Text(line.kind.name()),
+                    Cell::Amount(line.amount, currency),
+                    Cell::Amount(line.balance, currency),
+                    Cell::Text(&money::name(currency)),
+                    Cell::Text(&format!("{:032x}", line.related)),
+                    Cell::Number(line.principal.0.into()),
+                    Cell::Number(line.channel.0.into()),
+                    Cell::Number(line.lsn.bytes()),
+                ])?,
+            }
+        }
+        let complete = over || page.next.is_none();
+        if complete || taken >= most {
+            break (page.account, complete);
+        }
+        from = page.next;
     };
+    let written = file.map(TableFile::finish).transpose()?;
     let currency = account.spec.currency;
-    let rows: Vec<Value> = lines.iter().map(|line| line_value(line, currency)).collect();
-    let value = json!({ "account": value(&account), "lines": rows, "complete": next.is_none() });
+    let mut value = json!({ "account": value(&account), "complete": complete });
+    match written {
+        Some(rows) => value["rows_written"] = rows.into(),
+        None => value["lines"] = lines.iter().map(|line| line_value(line, currency)).collect(),
+    }
     output.result(&value, || {
+        let more = if complete { "" } else { "\nthere is more: --count shows it" };
+        if let Some(rows) = written {
+            let balance = money::show_with(account.balance, currency);
+            return format!("{} lines written; the balance is {balance}{more}", crate::output::count(rows));
+        }
         let rows = lines.iter().map(|line| {
             vec![
                 time::show(line.time_ms),
@@ -228,11 +312,8 @@ async fn statement(client: &Client, id: AccountId, count: u32, output: &Output) 
                 line.lsn.to_string(),
             ]
         });
-        let shown = table(&["TIME", "EVENT", "AMOUNT", "BALANCE", "DOCUMENT OR ORDER", "LSN"], &[2, 3], rows);
-        match next {
-            None => shown,
-            Some(_) => format!("{shown}\nthere is more: --count shows it"),
-        }
+        let header = ["TIME", "EVENT", "AMOUNT", "BALANCE", "DOCUMENT OR ORDER", "LSN"];
+        table(&header, &[2, 3], rows) + more
     })
 }
 

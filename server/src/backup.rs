@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use kami_engine::{Backup, BackupError, Dropped, FileKind, Lsn, Until};
+use kami_engine::{Backup, BackupError, Dropped, FileKind, Lsn, ProofKey, Until};
 use kami_wal::{DiskError, DiskMedium, DiskOptions, Medium, ReadOnlyDisk};
 use serde_json::json;
 
 use crate::exit::{Exit, Failure, sentence};
 use crate::output::{Output, count};
-use crate::{keys, time};
+use crate::{keys, time, upkeep};
 
 /// Copy a store's history to another directory, while it is served or not; again: only what is new.
 ///
@@ -42,10 +42,11 @@ pub struct BackupCommand {
 /// Make a store of a backup, as it was at its end or at an earlier point.
 ///
 /// The directory must be new or empty. The restored store is a history of its own: it goes on in another epoch, and
-/// its log says what was left out.
+/// its log says what was left out. With --keys the keys are copied beside it, but for the one that checkpoints are signed
+/// with if it signed something that is left out: no key may sign two histories.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  kami restore --from /mnt/backup/kami --data kami-new --until \"2026-11-22 14:05\"\n  kami verify --data kami-new --keys kami-data.keys"
+    after_help = "Example:\n  kami restore --from /mnt/backup/kami --data kami-new --keys kami-data.keys --until \"2026-11-22 14:05\"\n  kami verify --data kami-new"
 )]
 pub struct Restore {
     /// The backup.
@@ -60,6 +61,9 @@ pub struct Restore {
     /// Leave out everything after this time: 2026-11-22 (to its end), "2026-11-22 14:05", 2026-11-22T14:05:00+08:00.
     #[arg(long, value_name = "TIME", value_parser = time::parse_until)]
     until: Option<u64>,
+    /// The store's keys, or a copy of them: they are copied to DATA.keys, a new or an empty directory.
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
     /// Only say what would be restored and what left out.
     #[arg(long)]
     dry_run: bool,
@@ -194,6 +198,7 @@ pub fn restore(command: Restore, output: &Output) -> Result<Exit, Failure> {
         let options = DiskOptions { unsafe_filesystem: command.unsafe_filesystem, ..DiskOptions::default() };
         let data: Arc<dyn Medium> = Arc::new(DiskMedium::open(&command.data, options)?);
         pace.now("restoring");
+        let entries = point.entries;
         let report = backup.restore(&data, point, time::now_ms())?;
         value["epoch"] = report.epoch.into();
         value["segments"] = report.segments.into();
@@ -206,14 +211,43 @@ pub fn restore(command: Restore, output: &Output) -> Result<Exit, Failure> {
             count(report.bytes),
             report.epoch
         ));
-        lines.push(format!(
-            "next       `kami keys copy --keys KEYS --out {}`, then `kami verify --data {}`",
-            keys::beside(&command.data).display(),
-            command.data.display()
-        ));
+        let beside = keys::beside(&command.data);
+        let (data, beside_shown) = (command.data.display(), beside.display());
+        match &command.keys {
+            None => lines.push(format!(
+                "next       `kami keys copy --keys KEYS --out {beside_shown}`, then `kami verify --data {data}`"
+            )),
+            Some(from) => {
+                let (copied, proof_key) =
+                    upkeep::copy_directory(from, &beside, Some(entries)).map_err(|failure| Failure {
+                        message: format!("the store is restored, but not its keys: {}", failure.message),
+                        ..failure
+                    })?;
+                value["keys_copied"] = json!(copied);
+                value["proof_key"] = json!(proof_key_name(&proof_key));
+                lines.push(format!("keys       {} to {beside_shown}", copied.join(", ")));
+                if let ProofKey::LeftBehind { size } = proof_key {
+                    lines.push(format!(
+                        "proofs     the key that signed them is left behind: its last checkpoint covers {} entries, which \
+                         are more\n           than there are now. `kami proof key` makes and shows a new one: publish it, \
+                         and why",
+                        count(size)
+                    ));
+                }
+                lines.push(format!("next       `kami verify --data {data}`"));
+            }
+        }
     }
     output.result(&value, || lines.join("\n"))?;
     Ok(Exit::Done)
+}
+
+const fn proof_key_name(key: &ProofKey) -> &'static str {
+    match key {
+        ProofKey::None => "none",
+        ProofKey::Copied => "copied",
+        ProofKey::LeftBehind { .. } => "left_behind",
+    }
 }
 
 fn left_out(dropped: &Dropped) -> String {

@@ -1,23 +1,27 @@
 //! `kami batch`: what can be done to all cards of one import at once.
 
+use std::ops::Range;
+
 use clap::{Args, Subcommand};
 use kami_engine::{BatchId, BatchReport, Lifecycle};
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
 use crate::output::{Output, count, table};
-use crate::remote::{Catalogue, Remote};
+use crate::remote::{Catalogue, Remote, Why};
 use crate::stock::states;
 use crate::time;
 
 /// List, activate, freeze, void and extend batches.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  kami batch list coffee\n  kami batch activate 3\n  kami batch deactivate 3\n  kami batch freeze 3\n  kami batch unfreeze 3\n  kami batch extend 3 2028-12-31\n  kami batch void 3"
+    after_help = "Example:\n  kami batch list coffee\n  kami batch activate 3\n  kami batch activate 3 --rows 0..1000\n  kami batch deactivate 3\n  kami batch freeze 3\n  kami batch unfreeze 3\n  kami batch extend 3 2028-12-31\n  kami batch void 3"
 )]
 pub struct BatchCommand {
     #[command(flatten)]
     remote: Remote,
+    #[command(flatten)]
+    why: Why,
     #[command(subcommand)]
     action: Action,
 }
@@ -31,11 +35,13 @@ enum Action {
         product: Option<String>,
     },
     /// Make the cards redeemable once sold.
-    #[command(after_help = "Example:\n  kami batch activate 3")]
-    Activate(One),
+    #[command(after_help = "Example:\n  kami batch activate 3\n  kami batch activate 3 --rows 1000..2000")]
+    Activate(SomeRows),
     /// Make the unused cards not redeemable.
-    #[command(after_help = "Example:\n  kami batch deactivate 3")]
-    Deactivate(One),
+    #[command(
+        after_help = "Example:\n  kami batch deactivate 3\n  kami batch deactivate 3 --rows 1000..2000"
+    )]
+    Deactivate(SomeRows),
     /// Freeze all cards: nothing is sold or redeemed.
     #[command(after_help = "Example:\n  kami batch freeze 3")]
     Freeze(One),
@@ -62,10 +68,27 @@ struct One {
     batch: u32,
 }
 
+#[derive(Args)]
+struct SomeRows {
+    #[command(flatten)]
+    one: One,
+    /// Only these rows of the import, counted from 0: 1000..2000 is the second thousand.
+    #[arg(long, value_parser = parse_rows, value_name = "FROM..TO")]
+    rows: Option<Range<u64>>,
+}
+
+fn parse_rows(text: &str) -> Result<Range<u64>, String> {
+    let ends = text.split_once("..").and_then(|(from, to)| Option::zip(from.parse().ok(), to.parse().ok()));
+    let rows = ends.map(|(from, to)| from..to).filter(|rows: &Range<u64>| !rows.is_empty());
+    rows.ok_or_else(|| {
+        "not a range of rows; write the first and the one behind the last, as in 0..1000".to_owned()
+    })
+}
+
 pub async fn run(command: BatchCommand, output: &Output) -> Result<(), Failure> {
     command
         .remote
-        .talk(async |client| {
+        .talk_on(&command.why, async |client| {
             let catalogue = Catalogue::read(client).await?;
             let id = |one: One| BatchId(one.batch);
             let batch = match command.action {
@@ -89,8 +112,14 @@ pub async fn run(command: BatchCommand, output: &Output) -> Result<(), Failure> 
                         text
                     });
                 }
-                Action::Activate(one) => client.batch_activate(id(one)).await?,
-                Action::Deactivate(one) => client.batch_deactivate(id(one)).await?,
+                Action::Activate(SomeRows { one, rows: None }) => client.batch_activate(id(one)).await?,
+                Action::Activate(SomeRows { one, rows: Some(rows) }) => {
+                    client.batch_activate_rows(id(one), rows).await?
+                }
+                Action::Deactivate(SomeRows { one, rows: None }) => client.batch_deactivate(id(one)).await?,
+                Action::Deactivate(SomeRows { one, rows: Some(rows) }) => {
+                    client.batch_deactivate_rows(id(one), rows).await?
+                }
                 Action::Freeze(one) => client.batch_freeze(id(one)).await?,
                 Action::Unfreeze(one) => client.batch_unfreeze(id(one)).await?,
                 Action::Void(one) => client.batch_void(id(one)).await?,
@@ -118,6 +147,7 @@ pub fn value(batch: &BatchReport, catalogue: &Catalogue) -> Value {
         "cards": batch.counts.iter().sum::<u64>(),
         "states": states(&batch.counts),
         "active": batch.active,
+        "active_rows": batch.active_rows,
         "frozen": batch.frozen,
         "voided": batch.voided,
         "expires_ms": batch.expires_ms,
@@ -127,7 +157,13 @@ pub fn value(batch: &BatchReport, catalogue: &Catalogue) -> Value {
 /// Batches as a table.
 pub fn lines(batches: &[BatchReport], catalogue: &Catalogue) -> String {
     let rows = batches.iter().map(|batch| {
-        let marks = [(!batch.active, "inactive"), (batch.frozen, "frozen"), (batch.voided, "void")];
+        let some = batch.active_rows > 0;
+        let marks = [
+            (!batch.active && !some, "inactive"),
+            (!batch.active && some, "active in part"),
+            (batch.frozen, "frozen"),
+            (batch.voided, "void"),
+        ];
         let marks: Vec<&str> = marks.into_iter().filter(|(set, _)| *set).map(|(_, mark)| mark).collect();
         vec![
             batch.id.to_string(),

@@ -1,39 +1,73 @@
-//! `kami query`, `history`, `freeze`, `unfreeze` and `void`: looking after single cards.
+//! `kami query`, `history`, `freeze`, `unfreeze`, `void`, `activate`, `deactivate`, `extend`, `expire` and `restock`:
+//! looking after single cards.
 
 use clap::Args;
-use kami_engine::{CardReport, Flags, HistoryEvent, Lifecycle, ReplyFlags};
+use kami_engine::{CardReport, DocumentId, Flags, HistoryEvent, Lifecycle, ReplyFlags};
 use kami_net::Client;
 use serde_json::{Value, json};
 
-use crate::code::{mask, read_secret};
+use crate::code::{document_id, mask, read_secret};
 use crate::exit::Failure;
 use crate::output::{Output, table};
-use crate::remote::{Catalogue, Remote};
+use crate::remote::{Catalogue, Remote, Why};
 use crate::{money, time};
 
 macro_rules! commands {
-    ($($(#[doc = $doc:literal])+ $name:ident = $example:literal;)+) => { $(
+    ($card:ident: $($(#[doc = $doc:literal])+ $name:ident = $example:literal;)+) => { $(
         $(#[doc = $doc])+
         #[derive(Args)]
         #[command(after_help = concat!("Example:\n  ", $example))]
         pub struct $name {
             #[command(flatten)]
-            card: OneCard,
+            card: $card,
         }
     )+ };
 }
 
 commands! {
+    OneCard:
     /// Show a card's state.
     Query = "kami query COFFEE-00000001";
     /// Show all that ever happened to a card, newest first.
     History = "kami history COFFEE-00000001";
+}
+
+commands! {
+    ChangedCard:
     /// Freeze a card: it is neither sold nor redeemed.
-    Freeze = "kami freeze COFFEE-00000001";
+    Freeze = "kami freeze COFFEE-00000001 --why \"reported stolen\"";
     /// End the freeze of a card.
     Unfreeze = "kami unfreeze COFFEE-00000001";
     /// Make an unsold card void for good.
     Void = "kami void COFFEE-00000001";
+    /// Make a card redeemable, whatever its batch says.
+    Activate = "kami activate COFFEE-00000001";
+    /// Make an unused card not redeemable, whatever its batch says.
+    Deactivate = "kami deactivate COFFEE-00000001";
+    /// End a card's validity now; what is held of it can still be captured.
+    Expire = "kami expire COFFEE-00000001";
+}
+
+/// Move the end of a card's validity to a later time; one that had expired is valid again.
+#[derive(Args)]
+#[command(after_help = "Example:\n  kami extend COFFEE-00000001 2028-12-31")]
+pub struct Extend {
+    #[command(flatten)]
+    card: OneCard,
+    /// The new end: 2028-12-31 (to its last moment, local time) or 2028-12-31T18:00:00+08:00.
+    #[arg(value_parser = time::parse_end)]
+    expires: u64,
+}
+
+/// Make a returned card void because it went back to its supplier. The one that comes for it is imported.
+#[derive(Args)]
+#[command(after_help = "Example:\n  kami restock COFFEE-00000001 --reference RMA-2031")]
+pub struct Restock {
+    #[command(flatten)]
+    card: OneCard,
+    /// The supplier's document: 32 hex digits are taken as they are, any other text is hashed to 128 bits.
+    #[arg(long, value_name = "ID", value_parser = document_id)]
+    reference: DocumentId,
 }
 
 #[derive(Args)]
@@ -42,6 +76,24 @@ struct OneCard {
     code: String,
     #[command(flatten)]
     remote: Remote,
+}
+
+#[derive(Args)]
+struct ChangedCard {
+    #[command(flatten)]
+    card: OneCard,
+    #[command(flatten)]
+    why: Why,
+}
+
+impl ChangedCard {
+    async fn talk(
+        &self,
+        talk: impl AsyncFnOnce(&[u8], &Client) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let code = read_secret(&self.card.code, "code")?;
+        self.card.remote.talk_on(&self.why, async |client| talk(&code, client).await).await
+    }
 }
 
 impl OneCard {
@@ -74,6 +126,39 @@ pub async fn unfreeze(command: Unfreeze, output: &Output) -> Result<(), Failure>
 pub async fn void(command: Void, output: &Output) -> Result<(), Failure> {
     let card = command.card;
     card.talk(async |code, client| show(client, code, &client.void(code).await?.value, output).await).await
+}
+
+pub async fn activate(command: Activate, output: &Output) -> Result<(), Failure> {
+    let card = command.card;
+    card.talk(async |code, client| show(client, code, &client.activate(code).await?.value, output).await)
+        .await
+}
+
+pub async fn deactivate(command: Deactivate, output: &Output) -> Result<(), Failure> {
+    let card = command.card;
+    card.talk(async |code, client| show(client, code, &client.deactivate(code).await?.value, output).await)
+        .await
+}
+
+pub async fn extend(command: Extend, output: &Output) -> Result<(), Failure> {
+    let Extend { card, expires } = command;
+    card.talk(async |code, client| {
+        show(client, code, &client.extend(code, expires).await?.value, output).await
+    })
+    .await
+}
+
+pub async fn expire(command: Expire, output: &Output) -> Result<(), Failure> {
+    let card = command.card;
+    card.talk(async |code, client| show(client, code, &client.expire(code).await?.value, output).await).await
+}
+
+pub async fn restock(command: Restock, output: &Output) -> Result<(), Failure> {
+    let Restock { card, reference } = command;
+    card.talk(async |code, client| {
+        show(client, code, &client.restock(code, reference).await?.value, output).await
+    })
+    .await
 }
 
 pub async fn show(client: &Client, code: &[u8], report: &CardReport, output: &Output) -> Result<(), Failure> {
@@ -132,9 +217,11 @@ pub async fn history(command: History, output: &Output) -> Result<(), Failure> {
                         event.terminal.to_string(),
                         event.request.to_string(),
                         event.lsn.to_string(),
+                        event.grounds.as_ref().map_or_else(String::new, |grounds| grounds.why.clone()),
                     ]
                 });
-                let header = ["TIME", "EVENT", "STATE AFTER", "PRINCIPAL", "TERMINAL", "REQUEST", "LSN"];
+                let header =
+                    ["TIME", "EVENT", "STATE AFTER", "PRINCIPAL", "TERMINAL", "REQUEST", "LSN", "WHY"];
                 let whole = !receipt.flags.contains(ReplyFlags::PARTIAL);
                 let rest = if whole { "" } else { "\nolder events are left out" };
                 format!("card {}\n{}{rest}", mask(code), table(&header, &[3, 4, 6], rows))
@@ -160,6 +247,8 @@ pub fn event(event: &HistoryEvent) -> Value {
         "amount_minor": event.amount,
         "remaining_minor": event.remaining,
         "made_ms": event.made_ms,
+        "why": event.grounds.as_ref().map(|grounds| &grounds.why),
+        "approval": event.grounds.as_ref().and_then(|grounds| grounds.approval).map(|id| id.to_string()),
     })
 }
 

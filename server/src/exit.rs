@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
 use kami_engine::{
-    Exceeded, IdentityError as StoreError, KeyError, OpenError, Poisoned, Status, VerifyError,
+    Exceeded, IdentityError as StoreError, KeyError, LimitId, OpenError, Poisoned, Status, VerifyError,
 };
 use kami_net::frame::money::OneAccount;
 use kami_net::frame::{Body, Wait};
@@ -101,6 +101,10 @@ impl From<ClientError> for Failure {
             ClientError::Refused { status, answer } => {
                 let wait = match answer.body {
                     Body::Wait(Wait { wait_ms }) => format!(" wait=`{} s`", wait_ms.div_ceil(1000)),
+                    // No limit of the tenant's, but what stands where none is set.
+                    Body::Exceeded(Exceeded { limit: LimitId(0), left, .. }) => {
+                        format!(" limit=`none is set, so the default` left=`{left}`")
+                    }
                     Body::Exceeded(Exceeded { limit, left, opens_ms: u64::MAX, .. }) => {
                         format!(" limit=`{limit}` left=`{left}` opens=`never`")
                     }

@@ -98,7 +98,7 @@ pub async fn run(command: Feed, output: &Output) -> Result<(), Failure> {
         .await
 }
 
-fn as_json(event: &Event) -> Value {
+pub fn as_json(event: &Event) -> Value {
     let mut value = json!({
         "lsn": event.lsn.bytes(),
         "epoch": event.epoch,
@@ -124,6 +124,10 @@ fn as_json(event: &Event) -> Value {
     put("amount_minor", event.amount.map(Value::from));
     put("original", (event.related != 0).then(|| format!("{:032x}", event.related).into()));
     put("object", (event.object != 0).then(|| event.object.into()));
+    if let Some(grounds) = event.grounds.as_deref() {
+        put("why", (!grounds.why.is_empty()).then(|| grounds.why.clone().into()));
+        put("approval", grounds.approval.map(|id| id.to_string().into()));
+    }
     value
 }
 
@@ -166,6 +170,10 @@ fn as_text(event: &Event, catalogue: &Catalogue) -> String {
         if number != 0 {
             say(format!("{name} {number}"));
         }
+    }
+    let why = event.grounds.as_ref().map(|grounds| &grounds.why).filter(|why| !why.is_empty());
+    if let Some(why) = why {
+        text.push_str(&format!(" because: {why}"));
     }
     text.truncate(text.trim_end().len());
     text

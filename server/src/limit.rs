@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::exit::Failure;
 use crate::output::{Output, count, table};
-use crate::remote::{Catalogue, Remote};
+use crate::remote::{Catalogue, Remote, Why};
 use crate::time;
 
 /// Set, list and end limits on purchases, reservations and redemptions.
@@ -18,6 +18,8 @@ use crate::time;
 pub struct LimitCommand {
     #[command(flatten)]
     remote: Remote,
+    #[command(flatten)]
+    why: Why,
     #[command(subcommand)]
     action: Action,
 }
@@ -34,7 +36,8 @@ enum Action {
         /// Who is counted, each for itself: account, account:NAME for one, ip, terminal, principal, order.
         #[arg(long, value_name = "SCOPE")]
         scope: Option<String>,
-        /// In which time: day (universal time), day+08:00, 90s, 12h, life, open-cards, open-orders.
+        /// In which time: day (universal time), day+08:00, 90s, 12h, life; or what is reserved and not paid:
+        /// open-cards, open-orders.
         #[arg(long, value_name = "WINDOW", value_parser = parse_window)]
         window: Option<LimitWindow>,
         /// How many cards, redemptions or orders.
@@ -148,9 +151,9 @@ async fn account(client: &Client, name: &str) -> Result<AccountId, Failure> {
 }
 
 pub async fn run(command: LimitCommand, output: &Output) -> Result<(), Failure> {
-    let LimitCommand { remote, action } = command;
+    let LimitCommand { remote, why, action } = command;
     remote
-        .talk(async |client| {
+        .talk_on(&why, async |client| {
             let standing = client.limit_list().await?.value.rows;
             let known = |name: &str| standing.iter().find(|limit| limit.spec.name == name);
             let catalogue = Catalogue::read_if_allowed(client).await?;

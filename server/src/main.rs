@@ -12,8 +12,9 @@
 //! trade.rs value.rs card.rs         selling, redeeming, what is on a card, looking after single cards
 //! top_up.rs                         what is on a card, to an account elsewhere, by a program that does it
 //! account.rs limit.rs               money and who has how much of it; how much may be bought or redeemed
-//! stock.rs principal.rs             figures; who may connect
+//! stock.rs principal.rs tenant.rs   figures; who may connect; merchants that share the store
 //! feed.rs reconcile.rs              the log's events as they come; its totals by day
+//! changes.rs                        who changed what by hand, and why
 //! upkeep.rs                         snapshots on demand, rotation of the master key
 //! backup.rs                         backups and what is restored from them
 //! verify.rs log.rs                  a stopped store: is it whole, what is in its log
@@ -32,6 +33,7 @@ mod backup;
 mod batch;
 mod card;
 mod certificate;
+mod changes;
 mod code;
 mod codes;
 mod demo;
@@ -59,6 +61,7 @@ mod serve;
 mod settings;
 mod stock;
 mod table_file;
+mod tenant;
 mod tills;
 mod top_up;
 mod trade;
@@ -128,6 +131,11 @@ enum Command {
     Freeze(card::Freeze),
     Unfreeze(card::Unfreeze),
     Void(card::Void),
+    Activate(card::Activate),
+    Deactivate(card::Deactivate),
+    Extend(card::Extend),
+    Expire(card::Expire),
+    Restock(card::Restock),
     Hold(value::Hold),
     Capture(value::Capture),
     Release(value::Release),
@@ -145,6 +153,8 @@ enum Command {
     Stock(stock::Stock),
     Reconcile(reconcile::Reconcile),
     Feed(feed::Feed),
+    Changes(changes::Changes),
+    Tenant(tenant::TenantCommand),
     Principal(principal::PrincipalCommand),
     Stats(stock::Stats),
     Checkpoint(upkeep::Checkpoint),
@@ -223,6 +233,11 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Freeze(command) => online(card::freeze(command, output)),
         Command::Unfreeze(command) => online(card::unfreeze(command, output)),
         Command::Void(command) => online(card::void(command, output)),
+        Command::Activate(command) => online(card::activate(command, output)),
+        Command::Deactivate(command) => online(card::deactivate(command, output)),
+        Command::Extend(command) => online(card::extend(command, output)),
+        Command::Expire(command) => online(card::expire(command, output)),
+        Command::Restock(command) => online(card::restock(command, output)),
         Command::Hold(command) => online(value::hold(command, output)),
         Command::Capture(command) => online(value::capture(command, output)),
         Command::Release(command) => online(value::release(command, output)),
@@ -240,6 +255,8 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Stock(command) => online(stock::stock(command, output)),
         Command::Reconcile(command) => online(reconcile::run(command, output)),
         Command::Feed(command) => online(feed::run(command, output)),
+        Command::Changes(command) => online(changes::run(command, output)),
+        Command::Tenant(command) => online(tenant::run(command, output)),
         Command::Principal(command) => online(principal::run(command, output)),
         Command::Stats(command) => online(stock::stats(command, output)),
         Command::Checkpoint(command) => online(upkeep::checkpoint(command, output)),

@@ -56,6 +56,9 @@ families! {
     CONNECTIONS = Gauge "kami_connections" None, [""], "Connections, handshakes included";
     STREAMS = Gauge "kami_streams" None, [""], "Streams of all connections";
     REFUSED = Counter "kami_connections_refused" None, ["reason"], "Connections that were not served";
+    FEEDS = Gauge "kami_feeds" None, [""], "Feeds that follow the log";
+    FEED_EVENTS = Counter "kami_feed_events" None, [""], "Events that feeds were sent";
+    FEED_LAG = Gauge "kami_feed_lag" Some(Unit::Bytes), [""], "Durable log that the feed which is furthest behind has not read; it grows while a subscriber does not keep up or grants nothing";
     COMMANDS = Counter "kami_commands" None, [""], "Commands the engine decided, whether their replies left or not";
     COMMANDS_REFUSED = Counter "kami_commands_refused" None, [""], "Commands the engine decided against";
     MISSES = Counter "kami_misses" None, [""], "Commands whose code led to no card that their caller may know of: guesses, or mistyped";
@@ -269,7 +272,10 @@ impl Serving {
         out.gauges(&CONNECTIONS, [(&[][..], *connections as f64)])?;
         out.gauges(&STREAMS, [(&[][..], *streams as f64)])?;
         let refused = refused.map(|(reason, count)| ([("reason", reason.name())], count));
-        out.counters(&REFUSED, refused.iter().map(|(labels, count)| (&labels[..], *count)))
+        out.counters(&REFUSED, refused.iter().map(|(labels, count)| (&labels[..], *count)))?;
+        out.gauges(&FEEDS, [(&[][..], self.server.feeds as f64)])?;
+        out.counters(&FEED_EVENTS, [(&[][..], self.server.feed_events)])?;
+        out.gauges(&FEED_LAG, [(&[][..], self.server.feed_lag_bytes as f64)])
     }
 
     fn encode_engine(&self, out: &mut Writer<'_>) -> fmt::Result {

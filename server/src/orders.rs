@@ -16,7 +16,7 @@ use crate::account::{Side, parse_leg, sides};
 use crate::code::{order_id, read_secret, sale_id, step_id};
 use crate::exit::Failure;
 use crate::output::Output;
-use crate::remote::{Catalogue, Remote};
+use crate::remote::{Catalogue, Remote, Why};
 use crate::trade::codes;
 use crate::{money, time};
 
@@ -104,6 +104,8 @@ pub struct Cancel {
     #[arg(value_name = "ID", value_parser = order_id)]
     order: OrderId,
     #[command(flatten)]
+    why: Why,
+    #[command(flatten)]
     remote: Remote,
 }
 
@@ -121,6 +123,8 @@ pub struct Return {
     /// How the money goes back. Repeat it for every account.
     #[arg(long = "leg", value_name = "ACCOUNT=AMOUNT", value_parser = parse_leg, allow_hyphen_values = true)]
     legs: Vec<Side>,
+    #[command(flatten)]
+    why: Why,
     #[command(flatten)]
     remote: Remote,
 }
@@ -217,9 +221,9 @@ pub async fn confirm(command: Confirm, output: &Output) -> Result<(), Failure> {
 }
 
 pub async fn cancel(command: Cancel, output: &Output) -> Result<(), Failure> {
-    let Cancel { order, remote } = command;
+    let Cancel { order, why, remote } = command;
     remote
-        .talk(async |client| {
+        .talk_on(&why, async |client| {
             let id = step_id(order, "cancel", &[]);
             show(&client.cancel(order, Some(id)).await?, client, output).await
         })
@@ -227,10 +231,10 @@ pub async fn cancel(command: Cancel, output: &Output) -> Result<(), Failure> {
 }
 
 pub async fn give_back(command: Return, output: &Output) -> Result<(), Failure> {
-    let Return { order, codes, legs: given, remote } = command;
+    let Return { order, codes, legs: given, why, remote } = command;
     let codes = codes.iter().map(|code| read_secret(code, "code")).collect::<Result<Vec<_>, _>>()?;
     remote
-        .talk(async |client| {
+        .talk_on(&why, async |client| {
             let legs = legs(client, &given).await?;
             let codes: Vec<&[u8]> = codes.iter().map(|code| code.as_slice()).collect();
             let id = step_id(order, "return", &codes);
@@ -287,6 +291,7 @@ async fn show(receipt: &Receipt<OrderReport>, client: &Client, output: &Output) 
         "account": (report.account != AccountId(0)).then_some(report.account.0),
         "deadline_ms": (report.deadline_ms != 0).then_some(report.deadline_ms),
         "lines": lines,
+        "time_ms": receipt.time_ms,
         "lsn": receipt.lsn.map(kami_engine::Lsn::bytes),
         "request": receipt.request.to_string(),
         "replayed": receipt.flags.contains(ReplyFlags::REPLAYED),

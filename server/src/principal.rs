@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::exit::{Failure, sentence};
 use crate::output::{Output, table};
 use crate::product::parse_numbers;
-use crate::remote::{Catalogue, Remote};
+use crate::remote::{Catalogue, Remote, Why};
 use crate::time;
 
 /// Add, list, renew and revoke principals.
@@ -31,6 +31,8 @@ use crate::time;
 pub struct PrincipalCommand {
     #[command(flatten)]
     remote: Remote,
+    #[command(flatten)]
+    why: Why,
     #[command(subcommand)]
     action: Action,
 }
@@ -62,6 +64,9 @@ enum Action {
         /// Wrong codes a minute it may send on average [default: the server's usual].
         #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(..=i64::from(MISSES_PER_MINUTE_MAX)))]
         misses_per_minute: u32,
+        /// The tenant it belongs to; only the house adds principals of others [default: one's own].
+        #[arg(long, value_name = "TENANT")]
+        tenant: Option<String>,
         #[command(flatten)]
         issue: Issue,
     },
@@ -120,14 +125,19 @@ fn parse_classes(text: &str) -> Result<Classes, String> {
 }
 
 pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failure> {
-    let PrincipalCommand { remote, action } = command;
+    let PrincipalCommand { remote, why, action } = command;
     match action {
-        Action::Add { name, role, merchant, products, store, classes, misses_per_minute, issue } => {
+        Action::Add { name, role, merchant, products, store, classes, misses_per_minute, tenant, issue } => {
             remote
-                .talk(async |client| {
+                .talk_on(&why, async |client| {
                     let products = scope(client, &products).await?;
+                    let tenant = match &tenant {
+                        Some(name) => crate::tenant::find(client, name).await?,
+                        None => client.welcome().await?.tenant,
+                    };
                     let facts = issue.issue(&remote.identity, &name)?;
                     let spec = PrincipalSpec {
+                        tenant,
                         merchant: MerchantId(merchant),
                         certificate: facts.note,
                         products,
@@ -142,7 +152,7 @@ pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failu
         }
         Action::List => {
             remote
-                .talk(async |client| {
+                .talk_on(&why, async |client| {
                     let principals = client.principal_list().await?.value.rows;
                     let rows: Vec<Value> = principals.iter().map(value).collect();
                     output.result(&json!({ "principals": rows }), || lines(&principals))
@@ -151,7 +161,7 @@ pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failu
         }
         Action::Renew { principal, issue } => {
             remote
-                .talk(async |client| {
+                .talk_on(&why, async |client| {
                     let principal = find(client, &principal).await?;
                     if principal.revoked {
                         return Err(Failure::refused(format!(
@@ -173,7 +183,7 @@ pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failu
         }
         Action::Revoke { principal } => {
             remote
-                .talk(async |client| {
+                .talk_on(&why, async |client| {
                     let id = find(client, &principal).await?.id;
                     show(&client.principal_revoke(id).await?.value, output)
                 })
@@ -337,6 +347,7 @@ fn value(principal: &Principal) -> Value {
         "id": principal.id.0,
         "name": spec.name,
         "role": spec.role.name(),
+        "tenant": spec.tenant.0,
         "merchant": spec.merchant.0,
         "products": products,
         "misses_per_minute": spec.misses_per_minute,

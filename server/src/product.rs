@@ -6,17 +6,19 @@ use serde_json::{Value, json};
 
 use crate::exit::Failure;
 use crate::output::{Output, table};
-use crate::remote::{Catalogue, Remote};
+use crate::remote::{Catalogue, Remote, Why};
 use crate::{money, time};
 
 /// Add, list and change products.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  kami product add coffee --face 28 --currency CNY --valid-days 365\n  kami product set coffee --face 30\n  kami product add gift --face 100 --currency CNY --kind value --max 500\n  kami product add swim --face 200 --currency CNY --kind uses --uses 10\n  kami product list\n  kami product freeze coffee\n  kami product unfreeze coffee"
+    after_help = "Example:\n  kami product add coffee --face 28 --currency CNY --valid-days 365\n  kami product set coffee --face 30\n  kami product add gift --face 100 --currency CNY --kind value --max 500\n  kami product add swim --face 200 --currency CNY --kind uses --uses 10\n  kami product set coffee --reserve 30m --listed false\n  kami product list\n  kami product freeze coffee\n  kami product unfreeze coffee"
 )]
 pub struct ProductCommand {
     #[command(flatten)]
     remote: Remote,
+    #[command(flatten)]
+    why: Why,
     #[command(subcommand)]
     action: Action,
 }
@@ -103,9 +105,18 @@ struct Terms {
     /// Whether a redemption for more than what is left takes what is left.
     #[arg(long, value_name = "YES")]
     partial: Option<bool>,
-    /// How long a hold stands that is neither captured nor released: 90s, 5m.
+    /// How long a hold stands that is neither captured nor released: 90s, 5m [default: 5m].
     #[arg(long, value_name = "TIME", value_parser = time::parse_seconds)]
     hold: Option<u32>,
+    /// How long cards stay reserved for an order that is not paid: 15m, 2h [default: 15m].
+    #[arg(long, value_name = "TIME", value_parser = time::parse_seconds)]
+    reserve: Option<u32>,
+    /// Whether it can be sold (上架); what was sold can be redeemed all the same [default: true].
+    #[arg(long, value_name = "YES")]
+    listed: Option<bool>,
+    /// What you want to keep with it, as you like: at most 255 bytes.
+    #[arg(long, value_name = "TEXT")]
+    attributes: Option<String>,
     /// Its class, 0 to 63, by which tills are allowed whole groups of products.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..64))]
     class: Option<u8>,
@@ -144,6 +155,11 @@ impl Terms {
         }
         spec.terms.partial = self.partial.unwrap_or(spec.terms.partial);
         spec.terms.hold_s = self.hold.unwrap_or(spec.terms.hold_s);
+        spec.terms.reserve_s = self.reserve.unwrap_or(spec.terms.reserve_s);
+        spec.terms.listed = self.listed.unwrap_or(spec.terms.listed);
+        if let Some(attributes) = self.attributes {
+            spec.terms.attributes = attributes;
+        }
         spec.terms.class = self.class.unwrap_or(spec.terms.class);
         if let Some(List(merchants)) = self.merchants {
             spec.terms.merchants = merchants.into_iter().map(MerchantId).collect();
@@ -156,7 +172,7 @@ impl Terms {
 }
 
 pub async fn run(command: ProductCommand, output: &Output) -> Result<(), Failure> {
-    let ProductCommand { remote, action } = command;
+    let ProductCommand { remote, why, action } = command;
     let amount = |text: &str, currency| {
         money::parse(text, currency).map_err(|wrong| Failure::usage(format!("--face `{text}`: {wrong}")))
     };
@@ -180,7 +196,7 @@ pub async fn run(command: ProductCommand, output: &Output) -> Result<(), Failure
         _ => None,
     };
     remote
-        .talk(async |client| {
+        .talk_on(&why, async |client| {
             let product = match action {
                 Action::Add { terms, .. } => {
                     let Some(mut spec) = new else { return Ok(()) };
@@ -232,6 +248,9 @@ fn value(product: &Product) -> Value {
         "value_max_minor": spec.terms.value_max,
         "partial": spec.terms.partial,
         "hold_s": spec.terms.hold_s,
+        "reserve_s": spec.terms.reserve_s,
+        "listed": spec.terms.listed,
+        "attributes": spec.terms.attributes,
         "class": spec.terms.class,
         "merchants": spec.terms.merchants.iter().map(|merchant| merchant.0).collect::<Vec<_>>(),
         "stores": spec.terms.stores,
@@ -257,7 +276,12 @@ fn listing(products: &[Product]) -> String {
             money::show_with(spec.face, spec.currency),
             if spec.valid_days == 0 { "-".to_owned() } else { format!("{} days", spec.valid_days) },
             format!("{} h", spec.reversal_s / 3600),
-            if product.frozen { "frozen" } else { "" }.to_owned(),
+            match (product.frozen, spec.terms.listed) {
+                (true, _) => "frozen",
+                (false, true) => "",
+                (false, false) => "not listed",
+            }
+            .to_owned(),
         ]
     });
     table(&["ID", "NAME", "FACE", "VALID", "REVERSAL", ""], &[0, 2], rows)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use kami_engine::{Product, ProductId, TerminalId};
+use kami_engine::{Grounds, Product, ProductId, TerminalId, WHY_BYTES_MAX};
 use kami_net::{Client, ClientError, ClientOptions, Identity};
 
 use crate::exit::{Exit, Failure};
@@ -40,6 +40,15 @@ impl Remote {
     /// told so does not wait for us when it is taken down.
     pub async fn talk<T>(&self, talk: impl AsyncFnOnce(&Client) -> Result<T, Failure>) -> Result<T, Failure> {
         self.talk_at(TerminalId(0), talk).await
+    }
+
+    /// The same, with the grounds of what is changed.
+    pub async fn talk_on<T>(
+        &self,
+        why: &Why,
+        talk: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.talk(async |client| talk(&why.handle(client)).await).await
     }
 
     /// The same as a till.
@@ -84,6 +93,32 @@ impl Remote {
         let address = *address
             .ok_or_else(|| Failure::new(Exit::Unreachable, format!("the server has no address: {host}")))?;
         Ok((address, host))
+    }
+}
+
+/// Why a change is made, which is kept with it.
+#[derive(Args, Default)]
+#[command(next_help_heading = "Grounds of a change")]
+pub struct Why {
+    /// Why the change is made, in at most 255 bytes; `kami history` and `kami changes` show it.
+    #[arg(long, global = true, value_name = "TEXT", value_parser = parse_why)]
+    why: Option<String>,
+}
+
+fn parse_why(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > WHY_BYTES_MAX || text.chars().any(char::is_control) {
+        return Err(format!("a reason is 1 to {WHY_BYTES_MAX} bytes, without line breaks"));
+    }
+    Ok(text.to_owned())
+}
+
+impl Why {
+    /// A client that says so with every change.
+    pub fn handle(&self, client: &Client) -> Client {
+        match &self.why {
+            Some(why) => client.on_grounds(Grounds::because(why)),
+            None => client.clone(),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::card;
 use crate::code::{document_id, mask, order_id, parse_id, read_secret};
 use crate::exit::Failure;
 use crate::output::{Output, table};
-use crate::remote::{Catalogue, Remote};
+use crate::remote::{Catalogue, Remote, Why};
 use crate::time;
 use crate::trade::moved;
 use crate::value::Amount;
@@ -102,6 +102,8 @@ pub struct PinUnlock {
     /// The code; `-` reads it from standard input, where `ps` does not show it.
     code: String,
     #[command(flatten)]
+    why: Why,
+    #[command(flatten)]
     remote: Remote,
 }
 
@@ -109,7 +111,10 @@ pub async fn pin_unlock(command: PinUnlock, output: &Output) -> Result<(), Failu
     let code = read_secret(&command.code, "code")?;
     command
         .remote
-        .talk(async |client| card::show(client, &code, &client.pin_unlock(&code).await?.value, output).await)
+        .talk(async |client| {
+            let unlocked = command.why.handle(client).pin_unlock(&code).await?.value;
+            card::show(client, &code, &unlocked, output).await
+        })
         .await
 }
 
@@ -209,6 +214,8 @@ enum ExceptionsAction {
         /// What was done: 1 to 200 bytes.
         #[arg(long, value_name = "TEXT")]
         note: String,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
@@ -221,8 +228,8 @@ pub async fn exceptions(command: ExceptionsCommand, output: &Output) -> Result<(
                 let rows: Vec<_> = exceptions.iter().map(exception).collect();
                 output.result(&json!({ "exceptions": rows }), || listing(&exceptions))
             }
-            ExceptionsAction::Resolve { number, note } => {
-                let resolved = client.exception_resolve(number, &note).await?.value;
+            ExceptionsAction::Resolve { number, note, why } => {
+                let resolved = why.handle(client).exception_resolve(number, &note).await?.value;
                 output.result(&exception(&resolved), || listing(std::slice::from_ref(&resolved)))
             }
         })

@@ -21,6 +21,17 @@ pub fn parse_until(text: &str) -> Result<u64, String> {
     parse(text).map(|(ms, is_day)| ms - u64::from(is_day))
 }
 
+/// Reads the first moment that is wanted: as [`parse_end`], but a date counts from its first moment.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_start(text: &str) -> Result<u64, String> {
+    match spreadsheet_style(text.trim()).parse::<Date>() {
+        Ok(date) if text.trim().len() <= 10 => parse(&format!("{date}T00:00:00")).map(|(ms, _)| ms),
+        _ => parse(text).map(|(ms, _)| ms),
+    }
+}
+
 /// A time, and whether it is the end of a day that was given without one.
 fn parse(text: &str) -> Result<(u64, bool), String> {
     let text = spreadsheet_style(text.trim());

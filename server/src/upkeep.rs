@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use kami_engine::RequestId;
+use kami_engine::{ProofKey, RequestId};
 use kami_wal::{DiskMedium, DiskOptions, Medium};
 use serde_json::json;
 
@@ -118,6 +118,24 @@ pub async fn keys(command: Keys, output: &Output) -> Result<(), Failure> {
 const CERTIFICATES: [&str; 3] = ["ca", "server", "admin"];
 
 fn copy(keys: &Path, out: &Path, output: &Output) -> Result<(), Failure> {
+    let (copied, _) = copy_directory(keys, out, None)?;
+    let value = json!({ "keys": keys, "out": out, "copied": copied });
+    output.result(&value, || {
+        format!(
+            "copied    {} to {}\nkeep it apart from the data and its backups: whoever has both can read the codes",
+            copied.join(", "),
+            out.display()
+        )
+    })
+}
+
+/// Copies a key directory; for a restored history of so many `entries` without the key that signed more than that.
+/// Returns what was copied.
+pub fn copy_directory(
+    keys: &Path,
+    out: &Path,
+    entries: Option<u64>,
+) -> Result<(Vec<&'static str>, ProofKey), Failure> {
     let (from_path, to_path) = (keys::resolved(keys), keys::resolved(out));
     if from_path.starts_with(&to_path) || to_path.starts_with(&from_path) {
         return Err(Failure::usage("the keys and their copy must not lie in one another"));
@@ -134,10 +152,17 @@ fn copy(keys: &Path, out: &Path, output: &Output) -> Result<(), Failure> {
             out.display()
         )));
     }
-    if let Err(error) = kami_engine::copy_keys(&from, &to) {
-        to.discard();
-        return Err(error.into());
-    }
+    let done = match entries {
+        None => kami_engine::copy_keys(&from, &to).map(|()| ProofKey::Copied),
+        Some(entries) => kami_engine::copy_keys_for(&from, &to, entries),
+    };
+    let proof_key = match done {
+        Ok(proof_key) => proof_key,
+        Err(error) => {
+            to.discard();
+            return Err(error.into());
+        }
+    };
     let mut copied = vec!["lookup.key", "master.key", "ring"];
     for dir in CERTIFICATES {
         let names = from.list(dir).map_err(|error| file_failure(&keys.join(dir), &error))?;
@@ -152,14 +177,7 @@ fn copy(keys: &Path, out: &Path, output: &Output) -> Result<(), Failure> {
         to.sync_dir(dir).map_err(failed)?;
         copied.push(dir);
     }
-    let value = json!({ "keys": keys, "out": out, "copied": copied });
-    output.result(&value, || {
-        format!(
-            "copied    {} to {}\nkeep it apart from the data and its backups: whoever has both can read the codes",
-            copied.join(", "),
-            out.display()
-        )
-    })
+    Ok((copied, proof_key))
 }
 
 /// Copies one file to where none is.

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::code::{mask, parse_id, read_secret};
 use crate::exit::Failure;
 use crate::output::Output;
-use crate::remote::{Catalogue, Remote};
+use crate::remote::{Catalogue, Remote, Why};
 use crate::trade::moved;
 use crate::{money, time};
 
@@ -75,9 +75,19 @@ impl OneCard {
         &self,
         talk: impl AsyncFnOnce(&Client, &[u8], RequestId) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
+        self.talk_on(&Why::default(), talk).await
+    }
+
+    /// The same, with the grounds of what is changed.
+    async fn talk_on(
+        &self,
+        why: &Why,
+        talk: impl AsyncFnOnce(&Client, &[u8], RequestId) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let code = read_secret(&self.code, "code")?;
         let id = self.id.unwrap_or_else(RequestId::random);
-        self.remote.talk_at(TerminalId(self.terminal), async |client| talk(client, &code, id).await).await
+        let talk = async |client: &Client| talk(&why.handle(client), &code, id).await;
+        self.remote.talk_at(TerminalId(self.terminal), talk).await
     }
 }
 
@@ -149,6 +159,8 @@ pub struct Refund {
     original: RequestId,
     #[command(flatten)]
     amount: Amount,
+    #[command(flatten)]
+    why: Why,
 }
 
 /// Settle what was redeemed of a card: it can be reversed no more.
@@ -157,6 +169,8 @@ pub struct Refund {
 pub struct Settle {
     #[command(flatten)]
     card: OneCard,
+    #[command(flatten)]
+    why: Why,
 }
 
 /// What is to be done when nobody knows whether it was.
@@ -243,7 +257,7 @@ pub async fn load(command: Load, output: &Output) -> Result<(), Failure> {
 pub async fn refund(command: Refund, output: &Output) -> Result<(), Failure> {
     command
         .card
-        .talk(async |client, code, id| {
+        .talk_on(&command.why, async |client, code, id| {
             let amount = command.amount.read(client, code).await?;
             let receipt = client.refund_value(code, command.original, amount, id).await;
             tell("refunded", client, code, receipt, output).await
@@ -254,7 +268,7 @@ pub async fn refund(command: Refund, output: &Output) -> Result<(), Failure> {
 pub async fn settle(command: Settle, output: &Output) -> Result<(), Failure> {
     command
         .card
-        .talk(async |client, code, id| {
+        .talk_on(&command.why, async |client, code, id| {
             let receipt = client.settle(code, id).await.map_err(unknown)?;
             crate::card::show(client, code, &receipt.value, output).await
         })

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use kami_engine::{
     AccountId, AccountPut, AccountSpec, Advice, BatchId, Caller, ChannelId, Command, Confirmation,
-    DocumentId, Engine, ExceptionNote, GivenBack, LimitSpec, Lsn, MerchantId, OrderId, Posting, PrincipalId,
-    PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Request, RequestId, Role, TenantId, TerminalId,
+    DocumentId, Engine, ExceptionNote, GivenBack, Grounds, Leg, LimitSpec, Lsn, MerchantId, OrderId, Posting,
+    PrincipalId, PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Request, RequestId, Role,
+    TenantId, TenantSpec, TerminalId,
 };
 
 /// One request.
@@ -19,6 +20,8 @@ pub struct Ask {
     pub terminal: u32,
     pub channel: u16,
     pub deadline: Deadline,
+    /// Why, where that may be said.
+    pub why: Option<String>,
     pub what: What,
 }
 
@@ -39,6 +42,17 @@ pub enum BatchChange {
     Unfreeze,
     Void,
     Extend(u64),
+    Rows { from: u64, rows: u64, active: bool },
+}
+
+/// What changes when a card may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LifeChange {
+    Activate,
+    Deactivate,
+    Extend(u64),
+    Expire,
+    Restock(u128),
 }
 
 /// What is asked.
@@ -68,6 +82,10 @@ pub enum What {
     },
     Void {
         code: String,
+    },
+    Life {
+        code: String,
+        change: LifeChange,
     },
     Hold {
         code: String,
@@ -136,6 +154,7 @@ pub enum What {
     Reserve(Purchase),
     Confirm {
         order: u128,
+        legs: Vec<Leg>,
         realloc: bool,
         sealed: bool,
     },
@@ -143,6 +162,7 @@ pub enum What {
     Return {
         order: u128,
         codes: Vec<String>,
+        legs: Vec<Leg>,
     },
     OrderStatus(u128),
     /// Asked by the engine itself, never by the tests.
@@ -192,6 +212,13 @@ pub enum What {
     },
     Post(Posting),
     LimitPut(LimitSpec),
+    /// By name.
+    TenantPut(String),
+    TenantFreeze {
+        tenant: u16,
+        frozen: bool,
+    },
+    TenantList,
     LimitList,
     Stats,
 }
@@ -228,6 +255,34 @@ impl What {
         )
     }
 
+    /// Whether it may say why.
+    pub const fn takes_why(&self) -> bool {
+        matches!(
+            self,
+            What::Freeze { .. }
+                | What::Unfreeze { .. }
+                | What::Void { .. }
+                | What::Refund { .. }
+                | What::Settle { .. }
+                | What::PinUnlock { .. }
+                | What::ExceptionResolve(_)
+                | What::Cancel(_)
+                | What::Return { .. }
+                | What::Fetch { .. }
+                | What::Batch { .. }
+                | What::ProductPut { .. }
+                | What::ProductFreeze { .. }
+                | What::PrincipalAdd(_)
+                | What::PrincipalRevoke(_)
+                | What::PrincipalRenew(_)
+                | What::AccountPut { .. }
+                | What::AccountFreeze { .. }
+                | What::TenantPut(_)
+                | What::TenantFreeze { .. }
+                | What::LimitPut(_)
+        )
+    }
+
     /// The command's name.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -238,6 +293,11 @@ impl What {
             What::Freeze { .. } => "freeze",
             What::Unfreeze { .. } => "unfreeze",
             What::Void { .. } => "void",
+            What::Life { change: LifeChange::Activate, .. } => "activate",
+            What::Life { change: LifeChange::Deactivate, .. } => "deactivate",
+            What::Life { change: LifeChange::Extend(_), .. } => "extend",
+            What::Life { change: LifeChange::Expire, .. } => "expire",
+            What::Life { change: LifeChange::Restock(_), .. } => "restock",
             What::Hold { .. } => "hold",
             What::Capture { .. } => "capture",
             What::Release { .. } => "release",
@@ -277,6 +337,9 @@ impl What {
             What::AccountList => "account list",
             What::Statement { .. } => "account statement",
             What::Post(_) => "post",
+            What::TenantPut(_) => "tenant put",
+            What::TenantFreeze { .. } => "tenant freeze",
+            What::TenantList => "tenant list",
             What::LimitPut(_) => "limit put",
             What::LimitList => "limit list",
             What::Stats => "stats",
@@ -302,7 +365,12 @@ pub fn untidy(code: &str) -> String {
 
 impl Ask {
     pub fn new(id: u128, caller: Caller, what: What) -> Ask {
-        Ask { id, caller, terminal: 0, channel: 0, deadline: Deadline::None, what }
+        Ask { id, caller, terminal: 0, channel: 0, deadline: Deadline::None, why: None, what }
+    }
+
+    /// As the engine takes it and tells it.
+    pub fn grounds(&self) -> Option<Box<Grounds>> {
+        self.why.as_deref().map(|why| Box::new(Grounds::because(why)))
     }
 
     /// The code it names, if it is about a card.
@@ -315,6 +383,7 @@ impl Ask {
             | What::Freeze { code }
             | What::Unfreeze { code }
             | What::Void { code }
+            | What::Life { code, .. }
             | What::Hold { code, .. }
             | What::Capture { code, .. }
             | What::Release { code, .. }
@@ -353,6 +422,18 @@ impl Ask {
             What::Freeze { code } => Command::Freeze { card: card(code) },
             What::Unfreeze { code } => Command::Unfreeze { card: card(code) },
             What::Void { code } => Command::Void { card: card(code) },
+            What::Life { code, change } => {
+                let card = card(code);
+                match *change {
+                    LifeChange::Activate => Command::Activate { card },
+                    LifeChange::Deactivate => Command::Deactivate { card },
+                    LifeChange::Extend(expires_ms) => Command::Extend { card, expires_ms },
+                    LifeChange::Expire => Command::Expire { card },
+                    LifeChange::Restock(reference) => {
+                        Command::Restock { card, reference: DocumentId(reference) }
+                    }
+                }
+            }
             What::Hold { code, pin, amount, partial, seconds } => {
                 let card = card(code);
                 let pin = pin.as_ref().map(|pin| engine.pin_digest(card, pin.as_bytes()));
@@ -391,17 +472,17 @@ impl Ask {
             }
             What::SellLines(purchase) => Command::SellLines(Box::new(purchase.clone())),
             What::Reserve(purchase) => Command::Reserve(Box::new(purchase.clone())),
-            &What::Confirm { order, realloc, sealed } => Command::Confirm(Box::new(Confirmation {
-                order: OrderId(order),
-                legs: Vec::new(),
-                realloc,
-                sealed,
+            What::Confirm { order, legs, realloc, sealed } => Command::Confirm(Box::new(Confirmation {
+                order: OrderId(*order),
+                legs: legs.clone(),
+                realloc: *realloc,
+                sealed: *sealed,
             })),
             &What::Cancel(order) => Command::Cancel(OrderId(order)),
-            What::Return { order, codes } => Command::Return(Box::new(GivenBack {
+            What::Return { order, codes, legs } => Command::Return(Box::new(GivenBack {
                 order: OrderId(*order),
                 cards: codes.iter().map(|code| card(code)).collect(),
-                legs: Vec::new(),
+                legs: legs.clone(),
             })),
             &What::OrderStatus(order) => Command::OrderStatus(OrderId(order)),
             &What::ReserveTimeout(order) => Command::ReserveTimeout(OrderId(order)),
@@ -415,6 +496,9 @@ impl Ask {
                     BatchChange::Unfreeze => Command::BatchUnfreeze(batch),
                     BatchChange::Void => Command::BatchVoid(batch),
                     BatchChange::Extend(expires_ms) => Command::BatchExtend { batch, expires_ms },
+                    BatchChange::Rows { from, rows, active } => {
+                        Command::BatchRows { batch, from, rows, active }
+                    }
                 }
             }
             What::BatchList { product } => Command::BatchList { product: product.map(ProductId) },
@@ -444,6 +528,10 @@ impl Ask {
                 count,
             },
             What::Post(posting) => Command::Post(Box::new(posting.clone())),
+            What::TenantPut(name) => Command::TenantPut(Box::new(TenantSpec { name: name.clone() })),
+            &What::TenantFreeze { tenant, frozen: true } => Command::TenantFreeze(TenantId(tenant)),
+            &What::TenantFreeze { tenant, frozen: false } => Command::TenantUnfreeze(TenantId(tenant)),
+            What::TenantList => Command::TenantList,
             What::LimitPut(spec) => Command::LimitPut(Box::new(spec.clone())),
             What::LimitList => Command::LimitList,
             What::Stats => Command::Stats,
@@ -454,6 +542,7 @@ impl Ask {
             terminal: TerminalId(self.terminal),
             channel: ChannelId(self.channel),
             deadline,
+            grounds: self.grounds(),
             command,
         }
     }

@@ -13,8 +13,8 @@ use kami_engine::record::{
     TAIL_FIELDS,
 };
 use kami_engine::{
-    AccountId, CardRef, ChannelId, Flags, Kind, Leg, Lifecycle, Line, Lsn, MerchantId, OrderId, PrincipalId,
-    ProductId, RequestId, TenantId, TerminalId, Word,
+    AccountId, CardRef, ChannelId, Flags, Grounds, Kind, Leg, Lifecycle, Line, Lsn, MerchantId, OrderId,
+    PrincipalId, ProductId, ProposalId, RequestId, TenantId, TerminalId, Word,
 };
 use proptest::prelude::*;
 
@@ -65,6 +65,7 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
     let mut sale = vec![0; plain.tail_bytes(&cards)];
     plain.encode(OrderId(0x0bde), &cards, &mut sale);
     let facts = OrderFacts {
+        validity_s_min: 3600,
         account: 7,
         ip: 0x1234,
         moment_ms: TIME_MS + 900_000,
@@ -130,6 +131,10 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
         (Kind::PrincipalPut, principal.entry_tail()),
         (Kind::Import, batch.entry_tail()),
         (Kind::BatchExtend, TIME_MS.to_le_bytes().to_vec()),
+        (Kind::Extend, TIME_MS.to_le_bytes().to_vec()),
+        (Kind::Expire, TIME_MS.to_le_bytes().to_vec()),
+        (Kind::Restock, 0x0d0c_u128.to_le_bytes().to_vec()),
+        (Kind::BatchActivate, [1000_u64.to_le_bytes(), 500_u64.to_le_bytes()].concat()),
         (Kind::Reverse, original.clone()),
         (Kind::Tombstone, original.clone()),
         (Kind::Miss, original),
@@ -146,7 +151,6 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
         Kind::ProductFreeze,
         Kind::ProductUnfreeze,
         Kind::PrincipalRevoke,
-        Kind::BatchActivate,
         Kind::BatchDeactivate,
         Kind::BatchFreeze,
         Kind::BatchUnfreeze,
@@ -155,6 +159,8 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
         Kind::Freeze,
         Kind::Unfreeze,
         Kind::Void,
+        Kind::Activate,
+        Kind::Deactivate,
     ];
     entries.extend(bare.map(|kind| (kind, Vec::new())));
     entries
@@ -230,13 +236,45 @@ fn every_entry_has_the_bytes_of_its_file() {
                 assert_eq!(entry.original().expect("one").0.0, 0xa0a1)
             }
             Kind::Reveal => assert_eq!(entry.revealed_order().expect("one"), OrderId(0x0bde)),
-            Kind::BatchExtend => assert_eq!(entry.expires_ms().expect("one"), TIME_MS),
+            Kind::Restock => assert_eq!(entry.reference().expect("one"), 0x0d0c),
+            Kind::BatchActivate => assert_eq!(entry.rows().expect("well formed"), Some(1000..1500)),
+            Kind::BatchExtend | Kind::Extend | Kind::Expire => {
+                assert_eq!(entry.expires_ms().expect("one"), TIME_MS)
+            }
             Kind::Start => assert_eq!(entry.clocks().expect("one").boot_id, 0xb007),
             Kind::ProductPut => assert_eq!(entry.object::<StoredProduct>().expect("one").face, 2800),
             Kind::PrincipalPut => assert_eq!(entry.object::<StoredPrincipal>().expect("one").role, 4),
             Kind::Import => assert_eq!(entry.object::<StoredBatch>().expect("one").rows, 1000),
             _ => {}
         }
+    }
+}
+
+/// Grounds stand behind the tail, and every reader of a tail sees it without them.
+#[test]
+fn grounds_have_the_bytes_of_their_file() {
+    let kind = Kind::BatchExtend;
+    let grounds = Grounds { why: "客户要求延期".to_owned(), approval: Some(ProposalId(0xa9a8_a7a6)) };
+    let mut payload = vec![0xEE; GROUP_HEAD_BYTES + HEAD_BYTES + 8 + 40];
+    let mut group = GroupWriter::new(&mut payload, lsn(0x12030), 48);
+    group.push_on(&head(kind), Some(&grounds), 8, |place| place.copy_from_slice(&TIME_MS.to_le_bytes()));
+    assert_eq!(group.finish(TIME_MS), payload.len(), "every byte is written");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/on-grounds.hex");
+    let text = render(kind, &payload);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &text).expect("the file can be written");
+    }
+    assert_eq!(text, std::fs::read_to_string(&path).expect("there is a golden file"));
+    let entry = |bytes: &[u8]| {
+        let mut group = Group::parse(bytes, lsn(0x12030)).expect("a group");
+        let entry = group.next().expect("an entry")?;
+        Ok::<_, kami_engine::record::FormatError>((entry.expires_ms()?, entry.grounds()?))
+    };
+    assert_eq!(entry(&unhex(&text)).expect("well formed"), (TIME_MS, Some(grounds)));
+    // Longer than the entry, than they are, or not there at all.
+    for units in [15, 4, 6] {
+        payload[GROUP_HEAD_BYTES + 1] = units;
+        assert!(entry(&payload).is_err(), "{units}");
     }
 }
 
@@ -251,7 +289,7 @@ fn read_all(bytes: &[u8]) {
         let _ = entry.object::<StoredProduct>();
         let _ = entry.object::<StoredPrincipal>();
         let _ = entry.object::<StoredBatch>();
-        let _ = (entry.card(), entry.prev(), entry.post());
+        let _ = (entry.card(), entry.prev(), entry.post(), entry.grounds());
     }
 }
 

@@ -158,6 +158,7 @@ fn cards_that_come_into_being_under_the_lock_move_one_step_at_a_time() {
                     terminal: TerminalId(0),
                     channel: ChannelId(0),
                     deadline: None,
+                    grounds: None,
                     command,
                 };
                 // The second reversal of one id, so that nothing is added once the first is there.

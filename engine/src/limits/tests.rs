@@ -15,7 +15,7 @@ fn spec(scope: LimitScope, window: LimitWindow, max: u64) -> LimitSpec {
 }
 
 fn buyer(account: u32, ip: u64) -> Buyer {
-    Buyer { tenant: HERE, account: AccountId(account), ip }
+    Buyer { tenant: HERE, account: AccountId(account), ip, principal: PrincipalId(7) }
 }
 
 fn check(limits: &Limits, buyer: Buyer, units: u64, now_ms: u64) -> Result<(), Exceeded> {
@@ -47,6 +47,36 @@ fn a_refusal_says_which_limit_what_is_left_and_when_it_opens() {
     assert_eq!(check(&limits, buyer(0, 0), 11, 2000), Ok(()));
     assert_eq!(check(&limits, buyer(1, 6), 11, 2000), exceeded(1, Status::LimitAccount, 2, u64::MAX));
     assert_eq!(check(&limits, buyer(1, 6), 3, 61_000), Ok(()), "it opened");
+}
+
+/// Where nobody set a limit, what is open has a bound all the same; one that is set takes its place.
+#[test]
+fn nobody_hoards_where_no_limit_is_set() {
+    let mut limits = Limits::default();
+    let left = |limits: &Limits, buyer, units| {
+        check(limits, buyer, units, 0).err().map(|it| (it.limit, it.status, it.left))
+    };
+    let refused = |left| Some((LimitId(0), crate::Status::LimitReservations, left));
+    limits.open(&buyer(1, 0), OpenCap::ACCOUNT.cards - 4);
+    assert_eq!(left(&limits, buyer(1, 0), 4), None);
+    assert_eq!(left(&limits, buyer(1, 0), 5), refused(4));
+    assert_eq!(left(&limits, buyer(2, 0), 5), None, "another account's");
+    limits.open(&buyer(0, 9), OpenCap::IP.cards);
+    assert_eq!(left(&limits, buyer(2, 9), 1), refused(0));
+    limits.close(&buyer(0, 9), OpenCap::IP.cards);
+    assert_eq!(left(&limits, buyer(2, 9), 1), None);
+    (1..OpenCap::ACCOUNT.orders).for_each(|_| limits.open(&buyer(3, 0), 1));
+    assert_eq!(left(&limits, buyer(3, 0), 1), None);
+    limits.open(&buyer(3, 0), 1);
+    assert_eq!(left(&limits, buyer(3, 0), 1), refused(0));
+    limits.put(LimitId(1), HERE, spec(LimitScope::Account(None), LimitWindow::OpenOrders, 5_000), lsn(1));
+    assert_eq!(left(&limits, buyer(3, 0), 1), None, "an own limit, larger than the default");
+    assert_eq!(left(&limits, buyer(1, 0), 5), refused(4), "which says nothing of cards");
+    limits.open(&buyer(4, 0), OpenCap::BUYER.cards);
+    assert_eq!(left(&limits, buyer(0, 0), 1), refused(0), "whoever sends the orders");
+    limits.put(LimitId(2), HERE, spec(LimitScope::Principal, LimitWindow::OpenCards, u64::MAX), lsn(2));
+    assert_eq!(left(&limits, buyer(0, 0), 1), None);
+    assert!(!limits.any_terminal(), "it counts no redemptions");
 }
 
 #[test]

@@ -230,8 +230,9 @@ impl CardProof {
             amount: 0,
             remaining: 0,
             made_ms: 0,
+            grounds: None,
         });
-        let newest = events[0];
+        let HistoryEvent { lifecycle, flags, .. } = events[0];
         Ok(ProvenCard {
             origin: self.checkpoint.origin().to_owned(),
             size: self.checkpoint.size(),
@@ -240,8 +241,8 @@ impl CardProof {
             tenant: entry.head.tenant,
             product: ProductId(batch.product),
             face: batch.face,
-            lifecycle: newest.lifecycle,
-            flags: newest.flags,
+            lifecycle,
+            flags,
             events,
         })
     }

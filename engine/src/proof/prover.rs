@@ -18,8 +18,10 @@
 //! # A store that is not what was signed
 //! After a restore to a point before the checkpoint that was signed last, or with an older copy of the store, or with a
 //! log that somebody changed, step 2 refuses: a log must never sign two histories. Whoever wants to go on with the
-//! other history says so by moving `proof.key` and `proof.last` out of the key directory. Then another key signs, under
-//! another origin, and no verifier takes the one log for the other.
+//! other history says so by leaving `proof.key` and `proof.last` out of its key directory: [`copy_key`] does when it is
+//! told of such a restore, and whoever did not copy them so moves them out. Then another key signs, under another origin,
+//! and no verifier takes the one log for the other. The log announces it: its next SIGNED_CHECKPOINT entry carries the new
+//! key, behind the RESTORE entry that says why there is one.
 
 use std::collections::VecDeque;
 use std::io;
@@ -137,31 +139,60 @@ pub(crate) fn last_signed(keys: &dyn Medium) -> Result<Option<Checkpoint>, KeyEr
     note.map(Some).ok_or(KeyError::Wrong { file: LAST_FILE })
 }
 
-/// Copies the key and the checkpoint that was signed last, if there are any, also while the store is being served.
+/// What became of the key that checkpoints are signed with when the keys were copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProofKey {
+    /// There is none: nothing was ever signed.
+    None,
+    /// It was copied, and goes on signing.
+    Copied,
+    /// It was left behind: it signed a checkpoint of more entries than the history has, and must never sign another
+    /// history. A new key is made when something is signed next.
+    LeftBehind {
+        /// How many entries the last checkpoint covers.
+        size: u64,
+    },
+}
+
+/// Copies the key and the checkpoint that was signed last, if there are any, also while the store is being served. For
+/// a history of so many `entries` they are left behind if more was signed.
 ///
 /// # Errors
 /// If they cannot be read or written.
-pub(crate) fn copy_key(from: &dyn Medium, to: &dyn Medium) -> Result<(), KeyError> {
+pub(crate) fn copy_key(
+    from: &dyn Medium,
+    to: &dyn Medium,
+    entries: Option<u64>,
+) -> Result<ProofKey, KeyError> {
     let seed = match secret(from, KEY_FILE, false) {
-        Err(KeyError::Missing { .. }) => return Ok(()),
+        Err(KeyError::Missing { .. }) => return Ok(ProofKey::None),
         seed => seed?,
     };
     // The key never changes. The checkpoint may be followed by another meanwhile; then the copy knows an older one.
     let last = last_signed(from)?;
+    if let (Some(last), Some(entries)) = (&last, entries)
+        && entries < last.size()
+    {
+        return Ok(ProofKey::LeftBehind { size: last.size() });
+    }
     let io = |file| move |source| KeyError::Io { file, source };
     replace_file(to, KEY_FILE, &*seed).map_err(io(KEY_FILE))?;
-    match last {
-        Some(last) => replace_file(to, LAST_FILE, last.note().as_bytes()).map_err(io(LAST_FILE)),
-        None => Ok(()),
+    if let Some(last) = last {
+        replace_file(to, LAST_FILE, last.note().as_bytes()).map_err(io(LAST_FILE))?;
     }
+    Ok(ProofKey::Copied)
 }
 
 impl Signer {
     /// Reads the key, or makes one if nothing was ever signed with one.
     fn open(keys: &dyn Medium, store: u64) -> Result<Signer, KeyError> {
         let last = last_signed(keys)?;
+        let is_new = matches!(keys.open(KEY_FILE), Err(error) if error.kind() == io::ErrorKind::NotFound);
         let seed = secret(keys, KEY_FILE, last.is_none())?;
         let key = SigningKey::new(store, &seed);
+        if is_new {
+            tracing::warn!(key = %key.verifier(), "checkpoints of this log are signed with a new key from now on: publish it");
+        }
         match &last {
             Some(last) if last.verify(key.verifier()).is_err() => Err(KeyError::Wrong { file: KEY_FILE }),
             _ => Ok(Signer { key, last }),

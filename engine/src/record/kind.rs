@@ -100,7 +100,7 @@ kinds! {
     Activate = 46, "ACTIVATE";
     /// A card was deactivated.
     Deactivate = 47, "DEACTIVATE";
-    /// A card's time ran out.
+    /// A card's time was ended.
     Expire = 48, "EXPIRE";
     /// A card's validity was extended.
     Extend = 49, "EXTEND";
@@ -202,7 +202,19 @@ impl Kind {
     #[must_use]
     pub const fn is_about_card(self) -> bool {
         self.may_tell_value()
-            || matches!(self, Kind::Tombstone | Kind::Freeze | Kind::Unfreeze | Kind::Void | Kind::PinUnlock)
+            || matches!(
+                self,
+                Kind::Tombstone
+                    | Kind::Freeze
+                    | Kind::Unfreeze
+                    | Kind::Void
+                    | Kind::PinUnlock
+                    | Kind::Activate
+                    | Kind::Deactivate
+                    | Kind::Extend
+                    | Kind::Expire
+                    | Kind::Restock
+            )
     }
 
     /// Whether it is about an order and its cards.

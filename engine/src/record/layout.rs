@@ -27,7 +27,12 @@ pub const GROUP_FIELDS: &[Field] = &[
 /// The layout of an entry's head. Entries that are not about one card keep zero in `post` and `prev`.
 pub const HEAD_FIELDS: &[Field] = &[
     (0, 1, "kind", "what happened, see the table of kinds"),
-    (1, 1, "reserved", "zero"),
+    (
+        1,
+        1,
+        "grounds",
+        "8-byte units of the grounds at the end of the entry, behind its tail; zero: none were given",
+    ),
     (2, 2, "back", "8-byte units from the record's first byte to this entry"),
     (4, 4, "length", "bytes of the whole entry, a multiple of 8"),
     (8, 16, "request", "the client's request id; zero for the engine itself"),
@@ -41,6 +46,13 @@ pub const HEAD_FIELDS: &[Field] = &[
     (46, 2, "reserved", "zero"),
     (48, 8, "subject", "the card (24 bits of batch, 40 of row), or the batch, product or principal number"),
     (56, 8, "prev", "the card's word before: its last entry, lifecycle and flags"),
+];
+
+/// The layout of the grounds, which stand behind the tail of any entry whose head says that there are some.
+pub const GROUNDS_FIELDS: &[Field] = &[
+    (0, 16, "approval", "the proposal under which it was done; zero: none"),
+    (16, 1, "length", "of the reason, at most 255"),
+    (17, 0, "why", "UTF-8; zero-padded, so that all of the grounds is a multiple of 8"),
 ];
 
 /// What follows the head, by kind. Kinds that are not named here have nothing.
@@ -97,7 +109,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
                 136,
                 8,
                 "time",
-                "of HOLD its deadline, of a REDEEM that was made offline when, milliseconds since 1970; else zero",
+                "of HOLD its deadline, of a REDEEM that was made offline when, milliseconds since 1970; of REVERSE the number of the kind of what it undoes; else zero",
             ),
             (144, 8, "sale", "the entry of the sale the card belongs to; zero if unknown"),
             (152, 8, "settled", "redemptions before this position are settled; zero: none"),
@@ -109,11 +121,17 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
             ),
             (164, 2, "tombstones", "how many tombstones the card has"),
             (166, 2, "reversals", "how many of its redemptions were reversed"),
-            (168, 8, "skip", "the last entry of the chapter before; a chapter is 32 numbers"),
-            (176, 8, "volume", "the last entry of the volume before; a volume is 32 chapters"),
-            (184, 64, "filter", "512 bits: a Bloom filter of the ids of the chapter so far, 5 bits an id"),
             (
-                248,
+                168,
+                8,
+                "begun",
+                "from when the card's validity counts, if that is from an event of its own; else zero",
+            ),
+            (176, 8, "skip", "the last entry of the chapter before; a chapter is 32 numbers"),
+            (184, 8, "volume", "the last entry of the volume before; a volume is 32 chapters"),
+            (192, 64, "filter", "512 bits: a Bloom filter of the ids of the chapter so far, 5 bits an id"),
+            (
+                256,
                 72,
                 "chapter",
                 "of the last entry of a volume: last entry (zero: this one) and filter of each chapter",
@@ -139,7 +157,12 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
             (76, 4, "reserved", "zero"),
         ],
     ),
-    ("BATCH_EXTEND", &[(64, 8, "expires", "the new end, milliseconds since 1970")]),
+    ("BATCH_EXTEND, EXTEND, EXPIRE", &[(64, 8, "expires", "the new end, milliseconds since 1970")]),
+    ("RESTOCK", &[(64, 16, "reference", "the supplier's document, of the caller's choosing")]),
+    (
+        "BATCH_ACTIVATE and BATCH_DEACTIVATE of a range of rows; without a tail they are about all",
+        &[(64, 8, "from", "the first row"), (72, 8, "rows", "how many")],
+    ),
     (
         "SELL, plain form",
         &[
@@ -184,7 +207,12 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
             (90, 2, "legs", "how many legs follow the lines"),
             (92, 4, "form", "1; 3 if the codes are not delivered, or of a RETURN were never seen"),
             (96, 4, "account", "whose purchase it is, or zero"),
-            (100, 4, "reserved", "zero"),
+            (
+                100,
+                4,
+                "validity",
+                "of RESERVE: for how many seconds its cards had to be valid still; else zero",
+            ),
             (104, 8, "address", "a keyed hash of the buyer's address, or zero"),
             (
                 112,
@@ -223,7 +251,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         ],
     ),
     (
-        "PRODUCT_PUT, PRINCIPAL_PUT, IMPORT, ACCOUNT_PUT, LIMIT_PUT, EXCEPTION_RESOLVE",
+        "PRODUCT_PUT, PRINCIPAL_PUT, TENANT_PUT, IMPORT, ACCOUNT_PUT, LIMIT_PUT, EXCEPTION_RESOLVE",
         &[
             (64, 1, "version", "of the encoding that follows: 1"),
             (65, 3, "reserved", "zero"),

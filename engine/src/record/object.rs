@@ -1,7 +1,7 @@
 //! Objects that the log and the snapshots keep as rkyv bytes, under a version byte.
 
 use crate::identity::{CertificateNote, MerchantId, PrincipalSpec, ProductId, Role, TenantId};
-use crate::product::{CardKind, ProductSpec, ProductTerms, ValidFrom};
+use crate::product::{CardKind, ProductSpec, ProductTerms, ValidFrom, Validity};
 
 /// The version byte before an encoded object.
 pub(super) const OBJECT_VERSION: u8 = 1;
@@ -155,9 +155,33 @@ pub struct StoredBatch {
     pub active: bool,
 }
 
+/// What later versions than the first say of a batch: there only if it is so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct StoredValidity {
+    /// Its [`ValidFrom`].
+    pub from: u8,
+    /// Days.
+    pub days: u32,
+}
+
+impl StoredValidity {
+    /// As it is kept.
+    #[must_use]
+    pub fn of(validity: Validity) -> StoredValidity {
+        StoredValidity { from: validity.from as u8, days: validity.days }
+    }
+
+    /// The rule, if this version knows it.
+    #[must_use]
+    pub fn validity(&self) -> Option<Validity> {
+        let from = ValidFrom::from_number(self.from).filter(|from| *from != ValidFrom::Import)?;
+        (self.days > 0).then_some(Validity { from, days: self.days })
+    }
+}
+
 pub(crate) use stored;
 
-stored!(StoredProduct, StoredTerms, StoredPrincipal, StoredPlace, StoredBatch);
+stored!(StoredProduct, StoredTerms, StoredPrincipal, StoredPlace, StoredBatch, StoredValidity);
 
 impl From<(&ProductSpec, TenantId)> for StoredProduct {
     fn from((spec, tenant): (&ProductSpec, TenantId)) -> Self {

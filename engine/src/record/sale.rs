@@ -102,6 +102,8 @@ impl Allocation {
 pub struct OrderFacts {
     /// Who buys; 0 is nobody in particular.
     pub account: u32,
+    /// Of RESERVE: for how many seconds its cards had to be valid still.
+    pub validity_s_min: u32,
     /// A keyed hash of the address the buyer came from; 0 is unknown.
     pub ip: u64,
     /// Of RESERVE: until when it is to be paid. Of CANCEL and RESERVE_TIMEOUT: when it was reserved.
@@ -173,7 +175,7 @@ impl OrderFacts {
         tail[26..28].copy_from_slice(&(self.legs.len() as u16).to_le_bytes());
         tail[28..32].copy_from_slice(&(1 | u32::from(self.sealed) << 1).to_le_bytes());
         tail[32..36].copy_from_slice(&self.account.to_le_bytes());
-        tail[36..40].fill(0);
+        tail[36..40].copy_from_slice(&self.validity_s_min.to_le_bytes());
         tail[40..48].copy_from_slice(&self.ip.to_le_bytes());
         tail[48..56].copy_from_slice(&self.moment_ms.to_le_bytes());
         tail[56..64].copy_from_slice(&self.prev.to_le_bytes());
@@ -277,6 +279,7 @@ fn full(tail: &[u8], form: u32) -> Result<(Allocation, OrderFacts), &'static str
     let legs = PostedLeg::decode_all(leg_bytes).ok_or("legs damaged")?;
     let facts = OrderFacts {
         account: u32_at(tail, 32),
+        validity_s_min: u32_at(tail, 36),
         ip: u64_at(tail, 40),
         moment_ms: u64_at(tail, 48),
         prev: u64_at(tail, 56),

@@ -15,10 +15,10 @@ use kami_wal::Lsn;
 use crate::identity::RequestId;
 use crate::product::Money;
 
-use super::{FormatError, u16_at, u32_at, u64_at, u128_at};
+use super::{FormatError, Kind, u16_at, u32_at, u64_at, u128_at};
 
 /// Bytes of the tail that every entry about a card's value has.
-pub const VALUE_BYTES: usize = 184;
+pub const VALUE_BYTES: usize = 192;
 /// Bytes that the last entry of a volume has beside it.
 pub const VOLUME_BYTES: usize = VOLUME_CHAPTERS as usize * ROW_BYTES;
 const ROW_BYTES: usize = 8 + FILTER_WORDS * 8;
@@ -111,6 +111,8 @@ pub struct Purse {
     pub tombstones: u16,
     /// See `tombstones`.
     pub reversals: u16,
+    /// From when its validity counts, milliseconds, if that is from an event of its own that has happened; else 0.
+    pub begun_ms: u64,
 }
 
 impl Purse {
@@ -161,7 +163,8 @@ pub struct ValueTail {
     pub related: RequestId,
     /// That one's entry.
     pub related_lsn: Option<Lsn>,
-    /// Of HOLD its deadline, of ADVICE its own time, milliseconds since 1970; else 0.
+    /// Of HOLD its deadline, of ADVICE its own time, milliseconds since 1970; of REVERSE the number of the kind of
+    /// what it undoes; else 0.
     pub time_ms: u64,
     /// What is on the card afterwards.
     pub purse: Purse,
@@ -176,6 +179,12 @@ impl ValueTail {
     #[must_use]
     pub fn bytes(&self) -> usize {
         if self.chapters.is_empty() { VALUE_BYTES } else { VALUE_BYTES + VOLUME_BYTES }
+    }
+
+    /// Of REVERSE: what it undoes, where the entry says so.
+    #[must_use]
+    pub fn undone(&self) -> Option<Kind> {
+        u8::try_from(self.time_ms).ok().and_then(Kind::from_number)
     }
 
     /// Writes it.
@@ -194,9 +203,10 @@ impl ValueTail {
         tail[96..100].copy_from_slice(&self.purse.effects.to_le_bytes());
         tail[100..102].copy_from_slice(&self.purse.tombstones.to_le_bytes());
         tail[102..104].copy_from_slice(&self.purse.reversals.to_le_bytes());
-        tail[104..112].copy_from_slice(&lsn(self.trail.skip).to_le_bytes());
-        tail[112..120].copy_from_slice(&lsn(self.trail.volume).to_le_bytes());
-        self.trail.filter.encode(&mut tail[120..VALUE_BYTES]);
+        tail[104..112].copy_from_slice(&self.purse.begun_ms.to_le_bytes());
+        tail[112..120].copy_from_slice(&lsn(self.trail.skip).to_le_bytes());
+        tail[120..128].copy_from_slice(&lsn(self.trail.volume).to_le_bytes());
+        self.trail.filter.encode(&mut tail[128..VALUE_BYTES]);
         for (place, (last, filter)) in tail[VALUE_BYTES..].chunks_exact_mut(ROW_BYTES).zip(&self.chapters) {
             place[..8].copy_from_slice(&lsn(*last).to_le_bytes());
             filter.encode(&mut place[8..]);
@@ -225,12 +235,13 @@ impl ValueTail {
             effects: u32_at(tail, 96),
             tombstones: u16_at(tail, 100),
             reversals: u16_at(tail, 102),
+            begun_ms: u64_at(tail, 104),
         };
         if !purse.is_sound() {
             return wrong("a card's value that does not add up");
         }
         let trail =
-            Trail { filter: Filter::decode(&tail[120..VALUE_BYTES]), skip: lsn(104), volume: lsn(112) };
+            Trail { filter: Filter::decode(&tail[128..VALUE_BYTES]), skip: lsn(112), volume: lsn(120) };
         // Searching follows these: they lead back, or it would not end.
         if trail.skip.max(trail.volume) >= Some(at) {
             return wrong("a card's trail does not fall");
@@ -270,6 +281,7 @@ mod tests {
             related_lsn: at(4096),
             time_ms: 77,
             purse: Purse {
+                begun_ms: 1_795_000_000_000,
                 remaining: 60,
                 held: 10,
                 redeemed: 50,

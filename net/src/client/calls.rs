@@ -2,17 +2,18 @@
 
 use kami_engine::Lsn;
 use kami_engine::{
-    BatchId, BatchReport, CardReport, Checkpoint, HistoryEvent, HoldReport, KeyRotation, Money, OrderId,
-    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProofPart, Renewal, ReplyFlags,
-    RequestId, SignedNote, Stats, Status, StockLine, ValueReport,
+    BatchId, BatchReport, CardReport, Checkpoint, DocumentId, HistoryEvent, HoldReport, KeyRotation, Money,
+    OrderId, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProofPart, Renewal,
+    ReplyFlags, RequestId, SignedNote, Stats, Status, StockLine, ValueReport,
 };
 
 use super::Client;
 use crate::error::ClientError;
 use crate::frame::reply::Codes;
 use crate::frame::request::{
-    BatchExtend, Capture, ConsistencyOf, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard, OnePrincipal,
-    OneProduct, OrderFetch, ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
+    BatchExtend, BatchRows, Capture, ConsistencyOf, Extend, Hold, Item, Items, Load, OfProduct, OneBatch,
+    OneCard, OnePrincipal, OneProduct, OrderFetch, ProofOf, Redeem, RefundValue, Release, Restock, Reverse,
+    Sell,
 };
 use crate::frame::{Answer, Body, ItemReport, Listing, ReplyHead, Request, RequestFlags, Secret, SoldCard};
 
@@ -266,6 +267,50 @@ impl Client {
         self.card(&Request::Void(OneCard { code: Secret(code) })).await
     }
 
+    /// Makes a card redeemable, whatever its batch says. A seller may do so for cards that are sold.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn activate(&self, code: &[u8]) -> Result<Receipt<CardReport>, ClientError> {
+        self.card(&Request::Activate(OneCard { code: Secret(code) })).await
+    }
+
+    /// Makes an unused card not redeemable, whatever its batch says.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn deactivate(&self, code: &[u8]) -> Result<Receipt<CardReport>, ClientError> {
+        self.card(&Request::Deactivate(OneCard { code: Secret(code) })).await
+    }
+
+    /// Moves the end of a card's validity to a later time, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn extend(&self, code: &[u8], expires_ms: u64) -> Result<Receipt<CardReport>, ClientError> {
+        self.card(&Request::Extend(Extend { expires_ms, code: Secret(code) })).await
+    }
+
+    /// Ends a card's validity now. What is held of it can still be captured.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn expire(&self, code: &[u8]) -> Result<Receipt<CardReport>, ClientError> {
+        self.card(&Request::Expire(OneCard { code: Secret(code) })).await
+    }
+
+    /// Makes a returned card void because it went back to its supplier; the one that comes for it is imported.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn restock(
+        &self,
+        code: &[u8],
+        reference: DocumentId,
+    ) -> Result<Receipt<CardReport>, ClientError> {
+        self.card(&Request::Restock(Restock { reference, code: Secret(code) })).await
+    }
+
     /// Reads all that ever happened to a card, newest first.
     ///
     /// # Errors
@@ -379,6 +424,32 @@ impl Client {
         expires_ms: u64,
     ) -> Result<Receipt<BatchReport>, ClientError> {
         self.batch(&Request::BatchExtend(BatchExtend { batch, expires_ms })).await
+    }
+
+    /// Makes the rows of a range redeemable, counted from 0 in the order of the import.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn batch_activate_rows(
+        &self,
+        batch: BatchId,
+        rows: std::ops::Range<u64>,
+    ) -> Result<Receipt<BatchReport>, ClientError> {
+        let (from, rows) = (rows.start, rows.end.saturating_sub(rows.start));
+        self.batch(&Request::BatchActivateRows(BatchRows { batch, from, rows })).await
+    }
+
+    /// Makes the unused cards in a range of rows not redeemable.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn batch_deactivate_rows(
+        &self,
+        batch: BatchId,
+        rows: std::ops::Range<u64>,
+    ) -> Result<Receipt<BatchReport>, ClientError> {
+        let (from, rows) = (rows.start, rows.end.saturating_sub(rows.start));
+        self.batch(&Request::BatchDeactivateRows(BatchRows { batch, from, rows })).await
     }
 
     /// Lists the batches, of one product or all.

@@ -89,7 +89,7 @@ async fn nudge(connection: &Connection, queue: mpsc::WeakSender<Call>) {
         (sent, heard) = (stats.udp_tx.datagrams, stats.udp_rx.datagrams);
         let id = RequestId::random();
         if silent
-            && let Ok(frame) = super::frame(&RequestHead::new(Opcode::Ping, id), &Request::Ping)
+            && let Ok(frame) = super::frame(&RequestHead::new(Opcode::Ping, id), None, &Request::Ping)
             && let Some(queue) = queue.upgrade()
         {
             // Nobody waits for the reply; a full queue has enough to send.

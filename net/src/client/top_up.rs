@@ -105,8 +105,8 @@ pub enum Fulfilment {
 /// # struct Supplier;
 /// # enum SupplierError { OrderExists, NoSuchPhone, Network }
 /// # impl Supplier {
-/// #     async fn submit(&self, _: &str, _: &str, _: i64) -> Result<String, SupplierError> { todo!() }
-/// #     async fn look_up(&self, _: &str) -> Result<Option<String>, SupplierError> { todo!() }
+/// #     async fn submit(&self, _: &str, _: &str, _: i64) -> Result<String, SupplierError> { Err(SupplierError::Network) }
+/// #     async fn look_up(&self, _: &str) -> Result<Option<String>, SupplierError> { Err(SupplierError::Network) }
 /// # }
 /// /// Airtime from a supplier, through the supplier's own library.
 /// struct Airtime(Supplier);

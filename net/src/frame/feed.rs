@@ -2,8 +2,9 @@
 
 use bytes::BytesMut;
 use kami_engine::{
-    BatchId, CardRef, ChannelId, Event, FeedSpec, KindSet, Lsn, MerchantId, Money, OrderId, PrincipalId,
-    ProductId, RequestId, TenantId, TerminalId, TotalKey, TotalLine, Totals, TotalsQuery, record::Kind,
+    BatchId, CardRef, ChannelId, Event, FeedSpec, Grounds, KindSet, Lsn, MerchantId, Money, OrderId,
+    PrincipalId, ProductId, RequestId, TenantId, TerminalId, TotalKey, TotalLine, Totals, TotalsQuery,
+    record::Kind,
 };
 
 use super::field;
@@ -135,6 +136,7 @@ wire!(Event: "FEED_EVENT" {
     tenant: TenantId, "whose cards";
     channel: ChannelId, "through which channel";
     kind: Kind, "what happened, see the table of events";
+    grounds: Option<Box<Grounds>>, "why it was done, and under whose approval";
 });
 
 wire!(TotalsQuery: "RECONCILE" {

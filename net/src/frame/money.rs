@@ -216,7 +216,7 @@ wire!(Limit: "LIMIT" {
 });
 
 wire!(Exceeded: "EXCEEDED" {
-    limit: LimitId, "the limit that stands against it; of several, the one that opens last";
+    limit: LimitId, "the limit that stands against it; of several, the one that opens last; 0: the cap on open reservations that stands where no limit is set";
     status: Status, "as in the head";
     left: u64, "how many units are left now";
     opens_ms: u64, "in how many milliseconds what was asked for would fit; the highest u64: never";

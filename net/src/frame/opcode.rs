@@ -100,14 +100,14 @@ opcodes! {
     Unfreeze = 0x0106, "UNFREEZE", served, [Operator];
     /// Makes a card void for good.
     Void = 0x0107, "VOID", served, [Operator];
-    /// Makes a card redeemable.
-    Activate = 0x0108, "ACTIVATE", later, [Seller, Operator];
-    /// Makes an unused card not redeemable.
-    Deactivate = 0x0109, "DEACTIVATE", later, [Operator];
-    /// Moves the end of a card's validity to a later time.
-    Extend = 0x010a, "EXTEND", later, [Operator];
-    /// Ends a card's validity now.
-    Expire = 0x010b, "EXPIRE", later, [Operator];
+    /// Makes a card redeemable, whatever its batch says; a seller does so for cards that are sold.
+    Activate = 0x0108, "ACTIVATE", served, [Seller, Operator];
+    /// Makes an unused card not redeemable, whatever its batch says.
+    Deactivate = 0x0109, "DEACTIVATE", served, [Operator];
+    /// Moves the end of a card's validity to a later time; one that had expired is valid again.
+    Extend = 0x010a, "EXTEND", served, [Operator];
+    /// Ends a card's validity now; what is held of it can still be captured.
+    Expire = 0x010b, "EXPIRE", served, [Operator];
     /// Holds a card's value, or part of it; the request id names the hold.
     Hold = 0x010c, "HOLD", served, [Redeemer, Operator];
     /// Redeems all or part of what is held; the hold is over then.
@@ -122,8 +122,8 @@ opcodes! {
     RefundValue = 0x0111, "REFUND_VALUE", served, [Operator, Finance];
     /// Takes a sold card back.
     Return = 0x0112, "RETURN", served, [Operator];
-    /// Sends a returned card back to its supplier.
-    Restock = 0x0113, "RESTOCK", later, [];
+    /// Makes a returned card void because it went back to its supplier; the one that comes for it is imported.
+    Restock = 0x0113, "RESTOCK", served, [];
     /// Replaces a card by another.
     Replace = 0x0114, "REPLACE", later, [Operator];
     /// Moves a card's value to another.
@@ -180,6 +180,10 @@ opcodes! {
     BatchExtend = 0x0306, "BATCH_EXTEND", served, [Operator];
     /// Lists batches.
     BatchList = 0x0307, "BATCH_LIST", served, [Issuer, Operator, Finance, Auditor];
+    /// Makes a range of a batch's rows redeemable.
+    BatchActivateRows = 0x0310, "BATCH_ACTIVATE_ROWS", served, [Operator];
+    /// Makes the unused cards in a range of a batch's rows not redeemable.
+    BatchDeactivateRows = 0x0311, "BATCH_DEACTIVATE_ROWS", served, [Operator];
 
     /// Adds a product.
     ProductAdd = 0x0401, "PRODUCT_ADD", served, [];
@@ -216,12 +220,12 @@ opcodes! {
     PrincipalRevoke = 0x0702, "PRINCIPAL_REVOKE", served, [];
     /// Lists principals.
     PrincipalList = 0x0703, "PRINCIPAL_LIST", served, [Operator, Auditor];
-    /// Adds or changes a tenant.
-    TenantPut = 0x0704, "TENANT_PUT", later, [];
+    /// Adds a tenant; only the house may, tenant 0, as with the other commands about tenants.
+    TenantPut = 0x0704, "TENANT_PUT", served, [];
     /// Freezes all cards of a tenant.
-    TenantFreeze = 0x0705, "TENANT_FREEZE", later, [Operator];
+    TenantFreeze = 0x0705, "TENANT_FREEZE", served, [Operator];
     /// Ends the freeze of a tenant.
-    TenantUnfreeze = 0x0706, "TENANT_UNFREEZE", later, [Operator];
+    TenantUnfreeze = 0x0706, "TENANT_UNFREEZE", served, [Operator];
     /// Proposes a change that a second person must approve.
     Propose = 0x0707, "PROPOSE", later, [Operator, Finance];
     /// Approves a proposed change.
@@ -229,6 +233,8 @@ opcodes! {
     /// Notes a new certificate of a principal, and its key if that is new; then the old key's connections
     /// are closed.
     PrincipalRenew = 0x0709, "PRINCIPAL_RENEW", served, [];
+    /// Lists the tenants but for the house.
+    TenantList = 0x070a, "TENANT_LIST", served, [Operator, Auditor];
 
     /// Adds or changes an account.
     AccountPut = 0x0801, "ACCOUNT_PUT", served, [Finance];
@@ -283,6 +289,45 @@ impl Opcode {
     #[must_use]
     pub const fn allows(self, role: Role) -> bool {
         self.roles().contains(role)
+    }
+
+    /// Whether its body may begin with its grounds: why, and under whose approval. These are the changes that people
+    /// make by hand.
+    #[must_use]
+    pub const fn takes_grounds(self) -> bool {
+        matches!(
+            self,
+            Opcode::Freeze
+                | Opcode::Unfreeze
+                | Opcode::Void
+                | Opcode::RefundValue
+                | Opcode::Settle
+                | Opcode::PinUnlock
+                | Opcode::ExceptionResolve
+                | Opcode::Cancel
+                | Opcode::Return
+                | Opcode::OrderFetch
+                | Opcode::BatchActivate
+                | Opcode::BatchDeactivate
+                | Opcode::BatchFreeze
+                | Opcode::BatchUnfreeze
+                | Opcode::BatchVoid
+                | Opcode::BatchExtend
+                | Opcode::ProductAdd
+                | Opcode::ProductSet
+                | Opcode::ProductFreeze
+                | Opcode::ProductUnfreeze
+                | Opcode::PrincipalAdd
+                | Opcode::PrincipalRevoke
+                | Opcode::PrincipalRenew
+                | Opcode::TenantPut
+                | Opcode::TenantFreeze
+                | Opcode::TenantUnfreeze
+                | Opcode::AccountPut
+                | Opcode::AccountFreeze
+                | Opcode::AccountUnfreeze
+                | Opcode::LimitPut
+        )
     }
 
     /// The longest frame of this command, head included. Only commands that carry many rows may be

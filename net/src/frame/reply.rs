@@ -7,10 +7,12 @@
 
 use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
-use kami_engine::{Account, Exceeded, Limit, OrderReport, PostedLeg, PrincipalSpec, ProductSpec};
+use kami_engine::{
+    Account, Exceeded, Limit, OrderReport, PostedLeg, PrincipalSpec, ProductSpec, Tenant, TenantSpec,
+};
 use kami_engine::{
     BatchId, BatchReport, CardRef, CardReport, ChannelId, Checkpoint, Duplicate, Event, Exception, Flags,
-    HistoryEvent, HoldReport, ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId,
+    Grounds, HistoryEvent, HoldReport, ImportReport, KeyRotation, Lifecycle, MerchantId, Money, OrderId,
     OutcomeReport, Principal, PrincipalId, Product, ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId,
     Resolution, Role, SignedNote, Stats, Status, StockLine, TenantId, TerminalId, TotalLine, Totals,
     ValueReport, record::Kind,
@@ -59,7 +61,7 @@ body_kinds! {
     None = 0, "NONE";
     /// After REDEEM, REVERSE, CAPTURE, RELEASE, LOAD and REFUND_VALUE: what was moved and what is left.
     Value = 1, "VALUE";
-    /// After QUERY, FREEZE, UNFREEZE, VOID and SETTLE.
+    /// After QUERY, FREEZE, UNFREEZE, VOID, SETTLE, ACTIVATE, DEACTIVATE, EXTEND, EXPIRE and RESTOCK.
     Card = 2, "CARD";
     /// After HISTORY, newest first.
     History = 3, "HISTORY";
@@ -106,6 +108,8 @@ body_kinds! {
     Checkpoint = 32, "CHECKPOINT";
     /// After KEY_ROTATE.
     Keys = 33, "KEYS";
+    /// After TENANT_LIST, and the one tenant after the other commands about one.
+    Tenants = 34, "TENANTS";
     /// After FEED_OPEN: where the feed begins.
     Feed = 40, "FEED";
     /// On the stream of a feed, again and again: events, and up to where all were told.
@@ -146,7 +150,12 @@ impl BodyKind {
             | Opcode::Unfreeze
             | Opcode::Void
             | Opcode::Settle
-            | Opcode::PinUnlock => BodyKind::Card,
+            | Opcode::PinUnlock
+            | Opcode::Activate
+            | Opcode::Deactivate
+            | Opcode::Extend
+            | Opcode::Expire
+            | Opcode::Restock => BodyKind::Card,
             Opcode::History => BodyKind::History,
             Opcode::RedeemBatch => BodyKind::Items,
             Opcode::Sell | Opcode::OrderFetch | Opcode::SellLines | Opcode::Confirm => BodyKind::Codes,
@@ -158,6 +167,8 @@ impl BodyKind {
             | Opcode::BatchVoid
             | Opcode::BatchExtend
             | Opcode::BatchList
+            | Opcode::BatchActivateRows
+            | Opcode::BatchDeactivateRows
             | Opcode::ImportCommit => BodyKind::Batches,
             Opcode::ProductAdd
             | Opcode::ProductSet
@@ -181,6 +192,9 @@ impl BodyKind {
             Opcode::AccountStatement => BodyKind::Statement,
             Opcode::Post => BodyKind::Posted,
             Opcode::LimitPut | Opcode::LimitList => BodyKind::Limits,
+            Opcode::TenantPut | Opcode::TenantFreeze | Opcode::TenantUnfreeze | Opcode::TenantList => {
+                BodyKind::Tenants
+            }
             Opcode::Stats => BodyKind::Stats,
             Opcode::Checkpoint => BodyKind::Checkpoint,
             Opcode::KeyRotate => BodyKind::Keys,
@@ -248,6 +262,8 @@ pub enum Body {
     Posted(Listing<PostedLeg>),
     /// Limits.
     Limits(Listing<Limit>),
+    /// Tenants.
+    Tenants(Listing<Tenant>),
     /// The limit that stands against a command.
     Exceeded(Exceeded),
     /// The account that stands against legs.
@@ -415,6 +431,13 @@ wire!(HistoryEvent: "EVENT" {
     lifecycle: Lifecycle, "the state it left";
     kind: Kind, "what happened, see the table of events";
     made_ms: u64, "of a redemption that was made offline: when, by the till's clock, ms since 1970; else 0";
+    grounds: Option<Box<Grounds>>, "why it was done, and under whose approval";
+});
+
+wire!(Tenant: "TENANT" {
+    id: TenantId, "its number";
+    frozen: bool, "1: all its cards are frozen";
+    spec: TenantSpec, "what it was added with";
 });
 
 impl Wire<'_> for Exception {
@@ -511,9 +534,10 @@ wire!(BatchReport: "BATCH" {
     counts: [u64; 8], "its cards by logged state, indexed by the state's number";
     id: BatchId, "its number";
     product: ProductId, "its product";
-    active: bool, "1: its cards are redeemable once sold";
+    active: bool, "1: all its cards are redeemable once sold";
     frozen: bool, "1: frozen";
     voided: bool, "1: its unsold cards were made void";
+    active_rows: u64, "how many rows are redeemable once sold";
     label: String, "the importer's label";
 });
 
@@ -636,6 +660,7 @@ impl Body {
             Body::Statement(_) => BodyKind::Statement,
             Body::Posted(_) => BodyKind::Posted,
             Body::Limits(_) => BodyKind::Limits,
+            Body::Tenants(_) => BodyKind::Tenants,
             Body::Exceeded(_) => BodyKind::Exceeded,
             Body::Account(_) => BodyKind::Account,
             Body::Feed(_) => BodyKind::Feed,
@@ -676,6 +701,7 @@ impl Body {
             }
             ReplyBody::Posted(legs) => Body::Posted(Listing::of(legs)),
             ReplyBody::Limits(limits) => Body::Limits(Listing::of(limits)),
+            ReplyBody::Tenants(tenants) => Body::Tenants(Listing::of(tenants)),
             ReplyBody::Exceeded(exceeded) => Body::Exceeded(exceeded),
             ReplyBody::Account(account) => Body::Account(OneAccount { account }),
             ReplyBody::Order(report) => Body::Order(report),
@@ -715,6 +741,7 @@ impl Body {
             BodyKind::Statement => Body::Statement(Box::new(Wire::take(reader)?)),
             BodyKind::Posted => Body::Posted(take_rows(reader)?),
             BodyKind::Limits => Body::Limits(take_rows(reader)?),
+            BodyKind::Tenants => Body::Tenants(take_rows(reader)?),
             BodyKind::Exceeded => Body::Exceeded(Wire::take(reader)?),
             BodyKind::Account => Body::Account(Wire::take(reader)?),
             BodyKind::Feed => Body::Feed(Wire::take(reader)?),
@@ -756,6 +783,7 @@ impl Body {
             Body::Statement(statement) => statement.put(out),
             Body::Posted(rows) => return put_rows(rows, out, end),
             Body::Limits(rows) => return put_rows(rows, out, end),
+            Body::Tenants(rows) => return put_rows(rows, out, end),
             Body::Exceeded(exceeded) => exceeded.put(out),
             Body::Account(account) => account.put(out),
             Body::Feed(begin) => begin.put(out),
@@ -876,6 +904,8 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<StockLine>(),
         listing!("PRINCIPALS", "PRINCIPAL"),
         of::<Principal>(),
+        listing!("TENANTS", "TENANT"),
+        of::<Tenant>(),
         of::<Stats>(),
         listing!("DUPLICATES", "DUPLICATE"),
         of::<Duplicate>(),

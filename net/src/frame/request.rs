@@ -6,9 +6,10 @@
 
 use bytes::BytesMut;
 use kami_engine::{
-    AccountPut, BatchId, CardKind, CertificateNote, Confirmation, ExceptionNote, FeedSpec, ImportSpec,
-    LimitSpec, MerchantId, Money, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec,
-    ProductTerms, Purchase, Renewal, RequestId, Role, TenantId, TotalKey, TotalsQuery, ValidFrom,
+    AccountPut, BatchId, CardKind, CertificateNote, Confirmation, DocumentId, ExceptionNote, FeedSpec,
+    Grounds, ImportSpec, LimitSpec, MerchantId, Money, OrderId, Posting, PrincipalId, PrincipalSpec,
+    ProductId, ProductSpec, ProductTerms, Purchase, Renewal, RequestId, Role, TenantId, TenantSpec, TotalKey,
+    TotalsQuery, ValidFrom,
 };
 
 pub use super::feed::{FeedAck, FeedOpen};
@@ -31,10 +32,13 @@ impl RequestFlags {
     /// A redemption or hold of more than what is left takes what is left, and is answered OK_PARTIAL.
     pub const PARTIAL: RequestFlags = RequestFlags(2);
 
+    /// The body begins with the [`Grounds`] of what is asked: why, and under whose approval.
+    pub const GROUNDS: RequestFlags = RequestFlags(4);
+
     /// Whether no unassigned bit is set.
     #[must_use]
     pub const fn is_assigned(self) -> bool {
-        self.0 & !3 == 0
+        self.0 & !7 == 0
     }
 }
 
@@ -62,6 +66,16 @@ pub enum Request<'a> {
     Unfreeze(OneCard<'a>),
     /// VOID.
     Void(OneCard<'a>),
+    /// ACTIVATE.
+    Activate(OneCard<'a>),
+    /// DEACTIVATE.
+    Deactivate(OneCard<'a>),
+    /// EXTEND.
+    Extend(Extend<'a>),
+    /// EXPIRE.
+    Expire(OneCard<'a>),
+    /// RESTOCK.
+    Restock(Restock<'a>),
     /// HOLD.
     Hold(Hold<'a>),
     /// CAPTURE.
@@ -112,6 +126,10 @@ pub enum Request<'a> {
     BatchVoid(OneBatch),
     /// BATCH_EXTEND.
     BatchExtend(BatchExtend),
+    /// BATCH_ACTIVATE_ROWS.
+    BatchActivateRows(BatchRows),
+    /// BATCH_DEACTIVATE_ROWS.
+    BatchDeactivateRows(BatchRows),
     /// BATCH_LIST.
     BatchList(OfProduct),
     /// PRODUCT_ADD.
@@ -148,6 +166,14 @@ pub enum Request<'a> {
     PrincipalRenew(Box<Renewal>),
     /// PRINCIPAL_LIST.
     PrincipalList,
+    /// TENANT_PUT.
+    TenantPut(Box<TenantSpec>),
+    /// TENANT_FREEZE.
+    TenantFreeze(OneTenant),
+    /// TENANT_UNFREEZE.
+    TenantUnfreeze(OneTenant),
+    /// TENANT_LIST.
+    TenantList,
     /// ACCOUNT_PUT.
     AccountPut(Box<AccountPut>),
     /// ACCOUNT_FREEZE.
@@ -212,6 +238,19 @@ macro_rules! dispatch {
                 Ok(request)
             }
 
+            /// Reads a body that begins with the grounds of what is asked.
+            ///
+            /// # Errors
+            /// As [`Request::decode`].
+            pub fn decode_on(
+                opcode: Opcode,
+                body: &'a [u8],
+            ) -> Result<(Box<Grounds>, Request<'a>), Malformed> {
+                let mut reader = Reader::new(body);
+                let grounds = reader.field("grounds")?;
+                Request::decode(opcode, reader.rest()).map(|request| (grounds, request))
+            }
+
             fn put(&self, out: &mut BytesMut) {
                 match self {
                     $(Request::$plain => {})*
@@ -233,10 +272,12 @@ macro_rules! dispatch {
 }
 
 dispatch! {
-    plain: Hello Ping ProductList PrincipalList LimitList Stats Checkpoint KeyRotate SignedCheckpoint;
+    plain: Hello Ping ProductList PrincipalList TenantList LimitList Stats Checkpoint KeyRotate SignedCheckpoint;
     fields:
         Redeem(Redeem<'static>) Reverse(Reverse<'static>) Query(OneCard<'static>) History(OneCard<'static>)
         Freeze(OneCard<'static>) Unfreeze(OneCard<'static>) Void(OneCard<'static>)
+        Activate(OneCard<'static>) Deactivate(OneCard<'static>) Extend(Extend<'static>) Expire(OneCard<'static>)
+        Restock(Restock<'static>)
         Hold(Hold<'static>) Capture(Capture<'static>) Release(Release<'static>) Load(Load<'static>)
         RefundValue(RefundValue<'static>) Settle(OneCard<'static>)
         OutcomeQuery(OutcomeQuery<'static>) PinUnlock(OneCard<'static>) Advice(Advice<'static>)
@@ -246,12 +287,14 @@ dispatch! {
         Return(Box<GiveBack<'static>>) OrderStatus(OneOrder)
         BatchActivate(OneBatch) BatchDeactivate(OneBatch) BatchFreeze(OneBatch) BatchUnfreeze(OneBatch)
         BatchVoid(OneBatch) BatchExtend(BatchExtend) BatchList(OfProduct)
+        BatchActivateRows(BatchRows) BatchDeactivateRows(BatchRows)
         ProductAdd(Box<ProductSpec>) ProductSet(Box<ProductSpec>) ProductFreeze(OneProduct)
         ProductUnfreeze(OneProduct) Stock(OfProduct) Reconcile(TotalsQuery)
         FeedOpen(FeedOpen) FeedAck(FeedAck)
         ImportBegin(Box<ImportSpec>) ImportChunk(Chunk<'static>) ImportStatus(OneImport)
         ImportCommit(OneImport) ImportAbort(OneImport) ImportDuplicates(DuplicatesOf)
         PrincipalAdd(Box<PrincipalSpec>) PrincipalRevoke(OnePrincipal) PrincipalRenew(Box<Renewal>)
+        TenantPut(Box<TenantSpec>) TenantFreeze(OneTenant) TenantUnfreeze(OneTenant)
         Proof(ProofOf<'static>) Consistency(ConsistencyOf)
         AccountPut(Box<AccountPut>) AccountFreeze(OneAccount) AccountUnfreeze(OneAccount) Post(Box<Posting>)
         AccountQuery(AccountQuery) AccountList(AccountList) LimitPut(Box<LimitSpec>)
@@ -275,8 +318,26 @@ impl Request<'_> {
     /// If the frame would be too long; nothing is appended then.
     #[inline]
     pub fn encode(&self, head: &RequestHead, out: &mut BytesMut) -> Result<(), DoesNotFit> {
+        self.encode_on(head, None, out)
+    }
+
+    /// The same with the grounds of what is asked; the head's flags are set from them.
+    ///
+    /// # Errors
+    /// As [`Request::encode`].
+    #[inline]
+    pub fn encode_on(
+        &self,
+        head: &RequestHead,
+        grounds: Option<&Grounds>,
+        out: &mut BytesMut,
+    ) -> Result<(), DoesNotFit> {
         let start = out.len();
-        RequestHead { opcode: self.opcode().number(), ..*head }.put(out);
+        let flags = if grounds.is_some() { RequestFlags::GROUNDS } else { head.flags };
+        RequestHead { flags, opcode: self.opcode().number(), ..*head }.put(out);
+        if let Some(grounds) = grounds {
+            grounds.put(out);
+        }
         self.put(out);
         let (bytes, bytes_max) = (out.len() - start, self.opcode().frame_bytes_max());
         if bytes > bytes_max {
@@ -483,6 +544,34 @@ wire!(OutcomeQuery<'a>: "OUTCOME_QUERY" {
     code: Secret<'_>, "of a card the code as typed; else empty";
 });
 
+/// The body of EXTEND.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extend<'a> {
+    /// The new end of validity.
+    pub expires_ms: u64,
+    /// The code.
+    pub code: Secret<'a>,
+}
+
+wire!(Extend<'a>: "EXTEND" {
+    expires_ms: u64, "the new end of validity, ms since 1970; later than the old one";
+    code: Secret<'_>, "the code as typed";
+});
+
+/// The body of RESTOCK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restock<'a> {
+    /// The supplier's document.
+    pub reference: DocumentId,
+    /// The code.
+    pub code: Secret<'a>,
+}
+
+wire!(Restock<'a>: "RESTOCK" {
+    reference: DocumentId, "the supplier's credit note or return document, of the caller's choosing, never 0";
+    code: Secret<'_>, "the code as typed";
+});
+
 /// The body of SELL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sell {
@@ -542,7 +631,24 @@ pub struct BatchExtend {
 
 wire!(BatchExtend: "BATCH_EXTEND" {
     batch: BatchId, "the batch";
-    expires_ms: u64, "the new end of validity, ms since 1970; cards whose own end is later keep it";
+    expires_ms: u64, "the new end of validity, ms since 1970; cards whose own end is later, or was set by EXTEND or EXPIRE, keep it";
+});
+
+/// The body of the commands about some rows of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchRows {
+    /// The batch.
+    pub batch: BatchId,
+    /// The first row.
+    pub from: u64,
+    /// How many.
+    pub rows: u64,
+}
+
+wire!(BatchRows: "BATCH_ROWS" {
+    batch: BatchId, "the batch";
+    from: u64, "the first row, counted from 0 in the order of the import";
+    rows: u64, "how many rows; the batch must have all of them";
 });
 
 /// The body of lists that may be narrowed to one product.
@@ -576,6 +682,21 @@ pub struct OnePrincipal {
 
 wire!(OnePrincipal: "ONE_PRINCIPAL" {
     principal: PrincipalId, "the principal";
+});
+
+/// The body of the commands about one tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OneTenant {
+    /// The tenant.
+    pub tenant: TenantId,
+}
+
+wire!(OneTenant: "ONE_TENANT" {
+    tenant: TenantId, "the tenant, not the house";
+});
+
+wire!(TenantSpec: "TENANT_SPEC" {
+    name: String, "1 to 64 bytes, unique";
 });
 
 /// The body of the commands about an import that was announced.
@@ -661,7 +782,7 @@ wire!(ProductTerms: "PRODUCT_TERMS" {
 wire!(PrincipalSpec: "PRINCIPAL_SPEC" {
     key: [u8; 32], "SHA-256 of its public key's DER SubjectPublicKeyInfo";
     merchant: MerchantId, "the merchant it redeems for, or 0";
-    tenant: TenantId, "its tenant, 0 in this version";
+    tenant: TenantId, "its tenant; 0: the house. A tenant's own admin adds principals of that tenant alone";
     role: Role, "1 admin, 2 issuer, 3 seller, 4 redeemer, 5 operator, 6 finance, 7 auditor";
     certificate: CertificateNote, "the certificate that was issued for the key";
     misses_per_minute: u32, "wrong codes a minute it may send on average; 0: the server's usual";
@@ -717,12 +838,15 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<ExceptionList>(),
         of::<ExceptionNote>(),
         of::<OneCard<'_>>(),
+        of::<Extend<'_>>(),
+        of::<Restock<'_>>(),
         of::<Items<'_>>(),
         of::<Item<'_>>(),
         of::<Sell>(),
         of::<OrderFetch>(),
         of::<OneBatch>(),
         of::<BatchExtend>(),
+        of::<BatchRows>(),
         of::<OfProduct>(),
         of::<OneProduct>(),
         of::<ProductSpec>(),
@@ -733,6 +857,8 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<OneImport>(),
         of::<DuplicatesOf>(),
         of::<OnePrincipal>(),
+        of::<OneTenant>(),
+        of::<TenantSpec>(),
         of::<PrincipalSpec>(),
         of::<CertificateNote>(),
         of::<Renewal>(),
@@ -743,6 +869,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<FeedAck>(),
         of::<ProofOf<'_>>(),
         of::<ConsistencyOf>(),
+        of::<Grounds>(),
     ]
     .into_iter()
     .chain(super::money::request_layouts())

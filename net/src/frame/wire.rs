@@ -8,9 +8,9 @@
 use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
 use kami_engine::{
-    AccountId, AccountKind, BatchId, CardKind, CardRef, ChannelId, DocumentId, Flags, Leg, Lifecycle,
-    LimitAction, LimitId, Line, MerchantId, OrderId, OrderState, PrincipalId, ProductId, RequestId, Role,
-    StatementLine, TenantId, TerminalId, ValidFrom, record::Kind,
+    AccountId, AccountKind, BatchId, CardKind, CardRef, ChannelId, DocumentId, Flags, Grounds, Leg,
+    Lifecycle, LimitAction, LimitId, Line, MerchantId, OrderId, OrderState, PrincipalId, ProductId,
+    ProposalId, RequestId, Role, StatementLine, TenantId, TerminalId, ValidFrom, record::Kind,
 };
 
 /// A body that is not what its opcode says. Names the field, never a value of it.
@@ -185,6 +185,27 @@ newtypes! {
     RequestId(u128);
 }
 
+wire!(Grounds: "GROUNDS" {
+    approval: Option<ProposalId>, "the proposal under which it is done; 0: none";
+    why: String, "the reason, at most 255 bytes of UTF-8, no control characters; empty: none was given";
+});
+
+/// Without a reason and an approval there are none.
+impl Wire<'_> for Option<Box<Grounds>> {
+    const TYPE: &'static str = <Grounds as Wire<'static>>::TYPE;
+    const FIELDS: &'static [Field] = <Grounds as Wire<'static>>::FIELDS;
+    fn put(&self, out: &mut BytesMut) {
+        match self {
+            Some(grounds) => grounds.put(out),
+            None => Grounds::default().put(out),
+        }
+    }
+    fn take(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let grounds = Grounds::take(reader)?;
+        Ok((grounds != Grounds::default()).then(|| Box::new(grounds)))
+    }
+}
+
 /// Numbers that stand for names travel as the number; one without a name is malformed.
 macro_rules! numbered {
     ($($type:ty: $int:ty, $number:expr, $from:expr;)+) => { $(
@@ -222,6 +243,9 @@ numbered! {
     // Zero is how a report says that there is no order, so an order may not be called that.
     OrderId: u128, |order| order.0, |number| (number != 0).then_some(OrderId(number));
     DocumentId: u128, |document| document.0, |number| (number != 0).then_some(DocumentId(number));
+    ProposalId: u128, |proposal| proposal.0, |number| (number != 0).then_some(ProposalId(number));
+    Option<ProposalId>: u128, |proposal| proposal.map_or(0, |proposal| proposal.0),
+        |number| Some((number != 0).then_some(ProposalId(number)));
     Option<OrderId>: u128, |order| order.map_or(0, |order| order.0),
         |number| Some((number != 0).then_some(OrderId(number)));
     // No number is free to mean "none" at the low end, so the highest does.

@@ -6,9 +6,10 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use kami_engine::{Grounds, ProposalId};
 use kami_net::frame::reply::{self, Answer};
 use kami_net::frame::request::{self, Request};
-use kami_net::frame::{Field, HEADS, REQUEST_HEAD_BYTES, RequestHead};
+use kami_net::frame::{Field, HEADS, Opcode, REQUEST_HEAD_BYTES, RequestFlags, RequestHead};
 
 use crate::samples;
 
@@ -26,6 +27,28 @@ fn requests_keep_their_bytes() {
         body.encode(&head, &mut again).unwrap();
         assert_eq!(again, frame, "{}", opcode.code());
     }
+}
+
+/// With its grounds before the body.
+#[test]
+fn a_request_on_grounds_keeps_its_bytes() {
+    let (_, frame) =
+        samples::requests().into_iter().find(|(opcode, _)| *opcode == Opcode::BatchFreeze).unwrap();
+    let head = RequestHead::decode(&frame).unwrap();
+    let request = Request::decode(Opcode::BatchFreeze, &frame[REQUEST_HEAD_BYTES..]).unwrap();
+    let grounds = Grounds { why: "supplier's recall".to_owned(), approval: Some(ProposalId(0x51)) };
+    let mut on_grounds = bytes::BytesMut::new();
+    request.encode_on(&head, Some(&grounds), &mut on_grounds).unwrap();
+    let mut walker = Walker { rest: &on_grounds, text: String::new(), values: Vec::new() };
+    walker.fields("", HEADS[0].1);
+    walker.fields("grounds.", find("GROUNDS"));
+    walker.fields("", find("ONE_BATCH"));
+    assert!(walker.rest.is_empty());
+    check("request_on_grounds", &walker.text);
+    let head = RequestHead::decode(&on_grounds).unwrap();
+    assert_eq!(head.flags, RequestFlags::GROUNDS);
+    let decoded = Request::decode_on(Opcode::BatchFreeze, &on_grounds[REQUEST_HEAD_BYTES..]).unwrap();
+    assert_eq!(decoded, (Box::new(grounds), request));
 }
 
 #[test]

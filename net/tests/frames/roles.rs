@@ -26,6 +26,13 @@ const TABLE: &str = "
     BATCH_VOID       O
     BATCH_EXTEND     O
     BATCH_LIST       IOFA
+    BATCH_ACTIVATE_ROWS O
+    BATCH_DEACTIVATE_ROWS O
+    ACTIVATE         SO
+    DEACTIVATE       O
+    EXTEND           O
+    EXPIRE           O
+    RESTOCK          -
     PRODUCT_ADD      -
     PRODUCT_SET      -
     PRODUCT_FREEZE   O
@@ -42,6 +49,7 @@ const TABLE: &str = "
     PRINCIPAL_REVOKE -
     PRINCIPAL_RENEW  -
     PRINCIPAL_LIST   OA
+    TENANT_LIST      OA
     STATS            OFA
     CHECKPOINT       O
     KEY_ROTATE       -
@@ -51,10 +59,6 @@ const TABLE: &str = "
 
     OUTCOME_QUERY    ISROFA
     SANDBOX          ISRO
-    ACTIVATE         SO
-    DEACTIVATE       O
-    EXTEND           O
-    EXPIRE           O
     HOLD             RO
     CAPTURE          RO
     RELEASE          RO
@@ -62,7 +66,6 @@ const TABLE: &str = "
     LOAD             S
     REFUND_VALUE     OF
     RETURN           O
-    RESTOCK          -
     REPLACE          O
     TRANSFER         O
     SETTLE           F

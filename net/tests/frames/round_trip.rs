@@ -5,7 +5,7 @@ use kami_engine::Lsn;
 use kami_engine::{
     Account, AccountId, AccountKind, AccountPut, AccountSpec, BatchId, BatchReport, CardKind, CardRef,
     CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Event, Exceeded,
-    ExceptionNote, FeedSpec, Flags, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec,
+    ExceptionNote, FeedSpec, Flags, Grounds, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec,
     KeyRotation, KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow,
     Line, MerchantId, OrderId, OrderReport, OrderState, PostedLeg, Posting, Principal, PrincipalId,
     PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags,
@@ -16,9 +16,10 @@ use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAcc
 use kami_net::frame::order::{GiveBack, OneOrder};
 use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
 use kami_net::frame::request::{
-    Advice, BatchExtend, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, ExceptionList,
-    FeedAck, FeedOpen, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal,
-    OneProduct, OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
+    Advice, BatchExtend, BatchRows, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf,
+    ExceptionList, Extend, FeedAck, FeedOpen, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard,
+    OneImport, OnePrincipal, OneProduct, OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue, Release,
+    Restock, Reverse, Sell,
 };
 use kami_net::frame::{
     Body, FRAME_BYTES_MAX, FeedBegin, FeedEvents, ItemReport, Listing, PathHash, REQUEST_HEAD_BYTES,
@@ -143,6 +144,11 @@ proptest! {
         same(head, &Request::Freeze(card));
         same(head, &Request::Unfreeze(card));
         same(head, &Request::Void(card));
+        same(head, &Request::Activate(card));
+        same(head, &Request::Deactivate(card));
+        same(head, &Request::Extend(Extend { expires_ms: amount.cast_unsigned(), code }));
+        same(head, &Request::Expire(card));
+        same(head, &Request::Restock(Restock { reference: DocumentId(id.max(1)), code }));
         let (hold, original) = (RequestId(id), RequestId(id));
         let seconds = amount as u32;
         same(head, &Request::Hold(Hold { amount, seconds, code, pin: pin.as_deref().map(Secret) }));
@@ -178,6 +184,9 @@ proptest! {
         same(head, &Request::BatchUnfreeze(batch));
         same(head, &Request::BatchVoid(batch));
         same(head, &Request::BatchExtend(BatchExtend { batch: BatchId(a), expires_ms: ms }));
+        let rows = BatchRows { batch: BatchId(a), from: ms, rows: u64::from(b) };
+        same(head, &Request::BatchActivateRows(rows));
+        same(head, &Request::BatchDeactivateRows(rows));
         same(head, &Request::BatchList(OfProduct { product: product.map(ProductId) }));
         same(head, &Request::Stock(OfProduct { product: product.map(ProductId) }));
         same(head, &Request::ProductFreeze(OneProduct { product: ProductId(a) }));
@@ -269,6 +278,7 @@ proptest! {
         same(head, &Request::Return(Box::new(GiveBack { order, legs: Vec::new(), codes })));
         same(head, &Request::LimitPut(Box::new(limit)));
         same(head, &Request::LimitList);
+        same(head, &Request::TenantList);
     }
 
     #[test]
@@ -400,6 +410,7 @@ fn bodies() -> impl Strategy<Value = Body> {
                 amount: time_ms as i64,
                 remaining: !time_ms as i64,
                 made_ms: time_ms ^ 5,
+                grounds: (t % 2 == 0).then(|| Box::new(Grounds::because("为什么"))),
             }
         });
     let sold = (any::<u64>(), codes()).prop_map(|(card, code)| SoldCard {
@@ -418,6 +429,7 @@ fn bodies() -> impl Strategy<Value = Body> {
             label,
             imported_ms,
             counts,
+            active_rows: imported_ms,
             active,
             frozen,
             voided,

@@ -4,20 +4,22 @@ use bytes::BytesMut;
 use kami_engine::{
     Account, AccountId, AccountKind, AccountPut, AccountSpec, BatchId, BatchReport, CardKind, CardRef,
     CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Event, Exceeded,
-    Exception, ExceptionNote, FeedSpec, Flags, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec,
-    KeyRotation, KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow,
-    Line, MerchantId, OrderId, OrderReport, OrderState, OutcomeReport, PostedLeg, Posting, Principal,
-    PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, ProofPart, Purchase, Renewal,
-    ReplyFlags, RequestId, Resolution, Role, SignedNote, StatementLine, Stats, Status, StockLine, TenantId,
-    TerminalId, TotalKey, TotalLine, Totals, TotalsQuery, ValidFrom, ValueReport, record::Kind,
+    Exception, ExceptionNote, FeedSpec, Flags, Grounds, HistoryEvent, HoldReport, ImportReport, ImportRow,
+    ImportSpec, KeyRotation, KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec,
+    LimitWindow, Line, MerchantId, OrderId, OrderReport, OrderState, OutcomeReport, PostedLeg, Posting,
+    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, ProofPart,
+    ProposalId, Purchase, Renewal, ReplyFlags, RequestId, Resolution, Role, SignedNote, StatementLine, Stats,
+    Status, StockLine, Tenant, TenantId, TenantSpec, TerminalId, TotalKey, TotalLine, Totals, TotalsQuery,
+    ValidFrom, ValueReport, record::Kind,
 };
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use kami_net::frame::order::{GiveBack, OneOrder};
 use kami_net::frame::reply::{self, Codes};
 use kami_net::frame::request::{
-    Advice, BatchExtend, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf, ExceptionList,
-    FeedAck, FeedOpen, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard, OneImport, OnePrincipal,
-    OneProduct, OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue, Release, Reverse, Sell,
+    Advice, BatchExtend, BatchRows, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf,
+    ExceptionList, Extend, FeedAck, FeedOpen, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard,
+    OneImport, OnePrincipal, OneProduct, OneTenant, OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue,
+    Release, Restock, Reverse, Sell,
 };
 use kami_net::frame::{
     Body, FeedBegin, FeedEvents, ItemReport, Listing, Opcode, PathHash, ReplyHead, Request, RequestFlags,
@@ -77,6 +79,11 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::Freeze(card),
         Request::Unfreeze(card),
         Request::Void(card),
+        Request::Activate(card),
+        Request::Deactivate(card),
+        Request::Extend(Extend { expires_ms: 1_900_000_000_000, code }),
+        Request::Expire(card),
+        Request::Restock(Restock { reference: DocumentId(0xd0c), code }),
         Request::Hold(Hold { amount: 1234, seconds: 90, code, pin: Some(Secret(b"4711")) }),
         Request::Capture(Capture { hold: RequestId(0x41), amount: 1000, code }),
         Request::Release(Release { hold: RequestId(0x41), code }),
@@ -101,6 +108,8 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::BatchUnfreeze(batch),
         Request::BatchVoid(batch),
         Request::BatchExtend(BatchExtend { batch: BatchId(7), expires_ms: 1_900_000_000_000 }),
+        Request::BatchActivateRows(BatchRows { batch: BatchId(7), from: 1000, rows: 500 }),
+        Request::BatchDeactivateRows(BatchRows { batch: BatchId(7), from: 1000, rows: 500 }),
         Request::BatchList(of_product),
         Request::ProductAdd(Box::new(product_spec())),
         Request::ProductSet(Box::new(product_spec())),
@@ -163,6 +172,10 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::AccountList(AccountList { after: AccountId(500), count: 100 }),
         Request::LimitPut(Box::new(limit_spec())),
         Request::LimitList,
+        Request::TenantPut(Box::new(TenantSpec { name: "north-shop".to_owned() })),
+        Request::TenantFreeze(OneTenant { tenant: TenantId(2) }),
+        Request::TenantUnfreeze(OneTenant { tenant: TenantId(2) }),
+        Request::TenantList,
         Request::AccountStatement(AccountStatement { account: AccountId(4), from: lsn(0x2000), count: 50 }),
         Request::FeedOpen(FeedOpen {
             credit: 4096,
@@ -259,6 +272,7 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
                 channel: ChannelId(5),
                 request: ID,
                 related: 0,
+                grounds: grounds(),
             }])),
         ),
         (
@@ -286,6 +300,7 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
                 imported_ms: 1_767_225_600_000,
                 counts,
                 active: true,
+                active_rows: 100,
                 frozen: false,
                 voided: true,
                 expires_ms: 1_900_000_000_000,
@@ -434,6 +449,14 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
                 opens_ms: 40_000,
             }),
         ),
+        (
+            Opcode::TenantList,
+            Body::Tenants(Listing::of(vec![Tenant {
+                id: TenantId(2),
+                spec: TenantSpec { name: "north-shop".to_owned() },
+                frozen: true,
+            }])),
+        ),
         (Opcode::Post, Body::Account(OneAccount { account: AccountId(4) })),
         (
             Opcode::FeedOpen,
@@ -563,7 +586,12 @@ pub fn feed_event() -> Event {
         merchant: MerchantId(6),
         tenant: TenantId(1),
         channel: ChannelId(5),
+        grounds: grounds(),
     }
+}
+
+fn grounds() -> Option<Box<Grounds>> {
+    Some(Box::new(Grounds { why: "reported stolen".to_owned(), approval: Some(ProposalId(0x51)) }))
 }
 
 fn account_spec() -> AccountSpec {

@@ -206,11 +206,15 @@ async fn a_slow_subscriber_gets_what_it_grants_and_holds_up_nobody() {
     assert!(matches!(slow.answer().await.unwrap().body, Body::Feed(_)));
     redeem_all(&client, &codes).await;
     assert!(slow.is_silent().await, "without credit nothing comes");
+    let behind = || house.server.figures().feed_lag_bytes;
+    let all = behind();
+    assert!(all > 3000 * 48, "{all}");
     slow.ack(None, 10).await;
     let first = slow.events(10).await;
     assert!(slow.is_silent().await, "no more than was granted");
     slow.ack(Some(first[9].lsn), 2000).await;
     let more = slow.events(2000).await;
+    assert!((1..all / 2).contains(&behind()), "{} of {all}", behind());
     assert!(first[9].lsn < more[0].lsn);
     // Another that grants much and takes nothing: the server keeps a frame, not the log.
     let greedy = Bare::open(&house, &house.admin, FEED_CREDIT_MAX, FeedSpec::from_start()).await;

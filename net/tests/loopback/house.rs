@@ -97,6 +97,7 @@ impl House {
             terminal: TerminalId(0),
             channel: ChannelId(0),
             deadline: None,
+            grounds: None,
             command,
         });
         self.engine.execute(&mut work);

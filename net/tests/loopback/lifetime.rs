@@ -64,6 +64,7 @@ fn ask_stats(engine: &kami_engine::Engine) -> kami_engine::ReplyBody {
         terminal: kami_engine::TerminalId(0),
         channel: kami_engine::ChannelId(0),
         deadline: None,
+        grounds: None,
         command: kami_engine::Command::Stats,
     });
     engine.execute(&mut work);

@@ -196,6 +196,7 @@ fn local() -> EngineRequest {
         terminal: kami_engine::TerminalId(0),
         channel: kami_engine::ChannelId(0),
         deadline: None,
+        grounds: None,
         command: Command::Stats,
     }
 }

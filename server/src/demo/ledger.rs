@@ -182,6 +182,7 @@ mod tests {
             amount: 0,
             remaining: 0,
             made_ms: 0,
+            grounds: None,
         }
     }
 
@@ -197,18 +198,30 @@ mod tests {
         });
         let sale = event(Kind::Sell, plan.sale_id(0), 800, plan.order_id(0).0);
         let redeem = event(Kind::Redeem, plan.redeem_id(5), 2400, 0);
-        assert_eq!(ledger.judge(5, &[redeem, sale]), (0, false));
-        assert_eq!(ledger.judge(5, &[sale]), (1, false), "the redemption is gone");
+        assert_eq!(ledger.judge(5, &[redeem.clone(), sale.clone()]), (0, false));
+        assert_eq!(ledger.judge(5, std::slice::from_ref(&sale)), (1, false), "the redemption is gone");
         assert_eq!(ledger.judge(5, &[]), (2, false), "all is gone");
         let moved = event(Kind::Redeem, plan.redeem_id(5), 3200, 0);
-        assert_eq!(ledger.judge(5, &[moved, sale]), (1, false), "not the one with this receipt");
+        assert_eq!(
+            ledger.judge(5, &[moved.clone(), sale.clone()]),
+            (1, false),
+            "not the one with this receipt"
+        );
         let other = event(Kind::Redeem, plan.redeem_id(6), 3200, 0);
-        assert_eq!(ledger.judge(5, &[other, redeem, sale]), (0, true), "redeemed twice");
+        assert_eq!(
+            ledger.judge(5, &[other.clone(), redeem.clone(), sale.clone()]),
+            (0, true),
+            "redeemed twice"
+        );
         let reverse = event(Kind::Reverse, plan.sale_id(9), 2800, 0);
-        assert_eq!(ledger.judge(5, &[other, reverse, redeem, sale]), (0, false), "reversed in between");
+        assert_eq!(
+            ledger.judge(5, &[other.clone(), reverse.clone(), redeem.clone(), sale.clone()]),
+            (0, false),
+            "reversed in between"
+        );
         let resale = event(Kind::Sell, plan.sale_id(1), 3200, plan.order_id(1).0);
-        assert_eq!(ledger.judge(5, &[resale, redeem, sale]), (0, true), "sold twice");
-        assert_eq!(ledger.judge(6, &[sale]), (1, false), "sold, but in another order");
+        assert_eq!(ledger.judge(5, &[resale.clone(), redeem.clone(), sale.clone()]), (0, true), "sold twice");
+        assert_eq!(ledger.judge(6, std::slice::from_ref(&sale)), (1, false), "sold, but in another order");
 
         ledger.add(Partial { sales: vec![(2, 6, lsn(4000))], ..Partial::default() });
         assert!(ledger.judge(6, &[]).1, "two replies gave it to two orders");

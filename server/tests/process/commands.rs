@@ -58,7 +58,19 @@ fn a_day_in_the_life_of_a_store() {
     let twice = server.run(&["redeem", "COFFEE-0001", "--pin", "11", "--id", SECOND]);
     twice.fails(3, "ALREADY_REDEEMED");
     server.run(&["redeem", "MORE-000001"]).fails(3, "NOT_ACTIVE");
+    let some = server.json(&["batch", "activate", "2", "--rows", "1..101"]);
+    assert_eq!((&some["active"], &some["active_rows"]), (&false.into(), &100.into()));
+    server.run(&["redeem", "MORE-000001"]).fails(3, "NOT_ACTIVE");
+    server.run(&["batch", "activate", "2", "--rows", "400..501"]).fails(3, "NOT_FOUND");
+    assert!(server.run(&["batch", "list"]).out.contains("active in part"));
     assert_eq!(server.json(&["batch", "activate", "2"])["active"], true);
+    let card = ["deactivate", "MORE-000001"];
+    assert_eq!(server.json(&card)["state"], "SOLD");
+    server.run(&["redeem", "MORE-000001"]).fails(3, "NOT_ACTIVE");
+    server.json(&["activate", "MORE-000001"]);
+    assert_eq!(server.json(&["expire", "MORE-000001"])["state"], "EXPIRED");
+    server.run(&["redeem", "MORE-000001"]).fails(3, "EXPIRED");
+    assert_eq!(server.json(&["extend", "MORE-000001", "2099-12-31"])["state"], "SOLD");
     assert_eq!(server.json(&["redeem", "MORE-000001"])["amount_minor"], 3050);
 
     // Taking it back.

@@ -5,6 +5,7 @@
 
 mod backup;
 mod certificate;
+mod changes;
 mod commands;
 mod crowd;
 mod demo;
@@ -22,6 +23,7 @@ mod secrets;
 mod service;
 mod settings;
 mod store;
+mod tenants;
 mod tills;
 mod top_up;
 mod upkeep;

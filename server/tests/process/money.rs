@@ -49,6 +49,52 @@ fn a_wholesaler_keeps_its_books() {
     assert_eq!(shown["lines"].as_array().unwrap().len(), 13);
     assert_eq!(shown["lines"][12]["lsn"], first["lsn"]);
 
+    // As files, all of it or some days: the same lines, amounts as a spreadsheet reads them.
+    let written = server.json(&["account", "statement", "shop-17", "--csv", "all.csv"]);
+    assert_eq!((&written["rows_written"], &written["complete"]), (&13.into(), &true.into()));
+    let text = home.text("all.csv");
+    let rows: Vec<csv::StringRecord> = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .from_reader(text.trim_start_matches('\u{feff}').as_bytes())
+        .into_records()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(rows.len(), 14);
+    assert_eq!(&rows[0].iter().collect::<Vec<_>>()[1..5], ["event", "amount", "balance", "currency"]);
+    for (row, line) in rows[1..].iter().zip(shown["lines"].as_array().unwrap()) {
+        assert_eq!(row[1], line["event"].as_str().unwrap()[..]);
+        assert_eq!((&row[2], &row[3]), (line["amount"].as_str().unwrap(), line["balance"].as_str().unwrap()));
+        assert_eq!((&row[4], &row[5]), ("CNY", line["related"].as_str().unwrap()));
+        assert_eq!(row[8], line["lsn"].to_string());
+    }
+    server.run(&["account", "statement", "shop-17", "--csv", "all.csv"]).fails(2, "there already");
+    let time_ms = first["time_ms"].as_i64().unwrap();
+    let today = jiff::Timestamp::from_millisecond(time_ms).unwrap().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let (today, before) = (today.to_string(), today.yesterday().unwrap().to_string());
+    let of = |more: &[&str]| {
+        server.json(&[&["account", "statement", "shop-17", "--offset", "Z", "--xlsx"], more].concat())
+    };
+    // Should midnight be in between, tomorrow has the rest.
+    assert_eq!(of(&["day.xlsx", "--day", &before, "--to", "2100-01-01"])["rows_written"], 13);
+    assert_eq!(of(&["none.xlsx", "--day", "2001-01-01", "--to", &before])["rows_written"], 0);
+    assert_eq!(of(&["three.xlsx", "--day", &today, "--to", "2100-01-01", "--count", "3"])["complete"], false);
+    assert!(home.path("day.xlsx").exists());
+    server.run(&["account", "statement", "shop-17", "--day", &today, "--to", &before]).fails(2, "--to is");
+
+    // How long an order may wait for its payment, and whether a product can be sold, are the product's terms.
+    let add = ["product", "add", "tea", "--face", "5", "--currency", "CNY", "--reserve", "2h"];
+    let tea = server.json(&[&add[..], &["--attributes", "shelf 3"]].concat());
+    assert_eq!((&tea["reserve_s"], &tea["attributes"]), (&7200.into(), &"shelf 3".into()));
+    home.file("tea.txt", "TEA-00000001\nTEA-00000002\n");
+    server.json(&["import", "tea.txt", "--product", "tea"]);
+    let reserved = server.json(&["reserve", "--order", "t1", "--line", "tea=1"]);
+    let stands_ms = reserved["deadline_ms"].as_i64().unwrap() - reserved["time_ms"].as_i64().unwrap();
+    assert_eq!(stands_ms, 7_200_000, "{reserved}");
+    assert_eq!(server.json(&["product", "set", "tea", "--listed", "false"])["listed"], false);
+    server.run(&["sell", "tea", "--count", "1", "--order", "t2"]).fails(3, "refused");
+    let set = server.json(&["product", "set", "tea", "--listed", "true", "--reserve", "90s"]);
+    assert_eq!((&set["reserve_s"], &set["attributes"]), (&90.into(), &"shelf 3".into()));
+
     server.json(&["account", "set", "shop-17", "--credit", "0"]);
     assert_eq!(server.json(&["account", "freeze", "shop-17"])["frozen"], true);
     server.run(&["post", "--document", "3", "--leg", "shop-17=-1", "--leg", "bank=1"]).fails(3, "FROZEN");

@@ -150,3 +150,59 @@ fn a_restored_store_does_not_sign_against_itself() {
     assert_eq!(server.stop().code, Some(0));
     done(&home.run(&["verify", "--data", "kami-data"]));
 }
+
+/// A restore that is told of the keys leaves the one behind that signed what is left out, and the log announces another.
+/// If nothing of what was signed is left out, it goes on.
+#[test]
+fn a_restore_with_its_keys_takes_the_proof_key_only_if_it_may_go_on() {
+    let home = Home::new();
+    let server = home.serve();
+    ok(&server, &["product", "add", "coffee", "--face", "28", "--currency", "CNY"]);
+    home.file("cards.txt", "COFFEE-00000001\nCOFFEE-00000002\nCOFFEE-00000003\n");
+    ok(&server, &["import", "cards.txt", "--product", "coffee"]);
+    ok(&server, &["proof", "checkpoint", "--out", "first.checkpoint"]);
+    let key = ok(&server, &["proof", "key"]).trim().to_owned();
+    let sold = server.json(&["sell", "coffee", "--count", "1", "--order", "2026-0001"]);
+    ok(&server, &["proof", "checkpoint", "--out", "old.checkpoint"]);
+    assert_eq!(server.stop().code, Some(0));
+    done(&home.run(&["backup", "--data", "kami-data", "--out", "kept"]));
+
+    // All of it: the key goes on.
+    let restore = ["restore", "--from", "kept", "--keys", "kami-data.keys", "--json"];
+    let whole = home.run(&[&restore[..], &["--data", "whole"]].concat()).json();
+    assert_eq!(whole["proof_key"], "copied");
+    let server = home.try_serve(&["--data", "whole"]).unwrap();
+    let admin = ["--identity", "whole.keys/admin"];
+    assert_eq!(ok(&server, &[&["proof", "key"], &admin[..]].concat()).trim(), key);
+    ok(&server, &[&["proof", "checkpoint", "--out", "later.checkpoint"], &admin[..]].concat());
+    let same = ["proof", "consistency", "old.checkpoint", "later.checkpoint", "--key", &key];
+    ok(&server, &[&same[..], &admin[..]].concat());
+    assert_eq!(server.stop().code, Some(0));
+
+    // Without the sale that was signed.
+    let lsn = sold["lsn"].to_string();
+    let before = home.run(&[&restore[..], &["--data", "before", "--until-lsn", &lsn]].concat()).json();
+    assert_eq!(
+        (&before["proof_key"], &before["keys_copied"][0]),
+        (&"left_behind".into(), &"lookup.key".into())
+    );
+    assert!(!home.path("before.keys/proof.key").exists() && home.path("kami-data.keys/proof.key").exists());
+    let server = home.serve_logged(&["--data", "before"]);
+    let admin = ["--identity", "before.keys/admin"];
+    let new = ok(&server, &[&["proof", "key"], &admin[..]].concat()).trim().to_owned();
+    assert_ne!(new, key);
+    home.wait_for_log("signed with a new key", 1);
+    home.wait_for_log(&new, 1);
+    ok(&server, &[&["proof", "checkpoint", "--out", "new.checkpoint"], &admin[..]].concat());
+    let fork = ["proof", "consistency", "first.checkpoint", "new.checkpoint", "--key", &key];
+    server.run(&[&fork[..], &admin[..]].concat()).fails(1, "another log");
+    assert_eq!(server.stop().code, Some(0));
+    done(&home.run(&["verify", "--data", "before"]));
+    // Where the keys cannot go, the store is there all the same.
+    std::fs::create_dir(home.path("third.keys")).unwrap();
+    home.file("third.keys/mine", "");
+    let third = ["restore", "--from", "kept", "--keys", "kami-data.keys", "--data", "third"];
+    home.run(&third)
+        .fails(6, "the store is restored, but not its keys: the directory for the copy is not empty");
+    done(&home.run(&["verify", "--data", "third", "--keys", "kami-data.keys"]));
+}

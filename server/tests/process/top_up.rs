@@ -34,7 +34,7 @@ outcome)
 esac
 "#;
 
-fn command<'a>(id: &'a str) -> Vec<&'a str> {
+fn command(id: &str) -> Vec<&str> {
     let fixed =
         ["top-up", "GIFT-00000001", "--to", "13800000000", "--amount", "20", "--with", "./airtime.sh"];
     [&fixed[..], &["--id", id, "--json"]].concat()

@@ -3,7 +3,7 @@
 use kami_engine::{
     Account, AccountId, BatchReport, CardReport, Duplicate, Exceeded, Exception, HistoryEvent, HoldReport,
     ImportReport, Leg, Limit, Lsn, OrderReport, OutcomeReport, Principal, Product, Reply, ReplyBody,
-    ReplyFlags, StatementLine, Stats, Status, StockLine, ValueReport,
+    ReplyFlags, StatementLine, Stats, Status, StockLine, Tenant, ValueReport,
 };
 
 use super::money_rules::Line;
@@ -42,7 +42,7 @@ pub struct Listed {
 }
 
 /// A line of a history; the position apart, because it may not be known yet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct HistoryLine {
     pub lsn: Option<u64>,
     pub event: HistoryEvent,
@@ -64,6 +64,7 @@ pub enum Body {
     Principals(Vec<Principal>),
     /// Positions and commits are left out of the comparison.
     Stats(Stats),
+    Tenants(Vec<Tenant>),
     Duplicates(Vec<Duplicate>),
     Import(ImportReport),
     Accounts(Vec<Account>),
@@ -132,6 +133,7 @@ impl Expected {
             (Body::Batches(a), ReplyBody::Batches(b)) => a == b,
             (Body::Stock(a), ReplyBody::Stock(b)) => a == b,
             (Body::Principals(a), ReplyBody::Principals(b)) => a == b,
+            (Body::Tenants(a), ReplyBody::Tenants(b)) => a == b,
             (Body::Stats(a), ReplyBody::Stats(b)) => {
                 let Stats { tail, durable_end, commits, .. } = **b;
                 durable_end <= tail
@@ -179,7 +181,7 @@ fn same_history(expected: &[HistoryLine], came: &[HistoryEvent]) -> bool {
     let falls = came.windows(2).all(|pair| pair[1].lsn < pair[0].lsn);
     let same = |(line, event): (&HistoryLine, &HistoryEvent)| {
         line.lsn.is_none_or(|lsn| lsn == event.lsn.bytes())
-            && HistoryEvent { lsn: event.lsn, ..line.event } == *event
+            && HistoryEvent { lsn: event.lsn, ..line.event.clone() } == *event
     };
     falls && expected.len() == came.len() && expected.iter().zip(came).all(same)
 }

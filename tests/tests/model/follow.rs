@@ -64,6 +64,7 @@ impl Oracle {
             merchant: ask.caller.merchant,
             tenant: ask.caller.tenant,
             channel: kami_engine::ChannelId(ask.channel),
+            grounds: ask.grounds(),
         };
         let of_batch = |told: &mut Told, id: u32| {
             told.batch = Some(kami_engine::BatchId(id));
@@ -121,6 +122,7 @@ impl Oracle {
             Effect::AccountPut { id, .. }
             | Effect::AccountFreeze { id, .. }
             | Effect::LimitPut { id, .. } => told.object = u64::from(*id),
+            Effect::TenantPut { id, .. } | Effect::TenantFreeze { id, .. } => told.object = u64::from(*id),
             Effect::LimitCrossed { limit, .. } => told.object = u64::from(limit.0),
             Effect::Post(posting) => told.related = posting.document.0,
             Effect::Import { id, batch } => {
@@ -154,7 +156,7 @@ impl Oracle {
 /// What both know.
 fn comparable(told: &Told) -> Told {
     let count = if told.kind == Kind::Reveal { 0 } else { told.count };
-    Told { epoch: 0, lsn: Lsn::START, count, ..*told }
+    Told { epoch: 0, lsn: Lsn::START, count, ..told.clone() }
 }
 
 impl World {
@@ -167,7 +169,20 @@ impl World {
     fn trade(&self, caller: Caller) -> Vec<(Option<(u64, i64)>, Told)> {
         let mut trade = Vec::new();
         for event in self.log.iter().filter(|event| TOTALLED.contains(&event.kind)) {
-            let told = self.oracle.as_told(event);
+            let mut told = self.oracle.as_told(event);
+            if let (Kind::Reverse, &Effect::Card { place, related, .. }) = (event.kind, &event.effect) {
+                let undone = [Kind::Redeem, Kind::Capture, Kind::Load, Kind::Hold];
+                let mut past = self.oracle.card(place).past.iter();
+                let original = past.find(|past| undone.contains(&past.kind) && past.ask.id == related);
+                match original.expect("what is reversed happened").kind {
+                    // Nothing was redeemed.
+                    Kind::Hold => continue,
+                    Kind::Load => {
+                        (told.kind, told.amount) = (Kind::Load, told.amount.map(|amount| -amount));
+                    }
+                    _ => {}
+                }
+            }
             let parts = match &event.effect {
                 Effect::Order(change) => self.oracle.by_product(&change.cards),
                 _ => {
@@ -176,7 +191,7 @@ impl World {
                 }
             };
             for (product, part) in parts {
-                trade.push((Some(part), Told { product: Some(ProductId(product)), ..told }));
+                trade.push((Some(part), Told { product: Some(ProductId(product)), ..told.clone() }));
             }
         }
         trade.retain(|(_, told)| self.oracle.shows(caller, told));

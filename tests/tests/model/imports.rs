@@ -2,7 +2,7 @@
 
 use kami_engine::{
     BatchId, Caller, Duplicate, Flags, ImportReport, ImportRow, ImportSpec, Kind, Lifecycle, Lsn, Poisoned,
-    Reply, ReplyBody, ReplyFlags, RequestId, Status,
+    Reply, ReplyBody, ReplyFlags, RequestId, Status, ValidFrom,
 };
 
 use super::expected::{At, Body, Expected};
@@ -403,8 +403,10 @@ impl World {
     fn batch_of(&self, staged: &Staged, id: u128) -> Batch {
         let spec = &staged.spec;
         let product = &self.oracle.products[&spec.product.0].spec;
+        let by_event = product.terms.valid_from != ValidFrom::Import && product.valid_days > 0;
         let by_rule = match product.valid_days {
             0 => 0,
+            _ if by_event => 0,
             days => self.oracle.now_ms + u64::from(days) * 24 * 3600 * 1000,
         };
         let card = |row: &Row| Card {
@@ -429,7 +431,9 @@ impl World {
             valid_from_ms: spec.valid_from_ms,
             expires_ms: if spec.expires_ms == 0 { by_rule } else { spec.expires_ms },
             has_expiries: spec.expiries,
-            active: spec.active,
+            validity: (by_event && spec.expires_ms == 0)
+                .then_some((product.terms.valid_from, product.valid_days)),
+            active: staged.kept().map(|_| spec.active.then_some(0)).collect(),
             frozen: false,
             voided: false,
             extended_ms: 0,

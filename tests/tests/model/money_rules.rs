@@ -1,18 +1,18 @@
 //! The oracle's rules for accounts, postings and limits.
 //!
 //! Money is kept as plain lists: what is on an account is the sum of its lines, what counts against a limit is
-//! found among all redemptions there ever were.
+//! found among all purchases and redemptions there ever were.
 
 use std::collections::BTreeSet;
 
 use kami_engine::{
     Account, AccountId, AccountKind, AccountSpec, Exceeded, Kind, Leg, Limit, LimitAction, LimitId,
-    LimitScope, LimitSpec, LimitWindow, Lsn, MONEY_MAX, Posting, ReplyFlags, Role, StatementLine, Status,
-    Subject, TenantId,
+    LimitScope, LimitSpec, LimitWindow, Lsn, MONEY_MAX, OrderState, Posting, ReplyFlags, Role, StatementLine,
+    Status, Subject, TenantId,
 };
 
 use super::expected::{At, Body, Expected};
-use super::oracle::{Effect, Event, Oracle, Past};
+use super::oracle::{Effect, Event, Oracle, Order, Past};
 use super::rules::Verdict;
 use crate::ask::{Ask, What};
 
@@ -52,26 +52,31 @@ pub struct LimitBook {
     pub since: u64,
 }
 
-/// A redemption that counts against limits.
-#[derive(Clone, Copy)]
-pub struct Redeemed {
+/// A line of a purchase, or a redemption: what counts against limits.
+#[derive(Clone)]
+pub struct Counted {
     pub tenant: u16,
     pub product: u32,
-    pub subjects: [Subject; 2],
+    pub units: u64,
+    pub subjects: Vec<Subject>,
     pub time_ms: u64,
     pub effect: u64,
+    /// The order, of a purchase.
+    pub order: Option<(u16, u128)>,
+    /// Whether its reservation was given up.
+    pub given_back: bool,
 }
 
 impl Oracle {
     /// Whether the caller may pay from the account.
-    fn may_debit(ask: &Ask, account: &Account) -> bool {
+    pub fn may_debit(ask: &Ask, account: &Account) -> bool {
         let caller = &ask.caller;
         matches!(caller.role, Role::Admin | Role::Finance)
             || account.spec.owner.0 == 0
             || account.spec.owner == caller.principal
     }
 
-    fn book(&self, ask: &Ask, id: u32) -> Option<&Book> {
+    pub fn book(&self, ask: &Ask, id: u32) -> Option<&Book> {
         self.accounts.get(&id).filter(|book| book.account.tenant == ask.caller.tenant)
     }
 
@@ -168,8 +173,9 @@ impl Oracle {
         self.told(Body::Statement { account: book.account.clone(), lines: newest_first, more })
     }
 
-    /// Why legs cannot be posted, and the account that stands against them.
-    fn legs_refusal(&self, ask: &Ask, legs: &[Leg]) -> Option<(Status, u32)> {
+    /// Why legs cannot be posted, or set aside, and the account that stands against them. `held` are those that
+    /// the same order set aside before.
+    pub fn legs_refusal(&self, ask: &Ask, legs: &[Leg], held: &[Leg]) -> Option<(Status, u32)> {
         if legs.iter().any(|leg| leg.amount == 0 || leg.amount.unsigned_abs() > MONEY_MAX.unsigned_abs()) {
             return Some((Status::Malformed, 0));
         }
@@ -195,7 +201,8 @@ impl Oracle {
             if moved < 0 && account.frozen {
                 return Some((Status::Frozen, id));
             }
-            let left = account.balance + moved + account.spec.credit_limit - account.held;
+            let others = account.held - taken(held, id);
+            let left = account.balance + moved + account.spec.credit_limit - others;
             if moved < 0 && account.spec.kind != AccountKind::External && left < 0 {
                 return Some((Status::InsufficientFunds, id));
             }
@@ -227,15 +234,24 @@ impl Oracle {
         {
             return self.refuse(Status::Malformed);
         }
-        if let Some((status, account)) = self.legs_refusal(ask, &posting.legs) {
-            let body = if account == 0 { Body::None } else { Body::Account(AccountId(account)) };
-            return (Expected { body, ..Expected::plain(status, self.now_ms) }, None);
+        if let Some((status, account)) = self.legs_refusal(ask, &posting.legs, &[]) {
+            return self.refuse_legs(status, account);
         }
         let event = self.event(ask, Kind::Post, Effect::Post(posting.clone()));
         let mut after = self.clone();
         after.apply(&event);
         let body = Body::Posted(after.documents[&key].posted.clone());
         (Expected { lsn: At::New, body, ..Expected::plain(Status::Ok, self.now_ms) }, Some(event))
+    }
+
+    pub fn refuse_legs(&self, status: Status, account: u32) -> Verdict {
+        let body = if account == 0 { Body::None } else { Body::Account(AccountId(account)) };
+        (Expected { body, ..Expected::plain(status, self.now_ms) }, None)
+    }
+
+    pub fn refuse_exceeded(&self, exceeded: Exceeded) -> Verdict {
+        let body = Body::Exceeded(exceeded);
+        (Expected { body, ..Expected::plain(exceeded.status, self.now_ms) }, None)
     }
 
     fn put_limit(&self, ask: &Ask, spec: &LimitSpec) -> Verdict {
@@ -254,6 +270,9 @@ impl Oracle {
                 Some(Status::IllegalTransition)
             }
             None if standing.count() >= LIMITS_MAX => Some(Status::TooLarge),
+            None if matches!(spec.scope, LimitScope::Account(Some(one)) if self.book(ask, one.0).is_none()) => {
+                Some(Status::NotFound)
+            }
             None if product.is_some_and(|known| known.is_none_or(|known| known.tenant != tenant.0)) => {
                 Some(Status::NotFound)
             }
@@ -273,7 +292,7 @@ impl Oracle {
         })
     }
 
-    fn till_subjects(ask: &Ask) -> [Subject; 2] {
+    pub fn till_subjects(ask: &Ask) -> [Subject; 2] {
         let terminal = kami_engine::TerminalId(ask.terminal);
         [Subject::Terminal(ask.caller.merchant, terminal), Subject::Principal(ask.caller.principal)]
     }
@@ -284,6 +303,7 @@ impl Oracle {
         self.limits.values().filter_map(move |book| {
             let spec = &book.limit.spec;
             let subject = match spec.scope {
+                _ if matches!(spec.window, LimitWindow::OpenCards | LimitWindow::OpenOrders) => return None,
                 LimitScope::Terminal => subjects[0],
                 LimitScope::Principal => subjects[1],
                 _ => return None,
@@ -294,64 +314,149 @@ impl Oracle {
         })
     }
 
-    /// What is in the window of a limit at `now_ms`.
+    /// The limits that count a purchase of these lines, with the subject that each counts, none for one order by
+    /// itself, and how many units it is to it.
+    fn counting_purchase(
+        &self,
+        ask: &Ask,
+        (account, ip): (u32, u64),
+        lines: &[kami_engine::Line],
+        reserves: bool,
+    ) -> Vec<(&LimitBook, Option<Subject>, u64)> {
+        let mut found = Vec::new();
+        for book in self.limits.values().filter(|book| book.limit.tenant == ask.caller.tenant) {
+            let spec = &book.limit.spec;
+            let is_open = matches!(spec.window, LimitWindow::OpenCards | LimitWindow::OpenOrders);
+            let subject = match spec.scope {
+                LimitScope::Principal if is_open => Some(Subject::Principal(ask.caller.principal)),
+                LimitScope::Account(one) if account != 0 && one.is_none_or(|one| one.0 == account) => {
+                    Some(Subject::Account(AccountId(account)))
+                }
+                LimitScope::Ip if ip != 0 => Some(Subject::Ip(ip)),
+                LimitScope::Order => None,
+                _ => continue,
+            };
+            let own = lines.iter().filter(|line| spec.product.is_none_or(|own| own == line.product));
+            let units = match spec.window {
+                LimitWindow::OpenCards | LimitWindow::OpenOrders if !reserves => 0,
+                LimitWindow::OpenOrders => 1,
+                _ => own.map(|line| u64::from(line.count)).sum(),
+            };
+            if !spec.ended && units > 0 {
+                found.push((book, subject, units));
+            }
+        }
+        found
+    }
+
+    /// What is reserved and not paid: cards and orders.
+    fn reserved_by(&self, tenant: u16, subject: Subject) -> (u64, u64) {
+        let is_own = |order: &Order| match subject {
+            Subject::Account(id) => order.account == id.0,
+            Subject::Ip(ip) => order.ip == ip,
+            Subject::Principal(buyer) => order.buyer() == buyer,
+            _ => false,
+        };
+        let open = self
+            .orders
+            .iter()
+            .filter(|(key, order)| key.0 == tenant && order.state == OrderState::Reserved && is_own(order));
+        open.fold((0, 0), |(cards, orders), (_, order)| (cards + order.cards.len() as u64, orders + 1))
+    }
+
+    /// What counts against a limit at `now_ms`.
     fn in_window(&self, book: &LimitBook, subject: Subject, now_ms: u64) -> u64 {
         let spec = &book.limit.spec;
-        let counts = |redeemed: &&Redeemed| {
-            redeemed.tenant == book.limit.tenant.0
-                && redeemed.subjects.contains(&subject)
-                && book.since < redeemed.effect
-                && spec.product.is_none_or(|own| own.0 == redeemed.product)
-                && is_inside(spec.window, redeemed.time_ms, now_ms)
+        match spec.window {
+            LimitWindow::OpenCards => return self.reserved_by(book.limit.tenant.0, subject).0,
+            LimitWindow::OpenOrders => return self.reserved_by(book.limit.tenant.0, subject).1,
+            _ => {}
+        }
+        let counts = |counted: &&Counted| {
+            counted.tenant == book.limit.tenant.0
+                && counted.subjects.contains(&subject)
+                && book.since < counted.effect
+                && !counted.given_back
+                && spec.product.is_none_or(|own| own.0 == counted.product)
+                && is_inside(spec.window, counted.time_ms, now_ms)
         };
-        self.redeemed.iter().filter(counts).count() as u64
+        self.counted.iter().filter(counts).map(|counted| counted.units).sum()
+    }
+
+    /// Whether so many units more are too many for the limit.
+    fn exceeds(&self, book: &LimitBook, subject: Subject, wanted: u64) -> Option<Exceeded> {
+        let spec = &book.limit.spec;
+        let units = self.in_window(book, subject, self.now_ms);
+        if spec.action != LimitAction::Refuse || units + wanted <= spec.max {
+            return None;
+        }
+        let is_open = matches!(spec.window, LimitWindow::OpenCards | LimitWindow::OpenOrders);
+        let opens = |at_ms: u64| !is_open && self.in_window(book, subject, at_ms) + wanted <= spec.max;
+        let ends = self.counted.iter().map(|counted| end_ms(spec.window, counted.time_ms));
+        let opens_at = ends.filter(|end| *end != u64::MAX && self.now_ms < *end && opens(*end)).min();
+        Some(Exceeded {
+            limit: book.limit.id,
+            status: book.limit.status(),
+            left: spec.max.saturating_sub(units),
+            opens_ms: opens_at.map_or(u64::MAX, |end| end - self.now_ms),
+        })
     }
 
     /// The limit that stands against a redemption; of several, the one that opens last.
     pub fn till_refusal(&self, ask: &Ask, product: u32) -> Option<Exceeded> {
-        let refuses = |book: &LimitBook| book.limit.spec.action == LimitAction::Refuse;
-        let mut worst: Option<Exceeded> = None;
-        for (book, subject) in self.counting(ask, product).filter(|(book, _)| refuses(book)) {
-            let max = book.limit.spec.max;
-            let units = self.in_window(book, subject, self.now_ms);
-            if units < max {
-                continue;
-            }
-            let opens = |at_ms: u64| self.in_window(book, subject, at_ms) < max;
-            let ends = self.redeemed.iter().map(|redeemed| end_ms(book.limit.spec.window, redeemed.time_ms));
-            let opens_at = ends.filter(|end| *end != u64::MAX && self.now_ms < *end && opens(*end)).min();
-            let exceeded = Exceeded {
-                limit: book.limit.id,
-                status: Status::LimitTerminal,
-                left: max.saturating_sub(units),
-                opens_ms: opens_at.map_or(u64::MAX, |end| end - self.now_ms),
-            };
-            if worst.is_none_or(|worst| worst.opens_ms < exceeded.opens_ms) {
-                worst = Some(exceeded);
-            }
-        }
-        worst
+        let counting = self.counting(ask, product);
+        last_to_open(counting.filter_map(|(book, subject)| self.exceeds(book, subject, 1)))
     }
 
-    /// The alerts that a redemption sets off, which stand behind it in the log.
+    /// The same for a purchase.
+    pub fn purchase_refusal(
+        &self,
+        ask: &Ask,
+        buyer: (u32, u64),
+        lines: &[kami_engine::Line],
+        reserves: bool,
+    ) -> Option<Exceeded> {
+        let counting = self.counting_purchase(ask, buyer, lines, reserves);
+        last_to_open(counting.into_iter().filter_map(|(book, subject, units)| match subject {
+            Some(subject) => self.exceeds(book, subject, units),
+            None => (book.limit.spec.max < units).then(|| Exceeded {
+                limit: book.limit.id,
+                status: book.limit.status(),
+                left: book.limit.spec.max,
+                opens_ms: u64::MAX,
+            }),
+        }))
+    }
+
+    /// The alerts that an effect sets off, which stand behind it in the log.
     pub fn crossings(&self, event: &Event) -> Vec<Event> {
-        let (Kind::Redeem | Kind::Hold, Effect::Card { place, .. }) = (event.kind, &event.effect) else {
-            return Vec::new();
+        let counting = match (event.kind, &event.effect) {
+            (Kind::Redeem | Kind::Hold, Effect::Card { place, .. }) => {
+                let product = self.batches[&place.0].product;
+                let counting = self.counting(&event.ask, product);
+                counting.map(|(book, subject)| (book, Some(subject), 1)).collect()
+            }
+            (Kind::Sell | Kind::Reserve | Kind::Realloc, Effect::Order(change)) => {
+                let reserves = event.kind == Kind::Reserve;
+                self.counting_purchase(&event.ask, (change.account, change.ip), &change.lines, reserves)
+            }
+            _ => Vec::new(),
         };
-        let product = self.batches[&place.0].product;
         let mut events = Vec::new();
-        for (book, subject) in self.counting(&event.ask, product) {
+        for (book, subject, wanted) in counting {
+            let Some(subject) = subject else { continue };
             let spec = &book.limit.spec;
             let id = book.limit.id;
             let silent = self.crossed.iter().any(|(limit, other, at_ms)| {
                 *limit == id && *other == subject && is_inside(spec.window, *at_ms, event.time_ms)
             });
-            let units = self.in_window(book, subject, event.time_ms) + 1;
+            let units = self.in_window(book, subject, event.time_ms) + wanted;
             if spec.action == LimitAction::Alert && spec.max < units && !silent {
                 let effect = Effect::LimitCrossed { limit: id, subject };
                 events.push(Event { kind: Kind::LimitCrossed, effect, lsn: None, ..event.clone() });
             }
         }
+        events.truncate(4);
         events
     }
 
@@ -398,8 +503,16 @@ impl Oracle {
         }
     }
 
+    /// Sets aside what the legs of a reservation take, or ends that.
+    pub fn set_aside(&mut self, legs: &[Leg], sign: i64) {
+        let ids: BTreeSet<u32> = legs.iter().map(|leg| leg.account.0).collect();
+        for id in ids {
+            self.accounts.get_mut(&id).expect("known").account.held += sign * taken(legs, id);
+        }
+    }
+
     /// Adds legs to the books, one line an account.
-    fn move_money(&mut self, event: &Event, related: u128, legs: &[Leg]) {
+    pub fn move_money(&mut self, event: &Event, related: u128, legs: &[Leg]) {
         let mut seen = BTreeSet::new();
         for id in legs.iter().map(|leg| leg.account.0).filter(|id| seen.insert(*id)) {
             let amount = legs.iter().filter(|leg| leg.account.0 == id).map(|leg| leg.amount).sum();
@@ -419,17 +532,36 @@ impl Oracle {
         }
     }
 
-    /// Notes a redemption, if that is what the event is.
-    pub fn count_redemption(&mut self, event: &Event) {
+    /// Notes a purchase or a redemption, if that is what the event is.
+    pub fn count(&mut self, event: &Event) {
         self.effects += 1;
-        if let (Kind::Redeem | Kind::Hold, Effect::Card { place, .. }) = (event.kind, &event.effect) {
-            self.redeemed.push(Redeemed {
-                tenant: event.ask.caller.tenant.0,
-                product: self.batches[&place.0].product,
-                subjects: Self::till_subjects(&event.ask),
-                time_ms: event.time_ms,
-                effect: self.effects,
-            });
+        let counted = |product, units, subjects, order| Counted {
+            tenant: event.ask.caller.tenant.0,
+            product,
+            units,
+            subjects,
+            time_ms: event.time_ms,
+            effect: self.effects,
+            order,
+            given_back: false,
+        };
+        match (event.kind, &event.effect) {
+            (Kind::Redeem | Kind::Hold, Effect::Card { place, .. }) => {
+                let product = self.batches[&place.0].product;
+                self.counted.push(counted(product, 1, Self::till_subjects(&event.ask).to_vec(), None));
+            }
+            (Kind::Sell | Kind::Reserve | Kind::Realloc, Effect::Order(change)) => {
+                let account = (change.account != 0).then_some(Subject::Account(AccountId(change.account)));
+                let ip = (change.ip != 0).then_some(Subject::Ip(change.ip));
+                let subjects: Vec<Subject> = account.into_iter().chain(ip).collect();
+                let key = Some((change.tenant, change.order));
+                let lines = change.lines.iter();
+                let lines: Vec<Counted> = lines
+                    .map(|line| counted(line.product.0, u64::from(line.count), subjects.clone(), key))
+                    .collect();
+                self.counted.extend(lines);
+            }
+            _ => {}
         }
     }
 
@@ -452,6 +584,17 @@ impl Oracle {
             assert!(bound || account.balance + account.spec.credit_limit >= account.held, "I5: {account:?}");
         }
     }
+}
+
+/// What legs take from an account, all together.
+fn taken(legs: &[Leg], account: u32) -> i64 {
+    let own = legs.iter().filter(|leg| leg.account.0 == account);
+    own.map(|leg| leg.amount).sum::<i64>().min(0).abs()
+}
+
+/// Of several limits that stand against a command, it is told of the one that opens last.
+fn last_to_open(exceeded: impl Iterator<Item = Exceeded>) -> Option<Exceeded> {
+    exceeded.reduce(|worst, other| if worst.opens_ms < other.opens_ms { other } else { worst })
 }
 
 /// Whether what happened at `at_ms` is in the window at `now_ms`.

@@ -19,6 +19,9 @@ impl Oracle {
         if !self.covers_object(ask) {
             return self.refuse(Status::ScopeDenied);
         }
+        if self.is_beyond_tenant(ask) {
+            return self.refuse(Status::Forbidden);
+        }
         match &ask.what {
             What::ProductPut { spec, adds } => self.put_product(ask, spec, *adds),
             &What::ProductFreeze { product, frozen } => self.freeze_product(ask, product, frozen),
@@ -39,9 +42,14 @@ impl Oracle {
             )),
             &What::Stock { product } => self
                 .listed(Body::Stock(self.batches_of(ask, product).map(|id| self.stock_line(id)).collect())),
-            What::PrincipalList => self.listed(Body::Principals(
-                self.principals.keys().map(|id| self.principal_report(*id)).collect(),
-            )),
+            What::PrincipalList => {
+                let own = self.principals.iter();
+                let own = own.filter(|(_, known)| tenant == 0 || known.spec.tenant.0 == tenant);
+                self.listed(Body::Principals(own.map(|(id, _)| self.principal_report(*id)).collect()))
+            }
+            What::TenantPut(name) => self.put_tenant(ask, name),
+            &What::TenantFreeze { tenant, frozen } => self.freeze_tenant(ask, tenant, frozen),
+            What::TenantList => self.listed(self.tenant_report(None)),
             What::Stats => self.listed(Body::Stats(self.stats())),
             &What::ExceptionList { after, count, all } => self.list_exceptions(ask, after, count, all),
             What::ExceptionResolve(_) => self.resolve_exception(ask),
@@ -52,6 +60,51 @@ impl Oracle {
 
     fn listed(&self, body: Body) -> Verdict {
         (Expected { body, ..Expected::plain(Status::Ok, self.now_ms) }, None)
+    }
+
+    /// Tenants, the store and the principals of others are none of a tenant's business.
+    fn is_beyond_tenant(&self, ask: &Ask) -> bool {
+        let own = ask.caller.tenant;
+        let strange = |id: u32| self.principals.get(&id).is_some_and(|known| known.spec.tenant != own);
+        own.0 != 0
+            && match &ask.what {
+                What::TenantPut(_) | What::TenantFreeze { .. } | What::TenantList | What::Stats => true,
+                What::PrincipalAdd(spec) => spec.tenant != own,
+                What::PrincipalRevoke(id) => strange(*id),
+                What::PrincipalRenew(renewal) => strange(renewal.principal.0),
+                _ => false,
+            }
+    }
+
+    fn put_tenant(&self, ask: &Ask, name: &str) -> Verdict {
+        let known = self.tenants.iter().find(|(_, tenant)| tenant.name == name);
+        let refusal = match known {
+            _ if name.is_empty() => Some(Status::Malformed),
+            Some(_) => Some(Status::AlreadyExists),
+            None => None,
+        };
+        let id = known.map_or(self.tenants.len() as u16 + 1, |(id, _)| *id);
+        let past = known.map_or(&[][..], |(_, tenant)| &tenant.past);
+        let effect = Effect::TenantPut { id, name: name.to_owned() };
+        self.change(ask, past, Kind::TenantPut, refusal, effect, |oracle| oracle.tenant_report(Some(id)))
+    }
+
+    fn freeze_tenant(&self, ask: &Ask, id: u16, frozen: bool) -> Verdict {
+        let Some(tenant) = self.tenants.get(&id) else { return self.refuse(Status::NotFound) };
+        let refusal = (tenant.frozen == frozen).then_some(Status::IllegalTransition);
+        let kind = if frozen { Kind::TenantFreeze } else { Kind::TenantUnfreeze };
+        let effect = Effect::TenantFreeze { id, frozen };
+        self.change(ask, &tenant.past, kind, refusal, effect, |oracle| oracle.tenant_report(Some(id)))
+    }
+
+    fn tenant_report(&self, only: Option<u16>) -> Body {
+        let wanted = self.tenants.iter().filter(|(id, _)| only.is_none_or(|only| only == **id));
+        let report = |(id, tenant): (&u16, &super::oracle::Tenant)| kami_engine::Tenant {
+            id: kami_engine::TenantId(*id),
+            spec: kami_engine::TenantSpec { name: tenant.name.clone() },
+            frozen: tenant.frozen,
+        };
+        Body::Tenants(wanted.map(report).collect())
     }
 
     /// A principal with a scope sees and changes nothing else.
@@ -96,6 +149,7 @@ impl Oracle {
         if let Some(same) = past.iter().find(|past| past.ask.id == ask.id) {
             let is_retry = same.kind == kind
                 && same_object_body(&same.ask.what, &ask.what)
+                && same.ask.why == ask.why
                 && same.ask.caller.principal == ask.caller.principal;
             if !is_retry {
                 return self.refuse(Status::IdReused);
@@ -168,8 +222,17 @@ impl Oracle {
         let known = self.batches.get(&id).filter(|batch| batch.tenant == ask.caller.tenant.0);
         let Some(batch) = known else { return self.refuse(Status::NotFound) };
         let (kind, changes) = match change {
-            BatchChange::Activate => (Kind::BatchActivate, !batch.active),
-            BatchChange::Deactivate => (Kind::BatchDeactivate, batch.active),
+            BatchChange::Activate => (Kind::BatchActivate, batch.active.iter().any(Option::is_none)),
+            BatchChange::Deactivate => (Kind::BatchDeactivate, batch.active.iter().any(Option::is_some)),
+            BatchChange::Rows { from, rows, active } => {
+                let kind = if active { Kind::BatchActivate } else { Kind::BatchDeactivate };
+                let ends = from.saturating_add(rows);
+                match batch.active.get(from as usize..ends as usize) {
+                    None => return self.change_refused(ask, &batch.past, kind, Status::NotFound),
+                    Some([]) => return self.change_refused(ask, &batch.past, kind, Status::NotFound),
+                    Some(some) => (kind, some.iter().any(|row| row.is_some() != active)),
+                }
+            }
             BatchChange::Freeze => (Kind::BatchFreeze, !batch.frozen),
             BatchChange::Unfreeze => (Kind::BatchUnfreeze, batch.frozen),
             BatchChange::Void => (Kind::BatchVoid, !batch.voided),
@@ -184,17 +247,24 @@ impl Oracle {
         })
     }
 
+    /// What cannot be made of an object, unless the request was one that could.
+    fn change_refused(&self, ask: &Ask, past: &[Past], kind: Kind, status: Status) -> Verdict {
+        let nothing = Effect::Reveal(None);
+        self.change(ask, past, kind, Some(status), nothing, |_| Body::None)
+    }
+
     fn add_principal(&self, ask: &Ask) -> Verdict {
         let What::PrincipalAdd(spec) = &ask.what else { unreachable!("adds a principal") };
         let known = self.principals.iter().find(|(_, principal)| principal.spec.name == spec.name);
         let key_known = self.principals.values().any(|principal| principal.spec.key == spec.key);
         let own = |id: &ProductId| self.products.get(&id.0).is_some_and(|p| p.tenant == spec.tenant.0);
+        let no_tenant = spec.tenant.0 != 0 && !self.tenants.contains_key(&spec.tenant.0);
         let refusal = if !(1..=NAME_BYTES_MAX).contains(&spec.name.len())
             || spec.role == Role::Admin && (!spec.products.is_empty() || spec.classes != 0)
             || spec.misses_per_minute > 1_000_000
         {
             Some(Status::Malformed)
-        } else if !spec.products.iter().all(own) {
+        } else if no_tenant || !spec.products.iter().all(own) {
             Some(Status::NotFound)
         } else if known.is_some() || key_known {
             Some(Status::AlreadyExists)
@@ -259,7 +329,8 @@ impl Oracle {
             label: batch.label.clone(),
             imported_ms: batch.imported_ms,
             counts: self.counts(id),
-            active: batch.active,
+            active: batch.active.iter().all(Option::is_some),
+            active_rows: batch.active.iter().flatten().count() as u64,
             frozen: batch.frozen,
             voided: batch.voided,
             expires_ms: if batch.expires_ms == 0 { 0 } else { batch.expires_ms.max(batch.extended_ms) },

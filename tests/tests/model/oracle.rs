@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kami_engine::{
-    AccountSpec, Exception, ExceptionNote, Flags, Kind, Lifecycle, LimitId, LimitSpec, Line, OrderState,
-    Posting, PrincipalSpec, ProductSpec, Renewal, Subject,
+    AccountSpec, Exception, ExceptionNote, Flags, Kind, Leg, Lifecycle, LimitId, LimitSpec, Line, OrderState,
+    Posting, PrincipalSpec, ProductSpec, Renewal, Subject, ValidFrom,
 };
 
-use super::money_rules::{Book, Document, LimitBook, Redeemed};
+use super::money_rules::{Book, Counted, Document, LimitBook};
 use super::till_rules::{Excepted, Tried};
-use crate::ask::{Ask, BatchChange};
+use crate::ask::{Ask, BatchChange, LifeChange, What};
 
 /// A card by its place: batch number and row.
 pub type Place = (u32, usize);
@@ -32,14 +32,16 @@ pub struct Oracle {
     /// By tenant and id.
     pub orders: BTreeMap<(u16, u128), Order>,
     pub principals: BTreeMap<u32, Principal>,
+    /// But for the house.
+    pub tenants: BTreeMap<u16, Tenant>,
     pub accounts: BTreeMap<u32, Book>,
     /// By tenant and id.
     pub documents: BTreeMap<(u16, u128), Document>,
     pub limits: BTreeMap<u32, LimitBook>,
     /// What was asked of limits, by tenant and name.
     pub limit_past: Vec<((u16, String), Past)>,
-    /// Every redemption there ever was.
-    pub redeemed: Vec<Redeemed>,
+    /// Every purchase and redemption there ever was.
+    pub counted: Vec<Counted>,
     /// Alerts that were recorded: of which limit, set off by whom, when.
     pub crossed: Vec<(LimitId, Subject, u64)>,
     /// Redemptions that were made offline and did not fit, in order of number.
@@ -62,6 +64,8 @@ pub struct Moved {
     pub held: i64,
     /// Of a hold.
     pub deadline_ms: u64,
+    /// From when the card is valid then, if that follows from what happened to it.
+    pub begun_ms: u64,
 }
 
 /// An open hold.
@@ -114,6 +118,13 @@ pub struct Principal {
 }
 
 #[derive(Clone)]
+pub struct Tenant {
+    pub name: String,
+    pub frozen: bool,
+    pub past: Vec<Past>,
+}
+
+#[derive(Clone)]
 pub struct Batch {
     pub tenant: u16,
     pub product: u32,
@@ -126,7 +137,10 @@ pub struct Batch {
     pub valid_from_ms: u64,
     pub expires_ms: u64,
     pub has_expiries: bool,
-    pub active: bool,
+    /// From what, and for how many days, where no end is said.
+    pub validity: Option<(ValidFrom, u32)>,
+    /// Since when each row is active, if it is.
+    pub active: Vec<Option<u64>>,
     pub frozen: bool,
     pub voided: bool,
     pub extended_ms: u64,
@@ -162,7 +176,11 @@ pub struct Order {
     pub fetched: bool,
     pub deadline_ms: u64,
     pub account: u32,
+    /// From where it was bought.
+    pub ip: u64,
     pub lines: Vec<Line>,
+    /// What its first entry says of money.
+    pub legs: Vec<Leg>,
     /// Its entries, oldest first.
     pub past: Vec<Past>,
     /// Where its cards were given to it, and its last entry.
@@ -181,7 +199,10 @@ pub struct OrderChange {
     pub sealed: bool,
     pub deadline_ms: u64,
     pub account: u32,
+    pub ip: u64,
     pub lines: Vec<Line>,
+    /// What moves, or is set aside by a reservation.
+    pub legs: Vec<Leg>,
 }
 
 /// One effect. What the log must hold of it is its kind, request id, principal, time and subject.
@@ -254,6 +275,14 @@ pub enum Effect {
     },
     Exception(Box<Exception>),
     ExceptionResolve(ExceptionNote),
+    TenantPut {
+        id: u16,
+        name: String,
+    },
+    TenantFreeze {
+        id: u16,
+        frozen: bool,
+    },
     PinLock {
         place: Place,
         until_ms: u64,
@@ -283,6 +312,7 @@ impl Event {
             | Effect::AccountFreeze { id, .. }
             | Effect::LimitPut { id, .. }
             | Effect::Import { id, .. } => Some(u64::from(*id)),
+            Effect::TenantPut { id, .. } | Effect::TenantFreeze { id, .. } => Some(u64::from(*id)),
             Effect::LimitCrossed { limit, .. } => Some(u64::from(limit.0)),
             Effect::Exception(exception) => Some(exception.id),
             Effect::ExceptionResolve(given) => Some(given.id),
@@ -321,7 +351,7 @@ impl Oracle {
     /// Makes an event's change.
     pub fn apply(&mut self, event: &Event) {
         self.now_ms = self.now_ms.max(event.time_ms);
-        self.count_redemption(event);
+        self.count(event);
         match &event.effect {
             &Effect::Card { place, lifecycle, flags, related, moved } => {
                 let past = Past { moved, ..event.past(lifecycle, flags, related) };
@@ -386,8 +416,15 @@ impl Oracle {
                 let past = event.past(Lifecycle::Available, Flags::NONE, 0);
                 let batch = self.batches.get_mut(id).expect("known");
                 match *change {
-                    BatchChange::Activate => batch.active = true,
-                    BatchChange::Deactivate => batch.active = false,
+                    BatchChange::Activate => {
+                        batch.active.iter_mut().for_each(|row| *row = row.or(Some(event.time_ms)));
+                    }
+                    BatchChange::Deactivate => batch.active.fill(None),
+                    BatchChange::Rows { from, rows, active } => {
+                        for row in &mut batch.active[from as usize..(from + rows) as usize] {
+                            *row = if active { row.or(Some(event.time_ms)) } else { None };
+                        }
+                    }
                     BatchChange::Freeze => batch.frozen = true,
                     BatchChange::Unfreeze => batch.frozen = false,
                     BatchChange::Void => batch.voided = true,
@@ -411,10 +448,21 @@ impl Oracle {
                 (principal.spec.key, principal.spec.certificate) = (renewal.key, renewal.certificate);
                 principal.past.push(past);
             }
+            Effect::TenantPut { id, name } => {
+                let past = vec![event.past(Lifecycle::Available, Flags::NONE, 0)];
+                self.tenants.insert(*id, Tenant { name: name.clone(), frozen: false, past });
+            }
+            Effect::TenantFreeze { id, frozen } => {
+                let past = event.past(Lifecycle::Available, Flags::NONE, 0);
+                let tenant = self.tenants.get_mut(id).expect("known");
+                tenant.frozen = *frozen;
+                tenant.past.push(past);
+            }
             Effect::Import { id, batch } => {
                 let mut batch = Batch::clone(batch);
                 batch.import_lsn = event.lsn;
                 batch.imported_ms = event.time_ms;
+                batch.active.iter_mut().flatten().for_each(|since_ms| *since_ms = event.time_ms);
                 batch.past.push(event.past(Lifecycle::Available, Flags::NONE, 0));
                 for (row, card) in batch.cards.iter().enumerate() {
                     let twin = self.codes.insert((batch.tenant, card.code.clone()), (*id, row));
@@ -439,11 +487,43 @@ impl Oracle {
     /// When a card ends, extensions included; 0 is never.
     pub fn expires_ms(&self, place: Place) -> u64 {
         let batch = &self.batches[&place.0];
+        if let Some(own) = self.own_end(place) {
+            return own;
+        }
         let own = match self.card(place).expires_ms {
             0 => batch.expires_ms,
             own => own,
         };
-        if own == 0 { 0 } else { own.max(batch.extended_ms) }
+        match (own, batch.validity) {
+            (0, Some((_, days))) => match self.begun_ms(place) {
+                0 => 0,
+                begun_ms => begun_ms + u64::from(days) * 24 * 3600 * 1000,
+            },
+            (0, None) => 0,
+            _ => own.max(batch.extended_ms),
+        }
+    }
+
+    /// The end that the card was given after its import.
+    fn own_end(&self, place: Place) -> Option<u64> {
+        self.card(place).past.iter().rev().find_map(|past| match (past.kind, &past.ask.what) {
+            (Kind::Expire, _) => Some(past.time_ms),
+            (_, What::Life { change: LifeChange::Extend(expires_ms), .. }) => Some(*expires_ms),
+            _ => None,
+        })
+    }
+
+    /// Whether it can be redeemed once it is sold.
+    pub fn is_active(&self, place: Place) -> bool {
+        self.is_active_once(place, self.card(place).flags)
+    }
+
+    /// The same once its flags are these.
+    pub fn is_active_once(&self, place: Place, flags: Flags) -> bool {
+        let by_batch = self.batches[&place.0].active[place.1].is_some();
+        flags.contains(Flags::ACTIVE)
+            || flags.contains(Flags::USED)
+            || by_batch && !flags.contains(Flags::INACTIVE)
     }
 
     pub fn is_expired(&self, place: Place) -> bool {
@@ -468,15 +548,24 @@ impl Oracle {
 
     pub fn is_frozen(&self, place: Place) -> bool {
         let batch = &self.batches[&place.0];
-        self.card(place).flags.contains(Flags::FROZEN) || batch.frozen || self.products[&batch.product].frozen
+        self.card(place).flags.contains(Flags::FROZEN)
+            || batch.frozen
+            || self.is_product_frozen(&self.products[&batch.product])
+    }
+
+    /// By itself, or with its tenant.
+    pub fn is_product_frozen(&self, product: &Product) -> bool {
+        product.frozen || self.tenants.get(&product.tenant).is_some_and(|tenant| tenant.frozen)
     }
 
     /// Whether an order could take it, if it needs to last beyond `until_ms`.
     pub fn is_sellable(&self, place: Place, until_ms: u64) -> bool {
         let expires_ms = self.expires_ms(place);
         let batch = &self.batches[&place.0];
+        let lasts = |days: u32| self.now_ms + u64::from(days) * 24 * 3600 * 1000 > until_ms;
         self.card(place).lifecycle == Lifecycle::Available
             && !batch.voided
+            && batch.validity.is_none_or(|(_, days)| lasts(days))
             && self.products[&batch.product].spec.terms.listed
             && !self.is_frozen(place)
             && (expires_ms == 0 || expires_ms > until_ms)

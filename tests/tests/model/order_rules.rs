@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use kami_engine::{
-    AccountId, CardKind, Flags, Kind, LEGS_MAX, Lifecycle, Line, ORDER_CARDS_MAX, ORDER_LINES_MAX, OrderId,
-    OrderReport, OrderState, PrincipalId, ProductId, Purchase, RETURN_CARDS_MAX, ReplyFlags, Role, Status,
+    AccountId, CardKind, Flags, Kind, LEGS_MAX, Leg, Lifecycle, Line, ORDER_CARDS_MAX, ORDER_LINES_MAX,
+    OrderId, OrderReport, OrderState, PrincipalId, ProductId, Purchase, RETURN_CARDS_MAX, ReplyFlags, Role,
+    Status,
 };
 
 use super::expected::{At, Body, Expected, Listed};
@@ -31,9 +32,11 @@ impl Oracle {
                 match what {
                     What::Fetch { from, count, .. } => self.fetch(ask, order, *from, *count),
                     What::OrderStatus(_) => (self.order_reply(order, order.left().count()), None),
-                    What::Confirm { realloc, sealed, .. } => self.confirm(ask, order, *realloc, *sealed),
+                    What::Confirm { legs, realloc, sealed, .. } => {
+                        self.confirm(ask, order, legs, *realloc, *sealed)
+                    }
                     What::Cancel(_) => self.cancel(ask, order),
-                    What::Return { codes, .. } => self.give_back(ask, order, codes),
+                    What::Return { codes, legs, .. } => self.give_back(ask, order, codes, legs),
                     _ => unreachable!("about an order"),
                 }
             }
@@ -57,6 +60,7 @@ impl Oracle {
         let same = asked.find(|past| past.ask.id == ask.id)?;
         let is_retry = kinds.contains(&same.kind)
             && same.ask.what == ask.what
+            && same.ask.why == ask.why
             && same.ask.caller.principal == ask.caller.principal;
         if !is_retry {
             return Some(self.refuse(Status::IdReused));
@@ -104,9 +108,18 @@ impl Oracle {
         for line in &wanted.lines {
             match self.products.get(&line.product.0).filter(|product| product.tenant == tenant) {
                 None => return self.refuse(Status::NotFound),
-                Some(product) if product.frozen => return self.refuse(Status::Frozen),
+                Some(product) if self.is_product_frozen(product) => return self.refuse(Status::Frozen),
                 Some(product) => reserve_s = reserve_s.min(product.spec.terms.reserve_s),
             }
+        }
+        let plain = matches!(ask.what, What::Sell { .. });
+        let account = wanted.account.map_or(0, |account| account.0);
+        if !plain && let Some(refused) = self.buyer_refusal(ask, account, &wanted.legs, &[]) {
+            return refused;
+        }
+        let reserves = kind == Kind::Reserve;
+        if let Some(exceeded) = self.purchase_refusal(ask, (account, wanted.ip), &wanted.lines, reserves) {
+            return self.refuse_exceeded(exceeded);
         }
         let Some(cards) = self.allocate(&wanted.lines, wanted.validity_s_min) else {
             return self.refuse(Status::OutOfStock);
@@ -120,8 +133,10 @@ impl Oracle {
             cards,
             sealed: wanted.sealed,
             deadline_ms,
-            account: wanted.account.map_or(0, |account| account.0),
-            lines: if matches!(ask.what, What::Sell { .. }) { Vec::new() } else { wanted.lines.clone() },
+            account,
+            ip: wanted.ip,
+            lines: if plain { Vec::new() } else { wanted.lines.clone() },
+            legs: wanted.legs.clone(),
         };
         if kind == Kind::Sell {
             return self.delivered(ask, kind, change);
@@ -190,9 +205,25 @@ impl Oracle {
         Some([fresh, moved].concat())
     }
 
-    fn confirm(&self, ask: &Ask, order: &Order, realloc: bool, sealed: bool) -> Verdict {
+    /// Whether the caller may buy for the account, and move money so.
+    fn buyer_refusal(&self, ask: &Ask, account: u32, legs: &[Leg], held: &[Leg]) -> Option<Verdict> {
+        let of_account = || match self.book(ask, account) {
+            _ if account == 0 => None,
+            None => Some((Status::NotFound, account)),
+            Some(book) if !Self::may_debit(ask, &book.account) => Some((Status::Forbidden, account)),
+            Some(book) if book.account.frozen => Some((Status::Frozen, account)),
+            Some(_) => None,
+        };
+        let (status, account) = of_account().or_else(|| self.legs_refusal(ask, legs, held))?;
+        Some(self.refuse_legs(status, account))
+    }
+
+    fn confirm(&self, ask: &Ask, order: &Order, legs: &[Leg], realloc: bool, sealed: bool) -> Verdict {
         if let Some(retry) = self.order_retry(ask, order, &[Kind::Confirm, Kind::Realloc]) {
             return retry;
+        }
+        if legs.len() > LEGS_MAX {
+            return self.refuse(Status::Malformed);
         }
         let late = order.deadline_ms <= self.now_ms;
         match order.state {
@@ -217,20 +248,40 @@ impl Oracle {
             }
             order.cards.clone()
         } else {
+            let validity_s_min = match &order.past[0].ask.what {
+                What::Reserve(purchase) => purchase.validity_s_min,
+                _ => 0,
+            };
+            let until_ms = self.now_ms + u64::from(validity_s_min) * 1000;
+            let lasts = |ends_ms: u64| ends_ms == 0 || ends_ms > until_ms;
             let free = |place: &Place| {
                 self.effective(*place, self.card(*place).lifecycle) == Lifecycle::Available
                     && !self.is_frozen(*place)
+                    && lasts(self.expires_ms(*place))
             };
             if order.cards.iter().all(free) {
                 order.cards.clone()
             } else {
-                match self.allocate(&order.lines, 0) {
+                match self.allocate(&order.lines, validity_s_min) {
                     Some(cards) => cards,
                     None => return self.refuse(Status::ReservationExpired),
                 }
             }
         };
-        let change = OrderChange { cards, sealed, ..OrderChange::of(ask) };
+        let legs = if legs.is_empty() { order.legs.clone() } else { legs.to_vec() };
+        let held = if reserved { &order.legs[..] } else { &[] };
+        if let Some(refused) = self.buyer_refusal(ask, order.account, &legs, held) {
+            return refused;
+        }
+        // A reservation was counted when it was made; one that timed out was given back.
+        if !reserved
+            && let Some(exceeded) = self.purchase_refusal(ask, (order.account, order.ip), &order.lines, false)
+        {
+            return self.refuse_exceeded(exceeded);
+        }
+        let lines = if reserved { Vec::new() } else { order.lines.clone() };
+        let (account, ip) = (order.account, order.ip);
+        let change = OrderChange { cards, sealed, legs, lines, account, ip, ..OrderChange::of(ask) };
         let (mut expected, event) =
             self.delivered(ask, if reserved { Kind::Confirm } else { Kind::Realloc }, change);
         if let Body::Order(report) = &mut expected.body {
@@ -261,7 +312,7 @@ impl Oracle {
         self.event(ask, Kind::ReserveTimeout, Effect::Order(Box::new(change)))
     }
 
-    fn give_back(&self, ask: &Ask, order: &Order, codes: &[String]) -> Verdict {
+    fn give_back(&self, ask: &Ask, order: &Order, codes: &[String], legs: &[Leg]) -> Verdict {
         if let Some(retry) = self.order_retry(ask, order, &[Kind::Return]) {
             return retry;
         }
@@ -270,7 +321,7 @@ impl Oracle {
             OrderState::Cancelled => return self.refuse(Status::OrderCancelled),
             _ => return self.refuse(Status::IllegalTransition),
         }
-        if codes.len() > RETURN_CARDS_MAX {
+        if codes.len() > RETURN_CARDS_MAX || legs.len() > LEGS_MAX {
             return self.refuse(Status::Malformed);
         }
         let named: Vec<Option<Place>> =
@@ -302,8 +353,11 @@ impl Oracle {
         if cards.is_empty() || !codes.is_empty() && cards.len() != codes.len() {
             return self.refuse(Status::NotFound);
         }
+        if let Some((status, account)) = self.legs_refusal(ask, legs, &[]) {
+            return self.refuse_legs(status, account);
+        }
         let count = cards.len() as u32;
-        let change = OrderChange { cards, sealed: !seen, ..OrderChange::of(ask) };
+        let change = OrderChange { cards, sealed: !seen, legs: legs.to_vec(), ..OrderChange::of(ask) };
         let report = OrderReport { cards: count, ..order.report() };
         (self.new_report(report), Some(self.event(ask, Kind::Return, Effect::Order(Box::new(change)))))
     }
@@ -393,7 +447,9 @@ impl Order {
             fetched: false,
             deadline_ms: change.deadline_ms,
             account: change.account,
+            ip: change.ip,
             lines: change.lines.clone(),
+            legs: change.legs.clone(),
             past: Vec::new(),
             sold_lsn: None,
             last_lsn: None,
@@ -411,7 +467,9 @@ impl OrderChange {
             sealed: false,
             deadline_ms: 0,
             account: 0,
+            ip: 0,
             lines: Vec::new(),
+            legs: Vec::new(),
         }
     }
 }
@@ -439,7 +497,21 @@ impl Oracle {
             (card.lifecycle, card.flags) = (to, flags);
             card.past.push(past);
         }
-        let order = self.orders.entry((change.tenant, change.order)).or_insert_with(|| Order::new(change));
+        if event.kind != Kind::Reserve {
+            self.move_money(event, change.order, &change.legs);
+        }
+        let key = (change.tenant, change.order);
+        let known = self.orders.get(&key).map(|order| (order.state, order.legs.clone()));
+        match known {
+            None if event.kind == Kind::Reserve => self.set_aside(&change.legs, 1),
+            // Whatever ends a reservation ends what it set aside.
+            Some((OrderState::Reserved, legs)) => self.set_aside(&legs, -1),
+            _ => {}
+        }
+        if matches!(event.kind, Kind::Cancel | Kind::ReserveTimeout) {
+            self.counted.iter_mut().filter(|it| it.order == Some(key)).for_each(|it| it.given_back = true);
+        }
+        let order = self.orders.entry(key).or_insert_with(|| Order::new(change));
         order.past.push(event.past(to, Flags::NONE, 0));
         order.last_lsn = event.lsn;
         match event.kind {

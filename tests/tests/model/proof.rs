@@ -94,6 +94,7 @@ impl World {
             terminal: TerminalId(0),
             channel: kami_engine::ChannelId(0),
             deadline: None,
+            grounds: None,
             command: Command::History { card: digest },
         };
         let Some(reply) = self.unless_cut(engine.submit_blocking(history)) else { return };

@@ -7,7 +7,7 @@ use kami_engine::{
 
 use super::expected::{At, Body, Expected, HistoryLine};
 use super::oracle::{Effect, Event, Moved, Oracle, Past, Place};
-use crate::ask::{Ask, Deadline, What};
+use crate::ask::{Ask, Deadline, LifeChange, What};
 
 /// A card keeps at most this many tombstones.
 const TOMBSTONES_MAX: usize = 64;
@@ -198,9 +198,10 @@ impl Oracle {
             | (What::Unfreeze { .. }, What::Unfreeze { .. })
             | (What::PinUnlock { .. }, What::PinUnlock { .. })
             | (What::Void { .. }, What::Void { .. }) => true,
+            (What::Life { change, .. }, What::Life { change: first, .. }) => change == first,
             _ => false,
         };
-        if !same_body || past.ask.caller.principal != ask.caller.principal {
+        if !same_body || past.ask.why != ask.why || past.ask.caller.principal != ask.caller.principal {
             return self.refuse(Status::IdReused);
         }
         if past.kind == Kind::Tombstone {
@@ -241,10 +242,10 @@ impl Oracle {
         order: Option<u128>,
     ) -> CardReport {
         let batch = &self.batches[&place.0];
-        if batch.active {
+        if self.is_active_once(place, flags) {
             flags = flags.with(Flags::ACTIVE);
         }
-        if batch.frozen || self.products[&batch.product].frozen {
+        if batch.frozen || self.is_product_frozen(&self.products[&batch.product]) {
             flags = flags.with(Flags::FROZEN);
         }
         CardReport {
@@ -261,6 +262,9 @@ impl Oracle {
     }
 
     fn first_time(&self, ask: &Ask, place: Place) -> Verdict {
+        if let What::Life { change, .. } = ask.what {
+            return self.live(ask, place, change);
+        }
         let whole = matches!(
             ask.what,
             What::Freeze { .. } | What::Unfreeze { .. } | What::Void { .. } | What::PinUnlock { .. }
@@ -277,8 +281,7 @@ impl Oracle {
                     Some(Status::CardNotValid) => self.wrong_pin(ask, place),
                     Some(status) => self.refuse(status),
                     None if let Some(exceeded) = self.till_refusal(ask, self.batches[&place.0].product) => {
-                        let body = Body::Exceeded(exceeded);
-                        (Expected { body, ..Expected::plain(exceeded.status, self.now_ms) }, None)
+                        self.refuse_exceeded(exceeded)
                     }
                     None => self.moves(
                         ask,
@@ -319,6 +322,55 @@ impl Oracle {
         }
     }
 
+    /// What changes when a card may be used.
+    fn live(&self, ask: &Ask, place: Place, change: LifeChange) -> Verdict {
+        let card = self.card(place);
+        if let LifeChange::Restock(reference) = change {
+            return match card.lifecycle {
+                Lifecycle::Returned => {
+                    self.moves(ask, place, Kind::Restock, Lifecycle::Voided, card.flags, reference)
+                }
+                Lifecycle::Voided => self.refuse(Status::Voided),
+                _ => self.refuse(Status::IllegalTransition),
+            };
+        }
+        let active = self.is_active(place);
+        let ends = self.expires_ms(place);
+        let staff = matches!(ask.caller.role, Role::Admin | Role::Operator);
+        let unsold = matches!(card.lifecycle, Lifecycle::Available | Lifecycle::Reserved);
+        let refusal = match self.effective(place, card.lifecycle) {
+            Lifecycle::Voided => Some(Status::Voided),
+            Lifecycle::Returned => Some(Status::Returned),
+            Lifecycle::Redeemed => Some(Status::AlreadyRedeemed),
+            Lifecycle::Expired if !matches!(change, LifeChange::Extend(_)) => Some(Status::Expired),
+            _ if change == LifeChange::Activate && unsold && !staff => Some(Status::NotSold),
+            _ => None,
+        };
+        let reserved = card.lifecycle == Lifecycle::Reserved;
+        let (kind, flags, possible) = match change {
+            LifeChange::Activate => {
+                (Kind::Activate, card.flags.with(Flags::ACTIVE).without(Flags::INACTIVE), !active)
+            }
+            LifeChange::Deactivate => {
+                let used = card.flags.contains(Flags::USED) || self.held(place).1 > 0;
+                (Kind::Deactivate, card.flags.with(Flags::INACTIVE).without(Flags::ACTIVE), active && !used)
+            }
+            LifeChange::Extend(to) => {
+                let later = ends != 0 && to > ends && to > self.now_ms;
+                (Kind::Extend, card.flags.with(Flags::OWN_END), later && !reserved)
+            }
+            LifeChange::Restock(_) => unreachable!("dealt with before"),
+            LifeChange::Expire => {
+                (Kind::Expire, card.flags.with(Flags::OWN_END), !self.is_expired(place) && !reserved)
+            }
+        };
+        match refusal {
+            Some(status) => self.refuse(status),
+            None if !possible => self.refuse(Status::IllegalTransition),
+            None => self.moves(ask, place, kind, card.lifecycle, flags, 0),
+        }
+    }
+
     pub fn moves(
         &self,
         ask: &Ask,
@@ -336,7 +388,14 @@ impl Oracle {
         let mut expected = Expected::plain(status, self.now_ms);
         // A tombstone has no receipt, as the answer for a code that does not exist has none.
         expected.lsn = if tombstone { At::None } else { At::New };
-        expected.body = self.card_body(kind, place, lifecycle, flags);
+        expected.body = if matches!(ask.what, What::Life { .. }) {
+            // The end of its validity is a new one.
+            let mut after = self.clone();
+            after.apply(&event);
+            after.card_body(kind, place, lifecycle, flags)
+        } else {
+            self.card_body(kind, place, lifecycle, flags)
+        };
         (expected, Some(event))
     }
 
@@ -380,7 +439,7 @@ impl Oracle {
         }
         if self.is_frozen(place) {
             Some(Status::Frozen)
-        } else if !batch.active {
+        } else if !self.is_active(place) {
             Some(Status::NotActive)
         } else if at_ms < batch.valid_from_ms {
             Some(Status::NotYetValid)
@@ -393,8 +452,7 @@ impl Oracle {
     fn reverse_unsold(&self, ask: &Ask, place: Place, original: u128) -> Verdict {
         let card = self.card(place);
         let tombstones = || card.past.iter().filter(|past| past.kind == Kind::Tombstone);
-        // The id of an order's request belongs to the order, not to the card.
-        let mut own = card.past.iter().filter(|past| !past.kind.is_order());
+        let mut own = card.past.iter().filter(|past| past.has_id());
         let known = own.any(|past| past.ask.id == ask.id || past.ask.id == original)
             || tombstones().any(|past| past.related == original);
         if known || tombstones().count() >= TOMBSTONES_MAX {
@@ -501,13 +559,14 @@ impl Oracle {
                 amount: past.moved.amount,
                 remaining: past.moved.remaining,
                 made_ms: if past.kind == Kind::Redeem { past.moved.deadline_ms } else { 0 },
+                grounds: past.ask.grounds(),
             },
         };
         let mut lines: Vec<_> = self.card(place).past.iter().rev().map(line).collect();
         let import = line(&batch.past[0]);
         lines.push(HistoryLine {
+            lsn: import.lsn,
             event: HistoryEvent { related: u128::from(place.0), ..import.event },
-            ..import
         });
         lines
     }

@@ -3,7 +3,7 @@
 //! What is on a card is summed up here from its whole past, every time; the engine reads it off the last entry.
 
 use kami_engine::{
-    CardKind, Flags, HoldReport, Kind, Lifecycle, ProductId, ReplyFlags, Role, Status, ValueReport,
+    CardKind, Flags, HoldReport, Kind, Lifecycle, ProductId, ReplyFlags, Role, Status, ValidFrom, ValueReport,
 };
 
 use super::expected::{At, Body, Expected};
@@ -185,6 +185,8 @@ impl Oracle {
         moved: Moved,
     ) -> Verdict {
         let flags = flags.with(Flags::HAS_EFFECTS);
+        let begun_ms = self.begins(ask, place, kind);
+        let moved = Moved { begun_ms, ..moved };
         let event = self.event(ask, kind, Effect::Card { place, lifecycle, flags, related, moved });
         let mut expected = Expected::plain(status, self.now_ms);
         expected.lsn = At::New;
@@ -195,9 +197,54 @@ impl Oracle {
         (expected, Some(event))
     }
 
+    /// From when a card is valid once `kind` moved its value.
+    fn begins(&self, ask: &Ask, place: Place, kind: Kind) -> u64 {
+        let rule = self.batches[&place.0].validity;
+        let by_use = self.kind(place) != CardKind::Single
+            && rule.is_some_and(|(from, _)| from == ValidFrom::FirstUse)
+            && matches!(kind, Kind::Redeem | Kind::Hold);
+        match self.begun_ms(place) {
+            0 if by_use => match ask.what {
+                What::Advice { made_ms, .. } => self.now_ms.min(made_ms),
+                _ => self.now_ms,
+            },
+            begun_ms => begun_ms,
+        }
+    }
+
+    /// From when a card is valid, if that follows from what happened to it; 0 if nothing did yet.
+    pub fn begun_ms(&self, place: Place) -> u64 {
+        let batch = &self.batches[&place.0];
+        let card = self.card(place);
+        let Some((from, _)) = batch.validity else { return 0 };
+        if !matches!(card.lifecycle, Lifecycle::Sold | Lifecycle::Redeemed) {
+            return 0;
+        }
+        let sold_ms = card.past.iter().rfind(|past| past.kind.is_order()).map_or(0, |past| past.time_ms);
+        let single = self.kind(place) == CardKind::Single;
+        let tells = |past: &&Past| past.kind.may_tell_value();
+        let told_ms = card.past.iter().rfind(tells).map_or(0, |past| past.moved.begun_ms);
+        match from {
+            ValidFrom::Import => 0,
+            ValidFrom::Sale => sold_ms,
+            ValidFrom::Activation if card.flags.contains(Flags::ACTIVE) => {
+                let last = card.past.iter().rfind(|past| past.kind == Kind::Activate);
+                last.expect("its flag says so").time_ms.max(sold_ms)
+            }
+            ValidFrom::Activation => match batch.active[place.1] {
+                Some(since_ms) if !card.flags.contains(Flags::INACTIVE) => since_ms.max(sold_ms),
+                _ if card.flags.contains(Flags::USED) && !single => told_ms,
+                _ => 0,
+            },
+            ValidFrom::FirstUse if single => 0,
+            ValidFrom::FirstUse if self.used(place) > 0 || self.held(place).1 > 0 => told_ms,
+            ValidFrom::FirstUse => 0,
+        }
+    }
+
     fn value_told(&self, place: Place, kind: Kind, moved: Moved) -> Body {
         let product = ProductId(self.batches[&place.0].product);
-        let Moved { amount, remaining, held, deadline_ms } = moved;
+        let Moved { amount, remaining, held, deadline_ms, .. } = moved;
         match kind {
             Kind::Hold => Body::Hold(HoldReport { product, amount, remaining, held, deadline_ms }),
             _ => Body::Value(ValueReport { product, amount, remaining }),
@@ -247,7 +294,7 @@ impl Oracle {
             (lifecycle, flags) = (Lifecycle::Redeemed, flags.with(Flags::USED));
         }
         let deadline_ms = if let What::Advice { made_ms, .. } = ask.what { made_ms } else { 0 };
-        let moved = Moved { amount: taken, remaining, held: self.held(place).0, deadline_ms };
+        let moved = Moved { amount: taken, remaining, held: self.held(place).0, deadline_ms, begun_ms: 0 };
         let state = (lifecycle, flags.without(Flags::SETTLED));
         Ok(self.moves_value(ask, place, Kind::Redeem, status, state, 0, moved))
     }
@@ -274,7 +321,13 @@ impl Oracle {
         let product_s = self.products[&self.batches[&place.0].product].spec.terms.hold_s;
         let stands_s = if seconds == 0 { product_s } else { seconds.min(product_s) };
         let deadline_ms = self.now_ms + u64::from(stands_s) * 1000;
-        let moved = Moved { amount: taken, remaining: self.left(place), held: held + taken, deadline_ms };
+        let moved = Moved {
+            amount: taken,
+            remaining: self.left(place),
+            held: held + taken,
+            deadline_ms,
+            begun_ms: 0,
+        };
         let state = (card.lifecycle, card.flags.with(Flags::HELD));
         Ok(self.moves_value(ask, place, Kind::Hold, status, state, 0, moved))
     }
@@ -336,7 +389,7 @@ impl Oracle {
         }
         let flags = self.flags_without_a_hold(place, flags.without(Flags::SETTLED));
         let held = self.held(place).0 - open.amount;
-        let moved = Moved { amount: taken, remaining, held, deadline_ms: 0 };
+        let moved = Moved { amount: taken, remaining, held, deadline_ms: 0, begun_ms: 0 };
         Ok(self.moves_value(ask, place, Kind::Capture, Status::Ok, (lifecycle, flags), hold, moved))
     }
 
@@ -346,7 +399,8 @@ impl Oracle {
         let card = self.card(place);
         let flags = self.flags_without_a_hold(place, card.flags);
         let held = self.held(place).0 - open.amount;
-        let moved = Moved { amount: open.amount, remaining: self.left(place), held, deadline_ms: 0 };
+        let moved =
+            Moved { amount: open.amount, remaining: self.left(place), held, deadline_ms: 0, begun_ms: 0 };
         Ok(self.moves_value(ask, place, Kind::Release, Status::Ok, (card.lifecycle, flags), hold, moved))
     }
 
@@ -355,7 +409,13 @@ impl Oracle {
         let card = self.card(place);
         let flags = self.flags_without_a_hold(place, card.flags).with(Flags::HAS_EFFECTS);
         let (amount, lifecycle) = (card.holds[&hold].amount, card.lifecycle);
-        let moved = Moved { amount, remaining: self.left(place), held: self.held(place).0, deadline_ms: 0 };
+        let moved = Moved {
+            amount,
+            remaining: self.left(place),
+            held: self.held(place).0,
+            deadline_ms: 0,
+            begun_ms: self.begun_ms(place),
+        };
         self.event(ask, Kind::HoldTimeout, Effect::Card { place, lifecycle, flags, related: hold, moved })
     }
 
@@ -374,7 +434,7 @@ impl Oracle {
         let remaining = self.left(place).checked_add(amount).filter(|sum| *sum <= terms.value_max);
         let remaining = remaining.ok_or(Status::ValueLimit)?;
         let state = self.state_of(place, remaining, self.used(place));
-        let moved = Moved { amount, remaining, held: self.held(place).0, deadline_ms: 0 };
+        let moved = Moved { amount, remaining, held: self.held(place).0, deadline_ms: 0, begun_ms: 0 };
         Ok(self.moves_value(ask, place, Kind::Load, Status::Ok, state, 0, moved))
     }
 
@@ -454,7 +514,7 @@ impl Oracle {
             let cleared = card.flags.without(Flags::USED).without(Flags::SETTLED);
             (lifecycle, flags) = (Lifecycle::Sold, cleared);
         }
-        let moved = Moved { amount: back, remaining, held: self.held(place).0, deadline_ms: 0 };
+        let moved = Moved { amount: back, remaining, held: self.held(place).0, deadline_ms: 0, begun_ms: 0 };
         Ok(self.moves_value(ask, place, Kind::RefundValue, Status::Ok, (lifecycle, flags), id, moved))
     }
 
@@ -477,7 +537,13 @@ impl Oracle {
             let open = self.open(ask, place, id)?;
             let flags = self.flags_without_a_hold(place, card.flags);
             let remaining = self.left(place);
-            let moved = Moved { amount: open.amount, remaining, held: held - open.amount, deadline_ms: 0 };
+            let moved = Moved {
+                amount: open.amount,
+                remaining,
+                held: held - open.amount,
+                deadline_ms: 0,
+                begun_ms: 0,
+            };
             let state = (card.lifecycle, flags);
             return Ok(self.moves_value(ask, place, Kind::Reverse, Status::Ok, state, id, moved));
         }
@@ -506,7 +572,7 @@ impl Oracle {
         if single {
             (lifecycle, flags) = (Lifecycle::Sold, card.flags.without(Flags::USED));
         }
-        let moved = Moved { amount, remaining, held, deadline_ms: 0 };
+        let moved = Moved { amount, remaining, held, deadline_ms: 0, begun_ms: 0 };
         Ok(self.moves_value(ask, place, Kind::Reverse, Status::Ok, (lifecycle, flags), id, moved))
     }
 
@@ -516,7 +582,7 @@ impl Oracle {
             return Err(Status::IllegalTransition);
         }
         let (remaining, held) = (self.left(place), self.held(place).0);
-        let moved = Moved { amount: 0, remaining, held, deadline_ms: 0 };
+        let moved = Moved { amount: 0, remaining, held, deadline_ms: 0, begun_ms: 0 };
         let state = (card.lifecycle, card.flags.with(Flags::SETTLED));
         Ok(self.moves_value(ask, place, Kind::Settle, Status::Ok, state, 0, moved))
     }

@@ -5,13 +5,14 @@
 
 use kami_engine::{
     AccountId, AccountKind, AccountSpec, Caller, CardKind, CertificateNote, DocumentId, ExceptionNote,
-    ImportSpec, Kind, Leg, LimitAction, LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderState,
-    Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Role, TenantId,
+    ImportSpec, Kind, Leg, Lifecycle, LimitAction, LimitScope, LimitSpec, LimitWindow, Line, MerchantId,
+    OrderState, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Role,
+    TenantId, ValidFrom,
 };
 
 use super::imports::Row;
 use super::world::World;
-use crate::ask::{Ask, BatchChange, Deadline, What, caller};
+use crate::ask::{Ask, BatchChange, Deadline, LifeChange, What, caller};
 
 /// The store's own principals have the numbers 1 to 6, and some have a scope or are revoked: two callers are
 /// among them, as soon as they were added. Of the others the store knows nothing.
@@ -168,18 +169,19 @@ impl World {
     fn order_ask(&mut self) -> (Caller, What) {
         match self.random.below(20) {
             0..4 => {
-                let order = self.order();
+                let order = if self.random.percent(60) { self.id() } else { self.order() };
                 (*self.random.pick(&SELLERS), What::SellLines(self.purchase(order)))
             }
             4..10 => {
-                let order = self.order();
+                let order = if self.random.percent(60) { self.id() } else { self.order() };
                 (*self.random.pick(&SELLERS), What::Reserve(self.purchase(order)))
             }
             10..14 => {
                 let (caller, order) =
                     self.order_in(&[OrderState::Reserved, OrderState::Reserved, OrderState::TimedOut]);
                 let (realloc, sealed) = (self.random.percent(50), self.random.percent(40));
-                (caller, What::Confirm { order, realloc, sealed })
+                let legs = if self.random.percent(70) { Vec::new() } else { self.legs() };
+                (caller, What::Confirm { order, legs, realloc, sealed })
             }
             14..16 => {
                 let (caller, order) = self.order_in(&[OrderState::Reserved]);
@@ -198,7 +200,8 @@ impl World {
                 } else if self.random.percent(20) {
                     codes = (0..*self.random.pick(&[1, 65])).map(|_| self.code()).collect();
                 }
-                (caller, What::Return { order, codes })
+                let legs = if self.random.percent(50) { Vec::new() } else { self.legs() };
+                (caller, What::Return { order, codes, legs })
             }
             _ => {
                 let (caller, order) = self.order_in(&[OrderState::Sold, OrderState::Cancelled]);
@@ -208,10 +211,10 @@ impl World {
     }
 
     fn purchase(&mut self, order: u128) -> Purchase {
-        let lines = match self.random.below(12) {
+        let lines = match self.random.below(30) {
             0 => 0,
             1 => 65,
-            2..6 => 2 + self.random.below(2),
+            2..10 => 2 + self.random.below(2),
             _ => 1,
         };
         let lines = (0..lines).map(|_| Line {
@@ -223,15 +226,40 @@ impl World {
             },
             face: *self.random.pick(&[None, None, None, Some(100), Some(101), Some(500)]),
         });
+        let lines = lines.collect();
         Purchase {
-            lines: lines.collect(),
+            lines,
             validity_s_min: *self.random.pick(&[0, 0, 0, 3_600]),
             ip: self.random.below(3),
-            account: None,
+            account: if self.random.percent(60) { Some(AccountId(self.good_account())) } else { None },
+            legs: if self.random.percent(50) { self.legs() } else { Vec::new() },
             sealed: self.random.percent(40),
             reserve_s: *self.random.pick(&[0, 0, 1, 60, 1_000_000]),
             ..Purchase::of(kami_engine::OrderId(order), ProductId(1), 1)
         }
+    }
+
+    /// How an order is paid: from one account onto one or two, and sometimes not as it must be.
+    fn legs(&mut self) -> Vec<Leg> {
+        if self.random.percent(1) {
+            return vec![Leg { account: AccountId(1), amount: 1 }; 65];
+        }
+        // From outside anything can be paid.
+        let external =
+            self.oracle.accounts.iter().find(|(_, book)| {
+                book.account.spec.kind == AccountKind::External && book.account.tenant.0 == 0
+            });
+        let external = external.map(|(id, _)| *id).filter(|_| self.random.percent(40));
+        let payer = external.unwrap_or_else(|| self.good_account());
+        let price = 1 + self.random.below(90) as i64;
+        let share = if self.random.percent(50) { self.random.below(price as u64) as i64 } else { 0 };
+        let mut legs = vec![Leg { account: AccountId(payer), amount: -price }];
+        if share != 0 || self.random.percent(3) {
+            legs.push(Leg { account: AccountId(self.good_account()), amount: share });
+        }
+        let off = i64::from(self.random.percent(4));
+        legs.push(Leg { account: AccountId(self.good_account()), amount: price - share + off });
+        legs
     }
 
     /// A redemption that was reversed before it came.
@@ -254,9 +282,39 @@ impl World {
         What::Reverse { code, original }
     }
 
+    /// When a card may be used.
+    fn life(&mut self) -> (Caller, What) {
+        let gone = self
+            .oracle
+            .places()
+            .filter(|(_, place)| self.oracle.card(*place).lifecycle == Lifecycle::Returned);
+        let gone: Vec<String> = gone.map(|(_, place)| self.oracle.card(place).code.clone()).collect();
+        if self.random.percent(12) {
+            let some = !gone.is_empty() && self.random.percent(80);
+            let code = if some { self.random.pick(&gone).clone() } else { self.code() };
+            let reference = 1 + u128::from(self.random.below(3));
+            return (ADMIN, What::Life { code, change: LifeChange::Restock(reference) });
+        }
+        let code = self.code();
+        let change = match self.random.below(10) {
+            0..4 => LifeChange::Activate,
+            4..6 => LifeChange::Deactivate,
+            6..9 => LifeChange::Extend(self.soon()),
+            _ => LifeChange::Expire,
+        };
+        let caller = if self.random.percent(80) { OPERATOR } else { SELLERS[0] };
+        (caller, What::Life { code, change })
+    }
+
     fn batch_change(&mut self) -> What {
         let batch = 1 + self.random.below(u64::from(self.next_batch)) as u32;
-        let change = match self.random.below(13) {
+        let change = match self.random.below(17) {
+            13.. => {
+                let known = self.oracle.batches.get(&batch).map_or(10, |batch| batch.cards.len() as u64);
+                let from = self.random.below(known + 1);
+                let rows = self.random.below(known + 2 - from.min(known));
+                BatchChange::Rows { from, rows, active: self.random.percent(60) }
+            }
             0..3 => BatchChange::Activate,
             3 => BatchChange::Deactivate,
             4 => BatchChange::Freeze,
@@ -303,6 +361,10 @@ impl World {
             Some(known) if self.random.percent(70) => known.spec.terms.uses,
             _ => self.random.below(4) as u32,
         };
+        let events = [ValidFrom::Activation, ValidFrom::Sale, ValidFrom::FirstUse];
+        if self.random.percent(40) {
+            spec.terms.valid_from = *self.random.pick(&events);
+        }
         spec.terms.value_max = *self.random.pick(&[0, 0, 150, 1_000]);
         spec.terms.partial = self.random.percent(20);
         spec.terms.hold_s = *self.random.pick(&[1, 60, 300]);
@@ -325,9 +387,18 @@ impl World {
         1 + self.random.below(self.oracle.accounts.len() as u64 + 1) as u32
     }
 
+    /// Mostly one that money can be paid from.
+    fn good_account(&mut self) -> u32 {
+        let good = self.oracle.accounts.iter();
+        let good = good.filter(|(_, book)| book.account.tenant.0 == 0 && !book.account.frozen);
+        let good: Vec<u32> = good.map(|(id, _)| *id).collect();
+        if good.is_empty() || self.random.percent(8) { self.account() } else { *self.random.pick(&good) }
+    }
+
     /// What is asked about money. Some accounts are there from early on, and limits come and go.
     fn money(&mut self) -> What {
-        match self.random.below(100) {
+        let early = self.oracle.accounts.len() < 4 && self.random.percent(60);
+        match if early { 0 } else { self.random.below(100) } {
             0..15 => {
                 let number = self.random.below(6);
                 let kind = AccountKind::ALL[number as usize % 4];
@@ -381,24 +452,34 @@ impl World {
                 What::Post(Posting { document: DocumentId(document), legs, note })
             }
             85..95 => {
-                let number = self.random.below(4);
+                let number = self.random.below(10);
                 let window = match number {
-                    0 => LimitWindow::Rolling { seconds: 60 },
-                    1 => LimitWindow::Day { offset_min: 480 },
-                    2 => LimitWindow::Rolling { seconds: 3600 },
+                    0 | 4 => LimitWindow::Rolling { seconds: 60 },
+                    1 | 5 => LimitWindow::Day { offset_min: 480 },
+                    2 | 6 => LimitWindow::Rolling { seconds: 3600 },
+                    8 => LimitWindow::OpenCards,
+                    9 => LimitWindow::OpenOrders,
                     _ => LimitWindow::Life,
                 };
-                let alerts = number < 2;
+                let alerts = number < 2 || number == 4;
+                let one = Some(AccountId(self.account())).filter(|_| self.random.percent(30));
                 What::LimitPut(LimitSpec {
                     name: format!("limit {number}"),
-                    scope: if number.is_multiple_of(2) {
-                        LimitScope::Terminal
-                    } else {
-                        LimitScope::Principal
+                    scope: match number {
+                        0 | 2 => LimitScope::Terminal,
+                        1 | 3 => LimitScope::Principal,
+                        7 => LimitScope::Order,
+                        9 if self.random.percent(30) => LimitScope::Principal,
+                        6 | 9 => LimitScope::Ip,
+                        _ => LimitScope::Account(one),
                     },
                     product: if self.random.percent(15) { Some(ProductId(self.product())) } else { None },
                     window: if self.random.percent(5) { LimitWindow::Life } else { window },
-                    max: if alerts { self.random.below(6) } else { 3 + self.random.below(40) },
+                    max: match number {
+                        _ if alerts => self.random.below(6),
+                        5 | 6 | 8 | 9 => self.random.below(12),
+                        _ => 3 + self.random.below(40),
+                    },
                     action: if alerts { LimitAction::Alert } else { LimitAction::Refuse },
                     ended: self.random.percent(30),
                 })
@@ -413,7 +494,7 @@ impl World {
         PrincipalSpec {
             name: if self.random.percent(5) { "x".repeat(65) } else { name },
             role: *self.random.pick(&Role::ALL),
-            tenant: TenantId(0),
+            tenant: TenantId(*self.random.pick(&[0, 0, 0, 0, 0, 0, 0, 1, 2])),
             merchant: MerchantId(self.random.below(3) as u32),
             key: [self.random.below(6) as u8; 32],
             certificate: CertificateNote { serial: u128::from(self.random.next()), expires_ms: 1 << 40 },
@@ -508,10 +589,13 @@ impl World {
     }
 
     fn fresh_ask(&mut self) -> Ask {
-        let roll = self.random.below(1200);
+        // Orders are paid from accounts, so some are there early.
+        let early = self.oracle.accounts.len() < 4 && self.random.percent(30);
+        let roll = if early { 1050 } else { self.random.below(1200) };
         let mut id = self.id();
         let (caller, what) = match roll {
-            0..90 => self.about_value(),
+            0..70 => self.about_value(),
+            70..90 => self.life(),
             90..270 => {
                 let what = self.redeem();
                 if let What::Redeem { code, .. } = &what
@@ -586,7 +670,15 @@ impl World {
                 (ADMIN, What::PrincipalRenew(Renewal { principal, key, certificate }))
             }
             986..988 => (ADMIN, What::PrincipalRevoke(self.random.below(8) as u32)),
-            988..992 => (ADMIN, What::PrincipalList),
+            988..990 => (ADMIN, What::PrincipalList),
+            990..992 => match self.random.below(4) {
+                0 => (ADMIN, What::TenantPut((*self.random.pick(&["", "north", "south"])).to_owned())),
+                1 => (AUDITOR, What::TenantList),
+                _ => {
+                    let (tenant, frozen) = (self.random.below(4) as u16, self.random.percent(40));
+                    (OPERATOR, What::TenantFreeze { tenant, frozen })
+                }
+            },
             992..1000 => (AUDITOR, What::Stats),
             1100..1125 => {
                 let callers = [TILLS[0], TILLS[1], SELLERS[0], OPERATOR, OPERATOR, AUDITOR];
@@ -620,12 +712,20 @@ impl World {
         let mut ask = Ask::new(id, self.of_some_tenant(caller), what);
         ask.terminal = self.random.below(3) as u32;
         ask.channel = self.random.below(3) as u16;
+        if ask.what.takes_why() && self.random.percent(30) {
+            ask.why = Some(self.why());
+        }
         ask.deadline = match self.random.below(50) {
             0 => Deadline::Passed,
             1 => Deadline::Ahead,
             _ => Deadline::None,
         };
         ask
+    }
+
+    fn why(&mut self) -> String {
+        let length = *self.random.pick(&[1, 7, 8, 9, 255]);
+        "客诉".to_owned().repeat(43)[..length / 3 * 3].to_owned() + &"y".repeat(length % 3)
     }
 
     /// A request from before: as it was, or bent a little.
@@ -642,6 +742,10 @@ impl World {
                     *amount += 1;
                 }
                 What::Capture { amount, .. } => *amount += 1,
+                What::SellLines(purchase) | What::Reserve(purchase) => purchase.ip += 1,
+                What::Confirm { legs, .. } | What::Return { legs, .. } => {
+                    legs.pop();
+                }
                 What::Reverse { original, .. } => *original += 1,
                 What::Sell { count, .. } => *count += 1,
                 What::Batch { change, .. } => *change = BatchChange::Freeze,
@@ -651,6 +755,7 @@ impl World {
                 let fresh = self.id();
                 ask.id = fresh;
             }
+            3 if ask.what.takes_why() => ask.why = Some(self.why()),
             _ => {}
         }
         ask
