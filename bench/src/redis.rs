@@ -26,7 +26,7 @@ const CONNECTIONS: u64 = 50;
 /// Cards a pipeline when they are loaded.
 const LOAD_CARDS: u64 = 1000;
 
-/// KEYS[1] is the card, ARGV[1] the request's id.
+/// The first key is the card, the first argument the request's id.
 const REDEEM: &str = "\
 local was = redis.call('GET', KEYS[1])
 if was == 'S' then redis.call('SET', KEYS[1], ARGV[1]) return 1 end

@@ -10,7 +10,7 @@
 //!      {"result":"unknown","reason":"…"}       ask again later
 //! ```
 //! Anything else (another exit code than 0, no answer in time, no JSON) counts as unknown, because a program that
-//! failed may have done its work first. What it must promise stands at [`Fulfiller`](kami_net::client::Fulfiller).
+//! failed may have done its work first. What it must promise stands at [`Fulfiller`].
 
 use std::path::PathBuf;
 use std::process::Stdio;
