@@ -701,6 +701,7 @@ impl Command {
                 | Command::Deactivate { .. }
                 | Command::Extend { .. }
                 | Command::Expire { .. }
+                | Command::Restock { .. }
                 | Command::PinUnlock { .. }
                 | Command::RefundValue { .. }
                 | Command::Settle { .. }

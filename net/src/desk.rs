@@ -251,6 +251,13 @@ impl Desk {
                 return Admitted::Placed;
             }
         };
+        // A reason that the wire takes and the engine does not is refused; one that only the engine takes never comes.
+        debug_assert_eq!(
+            Opcode::from_number(head.opcode).is_some_and(Opcode::takes_grounds),
+            command.takes_grounds(),
+            "opcode {:#06x} and its command differ in whether they say why",
+            head.opcode
+        );
         self.place(&head, head.request, command, grounds);
         self.line.push(Place::Engine(head));
         Admitted::Placed

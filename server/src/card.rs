@@ -53,7 +53,7 @@ commands! {
 #[command(after_help = "Example:\n  kami extend COFFEE-00000001 2028-12-31")]
 pub struct Extend {
     #[command(flatten)]
-    card: OneCard,
+    card: ChangedCard,
     /// The new end: 2028-12-31 (to its last moment, local time) or 2028-12-31T18:00:00+08:00.
     #[arg(value_parser = time::parse_end)]
     expires: u64,
@@ -64,7 +64,7 @@ pub struct Extend {
 #[command(after_help = "Example:\n  kami restock COFFEE-00000001 --reference RMA-2031")]
 pub struct Restock {
     #[command(flatten)]
-    card: OneCard,
+    card: ChangedCard,
     /// The supplier's document: 32 hex digits are taken as they are, any other text is hashed to 128 bits.
     #[arg(long, value_name = "ID", value_parser = document_id)]
     reference: DocumentId,

@@ -262,6 +262,8 @@ impl What {
             What::Freeze { .. }
                 | What::Unfreeze { .. }
                 | What::Void { .. }
+                | What::Life { .. }
+                | What::PinUnlock { .. }
                 | What::Refund { .. }
                 | What::Settle { .. }
                 | What::PinUnlock { .. }

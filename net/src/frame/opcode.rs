@@ -300,6 +300,12 @@ impl Opcode {
             Opcode::Freeze
                 | Opcode::Unfreeze
                 | Opcode::Void
+                | Opcode::Activate
+                | Opcode::Deactivate
+                | Opcode::Extend
+                | Opcode::Expire
+                | Opcode::Restock
+                | Opcode::PinUnlock
                 | Opcode::RefundValue
                 | Opcode::Settle
                 | Opcode::PinUnlock
@@ -309,6 +315,8 @@ impl Opcode {
                 | Opcode::OrderFetch
                 | Opcode::BatchActivate
                 | Opcode::BatchDeactivate
+                | Opcode::BatchActivateRows
+                | Opcode::BatchDeactivateRows
                 | Opcode::BatchFreeze
                 | Opcode::BatchUnfreeze
                 | Opcode::BatchVoid

@@ -35,5 +35,25 @@ fn changes_are_listed_with_their_reasons() {
     let bare = bare["changes"].as_array().unwrap();
     assert!(bare.iter().all(|change| change["why"].is_null()) && !bare.is_empty());
     server.run(&["changes", "--by", "nobody"]).fails(3, "there is no principal");
+
+    // A reason that was given is kept, whatever the command.
+    for (kind, arguments) in [
+        ("BATCH_UNFREEZE", &["batch", "unfreeze", "1"][..]),
+        ("UNFREEZE", &["unfreeze", "TEA-0001"]),
+        ("DEACTIVATE", &["deactivate", "TEA-0001"]),
+        ("ACTIVATE", &["activate", "TEA-0001"]),
+        ("BATCH_DEACTIVATE", &["batch", "deactivate", "1", "--rows", "0..1"]),
+        ("BATCH_ACTIVATE", &["batch", "activate", "1", "--rows", "0..1"]),
+        ("BATCH_EXTEND", &["batch", "extend", "1", "2090-01-01"]),
+        ("EXTEND", &["extend", "TEA-0001", "2098-12-31"]),
+        ("EXPIRE", &["expire", "TEA-0001"]),
+        ("BATCH_VOID", &["batch", "void", "1"]),
+        ("PRODUCT_FREEZE", &["product", "freeze", "tea"]),
+        ("PRODUCT_UNFREEZE", &["product", "unfreeze", "tea"]),
+    ] {
+        server.json(&[arguments, &["--why", kind]].concat());
+        let last = &server.json(&["changes", "--last", "1"])["changes"][0];
+        assert_eq!((last["kind"].as_str(), last["why"].as_str()), (Some(kind), Some(kind)));
+    }
     server.stop();
 }
