@@ -23,7 +23,7 @@ use std::io;
 use kami_wal::{File, Medium};
 use parking_lot::Mutex;
 
-use crate::command::ImportSpec;
+use crate::import::ImportSpec;
 use crate::record::Field;
 use crate::vault::TAG_BYTES;
 

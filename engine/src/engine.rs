@@ -15,11 +15,12 @@ use parking_lot::Mutex;
 use crate::batch;
 use crate::checkpoint::{self, CheckpointError};
 use crate::clock::{Clock, ClockStep, Running, SystemClock, check_step};
-use crate::command::{Command, ImportRow, ImportSpec, Request};
+use crate::command::{Command, Request};
 use crate::identity::{
     BatchId, Caller, CardDigest, ChannelId, PinDigest, Principal, RequestId, TenantId, TerminalId,
 };
 use crate::import::Imports;
+use crate::import::{ImportRow, ImportSpec};
 use crate::proof::Prover;
 use crate::record::{CLOCKS_BYTES, HEAD_BYTES, Kind};
 use crate::recovery::{newest_snapshot, remove_orphans, replay};

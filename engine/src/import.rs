@@ -25,7 +25,10 @@
 //! and its key and file afterwards, and what is given up leaves it first.
 
 mod seen;
+mod spec;
 mod staged;
+
+pub use spec::{ImportRow, ImportSpec};
 
 use std::collections::HashMap;
 use std::io;
@@ -38,7 +41,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::batch::{BatchFile, Layout};
 use crate::chain::Chain;
-use crate::command::{Command, ImportRow, ImportSpec, Request};
+use crate::command::{Command, Request};
 use crate::identity::{BatchId, Caller, PrincipalId, RequestId, Role, TenantId};
 use crate::index::Index;
 use crate::product::{ValidFrom, Validity};

@@ -21,7 +21,11 @@
 //! One lock was measured to be as fast as finer ones on two cores (`docs/architecture.md`), and it makes
 //! void records, latch order, write skew and half-visible orders impossible rather than handled.
 
-use std::collections::HashSet;
+mod work;
+
+pub use work::{CodeSet, Work};
+pub(crate) use work::{Detail, EarlierPosting, Moves, OrderPast, Prepared, Wallet};
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -30,24 +34,17 @@ use kami_wal::{Credit, Lsn, NoSpace, RECORD_HEAD_BYTES, Wal};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::accounts::AccountState;
-use crate::card::{Effect, Past};
+use crate::card::Effect;
 use crate::chain::{Chain, ChainError, Sought};
 use crate::clock::{Clock, Running, TICK_MS};
 use crate::command::{Command, Request, STATEMENT_LINES_MAX};
-use crate::exceptions::ExceptionState;
-use crate::holds::HoldChange;
-use crate::identity::{AccountId, CardDigest, DocumentId, OrderId, PrincipalId, RequestId, TenantId};
+use crate::identity::{DocumentId, PrincipalId, TenantId};
 use crate::index::Index;
-use crate::limits::{Buyer, CROSSING_ENTRY_BYTES, CROSSINGS_PER_REQUEST, Tills};
-use crate::orders::OrderWord;
-use crate::pins::PinChange;
+use crate::limits::{CROSSING_ENTRY_BYTES, CROSSINGS_PER_REQUEST};
 use crate::product::CardKind;
-use crate::record::{
-    Allocation, Chapter, GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Kind, MarkKey, OrderFacts, PostedLeg,
-    Purse, Trail, VALUE_BYTES, VOLUME_BYTES,
-};
+use crate::record::{GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Kind, MarkKey, VALUE_BYTES, VOLUME_BYTES};
 use crate::reply::{HISTORY_MAX, HistoryEvent, Reply, ReplyBody, ReplyFlags, Statement};
-use crate::state::{Scope, Search, State};
+use crate::state::{Scope, State};
 use crate::status::Status;
 use crate::subject::Subject;
 use crate::table::{Batch, Table};
@@ -57,210 +54,6 @@ use crate::word::{CardRef, Flags, Lifecycle, Word};
 const TURN_BYTES_MAX: usize = 1 << 20;
 /// What a group costs beside its entries.
 pub(crate) const GROUP_BYTES: usize = RECORD_HEAD_BYTES as usize + GROUP_HEAD_BYTES;
-
-/// Requests and their replies, reused from batch to batch.
-///
-/// **A reply may leave only when the log is durable up to [`Work::durable_at`]**: not a success, not a
-/// refusal, not a read.
-#[derive(Default)]
-pub struct Work {
-    /// What is asked; at most [`Work::REQUESTS_MAX`] per execution.
-    pub requests: Vec<Request>,
-    /// One reply per request, in order, after [`Engine::execute`](crate::Engine::execute).
-    pub replies: Vec<Reply>,
-    durable_at: Option<Lsn>,
-    misses: usize,
-    pub(crate) prepared: Vec<Prepared>,
-    moves: Moves,
-    seen: CodeSet,
-    pub(crate) search: Search,
-    pub(crate) posted: Vec<PostedLeg>,
-    tills: Tills,
-    buffer: Vec<u8>,
-}
-
-impl Work {
-    /// The most requests one execution takes.
-    pub const REQUESTS_MAX: usize = 64;
-
-    /// Up to where the log must be durable before any of the replies leaves. `None` before the first
-    /// execution.
-    #[must_use]
-    pub fn durable_at(&self) -> Option<Lsn> {
-        self.durable_at
-    }
-
-    /// How many of the replies are misses, see [`Reply::miss`].
-    #[must_use]
-    pub fn misses(&self) -> usize {
-        self.misses
-    }
-}
-
-/// What the commands of one record change once it is published.
-#[derive(Default)]
-pub(crate) struct Moves {
-    pub(crate) words: Vec<(CardRef, Word, Word)>,
-    pub(crate) holds: Vec<HoldChange>,
-    pub(crate) pins: Vec<PinChange>,
-    pub(crate) exceptions: Vec<ExceptionState>,
-    /// Cards with their new ends of validity.
-    pub(crate) ends: Vec<(CardRef, u64)>,
-}
-
-impl Moves {
-    fn clear(&mut self) {
-        self.words.clear();
-        self.holds.clear();
-        self.pins.clear();
-        self.exceptions.clear();
-        self.ends.clear();
-    }
-}
-
-/// What was read of a card whose value may move.
-pub(crate) struct Wallet {
-    /// What its last entry left on it; `None` if no entry tells.
-    pub(crate) purse: Option<Purse>,
-    /// The trail of the next entry, without that one's ids, and the chapters of the volume that it ends.
-    pub(crate) trail: Trail,
-    pub(crate) chapters: Vec<Chapter>,
-    /// The card's sale.
-    pub(crate) sale: Option<Lsn>,
-    /// When that was, in milliseconds, if it was asked for; else 0.
-    pub(crate) sold_ms: u64,
-}
-
-/// What was found out about a request before the lock was taken.
-#[derive(Default)]
-pub(crate) struct Prepared {
-    pub(crate) card: Option<CardRef>,
-    /// The cards that a command about an order names.
-    pub(crate) cards: Vec<Option<CardRef>>,
-    /// The most bytes of the log that executing it takes.
-    pub(crate) log_bytes: usize,
-    /// LIMIT_CROSSED entries that these bytes have room for.
-    crossings: usize,
-    /// Set if there was no such card: [`Table::commits`] before it was looked for.
-    pub(crate) absent_at: Option<u64>,
-    /// [`Command::body`].
-    pub(crate) body: u32,
-    /// The word that `past` and `detail` were read from.
-    pub(crate) word: Word,
-    /// What was read of the object's past, if it has one. Apart, as almost no command needs it and all of a
-    /// turn's commands are to lie in the nearest cache.
-    past: Option<Box<Past>>,
-    pub(crate) detail: Detail,
-    /// Of a card whose value may move.
-    pub(crate) wallet: Option<Box<Wallet>>,
-    /// The object's last position that `past` was read from.
-    pub(crate) object: Option<Lsn>,
-    /// The encoded object of an administrative command.
-    pub(crate) tail: Vec<u8>,
-    /// Set if reading failed: the command is not executed, and whoever may know of the object is told so.
-    pub(crate) failed: Option<Status>,
-}
-
-impl Prepared {
-    /// What is known of the object's past.
-    pub(crate) fn past(&self) -> &Past {
-        self.past.as_deref().unwrap_or(&Past::NONE)
-    }
-}
-
-#[derive(Default)]
-pub(crate) enum Detail {
-    #[default]
-    None,
-    History(Vec<HistoryEvent>),
-    /// Of a card: the order it belongs to.
-    OrderOf(OrderId),
-    /// What became of an order.
-    Order(Box<OrderPast>),
-    /// What was posted under a document.
-    Posted(Box<EarlierPosting>),
-    /// An account with its statement, all as of one moment; `None` if it was to go on where it cannot.
-    Statement(Option<Box<Statement>>),
-}
-
-/// An earlier posting, read from the log.
-pub(crate) struct EarlierPosting {
-    pub(crate) effect: Effect,
-    pub(crate) request: RequestId,
-    pub(crate) legs: Vec<PostedLeg>,
-}
-
-/// What became of an order so far, read from the log.
-pub(crate) struct OrderPast {
-    pub(crate) order: OrderId,
-    /// The order's word that this was read from.
-    pub(crate) word: OrderWord,
-    /// The effect that the request's own id had on the order.
-    pub(crate) same: Option<Effect>,
-    /// Who opened it.
-    pub(crate) buyer: PrincipalId,
-    /// Its cards: of its sale, or of its reservation if it was never sold.
-    pub(crate) cards: Allocation,
-    /// Where those were given to it.
-    pub(crate) sold_at: Lsn,
-    /// Whether it was sold without its codes.
-    pub(crate) sealed: bool,
-    /// Cards that came back.
-    pub(crate) returned: HashSet<CardRef>,
-    /// How many entries brought them back.
-    pub(crate) returns: u32,
-    /// When it was opened, and until when it was to be paid, milliseconds.
-    pub(crate) opened_ms: u64,
-    pub(crate) deadline_ms: u64,
-    /// What its first entry says.
-    pub(crate) facts: OrderFacts,
-}
-
-impl OrderPast {
-    /// Whose purchase it is.
-    pub(crate) fn buyer_of(&self, tenant: TenantId) -> Buyer {
-        Buyer { tenant, account: AccountId(self.facts.account), ip: self.facts.ip, principal: self.buyer }
-    }
-
-    /// Its cards but for those that came back, in its sequence, with the word they had before.
-    pub(crate) fn own_cards(&self) -> impl Iterator<Item = (CardRef, Word)> + '_ {
-        self.cards.cards().filter(|(card, _)| !self.returned.contains(card))
-    }
-}
-
-/// The codes of up to [`Work::REQUESTS_MAX`] requests, to see one come up twice: a small open-addressing
-/// set of halves of their digests, which are uniform. Two codes with one half pass for the same, which costs
-/// a batch and no more.
-pub struct CodeSet([u64; 256]);
-
-impl Default for CodeSet {
-    fn default() -> Self {
-        CodeSet([0; 256])
-    }
-}
-
-impl CodeSet {
-    /// Forgets all.
-    pub fn clear(&mut self) {
-        self.0.fill(0);
-    }
-
-    /// Whether the code is new, be there such a card or not.
-    #[inline]
-    pub fn insert(&mut self, code: CardDigest) -> bool {
-        // Zero is an empty place.
-        let bits = code.spread().max(1);
-        let mut slot = (bits >> 56) as usize;
-        while self.0[slot] != 0 {
-            if self.0[slot] == bits {
-                return false;
-            }
-            slot = (slot + 1) % self.0.len();
-        }
-        self.0[slot] = bits;
-        true
-    }
-}
 
 /// The parts a command meets.
 pub struct Sequencer {

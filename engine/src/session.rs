@@ -27,11 +27,12 @@ use aws_lc_rs::rand;
 use kami_wal::{Lsn, Poisoned};
 use zeroize::Zeroizing;
 
-use crate::command::{Command, ImportRow, ImportSpec, Request};
+use crate::command::{Command, Request};
 use crate::engine::{Engine, RevealError};
 use crate::identity::{
     AccountId, Caller, CardDigest, ChannelId, DocumentId, OrderId, ProductId, RequestId, TerminalId,
 };
+use crate::import::{ImportRow, ImportSpec};
 use crate::limit::Exceeded;
 use crate::product::{Product, ProductSpec};
 use crate::reply::{

@@ -4,7 +4,7 @@
 //! after recovery is memory before the crash. Cursors, free lists, counters and look-up maps are derived:
 //! they are kept here while running and computed again at recovery.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use kami_wal::Lsn;
 
@@ -22,11 +22,10 @@ use crate::order::{Line, units};
 use crate::orders::{OrderKey, OrderState, OrderWord, Orders, Reservation};
 use crate::pins::{PinKey, Pins};
 use crate::product::{CardKind, Money, Product, ProductSpec};
-use crate::record::{
-    Allocation, Clocks, Kind, OrderFacts, PostedLeg, Purse, Stored, StoredPlace, StoredPrincipal,
-};
+use crate::record::{Allocation, Clocks, Kind, OrderFacts, Purse, Stored, StoredPlace, StoredPrincipal};
 use crate::reply::StockLine;
 use crate::sharded::Sharded;
+use crate::stock::{Search, Stock};
 use crate::table::{Batch, Table};
 use crate::tenants::Tenants;
 use crate::value::Value;
@@ -145,29 +144,6 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// What is derived from the words of one batch.
-pub struct Stock {
-    /// The batch's last entry that is about the batch itself.
-    pub lsn: Lsn,
-    /// Whose it is.
-    pub tenant: TenantId,
-    /// Cards by logged lifecycle.
-    pub counts: [u64; Lifecycle::COUNT],
-    /// No row below this one is for sale, but for those in `free`.
-    cursor: u64,
-    /// Rows below the cursor that came back for sale.
-    free: RowSet,
-    /// AVAILABLE cards that are frozen by themselves.
-    frozen: u64,
-    /// AVAILABLE cards by the end of validity that their row says, for batches with such ends; not those in `ends`.
-    expiries: BTreeMap<u64, u64>,
-    /// Ends of validity of cards that were given one after their import. A card's word says whether it is one of
-    /// them: while a snapshot is brought up to date, this may be ahead of the words.
-    ends: BTreeMap<u64, u64>,
-    /// AVAILABLE cards of these that are not frozen by themselves.
-    ending: u64,
-}
-
 impl State {
     /// The product with this number, if it is the tenant's.
     #[must_use]
@@ -235,14 +211,7 @@ impl State {
 
     /// Gives a card an end of validity of its own. Its word says so, too.
     pub fn set_end(&mut self, batch: &Batch, row: u64, end_ms: u64) {
-        let Stock { ends, free, cursor, .. } = self.stock_mut(batch.id);
-        ends.insert(row, end_ms);
-        let word = batch.word(row);
-        let stands = word.lifecycle() == Lifecycle::Available && !word.flags().contains(Flags::FROZEN);
-        if stands && row < *cursor {
-            // It may have been passed over because it had expired.
-            free.insert(row);
-        }
+        self.stock_mut(batch.id).set_end(batch, row, end_ms);
     }
 
     /// What a card is worth when it is sold: its face value, or its uses.
@@ -421,76 +390,16 @@ impl State {
         for &id in &product.batches {
             let batch = table.batch(id).expect("a product's batches are committed");
             if missing > 0 && !batch.is_frozen() && !batch.is_voided() {
-                self.allocate_from(batch, &mut missing, valid_until, line.face, found);
+                self.stock(id).find(batch, self.now_ms, valid_until, line.face, &mut missing, found);
             }
         }
         missing == 0
     }
 
-    fn allocate_from(
-        &self,
-        batch: &Batch,
-        missing: &mut u64,
-        valid_until: u64,
-        face: Option<Money>,
-        found: &mut Search,
-    ) {
-        let stock = self.stock(batch.id);
-        if stock.counts[Lifecycle::Available as usize] == 0 {
-            return;
-        }
-        let before = found.cards.count();
-        // What begins with the sale must be long enough; it has no other end in stock.
-        let rule_ms = batch.validity.map(|rule| self.now_ms + rule.ms());
-        if rule_ms.is_some_and(|ends_ms| ends_ms <= valid_until) {
-            return;
-        }
-        let batch_expires = batch.expires_ms(0);
-        let by_row = !batch.columns.expiries.is_empty() || !stock.ends.is_empty();
-        if !by_row && batch_expires != 0 && batch_expires <= valid_until {
-            return;
-        }
-        let faces = !batch.columns.faces.is_empty();
-        if face.is_some_and(|face| !faces && face != batch.face) {
-            return;
-        }
-        // A row can be sold if it is in stock, not frozen by itself, and valid long enough.
-        let ends = |row| stock.expires_ms(batch, row);
-        let lasts = |row| match ends(row) {
-            0 => true,
-            expires => expires > valid_until,
-        };
-        let is_worth = |row| !faces || face.is_none_or(|face| batch.face(row) == face);
-        let stands =
-            |word: Word| word.lifecycle() == Lifecycle::Available && !word.flags().contains(Flags::FROZEN);
-        let free = stock.free.rows().filter(|row| lasts(*row) && is_worth(*row));
-        for row in free.take(*missing as usize) {
-            found.cards.push(CardRef::new(batch.id.0, row), batch.word(row));
-        }
-        *missing -= u64::from(found.cards.count() - before);
-        let mut row = stock.cursor;
-        // The cursor may pass what is sold, void or frozen, but not what another order could still take.
-        let mut cursor = None;
-        while row < batch.rows() && *missing > 0 {
-            let word = batch.word(row);
-            if stands(word) {
-                if (!by_row || lasts(row)) && is_worth(row) {
-                    found.cards.push(CardRef::new(batch.id.0, row), word);
-                    *missing -= 1;
-                } else if cursor.is_none() && (!is_worth(row) || ends(row) > self.now_ms) {
-                    cursor = Some(row);
-                }
-            }
-            row += 1;
-        }
-        found.cursors.push((batch.id, cursor.unwrap_or(row)));
-    }
-
     /// After cards that were found were taken: passes over them at the next order.
     pub fn advance(&mut self, found: &Search) {
-        for &(batch, cursor) in &found.cursors {
-            let stock = self.stock_mut(batch);
-            stock.cursor = stock.cursor.max(cursor);
+        for &(batch, cursor) in found.cursors() {
+            self.stock_mut(batch).pass(cursor);
         }
     }
 
@@ -579,14 +488,7 @@ impl State {
     /// sale, so that the first order need not.
     pub fn settle(&mut self, table: &Table) {
         for batch in table.batches() {
-            let stands = |row: &u64| {
-                let word = batch.word(*row);
-                word.lifecycle() == Lifecycle::Available && !word.flags().contains(Flags::FROZEN)
-            };
-            let first = (0..batch.rows()).find(stands).unwrap_or(batch.rows());
-            let stock = self.stock_mut(batch.id);
-            stock.rewind();
-            stock.cursor = first;
+            self.stock_mut(batch.id).settle(batch);
         }
         let State { orders, accounts, limits, .. } = self;
         accounts.release_all();
@@ -604,28 +506,8 @@ impl State {
     /// The first disagreement, in words.
     pub fn check(&self, table: &Table) -> Result<(), String> {
         for batch in table.batches() {
-            let stock = self.stock(batch.id);
-            let mut fresh = Stock::new(batch, stock.tenant);
-            fresh.derive(batch);
-            if fresh.counts != stock.counts {
-                return Err(format!(
-                    "counts of batch {}: {:?}, by its words {:?}",
-                    batch.id, stock.counts, fresh.counts
-                ));
-            }
-            if fresh.counts.iter().sum::<u64>() != batch.rows() {
-                return Err(format!("batch {}: states do not sum to the cards imported", batch.id));
-            }
-            if fresh.frozen != stock.frozen
-                || fresh.expiries != stock.expiries
-                || fresh.ending != stock.ending
-            {
-                return Err(format!("batch {}: frozen or expiring cards counted wrongly", batch.id));
-            }
+            self.stock(batch.id).check(batch, self.now_ms)?;
             for row in 0..batch.rows() {
-                if batch.word(row).flags().contains(Flags::OWN_END) != stock.ends.contains_key(&row) {
-                    return Err(format!("batch {}: row {row} has an end of its own, or not", batch.id));
-                }
                 let held = batch.word(row).flags().contains(Flags::HELD);
                 let open = self.holds.of(CardRef::new(batch.id.0, row), self.now_ms).count;
                 if held != (open > 0) {
@@ -633,18 +515,6 @@ impl State {
                         "batch {}: row {row} says HELD and has {open} holds, or not",
                         batch.id
                     ));
-                }
-            }
-            for row in 0..stock.cursor {
-                let word = batch.word(row);
-                let open = word.lifecycle() == Lifecycle::Available && !word.flags().contains(Flags::FROZEN);
-                let expires = stock.expires_ms(batch, row);
-                if open
-                    && !batch.is_voided()
-                    && (expires == 0 || expires > self.now_ms)
-                    && !stock.free.contains(row)
-                {
-                    return Err(format!("batch {}: row {row} is for sale and would never be sold", batch.id));
                 }
             }
         }
@@ -655,111 +525,6 @@ impl State {
             return Err(format!("{reserved} cards are reserved, and {waiting} are in orders that wait"));
         }
         self.accounts.check_all()
-    }
-}
-
-impl Stock {
-    fn new(batch: &Batch, tenant: TenantId) -> Stock {
-        let mut counts = [0; Lifecycle::COUNT];
-        counts[Lifecycle::Available as usize] = batch.rows();
-        let mut expiries = BTreeMap::new();
-        for &own in &batch.columns.expiries {
-            *expiries.entry(own).or_default() += 1;
-        }
-        Stock {
-            lsn: batch.import_lsn,
-            tenant,
-            counts,
-            cursor: 0,
-            free: RowSet::default(),
-            frozen: 0,
-            expiries,
-            ends: BTreeMap::new(),
-            ending: 0,
-        }
-    }
-
-    /// Computes everything again from the words, as after a snapshot.
-    pub fn derive(&mut self, batch: &Batch) {
-        let ends = std::mem::take(&mut self.ends);
-        *self = Stock { lsn: self.lsn, ends, ..Stock::new(batch, self.tenant) };
-        for row in 0..batch.rows() {
-            let word = batch.word(row);
-            if word != Word::PRISTINE {
-                let own_expiry = batch.columns.expiries.get(row as usize).copied();
-                self.moved(row, Word::PRISTINE, word, own_expiry);
-            }
-        }
-    }
-
-    #[inline]
-    fn moved(&mut self, row: u64, old: Word, new: Word, own_expiry: Option<u64>) {
-        let (from, to) = (old.lifecycle(), new.lifecycle());
-        self.counts[from as usize] -= 1;
-        self.counts[to as usize] += 1;
-        if from != Lifecycle::Available && to != Lifecycle::Available {
-            return;
-        }
-        let stood = from == Lifecycle::Available && !old.flags().contains(Flags::FROZEN);
-        let stands = to == Lifecycle::Available && !new.flags().contains(Flags::FROZEN);
-        let frozen = |lifecycle, word: Word| {
-            u64::from(lifecycle == Lifecycle::Available && word.flags().contains(Flags::FROZEN))
-        };
-        self.frozen = self.frozen + frozen(to, new) - frozen(from, old);
-        let ending = |standing: bool, word: Word| standing && word.flags().contains(Flags::OWN_END);
-        let (ended, ends) = (ending(stood, old), ending(stands, new));
-        self.ending = self.ending + u64::from(ends) - u64::from(ended);
-        if let Some(own) = own_expiry {
-            let count = self.expiries.entry(own).or_default();
-            *count = *count + u64::from(stands && !ends) - u64::from(stood && !ended);
-            if *count == 0 {
-                self.expiries.remove(&own);
-            }
-        }
-        if stands && !stood && row < self.cursor {
-            self.free.insert(row);
-        } else if stood && !stands {
-            self.free.remove(row);
-        }
-    }
-
-    /// See [`State::expires_ms`]; of a card that has an end of its own.
-    fn expires_ms(&self, batch: &Batch, row: u64) -> u64 {
-        self.ends.get(&row).copied().unwrap_or_else(|| batch.expires_ms(row))
-    }
-
-    /// Rows with an end of validity of their own.
-    pub fn ends(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.ends.iter().map(|(row, end_ms)| (*row, *end_ms))
-    }
-
-    /// Looks at all rows again at the next sale, after rows that were passed over may be for sale.
-    pub fn rewind(&mut self) {
-        self.cursor = 0;
-        self.free.clear();
-    }
-
-    fn sellable(&self, batch: &Batch, now_ms: u64) -> u64 {
-        let standing = self.counts[Lifecycle::Available as usize] - self.frozen - self.ending;
-        let ending = self.ends.iter().filter(|(row, end_ms)| {
-            let word = batch.word(**row);
-            word.lifecycle() == Lifecycle::Available
-                && word.flags().contains(Flags::OWN_END)
-                && !word.flags().contains(Flags::FROZEN)
-                && **end_ms > now_ms
-        });
-        let ending = if self.ending == 0 { 0 } else { ending.count() as u64 };
-        if self.expiries.is_empty() && batch.columns.expiries.is_empty() {
-            let expires = batch.expires_ms(0);
-            return ending + if expires != 0 && expires <= now_ms { 0 } else { standing };
-        }
-        // Own ends by value; 0 stands for the batch's. An extension covers all that end before it.
-        let extended = batch.extended_ms();
-        let lasts = |own: u64| {
-            let own = if own == 0 { batch.expires_ms } else { own };
-            own == 0 || own.max(extended) > now_ms
-        };
-        ending + self.expiries.iter().filter(|(own, _)| lasts(**own)).map(|(_, count)| count).sum::<u64>()
     }
 }
 
@@ -795,70 +560,5 @@ impl OrderMove<'_> {
             _ if sealed => (Lifecycle::Sold, Flags::NONE),
             _ => (Lifecycle::Sold, Flags::REVEALED),
         }
-    }
-}
-
-/// Rows, kept as runs: an order that comes back comes back in long ones.
-#[derive(Default)]
-struct RowSet(BTreeMap<u64, u64>);
-
-impl RowSet {
-    fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    /// The rows, lowest first.
-    fn rows(&self) -> impl Iterator<Item = u64> + '_ {
-        self.0.iter().flat_map(|(&from, &to)| from..to)
-    }
-
-    fn contains(&self, row: u64) -> bool {
-        self.0.range(..=row).next_back().is_some_and(|(_, &to)| row < to)
-    }
-
-    fn insert(&mut self, row: u64) {
-        let before = self.0.range(..=row).next_back().map(|(&from, &to)| (from, to));
-        if before.is_some_and(|(_, to)| row < to) {
-            return;
-        }
-        let to = self.0.remove(&(row + 1)).unwrap_or(row + 1);
-        match before {
-            Some((from, end)) if end == row => self.0.insert(from, to),
-            _ => self.0.insert(row, to),
-        };
-    }
-
-    fn remove(&mut self, row: u64) {
-        let Some((&from, &to)) = self.0.range(..=row).next_back() else { return };
-        if to <= row {
-            return;
-        }
-        self.0.remove(&from);
-        if from < row {
-            self.0.insert(from, row);
-        }
-        if row + 1 < to {
-            self.0.insert(row + 1, to);
-        }
-    }
-}
-
-/// The result of looking for cards to sell; reused from order to order.
-#[derive(Default)]
-pub struct Search {
-    /// The cards found.
-    pub cards: Allocation,
-    /// Batches looked at, with their next cursor.
-    cursors: Vec<(BatchId, u64)>,
-    /// Emptied lists for the entry's facts, so that an order need not allocate them.
-    pub(crate) lines: Vec<Line>,
-    pub(crate) legs: Vec<PostedLeg>,
-}
-
-impl Search {
-    /// Forgets what was found.
-    pub fn clear(&mut self) {
-        self.cards.clear();
-        self.cursors.clear();
     }
 }

@@ -36,6 +36,7 @@
 //! Invariants: decoding never panics and allocates no more than a constant times the bytes it was
 //! given; a length is checked before anything is kept for it; a decoded body has no bytes left over.
 
+mod card;
 pub mod close;
 mod codes;
 mod feed;
@@ -43,6 +44,7 @@ pub mod money;
 pub mod opcode;
 pub mod order;
 pub mod reply;
+mod report;
 pub mod request;
 mod rows;
 pub mod split;

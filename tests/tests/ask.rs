@@ -266,7 +266,6 @@ impl What {
                 | What::PinUnlock { .. }
                 | What::Refund { .. }
                 | What::Settle { .. }
-                | What::PinUnlock { .. }
                 | What::ExceptionResolve(_)
                 | What::Cancel(_)
                 | What::Return { .. }

@@ -4,8 +4,8 @@ use std::io;
 
 use kami_wal::File;
 
+use super::{ImportRow, ImportSpec};
 use crate::batch::{DIGEST_BYTES, FileHasher, Layout};
-use crate::command::{ImportRow, ImportSpec};
 use crate::identity::{BatchId, Caller, CardDigest, RequestId};
 use crate::index::Index;
 use crate::reply::{Duplicate, ImportReport, Reply, ReplyBody};

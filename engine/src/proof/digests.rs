@@ -131,8 +131,8 @@ fn hash_of(file: &BatchFile, stretch: Stretch, buffer: &mut Vec<u8>) -> io::Resu
 mod tests {
     use super::*;
     use crate::batch::Layout;
-    use crate::command::ImportSpec;
     use crate::identity::ProductId;
+    use crate::import::ImportSpec;
     use kami_wal::{Medium, SimMedium, SimMode};
 
     #[test]

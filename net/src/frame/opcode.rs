@@ -308,7 +308,6 @@ impl Opcode {
                 | Opcode::PinUnlock
                 | Opcode::RefundValue
                 | Opcode::Settle
-                | Opcode::PinUnlock
                 | Opcode::ExceptionResolve
                 | Opcode::Cancel
                 | Opcode::Return
