@@ -60,6 +60,7 @@ mod limits;
 mod money;
 mod order;
 mod orders;
+mod origin;
 mod outcome;
 mod pins;
 mod product;
@@ -116,6 +117,7 @@ pub use limit::{Exceeded, Limit, LimitAction, LimitScope, LimitSpec, LimitWindow
 pub use limits::LIMITS_MAX;
 pub use order::{Confirmation, GivenBack, Line, ORDER_LINES_MAX, Purchase, RETURN_CARDS_MAX, RETURNS_MAX};
 pub use orders::OrderState;
+pub use origin::{ORIGIN_BYTES, Origin};
 pub use outcome::OutcomeReport;
 pub use pins::{PIN_LOCK_MS, PIN_TRIES};
 pub use product::{CardKind, Money, Product, ProductSpec, ProductTerms, ValidFrom};

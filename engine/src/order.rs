@@ -19,6 +19,7 @@
 //! be *sealed*: sold without its codes, which its first ORDER_FETCH gives out. As long as that did not happen, its
 //! cards can come back into stock.
 
+mod of_old;
 mod purchase;
 
 pub(crate) use purchase::units;
@@ -98,6 +99,15 @@ impl Turn<'_> {
             (_, Some(_)) => return None,
             (_, None) => None,
         };
+        let table = &self.sequencer.table;
+        if known.is_none() && table.has_orders_of_old() {
+            if prepared.absent_at != Some(table.commits()) {
+                return None;
+            }
+            if let Detail::OrderOfOld(report) = &prepared.detail {
+                return Some(self.answer_of_old(request, report));
+            }
+        }
         let reply = match &request.command {
             Command::Sell { order, product, count, validity_s_min } => {
                 let lines = [Line { product: *product, count: *count, face: None }];
@@ -331,7 +341,9 @@ impl Turn<'_> {
         }
         let late = past.deadline_ms <= self.state.now_ms;
         match past.word.state() {
-            OrderState::Sold => return self.refuse(request, Status::IllegalTransition),
+            OrderState::Sold | OrderState::Migrated => {
+                return self.refuse(request, Status::IllegalTransition);
+            }
             OrderState::Cancelled => return self.refuse(request, Status::OrderCancelled),
             OrderState::Reserved | OrderState::TimedOut if late && !confirmation.realloc => {
                 return self.refuse(request, Status::ReservationExpired);
@@ -447,7 +459,9 @@ impl Turn<'_> {
         }
         match past.word.state() {
             OrderState::Reserved => {}
-            OrderState::Sold => return self.refuse(request, Status::IllegalTransition),
+            OrderState::Sold | OrderState::Migrated => {
+                return self.refuse(request, Status::IllegalTransition);
+            }
             OrderState::Cancelled => return self.refuse(request, Status::OrderCancelled),
             OrderState::TimedOut => return self.refuse(request, Status::ReservationExpired),
         }
@@ -492,7 +506,7 @@ impl Turn<'_> {
         match past.word.state() {
             OrderState::Sold => {}
             OrderState::Cancelled => return self.refuse(request, Status::OrderCancelled),
-            OrderState::Reserved | OrderState::TimedOut => {
+            OrderState::Reserved | OrderState::TimedOut | OrderState::Migrated => {
                 return self.refuse(request, Status::IllegalTransition);
             }
         }
@@ -635,6 +649,7 @@ impl Turn<'_> {
             OrderState::Reserved => self.refuse(request, Status::NotSold),
             OrderState::Cancelled => self.refuse(request, Status::OrderCancelled),
             OrderState::TimedOut => self.refuse(request, Status::ReservationExpired),
+            OrderState::Migrated => self.refuse(request, Status::Migrated),
         }
     }
 

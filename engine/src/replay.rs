@@ -30,7 +30,8 @@ use crate::record::{
     StoredValidity,
 };
 use crate::state::{OrderMove, State};
-use crate::table::{Batch, Columns, Commit, Table, Words};
+use crate::stock::Counted;
+use crate::table::{Batch, Columns, Commit, Table};
 use crate::tenants::{StoredTenant, TenantSpec};
 use crate::vault::Vault;
 use crate::word::{CardRef, Word};
@@ -401,11 +402,18 @@ impl Rebuild {
             lsn: entry.lsn,
             time_ms: entry.time_ms,
         };
-        self.commit(vault, commit, entry.head.tenant)
+        self.commit(vault, commit)?;
+        let file = &self.table.batch(id).expect("committed just now").file;
+        if file.layout.origins != entry.tells_origins() {
+            let what = "its rows have, or have not, states of another system";
+            let source = io::Error::new(io::ErrorKind::InvalidData, what);
+            return Err(ReplayError::BatchFile { batch: id, source });
+        }
+        Ok(())
     }
 
-    /// Opens a committed batch's file and makes the batch visible, its cards untouched.
-    fn commit(&mut self, vault: &Vault, commit: Commit, tenant: TenantId) -> Result<(), ReplayError> {
+    /// Opens a committed batch's file and makes the batch visible, its cards as they were imported.
+    fn commit(&mut self, vault: &Vault, commit: Commit) -> Result<(), ReplayError> {
         let id = commit.id;
         let damaged = |source| ReplayError::BatchFile { batch: id, source };
         let file = BatchFile::open(&*self.medium, id.0, self.store).map_err(damaged)?;
@@ -413,12 +421,12 @@ impl Rebuild {
             let what = io::Error::new(io::ErrorKind::InvalidData, "the file has another number of rows");
             return Err(damaged(what));
         }
-        let columns = Columns::read(&file).map_err(damaged)?;
+        let (columns, words) = Columns::read(&file, commit.kind).map_err(damaged)?;
+        let counted = Counted::of(&words, &columns, file.layout.origins);
         let key = vault.key(file.layout.key).ok_or(ReplayError::Key { batch: id })?;
-        let words = Words::pristine(commit.stored.rows);
         self.table.commit(Batch::new(commit, file, key, columns, words));
         let batch = self.table.batch(id).expect("committed just now");
-        self.state.put_batch(batch, tenant);
+        self.state.put_batch(batch, counted);
         Ok(())
     }
 
@@ -475,7 +483,7 @@ impl Rebuild {
                 lsn: import_lsn,
                 time_ms: object.imported_ms,
             };
-            self.commit(vault, commit, tenant)?;
+            self.commit(vault, commit)?;
             let batch = self.table.batch(id).expect("committed just now");
             batch.set_activity(Activity::whole(batch.rows(), object.active.then_some(object.imported_ms)));
             batch.set_frozen(object.frozen);

@@ -25,6 +25,7 @@ use crate::product::{CardKind, Money, Product, ProductSpec};
 use crate::record::{Allocation, Clocks, Kind, OrderFacts, Purse, Stored, StoredPlace, StoredPrincipal};
 use crate::reply::StockLine;
 use crate::sharded::Sharded;
+use crate::stock::Counted;
 use crate::stock::{Search, Stock};
 use crate::table::{Batch, Table};
 use crate::tenants::Tenants;
@@ -214,9 +215,12 @@ impl State {
         self.stock_mut(batch.id).set_end(batch, row, end_ms);
     }
 
-    /// What a card is worth when it is sold: its face value, or its uses.
+    /// What was on a card when it was imported: its face value, or its uses; or what another system left of that.
     #[must_use]
     pub fn initial(&self, batch: &Batch, row: u64) -> Money {
+        if let Some(left) = batch.columns.left(row) {
+            return left;
+        }
         match batch.kind {
             CardKind::MultiUse => Money::from(self.product_of(batch).product.spec.terms.uses),
             _ => batch.face(row),
@@ -360,13 +364,14 @@ impl State {
         (card.to_bits(), principal, if known { TerminalId(0) } else { terminal })
     }
 
-    /// Adds the stock of a batch whose cards are all untouched.
-    pub fn put_batch(&mut self, batch: &Batch, tenant: TenantId) {
+    /// Adds a batch and its stock, whose cards are as they were imported.
+    pub fn put_batch(&mut self, batch: &Batch, counted: Counted) {
+        let tenant = batch.tenant;
         let index = batch.id.0 as usize;
         if self.stocks.len() <= index {
             self.stocks.resize_with(index + 1, || None);
         }
-        self.stocks[index] = Some(Stock::new(batch, tenant));
+        self.stocks[index] = Some(Stock::new(batch, counted));
         self.imports.insert((tenant, batch.import), batch.id);
         self.products[batch.product.0 as usize - 1].batches.push(batch.id);
     }

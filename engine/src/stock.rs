@@ -10,7 +10,7 @@ use crate::identity::{BatchId, TenantId};
 use crate::order::Line;
 use crate::product::Money;
 use crate::record::{Allocation, PostedLeg};
-use crate::table::Batch;
+use crate::table::{Batch, Columns, Words};
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
 /// What is derived from the words of one batch.
@@ -38,30 +38,27 @@ pub struct Stock {
 
 impl Stock {
     /// Of a batch that was just imported.
-    pub fn new(batch: &Batch, tenant: TenantId) -> Stock {
-        let mut counts = [0; Lifecycle::COUNT];
-        counts[Lifecycle::Available as usize] = batch.rows();
-        let mut expiries = BTreeMap::new();
-        for &own in &batch.columns.expiries {
-            *expiries.entry(own).or_default() += 1;
-        }
+    pub fn new(batch: &Batch, counted: Counted) -> Stock {
+        let Counted { counts, frozen, expiries } = counted;
         Stock {
             lsn: batch.import_lsn,
-            tenant,
+            tenant: batch.tenant,
             counts,
             cursor: 0,
             free: RowSet::default(),
-            frozen: 0,
+            frozen,
             expiries,
             ends: BTreeMap::new(),
             ending: 0,
         }
     }
 
-    /// Computes everything again from the words, as after a snapshot.
-    pub fn derive(&mut self, batch: &Batch) {
-        let ends = std::mem::take(&mut self.ends);
-        *self = Stock { lsn: self.lsn, ends, ..Stock::new(batch, self.tenant) };
+    /// As if no card of the batch had moved or come in a state of its own.
+    fn pristine(batch: &Batch) -> Stock {
+        Stock::new(batch, Counted::in_stock(batch.rows(), &batch.columns))
+    }
+
+    fn count(&mut self, batch: &Batch) {
         for row in 0..batch.rows() {
             let word = batch.word(row);
             if word != Word::PRISTINE {
@@ -69,6 +66,13 @@ impl Stock {
                 self.moved(row, Word::PRISTINE, word, own_expiry);
             }
         }
+    }
+
+    /// Computes everything again from the words, as after a snapshot.
+    pub fn derive(&mut self, batch: &Batch) {
+        let ends = std::mem::take(&mut self.ends);
+        *self = Stock { lsn: self.lsn, ends, ..Stock::pristine(batch) };
+        self.count(batch);
     }
 
     /// A card's word changed. `own_expiry` is the end of validity that its row says, in a batch with such ends.
@@ -203,8 +207,8 @@ impl Stock {
     /// # Errors
     /// The first disagreement, in words.
     pub fn check(&self, batch: &Batch, now_ms: u64) -> Result<(), String> {
-        let mut fresh = Stock::new(batch, self.tenant);
-        fresh.derive(batch);
+        let mut fresh = Stock::pristine(batch);
+        fresh.count(batch);
         if fresh.counts != self.counts {
             return Err(format!(
                 "counts of batch {}: {:?}, by its words {:?}",
@@ -257,6 +261,46 @@ impl Stock {
             own == 0 || own.max(extended) > now_ms
         };
         ending + self.expiries.iter().filter(|(own, _)| lasts(**own)).map(|(_, count)| count).sum::<u64>()
+    }
+}
+
+/// The cards of an import by where they stand. Reads every row if they have ends of validity or states of their own,
+/// so it is done before the lock.
+pub struct Counted {
+    counts: [u64; Lifecycle::COUNT],
+    frozen: u64,
+    expiries: BTreeMap<u64, u64>,
+}
+
+impl Counted {
+    /// Of an import whose cards begin with `words`; `origins` says whether they may be anything but in stock.
+    pub fn of(words: &Words, columns: &Columns, origins: bool) -> Counted {
+        let mut counted = Counted::in_stock(words.rows(), columns);
+        if !origins {
+            return counted;
+        }
+        counted.counts = [0; Lifecycle::COUNT];
+        counted.expiries.clear();
+        for row in 0..words.rows() {
+            let word = words.word(row);
+            let lifecycle = word.lifecycle();
+            counted.counts[lifecycle as usize] += 1;
+            counted.frozen += u64::from(lifecycle == Lifecycle::Available && !stands(word));
+            if let Some(own) = columns.expiries.get(row as usize).filter(|_| stands(word)) {
+                *counted.expiries.entry(*own).or_default() += 1;
+            }
+        }
+        counted
+    }
+
+    fn in_stock(rows: u64, columns: &Columns) -> Counted {
+        let mut counts = [0; Lifecycle::COUNT];
+        counts[Lifecycle::Available as usize] = rows;
+        let mut expiries = BTreeMap::new();
+        for &own in &columns.expiries {
+            *expiries.entry(own).or_default() += 1;
+        }
+        Counted { counts, frozen: 0, expiries }
     }
 }
 

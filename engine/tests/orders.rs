@@ -44,7 +44,7 @@ impl Store {
         let spec = ProductSpec::single("coffee", *b"CNY", 100);
         let product = session.add_product(RequestId(1), spec).wait().unwrap().id;
         let codes: Vec<_> = (0..count).map(|n| format!("COFFEE-{n:06}")).collect();
-        let row = |code| ImportRow { code, pin: None, face: None, expires_ms: 0 };
+        let row = |code| ImportRow { code, ..ImportRow::default() };
         let rows = codes.iter().map(|code| row(code.as_bytes()));
         session.import(RequestId(2), ImportSpec::of(product, count, 20), rows, |_| ()).unwrap();
         let cards = codes.iter().map(|code| engine.digest(TenantId(0), code.as_bytes()).unwrap()).collect();

@@ -2,7 +2,7 @@
 //! looking after single cards.
 
 use clap::Args;
-use kami_engine::{CardReport, DocumentId, Flags, HistoryEvent, Lifecycle, ReplyFlags};
+use kami_engine::{CardReport, DocumentId, Flags, HistoryEvent, Kind, Lifecycle, ReplyFlags};
 use kami_net::Client;
 use serde_json::{Value, json};
 
@@ -211,7 +211,7 @@ pub async fn history(command: History, output: &Output) -> Result<(), Failure> {
                 let rows = events.iter().map(|event| {
                     vec![
                         time::show(event.time_ms),
-                        event.kind.name().to_owned(),
+                        happened(event),
                         event.lifecycle.name().to_owned(),
                         event.principal.to_string(),
                         event.terminal.to_string(),
@@ -228,6 +228,15 @@ pub async fn history(command: History, output: &Output) -> Result<(), Failure> {
             })
         })
         .await
+}
+
+/// What happened, with the time of then where it was recorded later: offline, or in another system.
+fn happened(event: &HistoryEvent) -> String {
+    match (event.kind, event.made_ms) {
+        (Kind::Migrated, 0) => "MIGRATED, at a time not known".to_owned(),
+        (kind, 0) => kind.name().to_owned(),
+        (kind, made_ms) => format!("{}, at {}", kind.name(), time::show(made_ms)),
+    }
 }
 
 /// An event as `--json` shows it.

@@ -310,6 +310,10 @@ impl Prover {
             }
             Ok(true)
         })?;
+        if entries.is_empty() && batch.file.layout.origins {
+            // What it was in the system that it comes from is in no entry; what happened to it here is.
+            return Err(Refusal::Status(Status::Migrated));
+        }
         let import = chain.entry(batch.import_lsn)?;
         entries.push((import.lsn, import.time_ms, import.bytes().to_vec()));
         let size = issued.checkpoint.size();

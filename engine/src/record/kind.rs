@@ -135,6 +135,9 @@ kinds! {
     /// An operator noted what was done about an exception.
     ExceptionResolve = 64, "EXCEPTION_RESOLVE";
 
+    /// What a card was in the system that it was imported from: told by its import, and never an entry of its own.
+    Migrated = 27, "MIGRATED";
+
     /// Cards were sold.
     Sell = 80, "SELL";
     /// Cards were reserved.

@@ -19,7 +19,7 @@ use crate::limits::{Buyer, Tills};
 use crate::orders::OrderWord;
 use crate::pins::PinChange;
 use crate::record::{Allocation, Chapter, OrderFacts, PostedLeg, Purse, Trail};
-use crate::reply::{HistoryEvent, Reply, Statement};
+use crate::reply::{HistoryEvent, OrderReport, Reply, Statement};
 use crate::status::Status;
 use crate::stock::Search;
 #[cfg(doc)]
@@ -145,6 +145,8 @@ pub(crate) enum Detail {
     OrderOf(OrderId),
     /// What became of an order.
     Order(Box<OrderPast>),
+    /// What is known of an order of another system.
+    OrderOfOld(Box<OrderReport>),
     /// What was posted under a document.
     Posted(Box<EarlierPosting>),
     /// An account with its statement, all as of one moment; `None` if it was to go on where it cannot.

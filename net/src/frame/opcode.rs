@@ -334,6 +334,8 @@ impl Opcode {
                 | Opcode::AccountFreeze
                 | Opcode::AccountUnfreeze
                 | Opcode::LimitPut
+                | Opcode::ImportCommit
+                | Opcode::KeyRotate
         )
     }
 

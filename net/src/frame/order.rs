@@ -79,7 +79,7 @@ impl<'a> Wire<'a> for Vec<Secret<'a>> {
 
 wire!(OrderReport: "ORDER" {
     order: OrderId, "the order";
-    state: OrderState, "0 SOLD, 1 RESERVED, 2 CANCELLED, 3 TIMED_OUT";
+    state: OrderState, "0 SOLD, 1 RESERVED, 2 CANCELLED, 3 TIMED_OUT, 4 MIGRATED: of the system before";
     fetched: bool, "1: codes of it were fetched that were not delivered with the sale";
     buyer: PrincipalId, "who opened it";
     account: AccountId, "whose purchase it is; 0: nobody's in particular";

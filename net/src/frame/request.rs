@@ -7,8 +7,8 @@
 use bytes::BytesMut;
 use kami_engine::{
     AccountPut, BatchId, CardKind, CertificateNote, Confirmation, ExceptionNote, FeedSpec, Grounds,
-    ImportSpec, LimitSpec, MerchantId, Money, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId,
-    ProductSpec, ProductTerms, Purchase, Renewal, RequestId, Role, TenantId, TenantSpec, TotalKey,
+    ImportSpec, LimitSpec, MerchantId, Money, OrderId, Origin, Posting, PrincipalId, PrincipalSpec,
+    ProductId, ProductSpec, ProductTerms, Purchase, Renewal, RequestId, Role, TenantId, TenantSpec, TotalKey,
     TotalsQuery, ValidFrom,
 };
 
@@ -597,6 +597,7 @@ wire!(ImportSpec: "IMPORT_SPEC" {
     expiries: bool, "1: rows carry an end of validity";
     active: bool, "1: redeemable once sold, without a later activation";
     skip_duplicates: bool, "1: rows whose card is there already are left out; 0: one such row refuses the commit";
+    origins: bool, "1: rows say what they were in the system they come from: an admin's import, committed with a reason";
     label: String, "the importer's label, 0 to 128 bytes, no control characters";
 });
 
@@ -621,6 +622,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<ImportSpec>(),
         of::<Chunk<'_>>(),
         ("ROW", ROW_FIELDS),
+        of::<Origin>(),
         of::<OneImport>(),
         of::<DuplicatesOf>(),
         of::<OnePrincipal>(),

@@ -6,8 +6,8 @@ use kami_engine::{
     CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Event, Exceeded,
     Exception, ExceptionNote, FeedSpec, Flags, Grounds, HistoryEvent, HoldReport, ImportReport, ImportRow,
     ImportSpec, KeyRotation, KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec,
-    LimitWindow, Line, MerchantId, OrderId, OrderReport, OrderState, OutcomeReport, PostedLeg, Posting,
-    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, ProofPart,
+    LimitWindow, Line, MerchantId, OrderId, OrderReport, OrderState, Origin, OutcomeReport, PostedLeg,
+    Posting, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, ProofPart,
     ProposalId, Purchase, Renewal, ReplyFlags, RequestId, Resolution, Role, SignedNote, StatementLine, Stats,
     Status, StockLine, Tenant, TenantId, TenantSpec, TerminalId, TotalKey, TotalLine, Totals, TotalsQuery,
     ValidFrom, ValueReport, record::Kind,
@@ -54,6 +54,7 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         pins: true,
         faces: true,
         expiries: true,
+        origins: true,
         face: None,
         valid_from_ms: 1_770_000_000_000,
         expires_ms: 1_800_000_000_000,
@@ -63,8 +64,26 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
     };
     let mut rows = ChunkRows::new(Columns::of(&import_spec), 4096);
     for row in [
-        ImportRow { code: b"CARD0001", pin: Some(b"0815"), face: Some(5000), expires_ms: 0 },
-        ImportRow { code: b"CARD0002", pin: None, face: None, expires_ms: 1_900_000_000_000 },
+        ImportRow {
+            code: b"CARD0001",
+            pin: Some(b"0815"),
+            face: Some(5000),
+            expires_ms: 0,
+            origin: Some(Origin::default()),
+        },
+        ImportRow {
+            code: b"CARD0002",
+            expires_ms: 1_900_000_000_000,
+            origin: Some(Origin {
+                state: Lifecycle::Sold,
+                frozen: true,
+                sold_ms: 1_760_000_000_000,
+                redeemed_ms: 1_761_000_000_000,
+                remaining: Some(250),
+                order: Some(OrderId(0x0dd)),
+            }),
+            ..ImportRow::default()
+        },
     ] {
         assert!(rows.push(&row));
     }

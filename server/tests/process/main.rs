@@ -15,6 +15,7 @@ mod files;
 mod import;
 mod json;
 mod kill;
+mod migrate;
 mod money;
 mod people;
 mod proof;

@@ -157,6 +157,8 @@ pub struct Card {
     pub expires_ms: u64,
     pub lifecycle: Lifecycle,
     pub flags: Flags,
+    /// What it was in the system it comes from, if its import says so.
+    pub origin: Option<kami_engine::Origin>,
     /// Everything but the import, oldest first.
     pub past: Vec<Past>,
     /// Those that nothing has ended yet.

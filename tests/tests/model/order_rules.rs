@@ -9,7 +9,7 @@ use kami_engine::{
 };
 
 use super::expected::{At, Body, Expected, Listed};
-use super::oracle::{Effect, Event, Oracle, Order, OrderChange, Past, Place};
+use super::oracle::{Batch, Card, Effect, Event, Oracle, Order, OrderChange, Past, Place};
 use super::rules::Verdict;
 use crate::ask::{Ask, What};
 
@@ -26,6 +26,9 @@ impl Oracle {
             what => {
                 let key = (ask.caller.tenant.0, what.order().expect("about an order"));
                 // Whose order it is, is not told either.
+                if !self.orders.contains_key(&key) && self.is_order_of_old(key) {
+                    return self.answer_of_old(ask, key);
+                }
                 let Some(order) = self.orders.get(&key).filter(|order| self.may_see(ask, order)) else {
                     return self.refuse(Status::NotFound);
                 };
@@ -87,6 +90,9 @@ impl Oracle {
         if let Some(order) = self.orders.get(&(tenant, wanted.order.0)) {
             let retry = self.order_retry(ask, order, &[kind]);
             return retry.unwrap_or_else(|| self.refuse(Status::AlreadyExists));
+        }
+        if self.is_order_of_old((tenant, wanted.order.0)) {
+            return self.refuse(Status::Migrated);
         }
         let overlap = |at: usize, line: &Line| {
             wanted.lines[..at].iter().any(|other| {
@@ -299,6 +305,7 @@ impl Oracle {
             OrderState::Sold => return self.refuse(Status::IllegalTransition),
             OrderState::Cancelled => return self.refuse(Status::OrderCancelled),
             OrderState::TimedOut => return self.refuse(Status::ReservationExpired),
+            OrderState::Migrated => unreachable!("no order of this store"),
         }
         let change = OrderChange { cards: order.cards.clone(), ..OrderChange::of(ask) };
         let cards = change.cards.len() as u32;
@@ -375,7 +382,54 @@ impl Oracle {
             OrderState::Reserved => self.refuse(Status::NotSold),
             OrderState::Cancelled => self.refuse(Status::OrderCancelled),
             OrderState::TimedOut => self.refuse(Status::ReservationExpired),
+            OrderState::Migrated => unreachable!("no order of this store"),
         }
+    }
+
+    /// The batches that have cards of an order of another system, with those cards, first batch first.
+    fn cards_of_old(&self, (tenant, order): (u16, u128)) -> Vec<(&Batch, Vec<&Card>)> {
+        let named = |card: &&Card| card.origin.and_then(|origin| origin.order) == Some(OrderId(order));
+        let own = self.batches.values().filter(|batch| batch.tenant == tenant);
+        let found = own.map(|batch| (batch, batch.cards.iter().filter(named).collect::<Vec<_>>()));
+        found.filter(|(_, cards)| !cards.is_empty()).collect()
+    }
+
+    fn is_order_of_old(&self, key: (u16, u128)) -> bool {
+        !self.cards_of_old(key).is_empty()
+    }
+
+    fn answer_of_old(&self, ask: &Ask, key: (u16, u128)) -> Verdict {
+        let found = self.cards_of_old(key);
+        let own = found[0].0.imported_by == ask.caller.principal;
+        let looks_after = matches!(ask.caller.role, Role::Admin | Role::Operator);
+        let looks_at = looks_after || matches!(ask.caller.role, Role::Finance | Role::Auditor);
+        match ask.what {
+            What::OrderStatus(_) if own || looks_at => {}
+            What::OrderStatus(_) => return self.refuse(Status::NotFound),
+            _ if own || looks_after => return self.refuse(Status::Migrated),
+            _ => return self.refuse(Status::NotFound),
+        }
+        let mut lines: Vec<Line> = Vec::new();
+        for (batch, cards) in &found {
+            let (product, count) = (ProductId(batch.product), cards.len() as u32);
+            match lines.iter_mut().find(|line| line.product == product) {
+                Some(line) => line.count += count,
+                None => lines.push(Line { product, count, face: None }),
+            }
+        }
+        let keeps = |card: &&&Card| matches!(card.lifecycle, Lifecycle::Sold | Lifecycle::Redeemed);
+        let cards = found.iter().map(|(_, cards)| cards.iter().filter(keeps).count() as u32).sum();
+        let report = OrderReport {
+            order: OrderId(key.1),
+            state: OrderState::Migrated,
+            fetched: false,
+            buyer: found[0].0.imported_by,
+            account: AccountId(0),
+            cards,
+            deadline_ms: 0,
+            lines,
+        };
+        (Expected { body: Body::Order(report), ..Expected::plain(Status::Ok, self.now_ms) }, None)
     }
 
     fn reveal(&self, ask: &Ask, order: &Order, from: u32, count: u32, flags: ReplyFlags) -> Verdict {

@@ -43,7 +43,10 @@ impl Oracle {
         if self.kind(place) == CardKind::Single {
             return if card.lifecycle == Lifecycle::Redeemed { 0 } else { self.face(place) };
         }
+        let was = card.origin.unwrap_or_default();
         let mut left = match self.kind(place) {
+            _ if was.state == Lifecycle::Redeemed => 0,
+            _ if let Some(left) = was.remaining => left,
             CardKind::MultiUse => i64::from(self.products[&self.batches[&place.0].product].spec.terms.uses),
             _ => self.face(place),
         };
@@ -220,7 +223,9 @@ impl Oracle {
         if !matches!(card.lifecycle, Lifecycle::Sold | Lifecycle::Redeemed) {
             return 0;
         }
-        let sold_ms = card.past.iter().rfind(|past| past.kind.is_order()).map_or(0, |past| past.time_ms);
+        let was = card.origin.unwrap_or_default();
+        let sold = card.past.iter().rfind(|past| past.kind.is_order());
+        let sold_ms = sold.map_or(was.sold_ms, |past| past.time_ms);
         let single = self.kind(place) == CardKind::Single;
         let tells = |past: &&Past| past.kind.may_tell_value();
         let told_ms = card.past.iter().rfind(tells).map_or(0, |past| past.moved.begun_ms);
@@ -232,11 +237,21 @@ impl Oracle {
                 last.expect("its flag says so").time_ms.max(sold_ms)
             }
             ValidFrom::Activation => match batch.active[place.1] {
+                // What was sold elsewhere was active there, but for what was activated later.
+                Some(since_ms)
+                    if since_ms == batch.imported_ms
+                        && was.sold_ms != 0
+                        && was.sold_ms < since_ms
+                        && !card.flags.contains(Flags::INACTIVE) =>
+                {
+                    sold_ms.max(told_ms)
+                }
                 Some(since_ms) if !card.flags.contains(Flags::INACTIVE) => since_ms.max(sold_ms),
                 _ if card.flags.contains(Flags::USED) && !single => told_ms,
                 _ => 0,
             },
             ValidFrom::FirstUse if single => 0,
+            ValidFrom::FirstUse if was.state == Lifecycle::Sold && was.redeemed_ms != 0 => was.redeemed_ms,
             ValidFrom::FirstUse if self.used(place) > 0 || self.held(place).1 > 0 => told_ms,
             ValidFrom::FirstUse => 0,
         }
