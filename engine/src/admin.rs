@@ -218,8 +218,9 @@ impl Turn<'_> {
             unreachable!("the caller matched the command")
         };
         let named = self.state.principals.iter().map(|state| &state.principal);
-        let present =
-            named.filter(|principal| principal.spec.name == spec.name).map(|principal| principal.id).next();
+        // A tenant's people have names of their own.
+        let is_same = |known: &PrincipalSpec| known.name == spec.name && known.tenant == spec.tenant;
+        let present = named.filter(|principal| is_same(&principal.spec)).map(|principal| principal.id).next();
         let id = present.unwrap_or(PrincipalId(self.state.principals.len() as u32 + 1));
         let own = |product: &ProductId| self.state.product(*product, spec.tenant).is_some();
         let refusal = if !is_sane_principal(spec) {
@@ -335,7 +336,7 @@ impl Turn<'_> {
     }
 
     /// The reads over many objects.
-    fn list(&self, request: &Request) -> Reply {
+    fn list(&mut self, request: &Request) -> Reply {
         let tenant = request.caller.tenant;
         let sequencer = self.sequencer;
         let state = &*self.state;
@@ -359,7 +360,9 @@ impl Turn<'_> {
                 ReplyBody::Batches(wanted(product).map(|batch| state.batch_report(batch)).collect())
             }
             Command::Stock { product } => {
-                ReplyBody::Stock(wanted(product).map(|batch| state.stock_line(batch)).collect())
+                let batches: Vec<_> = wanted(product).collect();
+                let state = &mut *self.state;
+                ReplyBody::Stock(batches.into_iter().map(|batch| state.stock_line(batch)).collect())
             }
             Command::PrincipalList => {
                 let all = state.principals.iter().map(|state| &state.principal);
@@ -466,6 +469,7 @@ impl State {
             // Rows that had expired were passed over and are for sale again.
             stock.rewind();
         }
+        self.note_stock(batch);
     }
 
     fn show_product(&self, id: ProductId, tenant: TenantId) -> ReplyBody {

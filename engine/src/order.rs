@@ -233,10 +233,12 @@ impl Turn<'_> {
         }
         // Stock is taken last, when nothing else can be refused.
         search.clear();
-        for line in wanted.lines {
-            if !self.state.allocate(&self.sequencer.table, tenant, line, wanted.validity_s_min, search) {
-                return self.refuse(request, Status::OutOfStock);
-            }
+        let table = &self.sequencer.table;
+        let mut lines = wanted.lines.iter();
+        let found = lines.all(|line| self.state.allocate(table, tenant, line, wanted.validity_s_min, search));
+        self.state.pass_over(table, search);
+        if !found {
+            return self.refuse(request, Status::OutOfStock);
         }
         let asked_s = if wanted.reserve_s == 0 { reserve_s } else { wanted.reserve_s.min(reserve_s) };
         let moment_ms = if reserves { self.state.now_ms + u64::from(asked_s) * 1000 } else { 0 };
@@ -415,7 +417,7 @@ impl Turn<'_> {
     }
 
     /// Cards for a payment that came too late: the same if they are all free, else equal ones.
-    fn take_again(&self, tenant: TenantId, past: &OrderPast, search: &mut Search) -> Result<(), Status> {
+    fn take_again(&mut self, tenant: TenantId, past: &OrderPast, search: &mut Search) -> Result<(), Status> {
         search.clear();
         // They must last as long as was asked when they were reserved, from now on.
         let validity_s_min = past.facts.validity_s_min;
@@ -435,6 +437,7 @@ impl Turn<'_> {
         let table = &self.sequencer.table;
         let mut lines = past.facts.lines.iter();
         let enough = lines.all(|line| self.state.allocate(table, tenant, line, validity_s_min, search));
+        self.state.pass_over(table, search);
         if enough { Ok(()) } else { Err(Status::ReservationExpired) }
     }
 

@@ -498,6 +498,7 @@ impl Rebuild {
         }
         for batch in self.table.batches() {
             self.state.stock_mut(batch.id).derive(batch);
+            self.state.note_stock(batch);
         }
         for object in &ledger.holds {
             let Some((key, hold)) = object.hold() else { return Ok(false) };

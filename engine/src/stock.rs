@@ -34,6 +34,49 @@ pub struct Stock {
     ends: BTreeMap<u64, u64>,
     /// AVAILABLE cards of these that are not frozen by themselves.
     ending: u64,
+    /// The same by when they end.
+    lasting: Lasting,
+    /// Which of its product's batches this is, counted from 0 in the order they are sold in.
+    pub place: u32,
+}
+
+/// Cards by the ends of their validity, of which those that are not over can be told at any time, without looking
+/// through them: time only goes on, and a card is passed once.
+#[derive(Default, PartialEq, Eq)]
+struct Lasting {
+    ends: BTreeMap<u64, u64>,
+    /// Those that end later than `passed_ms`.
+    left: u64,
+    passed_ms: u64,
+}
+
+impl Lasting {
+    fn add(&mut self, end_ms: u64) {
+        *self.ends.entry(end_ms).or_default() += 1;
+        self.left += u64::from(end_ms > self.passed_ms);
+    }
+
+    fn remove(&mut self, end_ms: u64) {
+        let count = self.ends.get_mut(&end_ms).expect("it was added");
+        *count -= 1;
+        if *count == 0 {
+            self.ends.remove(&end_ms);
+        }
+        self.left -= u64::from(end_ms > self.passed_ms);
+    }
+
+    /// How many are not over at `now_ms`, and how many ends were passed since the last time.
+    fn at(&mut self, now_ms: u64) -> (u64, usize) {
+        let mut steps = 0;
+        if self.passed_ms < now_ms {
+            for count in self.ends.range(self.passed_ms + 1..=now_ms).map(|(_, count)| count) {
+                self.left -= count;
+                steps += 1;
+            }
+            self.passed_ms = now_ms;
+        }
+        (self.left, steps)
+    }
 }
 
 impl Stock {
@@ -50,7 +93,15 @@ impl Stock {
             expiries,
             ends: BTreeMap::new(),
             ending: 0,
+            lasting: Lasting::default(),
+            place: 0,
         }
+    }
+
+    /// The same as the `place`-th batch of its product.
+    #[must_use]
+    pub fn at(self, place: u32) -> Stock {
+        Stock { place, ..self }
     }
 
     /// As if no card of the batch had moved or come in a state of its own.
@@ -71,19 +122,26 @@ impl Stock {
     /// Computes everything again from the words, as after a snapshot.
     pub fn derive(&mut self, batch: &Batch) {
         let ends = std::mem::take(&mut self.ends);
-        *self = Stock { lsn: self.lsn, ends, ..Stock::pristine(batch) };
+        *self = Stock { lsn: self.lsn, place: self.place, ends, ..Stock::pristine(batch) };
         self.count(batch);
     }
 
-    /// A card's word changed. `own_expiry` is the end of validity that its row says, in a batch with such ends.
+    /// A card's word changed. `own_expiry` is the end of validity that its row says, in a batch with such ends. Whether
+    /// the batch has cards that could be sold was changed by it, is returned.
     #[inline]
-    pub fn moved(&mut self, row: u64, old: Word, new: Word, own_expiry: Option<u64>) {
+    pub fn moved(&mut self, row: u64, old: Word, new: Word, own_expiry: Option<u64>) -> bool {
         let (from, to) = (old.lifecycle(), new.lifecycle());
         self.counts[from as usize] -= 1;
         self.counts[to as usize] += 1;
         if from != Lifecycle::Available && to != Lifecycle::Available {
-            return;
+            return false;
         }
+        self.stock_moved(row, old, new, own_expiry)
+    }
+
+    /// The same of a card that was in stock, or is now.
+    fn stock_moved(&mut self, row: u64, old: Word, new: Word, own_expiry: Option<u64>) -> bool {
+        let (from, to) = (old.lifecycle(), new.lifecycle());
         let (stood, stands) = (stands(old), stands(new));
         let frozen = |lifecycle, word: Word| {
             u64::from(lifecycle == Lifecycle::Available && word.flags().contains(Flags::FROZEN))
@@ -92,6 +150,11 @@ impl Stock {
         let ending = |standing: bool, word: Word| standing && word.flags().contains(Flags::OWN_END);
         let (ended, ends) = (ending(stood, old), ending(stands, new));
         self.ending = self.ending + u64::from(ends) - u64::from(ended);
+        if ended != ends
+            && let Some(end_ms) = self.ends.get(&row)
+        {
+            if ends { self.lasting.add(*end_ms) } else { self.lasting.remove(*end_ms) }
+        }
         if let Some(own) = own_expiry {
             let count = self.expiries.entry(own).or_default();
             *count = *count + u64::from(stands && !ends) - u64::from(stood && !ended);
@@ -104,6 +167,19 @@ impl Stock {
         } else if stood && !stands {
             self.free.remove(row);
         }
+        stood != stands && self.standing() == u64::from(stands)
+    }
+
+    /// Cards that could be sold, but for what the batch, the product and the calendar say.
+    pub fn standing(&self) -> u64 {
+        self.counts[Lifecycle::Available as usize] - self.frozen
+    }
+
+    /// Whether all its cards have expired, and whatever else happens to them, none will be for sale before an
+    /// extension.
+    pub fn is_over(&self, batch: &Batch, now_ms: u64) -> bool {
+        let by_row = !batch.columns.expiries.is_empty() || !self.ends.is_empty();
+        !by_row && (1..=now_ms).contains(&batch.expires_ms(0))
     }
 
     /// When a card whose word says that it has an end of its own expires, extensions included; 0 is never.
@@ -113,7 +189,14 @@ impl Stock {
 
     /// Gives a card an end of validity of its own.
     pub fn set_end(&mut self, batch: &Batch, row: u64, end_ms: u64) {
-        self.ends.insert(row, end_ms);
+        let before = self.ends.insert(row, end_ms);
+        let word = batch.word(row);
+        if stands(word) && word.flags().contains(Flags::OWN_END) {
+            if let Some(before) = before {
+                self.lasting.remove(before);
+            }
+            self.lasting.add(end_ms);
+        }
         // It may have been passed over because it had expired.
         if stands(batch.word(row)) && row < self.cursor {
             self.free.insert(row);
@@ -221,10 +304,18 @@ impl Stock {
         if fresh.frozen != self.frozen || fresh.expiries != self.expiries || fresh.ending != self.ending {
             return Err(format!("batch {}: frozen or expiring cards counted wrongly", batch.id));
         }
+        let mut ending = BTreeMap::new();
         for row in 0..batch.rows() {
-            if batch.word(row).flags().contains(Flags::OWN_END) != self.ends.contains_key(&row) {
+            let word = batch.word(row);
+            if word.flags().contains(Flags::OWN_END) != self.ends.contains_key(&row) {
                 return Err(format!("batch {}: row {row} has an end of its own, or not", batch.id));
             }
+            if let Some(end_ms) = self.ends.get(&row).filter(|_| stands(word)) {
+                *ending.entry(*end_ms).or_default() += 1;
+            }
+        }
+        if ending != self.lasting.ends {
+            return Err(format!("batch {}: cards with an end of their own are counted wrongly", batch.id));
         }
         for row in 0..self.cursor {
             let expires = self.expires_ms(batch, row);
@@ -240,16 +331,9 @@ impl Stock {
     }
 
     /// How many cards could be sold.
-    pub fn sellable(&self, batch: &Batch, now_ms: u64) -> u64 {
-        let standing = self.counts[Lifecycle::Available as usize] - self.frozen - self.ending;
-        let ending = self.ends.iter().filter(|(row, end_ms)| {
-            let word = batch.word(**row);
-            word.lifecycle() == Lifecycle::Available
-                && word.flags().contains(Flags::OWN_END)
-                && !word.flags().contains(Flags::FROZEN)
-                && **end_ms > now_ms
-        });
-        let ending = if self.ending == 0 { 0 } else { ending.count() as u64 };
+    pub fn sellable(&mut self, batch: &Batch, now_ms: u64) -> u64 {
+        let standing = self.standing() - self.ending;
+        let (ending, _) = self.lasting.at(now_ms);
         if self.expiries.is_empty() && batch.columns.expiries.is_empty() {
             let expires = batch.expires_ms(0);
             return ending + if expires != 0 && expires <= now_ms { 0 } else { standing };
@@ -361,6 +445,10 @@ pub struct Search {
     pub cards: Allocation,
     /// Batches looked at, with their next cursor.
     cursors: Vec<(BatchId, u64)>,
+    /// Batches whose cards have all expired.
+    pub over: Vec<BatchId>,
+    /// How many batches were looked at.
+    pub looked: usize,
     /// Emptied lists for the entry's facts, so that an order need not allocate them.
     pub(crate) lines: Vec<Line>,
     pub(crate) legs: Vec<PostedLeg>,
@@ -371,10 +459,37 @@ impl Search {
     pub fn clear(&mut self) {
         self.cards.clear();
         self.cursors.clear();
+        self.over.clear();
+        self.looked = 0;
     }
 
     /// The batches looked at, each with where the next order begins if the cards are taken.
     pub fn cursors(&self) -> &[(BatchId, u64)] {
         &self.cursors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many cards have an end of their own, and however often it is asked, each is passed once.
+    #[test]
+    fn an_end_is_passed_once() {
+        let mut lasting = Lasting::default();
+        (1..=10_000).for_each(|end_ms| lasting.add(end_ms));
+        let mut steps = 0;
+        for now_ms in 0..20_000 {
+            let (left, passed) = lasting.at(now_ms);
+            assert_eq!(left, 10_000_u64.saturating_sub(now_ms));
+            steps += passed;
+        }
+        assert_eq!(steps, 10_000);
+        lasting.add(5);
+        lasting.add(30_000);
+        assert_eq!(lasting.at(20_000), (1, 0), "what comes in late is over already");
+        lasting.remove(5);
+        lasting.remove(30_000);
+        assert_eq!(lasting.at(40_000), (0, 0));
     }
 }
