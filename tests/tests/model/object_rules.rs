@@ -255,7 +255,8 @@ impl Oracle {
 
     fn add_principal(&self, ask: &Ask) -> Verdict {
         let What::PrincipalAdd(spec) = &ask.what else { unreachable!("adds a principal") };
-        let is_same = |known: &PrincipalSpec| known.name == spec.name && known.tenant == spec.tenant;
+        let is_same =
+            |known: &kami_engine::PrincipalSpec| known.name == spec.name && known.tenant == spec.tenant;
         let known = self.principals.iter().find(|(_, principal)| is_same(&principal.spec));
         let key_known = self.principals.values().any(|principal| principal.spec.key == spec.key);
         let own = |id: &ProductId| self.products.get(&id.0).is_some_and(|p| p.tenant == spec.tenant.0);
