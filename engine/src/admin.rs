@@ -76,6 +76,7 @@ impl Turn<'_> {
             Command::TenantUnfreeze(id) => self.set_tenant_frozen(work, at, *id, false),
             Command::TenantList => Some(self.list_tenants(&work.requests[at])),
             Command::OutcomeOfDocument { .. } => self.outcome_of_document(work, at),
+            Command::OrderList(_) => Some(self.list_orders(work, at)),
             Command::ExceptionList { .. } => Some(self.list_exceptions(&work.requests[at])),
             Command::ExceptionResolve(_) => self.resolve_exception(work, at),
             command if command.batch().is_some() => self.change_batch(work, at),
@@ -112,7 +113,7 @@ impl Turn<'_> {
                 | Command::LimitList
                 | Command::OutcomeOfDocument { .. } => true,
                 // Which ones, is asked there.
-                Command::ExceptionList { .. } | Command::ExceptionResolve(_) => true,
+                Command::ExceptionList { .. } | Command::ExceptionResolve(_) | Command::OrderList(_) => true,
                 Command::LimitPut(spec) => spec.product.is_some_and(|product| scope.covers(product)),
                 // A batch that is not there is not found.
                 command => command

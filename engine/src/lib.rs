@@ -115,6 +115,7 @@ pub use kami_wal::{CommitPath, DiskOptions, Distribution, Durable, DurableWaiter
 pub use keyring::{KeyRotation, copy_keys, copy_keys_for};
 pub use limit::{Exceeded, Limit, LimitAction, LimitScope, LimitSpec, LimitWindow, Subject};
 pub use limits::LIMITS_MAX;
+pub use order::list::{ORDERS_PER_LIST, OrderLine, OrderPage};
 pub use order::{Confirmation, GivenBack, Line, ORDER_LINES_MAX, Purchase, RETURN_CARDS_MAX, RETURNS_MAX};
 pub use orders::OrderState;
 pub use origin::{ORIGIN_BYTES, Origin};

@@ -19,6 +19,7 @@
 //! be *sealed*: sold without its codes, which its first ORDER_FETCH gives out. As long as that did not happen, its
 //! cards can come back into stock.
 
+pub(crate) mod list;
 mod of_old;
 mod purchase;
 
@@ -579,7 +580,11 @@ impl Turn<'_> {
         search: &mut Search,
     ) -> Lsn {
         let (lifecycle, flags) = OrderMove::post(kind, facts.sealed);
-        let head = Head { post: Word::state_of(lifecycle, flags), subject, ..request.head(kind, body) };
+        // Orders are listed by walking down the entries that opened them.
+        let before = self.state.order_head(request.caller.tenant).filter(|_| list::opens(kind));
+        let prev = before.map_or(0, |before| Word::new(before, Lifecycle::Available, Flags::NONE).bits());
+        let post = Word::state_of(lifecycle, flags);
+        let head = Head { post, subject, prev, ..request.head(kind, body) };
         let tail_bytes = facts.tail_bytes(&search.cards);
         let mut crossed_at = Vec::with_capacity(crossed.len());
         let bytes = HEAD_BYTES + tail_bytes + crossed.len() * CROSSING_ENTRY_BYTES + request.grounds_bytes();

@@ -22,6 +22,7 @@ use crate::identity::{
     TerminalId,
 };
 use crate::limits::{Crossed, StoredLimit, Till};
+use crate::order::list::opens;
 use crate::orders::{OrderKey, OrderState, OrderWord};
 use crate::pins::PinChange;
 use crate::product::Validity;
@@ -309,6 +310,13 @@ impl Rebuild {
         let (order, cards, facts) = entry.order()?;
         let (kind, lsn, key) = (entry.head.kind, entry.lsn, (entry.head.tenant, order));
         self.order_continues(entry, key, facts.prev)?;
+        if opens(kind) {
+            // Logs of the first version do not say which order was opened before.
+            let (known, said) = (self.state.order_head(key.0), entry.prev().lsn());
+            if said.is_some() && said != known && known < Some(lsn) {
+                return Err(ReplayError::Chain { object: "list of orders", lsn });
+            }
+        }
         for (card, old) in cards.cards() {
             let word = self.table.batch_of(card).map(|batch| batch.word(card.row()));
             let fits = word.is_some_and(|word| word == old || word.lsn() >= Some(lsn));
@@ -529,6 +537,10 @@ impl Rebuild {
             || !self.state.limits.restore(&ledger.limits, &ledger.usages, ledger.counted_ms)
         {
             return Ok(false);
+        }
+        for &(tenant, lsn) in &ledger.order_heads {
+            let Some(lsn) = Lsn::from_bytes(lsn) else { return Ok(false) };
+            self.state.set_order_head(TenantId(tenant), lsn);
         }
         let orders = &mut self.state.orders;
         if !matches!(snapshot.orders(&mut |key, word| orders.put(key, word)), Ok(true)) {

@@ -12,6 +12,7 @@ use crate::identity::{
 use crate::keyring::KeyRotation;
 use crate::limit::{Exceeded, Limit};
 use crate::order::Line;
+use crate::order::list::OrderPage;
 use crate::orders::OrderState;
 use crate::origin::Origin;
 use crate::outcome::OutcomeReport;
@@ -134,6 +135,8 @@ pub enum ReplyBody {
     Accounts(Vec<Account>),
     /// After ACCOUNT_STATEMENT.
     Statement(Box<Statement>),
+    /// Orders.
+    Orders(OrderPage),
     /// After POST: what moved, with the balances it left.
     Posted(Vec<record::PostedLeg>),
     /// After LIMIT_LIST, and the one limit after LIMIT_PUT.

@@ -442,6 +442,9 @@ impl Sequencer {
             Command::OutcomeOfDocument { document, .. } => {
                 prepared.detail = self.posted(tenant, *document, buffer)?;
             }
+            Command::OrderList(query) => {
+                prepared.detail = Detail::Orders(self.read_orders(&request.caller, query, buffer)?);
+            }
             Command::AccountStatement { account, from, count } => {
                 let known = self.state.lock().accounts.find(*account, tenant).cloned();
                 let count = (*count).clamp(1, STATEMENT_LINES_MAX);

@@ -18,6 +18,7 @@ use crate::identity::{
     RequestId, TenantId, TerminalId,
 };
 use crate::limits::{Buyer, Limits};
+use crate::order::list::opens;
 use crate::order::{Line, units};
 use crate::orders::{OrderKey, OrderState, OrderWord, Orders, Reservation};
 use crate::pins::{PinKey, Pins};
@@ -45,6 +46,8 @@ pub struct State {
     pub stocks: Vec<Option<Stock>>,
     /// Orders.
     pub orders: Orders,
+    /// Where the last order of each tenant was opened, by the tenant's number; 0 is none.
+    order_heads: Vec<u64>,
     /// The clocks at the last start.
     pub clocks: Clocks,
     /// Principals by number; number 1 is the first.
@@ -455,6 +458,27 @@ impl State {
         }
     }
 
+    /// Where the tenant's last order was opened.
+    #[must_use]
+    pub fn order_head(&self, tenant: TenantId) -> Option<Lsn> {
+        Lsn::from_bytes(self.order_heads.get(usize::from(tenant.0)).copied()?).filter(|lsn| lsn.bytes() > 0)
+    }
+
+    /// See [`State::order_head`]; of all tenants that have one.
+    pub fn order_heads(&self) -> impl Iterator<Item = (TenantId, Lsn)> + '_ {
+        let tenants = (0..self.order_heads.len()).map(|tenant| TenantId(tenant as u16));
+        tenants.filter_map(|tenant| Some((tenant, self.order_head(tenant)?)))
+    }
+
+    /// An order of the tenant was opened at `lsn`. An earlier one than is known changes nothing.
+    pub fn set_order_head(&mut self, tenant: TenantId, lsn: Lsn) {
+        let at = usize::from(tenant.0);
+        if self.order_heads.len() <= at {
+            self.order_heads.resize(at + 1, 0);
+        }
+        self.order_heads[at] = self.order_heads[at].max(lsn.bytes());
+    }
+
     /// Moves an order, its cards and its money. What has moved on since (in a replay over a later snapshot) is left
     /// as it is. Returns the reservation that the order had.
     ///
@@ -480,6 +504,9 @@ impl State {
             _ => OrderState::Sold,
         };
         let before = OrderWord::from_bits(facts.prev);
+        if opens(kind) {
+            self.set_order_head(key.0, lsn);
+        }
         self.orders.put(key, OrderWord::new(lsn, state, before.is_some_and(OrderWord::is_fetched)));
         let buyer = Buyer { tenant: key.0, account: AccountId(facts.account), ip: facts.ip, principal };
         match kind {

@@ -225,6 +225,7 @@ impl Client {
             | Request::BatchList(_)
             | Request::ProductList
             | Request::PrincipalList
+            | Request::OrderList(_)
             | Request::Stock(_)
             | Request::Reconcile(_)
             | Request::ImportCommit(_)

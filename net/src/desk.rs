@@ -437,6 +437,7 @@ impl Desk {
             Request::AccountStatement(body) => {
                 Command::AccountStatement { account: body.account, from: body.from, count: body.count }
             }
+            Request::OrderList(query) => Command::OrderList(query),
             Request::Stats => Command::Stats,
             Request::RedeemBatch(items) => return Ok(Translated::Items(items)),
             Request::ImportBegin(spec) => return Ok(Translated::Blocking(Blocking::Begin(spec))),

@@ -16,6 +16,7 @@ use crate::exceptions::ExceptionState;
 use crate::holds::HoldChange;
 use crate::identity::{AccountId, CardDigest, OrderId, PrincipalId, RequestId, TenantId};
 use crate::limits::{Buyer, Tills};
+use crate::order::list::OrderPage;
 use crate::orders::OrderWord;
 use crate::pins::PinChange;
 use crate::record::{Allocation, Chapter, OrderFacts, PostedLeg, Purse, Trail};
@@ -151,6 +152,8 @@ pub(crate) enum Detail {
     Posted(Box<EarlierPosting>),
     /// An account with its statement, all as of one moment; `None` if it was to go on where it cannot.
     Statement(Option<Box<Statement>>),
+    /// A page of orders; `None` as for a statement.
+    Orders(Option<OrderPage>),
 }
 
 /// An earlier posting, read from the log.

@@ -7,9 +7,9 @@
 use bytes::BytesMut;
 use kami_engine::{
     AccountPut, BatchId, CardKind, CertificateNote, Confirmation, ExceptionNote, FeedSpec, Grounds,
-    ImportSpec, LimitSpec, MerchantId, Money, OrderId, Origin, Posting, PrincipalId, PrincipalSpec,
-    ProductId, ProductSpec, ProductTerms, Purchase, Renewal, RequestId, Role, TenantId, TenantSpec, TotalKey,
-    TotalsQuery, ValidFrom,
+    ImportSpec, LimitSpec, MerchantId, Money, OrderId, OrderQuery, Origin, Posting, PrincipalId,
+    PrincipalSpec, ProductId, ProductSpec, ProductTerms, Purchase, Renewal, RequestId, Role, TenantId,
+    TenantSpec, TotalKey, TotalsQuery, ValidFrom,
 };
 
 pub use super::card::{
@@ -118,6 +118,8 @@ pub enum Request<'a> {
     Return(Box<GiveBack<'a>>),
     /// ORDER_STATUS.
     OrderStatus(OneOrder),
+    /// See [`Opcode::OrderList`].
+    OrderList(Box<OrderQuery>),
     /// BATCH_ACTIVATE.
     BatchActivate(OneBatch),
     /// BATCH_DEACTIVATE.
@@ -288,7 +290,7 @@ dispatch! {
         ExceptionList(ExceptionList) ExceptionResolve(Box<ExceptionNote>)
         RedeemBatch(Items<'static>) Sell(Sell) OrderFetch(OrderFetch)
         SellLines(Box<Purchase>) Reserve(Box<Purchase>) Confirm(Box<Confirmation>) Cancel(OneOrder)
-        Return(Box<GiveBack<'static>>) OrderStatus(OneOrder)
+        Return(Box<GiveBack<'static>>) OrderStatus(OneOrder) OrderList(Box<OrderQuery>)
         BatchActivate(OneBatch) BatchDeactivate(OneBatch) BatchFreeze(OneBatch) BatchUnfreeze(OneBatch)
         BatchVoid(OneBatch) BatchExtend(BatchExtend) BatchList(OfProduct)
         BatchActivateRows(BatchRows) BatchDeactivateRows(BatchRows)

@@ -275,6 +275,7 @@ proptest! {
         same(head, &Request::Confirm(Box::new(Confirmation { order, legs: Vec::new(), realloc, sealed })));
         same(head, &Request::Cancel(OneOrder { order }));
         same(head, &Request::OrderStatus(OneOrder { order }));
+        same(head, &Request::OrderList(Box::default()));
         let codes = vec![Secret(b"CODE-1"); (a % 65) as usize];
         same(head, &Request::Return(Box::new(GiveBack { order, legs: Vec::new(), codes })));
         same(head, &Request::LimitPut(Box::new(limit)));

@@ -6,11 +6,11 @@ use kami_engine::{
     CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Event, Exceeded,
     Exception, ExceptionNote, FeedSpec, Flags, Grounds, HistoryEvent, HoldReport, ImportReport, ImportRow,
     ImportSpec, KeyRotation, KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec,
-    LimitWindow, Line, MerchantId, OrderId, OrderReport, OrderState, Origin, OutcomeReport, PostedLeg,
-    Posting, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, ProofPart,
-    ProposalId, Purchase, Renewal, ReplyFlags, RequestId, Resolution, Role, SignedNote, StatementLine, Stats,
-    Status, StockLine, Tenant, TenantId, TenantSpec, TerminalId, TotalKey, TotalLine, Totals, TotalsQuery,
-    ValidFrom, ValueReport, record::Kind,
+    LimitWindow, Line, MerchantId, OrderId, OrderLine, OrderPage, OrderQuery, OrderReport, OrderState,
+    Origin, OutcomeReport, PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product, ProductId,
+    ProductSpec, ProductTerms, ProofPart, ProposalId, Purchase, Renewal, ReplyFlags, RequestId, Resolution,
+    Role, SignedNote, StatementLine, Stats, Status, StockLine, Tenant, TenantId, TenantSpec, TerminalId,
+    TotalKey, TotalLine, Totals, TotalsQuery, ValidFrom, ValueReport, record::Kind,
 };
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use kami_net::frame::order::{GiveBack, OneOrder};
@@ -176,6 +176,14 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
             codes: vec![Secret(b"AB12-CD34"), Secret(b"EF56-GH78")],
         })),
         Request::OrderStatus(OneOrder { order: OrderId(0x0bde) }),
+        Request::OrderList(Box::new(OrderQuery {
+            from: lsn(0x2000),
+            count: 50,
+            buyer: Some(PrincipalId(9)),
+            account: Some(AccountId(4)),
+            product: Some(ProductId(3)),
+            state: Some(OrderState::Reserved),
+        })),
         Request::AccountPut(Box::new(AccountPut { spec: account_spec(), new: true })),
         Request::AccountFreeze(account),
         Request::AccountUnfreeze(account),
@@ -429,6 +437,23 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
                     balance: 148_000,
                 }],
             })),
+        ),
+        (
+            Opcode::OrderList,
+            Body::Orders(OrderPage {
+                lines: vec![OrderLine {
+                    order: OrderId(0x0bde),
+                    state: OrderState::TimedOut,
+                    fetched: false,
+                    buyer: PrincipalId(9),
+                    account: AccountId(4),
+                    product: Some(ProductId(3)),
+                    cards: 12,
+                    opened_ms: 1_767_225_600_123,
+                    lsn: lsn(0x2000).unwrap(),
+                }],
+                next: lsn(0x1f00),
+            }),
         ),
         (
             Opcode::Post,

@@ -2,8 +2,8 @@
 
 use kami_engine::{
     Account, AccountId, BatchReport, CardReport, Duplicate, Exceeded, Exception, HistoryEvent, HoldReport,
-    ImportReport, Kind, Leg, Limit, Lsn, OrderReport, OutcomeReport, Principal, Product, Reply, ReplyBody,
-    ReplyFlags, StatementLine, Stats, Status, StockLine, Tenant, ValueReport,
+    ImportReport, Kind, Leg, Limit, Lsn, OrderLine, OrderReport, OutcomeReport, Principal, Product, Reply,
+    ReplyBody, ReplyFlags, StatementLine, Stats, Status, StockLine, Tenant, ValueReport,
 };
 
 use super::money_rules::Line;
@@ -80,6 +80,11 @@ pub enum Body {
     Exceeded(Exceeded),
     Account(AccountId),
     Outcome(OutcomeReport),
+    /// With their positions, which may not be known yet; and whether there are more, and from where on.
+    Orders {
+        lines: Vec<(Option<u64>, OrderLine)>,
+        next: Option<Option<u64>>,
+    },
     /// With their positions, which may not be known yet.
     Exceptions(Vec<(Option<u64>, Exception)>),
 }
@@ -153,6 +158,14 @@ impl Expected {
             (Body::Exceeded(a), ReplyBody::Exceeded(b)) => a == b,
             (Body::Account(a), ReplyBody::Account(b)) => a == b,
             (Body::Outcome(a), ReplyBody::Outcome(b)) => a == b,
+            (Body::Orders { lines, next }, ReplyBody::Orders(page)) => {
+                next.is_some() == page.next.is_some()
+                    && next.flatten().is_none_or(|next| Some(next) == page.next.map(Lsn::bytes))
+                    && lines.len() == page.lines.len()
+                    && lines.iter().zip(&page.lines).all(|((lsn, a), b)| {
+                        lsn.is_none_or(|lsn| lsn == b.lsn.bytes()) && OrderLine { lsn: b.lsn, ..*a } == *b
+                    })
+            }
             (Body::Exceptions(a), ReplyBody::Exceptions(b)) => {
                 a.len() == b.len()
                     && a.iter().zip(b).all(|((lsn, a), b)| {

@@ -51,6 +51,7 @@ impl Oracle {
             &What::TenantFreeze { tenant, frozen } => self.freeze_tenant(ask, tenant, frozen),
             What::TenantList => self.listed(self.tenant_report(None)),
             What::Stats => self.listed(Body::Stats(self.stats())),
+            What::OrderList(query) => self.list_orders(ask, query),
             &What::ExceptionList { after, count, all } => self.list_exceptions(ask, after, count, all),
             What::ExceptionResolve(_) => self.resolve_exception(ask),
             what if what.is_money() => self.on_money(ask),
@@ -120,7 +121,7 @@ impl Oracle {
                     self.batches.get(batch).is_none_or(|batch| self.covers(principal, batch.product))
                 }
                 What::ProductList | What::BatchList { .. } | What::Stock { .. } => true,
-                What::ExceptionList { .. } | What::ExceptionResolve(_) => true,
+                What::ExceptionList { .. } | What::ExceptionResolve(_) | What::OrderList(_) => true,
                 _ => false,
             }
     }

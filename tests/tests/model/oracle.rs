@@ -168,6 +168,8 @@ pub struct Card {
 #[derive(Clone)]
 pub struct Order {
     pub id: u128,
+    /// How many orders there were when it was opened.
+    pub number: usize,
     pub state: OrderState,
     /// Its cards: of its sale, or of its reservation if it was never sold.
     pub cards: Vec<Place>,

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use kami_engine::{
     AccountId, CardKind, Flags, Kind, LEGS_MAX, Leg, Lifecycle, Line, ORDER_CARDS_MAX, ORDER_LINES_MAX,
-    OrderId, OrderReport, OrderState, PrincipalId, ProductId, Purchase, RETURN_CARDS_MAX, ReplyFlags, Role,
-    Status,
+    OrderId, OrderLine, OrderQuery, OrderReport, OrderState, PrincipalId, ProductId, Purchase,
+    RETURN_CARDS_MAX, ReplyFlags, Role, Status,
 };
 
 use super::expected::{At, Body, Expected, Listed};
@@ -386,6 +386,56 @@ impl Oracle {
         }
     }
 
+    /// The orders of the tenant that the caller may see, newest first.
+    pub fn list_orders(&self, ask: &Ask, query: &OrderQuery) -> Verdict {
+        let sees_all =
+            matches!(ask.caller.role, Role::Admin | Role::Operator | Role::Finance | Role::Auditor);
+        let mut own: Vec<&Order> = self
+            .orders
+            .iter()
+            .filter(|(key, _)| key.0 == ask.caller.tenant.0)
+            .map(|(_, order)| order)
+            .collect();
+        own.sort_by_key(|order| std::cmp::Reverse(order.number));
+        let (mut lines, mut read) = (Vec::new(), 0);
+        let hidden = !sees_all && query.buyer.is_some_and(|buyer| buyer != ask.caller.principal);
+        for order in own.iter().take(if hidden { 0 } else { usize::MAX }) {
+            if lines.len() == query.count.clamp(1, 100) as usize {
+                break;
+            }
+            read += 1;
+            let product = match &order.past[0].ask.what {
+                What::Sell { product, .. } => Some(ProductId(*product)),
+                _ => (order.lines.len() == 1).then(|| order.lines[0].product),
+            };
+            let wanted = (sees_all || order.buyer() == ask.caller.principal)
+                && query.buyer.is_none_or(|buyer| buyer == order.buyer())
+                && query.account.is_none_or(|account| account.0 == order.account)
+                && query.product.is_none_or(|wanted| product == Some(wanted));
+            if wanted {
+                lines.push((order, product));
+            }
+        }
+        let next = own.get(read).filter(|_| !hidden).map(|order| order.past[0].lsn);
+        lines.retain(|(order, _)| query.state.is_none_or(|state| state == order.state));
+        let line = |(order, product): (&&Order, Option<ProductId>)| {
+            let line = OrderLine {
+                order: OrderId(order.id),
+                state: order.state,
+                fetched: order.fetched,
+                buyer: order.buyer(),
+                account: AccountId(order.account),
+                product,
+                cards: order.cards.len() as u32,
+                opened_ms: order.past[0].time_ms,
+                lsn: kami_engine::Lsn::START,
+            };
+            (order.past[0].lsn, line)
+        };
+        let body = Body::Orders { lines: lines.into_iter().map(line).collect(), next };
+        (Expected { body, ..Expected::plain(Status::Ok, self.now_ms) }, None)
+    }
+
     /// The batches that have cards of an order of another system, with those cards, first batch first.
     fn cards_of_old(&self, (tenant, order): (u16, u128)) -> Vec<(&Batch, Vec<&Card>)> {
         let named = |card: &&Card| card.origin.and_then(|origin| origin.order) == Some(OrderId(order));
@@ -494,6 +544,7 @@ impl Order {
     fn new(change: &OrderChange) -> Order {
         Order {
             id: change.order,
+            number: 0,
             state: OrderState::Sold,
             cards: Vec::new(),
             returned: BTreeSet::new(),
@@ -565,7 +616,8 @@ impl Oracle {
         if matches!(event.kind, Kind::Cancel | Kind::ReserveTimeout) {
             self.counted.iter_mut().filter(|it| it.order == Some(key)).for_each(|it| it.given_back = true);
         }
-        let order = self.orders.entry(key).or_insert_with(|| Order::new(change));
+        let number = self.orders.len();
+        let order = self.orders.entry(key).or_insert_with(|| Order { number, ..Order::new(change) });
         order.past.push(event.past(to, Flags::NONE, 0));
         order.last_lsn = event.lsn;
         match event.kind {

@@ -656,7 +656,19 @@ impl World {
                 let (product, frozen) = (self.product(), self.random.percent(20));
                 (OPERATOR, What::ProductFreeze { product, frozen })
             }
-            955..960 => (AUDITOR, What::ProductList),
+            955..957 => (AUDITOR, What::ProductList),
+            957..960 => {
+                let states = [OrderState::Sold, OrderState::Reserved, OrderState::Cancelled];
+                let query = kami_engine::OrderQuery {
+                    from: None,
+                    count: *self.random.pick(&[0, 1, 3, 1000]),
+                    buyer: Some(self.random.pick(&SELLERS).principal).filter(|_| self.random.percent(30)),
+                    account: Some(AccountId(self.account())).filter(|_| self.random.percent(10)),
+                    product: Some(ProductId(self.product())).filter(|_| self.random.percent(20)),
+                    state: Some(*self.random.pick(&states)).filter(|_| self.random.percent(20)),
+                };
+                (*self.random.pick(&[SELLERS[0], AUDITOR, OPERATOR]), What::OrderList(query))
+            }
             960..975 => {
                 let product = Some(self.product()).filter(|_| self.random.percent(50));
                 (AUDITOR, What::Stock { product })
