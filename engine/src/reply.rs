@@ -3,6 +3,7 @@
 use kami_wal::Lsn;
 
 use crate::account::Account;
+use crate::control::ControlReport;
 use crate::exceptions::Exception;
 use crate::grounds::Grounds;
 use crate::identity::{
@@ -133,6 +134,9 @@ pub enum ReplyBody {
     /// After EXCEPTION_LIST, in order of number, and the one exception after EXCEPTION_RESOLVE. PARTIAL says that
     /// there are more.
     Exceptions(Vec<Exception>),
+    /// After PROPOSAL_LIST, in order of number, and the one proposal after PROPOSE, APPROVE and PROPOSAL_WITHDRAW; none
+    /// after TENANT_CONTROL. PARTIAL says that there are more.
+    Proposals(Box<ControlReport>),
 }
 
 /// A checkpoint of the log's entries, signed.

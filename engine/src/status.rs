@@ -132,7 +132,7 @@ statuses! {
     /// This very list of cards was imported before.
     DuplicateBatch = 133, "DUPLICATE_BATCH", "nothing to do: the cards are there";
     /// A second person must approve this.
-    ApprovalRequired = 134, "APPROVAL_REQUIRED", "have a second person approve it";
+    ApprovalRequired = 134, "APPROVAL_REQUIRED", "send it as a proposal (PROPOSE), and have a second person approve that";
     /// The card's earlier history lies in retired log.
     HistoryArchived = 135, "HISTORY_ARCHIVED", "ask the operator for the archive";
     /// A product, order or principal of this name exists.
@@ -168,6 +168,17 @@ statuses! {
     ExceptionsFull = 146, "EXCEPTIONS_FULL", "keep it, and send the same again when an operator has resolved some";
     /// The redemption was made offline too long ago to be taken without an operator.
     AdviceTooOld = 147, "ADVICE_TOO_OLD", "see to it by hand; have the till report sooner";
+
+    /// The proposal was approved before, and done.
+    ProposalDone = 155, "PROPOSAL_DONE", "nothing to do: look at what it did";
+    /// The proposal's time is over, or that of fetching what it let be fetched.
+    ProposalLapsed = 156, "PROPOSAL_LAPSED", "propose it again";
+    /// The proposal was withdrawn, or whoever made it was revoked.
+    ProposalWithdrawn = 157, "PROPOSAL_WITHDRAWN", "propose it again if it is still wanted";
+    /// As many proposals are open as a principal, or a tenant, may have.
+    ProposalsFull = 158, "PROPOSALS_FULL", "have open ones approved, or withdraw some";
+    /// This takes another principal than the one who asks.
+    SecondPersonRequired = 159, "SECOND_PERSON_REQUIRED", "have somebody else approve it; before dual control is switched on, add a second admin";
 
     /// The frame or a field in it is not well formed.
     Malformed = 200, "MALFORMED", "mend the client; REASON names the field";

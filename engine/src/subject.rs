@@ -2,7 +2,7 @@
 
 use kami_wal::Lsn;
 
-use crate::card::{Action, Asker, Effect, Outcome, Pin, View, decide};
+use crate::card::{Action, Asker, Effect, Outcome, Pin, Second, View, decide};
 use crate::command::{Command, Request};
 use crate::exceptions::{
     self, ADVICE_AGE_MAX_MS, ADVICE_BYTES, Advice, CLOCK_SKEW_MS, EXCEPTIONS_MAX, Exception, ExceptionState,
@@ -192,6 +192,7 @@ impl Subject<'_> {
             merchant: request.caller.merchant,
             any_merchant: request.caller.acts_for_all(),
             body: prepared.body,
+            second: self.second(),
         };
         let outcome = match prepared.failed {
             // What cannot be read is told of only where the card would be: BUSY for a code that leads nowhere
@@ -343,6 +344,21 @@ impl Subject<'_> {
             moves.pins.push(PinChange::Right(self.pin_key(card)));
         }
         Some(reply)
+    }
+
+    /// Whether a second person approved, or has to.
+    #[inline]
+    fn second(&self) -> Second {
+        match (&self.request.grounds, &self.request.command) {
+            // No caller can say so.
+            (Some(grounds), _) if grounds.approver.is_some() => Second::Approved,
+            (_, Command::RefundValue { .. })
+                if self.state.proposals.control(self.request.caller.tenant).on =>
+            {
+                Second::Wanted
+            }
+            _ => Second::None,
+        }
     }
 
     /// A redemption that was made offline and fits: if the time that it says is one that it can have been made at.

@@ -17,6 +17,7 @@ use crate::holds::HoldChange;
 use crate::identity::{AccountId, CardDigest, OrderId, PrincipalId, RequestId, TenantId};
 use crate::limits::{Buyer, Tills};
 use crate::orders::OrderWord;
+use crate::control::InQuestion;
 use crate::pins::PinChange;
 use crate::record::{Allocation, Chapter, OrderFacts, PostedLeg, Purse, Trail};
 use crate::reply::{HistoryEvent, Reply, Statement};
@@ -39,7 +40,7 @@ pub struct Work {
     pub(super) durable_at: Option<Lsn>,
     pub(super) misses: usize,
     pub(crate) prepared: Vec<Prepared>,
-    pub(super) moves: Moves,
+    pub(crate) moves: Moves,
     pub(super) seen: CodeSet,
     pub(crate) search: Search,
     pub(crate) posted: Vec<PostedLeg>,
@@ -77,7 +78,7 @@ pub(crate) struct Moves {
 }
 
 impl Moves {
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.words.clear();
         self.holds.clear();
         self.pins.clear();
@@ -149,6 +150,8 @@ pub(crate) enum Detail {
     Posted(Box<EarlierPosting>),
     /// An account with its statement, all as of one moment; `None` if it was to go on where it cannot.
     Statement(Option<Box<Statement>>),
+    /// What is proposed, or approved.
+    InQuestion(Box<InQuestion>),
 }
 
 /// An earlier posting, read from the log.
