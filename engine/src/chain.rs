@@ -442,9 +442,7 @@ impl<'a> Chain<'a> {
                         past.returns += 1;
                         past.returned.extend(cards.cards().map(|(card, _)| card));
                     }
-                    Kind::Sell | Kind::Export | Kind::Reserve | Kind::Confirm | Kind::Realloc
-                        if !owned =>
-                    {
+                    Kind::Sell | Kind::Export | Kind::Reserve | Kind::Confirm | Kind::Realloc if !owned => {
                         owned = true;
                         (past.cards, past.sold_at, past.sealed) = (cards, lsn, facts.sealed);
                     }

@@ -44,8 +44,8 @@ pub use audit::Audit as ControlAudit;
 pub use proposals::{
     ControlReport, ControlRow, End, Proposal, ProposalRow, ProposalState, Proposals, Standing,
 };
-pub(crate) use proposed::{body, is_proposable};
 pub use proposed::{Proposed, StoredControl, StoredProposed};
+pub(crate) use proposed::{body, is_proposable};
 
 use kami_wal::Lsn;
 
@@ -62,7 +62,7 @@ use crate::record::{
     GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Head, Kind, OrderFacts, Stored, VALUE_BYTES, VOLUME_BYTES,
 };
 use crate::reply::{Reply, ReplyBody, ReplyFlags};
-use crate::sequencer::{Detail, Moves, OrderPast, Prepared, Sequencer, Turn, Work};
+use crate::sequencer::{Detail, GROUP_BYTES, Moves, OrderPast, Prepared, Sequencer, Turn, Work};
 use crate::state::{Scope, State};
 use crate::status::Status;
 use crate::stock::Search;
@@ -169,12 +169,7 @@ fn proposed_request(asked: &Request, command: &Command) -> Request {
     let why = asked.grounds.as_ref().map_or_else(String::new, |grounds| grounds.why.clone());
     let approval = Some(ProposalId(asked.id.0));
     let grounds = Grounds { why, approval, approver: Some(PrincipalId(0)) };
-    Request {
-        command: command.clone(),
-        grounds: Some(Box::new(grounds)),
-        deadline: None,
-        ..asked.clone()
-    }
+    Request { command: command.clone(), grounds: Some(Box::new(grounds)), deadline: None, ..asked.clone() }
 }
 
 /// The checksum that the command has if it is sent without an approval: by it a retry is recognised.
@@ -309,7 +304,7 @@ impl Turn<'_> {
             }
             Command::Export { batch, .. } => self.export(&asked, batch, approval, search),
             Command::TenantControl { tenant, control } => self.put_control(&asked, tenant, control, approval),
-            _ => self.move_card(&mut asked, approval, moves, prepared.log_bytes),
+            _ => self.move_card(&mut asked, approval, moves, prepared.log_bytes - 2 * GROUP_BYTES),
         };
         let end = End {
             approved: true,
@@ -506,11 +501,9 @@ impl Turn<'_> {
         if count == 0 {
             return Err(Status::Malformed);
         }
-        let group_bytes = GROUP_HEAD_BYTES
-            + 2 * HEAD_BYTES
-            + request.grounds_bytes()
-            + OrderFacts::entry_bytes_max(count.min(ORDER_CARDS_MAX), 1, 0);
-        if count > ORDER_CARDS_MAX || group_bytes + 2 * HEAD_BYTES > self.sequencer.wal.payload_bytes_max() {
+        let entries = HEAD_BYTES + OrderFacts::entry_bytes_max(count.min(ORDER_CARDS_MAX), 1, 0);
+        let group_bytes = GROUP_HEAD_BYTES + entries + 2 * Grounds::BYTES_MAX;
+        if count > ORDER_CARDS_MAX || group_bytes > self.sequencer.wal.payload_bytes_max() {
             return Err(Status::OrderTooLarge);
         }
         let known = self.state.batch_stock(id, tenant).and_then(|stock| Some((stock, table.batch(id)?)));
@@ -578,10 +571,7 @@ impl Turn<'_> {
         let bytes = 2 * HEAD_BYTES + tail.len() + grounds_bytes(approval.1) + request.grounds_bytes();
         let (approved, lsn) = self.append(bytes, |group| {
             let approved = push(group, approval);
-            (
-                approved,
-                group.push_on(&head, grounds, tail.len(), |place| place.copy_from_slice(&tail)),
-            )
+            (approved, group.push_on(&head, grounds, tail.len(), |place| place.copy_from_slice(&tail)))
         });
         self.state.proposals.put_control(tenant, control, lsn);
         approved

@@ -35,6 +35,8 @@ impl Grounds {
     }
 
     const FIXED_BYTES: usize = 21;
+    /// The most bytes in an entry.
+    pub(crate) const BYTES_MAX: usize = (Self::FIXED_BYTES + WHY_BYTES_MAX).next_multiple_of(8);
 
     /// Bytes in an entry, a multiple of 8.
     pub(crate) fn bytes(&self) -> usize {

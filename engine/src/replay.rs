@@ -229,7 +229,8 @@ impl Rebuild {
                 let stored = entry.object::<StoredProposed>()?;
                 let why = entry.grounds()?.map_or_else(String::new, |grounds| grounds.why);
                 let standing = Standing::of(head, &stored, &why, entry.lsn, entry.time_ms);
-                let unknown = FormatError { what: "a proposal of what this version does not know", lsn: entry.lsn };
+                let unknown =
+                    FormatError { what: "a proposal of what this version does not know", lsn: entry.lsn };
                 if !self.state.proposals.add(standing.ok_or(unknown)?) {
                     return Err(ReplayError::Chain { object: "proposal", lsn: entry.lsn });
                 }

@@ -551,8 +551,10 @@ fn is_legal(entry: &Entry<'_>) -> bool {
             }
             // Of a sold card only under an approval, which is checked apart.
             Kind::Void => {
-                matches!(from, Lifecycle::Available | Lifecycle::Expired | Lifecycle::Returned | Lifecycle::Sold)
-                    && to == Lifecycle::Voided
+                matches!(
+                    from,
+                    Lifecycle::Available | Lifecycle::Expired | Lifecycle::Returned | Lifecycle::Sold
+                ) && to == Lifecycle::Voided
                     && same_but(Flags::NONE)
             }
             _ => false,

@@ -395,6 +395,19 @@ impl Desk {
             Request::TenantFreeze(body) => Command::TenantFreeze(body.tenant),
             Request::TenantUnfreeze(body) => Command::TenantUnfreeze(body.tenant),
             Request::TenantList => Command::TenantList,
+            Request::TenantControl(body) => {
+                Command::TenantControl { tenant: body.tenant, control: body.control }
+            }
+            Request::Export(body) => Command::Export { batch: body.batch, count: body.count },
+            Request::Propose(asked) => match self.command(asked.request, false)? {
+                Translated::Command(command) => Command::Propose(Box::new(command)),
+                _ => return Err(Refusal::Status(Status::Unsupported)),
+            },
+            Request::Approve(body) => Command::Approve(body.proposal),
+            Request::ProposalWithdraw(body) => Command::ProposalWithdraw(body.proposal),
+            Request::ProposalList(body) => {
+                Command::ProposalList { after: body.after, count: body.count, all: body.all }
+            }
             Request::LimitPut(spec) => Command::LimitPut(spec),
             Request::LimitList => Command::LimitList,
             Request::AccountStatement(body) => {
@@ -598,8 +611,12 @@ impl Desk {
         }
         if self.work.misses() > 0 {
             for (request, reply) in self.work.requests.iter().zip(&self.work.replies) {
+                let command = match &request.command {
+                    Command::Propose(command) => command,
+                    command => command,
+                };
                 if reply.miss
-                    && let Some(card) = request.command.card()
+                    && let Some(card) = command.card()
                 {
                     self.shared.guesses.miss(&self.peer.guesser, card.spread(), self.received);
                 }

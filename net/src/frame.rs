@@ -39,6 +39,7 @@
 mod card;
 pub mod close;
 mod codes;
+pub mod control;
 mod feed;
 pub mod money;
 pub mod opcode;

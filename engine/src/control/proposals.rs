@@ -524,7 +524,9 @@ mod tests {
         all.put_control(TenantId(2), DualControl { on: true, reveal_cards: 3, lapse_s: 90 }, lsn(10));
         // And through a snapshot.
         let mut again = Proposals::default();
-        assert!(again.restore(&all.rows(0, 2), &all.control_rows(None, 9)) && again.restore(&all.rows(2, 9), &[]));
+        assert!(
+            again.restore(&all.rows(0, 2), &all.control_rows(None, 9)) && again.restore(&all.rows(2, 9), &[])
+        );
         assert_eq!((again.all, again.controls, again.open), (all.all, all.controls, all.open));
     }
 

@@ -104,9 +104,7 @@ impl Proposed {
     pub(crate) fn reveals(&self, order: OrderId, from: u32, count: u32) -> bool {
         match *self {
             Proposed::OrderFetch { order: own, from: first, count: cards } => {
-                own == order
-                    && first <= from
-                    && from.saturating_add(count) <= first.saturating_add(cards)
+                own == order && first <= from && from.saturating_add(count) <= first.saturating_add(cards)
             }
             _ => false,
         }

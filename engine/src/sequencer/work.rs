@@ -12,12 +12,12 @@ use crate::card::{Effect, Past};
 #[cfg(doc)]
 use crate::command::Command;
 use crate::command::Request;
+use crate::control::InQuestion;
 use crate::exceptions::ExceptionState;
 use crate::holds::HoldChange;
 use crate::identity::{AccountId, CardDigest, OrderId, PrincipalId, RequestId, TenantId};
 use crate::limits::{Buyer, Tills};
 use crate::orders::OrderWord;
-use crate::control::InQuestion;
 use crate::pins::PinChange;
 use crate::record::{Allocation, Chapter, OrderFacts, PostedLeg, Purse, Trail};
 use crate::reply::{HistoryEvent, Reply, Statement};

@@ -7,13 +7,14 @@
 
 use bytes::{BufMut, BytesMut};
 use kami_engine::{
-    Account, BatchReport, CardReport, Checkpoint, Duplicate, Event, Exceeded, Exception, HistoryEvent,
-    HoldReport, ImportReport, KeyRotation, Limit, Lsn, MerchantId, OrderReport, OutcomeReport, PostedLeg,
-    Principal, PrincipalId, Product, ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId, Role,
-    SignedNote, Stats, Status, StockLine, Tenant, TenantId, TotalLine, Totals, ValueReport,
+    Account, BatchReport, CardReport, Checkpoint, ControlReport, Duplicate, Event, Exceeded, Exception,
+    HistoryEvent, HoldReport, ImportReport, KeyRotation, Limit, Lsn, MerchantId, OrderReport, OutcomeReport,
+    PostedLeg, Principal, PrincipalId, Product, ProductId, ProofPart, Proposal, ReplyBody, ReplyFlags,
+    RequestId, Role, SignedNote, Stats, Status, StockLine, Tenant, TenantId, TotalLine, Totals, ValueReport,
 };
 
 pub use super::codes::{Codes, CodesFrame, SoldCard};
+use super::control::{PROPOSALS, Proposals};
 use super::feed::{FeedBegin, FeedEvents};
 use super::money::{OneAccount, Statement};
 use super::wire::{Field, Malformed, Reader, Wire, wire};
@@ -123,6 +124,9 @@ body_kinds! {
     Outcome = 56, "OUTCOME";
     /// After EXCEPTION_LIST, in order of number, and the one exception after EXCEPTION_RESOLVE.
     Exceptions = 57, "EXCEPTIONS";
+    /// After PROPOSAL_LIST, in order of number, and the one proposal after PROPOSE, APPROVE and PROPOSAL_WITHDRAW; after
+    /// TENANT_CONTROL without any.
+    Proposals = 58, "PROPOSALS";
 }
 
 impl BodyKind {
@@ -202,6 +206,13 @@ impl BodyKind {
             Opcode::Consistency => BodyKind::Path,
             Opcode::OutcomeQuery => BodyKind::Outcome,
             Opcode::ExceptionList | Opcode::ExceptionResolve => BodyKind::Exceptions,
+            Opcode::Propose
+            | Opcode::Approve
+            | Opcode::ProposalWithdraw
+            | Opcode::ProposalList
+            | Opcode::TenantControl => BodyKind::Proposals,
+            // Never done by itself.
+            Opcode::Export => BodyKind::None,
             _ => return None,
         })
     }
@@ -281,6 +292,8 @@ pub enum Body {
     Outcome(OutcomeReport),
     /// Redemptions made offline that did not fit.
     Exceptions(Listing<Exception>),
+    /// Proposals.
+    Proposals(Box<Proposals>),
 }
 
 /// A hash of a path.
@@ -447,6 +460,7 @@ impl Body {
             Body::Path(_) => BodyKind::Path,
             Body::Outcome(_) => BodyKind::Outcome,
             Body::Exceptions(_) => BodyKind::Exceptions,
+            Body::Proposals(_) => BodyKind::Proposals,
         }
     }
 
@@ -484,6 +498,10 @@ impl Body {
             ReplyBody::ProofPart(part) => Body::ProofPart(*part),
             ReplyBody::Outcome(report) => Body::Outcome(report),
             ReplyBody::Exceptions(rows) => Body::Exceptions(Listing::of(rows)),
+            ReplyBody::Proposals(report) => {
+                let ControlReport { control, proposals } = *report;
+                Body::Proposals(Box::new(Proposals { control, listing: Listing::of(proposals) }))
+            }
             ReplyBody::Path(path) => {
                 Body::Path(Listing::of(path.into_iter().map(|hash| PathHash { hash }).collect()))
             }
@@ -528,6 +546,10 @@ impl Body {
             BodyKind::Path => Body::Path(take_rows(reader)?),
             BodyKind::Outcome => Body::Outcome(Wire::take(reader)?),
             BodyKind::Exceptions => Body::Exceptions(take_rows(reader)?),
+            BodyKind::Proposals => {
+                let control = reader.field("control")?;
+                Body::Proposals(Box::new(Proposals { control, listing: take_rows(reader)? }))
+            }
         })
     }
 
@@ -570,6 +592,10 @@ impl Body {
             Body::Path(rows) => return put_rows(rows, out, end),
             Body::Outcome(report) => report.put(out),
             Body::Exceptions(rows) => return put_rows(rows, out, end),
+            Body::Proposals(proposals) => {
+                proposals.control.put(out);
+                return put_rows(&proposals.listing, out, end);
+            }
         }
         true
     }
@@ -702,6 +728,8 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<OutcomeReport>(),
         listing!("EXCEPTIONS", "EXCEPTION"),
         of::<Exception>(),
+        ("PROPOSALS", PROPOSALS),
+        of::<Proposal>(),
         ("REASON", const { &[field("reason", "text8", "which field is wrong")] }),
         of::<Wait>(),
         listing!("ACCOUNTS", "ACCOUNT"),
