@@ -37,7 +37,7 @@ impl<'a> Wire<'a> for Asked<'a> {
             "u16",
             "of what is proposed: VOID, REFUND_VALUE, ORDER_FETCH, EXPORT or TENANT_CONTROL",
         ),
-        field("body", "the rest", "its body, without grounds"),
+        field("body", "body of opcode", "its body, without grounds"),
     ];
     fn put(&self, out: &mut BytesMut) {
         self.request.opcode().number().put(out);
