@@ -48,8 +48,11 @@ const BY_HAND: &[Kind] = &[
     Kind::TenantPut,
     Kind::TenantFreeze,
     Kind::TenantUnfreeze,
+    Kind::TenantControl,
     Kind::Propose,
     Kind::Approve,
+    Kind::ProposalWithdraw,
+    Kind::Export,
     Kind::KeyRotate,
     Kind::Restore,
     Kind::ClockAccept,
@@ -94,7 +97,7 @@ pub async fn run(command: Changes, output: &Output) -> Result<(), Failure> {
             let mut changes = Vec::new();
             while let Some(event) = subscription.next_past().await? {
                 let wanted = command.since.is_none_or(|since| event.time_ms >= since)
-                    && by.is_none_or(|by| event.principal == by)
+                    && by.is_none_or(|by| event.principal == by || approver(&event) == Some(by))
                     && !(command.without_why && has_why(&event));
                 if wanted {
                     changes.push(event);
@@ -109,6 +112,10 @@ pub async fn run(command: Changes, output: &Output) -> Result<(), Failure> {
             show(&changes[kept..], &catalogue, &names, output)
         })
         .await
+}
+
+fn approver(event: &Event) -> Option<PrincipalId> {
+    event.grounds.as_ref().and_then(|grounds| grounds.approver)
 }
 
 fn has_why(event: &Event) -> bool {
@@ -146,6 +153,9 @@ fn show(
         .map(|event| {
             let mut value = as_json(event);
             value["by"] = name(event.principal).into();
+            if let Some(approver) = approver(event) {
+                value["approved_by"] = name(approver).into();
+            }
             value
         })
         .collect();
@@ -155,7 +165,10 @@ fn show(
                 time::show(event.time_ms),
                 event.kind.name().to_owned(),
                 what(event, catalogue),
-                name(event.principal),
+                match approver(event) {
+                    Some(second) => format!("{} + {}", name(event.principal), name(second)),
+                    None => name(event.principal),
+                },
                 event.lsn.to_string(),
                 event.grounds.as_ref().map_or_else(String::new, |grounds| grounds.why.clone()),
             ]

@@ -36,6 +36,7 @@ mod certificate;
 mod changes;
 mod code;
 mod codes;
+mod control;
 mod demo;
 mod exit;
 mod feed;
@@ -57,6 +58,7 @@ mod proof;
 mod reconcile;
 mod remote;
 mod sandbox;
+mod secret_file;
 mod serve;
 mod settings;
 mod stock;
@@ -155,6 +157,8 @@ enum Command {
     Feed(feed::Feed),
     Changes(changes::Changes),
     Tenant(tenant::TenantCommand),
+    Proposals(control::ProposalsCommand),
+    Approve(control::Approve),
     Principal(principal::PrincipalCommand),
     Stats(stock::Stats),
     Checkpoint(upkeep::Checkpoint),
@@ -257,6 +261,8 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Feed(command) => online(feed::run(command, output)),
         Command::Changes(command) => online(changes::run(command, output)),
         Command::Tenant(command) => online(tenant::run(command, output)),
+        Command::Proposals(command) => online(control::proposals(command, output)),
+        Command::Approve(command) => online(control::approve(command, output)),
         Command::Principal(command) => online(principal::run(command, output)),
         Command::Stats(command) => online(stock::stats(command, output)),
         Command::Checkpoint(command) => online(upkeep::checkpoint(command, output)),
