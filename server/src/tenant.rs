@@ -48,7 +48,7 @@ enum Action {
         /// Its name or number; for the house alone [default: one's own].
         tenant: Option<String>,
         /// Whether refunds, and this setting itself, take two people.
-        #[arg(long, value_name = "on|off", value_parser = parse_on)]
+        #[arg(long, value_name = "on|off", value_parser = parse_on, action = clap::ArgAction::Set)]
         dual_control: bool,
         /// With it on: codes of another's order with at most so many cards are given to an operator alone.
         #[arg(long, value_name = "N", default_value_t = 0)]

@@ -199,7 +199,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         ],
     ),
     (
-        "SELL, RESERVE, CONFIRM, CANCEL, RESERVE_TIMEOUT, REALLOC, RETURN, full form",
+        "SELL, EXPORT, RESERVE, CONFIRM, CANCEL, RESERVE_TIMEOUT, REALLOC, RETURN, full form",
         &[
             (64, 16, "order", "the order's id"),
             (80, 4, "count", "cards moved"),
@@ -252,7 +252,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         ],
     ),
     (
-        "PRODUCT_PUT, PRINCIPAL_PUT, TENANT_PUT, IMPORT, ACCOUNT_PUT, LIMIT_PUT, EXCEPTION_RESOLVE",
+        "PRODUCT_PUT, PRINCIPAL_PUT, TENANT_PUT, TENANT_CONTROL, PROPOSE, IMPORT, ACCOUNT_PUT, LIMIT_PUT, EXCEPTION_RESOLVE",
         &[
             (64, 1, "version", "of the encoding that follows: 1"),
             (65, 3, "reserved", "zero"),

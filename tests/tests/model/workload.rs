@@ -595,8 +595,8 @@ impl World {
         match self.random.below(20) {
             0..6 => (caller, What::Void { code: self.code() }),
             6..10 => {
-                let What::Reverse { code, original } = self.reverse() else { unreachable!("made as one") };
-                let amount = self.part(&code);
+                let (code, original) = self.refundable();
+                let amount = if self.random.percent(60) { 0 } else { self.part(&code) };
                 (caller, What::Refund { code, original, amount })
             }
             10..13 => {
@@ -612,6 +612,31 @@ impl World {
             17..19 => (ADMIN, self.tenant_control()),
             _ => (caller, What::Query { code: self.code() }),
         }
+    }
+
+    /// A redemption that can be reversed no more, if there is one.
+    fn refundable(&mut self) -> (String, u128) {
+        let oracle = &self.oracle;
+        let over: Vec<(String, u128)> = oracle
+            .places()
+            .filter(|(tenant, _)| *tenant == 0)
+            .flat_map(|(_, place)| {
+                let product = &oracle.products[&oracle.batches[&place.0].product];
+                let window_ms = u64::from(product.spec.reversal_s) * 1000;
+                let card = oracle.card(place);
+                let over = move |past: &&super::oracle::Past| {
+                    matches!(past.kind, Kind::Redeem | Kind::Capture)
+                        && !past.reversed
+                        && oracle.now_ms > past.time_ms + window_ms
+                };
+                card.past.iter().filter(over).map(|past| (card.code.clone(), past.ask.id))
+            })
+            .collect();
+        if over.is_empty() || self.random.percent(20) {
+            let What::Reverse { code, original } = self.reverse() else { unreachable!("made as one") };
+            return (code, original);
+        }
+        self.random.pick(&over).clone()
     }
 
     fn tenant_control(&mut self) -> What {
@@ -669,6 +694,10 @@ impl World {
                 (caller, What::Fetch { order, from: 0, count: u32::MAX }, None)
             }
             _ if self.random.percent(20) => (ADMIN, What::Export { batch: 1, count: 1 }, None),
+            _ if self.random.percent(50) => {
+                let (code, original) = self.refundable();
+                (FINANCE, What::Refund { code, original, amount: 0 }, None)
+            }
             _ => {
                 let (after, all) = (self.random.below(count + 1), self.random.percent(50));
                 let count = *self.random.pick(&[0, 1, 3, 1000]);
