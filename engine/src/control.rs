@@ -63,7 +63,7 @@ use crate::record::{
 };
 use crate::reply::{Reply, ReplyBody, ReplyFlags};
 use crate::sequencer::{Detail, GROUP_BYTES, Moves, OrderPast, Prepared, Sequencer, Turn, Work};
-use crate::state::{Scope, State};
+use crate::state::State;
 use crate::status::Status;
 use crate::stock::Search;
 use crate::subject::Subject;
@@ -282,8 +282,7 @@ impl Turn<'_> {
         if self.state.tenants.is_frozen(tenant) && !is_house(&caller) {
             return refuse(self, Status::Frozen);
         }
-        let own = self.state.scope(caller.principal).unwrap_or_default();
-        if !self.covers(own, &standing.proposed, tenant) {
+        if !self.covers(&caller, &standing.proposed, tenant) {
             return refuse(self, Status::ScopeDenied);
         }
         let Detail::InQuestion(mut asked) = std::mem::take(&mut prepared.detail) else { return None };
@@ -370,11 +369,9 @@ impl Turn<'_> {
             unreachable!("the caller matched the command")
         };
         let (caller, now_ms) = (&request.caller, self.state.now_ms);
-        let scope = self.state.scope(caller.principal).unwrap_or_default();
-        let mut own = self.state.proposals.after(caller, after, all, now_ms).filter(|standing| {
-            let tenant = standing.proposer.tenant;
-            scope.is_all() || self.covers(scope, &standing.proposed, tenant)
-        });
+        let own = self.state.proposals.after(caller, after, all, now_ms);
+        let mut own =
+            own.filter(|standing| self.covers(caller, &standing.proposed, standing.proposer.tenant));
         let count = count.clamp(1, PROPOSALS_PER_LIST) as usize;
         let proposals = own.by_ref().take(count).map(|standing| standing.shown(now_ms)).collect();
         let more = own.next().is_some();
@@ -430,15 +427,18 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether a scope covers what is proposed. What is about no product is outside of every scope.
-    fn covers(&self, scope: Scope<'_>, proposed: &Proposed, tenant: TenantId) -> bool {
+    /// Whether the caller's scope covers what is proposed. What is about no product is outside of every scope.
+    fn covers(&self, caller: &Caller, proposed: &Proposed, tenant: TenantId) -> bool {
+        let Some(scope) = self.state.scope(caller.principal) else { return false };
         let batch = match *proposed {
             Proposed::Void { card } | Proposed::RefundValue { card, .. } => BatchId(card.batch()),
             Proposed::Export { batch, .. } => batch,
             Proposed::OrderFetch { .. } | Proposed::TenantControl { .. } => return scope.is_all(),
         };
         let known = self.state.batch_stock(batch, tenant).and_then(|_| self.sequencer.table.batch(batch));
-        scope.is_all() || known.is_some_and(|batch| scope.covers(batch.product))
+        known.is_some_and(|batch| {
+            scope.covers(batch.product) && !scope.denies(self.state.product_of(batch), caller, false)
+        })
     }
 
     /// Whether what is asked would be done now, were it approved; for an export, with which cards. `None` if
@@ -476,7 +476,8 @@ impl Turn<'_> {
                 // Without a place in the log it is not done; what is told then stands for "it would be".
                 let scope = state.scope(request.caller.principal);
                 let subject = Subject { sequencer, state, request, scope, short: Status::Ok };
-                let reply = subject.decide(prepared, None, moves, None)?;
+                let mut reply = Reply::BLANK;
+                subject.decide(prepared, None, moves, None, &mut reply)?;
                 moves.clear();
                 Some(match reply.status {
                     // The id has had an effect on the card before.
@@ -593,8 +594,9 @@ impl Turn<'_> {
             approved = Some(push(group, approval));
             let scope = state.scope(request.caller.principal);
             let subject = Subject { sequencer, state, request, scope, short };
-            let reply = subject.decide(prepared, Some(group), moves, None);
-            done = reply.is_some_and(|reply| reply.status.is_done());
+            let mut reply = Reply::BLANK;
+            let decided = subject.decide(prepared, Some(group), moves, None, &mut reply);
+            done = decided.is_some() && reply.status.is_done();
         });
         assert!(done, "it was decided on the same state just now");
         self.install(moves);

@@ -132,7 +132,7 @@ statuses! {
     /// This very list of cards was imported before.
     DuplicateBatch = 133, "DUPLICATE_BATCH", "nothing to do: the cards are there";
     /// A second person must approve this.
-    ApprovalRequired = 134, "APPROVAL_REQUIRED", "send it as a proposal (PROPOSE), and have a second person approve that";
+    ApprovalRequired = 134, "APPROVAL_REQUIRED", "propose it (PROPOSE; on the command line --propose), and have a second person approve that";
     /// The card's earlier history lies in retired log.
     HistoryArchived = 135, "HISTORY_ARCHIVED", "ask the operator for the archive";
     /// A product, order or principal of this name exists.

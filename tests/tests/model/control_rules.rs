@@ -425,17 +425,18 @@ impl Oracle {
     }
 
     fn covers_proposed(&self, principal: PrincipalId, known: &Proposed) -> bool {
-        if !self.is_scoped(principal) {
-            return true;
-        }
         let tenant = known.caller().tenant.0;
         let batch = match known.what() {
             What::Void { code } | What::Refund { code, .. } => self.find(tenant, code).map(|place| place.0),
             What::Export { batch, .. } => Some(*batch),
-            _ => None,
+            _ => return !self.is_scoped(principal),
         };
         let batch = batch.and_then(|batch| self.batches.get(&batch)).filter(|batch| batch.tenant == tenant);
-        batch.is_some_and(|batch| self.covers(principal, batch.product))
+        let classes = self.principals.get(&principal.0).map_or(0, |known| known.spec.classes);
+        batch.is_some_and(|batch| {
+            let class = self.products[&batch.product].spec.terms.class;
+            self.covers(principal, batch.product) && (classes == 0 || classes >> class & 1 == 1)
+        })
     }
 
     pub fn withdraw(&self, ask: &Ask, id: u128) -> Verdict {
