@@ -541,7 +541,7 @@ impl Turn<'_> {
         let facts = OrderFacts { sealed: true, lines: vec![line], ..OrderFacts::default() };
         let order = OrderId(request.id.0);
         let (body, subject) = (asked.prepared.body, u64::from(batch.0));
-        let at = self.record_order_behind(
+        self.record_order_behind(
             Some(approval),
             request,
             body,
@@ -551,8 +551,7 @@ impl Turn<'_> {
             subject,
             &[],
             search,
-        );
-        at
+        )
     }
 
     /// Sets a tenant's control. Returns where the approval stands.
