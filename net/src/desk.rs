@@ -79,7 +79,7 @@ impl Refusal {
 pub(crate) enum Admitted<'a> {
     /// Go on.
     Placed,
-    /// Not taken in: it is to come again after [`Desk::run`].
+    /// Not taken in: it is to come again after [`Desk::run`], and will be taken in then.
     Again,
     /// Items to be decided by [`Desk::run_items`], after what was gathered.
     Items(RequestHead, Items<'a>),
@@ -493,6 +493,8 @@ impl Desk {
 
     /// Has what was gathered decided, and puts the replies into the outbox.
     pub(crate) fn run(&mut self, outbox: &mut Outbox) -> Result<(), EngineFault> {
+        // Also where there is nothing to decide: what waits for the disk named its card and took no place.
+        self.codes.clear();
         if self.line.is_empty() {
             return Ok(());
         }
@@ -548,6 +550,7 @@ impl Desk {
         let mut items = items.iter().peekable();
         while items.peek().is_some() {
             self.begin();
+            self.codes.clear();
             for _ in 0..self.batch_max {
                 let Some(item) = items.peek() else { break };
                 let mut report = ItemReport::nothing(item.request);
@@ -588,7 +591,6 @@ impl Desk {
 
     /// Has the gathered requests decided.
     fn execute(&mut self) -> Result<Option<Lsn>, EngineFault> {
-        self.codes.clear();
         if self.work.requests.is_empty() {
             return Ok(None);
         }

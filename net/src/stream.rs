@@ -98,6 +98,18 @@ impl From<Poisoned> for End {
 type Blocked = Result<(ReplyHead, Body), Poisoned>;
 type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Takes a frame in, having decided first what it has to wait for.
+#[inline]
+fn admit<'a>(desk: &mut Desk, frame: &'a [u8], outbox: &mut Outbox) -> Result<Admitted<'a>, EngineFault> {
+    match desk.admit(frame) {
+        Admitted::Again => {
+            desk.run(outbox)?;
+            Ok(desk.admit(frame))
+        }
+        admitted => Ok(admitted),
+    }
+}
+
 /// Says that nobody waits any more, when it is dropped.
 #[derive(Default)]
 struct Asker(Arc<AtomicBool>);
@@ -280,14 +292,10 @@ impl Stream {
                 match split {
                     Ok(Split::More) => break true,
                     Ok(Split::TooLong(head)) => self.desk.refuse_long(head),
-                    Ok(Split::Frame(frame)) => match self.desk.admit(frame) {
+                    Ok(Split::Frame(frame)) => match admit(&mut self.desk, frame, &mut self.outbox)? {
                         Admitted::Placed => {}
-                        Admitted::Again => {
-                            self.desk.run(&mut self.outbox)?;
-                            // Only a command about a card comes again, and now it is the first.
-                            self.desk.admit(frame);
-                            break false;
-                        }
+                        // Nothing is gathered any more that it could have to wait for.
+                        Admitted::Again => return Err(End::Fault),
                         Admitted::Items(head, items) => {
                             self.desk.run(&mut self.outbox)?;
                             self.desk.run_items(&head, &items, &mut self.outbox)?;
