@@ -180,6 +180,11 @@ impl Desk {
         self.line.push(place);
     }
 
+    /// Answers a request that the stream itself refuses.
+    pub(crate) fn refuse(&mut self, head: &RequestHead, status: Status) {
+        self.line.push(Place::status(head, status));
+    }
+
     /// Answers the frame that ends the stream, as far as it can be.
     pub(crate) fn refuse_stream(&mut self, head: Option<&[u8]>, status: Status) {
         let nobody = RequestHead { opcode: 0, ..RequestHead::new(Opcode::Ping, RequestId(0)) };
@@ -242,12 +247,12 @@ impl Desk {
                 return Admitted::Blocking(head, Blocking::Chunk(Zeroizing::new(frame.to_vec())));
             }
             Err(Refusal::Again) => return Admitted::Again,
-            Err(Refusal::Status(status)) => {
-                self.line.push(Place::status(&head, status));
-                return Admitted::Placed;
-            }
-            Err(Refusal::Limited(wait)) => {
-                self.line.push(Place::Limited(ReplyHead::local(&head, Status::RateLimited), wait));
+            Err(refusal) => {
+                let reply = ReplyHead::local(&head, refusal.status());
+                self.line.push(match refusal {
+                    Refusal::Limited(wait) => Place::Limited(reply, wait),
+                    _ => Place::Status(reply),
+                });
                 return Admitted::Placed;
             }
         };
@@ -263,11 +268,21 @@ impl Desk {
         Admitted::Placed
     }
 
-    fn place(&mut self, head: &RequestHead, id: RequestId, command: Command, grounds: Option<Box<Grounds>>) {
-        let deadline = match head.deadline_ms {
+    /// By when a request is to be decided, if it says so.
+    pub(crate) fn deadline(&self, head: &RequestHead) -> Option<Instant> {
+        match head.deadline_ms {
             0 => None,
             ms => Some(self.received + Duration::from_millis(ms.into())),
-        };
+        }
+    }
+
+    /// Whether that is over.
+    pub(crate) fn is_late(&self, head: &RequestHead) -> bool {
+        self.deadline(head).is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    fn place(&mut self, head: &RequestHead, id: RequestId, command: Command, grounds: Option<Box<Grounds>>) {
+        let deadline = self.deadline(head);
         self.administers |= matches!(
             command,
             Command::PrincipalRevoke(_)
@@ -296,8 +311,7 @@ impl Desk {
                 Command::Reverse { card, original: body.original }
             }
             Request::Hold(body) => {
-                let card = self.card(body.code, Status::CardNotValid)?;
-                let pin = body.pin.map(|pin| self.shared.engine.pin_digest(card, pin.0));
+                let (card, pin) = self.card_and_pin(body.code, body.pin)?;
                 Command::Hold { card, pin, amount: body.amount, partial, seconds: body.seconds }
             }
             Request::Capture(body) => {
@@ -316,8 +330,7 @@ impl Desk {
             Request::PinUnlock(body) => Command::PinUnlock { card: self.known(body.code)? },
             Request::OutcomeQuery(body) => self.outcome(&body)?,
             Request::Advice(body) => {
-                let card = self.card(body.code, Status::CardNotValid)?;
-                let pin = body.pin.map(|pin| self.shared.engine.pin_digest(card, pin.0));
+                let (card, pin) = self.card_and_pin(body.code, body.pin)?;
                 let (amount, made_ms) = (body.amount, body.made_ms);
                 Command::Advice(Box::new(Advice { card, pin, amount, made_ms }))
             }
@@ -452,9 +465,19 @@ impl Desk {
         amount: i64,
         partial: bool,
     ) -> Result<Command, Refusal> {
-        let card = self.card(code, Status::CardNotValid)?;
-        let pin: Option<PinDigest> = pin.map(|pin| self.shared.engine.pin_digest(card, pin.0));
+        let (card, pin) = self.card_and_pin(code, pin)?;
         Ok(Command::Redeem { card, pin, amount, partial })
+    }
+
+    /// A card that is used, with the PIN that was given for it.
+    #[inline]
+    fn card_and_pin(
+        &mut self,
+        code: Secret<'_>,
+        pin: Option<Secret<'_>>,
+    ) -> Result<(CardDigest, Option<PinDigest>), Refusal> {
+        let card = self.card(code, Status::CardNotValid)?;
+        Ok((card, pin.map(|pin| self.shared.engine.pin_digest(card, pin.0))))
     }
 
     /// The card that a code names, unless the caller has sent too many wrong ones. What cannot be a code is
@@ -723,7 +746,7 @@ pub(crate) fn run_blocking(
             }
             reply
         }
-        Blocking::Consistency { old, new } => engine.prove_consistency(head.request, old, new)?,
+        Blocking::Consistency { old, new } => engine.prove_consistency(caller, head.request, old, new)?,
         Blocking::Chunk(frame) => match Request::decode(Opcode::ImportChunk, &frame[REQUEST_HEAD_BYTES..]) {
             Ok(Request::ImportChunk(chunk)) => {
                 let mut rows = chunk.rows();

@@ -302,7 +302,11 @@ impl Stream {
                             break false;
                         }
                         Admitted::Feed(head, open) => {
-                            self.feed = Some((head, open));
+                            if self.desk.is_late(&head) {
+                                self.desk.refuse(&head, Status::DeadlinePassed);
+                            } else {
+                                self.feed = Some((head, open));
+                            }
                             break false;
                         }
                         Admitted::Blocking(head, work) => {
@@ -346,16 +350,26 @@ impl Stream {
     /// business and ends with the stream, so that a peer that begins and leaves makes nobody keep its frames.
     fn start_blocking(&mut self, head: RequestHead, work: Blocking) {
         let (shared, peer) = (Arc::clone(&self.shared), Arc::clone(&self.peer));
+        let deadline = self.desk.deadline(&head);
         self.blocking = Some(Box::pin(async move {
             // The semaphores are never closed; without a permit the work would still be right.
             let turn = match work {
                 Blocking::Commit(_) => Arc::clone(&shared.commit).acquire_owned().await.ok(),
                 _ => None,
             };
-            let line = if matches!(work, Blocking::Totals(_)) { &shared.reports } else { &shared.blocking };
+            let line = match work {
+                Blocking::Totals(_) => &shared.reports,
+                Blocking::SignedCheckpoint | Blocking::Proof { .. } | Blocking::Consistency { .. } => {
+                    &shared.proofs
+                }
+                _ => &shared.blocking,
+            };
             let permit = Arc::clone(line).acquire_owned().await;
             if peer.revoked.load(Ordering::Relaxed) {
                 return None;
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Some(Ok((ReplyHead::local(&head, Status::DeadlinePassed), Body::None)));
             }
             // Whoever asked may leave: then a long piece of reading is not gone on with.
             let asker = Asker::default();
