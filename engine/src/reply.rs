@@ -3,7 +3,7 @@
 use kami_wal::Lsn;
 
 use crate::account::Account;
-use crate::exceptions::Exception;
+use crate::exceptions::ExceptionPage;
 use crate::grounds::Grounds;
 use crate::identity::{
     AccountId, BatchId, ChannelId, MerchantId, OrderId, Principal, PrincipalId, ProductId, RequestId,
@@ -132,7 +132,7 @@ pub enum ReplyBody {
     Outcome(OutcomeReport),
     /// After EXCEPTION_LIST, in order of number, and the one exception after EXCEPTION_RESOLVE. PARTIAL says that
     /// there are more.
-    Exceptions(Vec<Exception>),
+    Exceptions(ExceptionPage),
 }
 
 /// A checkpoint of the log's entries, signed.

@@ -8,7 +8,7 @@ use crate::exceptions::{
     self, ADVICE_AGE_MAX_MS, ADVICE_BYTES, Advice, CLOCK_SKEW_MS, EXCEPTIONS_MAX, Exception, ExceptionState,
     Kept,
 };
-use crate::identity::{OrderId, PinDigest, RequestId};
+use crate::identity::{CardDigest, OrderId, PinDigest, RequestId};
 use crate::limits::Tills;
 use crate::outcome;
 use crate::pins::{PIN_LOCK_MS, PIN_TRIES, PinChange, PinKey};
@@ -46,6 +46,12 @@ impl Subject<'_> {
         if let Command::Advice(advice) = &self.request.command {
             return self.advise(advice, prepared, group, moves, tills);
         }
+        if let Some(card) = self.request.command.card()
+            && self.state.exceptions.may_be_of(card)
+            && let Some(reply) = self.noted(card)
+        {
+            return Some(reply);
+        }
         self.decide_card(prepared, group, moves, tills)
     }
 
@@ -66,12 +72,11 @@ impl Subject<'_> {
             if let Some(earlier) = self.state.exceptions.reported(advice.card, request.id) {
                 let is_retry =
                     earlier.body == prepared.body && earlier.exception.principal == request.caller.principal;
-                let Exception { lsn, time_ms, .. } = earlier.exception;
-                let reply = match is_retry {
-                    true => self.reply(Status::ExceptionNoted, Some(lsn), ReplyBody::None),
-                    false => return Some(self.refuse(Status::IdReused)),
-                };
-                return Some(Reply { flags: ReplyFlags::REPLAYED, time_ms, ..reply });
+                return Some(if is_retry {
+                    self.noted_before(earlier)
+                } else {
+                    self.refuse(Status::IdReused)
+                });
             }
         }
         let reply = self.decide_card(prepared, group.as_deref_mut(), moves, tills)?;
@@ -98,6 +103,38 @@ impl Subject<'_> {
         moves.exceptions.push(ExceptionState::of(&head, &kept, lsn, self.state.now_ms));
         let noted = self.reply(Status::ExceptionNoted, Some(lsn), ReplyBody::None);
         Some(Reply { miss: reply.miss, ..noted })
+    }
+
+    /// What is said where the id, or the one that is asked about, is that of an exception of this card: it was the
+    /// redemption that was noted, which must not take effect besides.
+    #[cold]
+    fn noted(&self, card: CardDigest) -> Option<Reply> {
+        let (command, caller) = (&self.request.command, &self.request.caller);
+        let id = match command {
+            Command::Query { .. } | Command::History { .. } => return None,
+            Command::OutcomeOf { request, .. } => *request,
+            _ => self.request.id,
+        };
+        let scope = self.scope?;
+        let earlier = self.state.exceptions.reported(card, id)?;
+        let is_own = earlier.exception.principal == caller.principal;
+        Some(match command {
+            Command::OutcomeOf { .. } => {
+                let table = &self.sequencer.table;
+                let is_told = is_own
+                    || outcome::looks_after_all(caller.role)
+                        && exceptions::is_shown(table, scope, caller, earlier);
+                if is_told { self.noted_before(earlier) } else { self.refuse(Status::NoEffect) }
+            }
+            Command::Redeem { .. } if is_own => self.noted_before(earlier),
+            _ => self.refuse(Status::IdReused),
+        })
+    }
+
+    fn noted_before(&self, earlier: &ExceptionState) -> Reply {
+        let Exception { lsn, time_ms, .. } = earlier.exception;
+        let reply = self.reply(Status::ExceptionNoted, Some(lsn), ReplyBody::None);
+        Reply { flags: ReplyFlags::REPLAYED, time_ms, ..reply }
     }
 
     fn decide_card(
