@@ -303,7 +303,7 @@ impl Stream {
                         }
                         Admitted::Feed(head, open) => {
                             if self.desk.is_late(&head) {
-                                self.desk.refuse(&head, Status::DeadlinePassed);
+                                self.desk.refuse_request(&head, Status::DeadlinePassed);
                             } else {
                                 self.feed = Some((head, open));
                             }
