@@ -30,8 +30,9 @@ impl Process {
     }
 
     /// One that has processes of its own.
-    pub fn with_children(self) -> Process {
-        Process { has_children: true, ..self }
+    pub fn with_children(mut self) -> Process {
+        self.has_children = true;
+        self
     }
 
     /// Ends it as a crash would.

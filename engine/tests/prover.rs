@@ -222,3 +222,16 @@ fn a_proof_was_made_anew_for_each_of_its_parts() {
     let auditor = store.add("auditor", Role::Auditor, Vec::new());
     assert_eq!(store.prove(auditor, &code(0), first.size, 0).status, Status::NotProvable);
 }
+
+/// What a proof took of the server's memory grew with the card's history: a till that used one card all day, and an
+/// auditor who asked for its proof, sufficed.
+#[test]
+fn a_proof_took_as_much_memory_as_its_card_had_a_history() {
+    let store = Store::new();
+    store.redeem(0, 1000..32_000);
+    let reply = store.prove(Caller::LOCAL, &code(0), 0, 0);
+    assert_eq!((reply.status, reply.miss), (Status::ProofTooLong, false));
+    // Others are proven as ever, and so is what it was before.
+    let (_, note) = store.sign(Caller::LOCAL, 10);
+    assert_eq!(store.part(Caller::LOCAL, &code(1), note.size, 0).size, note.size);
+}

@@ -1,10 +1,11 @@
 //! `kami limit`: how much may be bought or redeemed, by whom, in which time.
 
 use clap::{Args, Subcommand};
-use kami_engine::{AccountId, Limit, LimitAction, LimitScope, LimitSpec, LimitWindow, ProductId};
-use kami_net::{Client, ClientError};
+use kami_engine::{Limit, LimitAction, LimitScope, LimitSpec, LimitWindow, ProductId};
+use kami_net::Client;
 use serde_json::{Value, json};
 
+use crate::account;
 use crate::exit::Failure;
 use crate::output::{Output, count, table};
 use crate::remote::{Catalogue, Remote, Why};
