@@ -186,7 +186,8 @@ newtypes! {
 }
 
 wire!(Grounds: "GROUNDS" {
-    approval: Option<ProposalId>, "the proposal under which it is done; 0: none";
+    approval: Option<ProposalId>, "the proposal under which it is done; 0: none. Of requests only ORDER_FETCH names one";
+    approver: Option<PrincipalId>, "who approved that; in a request 0";
     why: String, "the reason, at most 255 bytes of UTF-8, no control characters; empty: none was given";
 });
 
