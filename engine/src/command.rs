@@ -639,10 +639,10 @@ impl Command {
         matches!(self, Command::AccountStatement { .. })
     }
 
-    /// Whether it changes what turns are prepared for.
+    /// Whether it changes what turns are prepared for, or takes long enough that others are to have the lock next.
     #[inline]
     pub(crate) fn ends_turn(&self) -> bool {
-        matches!(self, Command::LimitPut(_))
+        matches!(self, Command::LimitPut(_) | Command::ExceptionList { .. })
     }
 
     /// A checksum of what is asked, by which a retry is told from another request with the same id.

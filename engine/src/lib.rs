@@ -108,7 +108,7 @@ pub use engine::{EXIT_POISONED, Engine, EngineOptions, OpenError, RevealError};
 pub use event::Event;
 pub use exceptions::{
     ADVICE_AGE_MAX_MS, Advice, CLOCK_SKEW_MS, EXCEPTIONS_MAX, EXCEPTIONS_PER_LIST, Exception, ExceptionNote,
-    RESOLUTION_BYTES_MAX, Resolution,
+    ExceptionPage, RESOLUTION_BYTES_MAX, Resolution,
 };
 pub use feed::{Feed, FeedPlace, FeedSpec, KindSet, PastError};
 pub use figures::{Figures, ProductStock};

@@ -145,6 +145,12 @@ impl<'a> Scope<'a> {
     pub fn is_all(self) -> bool {
         self.products.is_empty()
     }
+
+    /// Whether it is all products and all classes.
+    #[must_use]
+    pub fn is_boundless(self) -> bool {
+        self.products.is_empty() && self.classes == 0
+    }
 }
 
 impl State {

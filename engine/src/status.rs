@@ -147,6 +147,8 @@ statuses! {
     PositionUnknown = 160, "POSITION_UNKNOWN", "read again from the beginning, or from a position that you trust; the store may have been restored";
     /// The history cannot be proven: it is not what was signed before, or cannot be read.
     NotProvable = 161, "NOT_PROVABLE", "tell the operator: the server's log says what differs";
+    /// More happened to the card than one proof may show.
+    ProofTooLong = 170, "PROOF_TOO_LONG", "read its history; settle the card and give out another";
 
     /// The card would hold more than its product allows.
     ValueLimit = 141, "VALUE_LIMIT", "load less";

@@ -617,7 +617,7 @@ impl crate::state::State {
         for (key, hold) in self.holds.after(None) {
             hasher.update(format!("{key:?} {hold:?}\n").as_bytes());
         }
-        for state in self.exceptions.after(0, true) {
+        for state in self.exceptions.iter() {
             hasher.update(format!("{state:?} {:032x}\n", state.digest.0).as_bytes());
         }
         for lock in self.pins.after(None) {

@@ -229,6 +229,9 @@ impl Client {
             | Request::PrincipalList
             | Request::Stock(_)
             | Request::Reconcile(_)
+            | Request::SignedCheckpoint
+            | Request::Proof(_)
+            | Request::Consistency(_)
             | Request::ImportCommit(_)
             | Request::ImportDuplicates(_) => Way::Long,
             _ => Way::Short,

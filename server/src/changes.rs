@@ -15,7 +15,8 @@ use crate::time;
 
 /// List what people changed by hand: products, batches, principals, accounts, limits, single cards. Oldest first.
 ///
-/// It is read from the log itself, so nothing is missing from it: each change with its time, who made it and why.
+/// It is read from the log itself, so nothing is missing from it: each change with its time, who made it and why. Of
+/// cancelled orders those are listed that were cancelled for a reason.
 /// The operator, finance and auditor roles may ask.
 #[derive(Args)]
 #[command(
@@ -38,7 +39,8 @@ pub struct Changes {
     remote: Remote,
 }
 
-/// What people do by hand. Sales, redemptions and what follows from them are not among it.
+/// What people do by hand. Sales, redemptions and what follows from them are not among it; a platform cancels orders all
+/// day, so of CANCEL only those count that say why.
 const BY_HAND: &[Kind] = &[
     Kind::ProductPut,
     Kind::ProductFreeze,
@@ -73,6 +75,7 @@ const BY_HAND: &[Kind] = &[
     Kind::Settle,
     Kind::RefundValue,
     Kind::Return,
+    Kind::Cancel,
     Kind::Restock,
     Kind::Replace,
     Kind::Transfer,
@@ -96,7 +99,8 @@ pub async fn run(command: Changes, output: &Output) -> Result<(), Failure> {
             let mut subscription = client.subscribe(spec);
             let mut changes = Vec::new();
             while let Some(event) = subscription.next_past().await? {
-                let wanted = command.since.is_none_or(|since| event.time_ms >= since)
+                let wanted = (event.kind != Kind::Cancel || has_why(&event))
+                    && command.since.is_none_or(|since| event.time_ms >= since)
                     && by.is_none_or(|by| event.principal == by || approver(&event) == Some(by))
                     && !(command.without_why && has_why(&event));
                 if wanted {

@@ -5,16 +5,14 @@
 //! codes on sale, a guess hits one in 4·10²¹. They are unique within the file for certain, and beyond it
 //! but for odds of that kind; an import finds any that were there before.
 //!
-//! Nothing is kept of them but the file, which only its owner may read. It appears under its name when it is
-//! complete and on disk, and the name is on disk before the command says so: what is sent to the printer is
-//! not lost to a power cut behind it; see `secret_file.rs`.
+//! Nothing is kept of them but the file, which only its owner may read, and which is there as a whole or not at all: see
+//! `new_file.rs`.
 
 mod check;
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -22,9 +20,9 @@ use serde_json::json;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::exit::Failure;
+use crate::new_file::{NewFile, Readers};
 use crate::output::{Output, count};
 use crate::progress::{Progress, Unit};
-use crate::secret_file;
 use check::{ALPHABET, check_value};
 
 /// Random characters of a code; one more checks them.
@@ -91,7 +89,11 @@ pub fn run(command: CodesCommand, output: &Output) -> Result<(), Failure> {
     if is_text && command.pin.is_some() {
         return Err(Failure::usage("a .txt file has no place for PINs; name it .csv"));
     }
-    secret_file::write_new(&command.out, |file| write(file, &command, is_text))?;
+    let mut file = NewFile::create("the codes", &command.out, Readers::Owner)?;
+    write(&mut file, &command, is_text).map_err(|error| {
+        Failure::environment(format!("the codes cannot be written path=`{}`: {error}", command.out.display()))
+    })?;
+    file.finish()?;
     let value = json!({
         "file": command.out.display().to_string(),
         "count": command.count,
@@ -108,8 +110,7 @@ pub fn run(command: CodesCommand, output: &Output) -> Result<(), Failure> {
     })
 }
 
-fn write(file: &mut File, command: &Generate, is_text: bool) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(256 << 10, file);
+fn write(out: &mut NewFile, command: &Generate, is_text: bool) -> io::Result<()> {
     if !is_text {
         out.write_all(if command.pin.is_some() { b"code,pin\n" } else { b"code\n" })?;
     }
@@ -130,7 +131,7 @@ fn write(file: &mut File, command: &Generate, is_text: bool) -> io::Result<()> {
             progress.at(number);
         }
     }
-    out.flush()
+    Ok(())
 }
 
 /// Codes, each another one.

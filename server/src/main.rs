@@ -12,6 +12,8 @@
 //! trade.rs value.rs card.rs         selling, redeeming, what is on a card, looking after single cards
 //! top_up.rs                         what is on a card, to an account elsewhere, by a program that does it
 //! account.rs limit.rs               money and who has how much of it; how much may be bought or redeemed
+//! orders.rs                         purchases: reserved, paid, cancelled, given back
+//! tills.rs                          what tills leave behind: outcomes, locked PINs, exceptions
 //! stock.rs principal.rs tenant.rs   figures; who may connect; merchants that share the store
 //! feed.rs reconcile.rs              the log's events as they come; its totals by day
 //! changes.rs                        who changed what by hand, and why
@@ -22,7 +24,7 @@
 //! demo.rs                           the proof: a real server, killed under load, asked about everything
 //! manual.rs                         shell completions and manual pages
 //! exit.rs output.rs progress.rs     exit codes and sentences; JSON and tables; how far long work is
-//! table_file.rs                     tables for spreadsheets
+//! new_file.rs table_file.rs         a file, whole or not at all; tables for spreadsheets
 //! money.rs time.rs code.rs          how amounts, times and codes are typed and shown
 //! ```
 //! Standard output carries results and nothing else; progress, warnings and errors go to standard error.
@@ -48,6 +50,7 @@ mod log;
 mod logging;
 mod manual;
 mod metrics;
+mod new_file;
 mod notify;
 mod orders;
 mod output;
@@ -58,7 +61,6 @@ mod proof;
 mod reconcile;
 mod remote;
 mod sandbox;
-mod secret_file;
 mod serve;
 mod settings;
 mod stock;

@@ -4,7 +4,7 @@
 //! redemption has the id given with `--id`, or a new one that is printed, so that it can be asked for
 //! again or reversed.
 
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 use crate::code::{mask, order_id, parse_id, read_secret, sale_id};
 use crate::control::{Propose, parse_proposal, propose};
 use crate::exit::Failure;
+use crate::new_file::{NewFile, Readers};
 use crate::output::{Output, count};
 use crate::remote::{Catalogue, Remote, Why};
-use crate::{money, secret_file, time};
+use crate::{money, time};
 
 /// Sell cards under an order id and print their codes, one a line.
 ///
@@ -157,17 +158,15 @@ pub async fn order(command: Order, output: &Output) -> Result<(), Failure> {
 /// Fetches the codes of an order into a new file.
 pub async fn into_file(client: &Client, order: OrderId, out: &Path, output: &Output) -> Result<(), Failure> {
     // Fetching them is recorded: not for nothing.
-    secret_file::is_free(out)?;
+    let mut file = NewFile::create("the codes", out, Readers::Owner)?;
     let sold = client.order(order).await?;
     let cards = &sold.value.cards;
-    secret_file::write_new(out, |file| {
-        let mut file = BufWriter::new(file);
-        for card in cards {
-            file.write_all(&card.code)?;
-            file.write_all(b"\n")?;
-        }
-        file.flush()
-    })?;
+    for card in cards {
+        file.write_all(&card.code).and_then(|()| file.write_all(b"\n")).map_err(|error| {
+            Failure::environment(format!("the codes cannot be written path=`{}`: {error}", out.display()))
+        })?;
+    }
+    file.finish()?;
     let value = json!({
         "order": order.to_string(),
         "count": cards.len(),

@@ -216,19 +216,22 @@ impl CodeSet {
         self.0.fill(0);
     }
 
-    /// Whether the code is new, be there such a card or not.
+    /// Whether the code is new, be there such a card or not. None is once the set is full.
     #[inline]
     pub fn insert(&mut self, code: CardDigest) -> bool {
         // Zero is an empty place.
         let bits = code.spread().max(1);
-        let mut slot = (bits >> 56) as usize;
-        while self.0[slot] != 0 {
-            if self.0[slot] == bits {
+        let first = (bits >> 56) as usize;
+        for step in 0..self.0.len() {
+            let place = &mut self.0[(first + step) % 256];
+            if *place == 0 {
+                *place = bits;
+                return true;
+            }
+            if *place == bits {
                 return false;
             }
-            slot = (slot + 1) % self.0.len();
         }
-        self.0[slot] = bits;
-        true
+        false
     }
 }

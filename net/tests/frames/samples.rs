@@ -23,8 +23,8 @@ use kami_net::frame::request::{
     Release, Restock, Reverse, Sell,
 };
 use kami_net::frame::{
-    Body, FeedBegin, FeedEvents, ItemReport, Listing, Opcode, PathHash, ReplyHead, Request, RequestFlags,
-    RequestHead, Secret, SoldCard, Wait, Welcome,
+    Body, Exceptions, FeedBegin, FeedEvents, ItemReport, Listing, Opcode, PathHash, ReplyHead, Request,
+    RequestFlags, RequestHead, Secret, SoldCard, Wait, Welcome,
 };
 
 const ID: RequestId = RequestId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0101);
@@ -518,25 +518,28 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
         ),
         (
             Opcode::ExceptionList,
-            Body::Exceptions(Listing::of(vec![Exception {
-                id: 17,
-                card: Some(CardRef::new(7, 41)),
-                reason: Status::AlreadyRedeemed,
-                request: ID,
-                principal: PrincipalId(9),
-                terminal: TerminalId(0x7e57),
-                merchant: MerchantId(6),
-                channel: ChannelId(5),
-                amount: 1234,
-                made_ms: 1_767_225_600_123,
-                time_ms: 1_767_225_700_123,
-                lsn: lsn(0x2000).unwrap(),
-                resolution: Some(Resolution {
-                    principal: PrincipalId(2),
-                    time_ms: 1_767_225_800_123,
-                    note: "paid by the shop".to_owned(),
-                }),
-            }])),
+            Body::Exceptions(Exceptions {
+                reached: 19,
+                listing: Listing::of(vec![Exception {
+                    id: 17,
+                    card: Some(CardRef::new(7, 41)),
+                    reason: Status::AlreadyRedeemed,
+                    request: ID,
+                    principal: PrincipalId(9),
+                    terminal: TerminalId(0x7e57),
+                    merchant: MerchantId(6),
+                    channel: ChannelId(5),
+                    amount: 1234,
+                    made_ms: 1_767_225_600_123,
+                    time_ms: 1_767_225_700_123,
+                    lsn: lsn(0x2000).unwrap(),
+                    resolution: Some(Resolution {
+                        principal: PrincipalId(2),
+                        time_ms: 1_767_225_800_123,
+                        note: "paid by the shop".to_owned(),
+                    }),
+                }]),
+            }),
         ),
         (
             Opcode::ProposalList,

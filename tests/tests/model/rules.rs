@@ -52,7 +52,7 @@ impl Oracle {
             &What::OutcomeOfOrder { order, asked } => self.outcome_of_order(ask, order, asked),
             &What::OutcomeOfDocument { document, asked } => self.outcome_of_document(ask, document, asked),
             what if what.order().is_some() => self.on_order(ask, payload_bytes),
-            _ if ask.code().is_some() => self.on_card(ask),
+            _ if ask.code().is_some() => self.noted_before(ask).unwrap_or_else(|| self.on_card(ask)),
             _ => self.on_object(ask, payload_bytes),
         }
     }

@@ -515,6 +515,10 @@ impl World {
                 What::OutcomeOfOrder { order: what.order().unwrap_or(0), asked }
             }
             _ => {
+                if self.random.percent(20) && !self.oracle.exceptions.is_empty() {
+                    let known = self.random.pick(&self.oracle.exceptions);
+                    return What::OutcomeOf { code: known.code.clone(), asked: known.exception.request.0 };
+                }
                 let (code, roll) = (self.code(), self.random.below(4));
                 let place = self.oracle.find(0, &code);
                 let past = place.map(|place| self.oracle.card(place).past.clone()).unwrap_or_default();
@@ -858,6 +862,18 @@ impl World {
     fn asked_again(&mut self) -> Ask {
         let mut ask = self.random.pick(&self.asked).clone();
         ask.deadline = Deadline::None;
+        // A report, too, may be followed by the redemption that it tells of, or have its id taken for something else.
+        if let What::Advice { code, pin, amount, .. } = &ask.what
+            && self.random.percent(40)
+        {
+            let (code, pin, amount) = (code.clone(), pin.clone(), *amount);
+            ask.what = match self.random.below(6) {
+                0 => What::Freeze { code },
+                1 => What::Reverse { code, original: ask.id },
+                2 => What::Hold { code, pin, amount, partial: false, seconds: 0 },
+                _ => What::Redeem { code, pin, amount, partial: false },
+            };
+        }
         match self.random.below(10) {
             0 => ask.caller = *self.random.pick(&[TILLS[0], TILLS[2], SELLERS[0], SELLERS[1], OPERATOR]),
             1 => match &mut ask.what {
