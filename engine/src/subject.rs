@@ -34,6 +34,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) short: Status,
 }
 
+#[expect(clippy::unit_arg, reason = "that it was answered is all there is to return")]
 impl Subject<'_> {
     /// Decides, encodes, and answers in `reply`. `None` if the card moved, or came into being, since it was read.
     ///
