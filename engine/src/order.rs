@@ -36,7 +36,7 @@ use crate::limits::{Buyer, CROSSED_MAX, CROSSING_ENTRY_BYTES, Crossed};
 use crate::orders::{OrderState, OrderWord, Reservation};
 use crate::product::CardKind;
 use crate::record::{
-    Allocation, GROUP_HEAD_BYTES, HEAD_BYTES, Head, Kind, OrderFacts, PostedLeg, REVEAL_BYTES,
+    Allocation, GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Head, Kind, OrderFacts, PostedLeg, REVEAL_BYTES,
 };
 use crate::reply::{OrderReport, Reply, ReplyBody, ReplyFlags};
 use crate::sequencer::{Detail, OrderPast, Turn, Work};
@@ -568,20 +568,36 @@ impl Turn<'_> {
         let bytes = HEAD_BYTES + tail_bytes + crossed.len() * CROSSING_ENTRY_BYTES + request.grounds_bytes();
         let grounds = request.grounds.as_deref();
         let lsn = self.append(bytes, |group| {
+            let mut record_crossed = |group: &mut GroupWriter<'_>| {
+                crossed_at.extend(crossed.iter().map(|crossed| crossed.record(&head, group)));
+            };
+            // Behind so large an order nothing can begin: there they stand before it.
+            let reaches = group.reaches(bytes);
+            if !reaches {
+                record_crossed(group);
+            }
             let lsn =
                 group.push_on(&head, grounds, tail_bytes, |tail| facts.encode(order, &search.cards, tail));
-            crossed_at.extend(crossed.iter().map(|crossed| crossed.record(&head, group)));
+            if reaches {
+                record_crossed(group);
+            }
             lsn
         });
         let key = (request.caller.tenant, order);
         let (time_ms, principal) = (self.state.now_ms, request.caller.principal);
+        // In the order of the log, as replay does: a subject takes nothing that lies before its last.
+        let (before, behind): (Vec<_>, Vec<_>) =
+            crossed.iter().zip(crossed_at).partition(|(_, at)| *at < lsn);
+        for (crossed, at) in before {
+            self.state.limits.mark_crossed(key.0, crossed, time_ms, at);
+        }
         let moved = OrderMove { kind, lsn, time_ms, key, principal, cards: &search.cards, facts };
         let closed = self.state.apply_order(&self.sequencer.table, &moved);
         let closed = closed.expect("its accounts were checked under the same hold of the lock");
         if closed.is_some() || kind == Kind::Reserve {
             self.state.set_aside(key, closed.as_ref());
         }
-        for (crossed, at) in crossed.iter().zip(crossed_at) {
+        for (crossed, at) in behind {
             self.state.limits.mark_crossed(key.0, crossed, time_ms, at);
         }
         self.state.advance(search);

@@ -194,7 +194,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         &[
             (64, 8, "subject kind", "who crossed the limit: 1 account, 2 address, 3 till, 4 principal"),
             (72, 8, "subject", "its number; of a till, the merchant's in the upper 32 bits"),
-            (80, 8, "units", "what is in the window with the entry before"),
+            (80, 8, "units", "what is in the window with the entry that crossed it, which stands beside it"),
         ],
     ),
     (

@@ -1,0 +1,198 @@
+//! Faults of the engine that were found, one test each, named after what went wrong.
+
+mod clock;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use kami_engine::record::Kind;
+use kami_engine::{
+    Caller, CardDigest, CardKind, Command, Engine, EngineOptions, FeedSpec, ImportRow, ImportSpec, Lifecycle,
+    LimitAction, LimitScope, LimitSpec, LimitWindow, OrderId, ProductId, ProductSpec, Purchase, Reply,
+    Request, RequestId, Session, Status, Work, verify,
+};
+use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
+
+use crate::clock::HandClock;
+
+struct Store {
+    data: SimMedium,
+    keys: SimMedium,
+    clock: HandClock,
+    engine: Engine,
+    segment_bytes: u64,
+    next: u128,
+}
+
+fn open(data: &SimMedium, keys: &SimMedium, clock: &HandClock, segment_bytes: u64) -> Engine {
+    let medium = |medium: &SimMedium| Arc::new(medium.clone()) as Arc<dyn Medium>;
+    Engine::open(EngineOptions {
+        data: medium(data),
+        keys: medium(keys),
+        wal: WalOptions { segment_bytes, drive: Drive::Manual, ..WalOptions::default() },
+        clock: Box::new(clock.clone()),
+        accept_clock: false,
+    })
+    .unwrap()
+}
+
+impl Store {
+    fn new(segment_bytes: u64) -> Store {
+        let (data, keys) = (SimMedium::new(1, SimMode::Direct), SimMedium::new(2, SimMode::Direct));
+        let clock = HandClock::default();
+        let engine = open(&data, &keys, &clock, segment_bytes);
+        Store { data, keys, clock, engine, segment_bytes, next: 100 }
+    }
+
+    fn id(&mut self) -> RequestId {
+        self.next += 1;
+        RequestId(self.next)
+    }
+
+    fn later(&self, ms: u64) {
+        self.clock.0.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    /// A product with a batch of cards `name-0`, `name-1` and so on.
+    fn product(&mut self, spec: ProductSpec, count: u64) -> ProductId {
+        let name = spec.name.clone();
+        let (add, import) = (self.id(), self.id());
+        let session = Session::new(&self.engine, Caller::LOCAL);
+        let product = session.add_product(add, spec).wait().unwrap().id;
+        let codes: Vec<String> = (0..count).map(|row| format!("{name}-{row}")).collect();
+        let row = |code| ImportRow { code, pin: None, face: None, expires_ms: 0 };
+        let rows = codes.iter().map(|code| row(code.as_bytes()));
+        session.import(import, ImportSpec::of(product, count, 20), rows, |_| ()).unwrap();
+        product
+    }
+
+    fn single(&mut self, name: &str, count: u64) -> ProductId {
+        self.product(ProductSpec::single(name, *b"CNY", 100), count)
+    }
+
+    fn stored_value(&mut self, name: &str, change: impl FnOnce(&mut ProductSpec)) -> ProductId {
+        let mut spec = ProductSpec::single(name, *b"CNY", 100);
+        spec.kind = CardKind::StoredValue;
+        change(&mut spec);
+        self.product(spec, 4)
+    }
+
+    fn request(&mut self, command: Command) -> Request {
+        Request {
+            id: self.id(),
+            caller: Caller::LOCAL,
+            terminal: kami_engine::TerminalId(0),
+            channel: kami_engine::ChannelId(0),
+            deadline: None,
+            grounds: None,
+            command,
+        }
+    }
+
+    fn all(&mut self, requests: Vec<Request>) -> Vec<Reply> {
+        let mut work = Work::default();
+        work.requests = requests;
+        self.engine.execute(&mut work);
+        self.engine.drive().unwrap();
+        work.replies
+    }
+
+    fn ask_as(&mut self, id: RequestId, command: Command) -> Reply {
+        let request = Request { id, ..self.request(command) };
+        self.all(vec![request]).pop().unwrap()
+    }
+
+    fn ask(&mut self, command: Command) -> Reply {
+        let id = self.id();
+        self.ask_as(id, command)
+    }
+
+    fn card(&self, code: &str) -> kami_engine::CardDigest {
+        self.engine.digest(Caller::LOCAL.tenant, code.as_bytes()).unwrap()
+    }
+
+    fn lifecycle(&self, code: &str) -> Lifecycle {
+        Session::new(&self.engine, Caller::LOCAL).query(code).wait().unwrap().lifecycle
+    }
+
+    fn redeem(&mut self, code: &str, amount: i64) -> Status {
+        let card = self.card(code);
+        self.ask(Command::Redeem { card, pin: None, amount, partial: false }).status
+    }
+
+    fn sell(&mut self, product: ProductId, count: u32, sealed: bool) -> OrderId {
+        let order = OrderId(self.id().0);
+        let purchase = Purchase { sealed, ..Purchase::of(order, product, count) };
+        assert_eq!(self.ask(Command::SellLines(Box::new(purchase))).status, Status::Ok);
+        order
+    }
+
+    /// Everything in the log so far, by kind.
+    fn count(&self, kind: Kind) -> usize {
+        let mut feed = self.engine.feed(Caller::LOCAL, &FeedSpec::from_start()).unwrap();
+        let mut events = Vec::new();
+        while !feed.read(&self.engine, 1_000, &mut events).unwrap().caught_up {}
+        events.iter().filter(|event| event.kind == kind).count()
+    }
+
+    /// Through an end of the process: memory is what the log says, and nothing is wrong with that.
+    fn reopened(self) -> Store {
+        let Store { data, keys, clock, engine, segment_bytes, next } = self;
+        engine.drive().unwrap();
+        engine.check().unwrap();
+        let hash = engine.state_hash();
+        engine.close().unwrap();
+        let whole = verify(Arc::new(data.clone()), Arc::new(keys.clone())).unwrap();
+        assert!(whole.problems.is_empty(), "{:?}", whole.problems);
+        let engine = open(&data, &keys, &clock, segment_bytes);
+        assert_eq!(engine.state_hash(), hash, "recovery leads to another state");
+        engine.check().unwrap();
+        Store { data, keys, clock, engine, segment_bytes, next }
+    }
+}
+
+/// retry.
+#[test]
+fn a_large_order_of_scattered_cards_aborted_at_an_alert_limit() {
+    const CARDS: u64 = 22_000;
+    let mut store = Store::new(16 << 20);
+    let product = store.single("coffee", CARDS);
+    let mut from = 0;
+    while from < CARDS {
+        let orders = (0..64.min(CARDS - from)).map(|_| {
+            let order = OrderId(store.id().0);
+            store.request(Command::Reserve(Box::new(Purchase::of(order, product, 1))))
+        });
+        let orders: Vec<_> = orders.collect();
+        from += orders.len() as u64;
+        assert!(store.all(orders).iter().all(|reply| reply.status == Status::Ok));
+    }
+    // Each comes back by an entry of its own, so none continues another.
+    store.later(1_000_000);
+    let mut ended = 0;
+    while ended < CARDS as usize {
+        ended += store.engine.run_due(&mut Work::default());
+        store.engine.drive().unwrap();
+    }
+    let alert = |name: &str, window| LimitSpec {
+        name: name.to_owned(),
+        scope: LimitScope::Ip,
+        product: None,
+        window,
+        max: 1,
+        action: LimitAction::Alert,
+        ended: false,
+    };
+    for limit in [alert("life", LimitWindow::Life), alert("hour", LimitWindow::Rolling { seconds: 3600 })] {
+        assert_eq!(store.ask(Command::LimitPut(Box::new(limit))).status, Status::Ok);
+    }
+    let order = OrderId(store.id().0);
+    let purchase = Purchase { ip: 9, sealed: true, ..Purchase::of(order, product, CARDS as u32) };
+    let sale = Command::SellLines(Box::new(purchase));
+    let id = store.id();
+    assert_eq!(store.ask_as(id, sale.clone()).status, Status::Ok);
+    assert_eq!(store.count(Kind::LimitCrossed), 2, "an alert was not given");
+    let mut store = store.reopened();
+    assert_eq!(store.ask_as(id, sale).status, Status::Ok);
+    assert_eq!(store.count(Kind::LimitCrossed), 2, "an alert was given again");
+}
