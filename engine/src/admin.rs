@@ -322,7 +322,9 @@ impl Turn<'_> {
             refusal: match &rows {
                 None if matches!(request.command, Command::BatchRows { .. }) => Some(Status::NotFound),
                 _ if !changes => Some(Status::IllegalTransition),
-                Some(rows) if !batch.activity().has_room(rows) => Some(Status::PiecesExhausted),
+                Some(rows) if !batch.activity().has_room(rows, kind == Kind::BatchActivate) => {
+                    Some(Status::PiecesExhausted)
+                }
                 _ => None,
             },
             apply: &|state, lsn| {

@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 
 use kami_engine::record::Kind;
 use kami_engine::{
-    Caller, CardDigest, CardKind, Command, Engine, EngineOptions, FeedSpec, ImportRow, ImportSpec, Lifecycle,
-    LimitAction, LimitScope, LimitSpec, LimitWindow, OrderId, ProductId, ProductSpec, Purchase, Reply,
-    Request, RequestId, Session, Status, Work, verify,
+    BatchId, Caller, CardDigest, CardKind, Command, Engine, EngineOptions, FeedSpec, ImportRow, ImportSpec,
+    Lifecycle, LimitAction, LimitScope, LimitSpec, LimitWindow, OrderId, ProductId, ProductSpec, Purchase,
+    Reply, Request, RequestId, Session, Status, Work, verify,
 };
 use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
 
@@ -195,4 +195,40 @@ fn a_large_order_of_scattered_cards_aborted_at_an_alert_limit() {
     let mut store = store.reopened();
     assert_eq!(store.ask_as(id, sale).status, Status::Ok);
     assert_eq!(store.count(Kind::LimitCrossed), 2, "an alert was given again");
+}
+
+/// be was refused at every start.
+#[test]
+fn ranges_of_active_rows_grew_until_no_snapshot_was_read() {
+    let mut store = Store::new(4 << 20);
+    let mut spec = ProductSpec::single("coffee", *b"CNY", 100);
+    spec.valid_days = 0;
+    store.product(spec, 10_000);
+    let rows = |from, rows, active| Command::BatchRows { batch: BatchId(1), from, rows, active };
+    assert_eq!(store.ask(rows(0, 10_000, false)).status, Status::Ok);
+    let mut done = 0;
+    let full = loop {
+        store.later(1_000);
+        let status = store.ask(rows(0, 3 * (done + 1), true)).status;
+        if status != Status::Ok || done == 3_000 {
+            break status;
+        }
+        done += 1;
+    };
+    assert_eq!(full, Status::PiecesExhausted, "after {done}");
+    assert_eq!(store.ask(rows(0, 10_000, false)).status, Status::Ok, "what makes fewer is always possible");
+    // The other way: nested.
+    done = 0;
+    let full = loop {
+        store.later(1_000);
+        let status = store.ask(rows(5_000 - done, 2 * done + 1, true)).status;
+        if status != Status::Ok || done == 3_000 {
+            break status;
+        }
+        done += 1;
+    };
+    assert_eq!(full, Status::PiecesExhausted, "after {done}");
+    store.engine.checkpoint().unwrap();
+    // It says so if a snapshot is not believed.
+    store.reopened();
 }
