@@ -232,3 +232,19 @@ fn ranges_of_active_rows_grew_until_no_snapshot_was_read() {
     // It says so if a snapshot is not believed.
     store.reopened();
 }
+
+/// was topping up a phone.
+#[test]
+fn a_hold_did_not_hold_a_card_of_face_value_zero() {
+    let mut store = Store::new(4 << 20);
+    let product = store.product(ProductSpec::single("voucher", *b"CNY", 0), 1);
+    store.sell(product, 1, false);
+    let card = store.card("voucher-0");
+    let id = store.id();
+    let hold = Command::Hold { card, pin: None, amount: 0, partial: false, seconds: 0 };
+    assert_eq!(store.ask_as(id, hold).status, Status::Ok);
+    assert_eq!(store.redeem("voucher-0", 0), Status::InsufficientValue);
+    assert_eq!(store.ask(Command::Capture { card, hold: id, amount: 0 }).status, Status::Ok);
+    assert_eq!(store.lifecycle("voucher-0"), Lifecycle::Redeemed);
+    store.reopened();
+}

@@ -130,9 +130,9 @@ impl Oracle {
         match self.kind(place) {
             _ if amount < 0 => Err(Status::Malformed),
             CardKind::Single if amount != 0 && amount < self.face(place) => Err(Status::IllegalTransition),
-            CardKind::Single if amount > self.face(place) || available < self.face(place) => {
-                Err(Status::InsufficientValue)
-            }
+            CardKind::Single if amount > self.face(place) => Err(Status::InsufficientValue),
+            // What is held is all of the card, whatever it is worth.
+            CardKind::Single if self.held(place).1 > 0 => Err(Status::InsufficientValue),
             CardKind::Single => Ok((self.face(place), Status::Ok)),
             kind => {
                 let wanted = match (amount, kind) {
@@ -311,12 +311,9 @@ impl Oracle {
         self.usable(ask, place, pin, true)?;
         let (taken, status) = self.taken(place, amount, partial)?;
         let card = self.card(place);
-        let (held, live) = self.held(place);
+        let held = self.held(place).0;
         if card.holds.len() >= HOLDS_MAX {
             return Err(Status::LimitHolds);
-        }
-        if self.kind(place) == CardKind::Single && live > 0 {
-            return Err(Status::InsufficientValue);
         }
         let product_s = self.products[&self.batches[&place.0].product].spec.terms.hold_s;
         let stands_s = if seconds == 0 { product_s } else { seconds.min(product_s) };

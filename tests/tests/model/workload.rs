@@ -224,7 +224,7 @@ impl World {
                 1 => 60_000,
                 _ => 1 + self.random.below(5) as u32,
             },
-            face: *self.random.pick(&[None, None, None, Some(100), Some(101), Some(500)]),
+            face: *self.random.pick(&[None, None, None, Some(0), Some(100), Some(101), Some(500)]),
         });
         let lines = lines.collect();
         Purchase {
@@ -341,7 +341,7 @@ impl World {
             n => format!("product {}", n % 4),
         };
         let mut spec = ProductSpec::single(&name, *b"CNY", 100);
-        spec.face = *self.random.pick(&[100, 100, 2_800, -1]);
+        spec.face = *self.random.pick(&[100, 100, 0, 2_800, -1]);
         spec.valid_days = *self.random.pick(&[0, 0, 1, 30]);
         spec.reversal_s = *self.random.pick(&[0, 60, 24 * 3600]);
         if self.random.percent(30) {
@@ -802,7 +802,7 @@ impl World {
             rows.push(Row {
                 code,
                 pin: spec.pins.then(|| format!("{:04}", self.random.below(3))),
-                face: spec.faces.then(|| 100 + self.random.below(3) as i64),
+                face: spec.faces.then(|| *self.random.pick(&[0, 100, 101, 102])),
                 expires_ms: if spec.expiries && self.random.percent(70) { self.soon() } else { 0 },
             });
         }
@@ -816,7 +816,7 @@ impl World {
             pins: self.random.percent(30),
             faces: self.random.percent(30),
             expiries: self.random.percent(40),
-            face: Some(500).filter(|_| self.random.percent(20)),
+            face: if self.random.percent(30) { Some(*self.random.pick(&[0, 500])) } else { None },
             valid_from_ms: if self.random.percent(10) { self.soon() } else { 0 },
             expires_ms: match self.random.below(10) {
                 0 => self.oracle.now_ms,
