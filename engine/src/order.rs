@@ -361,9 +361,6 @@ impl Turn<'_> {
         {
             return self.refuse_exceeded(request, exceeded);
         }
-        if !self.has_credit() {
-            return self.refuse(request, self.short());
-        }
         let facts = OrderFacts {
             account: past.facts.account,
             ip: past.facts.ip,
@@ -373,6 +370,12 @@ impl Turn<'_> {
             legs: self.legs(legs),
             ..OrderFacts::default()
         };
+        if !self.fits(request, &facts, crossed.len(), &search.cards) {
+            return self.refuse(request, Status::OrderTooLarge);
+        }
+        if !self.has_credit() {
+            return self.refuse(request, self.short());
+        }
         let lsn = self.record_order(request, body, confirmation.order, kind, &facts, 0, &crossed, search);
         let (order, sealed) = (confirmation.order, confirmation.sealed);
         self.deliver(request, lsn, order, past.buyer, &past.facts, sealed, &search.cards)
@@ -470,6 +473,8 @@ impl Turn<'_> {
             lines: past.facts.lines.clone(),
             ..OrderFacts::default()
         };
+        // It takes no more than its RESERVE might, which had to fit: it has the same cards and lines and no legs.
+        debug_assert!(self.fits(request, &facts, 0, &search.cards), "a reservation that cannot end");
         let lsn = self.record_order(request, body, order, kind, &facts, 0, &[], search);
         self.order_reply(request, lsn, order, past.buyer, &past.facts, past.cards.count())
     }
@@ -532,9 +537,6 @@ impl Turn<'_> {
         if let Err(refused) = self.may_move(request, &given.legs, &[]) {
             return self.refuse_legs(request, refused);
         }
-        if !self.has_credit() {
-            return self.refuse(request, self.short());
-        }
         let facts = OrderFacts {
             account: past.facts.account,
             ip: past.facts.ip,
@@ -544,8 +546,22 @@ impl Turn<'_> {
             legs: self.legs(&given.legs),
             ..OrderFacts::default()
         };
+        if !self.fits(request, &facts, 0, &search.cards) {
+            return self.refuse(request, Status::OrderTooLarge);
+        }
+        if !self.has_credit() {
+            return self.refuse(request, self.short());
+        }
         let lsn = self.record_order(request, body, given.order, Kind::Return, &facts, 0, &[], search);
         self.order_reply(request, lsn, given.order, past.buyer, &past.facts, count)
+    }
+
+    /// Whether one record can hold what becomes of an order that is known. It was sold in a form that may be shorter,
+    /// and its cards may lie apart by now.
+    fn fits(&self, request: &Request, facts: &OrderFacts, crossed: usize, cards: &Allocation) -> bool {
+        let entry = HEAD_BYTES + facts.tail_bytes(cards) + request.grounds_bytes();
+        let bytes = GROUP_HEAD_BYTES + entry + crossed * CROSSING_ENTRY_BYTES;
+        bytes <= self.sequencer.wal.payload_bytes_max()
     }
 
     /// Records that an order moves the cards that were found, and moves them.

@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 
 use kami_engine::record::Kind;
 use kami_engine::{
-    BatchId, Caller, CardDigest, CardKind, Command, Engine, EngineOptions, FeedSpec, ImportRow, ImportSpec,
-    Lifecycle, LimitAction, LimitScope, LimitSpec, LimitWindow, OrderId, ProductId, ProductSpec, Purchase,
-    Reply, Request, RequestId, Session, Status, Work, verify,
+    BatchId, Caller, CardDigest, CardKind, Command, Engine, EngineOptions, FeedSpec, GivenBack, Grounds,
+    ImportRow, ImportSpec, Lifecycle, LimitAction, LimitScope, LimitSpec, LimitWindow, OrderId, ProductId,
+    ProductSpec, Purchase, Reply, Request, RequestId, Session, Status, Work, verify,
 };
 use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
 
@@ -247,4 +247,64 @@ fn a_hold_did_not_hold_a_card_of_face_value_zero() {
     assert_eq!(store.ask(Command::Capture { card, hold: id, amount: 0 }).status, Status::Ok);
     assert_eq!(store.lifecycle("voucher-0"), Lifecycle::Redeemed);
     store.reopened();
+}
+
+/// Room was asked for words that would never be written.
+#[test]
+fn grounds_longer_than_a_record_aborted() {
+    let mut store = Store::new(64 << 20);
+    store.single("coffee", 1);
+    let card = store.card("coffee-0");
+    let why = "x".repeat(6 << 20);
+    for command in [Command::Freeze { card }, Command::BatchFreeze(BatchId(1))] {
+        let grounds = Some(Box::new(Grounds::because(&why)));
+        let request = Request { grounds, ..store.request(command) };
+        assert_eq!(store.all(vec![request]).pop().unwrap().status, Status::Malformed);
+    }
+    store.reopened();
+}
+
+/// What a turn may take was counted without the head of its group.
+#[test]
+fn a_turn_that_fitted_by_a_hair_aborted() {
+    let mut store = Store::new(64 << 10);
+    store.single("coffee", 64);
+    // Freezes that fill a record of 16,344 bytes to the last: 88 bytes each, and 272 for a full reason.
+    for (plain, full) in [(22, 40), (22, 39), (21, 40)] {
+        let mut requests = Vec::new();
+        for row in 0..plain + full {
+            let card = store.card(&format!("coffee-{row}"));
+            let grounds = (row < full).then(|| Box::new(Grounds::because(&"x".repeat(255))));
+            requests.push(Request { grounds, ..store.request(Command::Freeze { card }) });
+        }
+        assert!(store.all(requests).iter().all(|reply| reply.status == Status::Ok));
+        for row in 0..plain + full {
+            let card = store.card(&format!("coffee-{row}"));
+            assert_eq!(store.ask(Command::Unfreeze { card }).status, Status::Ok);
+        }
+    }
+    store.reopened();
+}
+
+/// Whether an order fits one record was asked when it was sold, in a form that takes less than what takes it back.
+#[test]
+fn a_return_larger_than_its_record_aborted() {
+    // Of 900 the log cannot even grant what it might take, and said that it is read-only.
+    for count in [700, 900] {
+        let mut store = Store::new(64 << 10);
+        let product = store.single("coffee", u64::from(count));
+        let order = OrderId(store.id().0);
+        let sale = Command::Sell { order, product, count, validity_s_min: 0 };
+        assert_eq!(store.ask(sale).status, Status::Ok);
+        // Every other card is moved by itself, so that none continues another.
+        for row in (0..count).step_by(2) {
+            let card = store.card(&format!("coffee-{row}"));
+            assert_eq!(store.ask(Command::Freeze { card }).status, Status::Ok);
+        }
+        let back = |cards| Command::Return(Box::new(GivenBack { order, cards, legs: Vec::new() }));
+        assert_eq!(store.ask(back(Vec::new())).status, Status::OrderTooLarge);
+        let some = (0..64).map(|row| store.card(&format!("coffee-{row}"))).collect();
+        assert_eq!(store.ask(back(some)).status, Status::Ok, "in parts");
+        store.reopened();
+    }
 }
