@@ -19,7 +19,7 @@
 //!   the time of the till, which counts as now if it is ahead, must not be before the sale, and is too old after
 //!   [`ADVICE_AGE_MAX_MS`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use kami_wal::Lsn;
 
@@ -130,6 +130,7 @@ pub struct ExceptionState {
 pub struct Exceptions {
     all: Vec<ExceptionState>,
     by_request: HashMap<(CardDigest, RequestId), usize>,
+    cards: HashSet<CardRef>,
     open: BTreeSet<u64>,
     open_of: HashMap<PrincipalId, usize>,
 }
@@ -145,6 +146,12 @@ impl Exceptions {
     #[must_use]
     pub fn reported(&self, card: CardDigest, request: RequestId) -> Option<&ExceptionState> {
         self.by_request.get(&(card, request)).map(|at| &self.all[*at])
+    }
+
+    /// Whether one of them, resolved or not, is of this card.
+    #[must_use]
+    pub fn is_of(&self, card: CardRef) -> bool {
+        self.cards.contains(&card)
     }
 
     /// The one with this number, if it is the tenant's.
@@ -167,6 +174,7 @@ impl Exceptions {
             return id < self.next();
         }
         self.by_request.insert((state.digest, state.exception.request), self.all.len());
+        self.cards.extend(state.exception.card);
         if state.exception.resolution.is_none() {
             self.open.insert(id);
             *self.open_of.entry(state.exception.principal).or_default() += 1;

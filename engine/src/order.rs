@@ -34,7 +34,6 @@ use crate::identity::{AccountId, OrderId, PrincipalId, Role, TenantId};
 use crate::limit::Exceeded;
 use crate::limits::{Buyer, CROSSED_MAX, CROSSING_ENTRY_BYTES, Crossed};
 use crate::orders::{OrderState, OrderWord, Reservation};
-use crate::product::CardKind;
 use crate::record::{
     Allocation, GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Head, Kind, OrderFacts, PostedLeg, REVEAL_BYTES,
 };
@@ -44,7 +43,7 @@ use crate::state::OrderMove;
 use crate::status::Status;
 use crate::stock::Search;
 use crate::vault::CodeList;
-use crate::word::{Flags, Lifecycle, Word};
+use crate::word::{CardRef, Flags, Lifecycle, Word};
 
 /// What a purchase asks for, however it was asked.
 struct Wanted<'a> {
@@ -486,7 +485,7 @@ impl Turn<'_> {
         body: u32,
         past: &OrderPast,
         given: &GivenBack,
-        cards: &[Option<crate::CardRef>],
+        cards: &[Option<CardRef>],
         search: &mut Search,
     ) -> Reply {
         match self.order_retry(request, body, past, &[Kind::Return]) {
@@ -525,9 +524,7 @@ impl Turn<'_> {
                 }
                 return self.refuse(request, Status::IllegalTransition);
             }
-            // What happened to a card that has value may have left another one on it than stock has.
-            let moved = batch.kind != CardKind::Single && word.flags().contains(Flags::HAS_EFFECTS);
-            seen |= moved || word.flags().contains(Flags::REVEALED) || word.flags().contains(Flags::USED);
+            seen |= self.was_seen(past, card, word);
             search.cards.push(card, word);
         }
         let count = search.cards.count();
@@ -554,6 +551,16 @@ impl Turn<'_> {
         }
         let lsn = self.record_order(request, body, given.order, Kind::Return, &facts, 0, &[], search);
         self.order_reply(request, lsn, given.order, past.buyer, &past.facts, count)
+    }
+
+    /// Whether somebody saw the code of a card of this order. A card is named by its code: what moved it since its sale,
+    /// as a redemption that was reversed or a hold that was released, somebody asked for who had the code, and so had
+    /// whoever tried its PIN or reported it from offline.
+    fn was_seen(&self, past: &OrderPast, card: CardRef, word: Word) -> bool {
+        word.flags().contains(Flags::REVEALED)
+            || word.lsn() != Some(past.sold_at)
+            || self.state.exceptions.is_of(card)
+            || self.state.pins.is_locked_for_any(card, self.state.now_ms)
     }
 
     /// Whether one record can hold what becomes of an order that is known. It was sold in a form that may be shorter,

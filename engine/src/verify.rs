@@ -19,6 +19,7 @@ use crate::identity::{DocumentId, ProductId};
 use crate::import::index_batch;
 use crate::index::Index;
 use crate::limits::Till;
+use crate::orders::OrderWord;
 use crate::product::CardKind;
 use crate::proof::Signatures;
 use crate::record::{Entry, Group, Kind, Purse};
@@ -301,16 +302,25 @@ impl Audit {
         let (order, cards, facts) = entry.order()?;
         let kind = entry.head.kind;
         let (to, _) = OrderMove::post(kind, facts.sealed);
+        let before = OrderWord::from_bits(facts.prev);
+        let fetched = before.is_some_and(OrderWord::is_fetched);
+        // Where they were sold: not after what the order last did.
+        let sold_at = cards.runs().next().and_then(|run| run.word.lsn());
+        let sold_at = sold_at.filter(|lsn| before.is_some_and(|before| *lsn <= before.lsn()));
         let legal = |word: Word| {
             let from = word.lifecycle();
             match kind {
                 Kind::Sell | Kind::Reserve | Kind::Realloc => {
                     from == Lifecycle::Available && !word.flags().contains(Flags::REVEALED)
                 }
+                // Into stock comes only what nobody touched since its sale: of that, all cards had their word.
                 Kind::Return => {
                     from == Lifecycle::Sold
                         && (to == Lifecycle::Returned
-                            || !word.flags().contains(Flags::REVEALED) && !word.flags().contains(Flags::USED))
+                            || !fetched
+                                && !word.flags().contains(Flags::REVEALED)
+                                && !word.flags().contains(Flags::USED)
+                                && word.lsn() == sold_at)
                 }
                 _ => from == Lifecycle::Reserved,
             }

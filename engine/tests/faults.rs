@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 
 use kami_engine::record::Kind;
 use kami_engine::{
-    BatchId, Caller, CardDigest, CardKind, Command, Engine, EngineOptions, FeedSpec, GivenBack, Grounds,
-    ImportRow, ImportSpec, Lifecycle, LimitAction, LimitScope, LimitSpec, LimitWindow, OrderId, ProductId,
-    ProductSpec, Purchase, Reply, Request, RequestId, Session, Status, Work, verify,
+    Advice, BatchId, Caller, CardDigest, CardKind, Command, Engine, EngineOptions, FeedSpec, GivenBack,
+    Grounds, ImportRow, ImportSpec, Lifecycle, LimitAction, LimitScope, LimitSpec, LimitWindow, OrderId,
+    ProductId, ProductSpec, Purchase, Reply, Request, RequestId, Session, Status, Work, verify,
 };
 use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
 
@@ -307,4 +307,55 @@ fn a_return_larger_than_its_record_aborted() {
         assert_eq!(store.ask(back(some)).status, Status::Ok, "in parts");
         store.reopened();
     }
+}
+
+/// reported from offline. Its card came back into stock as if nobody had seen it.
+#[test]
+fn a_card_that_was_seen_at_a_till_came_back_into_stock() {
+    let mut store = Store::new(4 << 20);
+    let product = store.single("coffee", 6);
+    let tried: [(&str, &dyn Fn(&mut Store, CardDigest)); 5] = [
+        ("nothing", &|_, _| ()),
+        ("a redemption that was reversed", &|store, card| {
+            let id = store.id();
+            let redeem = Command::Redeem { card, pin: None, amount: 0, partial: false };
+            assert_eq!(store.ask_as(id, redeem).status, Status::Ok);
+            assert_eq!(store.ask(Command::Reverse { card, original: id }).status, Status::Ok);
+        }),
+        ("a hold that was released", &|store, card| {
+            let id = store.id();
+            let hold = Command::Hold { card, pin: None, amount: 0, partial: false, seconds: 0 };
+            assert_eq!(store.ask_as(id, hold).status, Status::Ok);
+            assert_eq!(store.ask(Command::Release { card, hold: id }).status, Status::Ok);
+        }),
+        ("a reversal of what never came", &|store, card| {
+            let original = store.id();
+            assert_eq!(store.ask(Command::Reverse { card, original }).status, Status::Tombstoned);
+        }),
+        ("a report that did not fit", &|store, card| {
+            let advice = Advice { card, pin: None, amount: 1, made_ms: 1_800_000_000_000 };
+            assert_eq!(store.ask(Command::Advice(Box::new(advice))).status, Status::ExceptionNoted);
+        }),
+    ];
+    for (row, (what, tried)) in tried.into_iter().enumerate() {
+        let order = store.sell(product, 1, true);
+        // What comes back unseen is sold first.
+        let code = format!("coffee-{}", row.saturating_sub(1));
+        assert_eq!(store.lifecycle(&code), Lifecycle::Sold, "{what}");
+        let card = store.card(&code);
+        tried(&mut store, card);
+        let back = Command::Return(Box::new(GivenBack { order, cards: Vec::new(), legs: Vec::new() }));
+        assert_eq!(store.ask(back).status, Status::Ok, "{what}");
+        let stands = if row == 0 { Lifecycle::Available } else { Lifecycle::Returned };
+        assert_eq!(store.lifecycle(&code), stands, "after {what}");
+    }
+    // What was done to it in stock shows it to nobody.
+    let card = store.card("coffee-4");
+    assert_eq!(store.ask(Command::Freeze { card }).status, Status::Ok);
+    assert_eq!(store.ask(Command::Unfreeze { card }).status, Status::Ok);
+    let order = store.sell(product, 1, true);
+    let back = Command::Return(Box::new(GivenBack { order, cards: Vec::new(), legs: Vec::new() }));
+    assert_eq!(store.ask(back).status, Status::Ok);
+    assert_eq!(store.lifecycle("coffee-4"), Lifecycle::Available);
+    store.reopened();
 }
