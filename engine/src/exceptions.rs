@@ -10,9 +10,12 @@
 //! * **A report tells nothing.** Whatever stands against a redemption, the answer is EXCEPTION_NOTED and the entry as
 //!   long, so nobody learns from it which codes exist; wrong codes and PINs are misses as ever. The reason is told to
 //!   whoever looks after the list.
-//! * **One id, one effect.** A report under the id of a redemption that did arrive is a retry of that. An exception
+//! * **One id, one effect.** A report under the id of a redemption that did arrive is a retry of that, if it took all
+//!   that the till gave. If it took less, or was for another amount, the report is an exception of its own. An exception
 //!   keeps its id for good: the same report again is answered as the first time, although the card may fit by now and
 //!   whether or not it was resolved.
+//! * **All or nothing.** What was given offline was given: a card that has less on it is not emptied for a part of it,
+//!   whatever its product's terms, or nobody would see the rest.
 //! * **A principal has at most [`EXCEPTIONS_MAX`] open ones**, so that no till can fill the memory; resolved ones cost
 //!   an operator's hand each.
 //! * **No time is believed that helps the till.** A card is redeemed as it stands now; only its validity is asked at

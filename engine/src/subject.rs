@@ -75,7 +75,8 @@ impl Subject<'_> {
             }
         }
         let reply = self.decide_card(prepared, group.as_deref_mut(), moves, tills)?;
-        if !exceptions::is_kept(reply.status) {
+        let is_conflict = reply.status == Status::IdReused && self.redeemed_otherwise(prepared);
+        if !exceptions::is_kept(reply.status) && !is_conflict {
             return Some(reply);
         }
         let principal = request.caller.principal;
@@ -191,7 +192,7 @@ impl Subject<'_> {
             principal: request.caller.principal,
             merchant: request.caller.merchant,
             any_merchant: request.caller.acts_for_all(),
-            body: prepared.body,
+            body: self.retried_body(prepared, batch),
         };
         let outcome = match prepared.failed {
             // What cannot be read is told of only where the card would be: BUSY for a code that leads nowhere
@@ -419,7 +420,30 @@ impl Subject<'_> {
     /// What a decision about the card's value rests on.
     fn value(&self, prepared: &Prepared, batch: &Batch, card: CardRef, word: Word) -> Value {
         let purse = prepared.wallet.as_ref().and_then(|wallet| wallet.purse);
-        self.state.value(batch, card, word, purse, self.request.command.original())
+        let value = self.state.value(batch, card, word, purse, self.request.command.original());
+        // What was given offline was given as a whole: what a card is short of somebody has to bear.
+        let whole = matches!(self.request.command, Command::Advice(_));
+        Value { partial: value.partial && !whole, ..value }
+    }
+
+    /// The checksum under which the request may have had its effect. A report is a retry, too, of a redemption that
+    /// might have taken less, if that took all that the till gave.
+    fn retried_body(&self, prepared: &Prepared, batch: &Batch) -> u32 {
+        let Command::Advice(advice) = &self.request.command else { return prepared.body };
+        let Advice { card, amount, .. } = **advice;
+        let partly = Command::Redeem { card, pin: None, amount, partial: true }.body();
+        let took_all = |same: &Effect| batch.kind == CardKind::Single || amount == 0 || same.amount == amount;
+        match prepared.past().same {
+            Some(same) if same.kind == Kind::Redeem && same.body == partly && took_all(&same) => partly,
+            _ => prepared.body,
+        }
+    }
+
+    /// Whether the id of a report is that of another redemption of the same caller: what the till gave, that does not
+    /// cover.
+    fn redeemed_otherwise(&self, prepared: &Prepared) -> bool {
+        let principal = self.request.caller.principal;
+        prepared.past().same.is_some_and(|same| same.kind == Kind::Redeem && same.principal == principal)
     }
 
     /// Encodes a change of a card's value. The trail is what it was read to be, with the ids of this request.

@@ -9,7 +9,8 @@ use kami_engine::record::Kind;
 use kami_engine::{
     Advice, BatchId, Caller, CardDigest, CardKind, Command, Engine, EngineOptions, FeedSpec, GivenBack,
     Grounds, ImportRow, ImportSpec, Lifecycle, LimitAction, LimitScope, LimitSpec, LimitWindow, OrderId,
-    ProductId, ProductSpec, Purchase, Reply, Request, RequestId, Session, Status, Work, verify,
+    ProductId, ProductSpec, Purchase, Reply, ReplyBody, ReplyFlags, Request, RequestId, Session, Status,
+    Work, verify,
 };
 use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
 
@@ -357,5 +358,62 @@ fn a_card_that_was_seen_at_a_till_came_back_into_stock() {
     let back = Command::Return(Box::new(GivenBack { order, cards: Vec::new(), legs: Vec::new() }));
     assert_eq!(store.ask(back).status, Status::Ok);
     assert_eq!(store.lifecycle("coffee-4"), Lifecycle::Available);
+    store.reopened();
+}
+
+/// and the rest was nobody's; told again, the answer was another.
+#[test]
+fn an_offline_redemption_lost_what_it_was_short_of() {
+    let mut store = Store::new(4 << 20);
+    let product = store.stored_value("gift", |spec| spec.terms.partial = true);
+    store.sell(product, 1, false);
+    assert_eq!(store.redeem("gift-0", 70), Status::Ok);
+    let advice = Advice { card: store.card("gift-0"), pin: None, amount: 50, made_ms: 1_800_000_000_000 };
+    let id = store.id();
+    for _ in 0..2 {
+        let reply = store.ask_as(id, Command::Advice(Box::new(advice)));
+        assert_eq!(reply.status, Status::ExceptionNoted);
+    }
+    let ReplyBody::Exceptions(noted) =
+        store.ask(Command::ExceptionList { after: 0, count: 9, all: true }).body
+    else {
+        panic!("no list")
+    };
+    assert_eq!((noted.len(), noted[0].reason, noted[0].amount), (1, Status::InsufficientValue, 50));
+    assert_eq!(store.redeem("gift-0", 30), Status::Ok, "nothing was taken");
+    store.reopened();
+}
+
+/// id. Where the redemption had arrived with other terms, the report was refused and forgotten.
+#[test]
+fn an_offline_redemption_was_dropped_for_its_id() {
+    let mut store = Store::new(4 << 20);
+    let product = store.stored_value("gift", |_| ());
+    store.sell(product, 1, false);
+    let card = store.card("gift-0");
+    assert_eq!(store.redeem("gift-0", 70), Status::Ok);
+    let id = store.id();
+    let partly = Command::Redeem { card, pin: None, amount: 50, partial: true };
+    assert_eq!(store.ask_as(id, partly.clone()).status, Status::OkPartial);
+    let advice = |amount| {
+        let advice = Advice { card, pin: None, amount, made_ms: 1_800_000_000_000 };
+        Command::Advice(Box::new(advice))
+    };
+    for _ in 0..2 {
+        assert_eq!(store.ask_as(id, advice(50)).status, Status::ExceptionNoted);
+    }
+    assert_eq!(store.ask_as(id, advice(51)).status, Status::IdReused, "a report has one body");
+    let again = store.ask_as(id, partly);
+    assert_eq!((again.status, again.flags), (Status::OkPartial, ReplyFlags::REPLAYED), "as the first time");
+    let ReplyBody::Exceptions(noted) =
+        store.ask(Command::ExceptionList { after: 0, count: 9, all: true }).body
+    else {
+        panic!("no list")
+    };
+    assert_eq!((noted.len(), noted[0].reason, noted[0].amount), (1, Status::IdReused, 50));
+    // What the id did otherwise is no redemption that may have arrived.
+    let id = store.id();
+    assert_eq!(store.ask_as(id, Command::Freeze { card }).status, Status::Ok);
+    assert_eq!(store.ask_as(id, advice(50)).status, Status::IdReused);
     store.reopened();
 }

@@ -279,6 +279,13 @@ impl World {
             .unwrap_or_default();
         let original =
             if self.random.percent(70) && !done.is_empty() { *self.random.pick(&done) } else { self.id() };
+        // A load is undone, too, and rarely: others are asked about more often.
+        let card = self.oracle.find(0, &code).map(|place| self.oracle.card(place));
+        let load = card.and_then(|card| card.past.iter().rfind(|past| past.kind == Kind::Load));
+        let original = match load.map(|past| past.ask.id) {
+            Some(load) if self.random.percent(30) => load,
+            _ => original,
+        };
         What::Reverse { code, original }
     }
 
@@ -538,6 +545,8 @@ impl World {
             1 => self.oracle.now_ms + 1_000_000,
             _ => self.oracle.now_ms - ago_ms,
         };
+        // Where the product takes what is left, there is often less left than that.
+        let amount = if self.random.percent(25) { self.part(&code) } else { amount };
         What::Advice { code, pin, amount, made_ms }
     }
 
@@ -685,11 +694,18 @@ impl World {
                 (*self.random.pick(&callers), self.outcome())
             }
             1140..1175 => {
-                let what = self.advice();
-                if let Some(earlier) = self.asked.iter().rfind(|ask| ask.code() == code_of(&what))
-                    && self.random.percent(20)
+                let mut what = self.advice();
+                let earlier = self.asked.iter().rfind(|ask| ask.code() == code_of(&what)).cloned();
+                if let Some(earlier) = earlier
+                    && self.random.percent(30)
                 {
                     id = earlier.id;
+                    if let (What::Redeem { amount: asked, .. }, What::Advice { amount, .. }) =
+                        (&earlier.what, &mut what)
+                        && self.random.percent(60)
+                    {
+                        *amount = *asked;
+                    }
                 }
                 (*self.random.pick(&[TILLS[0], TILLS[1], TILLS[2], OPERATOR]), what)
             }
