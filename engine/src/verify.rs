@@ -499,7 +499,8 @@ fn is_legal(entry: &Entry<'_>) -> bool {
     marked
         && match entry.head.kind {
             Kind::Redeem if in_parts => usable() && in_life(to) && same_but(moves),
-            Kind::Reverse if in_parts => in_life(from) && to == Lifecycle::Sold && same_but(ends),
+            // Of a load, when nothing can be loaded any more, it may leave nothing on the card.
+            Kind::Reverse if in_parts => in_life(from) && in_life(to) && same_but(ends),
             Kind::Hold => usable() && stays && has.contains(Flags::HELD) && same_but(Flags::HELD),
             // A hold that is open may be captured on a frozen card.
             Kind::Capture => {

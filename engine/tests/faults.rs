@@ -417,3 +417,24 @@ fn an_offline_redemption_was_dropped_for_its_id() {
     assert_eq!(store.ask_as(id, advice(50)).status, Status::IdReused);
     store.reopened();
 }
+
+/// store was said to be damaged.
+#[test]
+fn a_load_taken_back_after_its_product_stopped_loading_passed_for_damage() {
+    let mut store = Store::new(4 << 20);
+    let spec = |value_max| {
+        let mut spec = ProductSpec::single("gift", *b"CNY", 100);
+        (spec.kind, spec.terms.value_max) = (CardKind::StoredValue, value_max);
+        spec
+    };
+    let product = store.product(spec(500), 1);
+    store.sell(product, 1, false);
+    let card = store.card("gift-0");
+    let load = store.id();
+    assert_eq!(store.ask_as(load, Command::Load { card, amount: 50 }).status, Status::Ok);
+    assert_eq!(store.redeem("gift-0", 100), Status::Ok);
+    assert_eq!(store.ask(Command::ProductSet(Box::new(spec(0)))).status, Status::Ok);
+    assert_eq!(store.ask(Command::Reverse { card, original: load }).status, Status::Ok);
+    assert_eq!(store.lifecycle("gift-0"), Lifecycle::Redeemed);
+    store.reopened();
+}
