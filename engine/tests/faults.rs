@@ -9,8 +9,8 @@ use kami_engine::record::Kind;
 use kami_engine::{
     Advice, BatchId, Caller, CardDigest, CardKind, Command, Engine, EngineOptions, FeedSpec, GivenBack,
     Grounds, ImportRow, ImportSpec, Lifecycle, LimitAction, LimitScope, LimitSpec, LimitWindow, OrderId,
-    ProductId, ProductSpec, Purchase, Reply, ReplyBody, ReplyFlags, Request, RequestId, Session, Status,
-    Work, verify,
+    PastError, ProductId, ProductSpec, Purchase, Reply, ReplyBody, ReplyFlags, Request, RequestId, Session,
+    Status, TotalsQuery, Work, verify,
 };
 use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
 
@@ -437,4 +437,31 @@ fn a_load_taken_back_after_its_product_stopped_loading_passed_for_damage() {
     assert_eq!(store.ask(Command::Reverse { card, original: load }).status, Status::Ok);
     assert_eq!(store.lifecycle("gift-0"), Lifecycle::Redeemed);
     store.reopened();
+}
+
+/// Totals up to a place inside of a record were answered with BUSY for ever, and an alarm that the log cannot be read.
+#[test]
+fn totals_up_to_the_middle_of_a_record_raised_an_alarm() {
+    let mut store = Store::new(4 << 20);
+    let product = store.single("coffee", 4);
+    store.sell(product, 1, false);
+    assert_eq!(store.redeem("coffee-0", 0), Status::Ok);
+    let day = (1_800_000_000_000_u64 / 86_400_000) as u32;
+    let query = |end| TotalsQuery { day, days: 2, offset_min: 0, end, after: None, lines_max: 9 };
+    let go_on = std::sync::atomic::AtomicBool::new(false);
+    let totals = |end| store.engine.totals(Caller::LOCAL, &query(end), &go_on);
+    let end = totals(None).unwrap().end;
+    assert_eq!(totals(Some(end)).unwrap().lines, totals(None).unwrap().lines);
+    let mut feed = store.engine.feed(Caller::LOCAL, &FeedSpec::from_start()).unwrap();
+    let mut events = Vec::new();
+    while !feed.read(&store.engine, 1_000, &mut events).unwrap().caught_up {}
+    for event in &events {
+        for bytes in [event.lsn.bytes(), event.lsn.bytes() + 8] {
+            let within = kami_wal::Lsn::from_bytes(bytes);
+            match totals(within) {
+                Err(PastError::Refused(Status::PositionUnknown)) => {}
+                other => panic!("{within:?}: {other:?}"),
+            }
+        }
+    }
 }
