@@ -224,6 +224,7 @@ impl Turn<'_> {
         search.clear();
         for line in wanted.lines {
             if !self.state.allocate(&self.sequencer.table, tenant, line, wanted.validity_s_min, search) {
+                self.state.advance(search, false);
                 return self.refuse(request, Status::OutOfStock);
             }
         }
@@ -342,6 +343,7 @@ impl Turn<'_> {
             _ => self.take_again(request.caller.tenant, past, search),
         };
         if let Err(status) = found {
+            self.state.advance(search, false);
             return self.refuse(request, status);
         }
         let kind = if past.word.state() == OrderState::Reserved { Kind::Confirm } else { Kind::Realloc };
@@ -623,7 +625,7 @@ impl Turn<'_> {
         for (crossed, at) in behind {
             self.state.limits.mark_crossed(key.0, crossed, time_ms, at);
         }
-        self.state.advance(search);
+        self.state.advance(search, true);
         lsn
     }
 
