@@ -445,8 +445,8 @@ fn copy_objects(
             continue;
         }
         let stock = state.stock(batch.id);
-        let activity = batch.activity();
-        if activity != Activity::whole(batch.rows(), Some(batch.imported_ms)) {
+        let activity = stock.activity();
+        if *activity != Activity::whole(batch.rows(), Some(batch.imported_ms)) {
             ledger.activities.push(ActivityObject { batch: batch.id.0, pieces: activity.pieces().collect() });
         }
         ledger.validities.extend(batch.validity.map(|rule| (batch.id.0, StoredValidity::of(rule))));

@@ -184,7 +184,7 @@ impl State {
         View {
             word,
             kind: product.spec.kind,
-            batch_active: batch.is_row_active(row),
+            batch_active: self.is_row_active(batch, row),
             frozen: batch.is_frozen() || self.is_product_frozen(state),
             batch_voided: batch.is_voided(),
             valid_from_ms: batch.valid_from_ms,
@@ -196,6 +196,19 @@ impl State {
             begun_ms: 0,
             from_use: false,
         }
+    }
+
+    /// Whether a row is redeemable once sold, as far as the batch says.
+    #[inline]
+    #[must_use]
+    pub fn is_row_active(&self, batch: &Batch, row: u64) -> bool {
+        batch.active().unwrap_or_else(|| self.active_since_ms(batch, row).is_some())
+    }
+
+    /// Since when a row is active, as far as the batch says, milliseconds; `None` if it is not.
+    #[must_use]
+    pub fn active_since_ms(&self, batch: &Batch, row: u64) -> Option<u64> {
+        self.stock(batch.id).activity().since_ms(row)
     }
 
     /// When a card expires, extensions included; 0 is never.

@@ -1,14 +1,17 @@
 //! The stock of a batch: how many of its cards stand where, which of them can be sold, and finding those.
 //!
-//! All of it is derived from the words of the batch, and computed again from them after a snapshot was read.
+//! All of it but ends of validity and activity is derived from the words of the batch, and computed again from them
+//! after a snapshot was read.
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use kami_wal::Lsn;
 
+use crate::activity::Activity;
 use crate::identity::{BatchId, TenantId};
 use crate::order::Line;
 use crate::product::Money;
@@ -25,6 +28,8 @@ pub struct Stock {
     pub lsn: Lsn,
     /// Whose it is.
     pub tenant: TenantId,
+    /// Which rows are active, and since when. Here because it changes, and is read, under the lock that this is under.
+    activity: Activity,
     /// Cards by logged lifecycle.
     pub counts: [u64; Lifecycle::COUNT],
     /// No row below this one is for sale, but for those in `free`.
@@ -93,6 +98,7 @@ impl Stock {
         Stock {
             lsn: batch.import_lsn,
             tenant,
+            activity: Activity::whole(batch.rows(), batch.is_active().then_some(batch.imported_ms)),
             counts,
             cursor: 0,
             free: RowSet::default(),
@@ -104,10 +110,28 @@ impl Stock {
         }
     }
 
+    /// Which rows are active, and since when.
+    #[must_use]
+    pub fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    /// See [`Stock::activity`].
+    pub fn set_activity(&mut self, batch: &Batch, activity: Activity) {
+        batch.set_active(activity.all());
+        self.activity = activity;
+    }
+
+    /// Makes rows active as of `now_ms`, or not active.
+    pub fn activate(&mut self, batch: &Batch, rows: &Range<u64>, active: bool, now_ms: u64) {
+        self.activity.set(rows, active, now_ms);
+        batch.set_active(self.activity.all());
+    }
+
     /// Computes everything again from the words, as after a snapshot.
     pub fn derive(&mut self, batch: &Batch) {
-        let ends = std::mem::take(&mut self.ends);
-        *self = Stock { lsn: self.lsn, ends, ..Stock::new(batch, self.tenant) };
+        let (ends, activity) = (std::mem::take(&mut self.ends), self.activity.clone());
+        *self = Stock { lsn: self.lsn, ends, activity, ..Stock::new(batch, self.tenant) };
         for row in 0..batch.rows() {
             let word = batch.word(row);
             if word != Word::PRISTINE {

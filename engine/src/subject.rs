@@ -417,7 +417,7 @@ impl Subject<'_> {
             ValidFrom::Activation if flags.contains(Flags::ACTIVE) => {
                 told_ms.max(past.activated_ms).max(past.sold_ms)
             }
-            ValidFrom::Activation => match batch.active_since_ms(card.row()) {
+            ValidFrom::Activation => match self.state.active_since_ms(batch, card.row()) {
                 Some(since_ms) if !flags.contains(Flags::INACTIVE) => told_ms.max(since_ms).max(past.sold_ms),
                 // Deactivated while it was in use, which goes on.
                 _ if flags.contains(Flags::USED) && !single => told_ms,

@@ -586,7 +586,7 @@ impl crate::state::State {
             hasher.update(format!("{} {} {flags:?} {:?}\n", batch.id, stock.lsn, batch.validity).as_bytes());
             // Not since when: a snapshot of the first version does not know.
             let mut before = None;
-            for (from, since_ms) in batch.activity().pieces() {
+            for (from, since_ms) in stock.activity().pieces() {
                 if before.replace(since_ms.is_some()) != Some(since_ms.is_some()) {
                     hasher.update(format!("{from} {}\n", since_ms.is_some()).as_bytes());
                 }
