@@ -212,9 +212,9 @@ impl Stock {
         }
     }
 
-    /// Rows with an end of validity of their own.
-    pub fn ends(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.ends.iter().map(|(row, end_ms)| (*row, *end_ms))
+    /// Rows from one on with an end of validity of their own.
+    pub fn ends(&self, from: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.ends.range(from..).map(|(row, end_ms)| (*row, *end_ms))
     }
 
     /// Looks at all rows again at the next sale, after rows that were passed over may be for sale.

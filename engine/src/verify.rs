@@ -591,7 +591,7 @@ impl crate::state::State {
                     hasher.update(format!("{from} {}\n", since_ms.is_some()).as_bytes());
                 }
             }
-            for (row, end_ms) in stock.ends() {
+            for (row, end_ms) in stock.ends(0) {
                 hasher.update(format!("{row} {end_ms}\n").as_bytes());
             }
             hasher.update(&batch.file_hash);

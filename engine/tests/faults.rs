@@ -465,3 +465,42 @@ fn totals_up_to_the_middle_of_a_record_raised_an_alarm() {
         }
     }
 }
+
+/// A snapshot copied the ends of validity of all cards of a batch under one hold of the lock: nobody redeemed meanwhile.
+#[test]
+fn a_snapshot_held_the_lock_for_the_ends_of_all_cards() {
+    const CARDS: u64 = 640;
+    let mut store = Store::new(4 << 20);
+    let mut spec = ProductSpec::single("coffee", *b"CNY", 100);
+    spec.valid_days = 365;
+    store.product(spec, 2 * CARDS);
+    let extend = |store: &mut Store, row: u64| {
+        let card = store.card(&format!("coffee-{row}"));
+        // Later each time, or it is none.
+        let expires_ms = 1_900_000_000_000 + store.id().0 as u64;
+        assert_eq!(store.ask(Command::Extend { card, expires_ms }).status, Status::Ok);
+    };
+    let engine = store.engine.clone();
+    let mut without = 0;
+    engine.checkpoint_beside(|| without += 1).unwrap();
+    for row in 0..CARDS {
+        extend(&mut store, 2 * row);
+    }
+    let mut times = 0;
+    // Others are extended beside it, in front of the place and behind it, and some again.
+    engine
+        .checkpoint_beside(|| {
+            times += 1;
+            if times < CARDS / 2 {
+                extend(&mut store, 2 * CARDS - 1 - times);
+                extend(&mut store, times);
+            }
+        })
+        .unwrap();
+    drop(engine);
+    assert!(
+        without + CARDS / 32 <= times,
+        "the lock was let go {times} times, and {without} times without them"
+    );
+    store.reopened();
+}
