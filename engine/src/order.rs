@@ -245,6 +245,10 @@ impl Turn<'_> {
             facts.lines.extend_from_slice(wanted.lines);
         }
         self.state.accounts.posted(wanted.legs, &mut facts.legs);
+        if reserves {
+            // Nothing moves until it is paid: what an account has then, nobody knows yet.
+            facts.legs.iter_mut().for_each(|posted| (posted.balance, posted.prev) = (0, None));
+        }
         let subject = match wanted.lines {
             [line] => u64::from(line.product.0),
             _ => 0,

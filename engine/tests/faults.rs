@@ -5,14 +5,14 @@ mod clock;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use kami_engine::record::Kind;
+use kami_engine::record::{Group, Kind};
 use kami_engine::{
-    Advice, BatchId, Caller, CardDigest, CardKind, Command, Engine, EngineOptions, FeedSpec, GivenBack,
-    Grounds, ImportRow, ImportSpec, Lifecycle, LimitAction, LimitScope, LimitSpec, LimitWindow, OrderId,
-    PastError, ProductId, ProductSpec, Purchase, Reply, ReplyBody, ReplyFlags, Request, RequestId, Session,
-    Status, TotalsQuery, Work, verify,
+    AccountKind, AccountSpec, Advice, BatchId, Caller, CardDigest, CardKind, Command, Engine, EngineOptions,
+    FeedSpec, GivenBack, Grounds, ImportRow, ImportSpec, Leg, Lifecycle, LimitAction, LimitScope, LimitSpec,
+    LimitWindow, OrderId, PastError, PrincipalId, ProductId, ProductSpec, Purchase, Reply, ReplyBody,
+    ReplyFlags, Request, RequestId, Session, Status, TotalsQuery, Work, verify,
 };
-use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
+use kami_wal::{Drive, Medium, RecordKind, SimMedium, SimMode, WalOptions};
 
 use crate::clock::HandClock;
 
@@ -502,5 +502,40 @@ fn a_snapshot_held_the_lock_for_the_ends_of_all_cards() {
         without + CARDS / 32 <= times,
         "the lock was let go {times} times, and {without} times without them"
     );
+    store.reopened();
+}
+
+/// A reservation moves no money, and its entry said what its accounts would have had if it did.
+#[test]
+fn a_reservation_said_balances_that_no_account_had() {
+    let mut store = Store::new(4 << 20);
+    let product = store.single("coffee", 2);
+    let mut legs = Vec::new();
+    for (name, kind, amount) in [("shop", AccountKind::Income, 100), ("world", AccountKind::External, -100)] {
+        let (name, currency, owner) = (name.to_owned(), *b"CNY", PrincipalId(0));
+        let spec = AccountSpec { name, currency, kind, credit_limit: 0, owner };
+        let id = store.id();
+        let account = Session::new(&store.engine, Caller::LOCAL).add_account(id, spec).wait().unwrap().id;
+        legs.push(Leg { account, amount });
+    }
+    for reserves in [false, true] {
+        let order = OrderId(store.id().0);
+        let purchase = Box::new(Purchase { legs: legs.clone(), ..Purchase::of(order, product, 1) });
+        let command = if reserves { Command::Reserve(purchase) } else { Command::SellLines(purchase) };
+        assert_eq!(store.ask(command).status, Status::Ok);
+    }
+    let mut said = Vec::new();
+    let options = WalOptions::default();
+    kami_wal::verify(&store.data, &options, &mut |record| {
+        let group = Group::parse(record.payload, record.payload_lsn);
+        for entry in group.into_iter().flatten().flatten().filter(|_| record.kind == RecordKind::Data) {
+            if entry.head.kind.is_order() {
+                let posted = entry.order().unwrap().2.legs;
+                said.push(posted.iter().map(|leg| (leg.leg.amount, leg.balance)).collect::<Vec<_>>());
+            }
+        }
+    })
+    .unwrap();
+    assert_eq!(said, [vec![(100, 100), (-100, -100)], vec![(100, 0), (-100, 0)]]);
     store.reopened();
 }

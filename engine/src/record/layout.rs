@@ -232,7 +232,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
                 168,
                 32,
                 "leg",
-                "LEG, as in POST: account, amount, balance afterwards (zero of RESERVE, which moves nothing), the account's last entry before; repeated",
+                "LEG, as in POST: account, amount, balance afterwards, the account's last entry before (both zero of RESERVE, which moves nothing); repeated",
             ),
         ],
     ),
