@@ -4,6 +4,9 @@
 //! each entry to the one before. This reads from memory or disk, so it happens before the sequencer's
 //! lock is taken; the sequencer then checks that the word is still the one the walk began with.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::OnceCell;
 use std::collections::HashSet;
 
@@ -144,12 +147,20 @@ impl Effect {
 pub struct Chain<'a> {
     wal: &'a Wal,
     buffer: &'a mut Vec<u8>,
+    /// How many entries were read.
+    #[cfg(test)]
+    reads: usize,
 }
 
 impl<'a> Chain<'a> {
     /// A reader over `wal`.
     pub fn new(wal: &'a Wal, buffer: &'a mut Vec<u8>) -> Self {
-        Chain { wal, buffer }
+        Chain {
+            wal,
+            buffer,
+            #[cfg(test)]
+            reads: 0,
+        }
     }
 
     /// The entry that begins at `lsn`; its whole record is checked.
@@ -157,6 +168,10 @@ impl<'a> Chain<'a> {
     /// # Errors
     /// See [`ChainError`].
     pub fn entry(&mut self, lsn: Lsn) -> Result<Entry<'_>, ChainError> {
+        #[cfg(test)]
+        {
+            self.reads += 1;
+        }
         let read = |source| ChainError::Read { lsn, source };
         let mut head = [0; 8];
         self.wal.read_bytes(lsn, &mut head).map_err(read)?;

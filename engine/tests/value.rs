@@ -1,5 +1,4 @@
-//! A card whose value moved thousands of times: every id that ever had an effect is known, none that had not, and
-//! finding that out does not take a walk over the whole past.
+//! A card whose value moved thousands of times: every id that ever had an effect is known, and none that had not.
 
 mod clock;
 
@@ -174,11 +173,12 @@ fn every_id_is_known_however_long_ago() {
     assert_eq!(session.query(CODE).wait().unwrap().remaining, left);
 }
 
-/// `KAMI_LONG=1 cargo test --release -p kami-engine --test value -- --nocapture` shows what the ten-thousandth
-/// redemption of a card costs.
+/// `cargo test --release -p kami-engine --test value -- --ignored --nocapture` shows what the ten-thousandth redemption of
+/// a card costs. How many entries are read for it is held to a bound in `engine/src/chain/tests.rs`.
 #[test]
-fn the_last_of_many_costs_little_more_than_the_first() {
-    let count: u128 = if std::env::var_os("KAMI_LONG").is_some() { 10_100 } else { 600 };
+#[ignore = "shows times and asserts nothing of them"]
+fn show_what_the_last_of_many_takes() {
+    let count: u128 = 10_100;
     let mut store = Store::new();
     let mut took = Vec::new();
     let mut spent = Duration::ZERO;
