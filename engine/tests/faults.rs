@@ -152,6 +152,8 @@ impl Store {
     }
 }
 
+/// The entries about crossed limits stood behind that of the order, and had to say how far back their record begins:
+/// behind an order of more than half a megabyte they could not, and the process ended under the lock, again at every
 /// retry.
 #[test]
 fn a_large_order_of_scattered_cards_aborted_at_an_alert_limit() {
@@ -197,7 +199,7 @@ fn a_large_order_of_scattered_cards_aborted_at_an_alert_limit() {
     assert_eq!(store.ask_as(id, sale).status, Status::Ok);
     assert_eq!(store.count(Kind::LimitCrossed), 2, "an alert was given again");
 }
-
+/// Ranges that reach further each time made a piece each without bound, and a snapshot with more pieces than there may
 /// be was refused at every start.
 #[test]
 fn ranges_of_active_rows_grew_until_no_snapshot_was_read() {
@@ -233,7 +235,7 @@ fn ranges_of_active_rows_grew_until_no_snapshot_was_read() {
     // It says so if a snapshot is not believed.
     store.reopened();
 }
-
+/// A hold of a card whose face value is zero held nothing: whoever came after redeemed it, while the one who held it
 /// was topping up a phone.
 #[test]
 fn a_hold_did_not_hold_a_card_of_face_value_zero() {
@@ -249,7 +251,6 @@ fn a_hold_did_not_hold_a_card_of_face_value_zero() {
     assert_eq!(store.lifecycle("voucher-0"), Lifecycle::Redeemed);
     store.reopened();
 }
-
 /// Room was asked for words that would never be written.
 #[test]
 fn grounds_longer_than_a_record_aborted() {
@@ -309,13 +310,14 @@ fn a_return_larger_than_its_record_aborted() {
         store.reopened();
     }
 }
-
+/// A code that nobody had been given was asked for at a till all the same: redeemed, held, reversed by a stranger or
 /// reported from offline. Its card came back into stock as if nobody had seen it.
 #[test]
 fn a_card_that_was_seen_at_a_till_came_back_into_stock() {
+    type Tried<'a> = (&'a str, &'a dyn Fn(&mut Store, CardDigest));
     let mut store = Store::new(4 << 20);
     let product = store.single("coffee", 6);
-    let tried: [(&str, &dyn Fn(&mut Store, CardDigest)); 5] = [
+    let tried: [Tried<'_>; 5] = [
         ("nothing", &|_, _| ()),
         ("a redemption that was reversed", &|store, card| {
             let id = store.id();
@@ -360,7 +362,7 @@ fn a_card_that_was_seen_at_a_till_came_back_into_stock() {
     assert_eq!(store.lifecycle("coffee-4"), Lifecycle::Available);
     store.reopened();
 }
-
+/// Where a card had less on it than a till had given, the product's rule for partial redemption took what was left,
 /// and the rest was nobody's; told again, the answer was another.
 #[test]
 fn an_offline_redemption_lost_what_it_was_short_of() {
@@ -384,6 +386,7 @@ fn an_offline_redemption_lost_what_it_was_short_of() {
     store.reopened();
 }
 
+/// A till that did not hear what became of a redemption went offline, gave the goods and reported that under the same
 /// id. Where the redemption had arrived with other terms, the report was refused and forgotten.
 #[test]
 fn an_offline_redemption_was_dropped_for_its_id() {
@@ -417,7 +420,7 @@ fn an_offline_redemption_was_dropped_for_its_id() {
     assert_eq!(store.ask_as(id, advice(50)).status, Status::IdReused);
     store.reopened();
 }
-
+/// A load that is taken back leaves nothing on a card which nothing can be loaded onto any more: it is used up, and the
 /// store was said to be damaged.
 #[test]
 fn a_load_taken_back_after_its_product_stopped_loading_passed_for_damage() {
@@ -438,7 +441,6 @@ fn a_load_taken_back_after_its_product_stopped_loading_passed_for_damage() {
     assert_eq!(store.lifecycle("gift-0"), Lifecycle::Redeemed);
     store.reopened();
 }
-
 /// Totals up to a place inside of a record were answered with BUSY for ever, and an alarm that the log cannot be read.
 #[test]
 fn totals_up_to_the_middle_of_a_record_raised_an_alarm() {
