@@ -14,6 +14,7 @@ use std::sync::Arc;
 use kami_wal::{Lsn, Medium, RecordKind, ReplayFrom, Verdict, VerifyReport, WalOptions};
 
 use crate::checkpoint::{self, Snapshot};
+use crate::control::ControlAudit;
 use crate::exceptions::Kept;
 use crate::identity::{DocumentId, ProductId};
 use crate::import::index_batch;
@@ -241,6 +242,8 @@ struct Audit {
     redeemed: Vec<(Till, ProductId)>,
     /// What the last entry left on each card that is used in parts.
     purses: HashMap<u64, Purse>,
+    /// Whether what takes two people was approved.
+    control: ControlAudit,
 }
 
 /// Ids that are held at a time, 40 bytes each.
@@ -257,11 +260,18 @@ impl Audit {
         self.redeemed.clear();
         for entry in Group::parse(payload, payload_lsn)? {
             let entry = entry?;
+            problems.extend(self.control.entry(&before.state, &entry)?);
             problems.extend(money_problem(&before.state, &entry)?);
             self.count_till(before, &entry, problems);
             let uses = matches!(
                 entry.head.kind,
-                Kind::Sell | Kind::Reserve | Kind::Confirm | Kind::Realloc | Kind::Redeem | Kind::Hold
+                Kind::Sell
+                    | Kind::Export
+                    | Kind::Reserve
+                    | Kind::Confirm
+                    | Kind::Realloc
+                    | Kind::Redeem
+                    | Kind::Hold
             );
             if uses && before.state.tenants.is_frozen(entry.head.tenant) {
                 let (kind, lsn) = (entry.head.kind.name(), entry.lsn);
@@ -294,6 +304,7 @@ impl Audit {
                 *self.acted_on_again.entry(card / 64).or_default() |= 1 << (card % 64);
             }
         }
+        problems.extend(self.control.end());
         Ok(())
     }
 
@@ -310,7 +321,7 @@ impl Audit {
         let legal = |word: Word| {
             let from = word.lifecycle();
             match kind {
-                Kind::Sell | Kind::Reserve | Kind::Realloc => {
+                Kind::Sell | Kind::Export | Kind::Reserve | Kind::Realloc => {
                     from == Lifecycle::Available && !word.flags().contains(Flags::REVEALED)
                 }
                 // Into stock comes only what nobody touched since its sale: of that, all cards had their word.
@@ -549,9 +560,12 @@ fn is_legal(entry: &Entry<'_>) -> bool {
                     && has.contains(Flags::OWN_END)
                     && same_but(Flags::OWN_END)
             }
+            // Of a sold card only under an approval, which is checked apart.
             Kind::Void => {
-                matches!(from, Lifecycle::Available | Lifecycle::Expired | Lifecycle::Returned)
-                    && to == Lifecycle::Voided
+                matches!(
+                    from,
+                    Lifecycle::Available | Lifecycle::Expired | Lifecycle::Returned | Lifecycle::Sold
+                ) && to == Lifecycle::Voided
                     && same_but(Flags::NONE)
             }
             _ => false,
@@ -614,7 +628,7 @@ impl crate::state::State {
         for (key, hold) in self.holds.after(None) {
             hasher.update(format!("{key:?} {hold:?}\n").as_bytes());
         }
-        for state in self.exceptions.after(0, true) {
+        for state in self.exceptions.iter() {
             hasher.update(format!("{state:?} {:032x}\n", state.digest.0).as_bytes());
         }
         for lock in self.pins.after(None) {
@@ -624,6 +638,7 @@ impl crate::state::State {
             hasher.update(format!("{key:?} {reservation:?}\n").as_bytes());
         }
         self.tenants.hash(&mut hasher);
+        self.proposals.hash(&mut hasher);
         self.accounts.hash(&mut hasher);
         let mut documents: Vec<_> = self.documents.iter().collect();
         documents.sort_unstable();

@@ -381,7 +381,10 @@ fn an_offline_redemption_lost_what_it_was_short_of() {
     else {
         panic!("no list")
     };
-    assert_eq!((noted.len(), noted[0].reason, noted[0].amount), (1, Status::InsufficientValue, 50));
+    assert_eq!(
+        (noted.rows.len(), noted.rows[0].reason, noted.rows[0].amount),
+        (1, Status::InsufficientValue, 50)
+    );
     assert_eq!(store.redeem("gift-0", 30), Status::Ok, "nothing was taken");
     store.reopened();
 }
@@ -413,7 +416,7 @@ fn an_offline_redemption_was_dropped_for_its_id() {
     else {
         panic!("no list")
     };
-    assert_eq!((noted.len(), noted[0].reason, noted[0].amount), (1, Status::IdReused, 50));
+    assert_eq!((noted.rows.len(), noted.rows[0].reason, noted.rows[0].amount), (1, Status::IdReused, 50));
     // What the id did otherwise is no redemption that may have arrived.
     let id = store.id();
     assert_eq!(store.ask_as(id, Command::Freeze { card }).status, Status::Ok);
