@@ -772,7 +772,8 @@ impl Request {
     /// What its grounds take in an entry, in bytes.
     #[inline]
     pub(crate) fn grounds_bytes(&self) -> usize {
-        self.grounds.as_ref().map_or(0, |grounds| grounds.bytes())
+        // What cannot be recorded is refused, and takes nothing, however long it is.
+        self.grounds.as_ref().filter(|grounds| grounds.is_sane()).map_or(0, |grounds| grounds.bytes())
     }
 
     /// Whether its grounds cannot be recorded.

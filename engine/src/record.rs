@@ -209,6 +209,12 @@ impl<'a> GroupWriter<'a> {
         lsn
     }
 
+    /// Whether an entry can begin once `bytes` more are written: its way back to the record's head has a bound.
+    #[must_use]
+    pub fn reaches(&self, bytes: usize) -> bool {
+        (self.before + self.used + bytes) as u64 <= BACK_BYTES_MAX
+    }
+
     /// Where the next entry will stand.
     #[must_use]
     pub fn next_lsn(&self) -> Lsn {

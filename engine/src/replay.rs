@@ -511,7 +511,8 @@ impl Rebuild {
             };
             self.commit(vault, commit, tenant)?;
             let batch = self.table.batch(id).expect("committed just now");
-            batch.set_activity(Activity::whole(batch.rows(), object.active.then_some(object.imported_ms)));
+            let activity = Activity::whole(batch.rows(), object.active.then_some(object.imported_ms));
+            self.state.stock_mut(id).set_activity(batch, activity);
             batch.set_frozen(object.frozen);
             if object.voided {
                 batch.set_voided();
@@ -537,7 +538,7 @@ impl Rebuild {
             let Some(batch) = self.table.batch(BatchId(object.batch)) else { return Ok(false) };
             let pieces = object.pieces.iter().copied();
             let Some(activity) = Activity::from_pieces(batch.rows(), pieces) else { return Ok(false) };
-            batch.set_activity(activity);
+            self.state.stock_mut(batch.id).set_activity(batch, activity);
         }
         for &(card, end_ms) in &ledger.ends {
             let card = CardRef::from_bits(card);

@@ -210,7 +210,7 @@ impl Sequencer {
         seen.clear();
         let counts_tills = self.counts_tills.load(Ordering::Relaxed);
         let crossings = if counts_tills { CROSSINGS_PER_REQUEST } else { 0 };
-        let bytes_max = self.wal.payload_bytes_max().min(TURN_BYTES_MAX);
+        let bytes_max = self.wal.payload_bytes_max().min(TURN_BYTES_MAX) - GROUP_HEAD_BYTES;
         let mut bytes = 0;
         for at in from..requests.len() {
             expect(at + 2 * PREFETCH_AHEAD);
@@ -401,8 +401,10 @@ impl Sequencer {
                 if let Some(word) = word {
                     let past =
                         Chain::new(&self.wal, buffer).order(key.1, word, command.sought(request.id))?;
-                    prepared.log_bytes =
+                    let most =
                         command.order_bytes_max(past.cards.count(), &past.facts) + request.grounds_bytes();
+                    // What is longer than a record is refused, so no room is asked for it.
+                    prepared.log_bytes = most.min(self.wal.payload_bytes_max() + 2 * GROUP_BYTES);
                     prepared.detail = Detail::Order(Box::new(past));
                 }
                 if let Command::Return(given) = command {

@@ -193,7 +193,7 @@ impl State {
         View {
             word,
             kind: product.spec.kind,
-            batch_active: batch.is_row_active(row),
+            batch_active: self.is_row_active(batch, row),
             frozen: batch.is_frozen() || self.is_product_frozen(state),
             batch_voided: batch.is_voided(),
             valid_from_ms: batch.valid_from_ms,
@@ -205,6 +205,19 @@ impl State {
             begun_ms: 0,
             from_use: false,
         }
+    }
+
+    /// Whether a row is redeemable once sold, as far as the batch says.
+    #[inline]
+    #[must_use]
+    pub fn is_row_active(&self, batch: &Batch, row: u64) -> bool {
+        batch.active().unwrap_or_else(|| self.active_since_ms(batch, row).is_some())
+    }
+
+    /// Since when a row is active, as far as the batch says, milliseconds; `None` if it is not.
+    #[must_use]
+    pub fn active_since_ms(&self, batch: &Batch, row: u64) -> Option<u64> {
+        self.stock(batch.id).activity().since_ms(row)
     }
 
     /// When a card expires, extensions included; 0 is never.
@@ -316,8 +329,7 @@ impl State {
     #[inline]
     pub fn install(&mut self, batch: &Batch, row: u64, old: Word, new: Word) {
         batch.install(row, new);
-        let own_expiry = batch.columns.expiries.get(row as usize).copied();
-        self.stock_mut(batch.id).moved(row, old, new, own_expiry);
+        self.stock_mut(batch.id).moved(batch, row, old, new);
     }
 
     /// Adds or changes a product.
@@ -397,19 +409,34 @@ impl State {
         }
         let valid_until = self.now_ms + u64::from(validity_s_min) * 1000;
         let mut missing = u64::from(line.count);
-        for &id in &product.batches {
+        let open = |id| {
             let batch = table.batch(id).expect("a product's batches are committed");
-            if missing > 0 && !batch.is_frozen() && !batch.is_voided() {
+            (!batch.is_frozen() && !batch.is_voided()).then_some(batch)
+        };
+        if line.face.is_some() {
+            // Rows of one face value may lie anywhere: what cannot be enough is not looked for.
+            let batches = product.batches.iter().filter_map(|id| open(*id));
+            let most: u64 = batches.map(|batch| self.stock(batch.id).standing(batch, line.face)).sum();
+            if most < missing {
+                return false;
+            }
+        }
+        for &id in &product.batches {
+            if missing > 0
+                && let Some(batch) = open(id)
+            {
                 self.stock(id).find(batch, self.now_ms, valid_until, line.face, &mut missing, found);
             }
         }
         missing == 0
     }
 
-    /// After cards that were found were taken: passes over them at the next order.
-    pub fn advance(&mut self, found: &Search) {
-        for &(batch, cursor) in found.cursors() {
-            self.stock_mut(batch).pass(cursor);
+    /// After cards were looked for: the next order begins behind those that were found, if they were `taken`, and
+    /// behind what is not for sale in any case.
+    pub fn advance(&mut self, found: &Search, taken: bool) {
+        for passed in found.passed() {
+            let cursor = if taken { passed.taken } else { passed.left };
+            self.stock_mut(passed.batch).pass(passed.face, cursor);
         }
     }
 

@@ -96,7 +96,7 @@ statuses! {
     /// Fewer cards can be sold than the order asks for; nothing was sold.
     OutOfStock = 115, "OUT_OF_STOCK", "buy fewer, or import more";
     /// The order is larger than one record holds.
-    OrderTooLarge = 116, "ORDER_TOO_LARGE", "split the order under several order ids";
+    OrderTooLarge = 116, "ORDER_TOO_LARGE", "split the order under several order ids; return its cards by code, a few at a time";
     /// The account's purchase limit is reached.
     LimitAccount = 117, "LIMIT_ACCOUNT", "wait until the limit opens again, or buy less";
     /// The address's purchase limit is reached.

@@ -1,11 +1,17 @@
 //! The stock of a batch: how many of its cards stand where, which of them can be sold, and finding those.
 //!
-//! All of it is derived from the words of the batch, and computed again from them after a snapshot was read.
+//! All of it but ends of validity and activity is derived from the words of the batch, and computed again from them
+//! after a snapshot was read.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use kami_wal::Lsn;
 
+use crate::activity::Activity;
 use crate::identity::{BatchId, TenantId};
 use crate::order::Line;
 use crate::product::Money;
@@ -13,12 +19,17 @@ use crate::record::{Allocation, PostedLeg};
 use crate::table::Batch;
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
+/// Where rows have more face values than this, those of one are looked for among all.
+const SHELVES_MAX: usize = 1 << 12;
+
 /// What is derived from the words of one batch.
 pub struct Stock {
     /// The batch's last entry that is about the batch itself.
     pub lsn: Lsn,
     /// Whose it is.
     pub tenant: TenantId,
+    /// Which rows are active, and since when. Here because it changes, and is read, under the lock that this is under.
+    activity: Activity,
     /// Cards by logged lifecycle.
     pub counts: [u64; Lifecycle::COUNT],
     /// No row below this one is for sale, but for those in `free`.
@@ -34,6 +45,45 @@ pub struct Stock {
     ends: BTreeMap<u64, u64>,
     /// AVAILABLE cards of these that are not frozen by themselves.
     ending: u64,
+    /// Cards by the face value that their row says, so that an order for one passes over the others once and not every
+    /// time; empty for batches without such values, and for those with more than [`SHELVES_MAX`] of them.
+    shelves: BTreeMap<Money, Shelf>,
+}
+
+/// The rows of one face value.
+#[derive(Default)]
+struct Shelf {
+    /// AVAILABLE cards that are not frozen by themselves.
+    count: u64,
+    /// The first of all rows.
+    first: u64,
+    /// No row of this value below this one is for sale, but for those in `free`.
+    cursor: u64,
+    /// Rows below the cursor that came back for sale.
+    free: RowSet,
+}
+
+impl Shelf {
+    fn rewind(&mut self) {
+        self.cursor = self.first;
+        self.free.clear();
+    }
+}
+
+/// Counts and first rows of every face value; none if there are too many.
+fn shelves(faces: &[Money]) -> BTreeMap<Money, Shelf> {
+    let mut shelves: BTreeMap<Money, Shelf> = BTreeMap::new();
+    let mut row = 0;
+    // Equal ones come in runs, most often.
+    for run in faces.chunk_by(|one, next| one == next) {
+        let shelf = shelves.entry(run[0]).or_insert(Shelf { first: row, cursor: row, ..Shelf::default() });
+        shelf.count += run.len() as u64;
+        row += run.len() as u64;
+        if shelves.len() > SHELVES_MAX {
+            return BTreeMap::new();
+        }
+    }
+    shelves
 }
 
 impl Stock {
@@ -48,6 +98,7 @@ impl Stock {
         Stock {
             lsn: batch.import_lsn,
             tenant,
+            activity: Activity::whole(batch.rows(), batch.is_active().then_some(batch.imported_ms)),
             counts,
             cursor: 0,
             free: RowSet::default(),
@@ -55,25 +106,43 @@ impl Stock {
             expiries,
             ends: BTreeMap::new(),
             ending: 0,
+            shelves: shelves(&batch.columns.faces),
         }
+    }
+
+    /// Which rows are active, and since when.
+    #[must_use]
+    pub fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    /// See [`Stock::activity`].
+    pub fn set_activity(&mut self, batch: &Batch, activity: Activity) {
+        batch.set_active(activity.all());
+        self.activity = activity;
+    }
+
+    /// Makes rows active as of `now_ms`, or not active.
+    pub fn activate(&mut self, batch: &Batch, rows: &Range<u64>, active: bool, now_ms: u64) {
+        self.activity.set(rows, active, now_ms);
+        batch.set_active(self.activity.all());
     }
 
     /// Computes everything again from the words, as after a snapshot.
     pub fn derive(&mut self, batch: &Batch) {
-        let ends = std::mem::take(&mut self.ends);
-        *self = Stock { lsn: self.lsn, ends, ..Stock::new(batch, self.tenant) };
+        let (ends, activity) = (std::mem::take(&mut self.ends), self.activity.clone());
+        *self = Stock { lsn: self.lsn, ends, activity, ..Stock::new(batch, self.tenant) };
         for row in 0..batch.rows() {
             let word = batch.word(row);
             if word != Word::PRISTINE {
-                let own_expiry = batch.columns.expiries.get(row as usize).copied();
-                self.moved(row, Word::PRISTINE, word, own_expiry);
+                self.moved(batch, row, Word::PRISTINE, word);
             }
         }
     }
 
-    /// A card's word changed. `own_expiry` is the end of validity that its row says, in a batch with such ends.
+    /// A card's word changed.
     #[inline]
-    pub fn moved(&mut self, row: u64, old: Word, new: Word, own_expiry: Option<u64>) {
+    pub fn moved(&mut self, batch: &Batch, row: u64, old: Word, new: Word) {
         let (from, to) = (old.lifecycle(), new.lifecycle());
         self.counts[from as usize] -= 1;
         self.counts[to as usize] += 1;
@@ -88,18 +157,40 @@ impl Stock {
         let ending = |standing: bool, word: Word| standing && word.flags().contains(Flags::OWN_END);
         let (ended, ends) = (ending(stood, old), ending(stands, new));
         self.ending = self.ending + u64::from(ends) - u64::from(ended);
-        if let Some(own) = own_expiry {
+        if let Some(&own) = batch.columns.expiries.get(row as usize) {
             let count = self.expiries.entry(own).or_default();
             *count = *count + u64::from(stands && !ends) - u64::from(stood && !ended);
             if *count == 0 {
                 self.expiries.remove(&own);
             }
         }
-        if stands && !stood && row < self.cursor {
-            self.free.insert(row);
-        } else if stood && !stands {
-            self.free.remove(row);
+        if stood == stands {
+            return;
         }
+        if !stands {
+            self.free.remove(row);
+        } else if row < self.cursor {
+            self.free.insert(row);
+        }
+        if let Some(shelf) = self.shelf_of(batch, row) {
+            if !stands {
+                shelf.count -= 1;
+                shelf.free.remove(row);
+            } else {
+                shelf.count += 1;
+                if row < shelf.cursor {
+                    shelf.free.insert(row);
+                }
+            }
+        }
+    }
+
+    /// The shelf of a row, where there are any.
+    fn shelf_of(&mut self, batch: &Batch, row: u64) -> Option<&mut Shelf> {
+        if self.shelves.is_empty() {
+            return None;
+        }
+        self.shelves.get_mut(batch.columns.faces.get(row as usize)?)
     }
 
     /// When a card whose word says that it has an end of its own expires, extensions included; 0 is never.
@@ -111,20 +202,45 @@ impl Stock {
     pub fn set_end(&mut self, batch: &Batch, row: u64, end_ms: u64) {
         self.ends.insert(row, end_ms);
         // It may have been passed over because it had expired.
-        if stands(batch.word(row)) && row < self.cursor {
-            self.free.insert(row);
+        if stands(batch.word(row)) {
+            if row < self.cursor {
+                self.free.insert(row);
+            }
+            if let Some(shelf) = self.shelf_of(batch, row).filter(|shelf| row < shelf.cursor) {
+                shelf.free.insert(row);
+            }
         }
     }
 
-    /// Rows with an end of validity of their own.
-    pub fn ends(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.ends.iter().map(|(row, end_ms)| (*row, *end_ms))
+    /// Rows from one on with an end of validity of their own.
+    pub fn ends(&self, from: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.ends.range(from..).map(|(row, end_ms)| (*row, *end_ms))
     }
 
     /// Looks at all rows again at the next sale, after rows that were passed over may be for sale.
     pub fn rewind(&mut self) {
         self.cursor = 0;
         self.free.clear();
+        self.shelves.values_mut().for_each(Shelf::rewind);
+    }
+
+    /// The most cards of a face value that could be sold; of any if none is said.
+    pub fn standing(&self, batch: &Batch, face: Option<Money>) -> u64 {
+        let all = self.counts[Lifecycle::Available as usize] - self.frozen;
+        match face {
+            Some(face) if !self.shelves.is_empty() => self.shelves.get(&face).map_or(0, |shelf| shelf.count),
+            Some(face) if batch.columns.faces.is_empty() && face != batch.face => 0,
+            _ => all,
+        }
+    }
+
+    /// Whether a card whose row says how long it is valid may last longer than that.
+    fn any_lasts(&self, batch: &Batch, valid_until: u64) -> bool {
+        let of_batch = batch.expires_ms == 0 || batch.expires_ms > valid_until;
+        self.ending > 0
+            || batch.extended_ms() > valid_until
+            || of_batch && self.expiries.contains_key(&0)
+            || self.expiries.range(valid_until.saturating_add(1).max(1)..).next().is_some()
     }
 
     /// Adds cards that can be sold to what was found, until none is missing: those that last longer than
@@ -138,7 +254,7 @@ impl Stock {
         missing: &mut u64,
         found: &mut Search,
     ) {
-        if self.counts[Lifecycle::Available as usize] == 0 {
+        if self.standing(batch, face) == 0 {
             return;
         }
         let before = found.cards.count();
@@ -152,10 +268,12 @@ impl Stock {
         if !by_row && batch_expires != 0 && batch_expires <= valid_until {
             return;
         }
-        let faces = !batch.columns.faces.is_empty();
-        if face.is_some_and(|face| !faces && face != batch.face) {
+        if !batch.columns.expiries.is_empty() && !self.any_lasts(batch, valid_until) {
             return;
         }
+        let faces = !batch.columns.faces.is_empty();
+        let shelf = face.and_then(|face| self.shelves.get(&face));
+        let (begin, free) = shelf.map_or((self.cursor, &self.free), |shelf| (shelf.cursor, &shelf.free));
         // A row can be sold if it is in stock, not frozen by itself, and valid long enough.
         let ends = |row| self.expires_ms(batch, row);
         let lasts = |row| match ends(row) {
@@ -163,38 +281,64 @@ impl Stock {
             expires => expires > valid_until,
         };
         let is_worth = |row| !faces || face.is_none_or(|face| batch.face(row) == face);
-        let free = self.free.rows().filter(|row| lasts(*row) && is_worth(*row));
+        let free = free.rows().filter(|row| lasts(*row) && is_worth(*row));
         for row in free.take(*missing as usize) {
             found.cards.push(CardRef::new(batch.id.0, row), batch.word(row));
         }
         *missing -= u64::from(found.cards.count() - before);
-        let mut row = self.cursor;
-        // The cursor may pass what is sold, void or frozen, but not what another order could still take.
+        let mut row = begin;
+        // The cursor may pass what is sold, void or frozen, but not what another order could still take: on a shelf,
+        // others are none of its own.
         let mut cursor = None;
+        let mut first = None;
         while row < batch.rows() && *missing > 0 {
             let word = batch.word(row);
             if stands(word) {
                 if (!by_row || lasts(row)) && is_worth(row) {
                     found.cards.push(CardRef::new(batch.id.0, row), word);
+                    first.get_or_insert(row);
                     *missing -= 1;
-                } else if cursor.is_none() && (!is_worth(row) || ends(row) > now_ms) {
+                } else if cursor.is_none()
+                    && (if is_worth(row) { ends(row) > now_ms } else { shelf.is_none() })
+                {
                     cursor = Some(row);
                 }
             }
             row += 1;
         }
-        found.cursors.push((batch.id, cursor.unwrap_or(row)));
+        found.looked += row - begin;
+        let taken = cursor.unwrap_or(row);
+        let left = first.map_or(taken, |first| first.min(taken));
+        found.passed.push(Passed { batch: batch.id, face: shelf.and(face), taken, left });
     }
 
-    /// The cards that [`Stock::find`] found were taken: the next order begins behind them.
-    pub fn pass(&mut self, cursor: u64) {
-        self.cursor = self.cursor.max(cursor);
+    /// After rows were looked at: the next order begins behind them, from all rows or from those of one face value.
+    pub fn pass(&mut self, face: Option<Money>, cursor: u64) {
+        let own = match face {
+            None => &mut self.cursor,
+            Some(face) => match self.shelves.get_mut(&face) {
+                Some(shelf) => &mut shelf.cursor,
+                None => return,
+            },
+        };
+        *own = cursor.max(*own);
     }
 
     /// After recovery: passes over the rows that are not for sale, so that the first order need not.
     pub fn settle(&mut self, batch: &Batch) {
         self.rewind();
         self.cursor = (0..batch.rows()).find(|row| stands(batch.word(*row))).unwrap_or(batch.rows());
+        for shelf in self.shelves.values_mut() {
+            shelf.cursor = batch.rows();
+        }
+        if self.shelves.is_empty() {
+            return;
+        }
+        for row in (self.cursor..batch.rows()).filter(|row| stands(batch.word(*row))) {
+            if let Some(shelf) = self.shelf_of(batch, row) {
+                shelf.cursor = shelf.cursor.min(row);
+            }
+        }
     }
 
     /// Checks that all of it follows from the words, and that no card for sale would never be sold. Reads every
@@ -217,17 +361,25 @@ impl Stock {
         if fresh.frozen != self.frozen || fresh.expiries != self.expiries || fresh.ending != self.ending {
             return Err(format!("batch {}: frozen or expiring cards counted wrongly", batch.id));
         }
+        let counts = |stock: &Stock| stock.shelves.iter().map(|(face, shelf)| (*face, shelf.count)).collect();
+        let (own, by_words): (Vec<_>, Vec<_>) = (counts(self), counts(&fresh));
+        if own != by_words {
+            return Err(format!("batch {}: cards of a face value counted wrongly", batch.id));
+        }
         for row in 0..batch.rows() {
             if batch.word(row).flags().contains(Flags::OWN_END) != self.ends.contains_key(&row) {
                 return Err(format!("batch {}: row {row} has an end of its own, or not", batch.id));
             }
         }
-        for row in 0..self.cursor {
+        for row in 0..batch.rows() {
             let expires = self.expires_ms(batch, row);
-            if stands(batch.word(row))
+            let shelf = self.shelves.get(&batch.face(row));
+            let passed_over = row < self.cursor && !self.free.contains(row)
+                || shelf.is_some_and(|shelf| row < shelf.cursor && !shelf.free.contains(row));
+            if passed_over
+                && stands(batch.word(row))
                 && !batch.is_voided()
                 && (expires == 0 || expires > now_ms)
-                && !self.free.contains(row)
             {
                 return Err(format!("batch {}: row {row} is for sale and would never be sold", batch.id));
             }
@@ -310,13 +462,28 @@ impl RowSet {
     }
 }
 
+/// Rows that were looked at, of a batch or of one face value in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Passed {
+    /// The batch.
+    pub batch: BatchId,
+    /// The face value, if only its rows were.
+    pub face: Option<Money>,
+    /// Where the next order begins if the cards are taken.
+    pub taken: u64,
+    /// And where if they are left.
+    pub left: u64,
+}
+
 /// The result of looking for cards to sell; reused from order to order.
 #[derive(Default)]
 pub struct Search {
     /// The cards found.
     pub cards: Allocation,
-    /// Batches looked at, with their next cursor.
-    cursors: Vec<(BatchId, u64)>,
+    /// Where rows were looked at.
+    passed: Vec<Passed>,
+    /// How many rows were, but for those that had come back.
+    pub(crate) looked: u64,
     /// Emptied lists for the entry's facts, so that an order need not allocate them.
     pub(crate) lines: Vec<Line>,
     pub(crate) legs: Vec<PostedLeg>,
@@ -326,11 +493,12 @@ impl Search {
     /// Forgets what was found.
     pub fn clear(&mut self) {
         self.cards.clear();
-        self.cursors.clear();
+        self.passed.clear();
+        self.looked = 0;
     }
 
-    /// The batches looked at, each with where the next order begins if the cards are taken.
-    pub fn cursors(&self) -> &[(BatchId, u64)] {
-        &self.cursors
+    /// Where rows were looked at.
+    pub fn passed(&self) -> &[Passed] {
+        &self.passed
     }
 }

@@ -54,7 +54,7 @@ impl Subject<'_> {
         }
         if let Some(card) = self.request.command.card()
             && self.state.exceptions.may_be_of(card)
-            && self.noted(card, reply)
+            && self.noted(card, prepared, reply)
         {
             return Some(());
         }
@@ -88,7 +88,8 @@ impl Subject<'_> {
             }
         }
         self.decide_card(prepared, group.as_deref_mut(), moves, tills, reply)?;
-        if !exceptions::is_kept(reply.status) {
+        let is_conflict = reply.status == Status::IdReused && self.redeemed_otherwise(prepared);
+        if !exceptions::is_kept(reply.status) && !is_conflict {
             return Some(());
         }
         let (reason, miss) = (reply.status, reply.miss);
@@ -118,8 +119,13 @@ impl Subject<'_> {
 
     /// Answers where the id, or the one that is asked about, is that of an exception of this card: it was the redemption
     /// that was noted, which must not take effect besides. Whether it did.
+    /// An id that had an effect on the card before something else was reported under it tells of that.
     #[cold]
-    fn noted(&self, card: CardDigest, reply: &mut Reply) -> bool {
+    fn noted(&self, card: CardDigest, prepared: &Prepared, reply: &mut Reply) -> bool {
+        let stands = self.sequencer.batch_of(prepared.card).map(|(batch, card)| batch.word(card.row()));
+        if prepared.past().same.is_some() || stands.is_some_and(|word| word != prepared.word) {
+            return false;
+        }
         let (command, caller) = (&self.request.command, &self.request.caller);
         let id = match command {
             Command::Query { .. } | Command::History { .. } => return false,
@@ -247,7 +253,10 @@ impl Subject<'_> {
             principal: request.caller.principal,
             merchant: request.caller.merchant,
             any_merchant: request.caller.acts_for_all(),
-            body: prepared.body,
+            body: match &request.command {
+                Command::Advice(advice) => self.retried_body(advice, prepared, batch),
+                _ => prepared.body,
+            },
             second: self.second(),
         };
         let tried = match action {
@@ -474,7 +483,7 @@ impl Subject<'_> {
             ValidFrom::Activation if flags.contains(Flags::ACTIVE) => {
                 told_ms.max(past.activated_ms).max(past.sold_ms)
             }
-            ValidFrom::Activation => match batch.active_since_ms(card.row()) {
+            ValidFrom::Activation => match self.state.active_since_ms(batch, card.row()) {
                 Some(since_ms) if !flags.contains(Flags::INACTIVE) => told_ms.max(since_ms).max(past.sold_ms),
                 // Deactivated while it was in use, which goes on.
                 _ if flags.contains(Flags::USED) && !single => told_ms,
@@ -510,7 +519,29 @@ impl Subject<'_> {
     /// What a decision about the card's value rests on.
     fn value(&self, prepared: &Prepared, batch: &Batch, card: CardRef, word: Word) -> Value {
         let purse = prepared.wallet.as_ref().and_then(|wallet| wallet.purse);
-        self.state.value(batch, card, word, purse, self.request.command.original())
+        let value = self.state.value(batch, card, word, purse, self.request.command.original());
+        // What was given offline was given as a whole: what a card is short of somebody has to bear.
+        let whole = matches!(self.request.command, Command::Advice(_));
+        Value { partial: value.partial && !whole, ..value }
+    }
+
+    /// The checksum under which the request may have had its effect. A report is a retry, too, of a redemption that
+    /// might have taken less, if that took all that the till gave.
+    fn retried_body(&self, advice: &Advice, prepared: &Prepared, batch: &Batch) -> u32 {
+        let Advice { card, amount, .. } = *advice;
+        let partly = Command::Redeem { card, pin: None, amount, partial: true }.body();
+        let took_all = |same: &Effect| batch.kind == CardKind::Single || amount == 0 || same.amount == amount;
+        match prepared.past().same {
+            Some(same) if same.kind == Kind::Redeem && same.body == partly && took_all(&same) => partly,
+            _ => prepared.body,
+        }
+    }
+
+    /// Whether the id of a report is that of another redemption of the same caller: what the till gave, that does not
+    /// cover.
+    fn redeemed_otherwise(&self, prepared: &Prepared) -> bool {
+        let principal = self.request.caller.principal;
+        prepared.past().same.is_some_and(|same| same.kind == Kind::Redeem && same.principal == principal)
     }
 
     /// Encodes a change of a card's value. The trail is what it was read to be, with the ids of this request.

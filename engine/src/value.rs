@@ -100,6 +100,10 @@ impl Value {
             // A single-use card is spent as a whole or not at all.
             return Err(Status::IllegalTransition);
         }
+        if view.kind == CardKind::Single && 0 < self.held.live {
+            // It is held as a whole, and a face value of zero would not show that.
+            return Err(Status::InsufficientValue);
+        }
         if wanted <= available && (0 < wanted || view.kind == CardKind::Single) {
             Ok((wanted, Status::Ok))
         } else if (partial || self.partial) && view.kind != CardKind::Single && 0 < available {
@@ -255,10 +259,6 @@ impl Deciding<'_> {
         let (taken, status) = self.value.taken(self.view, amount, partial)?;
         if self.value.held.count >= HOLDS_MAX {
             return Err(Status::LimitHolds);
-        }
-        if self.view.kind == CardKind::Single && 0 < self.value.held.live {
-            // A face value of zero is held as a whole, too.
-            return Err(Status::InsufficientValue);
         }
         let asked_ms = u64::from(seconds) * 1000;
         let stands_ms = if asked_ms == 0 { self.value.hold_ms } else { asked_ms.min(self.value.hold_ms) };

@@ -20,6 +20,7 @@ use crate::identity::{DocumentId, ProductId};
 use crate::import::index_batch;
 use crate::index::Index;
 use crate::limits::Till;
+use crate::orders::OrderWord;
 use crate::product::CardKind;
 use crate::proof::Signatures;
 use crate::record::{Entry, Group, Kind, Purse};
@@ -312,16 +313,25 @@ impl Audit {
         let (order, cards, facts) = entry.order()?;
         let kind = entry.head.kind;
         let (to, _) = OrderMove::post(kind, facts.sealed);
+        let before = OrderWord::from_bits(facts.prev);
+        let fetched = before.is_some_and(OrderWord::is_fetched);
+        // Where they were sold: not after what the order last did.
+        let sold_at = cards.runs().next().and_then(|run| run.word.lsn());
+        let sold_at = sold_at.filter(|lsn| before.is_some_and(|before| *lsn <= before.lsn()));
         let legal = |word: Word| {
             let from = word.lifecycle();
             match kind {
                 Kind::Sell | Kind::Export | Kind::Reserve | Kind::Realloc => {
                     from == Lifecycle::Available && !word.flags().contains(Flags::REVEALED)
                 }
+                // Into stock comes only what nobody touched since its sale: of that, all cards had their word.
                 Kind::Return => {
                     from == Lifecycle::Sold
                         && (to == Lifecycle::Returned
-                            || !word.flags().contains(Flags::REVEALED) && !word.flags().contains(Flags::USED))
+                            || !fetched
+                                && !word.flags().contains(Flags::REVEALED)
+                                && !word.flags().contains(Flags::USED)
+                                && word.lsn() == sold_at)
                 }
                 _ => from == Lifecycle::Reserved,
             }
@@ -500,7 +510,8 @@ fn is_legal(entry: &Entry<'_>) -> bool {
     marked
         && match entry.head.kind {
             Kind::Redeem if in_parts => usable() && in_life(to) && same_but(moves),
-            Kind::Reverse if in_parts => in_life(from) && to == Lifecycle::Sold && same_but(ends),
+            // Of a load, when nothing can be loaded any more, it may leave nothing on the card.
+            Kind::Reverse if in_parts => in_life(from) && in_life(to) && same_but(ends),
             Kind::Hold => usable() && stays && has.contains(Flags::HELD) && same_but(Flags::HELD),
             // A hold that is open may be captured on a frozen card.
             Kind::Capture => {
@@ -589,12 +600,12 @@ impl crate::state::State {
             hasher.update(format!("{} {} {flags:?} {:?}\n", batch.id, stock.lsn, batch.validity).as_bytes());
             // Not since when: a snapshot of the first version does not know.
             let mut before = None;
-            for (from, since_ms) in batch.activity().pieces() {
+            for (from, since_ms) in stock.activity().pieces() {
                 if before.replace(since_ms.is_some()) != Some(since_ms.is_some()) {
                     hasher.update(format!("{from} {}\n", since_ms.is_some()).as_bytes());
                 }
             }
-            for (row, end_ms) in stock.ends() {
+            for (row, end_ms) in stock.ends(0) {
                 hasher.update(format!("{row} {end_ms}\n").as_bytes());
             }
             hasher.update(&batch.file_hash);

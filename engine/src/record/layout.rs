@@ -195,7 +195,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         &[
             (64, 8, "subject kind", "who crossed the limit: 1 account, 2 address, 3 till, 4 principal"),
             (72, 8, "subject", "its number; of a till, the merchant's in the upper 32 bits"),
-            (80, 8, "units", "what is in the window with the entry before"),
+            (80, 8, "units", "what is in the window with the entry that crossed it, which stands beside it"),
         ],
     ),
     (
@@ -233,7 +233,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
                 168,
                 32,
                 "leg",
-                "LEG, as in POST: account, amount, balance afterwards (zero of RESERVE, which moves nothing), the account's last entry before; repeated",
+                "LEG, as in POST: account, amount, balance afterwards, the account's last entry before (both zero of RESERVE, which moves nothing); repeated",
             ),
         ],
     ),

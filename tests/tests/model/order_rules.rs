@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kami_engine::{
-    AccountId, CardKind, Flags, Kind, LEGS_MAX, Leg, Lifecycle, Line, ORDER_CARDS_MAX, ORDER_LINES_MAX,
+    AccountId, CardRef, Flags, Kind, LEGS_MAX, Leg, Lifecycle, Line, ORDER_CARDS_MAX, ORDER_LINES_MAX,
     OrderId, OrderReport, OrderState, PrincipalId, ProductId, Purchase, RETURN_CARDS_MAX, ReplyFlags, Role,
     Status,
 };
@@ -350,9 +350,7 @@ impl Oracle {
             if card.flags.contains(Flags::HELD) {
                 return self.refuse(Status::IllegalTransition);
             }
-            let product = &self.products[&self.batches[&place.0].product];
-            let moved = product.spec.kind != CardKind::Single && card.flags.contains(Flags::HAS_EFFECTS);
-            seen |= moved || card.flags.contains(Flags::REVEALED) || card.flags.contains(Flags::USED);
+            seen |= self.was_seen(place);
             cards.push(place);
         }
         if cards.is_empty() || !codes.is_empty() && cards.len() != codes.len() {
@@ -365,6 +363,20 @@ impl Oracle {
         let change = OrderChange { cards, sealed: !seen, legs: legs.to_vec(), ..OrderChange::of(ask) };
         let report = OrderReport { cards: count, ..order.report() };
         (self.new_report(report), Some(self.event(ask, Kind::Return, Effect::Order(Box::new(change)))))
+    }
+
+    /// I10: whether somebody may have seen the code: it was given out, or the card was asked for by it since its sale, or
+    /// tried, or reported.
+    fn was_seen(&self, place: Place) -> bool {
+        let card = self.card(place);
+        let mut locks = self.pin_locks.iter().filter(|((locked, ..), _)| *locked == place);
+        card.flags.contains(Flags::REVEALED)
+            || card.past.last().is_none_or(|past| !past.kind.is_order())
+            || locks.any(|(_, until_ms)| self.now_ms < *until_ms)
+            || self
+                .exceptions
+                .iter()
+                .any(|known| known.exception.card == Some(CardRef::new(place.0, place.1 as u64)))
     }
 
     fn order_reply(&self, order: &Order, cards: usize) -> Expected {

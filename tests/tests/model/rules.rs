@@ -1,8 +1,8 @@
 //! The oracle's rules for cards and orders: what the reply must be, and which event it is.
 
 use kami_engine::{
-    CardRef, CardReport, Flags, HistoryEvent, Kind, Lifecycle, OrderId, PrincipalId, ProductId, ReplyFlags,
-    Role, Status, ValueReport,
+    CardKind, CardRef, CardReport, Flags, HistoryEvent, Kind, Lifecycle, OrderId, PrincipalId, ProductId,
+    ReplyFlags, Role, Status, ValueReport,
 };
 
 use super::expected::{At, Body, Expected, HistoryLine};
@@ -171,8 +171,11 @@ impl Oracle {
         let same_body = match (&ask.what, &past.ask.what) {
             // A redemption that was made offline is the one that may have arrived before.
             (What::Advice { amount, .. }, What::Advice { amount: first, .. }) => amount == first,
-            (What::Advice { amount, .. }, What::Redeem { amount: first, partial, .. })
-            | (What::Redeem { amount: first, partial, .. }, What::Advice { amount, .. }) => {
+            (What::Advice { amount, .. }, What::Redeem { amount: first, partial, .. }) => {
+                let took_all = *amount == 0 || self.kind(place) == CardKind::Single;
+                amount == first && (!partial || took_all || past.moved.amount == *amount)
+            }
+            (What::Redeem { amount: first, partial, .. }, What::Advice { amount, .. }) => {
                 amount == first && !partial
             }
             (

@@ -17,7 +17,7 @@ const HOLDS_MAX: usize = 64;
 const REVERSALS_MAX: usize = 64;
 
 impl Oracle {
-    fn kind(&self, place: Place) -> CardKind {
+    pub fn kind(&self, place: Place) -> CardKind {
         self.products[&self.batches[&place.0].product].spec.kind
     }
 
@@ -91,11 +91,14 @@ impl Oracle {
     pub fn first_time_in_parts(&self, ask: &Ask, place: Place) -> Verdict {
         let decided = match &ask.what {
             What::Redeem { pin, amount, partial, .. } => {
-                self.redeem_part(ask, place, pin.as_deref(), *amount, *partial)
+                let partial = *partial || self.takes_parts(place);
+                self.redeem_part(ask, place, pin.as_deref(), *amount, partial)
             }
             What::Hold { pin, amount, partial, seconds, .. } => {
-                self.hold(ask, place, pin.as_deref(), *amount, *partial, *seconds)
+                let partial = *partial || self.takes_parts(place);
+                self.hold(ask, place, pin.as_deref(), *amount, partial, *seconds)
             }
+            // The goods are gone: less than they cost is not enough.
             What::Advice { pin, amount, made_ms, .. } => self
                 .redeem_part(ask, place, pin.as_deref(), *amount, false)
                 .and_then(|verdict| self.in_its_time(place, *made_ms).map(|()| verdict)),
@@ -122,17 +125,19 @@ impl Oracle {
         }
     }
 
+    fn takes_parts(&self, place: Place) -> bool {
+        self.products[&self.batches[&place.0].product].spec.terms.partial
+    }
+
     /// How much is taken of what is asked for.
     fn taken(&self, place: Place, amount: i64, partial: bool) -> Result<(i64, Status), Status> {
         let available = self.left(place) - self.held(place).0;
-        let terms = &self.products[&self.batches[&place.0].product].spec.terms;
-        let partial = partial || terms.partial;
         match self.kind(place) {
             _ if amount < 0 => Err(Status::Malformed),
             CardKind::Single if amount != 0 && amount < self.face(place) => Err(Status::IllegalTransition),
-            CardKind::Single if amount > self.face(place) || available < self.face(place) => {
-                Err(Status::InsufficientValue)
-            }
+            CardKind::Single if amount > self.face(place) => Err(Status::InsufficientValue),
+            // What is held is all of the card, whatever it is worth.
+            CardKind::Single if self.held(place).1 > 0 => Err(Status::InsufficientValue),
             CardKind::Single => Ok((self.face(place), Status::Ok)),
             kind => {
                 let wanted = match (amount, kind) {
@@ -311,12 +316,9 @@ impl Oracle {
         self.usable(ask, place, pin, true)?;
         let (taken, status) = self.taken(place, amount, partial)?;
         let card = self.card(place);
-        let (held, live) = self.held(place);
+        let held = self.held(place).0;
         if card.holds.len() >= HOLDS_MAX {
             return Err(Status::LimitHolds);
-        }
-        if self.kind(place) == CardKind::Single && live > 0 {
-            return Err(Status::InsufficientValue);
         }
         let product_s = self.products[&self.batches[&place.0].product].spec.terms.hold_s;
         let stands_s = if seconds == 0 { product_s } else { seconds.min(product_s) };

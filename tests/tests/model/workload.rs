@@ -224,7 +224,7 @@ impl World {
                 1 => 60_000,
                 _ => 1 + self.random.below(5) as u32,
             },
-            face: *self.random.pick(&[None, None, None, Some(100), Some(101), Some(500)]),
+            face: *self.random.pick(&[None, None, None, Some(0), Some(100), Some(101), Some(500)]),
         });
         let lines = lines.collect();
         Purchase {
@@ -279,6 +279,13 @@ impl World {
             .unwrap_or_default();
         let original =
             if self.random.percent(70) && !done.is_empty() { *self.random.pick(&done) } else { self.id() };
+        // A load is undone, too, and rarely: others are asked about more often.
+        let card = self.oracle.find(0, &code).map(|place| self.oracle.card(place));
+        let load = card.and_then(|card| card.past.iter().rfind(|past| past.kind == Kind::Load));
+        let original = match load.map(|past| past.ask.id) {
+            Some(load) if self.random.percent(30) => load,
+            _ => original,
+        };
         What::Reverse { code, original }
     }
 
@@ -341,7 +348,7 @@ impl World {
             n => format!("product {}", n % 4),
         };
         let mut spec = ProductSpec::single(&name, *b"CNY", 100);
-        spec.face = *self.random.pick(&[100, 100, 2_800, -1]);
+        spec.face = *self.random.pick(&[100, 100, 0, 2_800, -1]);
         spec.valid_days = *self.random.pick(&[0, 0, 1, 30]);
         spec.reversal_s = *self.random.pick(&[0, 60, 24 * 3600]);
         if self.random.percent(30) {
@@ -542,6 +549,8 @@ impl World {
             1 => self.oracle.now_ms + 1_000_000,
             _ => self.oracle.now_ms - ago_ms,
         };
+        // Where the product takes what is left, there is often less left than that.
+        let amount = if self.random.percent(25) { self.part(&code) } else { amount };
         What::Advice { code, pin, amount, made_ms }
     }
 
@@ -808,11 +817,18 @@ impl World {
                 (*self.random.pick(&callers), self.outcome())
             }
             1140..1175 => {
-                let what = self.advice();
-                if let Some(earlier) = self.asked.iter().rfind(|ask| ask.code() == code_of(&what))
-                    && self.random.percent(20)
+                let mut what = self.advice();
+                let earlier = self.asked.iter().rfind(|ask| ask.code() == code_of(&what)).cloned();
+                if let Some(earlier) = earlier
+                    && self.random.percent(30)
                 {
                     id = earlier.id;
+                    if let (What::Redeem { amount: asked, .. }, What::Advice { amount, .. }) =
+                        (&earlier.what, &mut what)
+                        && self.random.percent(60)
+                    {
+                        *amount = *asked;
+                    }
                 }
                 (*self.random.pick(&[TILLS[0], TILLS[1], TILLS[2], OPERATOR]), what)
             }
@@ -944,7 +960,7 @@ impl World {
             rows.push(Row {
                 code,
                 pin: spec.pins.then(|| format!("{:04}", self.random.below(3))),
-                face: spec.faces.then(|| 100 + self.random.below(3) as i64),
+                face: spec.faces.then(|| *self.random.pick(&[0, 100, 101, 102])),
                 expires_ms: if spec.expiries && self.random.percent(70) { self.soon() } else { 0 },
             });
         }
@@ -958,7 +974,7 @@ impl World {
             pins: self.random.percent(30),
             faces: self.random.percent(30),
             expiries: self.random.percent(40),
-            face: Some(500).filter(|_| self.random.percent(20)),
+            face: if self.random.percent(30) { Some(*self.random.pick(&[0, 500])) } else { None },
             valid_from_ms: if self.random.percent(10) { self.soon() } else { 0 },
             expires_ms: match self.random.below(10) {
                 0 => self.oracle.now_ms,
