@@ -24,7 +24,7 @@
 mod work;
 
 pub use work::{CodeSet, Work};
-pub(crate) use work::{Detail, EarlierPosting, Moves, OrderPast, Prepared, Wallet};
+pub(crate) use work::{Detail, EarlierPosting, Moves, OrderPast, PlaceChange, Prepared, Wallet};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,11 +34,11 @@ use kami_wal::{Credit, Lsn, NoSpace, RECORD_HEAD_BYTES, Wal};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::accounts::AccountState;
-use crate::card::Effect;
+use crate::card::{Effect, Past};
 use crate::chain::{Chain, ChainError, Sought};
 use crate::clock::{Clock, Running, TICK_MS};
 use crate::command::{Command, Request, STATEMENT_LINES_MAX};
-use crate::identity::{DocumentId, PrincipalId, TenantId};
+use crate::identity::{CardDigest, DocumentId, PrincipalId, TenantId};
 use crate::index::Index;
 use crate::limits::{CROSSING_ENTRY_BYTES, CROSSINGS_PER_REQUEST};
 use crate::product::CardKind;
@@ -268,6 +268,11 @@ impl Sequencer {
         Some((self.table.batch_of(card)?, card))
     }
 
+    /// Whether there is a card with this code now.
+    pub(crate) fn has(&self, code: CardDigest) -> bool {
+        self.batch_of(self.index.find(code, &Index::pin())).is_some()
+    }
+
     /// Reads a card's chain as far as the command needs it.
     fn read_chain(
         &self,
@@ -301,15 +306,24 @@ impl Sequencer {
             Command::Query { .. } => {
                 let mut word = prepared.word;
                 if tells_value {
-                    let wallet = self.read_value(request, card, prepared, &mut chain)?;
-                    // All between is about the value, and perhaps long.
+                    let wallet = self.read_purse(request, card, prepared, &mut chain)?;
+                    // All between is about the value, and perhaps long; not of what was replaced, where it ends so.
                     let sale = |lsn| Word::new(lsn, Lifecycle::Sold, Flags::NONE);
-                    word = wallet.sale.map_or(word, sale);
+                    if !word.flags().contains(Flags::REPLACED) {
+                        word = wallet.sale.map_or(word, sale);
+                    }
                     prepared.wallet = Some(wallet);
                 }
                 chain.walk(card, word, |entry, _| {
-                    if !entry.head.kind.is_order() {
-                        return Ok(true);
+                    match entry.head.kind {
+                        // Its place in the order is another card's.
+                        Kind::Replace => return Ok(false),
+                        Kind::Replacement => {
+                            prepared.detail = Detail::OrderOf(entry.pair()?.order);
+                            return Ok(false);
+                        }
+                        kind if !kind.is_order() => return Ok(true),
+                        _ => {}
                     }
                     // What an order gave up, or gave back, belongs to none.
                     if !matches!(entry.head.kind, Kind::Cancel | Kind::ReserveTimeout | Kind::Return) {
@@ -323,7 +337,7 @@ impl Sequencer {
                 prepared.past = Some(Box::new(chain.past(card, prepared.word, &sought)?.0));
             }
             _ if tells_value => {
-                let mut wallet = self.read_value(request, card, prepared, &mut chain)?;
+                let mut wallet = self.read_purse(request, card, prepared, &mut chain)?;
                 if let (Command::Advice(_), Some(sale)) = (&request.command, wallet.sale) {
                     wallet.sold_ms = chain.entry(sale)?.time_ms;
                 }
@@ -344,7 +358,7 @@ impl Sequencer {
     }
 
     /// Reads what a card's chain says about the request and about the card's value.
-    fn read_value(
+    fn read_purse(
         &self,
         request: &Request,
         card: CardRef,
@@ -352,15 +366,27 @@ impl Sequencer {
         chain: &mut Chain<'_>,
     ) -> Result<Box<Wallet>, ChainError> {
         let sought = Sought::new(request.id, request.command.original(), &self.marks, true);
-        let (mut past, top) = chain.past(card, prepared.word, &sought)?;
+        let (past, wallet) = self.read_value(&sought, card, prepared.word, chain)?;
+        prepared.past = Some(Box::new(past));
+        Ok(Box::new(wallet))
+    }
+
+    /// The same of any card.
+    pub(crate) fn read_value(
+        &self,
+        sought: &Sought,
+        card: CardRef,
+        word: Word,
+        chain: &mut Chain<'_>,
+    ) -> Result<(Past, Wallet), ChainError> {
+        let (mut past, top) = chain.past(card, word, sought)?;
         let counts = self.table.batch_of(card).is_some_and(|batch| batch.validity.is_some());
         if counts && let Some(sale) = top.sale {
             past.sold_ms = chain.entry(sale)?.time_ms;
         }
         let (trail, chapters) = chain.trail(&top, &self.marks)?;
-        prepared.past = Some(Box::new(past));
         let purse = top.value.as_ref().map(|(_, tail)| tail.purse);
-        Ok(Box::new(Wallet { purse, trail, chapters, sale: top.sale, sold_ms: 0 }))
+        Ok((past, Wallet { purse, trail, chapters, sale: top.sale, sold_ms: 0 }))
     }
 
     /// Reads the entries of the object an administrative or order command is about.
@@ -403,6 +429,7 @@ impl Sequencer {
                     prepared.cards = found.collect();
                 }
             }
+            Command::Replace(_) | Command::Transfer(_) => self.read_pair(request, prepared, buffer)?,
             // As a sale: only the lock can tell that the document is not new.
             Command::Post(_) if !stale => return Ok(()),
             Command::Post(posting) => {

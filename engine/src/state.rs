@@ -390,7 +390,15 @@ impl State {
         for &id in &product.batches {
             let batch = table.batch(id).expect("a product's batches are committed");
             if missing > 0 && !batch.is_frozen() && !batch.is_voided() {
-                self.stock(id).find(batch, self.now_ms, valid_until, line.face, &mut missing, found);
+                self.stock(id).find(
+                    batch,
+                    self.now_ms,
+                    valid_until,
+                    line.face,
+                    |_| true,
+                    &mut missing,
+                    found,
+                );
             }
         }
         missing == 0

@@ -128,13 +128,15 @@ impl Stock {
     }
 
     /// Adds cards that can be sold to what was found, until none is missing: those that last longer than
-    /// `valid_until`, of this face value if one is asked for, in the order of their rows.
+    /// `valid_until`, of this face value if one is asked for, whose rows fit, in the order of their rows.
+    #[expect(clippy::too_many_arguments, reason = "all that a card may have to be")]
     pub fn find(
         &self,
         batch: &Batch,
         now_ms: u64,
         valid_until: u64,
         face: Option<Money>,
+        fits: impl Fn(u64) -> bool,
         missing: &mut u64,
         found: &mut Search,
     ) {
@@ -162,7 +164,7 @@ impl Stock {
             0 => true,
             expires => expires > valid_until,
         };
-        let is_worth = |row| !faces || face.is_none_or(|face| batch.face(row) == face);
+        let is_worth = |row| (!faces || face.is_none_or(|face| batch.face(row) == face)) && fits(row);
         let free = self.free.rows().filter(|row| lasts(*row) && is_worth(*row));
         for row in free.take(*missing as usize) {
             found.cards.push(CardRef::new(batch.id.0, row), batch.word(row));
@@ -243,7 +245,7 @@ impl Stock {
             word.lifecycle() == Lifecycle::Available
                 && word.flags().contains(Flags::OWN_END)
                 && !word.flags().contains(Flags::FROZEN)
-                && **end_ms > now_ms
+                && (**end_ms == 0 || **end_ms > now_ms)
         });
         let ending = if self.ending == 0 { 0 } else { ending.count() as u64 };
         if self.expiries.is_empty() && batch.columns.expiries.is_empty() {

@@ -15,19 +15,20 @@ use kami_wal::{Lsn, Medium, RecordKind, ReplayFrom, Verdict, VerifyReport, WalOp
 
 use crate::checkpoint::{self, Snapshot};
 use crate::exceptions::Kept;
-use crate::identity::{DocumentId, ProductId};
+use crate::identity::{DocumentId, ProductId, RequestId};
 use crate::import::index_batch;
 use crate::index::Index;
 use crate::limits::Till;
-use crate::product::CardKind;
+use crate::orders::OrderWord;
+use crate::product::{CardKind, Money};
 use crate::proof::Signatures;
-use crate::record::{Entry, Group, Kind, Purse};
+use crate::record::{Entry, Group, Kind, Pair, Purse};
 use crate::replay::{Rebuild, ReplayError};
 use crate::sharded::SHARDS;
 use crate::state::{OrderMove, State};
 use crate::store::{Identity, IdentityError};
 use crate::vault::{KeyError, Vault};
-use crate::word::{Flags, Lifecycle, Word};
+use crate::word::{CardRef, Flags, Lifecycle, Word};
 
 /// What a verification found.
 #[derive(Debug)]
@@ -254,8 +255,12 @@ impl Audit {
         problems: &mut Vec<String>,
     ) -> Result<(), ReplayError> {
         self.redeemed.clear();
+        let mut first = None;
         for entry in Group::parse(payload, payload_lsn)? {
             let entry = entry?;
+            if let Some(problem) = self.pair_problem(&mut first, &entry, before)? {
+                problems.push(format!("{problem}: {} lsn=`{}`", entry.head.kind.name(), entry.lsn));
+            }
             problems.extend(money_problem(&before.state, &entry)?);
             self.count_till(before, &entry, problems);
             let uses = matches!(
@@ -292,6 +297,9 @@ impl Audit {
                 let card = entry.head.subject;
                 *self.acted_on_again.entry(card / 64).or_default() |= 1 << (card % 64);
             }
+        }
+        if let Some(FirstOfPair { lsn, .. }) = first {
+            problems.push(format!("the first card of a pair moved without the second: lsn=`{lsn}`"));
         }
         Ok(())
     }
@@ -432,7 +440,78 @@ fn money_problem(before: &State, entry: &Entry<'_>) -> Result<Option<String>, Re
     Ok((expected != posted).then(|| format!("legs that lead to other balances than they say: lsn=`{lsn}`")))
 }
 
+/// The first entry of a pair, whose second must be the next.
+struct FirstOfPair {
+    lsn: Lsn,
+    kind: Kind,
+    card: CardRef,
+    pair: Pair,
+    request: RequestId,
+    /// What moved; and what was on the card before, of one that is used in parts.
+    moved: Option<(Money, Purse)>,
+}
+
 impl Audit {
+    /// What is wrong with an entry of a pair: it is alone, the two do not name each other, or the second has not got
+    /// what the first gave. Asked before [`Audit::value_problem`], which takes in what the entry left.
+    fn pair_problem(
+        &self,
+        first: &mut Option<FirstOfPair>,
+        entry: &Entry<'_>,
+        before: &Rebuild,
+    ) -> Result<Option<&'static str>, ReplayError> {
+        let (kind, card) = (entry.head.kind, entry.card());
+        let waits = first.take();
+        let is_second = matches!(kind, Kind::Replacement | Kind::Receive);
+        if waits.is_some() != is_second {
+            return Ok(Some("one card of a pair moved without the other"));
+        }
+        if !kind.is_of_pair() {
+            return Ok(None);
+        }
+        let pair = entry.pair()?;
+        let Some(batch) = before.table.batch_of(card) else { return Ok(None) };
+        let initial = before.state.initial(batch, card.row());
+        let purse = || self.purses.get(&entry.head.subject).copied();
+        let purse = purse().unwrap_or_else(|| Purse::fresh(initial, None));
+        let value = entry.value()?;
+        if (batch.kind == CardKind::Single) != value.is_none() {
+            return Ok(Some(
+                "a pair tells a value that moves as a whole, or does not tell one that does not",
+            ));
+        }
+        let Some(FirstOfPair { lsn, kind: expected, card: other, pair: its, request, moved }) = waits else {
+            let known = before.state.orders.find(&(entry.head.tenant, pair.order)).map_or(0, OrderWord::bits);
+            if kind == Kind::Replace && known != pair.link {
+                return Ok(Some("a card was replaced in an order that does not stand so"));
+            }
+            let moved = value.map(|tail| (tail.amount, purse));
+            *first =
+                Some(FirstOfPair { lsn: entry.lsn, kind, card, pair, request: entry.head.request, moved });
+            return Ok(None);
+        };
+        let fits = (expected == Kind::Replace) == (kind == Kind::Replacement)
+            && pair.other == other
+            && its.other == card
+            && pair.before() == Some(lsn)
+            && pair.order == its.order
+            && request == entry.head.request
+            && before.table.batch_of(other).is_some_and(|other| other.product == batch.product);
+        if !fits {
+            return Ok(Some("the two cards of a pair do not belong together"));
+        }
+        let (Some((gone, was)), Some(tail)) = (moved, value) else { return Ok(None) };
+        let now = tail.purse;
+        let came = match kind {
+            Kind::Replacement => {
+                now.remaining == gone
+                    && (now.redeemed, now.refunded, now.settled) == (was.redeemed, was.refunded, was.settled)
+            }
+            _ => now.remaining == purse.remaining + gone,
+        };
+        Ok((tail.amount != gone || !came).then_some("what left one card did not come to the other"))
+    }
+
     /// Whether what an entry says is on its card follows from what was on it before (I3).
     fn value_problem(
         &mut self,
@@ -464,6 +543,14 @@ impl Audit {
             Kind::Redeem | Kind::Capture => moved(amount, 0, 0),
             Kind::Load => moved(0, amount, 0),
             Kind::RefundValue => moved(0, 0, amount),
+            Kind::Replace => moved(0, -amount, 0) && now.remaining == 0,
+            Kind::Transfer => {
+                moved(0, -amount, 0)
+                    && (now.remaining == 0) == (entry.post().lifecycle() == Lifecycle::Voided)
+            }
+            Kind::Receive => moved(0, amount, 0),
+            // Held against the card before it.
+            Kind::Replacement => true,
             // Of a redemption, a load or a hold.
             Kind::Reverse => moved(-amount, 0, 0) || moved(0, -amount, 0) || moved(0, 0, 0),
             _ => moved(0, 0, 0),
@@ -486,6 +573,7 @@ fn is_legal(entry: &Entry<'_>) -> bool {
     let moves = Flags::USED.with(Flags::SETTLED);
     let ends = moves.with(Flags::HELD);
     let own_activity = Flags::ACTIVE.with(Flags::INACTIVE);
+    let is_emptied = || to == Lifecycle::Voided && has.contains(Flags::REPLACED);
     marked
         && match entry.head.kind {
             Kind::Redeem if in_parts => usable() && in_life(to) && same_but(moves),
@@ -532,6 +620,19 @@ fn is_legal(entry: &Entry<'_>) -> bool {
                     && same_but(own_activity)
             }
             Kind::Restock => from == Lifecycle::Returned && to == Lifecycle::Voided && same_but(Flags::NONE),
+            Kind::Replace => from == Lifecycle::Sold && is_emptied() && same_but(Flags::REPLACED),
+            Kind::Transfer if to == Lifecycle::Voided => {
+                usable() && is_emptied() && same_but(Flags::REPLACED)
+            }
+            Kind::Transfer | Kind::Receive => usable() && stays && same_but(Flags::NONE),
+            Kind::Replacement => {
+                let given = Flags::REVEALED.with(Flags::OWN_END).with(own_activity).with(moves);
+                from == Lifecycle::Available
+                    && to == Lifecycle::Sold
+                    && !had.contains(Flags::FROZEN)
+                    && !had.contains(Flags::REVEALED)
+                    && same_but(given)
+            }
             Kind::Extend | Kind::Expire => {
                 matches!(from, Lifecycle::Available | Lifecycle::Sold)
                     && stays

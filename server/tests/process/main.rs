@@ -16,6 +16,7 @@ mod import;
 mod json;
 mod kill;
 mod money;
+mod pairs;
 mod people;
 mod proof;
 mod sandbox;

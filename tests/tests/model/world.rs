@@ -377,7 +377,9 @@ impl World {
                             self.last_lsn = event.lsn.expect("checked");
                         }
                         let crossings = self.oracle.crossings(&event);
+                        let second = self.oracle.second_of(&event);
                         self.record(event);
+                        second.into_iter().for_each(|event| self.record(event));
                         crossings.into_iter().for_each(|event| self.record(event));
                     }
                     return match expected.body {
