@@ -45,6 +45,19 @@ pub struct Reply {
     pub body: ReplyBody,
 }
 
+impl Reply {
+    /// The place for one.
+    pub(crate) const BLANK: Reply = Reply {
+        request: RequestId(0),
+        status: Status::Ok,
+        flags: ReplyFlags(0),
+        lsn: None,
+        time_ms: 0,
+        miss: false,
+        body: ReplyBody::None,
+    };
+}
+
 /// Bits of [`Reply::flags`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReplyFlags(pub u8);
@@ -135,6 +148,14 @@ pub enum ReplyBody {
     /// After EXCEPTION_LIST, in order of number, and the one exception after EXCEPTION_RESOLVE. PARTIAL says that
     /// there are more.
     Exceptions(Vec<Exception>),
+}
+
+impl ReplyBody {
+    /// Takes it out of its place.
+    #[must_use]
+    pub fn take(&mut self) -> ReplyBody {
+        std::mem::replace(self, ReplyBody::None)
+    }
 }
 
 /// A checkpoint of the log's entries, signed.

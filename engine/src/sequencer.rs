@@ -52,6 +52,9 @@ use crate::word::{CardRef, Flags, Lifecycle, Word};
 
 /// A turn takes at most this much of the log, unless a single command needs more.
 const TURN_BYTES_MAX: usize = 1 << 20;
+/// So many requests ahead a card's word is asked for, and twice as many ahead its slot of the index: the memory's
+/// answers come while others are prepared, and no more are under way than a core can wait for.
+const PREFETCH_AHEAD: usize = 8;
 /// What a group costs beside its entries.
 pub(crate) const GROUP_BYTES: usize = RECORD_HEAD_BYTES as usize + GROUP_HEAD_BYTES;
 
@@ -189,24 +192,29 @@ impl Sequencer {
         prepared.resize_with(requests.len().max(prepared.len()), Prepared::default);
         let guard = Index::pin();
         let commits = self.table.commits();
-        for request in &requests[from..] {
-            if let Some(digest) = request.command.card() {
+        let expect = |at: usize| {
+            if let Some(digest) = requests.get(at).and_then(|request| request.command.card()) {
                 self.index.prefetch(digest, &guard);
             }
-        }
-        for (request, prepared) in requests.iter().zip(prepared.iter_mut()).skip(from) {
+        };
+        let find = |at: usize, prepared: &mut [Prepared]| {
+            let Some(request) = requests.get(at) else { return };
             let digest = request.command.card();
-            prepared.card = digest.and_then(|digest| self.index.find(digest, &guard));
-            if let Some((batch, card)) = self.batch_of(prepared.card) {
+            prepared[at].card = digest.and_then(|digest| self.index.find(digest, &guard));
+            if let Some((batch, card)) = self.batch_of(prepared[at].card) {
                 batch.prefetch(card.row());
             }
-        }
+        };
+        (from..from + 2 * PREFETCH_AHEAD).for_each(expect);
+        (from..from + PREFETCH_AHEAD).for_each(|at| find(at, prepared));
         seen.clear();
         let counts_tills = self.counts_tills.load(Ordering::Relaxed);
         let crossings = if counts_tills { CROSSINGS_PER_REQUEST } else { 0 };
         let bytes_max = self.wal.payload_bytes_max().min(TURN_BYTES_MAX);
         let mut bytes = 0;
         for at in from..requests.len() {
+            expect(at + 2 * PREFETCH_AHEAD);
+            find(at + PREFETCH_AHEAD, prepared);
             let (request, prepared) = (&requests[at], &mut prepared[at]);
             let redeems = request.command.is_behind_pin();
             prepared.crossings = if redeems { crossings } else { 0 };
@@ -635,14 +643,15 @@ impl Turn<'_> {
                 let subject = Subject { sequencer, state, request, scope, short };
                 // Refused in its place: a run of cards that ended here would begin another group, for
                 // whose head no room was asked.
-                let reply = if is_late(request, now) {
-                    Some(subject.refuse(Status::DeadlinePassed))
-                } else {
-                    let tills = counts_tills.then_some(&mut *tills);
-                    subject.decide(prepared, group.as_deref_mut(), moves, tills)
-                };
-                let Some(reply) = reply else { break };
-                replies.push(reply);
+                replies.push(Reply::BLANK);
+                let reply = replies.last_mut().expect("pushed just now");
+                let tills = counts_tills.then_some(&mut *tills);
+                if is_late(request, now) {
+                    subject.refuse(Status::DeadlinePassed, reply);
+                } else if subject.decide(prepared, group.as_deref_mut(), moves, tills, reply).is_none() {
+                    replies.pop();
+                    break;
+                }
                 at += 1;
             }
         };
@@ -681,16 +690,16 @@ impl Turn<'_> {
         let now_ms = self.state.now_ms;
         let tick = self.tick;
         let credit = self.credit.as_mut().expect("asked just now");
-        let (state, mut reply) = (&*self.state, None);
+        let (state, mut reply, mut decided) = (&*self.state, Reply::BLANK, None);
         let appended = sequencer.wal.append(credit, GROUP_HEAD_BYTES + bytes, |payload, payload_lsn| {
             let mut group = GroupWriter::new(payload, payload_lsn, RECORD_HEAD_BYTES as usize);
             let subject = Subject { sequencer, state, request, scope: Some(Scope::default()), short };
-            reply = subject.decide(prepared, Some(&mut group), moves, None);
+            decided = subject.decide(prepared, Some(&mut group), moves, None, &mut reply);
             if group.entries() == 0 { 0 } else { group.finish(now_ms) }
         });
         self.tick = tick && appended.is_none();
         self.install(moves);
-        reply
+        decided.map(|()| reply)
     }
 
     /// The record is complete and the tail published: now what it is about may change.

@@ -35,18 +35,23 @@ pub(crate) struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    /// Decides and encodes. `None` if the card moved, or came into being, since it was read.
+    /// Decides, encodes, and answers in `reply`. `None` if the card moved, or came into being, since it was read.
+    ///
+    /// The answer is written where it is to stand. It is put together in small pieces; moving it in large ones
+    /// would wait until everything that was written before has reached the cache, and memory of the log is not
+    /// there yet.
     pub(crate) fn decide(
         &self,
         prepared: &mut Prepared,
         group: Option<&mut GroupWriter<'_>>,
         moves: &mut Moves,
         tills: Option<&mut Tills>,
-    ) -> Option<Reply> {
+        reply: &mut Reply,
+    ) -> Option<()> {
         if let Command::Advice(advice) = &self.request.command {
-            return self.advise(advice, prepared, group, moves, tills);
+            return self.advise(advice, prepared, group, moves, tills, reply);
         }
-        self.decide_card(prepared, group, moves, tills)
+        self.decide_card(prepared, group, moves, tills, reply)
     }
 
     /// A redemption that was made offline: what refuses it makes it an exception.
@@ -57,47 +62,52 @@ impl Subject<'_> {
         mut group: Option<&mut GroupWriter<'_>>,
         moves: &mut Moves,
         tills: Option<&mut Tills>,
-    ) -> Option<Reply> {
+        reply: &mut Reply,
+    ) -> Option<()> {
         let request = self.request;
         if self.scope.is_some() {
             if advice.made_ms == 0 {
-                return Some(self.refuse(Status::Malformed));
+                return Some(self.refuse(Status::Malformed, reply));
             }
             if let Some(earlier) = self.state.exceptions.reported(advice.card, request.id) {
                 let is_retry =
                     earlier.body == prepared.body && earlier.exception.principal == request.caller.principal;
+                if !is_retry {
+                    return Some(self.refuse(Status::IdReused, reply));
+                }
                 let Exception { lsn, time_ms, .. } = earlier.exception;
-                let reply = match is_retry {
-                    true => self.reply(Status::ExceptionNoted, Some(lsn), ReplyBody::None),
-                    false => return Some(self.refuse(Status::IdReused)),
-                };
-                return Some(Reply { flags: ReplyFlags::REPLAYED, time_ms, ..reply });
+                self.tell(Status::ExceptionNoted, Some(lsn), ReplyBody::None, reply);
+                (reply.flags, reply.time_ms) = (ReplyFlags::REPLAYED, time_ms);
+                return Some(());
             }
         }
-        let reply = self.decide_card(prepared, group.as_deref_mut(), moves, tills)?;
+        self.decide_card(prepared, group.as_deref_mut(), moves, tills, reply)?;
         if !exceptions::is_kept(reply.status) {
-            return Some(reply);
+            return Some(());
         }
+        let (reason, miss) = (reply.status, reply.miss);
         let principal = request.caller.principal;
         let now = moves.exceptions.iter().filter(|state| state.exception.principal == principal).count();
-        let refused = |status| Reply { miss: reply.miss, ..self.refuse(status) };
         if self.state.exceptions.open_of(principal) + now >= EXCEPTIONS_MAX {
-            return Some(refused(Status::ExceptionsFull));
+            self.refuse(Status::ExceptionsFull, reply);
+        } else if let Some(group) = group {
+            let kept = Kept {
+                card: self.sequencer.batch_of(prepared.card).map(|(_, card)| card),
+                digest: advice.card,
+                amount: advice.amount,
+                made_ms: advice.made_ms,
+                reason,
+            };
+            let subject = self.state.exceptions.next() + moves.exceptions.len() as u64;
+            let head = Head { subject, ..request.head(Kind::Advice, prepared.body) };
+            let lsn = group.push(&head, ADVICE_BYTES, |tail| kept.encode(tail));
+            moves.exceptions.push(ExceptionState::of(&head, &kept, lsn, self.state.now_ms));
+            self.tell(Status::ExceptionNoted, Some(lsn), ReplyBody::None, reply);
+        } else {
+            self.refuse(self.short, reply);
         }
-        let Some(group) = group else { return Some(refused(self.short)) };
-        let kept = Kept {
-            card: self.sequencer.batch_of(prepared.card).map(|(_, card)| card),
-            digest: advice.card,
-            amount: advice.amount,
-            made_ms: advice.made_ms,
-            reason: reply.status,
-        };
-        let subject = self.state.exceptions.next() + moves.exceptions.len() as u64;
-        let head = Head { subject, ..request.head(Kind::Advice, prepared.body) };
-        let lsn = group.push(&head, ADVICE_BYTES, |tail| kept.encode(tail));
-        moves.exceptions.push(ExceptionState::of(&head, &kept, lsn, self.state.now_ms));
-        let noted = self.reply(Status::ExceptionNoted, Some(lsn), ReplyBody::None);
-        Some(Reply { miss: reply.miss, ..noted })
+        reply.miss = miss;
+        Some(())
     }
 
     fn decide_card(
@@ -106,10 +116,11 @@ impl Subject<'_> {
         group: Option<&mut GroupWriter<'_>>,
         moves: &mut Moves,
         mut tills: Option<&mut Tills>,
-    ) -> Option<Reply> {
+        reply: &mut Reply,
+    ) -> Option<()> {
         let request = self.request;
         let Some(scope) = self.scope else {
-            return Some(self.reply(Status::Unauthenticated, None, ReplyBody::None));
+            return Some(self.refuse(Status::Unauthenticated, reply));
         };
         let known = match prepared.absent_at {
             // An import that was committed meanwhile may have brought it: nothing of it was read yet.
@@ -119,7 +130,7 @@ impl Subject<'_> {
         };
         let unknown = || request.command.unknown_card(request.caller.role);
         let Some((batch, card)) = known else {
-            return Some(self.miss(unknown(), prepared.body, group));
+            return Some(self.miss(unknown(), prepared.body, group, reply));
         };
         let word = batch.word(card.row());
         if word != prepared.word {
@@ -136,11 +147,11 @@ impl Subject<'_> {
         if !covered && (word.is_unsold() || is_end) {
             // What is not sold does not exist for those whom it does not concern. A reversal leaves nothing:
             // no redemption of this caller could have had an effect here, nor ever will.
-            return Some(self.miss(unknown(), prepared.body, group));
+            return Some(self.miss(unknown(), prepared.body, group, reply));
         }
         let behind_pin = request.command.is_behind_pin();
         if !covered && !behind_pin {
-            return Some(self.miss(Status::ScopeDenied, prepared.body, None));
+            return Some(self.miss(Status::ScopeDenied, prepared.body, None, reply));
         }
         // What ends an earlier request is never denied for a class or place that came to be denied since.
         let denied = !is_end && scope.denies(self.state.product_of(batch), &request.caller, behind_pin);
@@ -185,14 +196,20 @@ impl Subject<'_> {
             &Command::Extend { expires_ms, .. } => Action::Extend { expires_ms },
             Command::Expire { .. } => Action::Expire,
             &Command::Restock { reference, .. } => Action::Restock { reference },
-            _ if denied => return Some(self.denied(word, prepared.body)),
-            _ => return Some(self.read(prepared, batch, card, &view)),
+            _ if denied => return Some(self.denied(word, prepared.body, reply)),
+            _ => return Some(self.read(prepared, batch, card, &view, reply)),
         };
         let asker = Asker {
             principal: request.caller.principal,
             merchant: request.caller.merchant,
             any_merchant: request.caller.acts_for_all(),
             body: prepared.body,
+        };
+        let tried = match action {
+            Action::Redeem { pin, .. } | Action::Hold { pin, .. } if !batch.columns.pins.is_empty() => {
+                Some(pin)
+            }
+            _ => None,
         };
         let outcome = match prepared.failed {
             // What cannot be read is told of only where the card would be: BUSY for a code that leads nowhere
@@ -214,49 +231,50 @@ impl Subject<'_> {
                 && !action.leaves_value() =>
             {
                 let value = self.value(prepared, batch, card, word);
-                value::decide(&view, &value, prepared.past(), action, &asker)
+                let moved = value::decide(&view, &value, prepared.past(), action, &asker);
+                match moved.and_then(|moved| self.in_its_time(prepared, moved)) {
+                    Ok(moved) if covered && !denied => {
+                        let Some(group) = group else { return Some(self.refuse(self.short, reply)) };
+                        let parts = (prepared, batch, card, &view, &asker);
+                        self.move_value(parts, moved, group, moves, tills, reply);
+                        self.count_right_pin(tried, card, moves, reply);
+                        return Some(());
+                    }
+                    // Denied below, as whatever else the caller may not do to it.
+                    Ok(_) => Outcome::Refuse(Status::ScopeDenied),
+                    Err(outcome) => outcome,
+                }
             }
             None => decide(&view, prepared.past(), action, &asker),
         };
-        let outcome = match (&request.command, outcome) {
-            (Command::Advice(advice), Outcome::Value(moved)) => self.in_its_time(advice, prepared, moved),
-            (_, outcome) => outcome,
-        };
-        let tried = match action {
-            Action::Redeem { pin, .. } | Action::Hold { pin, .. } if !batch.columns.pins.is_empty() => {
-                Some(pin)
-            }
-            _ => None,
-        };
         if tried == Some(Pin::Wrong) && !word.is_unsold() && outcome == Outcome::Refuse(Status::CardNotValid)
         {
-            return Some(self.wrong_pin(prepared.body, card, group, moves));
+            return Some(self.wrong_pin(prepared.body, card, group, moves, reply));
         }
-        let reply = match outcome {
+        match outcome {
             // Locked for one who may not use the card: as a wrong PIN, so that the lock tells nothing.
             Outcome::Refuse(Status::PinLocked) if !covered || denied => {
-                self.miss(Status::CardNotValid, prepared.body, None)
+                self.miss(Status::CardNotValid, prepared.body, None, reply)
             }
             // Behind the PIN: who does not know that is told nothing more.
             outcome if !covered && outcome != Outcome::Refuse(Status::CardNotValid) => {
-                self.miss(Status::ScopeDenied, prepared.body, None)
+                self.miss(Status::ScopeDenied, prepared.body, None, reply)
             }
             // The same, but for a retry of what was done before it came to be denied.
             outcome
-                if denied
-                    && !matches!(outcome, Outcome::Replay(_) | Outcome::Refuse(Status::CardNotValid)) =>
+                if denied && !matches!(outcome, Outcome::Replay | Outcome::Refuse(Status::CardNotValid)) =>
             {
-                self.denied(word, prepared.body)
+                self.denied(word, prepared.body, reply)
             }
             // Only an unsold card's, or a wrong PIN's.
-            Outcome::Refuse(status @ Status::CardNotValid) => self.miss(status, prepared.body, None),
+            Outcome::Refuse(status @ Status::CardNotValid) => self.miss(status, prepared.body, None, reply),
             Outcome::Refuse(status @ Status::Tombstoned) if word.is_unsold() => {
-                self.miss(status, prepared.body, group)
+                self.miss(status, prepared.body, group, reply)
             }
-            Outcome::Refuse(status) => self.reply(status, None, ReplyBody::None),
-            Outcome::Replay(effect) => self.replay(prepared, effect, batch, card, &view),
+            Outcome::Refuse(status) => self.refuse(status, reply),
+            Outcome::Replay => self.replay(prepared, batch, card, &view, reply),
             Outcome::Move { kind, lifecycle, flags, status, original } => {
-                let Some(group) = group else { return Some(self.reply(self.short, None, ReplyBody::None)) };
+                let Some(group) = group else { return Some(self.refuse(self.short, reply)) };
                 let post = Word::state_of(lifecycle, flags);
                 let head = Head {
                     post,
@@ -270,19 +288,16 @@ impl Subject<'_> {
                     && let Err(exceeded) =
                         tills.check(&self.state.limits, &head, batch.product, self.state.now_ms)
                 {
-                    return Some(self.reply(exceeded.status, None, ReplyBody::Exceeded(exceeded)));
+                    return Some(self.tell(exceeded.status, None, ReplyBody::Exceeded(exceeded), reply));
                 }
-                // The reply before the entry: it is put together in small pieces and moved in large ones, and
-                // such a move waits until everything that was written before it has reached the cache. Memory
-                // of the log is not there yet.
                 let lsn = group.next_lsn();
                 let new = Word::new(lsn, lifecycle, flags);
                 let end_ms = action.end_ms(view.now_ms);
                 let expires_ms = end_ms.unwrap_or_else(|| self.expires_after(kind, batch, card, new, &view));
                 let after = View { word: new, expires_ms, ..view };
-                let body = self.body(prepared, kind, batch, card, &after);
-                let miss = kind == Kind::Tombstone && word.is_unsold();
-                let reply = Reply { miss, ..self.reply(status, receipt(status, lsn), body) };
+                self.tell_body(prepared, kind, batch, card, &after, reply);
+                self.tell_head(status, receipt(status, lsn), reply);
+                reply.miss = kind == Kind::Tombstone && word.is_unsold();
                 match action {
                     Action::Reverse(id) => group.push(&head, ORIGINAL_BYTES, |tail| {
                         tail[..16].copy_from_slice(&id.0.to_le_bytes());
@@ -309,53 +324,68 @@ impl Subject<'_> {
                     moves.pins.push(PinChange::Unlock(card));
                 }
                 moves.words.push((card, word, new));
-                reply
             }
-            Outcome::Value(moved) => {
-                let Some(group) = group else { return Some(self.reply(self.short, None, ReplyBody::None)) };
-                // What is held counts once, when it is: its capture is not refused for a limit any more.
-                let mut tills = tills.as_mut().filter(|_| moved.kind.counts_at_till());
-                let head = request.head(moved.kind, prepared.body);
-                if let Some(tills) = &mut tills
-                    && let Err(exceeded) =
-                        tills.check(&self.state.limits, &head, batch.product, self.state.now_ms)
-                {
-                    return Some(self.reply(exceeded.status, None, ReplyBody::Exceeded(exceeded)));
-                }
-                let (lsn, tail) = self.record_value(prepared, card, word, &moved, group);
-                if let Some(tills) = tills {
-                    tills.redeemed(&head, batch.product, lsn, group);
-                }
-                let new = Word::new(lsn, moved.lifecycle, moved.flags);
-                moves.words.push((card, word, new));
-                moves.holds.extend(moved.hold_change(card.to_bits(), request.id, &asker, lsn));
-                let body = match moved.kind {
-                    Kind::Settle => {
-                        let worth = (tail.purse.remaining, tail.purse.held);
-                        ReplyBody::Card(report(batch, card, &View { word: new, ..view }, None, worth))
-                    }
-                    _ => told(batch, moved.kind, moved.amount, &tail.purse, moved.deadline_ms),
-                };
-                self.reply(moved.status, Some(lsn), body)
+        }
+        self.count_right_pin(tried, card, moves, reply);
+        Some(())
+    }
+
+    /// Records a movement of the card's value, and says so.
+    fn move_value(
+        &self,
+        (prepared, batch, card, view, asker): (&mut Prepared, &Batch, CardRef, &View, &Asker),
+        moved: Movement,
+        group: &mut GroupWriter<'_>,
+        moves: &mut Moves,
+        tills: Option<&mut Tills>,
+        reply: &mut Reply,
+    ) {
+        let (request, word) = (self.request, view.word);
+        // What is held counts once, when it is: its capture is not refused for a limit any more.
+        let mut tills = tills.filter(|_| moved.kind.counts_at_till());
+        let head = request.head(moved.kind, prepared.body);
+        if let Some(tills) = &mut tills
+            && let Err(exceeded) = tills.check(&self.state.limits, &head, batch.product, self.state.now_ms)
+        {
+            return self.tell(exceeded.status, None, ReplyBody::Exceeded(exceeded), reply);
+        }
+        let (lsn, tail) = self.record_value(prepared, card, word, &moved, group);
+        if let Some(tills) = tills {
+            tills.redeemed(&head, batch.product, lsn, group);
+        }
+        let new = Word::new(lsn, moved.lifecycle, moved.flags);
+        moves.words.push((card, word, new));
+        moves.holds.extend(moved.hold_change(card.to_bits(), request.id, asker, lsn));
+        let body = match moved.kind {
+            Kind::Settle => {
+                let worth = (tail.purse.remaining, tail.purse.held);
+                ReplyBody::Card(report(batch, card, &View { word: new, ..*view }, None, worth))
             }
+            _ => told(batch, moved.kind, moved.amount, &tail.purse, moved.deadline_ms),
         };
+        self.tell(moved.status, Some(lsn), body, reply);
+    }
+
+    /// Whoever used the card with its PIN begins to count wrong ones anew.
+    fn count_right_pin(&self, tried: Option<Pin>, card: CardRef, moves: &mut Moves, reply: &Reply) {
         let used = reply.status.is_done() && !reply.flags.contains(ReplyFlags::REPLAYED);
         if tried == Some(Pin::Right) && used && self.state.pins.counts() {
             moves.pins.push(PinChange::Right(self.pin_key(card)));
         }
-        Some(reply)
     }
 
-    /// A redemption that was made offline and fits: if the time that it says is one that it can have been made at.
-    fn in_its_time(&self, advice: &Advice, prepared: &Prepared, moved: Movement) -> Outcome {
+    /// A movement of value; one that was made offline and fits, if the time that it says is one that it can have been
+    /// made at.
+    fn in_its_time(&self, prepared: &Prepared, moved: Movement) -> Result<Movement, Outcome> {
+        let Command::Advice(advice) = &self.request.command else { return Ok(moved) };
         let sold_ms = prepared.wallet.as_ref().map_or(0, |wallet| wallet.sold_ms);
         if advice.made_ms.saturating_add(ADVICE_AGE_MAX_MS) < self.state.now_ms {
-            Outcome::Refuse(Status::AdviceTooOld)
+            Err(Outcome::Refuse(Status::AdviceTooOld))
         } else if advice.made_ms.saturating_add(CLOCK_SKEW_MS) < sold_ms {
             // Whoever has it now did not have it then.
-            Outcome::Refuse(Status::NotSold)
+            Err(Outcome::Refuse(Status::NotSold))
         } else {
-            Outcome::Value(Movement { deadline_ms: advice.made_ms, ..moved })
+            Ok(Movement { deadline_ms: advice.made_ms, ..moved })
         }
     }
 
@@ -425,18 +455,28 @@ impl Subject<'_> {
     }
 
     /// Says that nothing was done.
-    pub(crate) fn refuse(&self, status: Status) -> Reply {
-        self.reply(status, None, ReplyBody::None)
+    pub(crate) fn refuse(&self, status: Status, reply: &mut Reply) {
+        self.tell(status, None, ReplyBody::None, reply);
     }
 
-    fn reply(&self, status: Status, lsn: Option<Lsn>, body: ReplyBody) -> Reply {
-        let flags = ReplyFlags::default();
-        Reply { request: self.request.id, status, flags, lsn, time_ms: self.state.now_ms, miss: false, body }
+    fn tell(&self, status: Status, lsn: Option<Lsn>, body: ReplyBody, reply: &mut Reply) {
+        self.tell_head(status, lsn, reply);
+        reply.body = body;
+    }
+
+    #[inline]
+    fn tell_head(&self, status: Status, lsn: Option<Lsn>, reply: &mut Reply) {
+        reply.request = self.request.id;
+        reply.status = status;
+        reply.flags = ReplyFlags::default();
+        reply.lsn = lsn;
+        reply.time_ms = self.state.now_ms;
+        reply.miss = false;
     }
 
     /// What a guess gets. A reversal of what does not exist is recorded at the length of one that poisons its
     /// id: its time, a full disk, or the distance of the receipts around it would tell them apart.
-    fn miss(&self, status: Status, body: u32, group: Option<&mut GroupWriter<'_>>) -> Reply {
+    fn miss(&self, status: Status, body: u32, group: Option<&mut GroupWriter<'_>>, reply: &mut Reply) {
         let status = match (&self.request.command, group) {
             (Command::Reverse { original, .. }, Some(group)) if status == Status::Tombstoned => {
                 group.push(&self.request.head(Kind::Miss, body), ORIGINAL_BYTES, |tail| {
@@ -448,7 +488,8 @@ impl Subject<'_> {
             (Command::Reverse { .. }, None) if status == Status::Tombstoned => self.short,
             _ => status,
         };
-        Reply { miss: true, ..self.reply(status, None, ReplyBody::None) }
+        self.refuse(status, reply);
+        reply.miss = true;
     }
 
     fn pin_key(&self, card: CardRef) -> PinKey {
@@ -478,12 +519,13 @@ impl Subject<'_> {
         card: CardRef,
         group: Option<&mut GroupWriter<'_>>,
         moves: &mut Moves,
-    ) -> Reply {
+        reply: &mut Reply,
+    ) {
         let (key, now_ms) = (self.pin_key(card), self.state.now_ms);
         if self.state.pins.next_try(&key, now_ms) < PIN_TRIES {
             moves.pins.push(PinChange::Wrong(key, now_ms));
         } else {
-            let Some(group) = group else { return self.refuse(self.short) };
+            let Some(group) = group else { return self.refuse(self.short, reply) };
             let until_ms = now_ms + PIN_LOCK_MS;
             let head = Head { subject: card.to_bits(), ..self.request.head(Kind::PinLock, body) };
             group.push(&head, PIN_LOCK_BYTES, |tail| {
@@ -493,38 +535,33 @@ impl Subject<'_> {
             });
             moves.pins.push(PinChange::Lock(key, now_ms, until_ms));
         }
-        self.miss(Status::CardNotValid, body, None)
+        self.miss(Status::CardNotValid, body, None, reply);
     }
 
     /// What is said of a card whose product is denied to the caller: of one that is not sold, what is said of a
     /// code that nobody has.
-    fn denied(&self, word: Word, body: u32) -> Reply {
+    fn denied(&self, word: Word, body: u32, reply: &mut Reply) {
         let unknown = self.request.command.unknown_card(self.request.caller.role);
-        self.miss(if word.is_unsold() { unknown } else { Status::ScopeDenied }, body, None)
+        self.miss(if word.is_unsold() { unknown } else { Status::ScopeDenied }, body, None, reply);
     }
 
     /// The reply of the first time, once more.
-    fn replay(
-        &self,
-        prepared: &Prepared,
-        effect: Effect,
-        batch: &Batch,
-        card: CardRef,
-        view: &View,
-    ) -> Reply {
+    fn replay(&self, prepared: &Prepared, batch: &Batch, card: CardRef, view: &View, reply: &mut Reply) {
+        let effect = prepared.past().same.expect("decided on it");
         if effect.kind == Kind::Tombstone {
             // Marked as a retry it would tell that the card exists.
-            return self.reply(Status::Tombstoned, None, ReplyBody::None);
+            return self.refuse(Status::Tombstoned, reply);
         }
         let plain = effect.kind == Kind::Settle
             || effect.kind.is_about_card() && !effect.kind.may_tell_value()
             || batch.kind == CardKind::Single && matches!(effect.kind, Kind::Redeem | Kind::Reverse);
-        let body = if plain {
-            self.body(prepared, effect.kind, batch, card, view)
+        if plain {
+            self.tell_body(prepared, effect.kind, batch, card, view, reply);
         } else {
             let Effect { amount, remaining, held, deadline_ms, .. } = effect;
-            told(batch, effect.kind, amount, &Purse { remaining, held, ..Purse::default() }, deadline_ms)
-        };
+            let purse = Purse { remaining, held, ..Purse::default() };
+            reply.body = told(batch, effect.kind, amount, &purse, deadline_ms);
+        }
         let status = match self.request.command {
             Command::Redeem { amount, .. } | Command::Hold { amount, .. }
                 if !plain && effect.amount < amount =>
@@ -533,25 +570,37 @@ impl Subject<'_> {
             }
             _ => Status::Ok,
         };
-        let mut reply = self.reply(status, Some(effect.lsn), body);
+        self.tell_head(status, Some(effect.lsn), reply);
         reply.flags = ReplyFlags::REPLAYED;
         if effect.reversed {
             reply.flags = reply.flags.with(ReplyFlags::REVERSED);
         }
         reply.time_ms = effect.time_ms;
-        reply
     }
 
-    fn body(&self, prepared: &Prepared, kind: Kind, batch: &Batch, card: CardRef, view: &View) -> ReplyBody {
+    /// What `kind` left of a card that is used as a whole.
+    #[inline]
+    fn tell_body(
+        &self,
+        prepared: &Prepared,
+        kind: Kind,
+        batch: &Batch,
+        card: CardRef,
+        view: &View,
+        reply: &mut Reply,
+    ) {
         let value = |remaining| {
             ReplyBody::Value(ValueReport { product: batch.product, amount: view.face, remaining })
         };
         match kind {
-            Kind::Redeem => value(0),
-            Kind::Reverse => value(view.face),
+            Kind::Redeem => reply.body = value(0),
+            Kind::Reverse => reply.body = value(view.face),
             // The reversal of what was never seen tells nothing of the card: it may not even be sold.
-            Kind::Tombstone => ReplyBody::None,
-            _ => ReplyBody::Card(report(batch, card, view, None, self.worth(prepared, batch, card, view))),
+            Kind::Tombstone => reply.body = ReplyBody::None,
+            _ => {
+                let worth = self.worth(prepared, batch, card, view);
+                reply.body = ReplyBody::Card(report(batch, card, view, None, worth));
+            }
         }
     }
 
@@ -562,9 +611,9 @@ impl Subject<'_> {
     }
 
     /// What became of a request about this card.
-    fn outcome(&self, prepared: &Prepared, batch: &Batch, view: &View) -> Reply {
+    fn outcome(&self, prepared: &Prepared, batch: &Batch, view: &View, reply: &mut Reply) {
         let effect = match outcome::told(prepared.past(), &self.request.caller) {
-            outcome::Outcome::Status(status) => return self.refuse(status),
+            outcome::Outcome::Status(status) => return self.refuse(status, reply),
             outcome::Outcome::Had(effect) => effect,
         };
         // A card that is used as a whole says nothing of its value, but where it was held.
@@ -575,38 +624,37 @@ impl Subject<'_> {
             _ => effect,
         };
         let body = outcome::report(&effect, Some(batch.product));
-        let reply = self.reply(Status::Ok, Some(effect.lsn), body);
-        Reply { flags: outcome::flags(&effect), time_ms: effect.time_ms, ..reply }
+        self.tell(Status::Ok, Some(effect.lsn), body, reply);
+        (reply.flags, reply.time_ms) = (outcome::flags(&effect), effect.time_ms);
     }
 
     /// QUERY, HISTORY and OUTCOME_QUERY.
-    fn read(&self, prepared: &mut Prepared, batch: &Batch, card: CardRef, view: &View) -> Reply {
+    fn read(&self, prepared: &mut Prepared, batch: &Batch, card: CardRef, view: &View, reply: &mut Reply) {
         // A till must not learn of cards that are not sold.
         if self.request.command.is_hidden(view.word, self.request.caller.role) {
             let unknown = self.request.command.unknown_card(self.request.caller.role);
-            return self.miss(unknown, prepared.body, None);
+            return self.miss(unknown, prepared.body, None, reply);
         }
         if let Some(status) = prepared.failed {
-            return self.reply(status, None, ReplyBody::None);
+            return self.refuse(status, reply);
         }
         if let Command::OutcomeOf { .. } = self.request.command {
-            return self.outcome(prepared, batch, view);
+            return self.outcome(prepared, batch, view, reply);
         }
-        let mut flags = ReplyFlags::default();
+        self.tell_head(Status::Ok, view.word.lsn(), reply);
         let detail = std::mem::take(&mut prepared.detail);
         let worth = self.worth(prepared, batch, card, view);
-        let body = match detail {
+        reply.body = match detail {
             Detail::History(events) => {
                 // Without its beginning it is not the whole.
                 if events.last().is_none_or(|first| first.kind != Kind::Import) {
-                    flags = ReplyFlags::PARTIAL;
+                    reply.flags = ReplyFlags::PARTIAL;
                 }
                 ReplyBody::History(events)
             }
             Detail::OrderOf(order) => ReplyBody::Card(report(batch, card, view, Some(order), worth)),
             _ => ReplyBody::Card(report(batch, card, view, None, worth)),
         };
-        Reply { flags, ..self.reply(Status::Ok, view.word.lsn(), body) }
     }
 }
 

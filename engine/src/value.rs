@@ -113,11 +113,19 @@ impl Value {
 }
 
 /// Decides one command about a card's value. The order of the checks is the order of precedence.
-#[must_use]
-pub fn decide(view: &View, value: &Value, past: &Past, action: Action, asker: &Asker) -> Outcome {
+///
+/// # Errors
+/// The decision, if the value does not change: a refusal, a retry, or the tombstone of what was never seen.
+pub fn decide(
+    view: &View,
+    value: &Value,
+    past: &Past,
+    action: Action,
+    asker: &Asker,
+) -> Result<Movement, Outcome> {
     match before(view, past, action, asker) {
-        Some(outcome) => outcome,
-        None => moved(view, value, past, action, asker).map_or_else(Outcome::Refuse, Outcome::Value),
+        Some(outcome) => Err(outcome),
+        None => moved(view, value, past, action, asker).map_err(Outcome::Refuse),
     }
 }
 

@@ -18,7 +18,7 @@ use kami_engine::{
 use zeroize::Zeroizing;
 
 use crate::frame::opcode::SMALL_FRAME_BYTES_MAX;
-use crate::frame::request::{BATCH_ITEMS_MAX, Items, OutcomeQuery};
+use crate::frame::request::{BATCH_ITEMS_MAX, Items, OutcomeQuery, Redeem};
 use crate::frame::{
     BadFrame, Body, FRAME_BYTES_MAX, FeedOpen, ItemReport, Listing, Malformed, Opcode, REQUEST_HEAD_BYTES,
     ReplyHead, Request, RequestFlags, RequestHead, Secret, VERSION, Wait, Welcome,
@@ -149,14 +149,24 @@ impl Desk {
 
     /// Takes a frame in.
     pub(crate) fn admit<'a>(&mut self, frame: &'a [u8]) -> Admitted<'a> {
-        let (head, opcode) = match self.admit_head(frame) {
-            Ok(known) => known,
-            Err(place) => {
-                self.line.push(place);
+        let head = match RequestHead::decode(frame) {
+            Ok(head) => head,
+            Err(malformed) => {
+                self.line.push(Place::malformed(&lenient(frame), malformed));
+                return Admitted::Placed;
+            }
+        };
+        let opcode = match self.allowed(&head) {
+            Ok(opcode) => opcode,
+            Err(bad) => {
+                self.line.push(bad.place(&head));
                 return Admitted::Placed;
             }
         };
         let body = &frame[REQUEST_HEAD_BYTES..];
+        if opcode == Opcode::Redeem {
+            return self.admit_redeem(&head, body);
+        }
         let decoded = if head.flags == RequestFlags::GROUNDS {
             Request::decode_on(opcode, body).map(|(grounds, request)| (Some(grounds), request))
         } else {
@@ -171,49 +181,68 @@ impl Desk {
         }
     }
 
+    /// What most frames are: without the detour over the enum of all requests, which is large.
+    #[inline]
+    fn admit_redeem<'a>(&mut self, head: &RequestHead, body: &[u8]) -> Admitted<'a> {
+        let partial = head.flags == RequestFlags::PARTIAL;
+        match Redeem::decode(body) {
+            Ok(Redeem { amount, code, pin }) => match self.redeem(code, pin, amount, partial) {
+                Ok(command) => {
+                    self.place(head, head.request, command, None);
+                    self.line.push(Place::Engine(*head));
+                }
+                Err(refusal) => return self.refuse(head, refusal),
+            },
+            Err(malformed) => self.line.push(Place::malformed(head, malformed)),
+        }
+        Admitted::Placed
+    }
+
+    fn refuse<'a>(&mut self, head: &RequestHead, refusal: Refusal) -> Admitted<'a> {
+        self.line.push(match refusal {
+            Refusal::Again => return Admitted::Again,
+            Refusal::Status(status) => Place::status(head, status),
+            Refusal::Limited(wait) => Place::Limited(ReplyHead::local(head, Status::RateLimited), wait),
+        });
+        Admitted::Placed
+    }
+
     /// Answers a frame that is longer than its opcode or the caller's role allows.
     pub(crate) fn refuse_long(&mut self, head: &[u8]) {
-        let place = match self.admit_head(head) {
-            Ok((head, _)) => Place::status(&head, Status::TooLarge),
-            Err(place) => place,
+        let place = match RequestHead::decode(head) {
+            Ok(head) => match self.allowed(&head) {
+                Ok(_) => Place::status(&head, Status::TooLarge),
+                Err(bad) => bad.place(&head),
+            },
+            Err(malformed) => Place::malformed(&lenient(head), malformed),
         };
         self.line.push(place);
     }
 
     /// Answers the frame that ends the stream, as far as it can be.
     pub(crate) fn refuse_stream(&mut self, head: Option<&[u8]>, status: Status) {
-        let nobody = RequestHead { opcode: 0, ..RequestHead::new(Opcode::Ping, RequestId(0)) };
-        let head = head.and_then(RequestHead::decode_lenient).unwrap_or(nobody);
+        let head = lenient(head.unwrap_or_default());
         self.line.push(Place::status(&head, status));
     }
 
-    /// The head and the opcode, if the caller may send it and this version serves it.
-    fn admit_head(&self, frame: &[u8]) -> Result<(RequestHead, Opcode), Place> {
-        let head = match RequestHead::decode(frame) {
-            Ok(head) => head,
-            Err(malformed) => {
-                let head = RequestHead::decode_lenient(frame)
-                    .unwrap_or(RequestHead { opcode: 0, ..RequestHead::new(Opcode::Ping, RequestId(0)) });
-                return Err(Place::malformed(&head, malformed));
-            }
-        };
-        let Some(opcode) = Opcode::from_number(head.opcode) else {
-            return Err(Place::status(&head, Status::Unsupported));
-        };
+    /// The opcode, if the caller may send it with these flags and this version serves it.
+    #[inline]
+    fn allowed(&self, head: &RequestHead) -> Result<Opcode, BadHead> {
+        let opcode = Opcode::from_number(head.opcode).ok_or(BadHead::Status(Status::Unsupported))?;
         if !opcode.allows(self.peer.caller.role) {
-            return Err(Place::status(&head, Status::Forbidden));
+            return Err(BadHead::Status(Status::Forbidden));
         }
         // ATOMIC is assigned for batch frames and is not served yet; anywhere else it means nothing.
         if !opcode.is_served() || head.flags == RequestFlags::ATOMIC && opcode == Opcode::RedeemBatch {
-            return Err(Place::status(&head, Status::Unsupported));
+            return Err(BadHead::Status(Status::Unsupported));
         }
         let takes_part = matches!(opcode, Opcode::Redeem | Opcode::Hold | Opcode::RedeemBatch)
             && head.flags == RequestFlags::PARTIAL;
         let says_why = head.flags == RequestFlags::GROUNDS && opcode.takes_grounds();
         if head.flags != RequestFlags::NONE && !takes_part && !says_why {
-            return Err(Place::malformed(&head, Malformed { field: "flags" }));
+            return Err(BadHead::Malformed(Malformed { field: "flags" }));
         }
-        Ok((head, opcode))
+        Ok(opcode)
     }
 
     #[inline]
@@ -241,15 +270,7 @@ impl Desk {
             Ok(Translated::Chunk) => {
                 return Admitted::Blocking(head, Blocking::Chunk(Zeroizing::new(frame.to_vec())));
             }
-            Err(Refusal::Again) => return Admitted::Again,
-            Err(Refusal::Status(status)) => {
-                self.line.push(Place::status(&head, status));
-                return Admitted::Placed;
-            }
-            Err(Refusal::Limited(wait)) => {
-                self.line.push(Place::Limited(ReplyHead::local(&head, Status::RateLimited), wait));
-                return Admitted::Placed;
-            }
+            Err(refusal) => return self.refuse(&head, refusal),
         };
         // A reason that the wire takes and the engine does not is refused; one that only the engine takes never comes.
         debug_assert_eq!(
@@ -513,38 +534,37 @@ impl Desk {
         }
         let durable_at = self.execute()?;
         let (welcome, received) = (self.welcome(), self.received);
-        let mut replies = self.work.replies.drain(..);
-        let mut line = self.line.drain(..).peekable();
-        while line.peek().is_some() {
+        let mut replies = self.work.replies.iter_mut();
+        let mut line = self.line.iter();
+        while !line.as_slice().is_empty() {
             // Replies with codes part the line; all others go into one buffer in one go.
             let mut codes = None;
             outbox.push(durable_at, received, |tray| {
                 for place in line.by_ref() {
-                    let (head, body) = match place {
-                        Place::Status(head) => (head, Body::None),
-                        Place::Malformed(head, field) => (head, Body::Reason(field.to_owned())),
-                        Place::Welcome(head) => (head, Body::Welcome(welcome)),
-                        Place::Limited(head, wait) => (head, Body::Wait(wait)),
+                    match place {
+                        Place::Status(head) => tray.put(head, &Body::None),
+                        Place::Malformed(head, field) => tray.put(head, &Body::Reason((*field).to_owned())),
+                        Place::Welcome(head) => tray.put(head, &Body::Welcome(welcome)),
+                        Place::Limited(head, wait) => tray.put(head, &Body::Wait(*wait)),
                         Place::Engine(head) => {
                             let Some(reply) = replies.next() else { continue };
-                            let reply_head = engine_head(&head, &reply);
-                            match reply.body {
-                                ReplyBody::Cards(list) => {
-                                    codes = Some((reply_head, list));
-                                    return;
-                                }
-                                body => (reply_head, Body::from_engine(body).unwrap_or(Body::None)),
+                            let head = engine_head(head, reply);
+                            if !matches!(reply.body, ReplyBody::Cards(_)) {
+                                tray.put_told(&head, &mut reply.body);
+                            } else if let ReplyBody::Cards(list) = reply.body.take() {
+                                codes = Some((head, list));
+                                return;
                             }
                         }
-                    };
-                    tray.put(&head, &body);
+                    }
                 }
             });
             if let Some((head, list)) = codes {
                 outbox.push_codes(durable_at, received, head, list);
             }
         }
-        drop(replies);
+        self.line.clear();
+        self.work.replies.clear();
         self.work.requests.clear();
         Ok(())
     }
@@ -667,6 +687,27 @@ enum Translated<'a> {
     Feed(FeedOpen),
     Blocking(Blocking),
     Chunk,
+}
+
+/// What is wrong with a frame whose head can be read.
+enum BadHead {
+    Status(Status),
+    Malformed(Malformed),
+}
+
+impl BadHead {
+    fn place(self, head: &RequestHead) -> Place {
+        match self {
+            BadHead::Status(status) => Place::status(head, status),
+            BadHead::Malformed(malformed) => Place::malformed(head, malformed),
+        }
+    }
+}
+
+/// As much of a head as there is, to answer a frame that is not in order.
+fn lenient(frame: &[u8]) -> RequestHead {
+    let nobody = RequestHead { opcode: 0, ..RequestHead::new(Opcode::Ping, RequestId(0)) };
+    RequestHead::decode_lenient(frame).unwrap_or(nobody)
 }
 
 impl Place {

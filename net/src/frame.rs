@@ -109,6 +109,7 @@ impl RequestHead {
     ///
     /// # Errors
     /// If a reserved field or unassigned flag is not zero, or the request id is.
+    #[inline]
     pub fn decode(frame: &[u8]) -> Result<RequestHead, Malformed> {
         let head = RequestHead::decode_lenient(frame).ok_or(Malformed { field: "length" })?;
         if !head.flags.is_assigned() {
@@ -125,6 +126,7 @@ impl RequestHead {
 
     /// The fields as they are, to answer a frame that is not in order; `None` if there is no head.
     #[must_use]
+    #[inline]
     pub fn decode_lenient(frame: &[u8]) -> Option<RequestHead> {
         let head: &[u8; REQUEST_HEAD_BYTES] = frame.first_chunk()?;
         Some(RequestHead {
@@ -137,8 +139,9 @@ impl RequestHead {
         })
     }
 
+    #[inline]
     pub(crate) fn put(&self, out: &mut BytesMut) {
-        let mut head = [0; REQUEST_HEAD_BYTES];
+        let head = place::<REQUEST_HEAD_BYTES>(out);
         head[4] = VERSION;
         head[5] = self.flags.0;
         head[6..8].copy_from_slice(&self.opcode.to_le_bytes());
@@ -146,7 +149,6 @@ impl RequestHead {
         head[24..28].copy_from_slice(&self.deadline_ms.to_le_bytes());
         head[28..32].copy_from_slice(&self.terminal.0.to_le_bytes());
         head[32..34].copy_from_slice(&self.channel.0.to_le_bytes());
-        out.extend_from_slice(&head);
     }
 }
 
@@ -203,8 +205,9 @@ impl ReplyHead {
         Ok((reply, u16::from_le_bytes(array(head, 26))))
     }
 
+    #[inline]
     pub(crate) fn put(&self, body: u16, out: &mut BytesMut) {
-        let mut head = [0; REPLY_HEAD_BYTES];
+        let head = place::<REPLY_HEAD_BYTES>(out);
         head[4] = VERSION;
         head[5] = self.flags.0;
         head[6..8].copy_from_slice(&self.opcode.to_le_bytes());
@@ -213,7 +216,6 @@ impl ReplyHead {
         head[26..28].copy_from_slice(&body.to_le_bytes());
         head[32..40].copy_from_slice(&self.lsn.map_or(0, Lsn::bytes).to_le_bytes());
         head[40..48].copy_from_slice(&self.time_ms.to_le_bytes());
-        out.extend_from_slice(&head);
     }
 }
 
@@ -268,6 +270,15 @@ fn close_frame(out: &mut BytesMut, start: usize) {
     // A frame is at most FRAME_BYTES_MAX long: encoders stop before that.
     let length = (out.len() - start) as u32;
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// Zeros at the end of `out`, to be filled where they stand: what is filled in small pieces and moved in large ones
+/// right after has to wait for the small ones.
+#[inline]
+fn place<const N: usize>(out: &mut BytesMut) -> &mut [u8; N] {
+    let at = out.len();
+    out.resize(at + N, 0);
+    out[at..].first_chunk_mut().expect("made room for just now")
 }
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use kami_engine::Lsn;
-use kami_engine::{CodeList, DurableWaiter, Engine, Poisoned, Status};
+use kami_engine::{CodeList, DurableWaiter, Engine, Poisoned, ReplyBody, Status};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
@@ -83,6 +83,16 @@ impl Tray<'_> {
     /// Encodes a reply.
     pub(crate) fn put(&mut self, head: &ReplyHead, body: &Body) {
         reply::encode(head, body, self.out);
+        self.count(head);
+    }
+
+    /// Encodes what the engine answered.
+    pub(crate) fn put_told(&mut self, head: &ReplyHead, body: &mut ReplyBody) {
+        reply::encode_told(head, body, self.out);
+        self.count(head);
+    }
+
+    fn count(&mut self, head: &ReplyHead) {
         match &mut self.alike {
             Some((opcode, status, replies)) if (*opcode, *status) == (head.opcode, head.status) => {
                 *replies += 1

@@ -188,7 +188,7 @@ pub async fn advice(command: Advice, output: &Output) -> Result<(), Failure> {
 /// List redemptions that were made offline and did not fit their card, or say what was done about one.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  kami exceptions list\n  kami exceptions resolve 17 --note 'the shop bears it'"
+    after_help = "Examples:\n  kami exceptions list\n  kami exceptions resolve 17 --note \"the shop bears it\""
 )]
 pub struct ExceptionsCommand {
     #[command(flatten)]
@@ -207,7 +207,7 @@ enum ExceptionsAction {
         all: bool,
     },
     /// Note what was done about one; it is not open any more.
-    #[command(after_help = "Example:\n  kami exceptions resolve 17 --note 'the shop bears it'")]
+    #[command(after_help = "Example:\n  kami exceptions resolve 17 --note \"the shop bears it\"")]
     Resolve {
         /// Its number.
         number: u64,

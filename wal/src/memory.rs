@@ -17,7 +17,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::{Advice, MmapMut, MmapOptions};
 use parking_lot::Mutex as PoolMutex;
 
 use crate::format::HEAD_BYTES;
@@ -58,11 +58,21 @@ unsafe impl Send for WriteToken {}
 // SAFETY: as above.
 unsafe impl Sync for WriteToken {}
 
+/// Anonymous memory of `bytes` bytes that was touched: in huge pages where the machine has them, as the log's tail
+/// runs through it at gigabytes a second.
+fn touched(bytes: u64) -> io::Result<MmapMut> {
+    let length = usize::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let map = MmapOptions::new().len(length).map_anon()?;
+    // Neither is more than advice: without them it works as well, a little slower.
+    let _ = map.advise(Advice::HugePage);
+    let _ = map.advise(Advice::PopulateWrite);
+    Ok(map)
+}
+
 impl SegmentMemory {
     /// Fresh anonymous memory of `bytes` bytes, touched beforehand so that appending meets no page fault.
     pub fn anonymous(bytes: u64) -> io::Result<Self> {
-        let length = usize::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
-        Ok(Self::over(MmapOptions::new().len(length).populate().map_anon()?, None))
+        Ok(Self::over(touched(bytes)?, None))
     }
 
     /// Anonymous memory that goes back to `pool` when it is dropped.
@@ -70,10 +80,7 @@ impl SegmentMemory {
         let recycled = pool.take(bytes);
         let map = match recycled {
             Some(map) => map,
-            None => {
-                let length = usize::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
-                MmapOptions::new().len(length).populate().map_anon()?
-            }
+            None => touched(bytes)?,
         };
         Ok(Self::over(map, Some(Arc::clone(pool))))
     }

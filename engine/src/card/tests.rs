@@ -140,10 +140,10 @@ fn check(line: &str, asker: &Asker) {
     let (state, before, name, expected) =
         (words.next().unwrap(), words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
     let view = view(state);
-    let found = match decide(&view, &past(before), action(name), asker) {
+    let past = past(before);
+    let found = match decide(&view, &past, action(name), asker) {
         Outcome::Refuse(status) => status.code().to_owned(),
-        Outcome::Value(_) => panic!("decided elsewhere"),
-        Outcome::Replay(effect) => format!("replay-{}", effect.kind.name()),
+        Outcome::Replay => format!("replay-{}", past.same.unwrap().kind.name()),
         Outcome::Move { kind, lifecycle, flags, status, original } => {
             assert!(flags.contains(Flags::HAS_EFFECTS), "{line}");
             assert_eq!(original.is_some(), kind == Kind::Reverse, "{line}");

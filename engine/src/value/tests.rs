@@ -134,8 +134,8 @@ fn check(line: &str) {
     let (state, asked, expected) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
     let (view, value, past) = scene(state);
     let found = match decide(&view, &value, &past, action(asked), &ASKER) {
-        Outcome::Refuse(status) => status.code().to_owned(),
-        Outcome::Value(moved) => {
+        Err(Outcome::Refuse(status)) => status.code().to_owned(),
+        Ok(moved) => {
             let purse = moved.purse;
             assert!(purse.is_sound(), "{line}: {purse:?}");
             let before = value.purse.initial();
@@ -154,7 +154,7 @@ fn check(line: &str) {
                 flag(Flags::SETTLED, "+settled"),
             )
         }
-        other => format!("{other:?}"),
+        Err(other) => format!("{other:?}"),
     };
     assert_eq!(found, expected, "{line}");
 }
@@ -261,10 +261,8 @@ fn a_load_is_taken_back_only_while_it_is_there() {
     let (view, mut value, past) = scene("value+loads+of-load");
     value.purse = Purse { remaining: 98, redeemed: 101, loaded: 99, ..value.purse };
     let outcome = decide(&view, &value, &past, Action::Reverse(ID), &ASKER);
-    assert_eq!(outcome, Outcome::Refuse(Status::InsufficientValue));
+    assert_eq!(outcome, Err(Outcome::Refuse(Status::InsufficientValue)));
     value.purse = Purse { remaining: 99, redeemed: 100, ..value.purse };
-    let Outcome::Value(moved) = decide(&view, &value, &past, Action::Reverse(ID), &ASKER) else {
-        panic!("what was loaded is there")
-    };
+    let moved = decide(&view, &value, &past, Action::Reverse(ID), &ASKER).expect("what was loaded is there");
     assert_eq!((moved.purse.remaining, moved.purse.loaded), (0, 0));
 }

@@ -2,7 +2,7 @@
 
 use kami_engine::{DocumentId, ExceptionNote, Money, RequestId};
 
-use super::wire::{Field, Secret, Wire, wire};
+use super::wire::{Field, Malformed, Reader, Secret, Wire, wire};
 
 /// The body of REDEEM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,20 @@ wire!(Redeem<'a>: "REDEEM" {
     code: Secret<'_>, "the code as typed";
     pin: Option<Secret<'_>>, "the PIN; empty: none";
 });
+
+impl<'a> Redeem<'a> {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// If it is not one.
+    #[inline]
+    pub(crate) fn decode(body: &'a [u8]) -> Result<Redeem<'a>, Malformed> {
+        let mut reader = Reader::new(body);
+        let redeem = Redeem::take(&mut reader)?;
+        reader.end()?;
+        Ok(redeem)
+    }
+}
 
 /// The body of REVERSE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -589,6 +589,28 @@ pub fn encode(head: &ReplyHead, body: &Body, out: &mut BytesMut) {
     close_frame(out, start);
 }
 
+/// As [`encode`], of what the engine answered. What the frequent commands are told is read where it stands.
+#[inline]
+pub(crate) fn encode_told(head: &ReplyHead, body: &mut ReplyBody, out: &mut BytesMut) {
+    match body {
+        ReplyBody::None => encode_small(head, BodyKind::None, |_| (), out),
+        ReplyBody::Value(value) => encode_small(head, BodyKind::Value, |out| value.put(out), out),
+        ReplyBody::Hold(hold) => encode_small(head, BodyKind::Hold, |out| hold.put(out), out),
+        ReplyBody::Card(card) => encode_small(head, BodyKind::Card, |out| card.put(out), out),
+        other => {
+            encode(head, &Body::from_engine(other.take()).unwrap_or(Body::None), out);
+        }
+    }
+}
+
+#[inline]
+fn encode_small(head: &ReplyHead, kind: BodyKind, body: impl FnOnce(&mut BytesMut), out: &mut BytesMut) {
+    let start = out.len();
+    head.put(kind as u16, out);
+    body(out);
+    close_frame(out, start);
+}
+
 fn put_rows<'a, T: Wire<'a>>(listing: &Listing<T>, out: &mut BytesMut, end: usize) -> bool {
     listing.total.put(out);
     let count_at = out.len();

@@ -6,7 +6,8 @@ use crate::store::Home;
 fn changes_are_listed_with_their_reasons() {
     let home = Home::new();
     let server = home.serve();
-    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY", "--why", "autumn range"]);
+    let terms = ["--face", "5", "--currency", "CNY", "--valid-days", "365", "--why", "autumn range"];
+    server.json(&[&["product", "add", "tea"], &terms[..]].concat());
     home.file("cards.txt", "TEA-0001\nTEA-0002\n");
     server.json(&["import", "cards.txt", "--product", "tea"]);
     server.json(&["freeze", "TEA-0001", "--why", "客户报失"]);
