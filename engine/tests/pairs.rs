@@ -278,6 +278,36 @@ fn a_replacement_goes_on_where_the_card_before_it_stopped() {
     store.reopened();
 }
 
+/// A long past is found from the card that took the place, and moving both at the end of a volume is room enough.
+#[test]
+fn what_happened_long_ago_at_the_card_before_is_found() {
+    let mut store = Store::new();
+    let product = store.product(ProductSpec { face: 100_000, ..value_product("gift") });
+    store.import(product, "GIFT", 4, |_| ());
+    store.sell(product, 2);
+    let spend = |store: &mut Store, code: &str, times: u32| {
+        let first = RequestId(store.next + 1);
+        for _ in 0..times {
+            store.redeem(code, 1).unwrap();
+        }
+        first
+    };
+    // The next entry of each is the last of a volume.
+    let (old, other) = (spend(&mut store, "GIFT-0", 1023), spend(&mut store, "GIFT-1", 1023));
+    assert_eq!(store.replace("GIFT-0", None).unwrap().remaining, 98_977);
+    assert_eq!(store.transfer("GIFT-2", "GIFT-1", 23), Ok((23, 98_954)));
+    let own = spend(&mut store, "GIFT-2", 1100);
+    let mut store = store.reopened();
+    assert_eq!(store.reverse("GIFT-2", old), Status::Ok);
+    assert_eq!(store.reverse("GIFT-2", RequestId(old.0 + 700)), Status::Ok);
+    assert_eq!(store.reverse("GIFT-2", old), Status::AlreadyReversed);
+    assert_eq!(store.reverse("GIFT-2", own), Status::Ok);
+    assert_eq!(store.reverse("GIFT-1", other), Status::Ok);
+    assert_eq!(store.card("GIFT-2").remaining, 98_954 - 1100 + 3);
+    assert_eq!(store.replace("GIFT-1", None).unwrap().remaining, 100_000 - 1023 + 23 + 1);
+    store.reopened();
+}
+
 #[test]
 fn what_is_held_keeps_its_card() {
     let mut store = Store::new();

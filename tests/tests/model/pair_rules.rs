@@ -66,20 +66,20 @@ impl Oracle {
     }
 
     /// The first card, if the caller may know of it and nothing else is to be said.
-    fn first_of_pair(&self, ask: &Ask, code: &str) -> Result<Place, Verdict> {
+    fn first_of_pair(&self, ask: &Ask, code: &str) -> Result<Place, Box<Verdict>> {
         let Some(place) = self.find(ask.caller.tenant.0, code) else {
-            return Err(self.miss(Status::NotFound));
+            return Err(Box::new(self.miss(Status::NotFound)));
         };
         if !self.concerns(ask, place) {
             let unsold = self.is_unsold(place);
-            return Err(self.miss(if unsold { Status::NotFound } else { Status::ScopeDenied }));
+            return Err(Box::new(self.miss(if unsold { Status::NotFound } else { Status::ScopeDenied })));
         }
         let card = self.card(place);
         if let Some(past) = card.past.iter().find(|past| past.has_id() && past.ask.id == ask.id) {
-            return Err(self.pair_again(ask, place, past));
+            return Err(Box::new(self.pair_again(ask, place, past)));
         }
         if self.is_poisoned(ask, place) {
-            return Err(self.refuse(Status::ReversedBeforeArrival));
+            return Err(Box::new(self.refuse(Status::ReversedBeforeArrival)));
         }
         let refusal = match self.effective(place, card.lifecycle) {
             _ if self.is_unsold(place) => Some(Status::NotSold),
@@ -92,7 +92,7 @@ impl Oracle {
             Lifecycle::Expired => Some(Status::Expired),
             _ => None,
         };
-        refusal.map_or(Ok(place), |status| Err(self.refuse(status)))
+        refusal.map_or(Ok(place), |status| Err(Box::new(self.refuse(status))))
     }
 
     /// Whether the request's own id was reversed at this card before it came.
@@ -133,19 +133,19 @@ impl Oracle {
     }
 
     /// The second card, where it is named.
-    fn second_of_pair(&self, ask: &Ask, code: &str) -> Result<Place, Verdict> {
+    fn second_of_pair(&self, ask: &Ask, code: &str) -> Result<Place, Box<Verdict>> {
         let place = self.find(ask.caller.tenant.0, code);
         let place = place.filter(|place| self.concerns(ask, *place));
-        let place = place.ok_or_else(|| self.miss(Status::NotFound))?;
+        let place = place.ok_or_else(|| Box::new(self.miss(Status::NotFound)))?;
         self.second_is_free(ask, place)
     }
 
-    fn second_is_free(&self, ask: &Ask, place: Place) -> Result<Place, Verdict> {
+    fn second_is_free(&self, ask: &Ask, place: Place) -> Result<Place, Box<Verdict>> {
         if self.card(place).past.iter().any(|past| past.has_id() && past.ask.id == ask.id) {
-            return Err(self.refuse(Status::IdReused));
+            return Err(Box::new(self.refuse(Status::IdReused)));
         }
         if self.is_poisoned(ask, place) {
-            return Err(self.refuse(Status::ReversedBeforeArrival));
+            return Err(Box::new(self.refuse(Status::ReversedBeforeArrival)));
         }
         Ok(place)
     }
@@ -173,18 +173,18 @@ impl Oracle {
                 Some(with) => self.second_of_pair(ask, with)?,
                 None => {
                     if self.is_product_frozen(&self.products[&product]) {
-                        return Err(self.refuse(Status::Frozen));
+                        return Err(Box::new(self.refuse(Status::Frozen)));
                     }
                     let of_product = self.committed.iter().filter(|id| self.batches[id].product == product);
                     let rows =
                         of_product.flat_map(|id| (0..self.batches[id].cards.len()).map(|row| (*id, row)));
                     let mut fit = rows.filter(|place| self.can_replace(old, *place));
-                    let new = fit.next().ok_or_else(|| self.refuse(Status::OutOfStock))?;
+                    let new = fit.next().ok_or_else(|| Box::new(self.refuse(Status::OutOfStock)))?;
                     self.second_is_free(ask, new)?
                 }
             };
             if !self.can_replace(old, new) {
-                return Err(self.refuse(Status::OtherUnfit));
+                return Err(Box::new(self.refuse(Status::OtherUnfit)));
             }
             let key = self.order_of(old).expect("a sold card is in an order");
             let cards = self.places().map(|(_, place)| place);
@@ -193,13 +193,13 @@ impl Oracle {
                 past.clone().any(|past| past.kind == Kind::Replace) && self.replaced_in(*place) == Some(key)
             });
             if replaced.count() >= REPLACEMENTS_MAX {
-                return Err(self.refuse(Status::ReturnsExhausted));
+                return Err(Box::new(self.refuse(Status::ReturnsExhausted)));
             }
             Ok((old, new, key))
         });
         let (old, new, key) = match decided {
             Ok(pair) => pair,
-            Err(verdict) => return verdict,
+            Err(said) => return *said,
         };
         let card = self.card(old);
         let single = self.kind(old) == CardKind::Single;
@@ -243,7 +243,7 @@ impl Oracle {
     pub fn transfer(&self, ask: &Ask, from: &str, to: &str, amount: i64) -> Verdict {
         let decided = self.first_of_pair(ask, from).and_then(|from| {
             let to = self.second_of_pair(ask, to)?;
-            let refused = |status| Err(self.refuse(status));
+            let refused = |status| Err(Box::new(self.refuse(status)));
             if self.kind(from) == CardKind::Single {
                 return refused(Status::IllegalTransition);
             }
@@ -278,7 +278,7 @@ impl Oracle {
         });
         let (from, to, amount, remaining) = match decided {
             Ok(pair) => pair,
-            Err(verdict) => return verdict,
+            Err(said) => return *said,
         };
         let flags = self.card(from).flags.with(Flags::HAS_EFFECTS);
         let all = remaining == 0;
