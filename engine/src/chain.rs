@@ -57,11 +57,11 @@ impl Sought {
         Sought { request: Some(request), original, key: *key, marks: OnceCell::new(), collects }
     }
 
-    /// What is searched for in the chain of the card in whose place this one stands: what it wants to undo, and not the
-    /// request's own id, which is another request's there.
-    fn before(&self, original: RequestId) -> Sought {
-        let (key, marks) = (self.key, OnceCell::new());
-        Sought { request: None, original: Some(original), key, marks, collects: false }
+    /// Of the chain of another card of the same place in an order: what happened once to what `original` did, and not
+    /// the request's own id, which is another request's there.
+    #[must_use]
+    pub fn elsewhere(original: RequestId, key: &MarkKey) -> Sought {
+        Sought { request: None, original: Some(original), key: *key, marks: OnceCell::new(), collects: false }
     }
 
     fn may_be_in(&self, filter: &Filter) -> bool {
@@ -274,7 +274,7 @@ impl<'a> Chain<'a> {
         // Its sale as its value tells it: a return that came since changes nothing about what was before.
         let sold = top.value.as_ref().and_then(|(_, tail)| tail.purse.sale);
         if let (Some(original), None, Some(sale)) = (sought.original, past.original, sold) {
-            self.past_before(sale, &sought.before(original), &mut past)?;
+            self.past_before(sale, &Sought::elsewhere(original, &sought.key), &mut past)?;
         }
         Ok((past, top))
     }
@@ -307,6 +307,22 @@ impl<'a> Chain<'a> {
         past.was_refunded |= before.was_refunded;
         past.refunded += before.refunded;
         Ok(())
+    }
+
+    /// The card that took the place of one which is void because of that.
+    ///
+    /// # Errors
+    /// See [`ChainError`].
+    pub fn successor(&mut self, card: CardRef, word: Word) -> Result<Option<CardRef>, ChainError> {
+        let mut other = None;
+        // Above it there is little: such a card can be frozen, and holds that were over may end.
+        self.walk(card, word, |entry, word| {
+            if entry.head.kind == Kind::Replace {
+                other = Some(entry.pair()?.other);
+            }
+            Ok(other.is_none() && word.flags().contains(Flags::REPLACED))
+        })?;
+        Ok(other)
     }
 
     /// The entries of one chapter from its last, or last so far, back.

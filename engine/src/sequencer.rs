@@ -38,7 +38,7 @@ use crate::card::{Effect, Past};
 use crate::chain::{Chain, ChainError, Sought};
 use crate::clock::{Clock, Running, TICK_MS};
 use crate::command::{Command, Request, STATEMENT_LINES_MAX};
-use crate::identity::{CardDigest, DocumentId, PrincipalId, TenantId};
+use crate::identity::{CardDigest, DocumentId, PrincipalId, RequestId, TenantId};
 use crate::index::Index;
 use crate::limits::{CROSSING_ENTRY_BYTES, CROSSINGS_PER_REQUEST};
 use crate::product::CardKind;
@@ -362,7 +362,32 @@ impl Sequencer {
                 prepared.past = Some(Box::new(chain.past(card, prepared.word, &sought)?.0));
             }
         }
+        if prepared.word.flags().contains(Flags::REPLACED)
+            && let Some(past) = &mut prepared.past
+            && let Some(same) = past.same.as_mut().filter(|same| same.kind.may_tell_value())
+        {
+            let (place, asked) = ((card, prepared.word), request.command.sought(request.id));
+            same.reversed |= self.was_reversed_elsewhere(&mut chain, place, same, asked)?;
+        }
         Ok(())
+    }
+
+    /// Whether what a request did at a card that was replaced since was undone at the card in its place.
+    fn was_reversed_elsewhere(
+        &self,
+        chain: &mut Chain<'_>,
+        (mut card, mut word): (CardRef, Word),
+        same: &Effect,
+        request: RequestId,
+    ) -> Result<bool, ChainError> {
+        while word.flags().contains(Flags::REPLACED)
+            && let Some(next) = chain.successor(card, word)?
+            && let Some(batch) = self.table.batch_of(next)
+        {
+            (card, word) = (next, batch.word(next.row()));
+        }
+        let (past, _) = chain.past(card, word, &Sought::elsewhere(request, &self.marks))?;
+        Ok(past.original.is_some_and(|original| original.lsn == same.lsn && original.reversed))
     }
 
     /// Reads what a card's chain says about the request and about the card's value.

@@ -245,6 +245,10 @@ fn a_replacement_goes_on_where_the_card_before_it_stopped() {
     assert_eq!(store.reverse("GIFT-0", bought), Status::Replaced, "there is nothing to give it back to");
     assert_eq!(store.reverse("GIFT-2", bought), Status::Ok);
     assert_eq!(store.reverse("GIFT-2", bought), Status::AlreadyReversed);
+    // A till that asks for it once more, with the code that it knows, is told so.
+    let part = kami_engine::Part { amount: 30, ..kami_engine::Part::default() };
+    let again = store.session().redeem_part(bought, "GIFT-0", part).wait().unwrap();
+    assert!(again.replayed && again.reversed);
     assert_eq!(store.card("GIFT-2").remaining, 75);
     // The id of a redemption of the card before is another request at this one.
     let part = kami_engine::Part { amount: 1, ..kami_engine::Part::default() };
