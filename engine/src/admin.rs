@@ -57,6 +57,7 @@ impl Turn<'_> {
         match &work.requests[at].command {
             command if command.order().is_some() => self.order(work, at),
             Command::HoldTimeout { .. } => self.hold_timeout(work, at),
+            Command::Replace(_) | Command::Transfer(_) => self.pair(work, at),
             Command::ProductAdd(_) | Command::ProductSet(_) => self.put_product(work, at),
             Command::ProductFreeze(id) => self.set_product_frozen(work, at, *id, true),
             Command::ProductUnfreeze(id) => self.set_product_frozen(work, at, *id, false),
@@ -106,6 +107,8 @@ impl Turn<'_> {
                 command if command.order().is_some() => true,
                 // The engine's own.
                 Command::HoldTimeout { .. } => true,
+                // Of which product the cards are, is asked there.
+                Command::Replace(_) | Command::Transfer(_) => true,
                 // These show no more than is in the scope.
                 Command::ProductList | Command::BatchList { .. } | Command::Stock { .. } => true,
                 // Money is of no product; whose account it is, is asked there.

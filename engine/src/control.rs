@@ -548,7 +548,6 @@ impl Turn<'_> {
         let reply = self.reply(request, Status::Ok, Some(lsn), shown);
         Reply { flags: ReplyFlags::REPLAYED, time_ms, ..reply }
     }
-
 }
 
 fn push(group: &mut GroupWriter<'_>, (head, grounds): (&Head, Option<&Grounds>)) -> Lsn {

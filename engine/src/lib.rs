@@ -62,6 +62,7 @@ mod money;
 mod order;
 mod orders;
 mod outcome;
+mod pair;
 mod pins;
 mod product;
 mod proof;
@@ -122,6 +123,7 @@ pub use limits::LIMITS_MAX;
 pub use order::{Confirmation, GivenBack, Line, ORDER_LINES_MAX, Purchase, RETURN_CARDS_MAX, RETURNS_MAX};
 pub use orders::OrderState;
 pub use outcome::OutcomeReport;
+pub use pair::{REPLACEMENTS_MAX, Replace, Transfer};
 pub use pins::{PIN_LOCK_MS, PIN_TRIES};
 pub use product::{CardKind, Money, Product, ProductSpec, ProductTerms, ValidFrom};
 pub use proof::{

@@ -518,7 +518,7 @@ impl Turn<'_> {
         }
         search.clear();
         let mut seen = past.word.is_fetched();
-        for (card, _) in past.own_cards() {
+        for card in past.own_cards() {
             if !given.cards.is_empty() && !cards.contains(&Some(card)) {
                 continue;
             }
@@ -772,7 +772,7 @@ impl Turn<'_> {
             durable_at: past.word.lsn(),
             cards: Allocation::default(),
         };
-        for (card, _) in past.own_cards() {
+        for card in past.own_cards() {
             let batch = self.sequencer.table.batch_of(card).expect("a sale's cards are committed");
             if !batch.word(card.row()).belongs_to_order() {
                 continue;

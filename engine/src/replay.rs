@@ -285,6 +285,21 @@ impl Rebuild {
                 let batch = self.table.batch_of(entry.card()).expect("its word was installed");
                 self.state.set_end(batch, entry.card().row(), entry.expires_ms()?);
             }
+            Kind::Replace => {
+                let pair = entry.pair()?;
+                let key = (head.tenant, pair.order);
+                self.order_continues(entry, key, pair.link)?;
+                self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
+                let fetched = OrderWord::from_bits(pair.link).is_some_and(OrderWord::is_fetched);
+                self.state.orders.put(key, OrderWord::new(entry.lsn, OrderState::Sold, fetched));
+            }
+            Kind::Replacement => {
+                self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
+                if let Some(end_ms) = entry.pair()?.end() {
+                    let batch = self.table.batch_of(entry.card()).expect("its word was installed");
+                    self.state.set_end(batch, entry.card().row(), end_ms);
+                }
+            }
             kind if kind.may_tell_value() => {
                 self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
                 if let Some(change) = hold_change(entry)? {

@@ -425,7 +425,8 @@ impl State {
             if missing > 0
                 && let Some(batch) = open(id)
             {
-                self.stock(id).find(batch, self.now_ms, valid_until, line.face, &mut missing, found);
+                let stock = self.stock(id);
+                stock.find(batch, self.now_ms, valid_until, line.face, |_| true, &mut missing, found);
             }
         }
         missing == 0

@@ -161,8 +161,12 @@ statuses! {
     NoEffect = 144, "NO_EFFECT", "send the request once more with the same id, or reverse it so that it never takes effect";
     /// The rows of the batch would stand in more pieces than it may have.
     PiecesExhausted = 150, "PIECES_EXHAUSTED", "activate or deactivate longer ranges of rows, or the whole batch";
-    /// Cards of the order came back by name as often as they may.
+    /// Cards of the order came back by name, or were replaced, as often as they may.
     ReturnsExhausted = 162, "RETURNS_EXHAUSTED", "return all that is left of it at once";
+    /// The other card that was named cannot take this one's place, or its value.
+    OtherUnfit = 163, "OTHER_UNFIT", "for a replacement name a card in stock of the same product, worth and terms, or let any be taken; for a transfer a sold card of the same product that can be used";
+    /// Another card took this one's place, or its value went to another.
+    Replaced = 164, "REPLACED", "do it at the card that took its place; what went by a transfer cannot be given back";
 
     /// The redemption made offline does not fit its card; it was noted for an operator.
     ExceptionNoted = 145, "EXCEPTION_NOTED", "do not send it again: an operator sees to it, EXCEPTION_LIST shows it";

@@ -244,13 +244,15 @@ impl Stock {
     }
 
     /// Adds cards that can be sold to what was found, until none is missing: those that last longer than
-    /// `valid_until`, of this face value if one is asked for, in the order of their rows.
+    /// `valid_until`, of this face value if one is asked for, whose rows fit, in the order of their rows.
+    #[expect(clippy::too_many_arguments, reason = "all that a card may have to be")]
     pub fn find(
         &self,
         batch: &Batch,
         now_ms: u64,
         valid_until: u64,
         face: Option<Money>,
+        fits: impl Fn(u64) -> bool,
         missing: &mut u64,
         found: &mut Search,
     ) {
@@ -258,7 +260,7 @@ impl Stock {
             return;
         }
         let before = found.cards.count();
-        // What begins with the sale must be long enough; it has no other end in self.
+        // What begins with the sale must be long enough; it has no other end in stock.
         let rule_ms = batch.validity.map(|rule| now_ms + rule.ms());
         if rule_ms.is_some_and(|ends_ms| ends_ms <= valid_until) {
             return;
@@ -281,7 +283,7 @@ impl Stock {
             expires => expires > valid_until,
         };
         let is_worth = |row| !faces || face.is_none_or(|face| batch.face(row) == face);
-        let free = free.rows().filter(|row| lasts(*row) && is_worth(*row));
+        let free = free.rows().filter(|row| lasts(*row) && is_worth(*row) && fits(*row));
         for row in free.take(*missing as usize) {
             found.cards.push(CardRef::new(batch.id.0, row), batch.word(row));
         }
@@ -294,12 +296,12 @@ impl Stock {
         while row < batch.rows() && *missing > 0 {
             let word = batch.word(row);
             if stands(word) {
-                if (!by_row || lasts(row)) && is_worth(row) {
+                if (!by_row || lasts(row)) && is_worth(row) && fits(row) {
                     found.cards.push(CardRef::new(batch.id.0, row), word);
                     first.get_or_insert(row);
                     *missing -= 1;
                 } else if cursor.is_none()
-                    && (if is_worth(row) { ends(row) > now_ms } else { shelf.is_none() })
+                    && (if is_worth(row) { ends(row) == 0 || ends(row) > now_ms } else { shelf.is_none() })
                 {
                     cursor = Some(row);
                 }
@@ -395,7 +397,7 @@ impl Stock {
             word.lifecycle() == Lifecycle::Available
                 && word.flags().contains(Flags::OWN_END)
                 && !word.flags().contains(Flags::FROZEN)
-                && **end_ms > now_ms
+                && (**end_ms == 0 || **end_ms > now_ms)
         });
         let ending = if self.ending == 0 { 0 } else { ending.count() as u64 };
         if self.expiries.is_empty() && batch.columns.expiries.is_empty() {

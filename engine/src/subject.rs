@@ -2,7 +2,7 @@
 
 use kami_wal::Lsn;
 
-use crate::card::{Action, Asker, Effect, Outcome, Pin, Second, View, decide};
+use crate::card::{Action, Asker, Effect, Outcome, Past, Pin, Second, View, decide};
 use crate::command::{Command, Request};
 use crate::exceptions::{
     self, ADVICE_AGE_MAX_MS, ADVICE_BYTES, Advice, CLOCK_SKEW_MS, EXCEPTIONS_MAX, Exception, ExceptionState,
@@ -213,7 +213,8 @@ impl Subject<'_> {
         let is_held = word.flags().contains(Flags::HELD);
         view.held = is_held && 0 < self.state.holds.of(card, view.now_ms).live;
         if let Some(rule) = batch.validity {
-            self.count_validity(prepared, batch, card, rule, &mut view);
+            let purse = prepared.wallet.as_ref().and_then(|wallet| wallet.purse);
+            count_validity(self.state, prepared.past(), purse, batch, card, rule, &mut view);
         }
         let action = match &request.command {
             Command::Advice(advice) => {
@@ -455,50 +456,6 @@ impl Subject<'_> {
             Err(Outcome::Refuse(Status::NotSold))
         } else {
             Ok(Movement { deadline_ms: advice.made_ms, ..moved })
-        }
-    }
-
-    /// From when the card is valid, if that follows from what happened to it. In stock, nothing did.
-    fn count_validity(
-        &self,
-        prepared: &Prepared,
-        batch: &Batch,
-        card: CardRef,
-        rule: Validity,
-        view: &mut View,
-    ) {
-        let flags = view.word.flags();
-        if !view.word.belongs_to_order() {
-            return;
-        }
-        let single = batch.kind == CardKind::Single;
-        let past = prepared.past();
-        let purse = prepared.wallet.as_ref().and_then(|wallet| wallet.purse);
-        let told_ms = purse.map_or(0, |purse| purse.begun_ms);
-        view.from_use = rule.from == ValidFrom::FirstUse && !single;
-        view.begun_ms = match rule.from {
-            ValidFrom::Import => 0,
-            ValidFrom::Sale => past.sold_ms,
-            // What is active when it is sold is valid from then on.
-            ValidFrom::Activation if flags.contains(Flags::ACTIVE) => {
-                told_ms.max(past.activated_ms).max(past.sold_ms)
-            }
-            ValidFrom::Activation => match self.state.active_since_ms(batch, card.row()) {
-                Some(since_ms) if !flags.contains(Flags::INACTIVE) => told_ms.max(since_ms).max(past.sold_ms),
-                // Deactivated while it was in use, which goes on.
-                _ if flags.contains(Flags::USED) && !single => told_ms,
-                _ => 0,
-            },
-            // What is used once is not in use before. Of another it counts as long as a use stands: none does
-            // once all is given back.
-            ValidFrom::FirstUse if single => 0,
-            ValidFrom::FirstUse => {
-                let stands = purse.is_some_and(|purse| purse.redeemed != purse.refunded) || view.held;
-                if stands { told_ms } else { 0 }
-            }
-        };
-        if !flags.contains(Flags::OWN_END) && view.expires_ms == 0 {
-            view.expires_ms = rule.ends_ms(view.begun_ms);
         }
     }
 
@@ -793,6 +750,49 @@ impl Subject<'_> {
     }
 }
 
+/// From when the card is valid, if that follows from what happened to it. In stock, nothing did.
+pub(crate) fn count_validity(
+    state: &State,
+    past: &Past,
+    purse: Option<Purse>,
+    batch: &Batch,
+    card: CardRef,
+    rule: Validity,
+    view: &mut View,
+) {
+    let flags = view.word.flags();
+    if !view.word.belongs_to_order() {
+        return;
+    }
+    let single = batch.kind == CardKind::Single;
+    let told_ms = purse.map_or(0, |purse| purse.begun_ms);
+    view.from_use = rule.from == ValidFrom::FirstUse && !single;
+    view.begun_ms = match rule.from {
+        ValidFrom::Import => 0,
+        ValidFrom::Sale => past.sold_ms,
+        // What is active when it is sold is valid from then on.
+        ValidFrom::Activation if flags.contains(Flags::ACTIVE) => {
+            told_ms.max(past.activated_ms).max(past.sold_ms)
+        }
+        ValidFrom::Activation => match state.active_since_ms(batch, card.row()) {
+            Some(since_ms) if !flags.contains(Flags::INACTIVE) => told_ms.max(since_ms).max(past.sold_ms),
+            // Deactivated while it was in use, which goes on.
+            _ if flags.contains(Flags::USED) && !single => told_ms,
+            _ => 0,
+        },
+        // What is used once is not in use before. Of another it counts as long as a use stands: none does
+        // once all is given back.
+        ValidFrom::FirstUse if single => 0,
+        ValidFrom::FirstUse => {
+            let stands = purse.is_some_and(|purse| purse.redeemed != purse.refunded) || view.held;
+            if stands { told_ms } else { 0 }
+        }
+    };
+    if !flags.contains(Flags::OWN_END) && view.expires_ms == 0 {
+        view.expires_ms = rule.ends_ms(view.begun_ms);
+    }
+}
+
 /// A tombstone has no receipt: for a code that does not exist the answer is the same, and there is none.
 fn receipt(status: Status, lsn: Lsn) -> Option<Lsn> {
     (status != Status::Tombstoned).then_some(lsn)
@@ -807,7 +807,7 @@ fn told(batch: &Batch, kind: Kind, amount: Money, purse: &Purse, deadline_ms: u6
     }
 }
 
-fn report(
+pub(crate) fn report(
     batch: &Batch,
     card: CardRef,
     view: &View,

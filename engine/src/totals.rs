@@ -48,6 +48,8 @@ pub const TOTALLED: &[Kind] = &[
     Kind::Capture,
     Kind::Load,
     Kind::RefundValue,
+    Kind::Replace,
+    Kind::Transfer,
 ];
 
 /// What a line is the total of. Lines are in the order of these fields.

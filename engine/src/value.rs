@@ -363,6 +363,16 @@ impl Deciding<'_> {
         Ok(self.after(Kind::Load, amount, purse))
     }
 
+    /// Whether what was redeemed of it can be given back to it.
+    fn in_life(&self) -> Result<(), Status> {
+        let word = self.view.word;
+        match word.lifecycle() {
+            Lifecycle::Sold | Lifecycle::Redeemed => Ok(()),
+            Lifecycle::Voided if word.flags().contains(Flags::REPLACED) => Err(Status::Replaced),
+            _ => Err(Status::IllegalTransition),
+        }
+    }
+
     fn is_settled(&self, lsn: Lsn) -> bool {
         if self.view.kind == CardKind::Single {
             return self.view.word.flags().contains(Flags::SETTLED);
@@ -396,9 +406,7 @@ impl Deciding<'_> {
         if original.reversed {
             return Err(Status::AlreadyReversed);
         }
-        if !matches!(self.view.word.lifecycle(), Lifecycle::Sold | Lifecycle::Redeemed) {
-            return Err(Status::IllegalTransition);
-        }
+        self.in_life()?;
         let in_window = self.view.now_ms.saturating_sub(original.time_ms) <= self.view.reversal_ms;
         if in_window && !self.is_settled(original.lsn) {
             // As long as it can be reversed, it is.
@@ -446,9 +454,7 @@ impl Deciding<'_> {
             purse.reversals = purse.reversals.saturating_add(1);
             return Ok(self.ended(id, &hold, self.after(Kind::Reverse, hold.amount, purse)));
         }
-        if !matches!(self.view.word.lifecycle(), Lifecycle::Sold | Lifecycle::Redeemed) {
-            return Err(Status::IllegalTransition);
-        }
+        self.in_life()?;
         if self.is_settled(original.lsn) {
             return Err(Status::Settled);
         }

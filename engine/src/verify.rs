@@ -7,6 +7,8 @@
 //! have been over a limit, every batch file must hash to what its import recorded and hold no card twice, and
 //! every snapshot, brought up to date by the log, must give the same state to the bit.
 
+mod pairs;
+
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -258,9 +260,13 @@ impl Audit {
         problems: &mut Vec<String>,
     ) -> Result<(), ReplayError> {
         self.redeemed.clear();
+        let mut first = None;
         for entry in Group::parse(payload, payload_lsn)? {
             let entry = entry?;
             problems.extend(self.control.entry(&before.state, &entry)?);
+            if let Some(problem) = self.pair_problem(&mut first, &entry, before)? {
+                problems.push(format!("{problem}: {} lsn=`{}`", entry.head.kind.name(), entry.lsn));
+            }
             problems.extend(money_problem(&before.state, &entry)?);
             self.count_till(before, &entry, problems);
             let uses = matches!(
@@ -305,6 +311,9 @@ impl Audit {
             }
         }
         problems.extend(self.control.end());
+        if let Some(pairs::First { lsn, .. }) = first {
+            problems.push(format!("the first card of a pair moved without the second: lsn=`{lsn}`"));
+        }
         Ok(())
     }
 
@@ -485,6 +494,14 @@ impl Audit {
             Kind::Redeem | Kind::Capture => moved(amount, 0, 0),
             Kind::Load => moved(0, amount, 0),
             Kind::RefundValue => moved(0, 0, amount),
+            Kind::Replace => moved(0, -amount, 0) && now.remaining == 0,
+            Kind::Transfer => {
+                moved(0, -amount, 0)
+                    && (now.remaining == 0) == (entry.post().lifecycle() == Lifecycle::Voided)
+            }
+            Kind::Receive => moved(0, amount, 0),
+            // Held against the card before it.
+            Kind::Replacement => true,
             // Of a redemption, a load or a hold.
             Kind::Reverse => moved(-amount, 0, 0) || moved(0, -amount, 0) || moved(0, 0, 0),
             _ => moved(0, 0, 0),
@@ -507,6 +524,7 @@ fn is_legal(entry: &Entry<'_>) -> bool {
     let moves = Flags::USED.with(Flags::SETTLED);
     let ends = moves.with(Flags::HELD);
     let own_activity = Flags::ACTIVE.with(Flags::INACTIVE);
+    let is_emptied = || to == Lifecycle::Voided && has.contains(Flags::REPLACED);
     marked
         && match entry.head.kind {
             Kind::Redeem if in_parts => usable() && in_life(to) && same_but(moves),
@@ -554,6 +572,19 @@ fn is_legal(entry: &Entry<'_>) -> bool {
                     && same_but(own_activity)
             }
             Kind::Restock => from == Lifecycle::Returned && to == Lifecycle::Voided && same_but(Flags::NONE),
+            Kind::Replace => from == Lifecycle::Sold && is_emptied() && same_but(Flags::REPLACED),
+            Kind::Transfer if to == Lifecycle::Voided => {
+                usable() && is_emptied() && same_but(Flags::REPLACED)
+            }
+            Kind::Transfer | Kind::Receive => usable() && stays && same_but(Flags::NONE),
+            Kind::Replacement => {
+                let given = Flags::REVEALED.with(Flags::OWN_END).with(own_activity).with(moves);
+                from == Lifecycle::Available
+                    && to == Lifecycle::Sold
+                    && !had.contains(Flags::FROZEN)
+                    && !had.contains(Flags::REVEALED)
+                    && same_but(given)
+            }
             Kind::Extend | Kind::Expire => {
                 matches!(from, Lifecycle::Available | Lifecycle::Sold)
                     && stays

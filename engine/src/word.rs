@@ -160,8 +160,10 @@ impl Flags {
     pub const USED: Flags = Flags(1 << 7);
     /// It has an end of validity of its own, which stands in its chain of entries.
     pub const OWN_END: Flags = Flags(1 << 8);
+    /// Void because another card took its place, or because its value went to another.
+    pub const REPLACED: Flags = Flags(1 << 9);
     /// Every assigned flag with its name.
-    pub const NAMED: [(Flags, &'static str); 9] = [
+    pub const NAMED: [(Flags, &'static str); 10] = [
         (Flags::ACTIVE, "ACTIVE"),
         (Flags::INACTIVE, "INACTIVE"),
         (Flags::FROZEN, "FROZEN"),
@@ -171,6 +173,7 @@ impl Flags {
         (Flags::HELD, "HELD"),
         (Flags::USED, "USED"),
         (Flags::OWN_END, "OWN_END"),
+        (Flags::REPLACED, "REPLACED"),
     ];
 
     /// The twelve bits.
@@ -182,7 +185,7 @@ impl Flags {
     /// From bits; `None` if one is not assigned.
     #[must_use]
     pub const fn from_bits(bits: u16) -> Option<Flags> {
-        if bits < 1 << 9 { Some(Flags(bits)) } else { None }
+        if bits < 1 << 10 { Some(Flags(bits)) } else { None }
     }
 
     /// Whether all bits of `other` are set.

@@ -2,7 +2,7 @@
 //! looking after single cards.
 
 use clap::Args;
-use kami_engine::{CardReport, DocumentId, Flags, HistoryEvent, Lifecycle, ReplyFlags};
+use kami_engine::{CardRef, CardReport, DocumentId, Flags, HistoryEvent, Kind, Lifecycle, ReplyFlags};
 use kami_net::Client;
 use kami_net::client::Wish;
 use serde_json::{Value, json};
@@ -180,21 +180,7 @@ pub async fn restock(command: Restock, output: &Output) -> Result<(), Failure> {
 
 pub async fn show(client: &Client, code: &[u8], report: &CardReport, output: &Output) -> Result<(), Failure> {
     let catalogue = Catalogue::read_if_allowed(client).await?;
-    let product = catalogue.get(report.product);
-    let value = json!({
-        "card": report.card.to_string(),
-        "state": report.lifecycle.name(),
-        "flags": flag_names(report.flags),
-        "product_id": report.product.0,
-        "product": product.map(|product| &product.spec.name),
-        "currency": product.map(|product| money::name(product.spec.currency)),
-        "face_minor": report.face,
-        "remaining_minor": report.remaining,
-        "held_minor": report.held,
-        "expires_ms": report.expires_ms,
-        "order": report.order.map(|order| order.to_string()),
-    });
-    output.result(&value, || {
+    output.result(&as_json(report, &catalogue), || {
         let mut lines = vec![
             format!("card     {} ({})", mask(code), report.card),
             format!("state    {} {}", report.lifecycle.name(), in_chinese(report.lifecycle)),
@@ -214,6 +200,24 @@ pub async fn show(client: &Client, code: &[u8], report: &CardReport, output: &Ou
     })
 }
 
+/// A card as `--json` shows it.
+pub fn as_json(report: &CardReport, catalogue: &Catalogue) -> Value {
+    let product = catalogue.get(report.product);
+    json!({
+        "card": report.card.to_string(),
+        "state": report.lifecycle.name(),
+        "flags": flag_names(report.flags),
+        "product_id": report.product.0,
+        "product": product.map(|product| &product.spec.name),
+        "currency": product.map(|product| money::name(product.spec.currency)),
+        "face_minor": report.face,
+        "remaining_minor": report.remaining,
+        "held_minor": report.held,
+        "expires_ms": report.expires_ms,
+        "order": report.order.map(|order| order.to_string()),
+    })
+}
+
 pub async fn history(command: History, output: &Output) -> Result<(), Failure> {
     command
         .card
@@ -228,7 +232,7 @@ pub async fn history(command: History, output: &Output) -> Result<(), Failure> {
                 let rows = events.iter().map(|event| {
                     vec![
                         time::show(event.time_ms),
-                        event.kind.name().to_owned(),
+                        named(event),
                         event.lifecycle.name().to_owned(),
                         by(event),
                         event.terminal.to_string(),
@@ -256,6 +260,25 @@ fn by(event: &HistoryEvent) -> String {
     }
 }
 
+/// What happened, with the other card of two.
+fn named(event: &HistoryEvent) -> String {
+    let name = event.kind.name();
+    let Some(card) = other_card(event.kind, event.related) else { return name.to_owned() };
+    let link = match event.kind {
+        Kind::Replace => "by",
+        Kind::Replacement => "of",
+        Kind::Transfer => "to",
+        _ => "from",
+    };
+    format!("{name} {link} {card}")
+}
+
+/// Of an event of a pair, the other card.
+pub fn other_card(kind: Kind, related: u128) -> Option<CardRef> {
+    let bits = u64::try_from(related).ok().filter(|_| kind.is_of_pair())?;
+    Some(CardRef::from_bits(bits))
+}
+
 /// An event as `--json` shows it.
 pub fn event(event: &HistoryEvent) -> Value {
     json!({
@@ -270,6 +293,7 @@ pub fn event(event: &HistoryEvent) -> Value {
         "channel": event.channel.0,
         "request": event.request.to_string(),
         "related": format!("{:032x}", event.related),
+        "other_card": other_card(event.kind, event.related).map(|card| card.to_string()),
         "amount_minor": event.amount,
         "remaining_minor": event.remaining,
         "made_ms": event.made_ms,

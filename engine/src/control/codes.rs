@@ -50,7 +50,7 @@ impl Turn<'_> {
         }
         search.clear();
         let (now_ms, mut missing) = (self.state.now_ms, u64::from(count));
-        stock.find(batch, now_ms, now_ms, None, &mut missing, search);
+        stock.find(batch, now_ms, now_ms, None, |_| true, &mut missing, search);
         if search.cards.count() == 0 { Err(Status::OutOfStock) } else { Ok(()) }
     }
 

@@ -59,6 +59,7 @@ fn scene(text: &str) -> (View, Value, Past) {
         remaining: 0,
         held: 0,
         deadline_ms: 0,
+        other: None,
     };
     for word in words {
         match word {

@@ -17,6 +17,7 @@ mod import;
 mod json;
 mod kill;
 mod money;
+mod pairs;
 mod people;
 mod proof;
 mod sandbox;

@@ -1,7 +1,5 @@
 //! The oracle's rules for orders.
 
-use std::collections::BTreeSet;
-
 use kami_engine::{
     AccountId, CardRef, Flags, Kind, LEGS_MAX, Leg, Lifecycle, Line, ORDER_CARDS_MAX, ORDER_LINES_MAX,
     OrderId, OrderReport, OrderState, PrincipalId, ProductId, Purchase, RETURN_CARDS_MAX, ReplyFlags, Role,
@@ -437,7 +435,7 @@ impl Order {
 
     /// Its cards but for those that came back.
     pub fn left(&self) -> impl Iterator<Item = Place> + '_ {
-        self.cards.iter().copied().filter(|place| !self.returned.contains(place))
+        self.cards.iter().copied()
     }
 
     fn report(&self) -> OrderReport {
@@ -459,7 +457,6 @@ impl Order {
             id: change.order,
             state: OrderState::Sold,
             cards: Vec::new(),
-            returned: BTreeSet::new(),
             sealed: false,
             fetched: false,
             deadline_ms: change.deadline_ms,
@@ -532,7 +529,7 @@ impl Oracle {
         order.past.push(event.past(to, Flags::NONE, 0));
         order.last_lsn = event.lsn;
         match event.kind {
-            Kind::Return => order.returned.extend(&change.cards),
+            Kind::Return => order.cards.retain(|place| !change.cards.contains(place)),
             Kind::Cancel => order.state = OrderState::Cancelled,
             Kind::ReserveTimeout => order.state = OrderState::TimedOut,
             kind => {

@@ -243,7 +243,7 @@ impl Oracle {
 
     /// Whether a redemption that was made offline, and fits, can have been made then.
     pub fn in_its_time(&self, place: Place, made_ms: u64) -> Result<(), Status> {
-        let sold = self.card(place).past.iter().rfind(|past| past.kind.is_order());
+        let sold = self.card(place).past.iter().rfind(|past| past.is_of_order());
         if made_ms.saturating_add(ADVICE_AGE_MAX_MS) < self.now_ms {
             Err(Status::AdviceTooOld)
         } else if made_ms.saturating_add(CLOCK_SKEW_MS) < sold.map_or(0, |past| past.time_ms) {

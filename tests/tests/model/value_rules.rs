@@ -50,7 +50,10 @@ impl Oracle {
         for past in &card.past {
             left += match past.kind {
                 Kind::Redeem | Kind::Capture => -past.moved.amount,
-                Kind::Load | Kind::RefundValue => past.moved.amount,
+                Kind::Replace | Kind::Transfer => -past.moved.amount,
+                // What it was in stock with is not what it goes on with.
+                Kind::Replacement => past.moved.amount - left,
+                Kind::Load | Kind::RefundValue | Kind::Receive => past.moved.amount,
                 Kind::Reverse => match self.reversed_by(place, past).kind {
                     Kind::Redeem | Kind::Capture => past.moved.amount,
                     Kind::Load => -past.moved.amount,
@@ -63,9 +66,10 @@ impl Oracle {
     }
 
     fn reversed_by(&self, place: Place, reversal: &Past) -> &Past {
-        let originals = self.card(place).past.iter();
-        let mut originals = originals.filter(|past| past.has_id());
-        originals.find(|past| past.ask.id == reversal.related).expect("what was reversed happened")
+        let before = self.card(place).past.iter().take_while(|past| !std::ptr::eq(*past, reversal));
+        let own = before.filter(|past| past.has_id()).find(|past| past.ask.id == reversal.related);
+        own.or_else(|| self.original_before(place, reversal.related).map(|(_, past)| past))
+            .expect("what was reversed happened")
     }
 
     /// What is held of a card at the oracle's time, and by how many holds.
@@ -75,7 +79,7 @@ impl Oracle {
     }
 
     /// Redeemed and neither reversed nor refunded.
-    fn used(&self, place: Place) -> i64 {
+    pub fn used(&self, place: Place) -> i64 {
         let past = &self.card(place).past;
         let sum =
             |kind| past.iter().filter(|past| past.kind == kind).map(|past| past.moved.amount).sum::<i64>();
@@ -83,7 +87,8 @@ impl Oracle {
             .iter()
             .filter(|past| past.kind == Kind::Reverse)
             .filter(|past| matches!(self.reversed_by(place, past).kind, Kind::Redeem | Kind::Capture));
-        sum(Kind::Redeem) + sum(Kind::Capture)
+        let before = self.card_before(place).map_or(0, |before| self.used(before));
+        before + sum(Kind::Redeem) + sum(Kind::Capture)
             - sum(Kind::RefundValue)
             - back.map(|past| past.moved.amount).sum::<i64>()
     }
@@ -225,7 +230,7 @@ impl Oracle {
         if !matches!(card.lifecycle, Lifecycle::Sold | Lifecycle::Redeemed) {
             return 0;
         }
-        let sold_ms = card.past.iter().rfind(|past| past.kind.is_order()).map_or(0, |past| past.time_ms);
+        let sold_ms = card.past.iter().rfind(|past| past.is_of_order()).map_or(0, |past| past.time_ms);
         let single = self.kind(place) == CardKind::Single;
         let tells = |past: &&Past| past.kind.may_tell_value();
         let told_ms = card.past.iter().rfind(tells).map_or(0, |past| past.moved.begun_ms);
@@ -234,7 +239,8 @@ impl Oracle {
             ValidFrom::Sale => sold_ms,
             ValidFrom::Activation if card.flags.contains(Flags::ACTIVE) => {
                 let last = card.past.iter().rfind(|past| past.kind == Kind::Activate);
-                last.expect("its flag says so").time_ms.max(sold_ms)
+                // Or it took the place of an active one, with the end of that.
+                last.map_or(0, |last| last.time_ms).max(sold_ms)
             }
             ValidFrom::Activation => match batch.active[place.1] {
                 Some(since_ms) if !card.flags.contains(Flags::INACTIVE) => since_ms.max(sold_ms),
@@ -442,13 +448,29 @@ impl Oracle {
 
     fn original(&self, place: Place, id: u128) -> Option<&Past> {
         let mut past = self.card(place).past.iter();
-        past.find(|past| past.has_id() && past.ask.id == id)
+        let own = past.find(|past| past.has_id() && past.ask.id == id);
+        own.or_else(|| self.original_before(place, id).map(|(_, past)| past))
     }
 
     fn refunds(&self, place: Place, id: u128) -> Vec<i64> {
-        let past = self.card(place).past.iter();
-        let refunds = past.filter(|past| past.kind == Kind::RefundValue && past.related == id);
-        refunds.map(|past| past.moved.amount).collect()
+        let past = &self.card(place).past;
+        let own = past.iter().position(|past| past.has_id() && past.ask.id == id);
+        let refunds = past[own.unwrap_or(0)..].iter();
+        let refunds = refunds.filter(|past| past.kind == Kind::RefundValue && past.related == id);
+        let mut refunds: Vec<i64> = refunds.map(|past| past.moved.amount).collect();
+        if let (None, Some(before)) = (own, self.card_before(place)) {
+            refunds.extend(self.refunds(before, id));
+        }
+        refunds
+    }
+
+    fn in_life(&self, place: Place) -> Result<(), Status> {
+        let card = self.card(place);
+        match card.lifecycle {
+            Lifecycle::Sold | Lifecycle::Redeemed => Ok(()),
+            Lifecycle::Voided if card.flags.contains(Flags::REPLACED) => Err(Status::Replaced),
+            _ => Err(Status::IllegalTransition),
+        }
     }
 
     pub fn was_refunded(&self, place: Place, id: u128) -> bool {
@@ -461,8 +483,13 @@ impl Oracle {
             return card.flags.contains(Flags::SETTLED);
         }
         let last_settle = card.past.iter().rposition(|past| past.kind == Kind::Settle);
-        let at = card.past.iter().position(|past| std::ptr::eq(past, original)).expect("one of them");
-        last_settle.is_some_and(|settle| at < settle)
+        match card.past.iter().position(|past| std::ptr::eq(past, original)) {
+            Some(at) => last_settle.is_some_and(|settle| at < settle),
+            None => {
+                let before = self.card_before(place).expect("it happened at a card before");
+                last_settle.is_some() || self.is_settled(before, original)
+            }
+        }
     }
 
     fn is_in_window(&self, place: Place, original: &Past) -> bool {
@@ -485,9 +512,7 @@ impl Oracle {
         if original.reversed {
             return Err(Status::AlreadyReversed);
         }
-        if !matches!(card.lifecycle, Lifecycle::Sold | Lifecycle::Redeemed) {
-            return Err(Status::IllegalTransition);
-        }
+        self.in_life(place)?;
         if self.is_in_window(place, original) && !self.is_settled(place, original) {
             return Err(Status::IllegalTransition);
         }
@@ -552,9 +577,7 @@ impl Oracle {
             let state = (card.lifecycle, flags);
             return Ok(self.moves_value(ask, place, Kind::Reverse, Status::Ok, state, id, moved));
         }
-        if !matches!(card.lifecycle, Lifecycle::Sold | Lifecycle::Redeemed) {
-            return Err(Status::IllegalTransition);
-        }
+        self.in_life(place)?;
         if self.is_settled(place, original) {
             return Err(Status::Settled);
         }

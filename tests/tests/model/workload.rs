@@ -275,7 +275,11 @@ impl World {
         let done: Vec<u128> = self
             .oracle
             .find(0, &code)
-            .map(|place| self.oracle.card(place).past.iter().map(|past| past.ask.id).collect())
+            .map(|place| {
+                let before = self.oracle.card_before(place).into_iter();
+                let past = before.chain([place]).flat_map(|place| &self.oracle.card(place).past);
+                past.map(|past| past.ask.id).collect()
+            })
             .unwrap_or_default();
         let original =
             if self.random.percent(70) && !done.is_empty() { *self.random.pick(&done) } else { self.id() };
@@ -311,6 +315,29 @@ impl World {
         };
         let caller = if self.random.percent(80) { OPERATOR } else { SELLERS[0] };
         (caller, What::Life { code, change })
+    }
+
+    /// What moves two cards: mostly some that are sold, and others of their product.
+    fn pair(&mut self) -> (Caller, What) {
+        let code = self.code();
+        let product = self.oracle.find(0, &code).map(|place| self.oracle.batches[&place.0].product);
+        let replaces = self.random.percent(55);
+        let wanted = if replaces { Lifecycle::Available } else { Lifecycle::Sold };
+        let like = self.oracle.places().filter(|(tenant, place)| {
+            *tenant == 0
+                && Some(self.oracle.batches[&place.0].product) == product
+                && self.oracle.card(*place).lifecycle == wanted
+        });
+        let like: Vec<String> = like.map(|(_, place)| self.oracle.card(place).code.clone()).collect();
+        let fits = !like.is_empty() && self.random.percent(85);
+        let other = if fits { self.random.pick(&like).clone() } else { self.code() };
+        let what = if replaces {
+            What::Replace { code, with: Some(other).filter(|_| self.random.percent(40)) }
+        } else {
+            let amount = self.part(&code);
+            What::Transfer { from: code, to: other, amount }
+        };
+        (*self.random.pick(&[OPERATOR, OPERATOR, ADMIN]), what)
     }
 
     fn batch_change(&mut self) -> What {
@@ -722,7 +749,7 @@ impl World {
     fn fresh_ask(&mut self) -> Ask {
         // Orders are paid from accounts, so some are there early.
         let early = self.oracle.accounts.len() < 4 && self.random.percent(30);
-        let roll = if early { 1050 } else { self.random.below(1280) };
+        let roll = if early { 1050 } else { self.random.below(1330) };
         let mut id = self.id();
         let mut approval = None;
         let (caller, what) = match roll {
@@ -832,12 +859,13 @@ impl World {
                 }
                 (*self.random.pick(&[TILLS[0], TILLS[1], TILLS[2], OPERATOR]), what)
             }
-            1200.. => {
+            1250.. => {
                 let (caller, what, under) = self.about_control();
                 approval = under;
                 (caller, what)
             }
-            1175.. => (*self.random.pick(&[OPERATOR, OPERATOR, ADMIN, AUDITOR]), self.about_exceptions()),
+            1200..1250 => self.pair(),
+            1175..1200 => (*self.random.pick(&[OPERATOR, OPERATOR, ADMIN, AUDITOR]), self.about_exceptions()),
             1125..1140 => {
                 let locked = self.oracle.pin_locks.keys().map(|(place, ..)| *place);
                 let locked: Vec<_> = locked.collect();
