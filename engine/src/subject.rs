@@ -119,11 +119,12 @@ impl Subject<'_> {
 
     /// Answers where the id, or the one that is asked about, is that of an exception of this card: it was the redemption
     /// that was noted, which must not take effect besides. Whether it did.
-    /// An id that had an effect on the card before something else was reported under it tells of that.
+    /// The id of a redemption that took effect before something else was reported under it tells of that.
     #[cold]
     fn noted(&self, card: CardDigest, prepared: &Prepared, reply: &mut Reply) -> bool {
         let stands = self.sequencer.batch_of(prepared.card).map(|(batch, card)| batch.word(card.row()));
-        if prepared.past().same.is_some() || stands.is_some_and(|word| word != prepared.word) {
+        let redeemed = prepared.past().same.is_some_and(|same| same.kind == Kind::Redeem);
+        if redeemed || stands.is_some_and(|word| word != prepared.word) {
             return false;
         }
         let (command, caller) = (&self.request.command, &self.request.caller);

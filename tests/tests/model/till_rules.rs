@@ -168,8 +168,8 @@ impl Oracle {
         let known = self.excepted(ask.caller.tenant.0, ask.code()?, id)?;
         let place = self.find(ask.caller.tenant.0, ask.code()?);
         let past = place.map_or(&[][..], |place| &self.card(place).past);
-        if past.iter().any(|past| past.has_id() && past.ask.id == id) {
-            // It had an effect before something else was reported under it.
+        if past.iter().any(|past| past.kind == Kind::Redeem && past.ask.id == id) {
+            // It took effect before something else was reported under it.
             return None;
         }
         let is_own = known.exception.principal == ask.caller.principal;
