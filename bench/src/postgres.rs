@@ -36,7 +36,7 @@ pub struct Programs {
 
 /// A running server with an empty table.
 pub struct Postgres {
-    // Killed before its directory goes.
+    // Ended before its directory goes, with all its processes.
     _process: Process,
     address: String,
 }
@@ -88,7 +88,7 @@ impl Postgres {
         ] {
             server.args(["-c", setting]);
         }
-        let process = Process::start(&mut server, directory)?;
+        let process = Process::start(&mut server, directory)?.with_children();
         let address = format!("host=127.0.0.1 port={port} user=bench dbname=postgres");
         let postgres = Postgres { _process: process, address };
         let begun = Instant::now();

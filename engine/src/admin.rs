@@ -76,6 +76,13 @@ impl Turn<'_> {
             Command::TenantFreeze(id) => self.set_tenant_frozen(work, at, *id, true),
             Command::TenantUnfreeze(id) => self.set_tenant_frozen(work, at, *id, false),
             Command::TenantList => Some(self.list_tenants(&work.requests[at])),
+            Command::TenantControl { .. } => self.set_control(work, at),
+            // Codes leave in a heap only with a second person.
+            Command::Export { .. } => Some(self.refuse(&work.requests[at], Status::ApprovalRequired)),
+            Command::Propose(_) => self.propose(work, at),
+            Command::Approve(_) => self.approve(work, at),
+            Command::ProposalWithdraw(_) => Some(self.withdraw(work, at)),
+            Command::ProposalList { .. } => Some(self.list_proposals(&work.requests[at])),
             Command::OutcomeOfDocument { .. } => self.outcome_of_document(work, at),
             Command::ExceptionList { .. } => Some(self.list_exceptions(&work.requests[at])),
             Command::ExceptionResolve(_) => self.resolve_exception(work, at),
@@ -116,6 +123,12 @@ impl Turn<'_> {
                 | Command::OutcomeOfDocument { .. } => true,
                 // Which ones, is asked there.
                 Command::ExceptionList { .. } | Command::ExceptionResolve(_) => true,
+                // So is it with what was proposed, and by whom.
+                Command::Export { .. }
+                | Command::Propose(_)
+                | Command::Approve(_)
+                | Command::ProposalWithdraw(_)
+                | Command::ProposalList { .. } => true,
                 Command::LimitPut(spec) => spec.product.is_some_and(|product| scope.covers(product)),
                 // A batch that is not there is not found.
                 command => command

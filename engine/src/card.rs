@@ -294,6 +294,19 @@ pub struct Asker {
     pub any_merchant: bool,
     /// Checksum of what is asked.
     pub body: u32,
+    /// What is known of a second person.
+    pub second: Second,
+}
+
+/// Whether a second person stands behind what is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Second {
+    /// None does, and some commands always take one.
+    None,
+    /// None does, and the tenant wants one for refunds.
+    Wanted,
+    /// One approved it.
+    Approved,
 }
 
 /// The decision, but where the card's value changes. Small, because every command makes one.
@@ -493,6 +506,14 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
                     original: None,
                 }
             }
+            Lifecycle::Sold if view.held => Refuse(Status::IllegalTransition),
+            Lifecycle::Sold if asker.second == Second::Approved => Outcome::Move {
+                kind: Kind::Void,
+                lifecycle: Lifecycle::Voided,
+                flags,
+                status: Status::Ok,
+                original: None,
+            },
             Lifecycle::Sold => Refuse(Status::ApprovalRequired),
             Lifecycle::Redeemed | Lifecycle::Reserved => Refuse(Status::IllegalTransition),
             _ => Refuse(Status::Voided),

@@ -153,12 +153,20 @@ impl Effect {
 pub struct Chain<'a> {
     wal: &'a Wal,
     buffer: &'a mut Vec<u8>,
+    /// Entries read so far, for the tests.
+    #[cfg(test)]
+    reads: usize,
 }
 
 impl<'a> Chain<'a> {
     /// A reader over `wal`.
     pub fn new(wal: &'a Wal, buffer: &'a mut Vec<u8>) -> Self {
-        Chain { wal, buffer }
+        Chain {
+            wal,
+            buffer,
+            #[cfg(test)]
+            reads: 0,
+        }
     }
 
     /// The entry that begins at `lsn`; its whole record is checked.
@@ -166,6 +174,10 @@ impl<'a> Chain<'a> {
     /// # Errors
     /// See [`ChainError`].
     pub fn entry(&mut self, lsn: Lsn) -> Result<Entry<'_>, ChainError> {
+        #[cfg(test)]
+        {
+            self.reads += 1;
+        }
         let read = |source| ChainError::Read { lsn, source };
         let mut head = [0; 8];
         self.wal.read_bytes(lsn, &mut head).map_err(read)?;
@@ -518,7 +530,7 @@ impl<'a> Chain<'a> {
                         past.returns += 1;
                         changes.push(PlaceChange::Returned(cards));
                     }
-                    Kind::Sell | Kind::Reserve | Kind::Confirm | Kind::Realloc if !owned => {
+                    Kind::Sell | Kind::Export | Kind::Reserve | Kind::Confirm | Kind::Realloc if !owned => {
                         owned = true;
                         (past.cards, past.sold_at, past.sealed) = (cards, lsn, facts.sealed);
                     }
@@ -535,5 +547,65 @@ impl<'a> Chain<'a> {
         past.deadline_ms = past.facts.moment_ms;
         past.follow(changes.into_iter().rev());
         Ok(past)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kami_wal::{Drive, SimMedium, SimMode, WalOptions};
+
+    use super::*;
+    use crate::command::Command;
+    use crate::identity::{Caller, TenantId};
+    use crate::index::Index;
+    use crate::product::{CardKind, ProductSpec};
+    use crate::{Engine, EngineOptions, ImportRow, ImportSpec, Session, Status, SystemClock};
+
+    /// A card's last redemption was said to cost little more than its first, and nothing would have told if it did not.
+    #[test]
+    fn the_last_of_many_redemptions_walks_no_further_than_the_first() {
+        let engine = Engine::open(EngineOptions {
+            data: Arc::new(SimMedium::new(1, SimMode::Direct)),
+            keys: Arc::new(SimMedium::new(2, SimMode::Direct)),
+            wal: WalOptions { segment_bytes: 4 << 20, drive: Drive::Manual, ..WalOptions::default() },
+            clock: Box::new(SystemClock::new().unwrap()),
+            accept_clock: false,
+        })
+        .unwrap();
+        let session = Session::new(&engine, Caller::LOCAL);
+        let spec =
+            ProductSpec { kind: CardKind::StoredValue, ..ProductSpec::single("gift", *b"CNY", 1 << 40) };
+        let product = session.add_product(RequestId(1), spec).wait().unwrap().id;
+        let row = ImportRow { code: b"GIFT-1", pin: None, face: None, expires_ms: 0 };
+        session.import(RequestId(2), ImportSpec::of(product, 1, 16), [row].into_iter(), |_| ()).unwrap();
+        session.sell(RequestId(3), OrderId(1), product, 1).wait().unwrap();
+        let card = engine.digest(TenantId(0), b"GIFT-1").unwrap();
+        let sequencer = engine.sequencer();
+        let mut buffer = Vec::new();
+        // How many entries the next request, or one that comes again, has read.
+        let mut reads = |id: u128| {
+            let (batch, card) = sequencer.batch_of(sequencer.index.find(card, &Index::pin())).unwrap();
+            let mut chain = Chain::new(&sequencer.wal, &mut buffer);
+            let sought = Sought::new(RequestId(id), None, &sequencer.marks, true);
+            let (past, top) = chain.past(card, batch.word(card.row()), &sought).unwrap();
+            chain.trail(&top, &sequencer.marks).unwrap();
+            (past.same.is_some(), chain.reads)
+        };
+        let redeem = || Command::Redeem { card, pin: None, amount: 1, partial: false };
+        let (mut most, mut all) = (0, 0);
+        for n in 0..5000 {
+            let (known, read) = reads(1000 + n);
+            assert!(!known, "{n}");
+            (most, all) = (most.max(read), all + read);
+            assert_eq!(session.run(RequestId(1000 + n), redeem()).wait().unwrap().status, Status::Ok);
+        }
+        // Chapters of the volume, the volumes before it, and now and then a chapter that looked as if it had the id.
+        assert!(most < 200 && all < 5000 * 40, "{most} at most, {} on average", all / 5000);
+        for n in (0..5000).step_by(50) {
+            let (known, read) = reads(1000 + n);
+            assert!(known && read < 200, "{n}: {read}");
+        }
     }
 }

@@ -317,6 +317,23 @@ fn write_new(
             break;
         }
     }
+    loop {
+        between();
+        let from = ledger.proposals.len();
+        ledger.proposals.extend(sequencer.state().proposals.rows(from, OBJECTS_PER_HOLD));
+        if ledger.proposals.len() == from {
+            break;
+        }
+    }
+    loop {
+        between();
+        let after = ledger.controls.last().map(|row| row.tenant);
+        let some = sequencer.state().proposals.control_rows(after, OBJECTS_PER_HOLD);
+        if some.is_empty() {
+            break;
+        }
+        ledger.controls.extend(some);
+    }
     ledger.pin_locks.sort_by_key(|(.., until)| *until);
     let ledger = framed(&ledger);
     writer.put(&ledger)?;

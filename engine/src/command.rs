@@ -8,11 +8,12 @@ use std::time::Instant;
 
 use crate::account::{AccountPut, LEGS_MAX, NOTE_BYTES_MAX, Posting};
 use crate::accounts::StoredAccount;
+use crate::control::{self, DualControl, StoredControl};
 use crate::exceptions::{ADVICE_BYTES, Advice, ExceptionNote, StoredNote};
 use crate::grounds::Grounds;
 use crate::identity::{
     AccountId, BatchId, Caller, CardDigest, ChannelId, DocumentId, OrderId, PinDigest, PrincipalId,
-    PrincipalSpec, ProductId, Renewal, RequestId, Role, TenantId, TerminalId,
+    PrincipalSpec, ProductId, ProposalId, Renewal, RequestId, Role, TenantId, TerminalId,
 };
 use crate::limit::LimitSpec;
 use crate::limits::StoredLimit;
@@ -289,6 +290,36 @@ pub enum Command {
     TenantUnfreeze(TenantId),
     /// Lists the tenants but for the house.
     TenantList,
+    /// Sets what of a tenant takes two people.
+    TenantControl {
+        /// The tenant; the caller's own, unless that is the house.
+        tenant: TenantId,
+        /// What from now on.
+        control: DualControl,
+    },
+    /// Sells unsold cards of a batch to an order through which their codes leave; only as a proposal.
+    Export {
+        /// The batch.
+        batch: BatchId,
+        /// How many cards at most; 1 to [`ORDER_CARDS_MAX`].
+        count: u32,
+    },
+    /// Proposes a command that a second person must approve: VOID, REFUND_VALUE, ORDER_FETCH, EXPORT or
+    /// TENANT_CONTROL. The request's id names the proposal; its grounds must say why.
+    Propose(Box<Command>),
+    /// Approves what somebody else proposed: it is done with that.
+    Approve(ProposalId),
+    /// Withdraws what the caller proposed.
+    ProposalWithdraw(ProposalId),
+    /// Lists proposals, in order of number.
+    ProposalList {
+        /// Those with higher numbers only.
+        after: u64,
+        /// How many at most; at least 1 and never more than [`PROPOSALS_PER_LIST`](crate::PROPOSALS_PER_LIST).
+        count: u32,
+        /// Whether those that are not open any more are listed, too.
+        all: bool,
+    },
     /// Adds an account, or changes its credit limit or owner.
     AccountPut(Box<AccountPut>),
     /// Freezes an account: nothing is paid from it.
@@ -580,6 +611,7 @@ impl Command {
                 | Command::Stock { .. }
                 | Command::PrincipalList
                 | Command::TenantList
+                | Command::ProposalList { .. }
                 | Command::AccountQuery { .. }
                 | Command::AccountList { .. }
                 | Command::AccountStatement { .. }
@@ -592,7 +624,7 @@ impl Command {
         )
     }
 
-    /// Whether it changes a batch, product, principal, account or limit.
+    /// Whether it changes a batch, product, principal, account or limit, or is about a proposal.
     pub(crate) fn changes_object(&self) -> bool {
         self.card().is_none()
             && !self.is_read()
@@ -632,10 +664,10 @@ impl Command {
         matches!(self, Command::AccountStatement { .. })
     }
 
-    /// Whether it changes what turns are prepared for.
+    /// Whether it changes what turns are prepared for, or takes long enough that others are to have the lock next.
     #[inline]
     pub(crate) fn ends_turn(&self) -> bool {
-        matches!(self, Command::LimitPut(_))
+        matches!(self, Command::LimitPut(_) | Command::ExceptionList { .. })
     }
 
     /// A checksum of what is asked, by which a retry is told from another request with the same id.
@@ -705,6 +737,18 @@ impl Command {
                 return crc32c::crc32c_append(known, &[u8::from(put.new)]);
             }
             Command::TenantPut(spec) => return crc32c::crc32c(spec.name.as_bytes()),
+            Command::TenantControl { tenant, control } => {
+                put(0, &control.reveal_cards.to_le_bytes());
+                put(4, &control.lapse_s.to_le_bytes());
+                put(8, &[1, u8::from(control.on)]);
+                put(12, &tenant.0.to_le_bytes());
+            }
+            Command::Export { batch, count } => {
+                put(0, &batch.0.to_le_bytes());
+                put(4, &count.to_le_bytes());
+            }
+            Command::Propose(command) => return control::body(command),
+            Command::Approve(id) | Command::ProposalWithdraw(id) => put(0, &id.0.to_le_bytes()),
             Command::LimitPut(spec) => {
                 return crc32c::crc32c(&StoredLimit::of(spec, TenantId(0)).encode());
             }
@@ -741,6 +785,7 @@ impl Command {
             Command::LimitPut(spec) => StoredLimit::of(spec, tenant).entry_tail(),
             Command::ExceptionResolve(given) => StoredNote { note: given.note.clone() }.entry_tail(),
             Command::TenantPut(spec) => StoredTenant { name: spec.name.clone() }.entry_tail(),
+            Command::TenantControl { control, .. } => StoredControl::of(*control).entry_tail(),
             _ => Vec::new(),
         }
     }
@@ -766,7 +811,13 @@ impl Request {
     /// Whether its grounds cannot be recorded.
     #[inline]
     pub(crate) fn has_bad_grounds(&self) -> bool {
-        self.grounds.as_ref().is_some_and(|grounds| !grounds.is_sane() || !self.command.takes_grounds())
+        self.grounds.as_ref().is_some_and(|grounds| {
+            !grounds.is_sane()
+                || !self.command.takes_grounds()
+                // Who approved what is for the engine to say; a caller names a proposal to fetch what it lets be fetched.
+                || grounds.approver.is_some()
+                || grounds.approval.is_some() && !matches!(self.command, Command::OrderFetch { .. })
+        })
     }
 
     /// The head of an entry that records this request; post, subject and prev are the caller's. `body` is

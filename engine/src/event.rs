@@ -8,6 +8,7 @@
 
 use kami_wal::Lsn;
 
+use crate::control::{Proposed, StoredProposed};
 use crate::exceptions::Kept;
 use crate::grounds::Grounds;
 use crate::identity::{
@@ -42,7 +43,8 @@ pub struct Event {
     pub order: Option<OrderId>,
     /// The card, of an event about one.
     pub card: Option<CardRef>,
-    /// The number of what else an event is about: a principal, an account, a limit or an exception; 0 is none.
+    /// The number of what else an event is about: a principal, an account, a limit, an exception or a proposal; 0 is
+    /// none.
     pub object: u64,
     /// What the cards are worth that were moved, or what was moved on a card, in minor units of the product's currency,
     /// never negative: the kind says which way. An order of several products has none.
@@ -80,6 +82,7 @@ enum Subject {
     Object,
     Document,
     Exception,
+    Proposal,
 }
 
 const fn subject_of(kind: Kind) -> Subject {
@@ -94,7 +97,11 @@ const fn subject_of(kind: Kind) -> Subject {
         | Kind::AccountFreeze
         | Kind::AccountUnfreeze
         | Kind::LimitPut
-        | Kind::LimitCrossed => Subject::Object,
+        | Kind::LimitCrossed
+        | Kind::TenantControl
+        | Kind::ProposalWithdraw
+        | Kind::Approve => Subject::Object,
+        Kind::Propose => Subject::Proposal,
         Kind::Post => Subject::Document,
         Kind::Import => Subject::Import,
         Kind::BatchActivate
@@ -203,6 +210,23 @@ impl Event {
             }
             Subject::Product => event.product = Some(ProductId(head.subject as u32)),
             Subject::Object => event.object = head.subject,
+            Subject::Proposal => {
+                event.object = head.subject;
+                let proposed = entry.object::<StoredProposed>()?.proposed();
+                event.card = proposed.as_ref().and_then(Proposed::card);
+                let batch = match proposed {
+                    Some(Proposed::Export { batch, .. }) => Some(batch),
+                    Some(Proposed::OrderFetch { order, .. }) => {
+                        event.order = Some(order);
+                        None
+                    }
+                    _ => event.card.map(|card| BatchId(card.batch())),
+                };
+                if let Some(batch) = batch {
+                    let batch = batch_of(batch)?;
+                    (event.batch, event.product) = (Some(batch.id), Some(batch.product));
+                }
+            }
             Subject::Exception => {
                 event.object = head.subject;
                 event.card = Kept::of(entry)?.card;

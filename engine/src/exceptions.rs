@@ -12,9 +12,12 @@
 //!   whoever looks after the list.
 //! * **One id, one effect.** A report under the id of a redemption that did arrive is a retry of that. An exception
 //!   keeps its id for good: the same report again is answered as the first time, although the card may fit by now and
-//!   whether or not it was resolved.
+//!   whether or not it was resolved. So is its redemption, should that come late or be sent again, and whoever asks what
+//!   became of it; anything else under the id is ID_REUSED. Redemptions pay one bit of a filter for that.
 //! * **A principal has at most [`EXCEPTIONS_MAX`] open ones**, so that no till can fill the memory; resolved ones cost
 //!   an operator's hand each.
+//! * **Listing is bounded**: a call looks through at most [`LOOKED_AT_MAX`] of the caller's tenant, under the lock that
+//!   redemptions wait for, and says how far it came.
 //! * **No time is believed that helps the till.** A card is redeemed as it stands now; only its validity is asked at
 //!   the time of the till, which counts as now if it is ahead, must not be before the sale, and is too old after
 //!   [`ADVICE_AGE_MAX_MS`].
@@ -26,13 +29,15 @@ use kami_wal::Lsn;
 use crate::admin::Change;
 use crate::command::{Command, Request};
 use crate::identity::{
-    CardDigest, ChannelId, MerchantId, PinDigest, PrincipalId, RequestId, Role, TenantId, TerminalId,
+    Caller, CardDigest, ChannelId, MerchantId, PinDigest, PrincipalId, RequestId, Role, TenantId, TerminalId,
 };
 use crate::product::Money;
 use crate::record::{self, Entry, FormatError, Head, Kind, stored};
 use crate::reply::{Reply, ReplyBody, ReplyFlags};
 use crate::sequencer::{Turn, Work};
+use crate::state::Scope;
 use crate::status::Status;
+use crate::table::Table;
 use crate::word::CardRef;
 
 /// The most open exceptions of one principal.
@@ -43,6 +48,10 @@ pub const ADVICE_AGE_MAX_MS: u64 = 30 * 24 * 3600 * 1000;
 pub const CLOCK_SKEW_MS: u64 = 5 * 60 * 1000;
 /// The most exceptions that one reply lists.
 pub const EXCEPTIONS_PER_LIST: u32 = 500;
+/// The most that are looked through for one reply.
+const LOOKED_AT_MAX: usize = 2048;
+/// Words of the filter of cards that there are exceptions of.
+const FILTER_WORDS: usize = 1024;
 /// The longest note of a resolution, in bytes.
 pub const RESOLUTION_BYTES_MAX: usize = 200;
 
@@ -125,13 +134,32 @@ pub struct ExceptionState {
     pub lsn: Lsn,
 }
 
+/// Some exceptions, in order of number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExceptionPage {
+    /// Those of them that the caller may see.
+    pub rows: Vec<Exception>,
+    /// All up to this number were looked through: where the next page goes on.
+    pub reached: u64,
+}
+
 /// All of them.
 #[derive(Default)]
 pub struct Exceptions {
     all: Vec<ExceptionState>,
     by_request: HashMap<(CardDigest, RequestId), usize>,
-    open: BTreeSet<u64>,
+    /// A bit of a card's digest is set if there may be any of it; none until there are any at all.
+    filter: Vec<u64>,
+    /// The numbers of each tenant's, in order.
+    of_tenant: HashMap<TenantId, Vec<u64>>,
+    open: BTreeSet<(TenantId, u64)>,
     open_of: HashMap<PrincipalId, usize>,
+}
+
+/// Where a card shows in the filter.
+const fn filter_place(card: CardDigest) -> (usize, u64) {
+    let bits = card.spread();
+    ((bits >> 6) as usize % FILTER_WORDS, 1 << (bits & 63))
 }
 
 impl Exceptions {
@@ -145,6 +173,14 @@ impl Exceptions {
     #[must_use]
     pub fn reported(&self, card: CardDigest, request: RequestId) -> Option<&ExceptionState> {
         self.by_request.get(&(card, request)).map(|at| &self.all[*at])
+    }
+
+    /// Whether there may be one of this card: the look-up that every command about a card pays.
+    #[inline]
+    #[must_use]
+    pub fn may_be_of(&self, card: CardDigest) -> bool {
+        let (word, bit) = filter_place(card);
+        self.filter.get(word).is_some_and(|word| word & bit != 0)
     }
 
     /// The one with this number, if it is the tenant's.
@@ -167,8 +203,12 @@ impl Exceptions {
             return id < self.next();
         }
         self.by_request.insert((state.digest, state.exception.request), self.all.len());
+        self.filter.resize(FILTER_WORDS, 0);
+        let (word, bit) = filter_place(state.digest);
+        self.filter[word] |= bit;
+        self.of_tenant.entry(state.tenant).or_default().push(id);
         if state.exception.resolution.is_none() {
-            self.open.insert(id);
+            self.open.insert((state.tenant, id));
             *self.open_of.entry(state.exception.principal).or_default() += 1;
         }
         self.all.push(state);
@@ -179,7 +219,7 @@ impl Exceptions {
     pub fn resolve(&mut self, id: u64, resolution: Resolution, lsn: Lsn) {
         let state = &mut self.all[id as usize - 1];
         (state.exception.resolution, state.lsn) = (Some(resolution), lsn);
-        if self.open.remove(&id)
+        if self.open.remove(&(state.tenant, id))
             && let Some(open) = self.open_of.get_mut(&state.exception.principal)
         {
             *open -= 1;
@@ -189,13 +229,26 @@ impl Exceptions {
         }
     }
 
-    /// Those behind a number in order, open or all.
-    pub fn after(&self, after: u64, all: bool) -> Box<dyn Iterator<Item = &ExceptionState> + '_> {
-        let at = |id: &u64| &self.all[*id as usize - 1];
+    /// All of them in order.
+    pub fn iter(&self) -> impl Iterator<Item = &ExceptionState> {
+        self.all.iter()
+    }
+
+    /// A tenant's behind a number in order, open or all.
+    pub fn after(
+        &self,
+        tenant: TenantId,
+        after: u64,
+        all: bool,
+    ) -> Box<dyn Iterator<Item = &ExceptionState> + '_> {
+        let at = |id: u64| &self.all[id as usize - 1];
         if all {
-            Box::new(self.all.iter().skip(usize::try_from(after).unwrap_or(usize::MAX)))
+            let own = self.of_tenant.get(&tenant).map_or(&[][..], Vec::as_slice);
+            let from = own.partition_point(|id| *id <= after);
+            Box::new(own[from..].iter().map(move |id| at(*id)))
         } else {
-            Box::new(self.open.range(after.saturating_add(1)..).map(at))
+            let behind = (tenant, after.saturating_add(1))..=(tenant, u64::MAX);
+            Box::new(self.open.range(behind).map(move |(_, id)| at(*id)))
         }
     }
 
@@ -389,27 +442,30 @@ impl Turn<'_> {
         let &Command::ExceptionList { after, count, all } = &request.command else {
             unreachable!("the caller matched the command")
         };
-        let own =
-            self.state.exceptions.after(after, all).filter(|state| self.shows_exception(request, state));
-        let mut own = own.map(|state| &state.exception);
         let count = count.clamp(1, EXCEPTIONS_PER_LIST) as usize;
-        let listed = ReplyBody::Exceptions(own.by_ref().take(count).cloned().collect());
-        let mut reply = self.reply(request, Status::Ok, None, listed);
-        if own.next().is_some() {
+        let mut page = ExceptionPage { rows: Vec::new(), reached: after };
+        let mut more = false;
+        for (looked_at, state) in self.state.exceptions.after(request.caller.tenant, after, all).enumerate() {
+            let is_shown = self.shows_exception(request, state);
+            if looked_at == LOOKED_AT_MAX || is_shown && page.rows.len() == count {
+                more = true;
+                break;
+            }
+            page.reached = state.exception.id;
+            if is_shown {
+                page.rows.push(state.exception.clone());
+            }
+        }
+        let mut reply = self.reply(request, Status::Ok, None, ReplyBody::Exceptions(page));
+        if more {
             reply.flags = ReplyFlags::PARTIAL;
         }
         reply
     }
 
-    /// Whether an exception is told to the caller: it is of the tenant, of the merchant if the caller belongs to one,
-    /// and of a product in the caller's scope if that has one.
     fn shows_exception(&self, request: &Request, state: &ExceptionState) -> bool {
-        let caller = &request.caller;
-        let scope = self.state.scope(caller.principal).unwrap_or_default();
-        let card = state.exception.card.and_then(|card| self.sequencer.table.batch_of(card));
-        state.tenant == caller.tenant
-            && sees(caller.role, caller.merchant, state.exception.merchant)
-            && (scope.is_all() || card.is_some_and(|batch| scope.covers(batch.product)))
+        let scope = self.state.scope(request.caller.principal).unwrap_or_default();
+        is_shown(&self.sequencer.table, scope, &request.caller, state)
     }
 
     /// Notes what was done about an exception.
@@ -439,7 +495,7 @@ impl Turn<'_> {
             },
             show: &|state| {
                 let shown = state.exceptions.find(id, tenant).map(|state| state.exception.clone());
-                ReplyBody::Exceptions(shown.into_iter().collect())
+                ReplyBody::Exceptions(ExceptionPage { rows: shown.into_iter().collect(), reached: id })
             },
         };
         self.change(work, at, &change)
@@ -453,6 +509,19 @@ fn is_note(note: &str) -> bool {
 /// Whether a caller may be told of another merchant's exceptions.
 pub(crate) const fn sees(role: Role, own: MerchantId, merchant: MerchantId) -> bool {
     matches!(role, Role::Admin) || own.0 == 0 || own.0 == merchant.0
+}
+
+/// Whether an exception is told to a caller with this scope: it is of the tenant, of the merchant if the caller belongs to
+/// one, and of a product in the scope if there is one.
+pub(crate) fn is_shown(table: &Table, scope: Scope<'_>, caller: &Caller, state: &ExceptionState) -> bool {
+    state.tenant == caller.tenant
+        && sees(caller.role, caller.merchant, state.exception.merchant)
+        && (scope.is_all()
+            || state
+                .exception
+                .card
+                .and_then(|card| table.batch_of(card))
+                .is_some_and(|batch| scope.covers(batch.product)))
 }
 
 #[cfg(test)]
@@ -486,7 +555,11 @@ mod tests {
         assert!(list.add(state(2, 3)), "replay brings it again");
         assert_eq!(list.find(2, TenantId(0)).unwrap().exception.resolution, Some(resolution));
         assert_eq!((list.open_of(PrincipalId(3)), list.open_of(PrincipalId(8))), (1, 0));
-        let ids = |after, all| -> Vec<u64> { list.after(after, all).map(|it| it.exception.id).collect() };
+        let ids = |after, all| -> Vec<u64> {
+            list.after(TenantId(0), after, all).map(|it| it.exception.id).collect()
+        };
+        assert_eq!(list.after(TenantId(1), 0, true).count(), 0);
+        assert!(list.may_be_of(CardDigest(3)) && !Exceptions::default().may_be_of(CardDigest(3)));
         assert_eq!((ids(0, false), ids(1, false), ids(0, true)), (vec![1, 3], vec![3], vec![1, 2, 3]));
         assert!(list.find(2, TenantId(1)).is_none() && list.find(0, TenantId(0)).is_none());
         assert!(list.reported(CardDigest(3), RequestId(7)).is_some());
@@ -495,6 +568,7 @@ mod tests {
         let mut again = Exceptions::default();
         assert!(again.restore(&list.rows(0, 2)) && again.restore(&list.rows(2, 9)));
         assert_eq!((again.all, again.open, again.open_of), (list.all, list.open, list.open_of));
+        assert_eq!((again.of_tenant, again.filter), (list.of_tenant, list.filter));
     }
 
     #[test]

@@ -43,6 +43,7 @@ mod chain;
 mod checkpoint;
 mod clock;
 mod command;
+mod control;
 mod due;
 mod engine;
 mod event;
@@ -100,11 +101,15 @@ pub use batch::HEADER_FIELDS as BATCH_HEADER_FIELDS;
 pub use checkpoint::{CheckpointError, HEADER_FIELDS as SNAPSHOT_HEADER_FIELDS};
 pub use clock::{Clock, ClockStep, SystemClock};
 pub use command::*;
+pub use control::{
+    ControlReport, DualControl, LAPSE_S, PROPOSALS_PER_LIST, PROPOSALS_PER_PRINCIPAL_MAX,
+    PROPOSALS_PER_TENANT_MAX, Proposal, ProposalState, Proposed,
+};
 pub use engine::{EXIT_POISONED, Engine, EngineOptions, OpenError, RevealError};
 pub use event::Event;
 pub use exceptions::{
     ADVICE_AGE_MAX_MS, Advice, CLOCK_SKEW_MS, EXCEPTIONS_MAX, EXCEPTIONS_PER_LIST, Exception, ExceptionNote,
-    RESOLUTION_BYTES_MAX, Resolution,
+    ExceptionPage, RESOLUTION_BYTES_MAX, Resolution,
 };
 pub use feed::{Feed, FeedPlace, FeedSpec, KindSet, PastError};
 pub use figures::{Figures, ProductStock};

@@ -30,6 +30,7 @@ use crate::account::{LEGS_MAX, Leg};
 use crate::accounts::LegsRefused;
 use crate::card::Effect;
 use crate::command::{Command, ORDER_CARDS_MAX, Request};
+use crate::grounds::Grounds;
 use crate::identity::{AccountId, OrderId, PrincipalId, Role, TenantId};
 use crate::limit::Exceeded;
 use crate::limits::{Buyer, CROSSED_MAX, CROSSING_ENTRY_BYTES, Crossed};
@@ -123,9 +124,9 @@ impl Turn<'_> {
             }
             Command::OutcomeOfOrder { .. } => self.outcome_of_order(request, past),
             _ => match past {
+                Some(past) if let Command::OrderFetch { .. } = request.command => self.fetch(request, past),
                 // Whose order it is, is not told either.
                 Some(past) if self.may_see(request, past) => match &request.command {
-                    Command::OrderFetch { from, count, .. } => self.fetch(request, past, *from, *count),
                     Command::OrderStatus(_) => self.show_order(request, past),
                     Command::Confirm(confirmation) => {
                         self.confirm(request, prepared.body, past, confirmation, search)
@@ -150,7 +151,6 @@ impl Turn<'_> {
         let caller = &request.caller;
         let own = past.buyer == caller.principal;
         match request.command {
-            Command::OrderFetch { .. } => own,
             Command::OrderStatus(_) => {
                 own || matches!(caller.role, Role::Admin | Role::Operator | Role::Finance | Role::Auditor)
             }
@@ -561,13 +561,35 @@ impl Turn<'_> {
         crossed: &[Crossed],
         search: &mut Search,
     ) -> Lsn {
+        self.record_order_behind(None, request, body, order, kind, facts, subject, crossed, search)
+    }
+
+    /// The same in one group with an approval before it, if there is one. Returns where the first of them stands.
+    #[expect(clippy::too_many_arguments, reason = "they are the entry's parts")]
+    pub(crate) fn record_order_behind(
+        &mut self,
+        approval: Option<(&Head, Option<&Grounds>)>,
+        request: &Request,
+        body: u32,
+        order: OrderId,
+        kind: Kind,
+        facts: &OrderFacts,
+        subject: u64,
+        crossed: &[Crossed],
+        search: &mut Search,
+    ) -> Lsn {
         let (lifecycle, flags) = OrderMove::post(kind, facts.sealed);
         let head = Head { post: Word::state_of(lifecycle, flags), subject, ..request.head(kind, body) };
         let tail_bytes = facts.tail_bytes(&search.cards);
         let mut crossed_at = Vec::with_capacity(crossed.len());
+        let before = approval.map_or(0, |(_, grounds)| HEAD_BYTES + grounds.map_or(0, Grounds::bytes));
         let bytes = HEAD_BYTES + tail_bytes + crossed.len() * CROSSING_ENTRY_BYTES + request.grounds_bytes();
         let grounds = request.grounds.as_deref();
-        let lsn = self.append(bytes, |group| {
+        let mut first = None;
+        let lsn = self.append(before + bytes, |group| {
+            if let Some((head, grounds)) = approval {
+                first = Some(group.push_on(head, grounds, 0, |_| ()));
+            }
             let lsn =
                 group.push_on(&head, grounds, tail_bytes, |tail| facts.encode(order, &search.cards, tail));
             crossed_at.extend(crossed.iter().map(|crossed| crossed.record(&head, group)));
@@ -585,7 +607,7 @@ impl Turn<'_> {
             self.state.limits.mark_crossed(key.0, crossed, time_ms, at);
         }
         self.state.advance(search);
-        lsn
+        first.unwrap_or(lsn)
     }
 
     /// The reply of a sale: its codes, or that it was made.
@@ -619,7 +641,8 @@ impl Turn<'_> {
     fn replay_order(&mut self, request: &Request, past: &OrderPast, same: Effect) -> Reply {
         let delivers = matches!(same.kind, Kind::Sell | Kind::Confirm | Kind::Realloc) && !past.sealed;
         if delivers {
-            return self.reveal_again(request, past, 0, u32::MAX, ReplyFlags::REPLAYED);
+            let grounds = request.grounds.as_deref();
+            return self.reveal_again(request, grounds, past, (0, u32::MAX), ReplyFlags::REPLAYED);
         }
         let mut reply = self.show_order(request, past);
         reply.lsn = Some(same.lsn);
@@ -629,9 +652,19 @@ impl Turn<'_> {
     }
 
     /// ORDER_FETCH: gives out codes of an order.
-    fn fetch(&mut self, request: &Request, past: &OrderPast, from: u32, count: u32) -> Reply {
+    fn fetch(&mut self, request: &Request, past: &OrderPast) -> Reply {
+        let &Command::OrderFetch { from, count, .. } = &request.command else {
+            unreachable!("the caller matched the command")
+        };
+        let grounds = match self.may_fetch(request, past) {
+            Ok(grounds) => grounds,
+            Err(status) => return self.refuse(request, status),
+        };
         match past.word.state() {
-            OrderState::Sold => self.reveal_again(request, past, from, count, ReplyFlags::default()),
+            OrderState::Sold => {
+                let grounds = grounds.as_deref();
+                self.reveal_again(request, grounds, past, (from, count), ReplyFlags::default())
+            }
             OrderState::Reserved => self.refuse(request, Status::NotSold),
             OrderState::Cancelled => self.refuse(request, Status::OrderCancelled),
             OrderState::TimedOut => self.refuse(request, Status::ReservationExpired),
@@ -678,9 +711,9 @@ impl Turn<'_> {
     fn reveal_again(
         &mut self,
         request: &Request,
+        grounds: Option<&Grounds>,
         past: &OrderPast,
-        from: u32,
-        count: u32,
+        (from, count): (u32, u32),
         flags: ReplyFlags,
     ) -> Reply {
         if !self.has_credit() {
@@ -709,8 +742,7 @@ impl Turn<'_> {
         let prev = if first { past.word.bits() } else { 0 };
         let head = request.head(Kind::Reveal, request.body());
         let tail_bytes = if first { REVEAL_BYTES + 8 } else { REVEAL_BYTES };
-        let grounds = request.grounds.as_deref();
-        let lsn = self.append(HEAD_BYTES + tail_bytes + request.grounds_bytes(), |group| {
+        let lsn = self.append(HEAD_BYTES + tail_bytes + grounds.map_or(0, Grounds::bytes), |group| {
             group.push_on(&head, grounds, tail_bytes, |tail| {
                 tail[..16].copy_from_slice(&past.order.0.to_le_bytes());
                 tail[16..20].copy_from_slice(&from.to_le_bytes());

@@ -12,6 +12,7 @@
 //! consistency.rs  the same for two checkpoints
 //! tiles.rs        the inner hashes, kept in a file that follows from the log
 //! prover.rs       what the engine does: follow the log, sign, prove
+//! requests.rs     the commands: who may ask, parts of long proofs
 //! audit.rs        whether a stopped store is what was signed
 //! ```
 //! The first five need neither a store nor keys: an auditor's machine runs them alone.
@@ -23,6 +24,7 @@ mod digests;
 pub mod merkle;
 mod note;
 mod prover;
+mod requests;
 mod tiles;
 mod tree;
 

@@ -15,6 +15,7 @@ use crate::activity::Activity;
 use crate::admin::BatchMove;
 use crate::batch::BatchFile;
 use crate::checkpoint::Snapshot;
+use crate::control::{End, Standing, StoredControl, StoredProposed};
 use crate::exceptions::{ExceptionState, Kept, Resolution, StoredNote};
 use crate::holds::{Hold, HoldChange};
 use crate::identity::{
@@ -222,6 +223,39 @@ impl Rebuild {
                     let StoredNote { note } = entry.object()?;
                     let resolution = Resolution { principal: head.principal, time_ms: entry.time_ms, note };
                     self.state.exceptions.resolve(head.subject, resolution, entry.lsn);
+                }
+            }
+            Kind::Propose => {
+                let stored = entry.object::<StoredProposed>()?;
+                let why = entry.grounds()?.map_or_else(String::new, |grounds| grounds.why);
+                let standing = Standing::of(head, &stored, &why, entry.lsn, entry.time_ms);
+                let unknown =
+                    FormatError { what: "a proposal of what this version does not know", lsn: entry.lsn };
+                if !self.state.proposals.add(standing.ok_or(unknown)?) {
+                    return Err(ReplayError::Chain { object: "proposal", lsn: entry.lsn });
+                }
+            }
+            Kind::Approve | Kind::ProposalWithdraw => {
+                let known = self.state.proposals.of_number(head.subject).map(Standing::last_lsn);
+                if self.continues(entry, known, "proposal")? {
+                    let end = End {
+                        approved: head.kind == Kind::Approve,
+                        principal: head.principal,
+                        request: head.request,
+                        body: head.body,
+                        time_ms: entry.time_ms,
+                        lsn: entry.lsn,
+                    };
+                    self.state.proposals.end(head.subject, end);
+                }
+            }
+            Kind::TenantControl => {
+                let tenant = TenantId(head.subject as u16);
+                let control = entry.object::<StoredControl>()?.control();
+                let known = self.state.proposals.control_lsn(tenant);
+                let is_first = known.is_none() && entry.prev().lsn().is_none();
+                if is_first || self.continues(entry, known, "tenant's control")? {
+                    self.state.proposals.put_control(tenant, control, entry.lsn);
                 }
             }
             Kind::PinUnlock => {
@@ -531,6 +565,7 @@ impl Rebuild {
         }
         if !self.state.tenants.restore(&ledger.tenants)
             || !self.state.exceptions.restore(&ledger.exceptions)
+            || !self.state.proposals.restore(&ledger.proposals, &ledger.controls)
             || !self.state.accounts.restore(&ledger.accounts)
             || !self.state.limits.restore(&ledger.limits, &ledger.usages, ledger.counted_ms)
         {

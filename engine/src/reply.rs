@@ -3,7 +3,8 @@
 use kami_wal::Lsn;
 
 use crate::account::Account;
-use crate::exceptions::Exception;
+use crate::control::ControlReport;
+use crate::exceptions::ExceptionPage;
 use crate::grounds::Grounds;
 use crate::identity::{
     AccountId, BatchId, ChannelId, MerchantId, OrderId, Principal, PrincipalId, ProductId, RequestId,
@@ -147,7 +148,10 @@ pub enum ReplyBody {
     Outcome(OutcomeReport),
     /// After EXCEPTION_LIST, in order of number, and the one exception after EXCEPTION_RESOLVE. PARTIAL says that
     /// there are more.
-    Exceptions(Vec<Exception>),
+    Exceptions(ExceptionPage),
+    /// After PROPOSAL_LIST, in order of number, and the one proposal after PROPOSE, APPROVE and PROPOSAL_WITHDRAW; none
+    /// after TENANT_CONTROL. PARTIAL says that there are more.
+    Proposals(Box<ControlReport>),
 }
 
 impl ReplyBody {

@@ -282,7 +282,7 @@ impl Sequencer {
     }
 
     /// Reads a card's chain as far as the command needs it.
-    fn read_chain(
+    pub(crate) fn read_chain(
         &self,
         request: &Request,
         card: CardRef,
@@ -463,6 +463,7 @@ impl Sequencer {
                 }
             }
             Command::Replace(_) | Command::Transfer(_) => self.read_pair(request, prepared, buffer)?,
+            Command::Propose(_) | Command::Approve(_) => self.read_proposed(request, prepared, buffer)?,
             // As a sale: only the lock can tell that the document is not new.
             Command::Post(_) if !stale => return Ok(()),
             Command::Post(posting) => {
@@ -605,13 +606,26 @@ impl Turn<'_> {
     /// # Panics
     /// If the turn has no credit.
     pub(crate) fn append<R>(&mut self, bytes: usize, build: impl FnOnce(&mut GroupWriter<'_>) -> R) -> R {
+        self.append_deciding(bytes, |_, group| build(group))
+    }
+
+    /// The same, of entries that are decided on the state as it stands.
+    ///
+    /// # Panics
+    /// As [`Turn::append`].
+    pub(crate) fn append_deciding<R>(
+        &mut self,
+        bytes: usize,
+        build: impl FnOnce(&State, &mut GroupWriter<'_>) -> R,
+    ) -> R {
         let credit = self.credit.as_mut().expect("a turn without credit records nothing");
-        let now_ms = self.state.now_ms;
+        let state = &*self.state;
+        let now_ms = state.now_ms;
         let tick = self.tick;
         let mut result = None;
         self.sequencer.wal.append(credit, GROUP_HEAD_BYTES + bytes, |payload, payload_lsn| {
             let mut group = GroupWriter::new(payload, payload_lsn, RECORD_HEAD_BYTES as usize);
-            result = Some(build(&mut group));
+            result = Some(build(state, &mut group));
             if group.entries() == 0 && !tick { 0 } else { group.finish(now_ms) }
         });
         self.tick = false;
@@ -728,7 +742,7 @@ impl Turn<'_> {
     }
 
     /// The record is complete and the tail published: now what it is about may change.
-    fn install(&mut self, moves: &mut Moves) {
+    pub(crate) fn install(&mut self, moves: &mut Moves) {
         for &(card, old, new) in &moves.words {
             let batch = self.sequencer.table.batch_of(card).expect("decided on this batch");
             self.state.install(batch, card.row(), old, new);

@@ -11,6 +11,7 @@ use kami_wal::Lsn;
 use crate::accounts::Accounts;
 use crate::card::View;
 use crate::command::Command;
+use crate::control::Proposals;
 use crate::exceptions::Exceptions;
 use crate::holds::{HeldOf, Holds};
 use crate::identity::{
@@ -66,6 +67,8 @@ pub struct State {
     pub limits: Limits,
     /// Tenants but for the house.
     pub tenants: Tenants,
+    /// What was proposed, and what of each tenant takes two people.
+    pub proposals: Proposals,
 }
 
 /// A product and its batches.
@@ -141,6 +144,12 @@ impl<'a> Scope<'a> {
     #[must_use]
     pub fn is_all(self) -> bool {
         self.products.is_empty()
+    }
+
+    /// Whether it is all products and all classes.
+    #[must_use]
+    pub fn is_boundless(self) -> bool {
+        self.products.is_empty() && self.classes == 0
     }
 }
 
@@ -279,6 +288,7 @@ impl State {
             Command::PrincipalRenew(renewal) => self.principal_lsn(renewal.principal),
             Command::TenantPut(spec) => self.tenants.lsn_of_name(&spec.name),
             Command::TenantFreeze(id) | Command::TenantUnfreeze(id) => self.tenants.lsn(*id),
+            Command::TenantControl { tenant, .. } => self.proposals.control_lsn(*tenant),
             command => self.batch_stock(command.batch()?, tenant).map(|stock| stock.lsn),
         }
     }
@@ -453,7 +463,8 @@ impl State {
             _ => {}
         }
         // Everything from a snapshot's start on is replayed in order, so this may be done again.
-        let closed = if kind == Kind::Sell { None } else { self.orders.close(&key) };
+        let opens = matches!(kind, Kind::Sell | Kind::Export);
+        let closed = if opens { None } else { self.orders.close(&key) };
         if kind == Kind::Reserve {
             self.orders.open(key, Reservation::of(principal, cards.count(), facts));
         } else {

@@ -132,7 +132,7 @@ statuses! {
     /// This very list of cards was imported before.
     DuplicateBatch = 133, "DUPLICATE_BATCH", "nothing to do: the cards are there";
     /// A second person must approve this.
-    ApprovalRequired = 134, "APPROVAL_REQUIRED", "have a second person approve it";
+    ApprovalRequired = 134, "APPROVAL_REQUIRED", "propose it (PROPOSE; on the command line --propose), and have a second person approve that";
     /// The card's earlier history lies in retired log.
     HistoryArchived = 135, "HISTORY_ARCHIVED", "ask the operator for the archive";
     /// A product, order or principal of this name exists.
@@ -147,6 +147,8 @@ statuses! {
     PositionUnknown = 160, "POSITION_UNKNOWN", "read again from the beginning, or from a position that you trust; the store may have been restored";
     /// The history cannot be proven: it is not what was signed before, or cannot be read.
     NotProvable = 161, "NOT_PROVABLE", "tell the operator: the server's log says what differs";
+    /// More happened to the card than one proof may show.
+    ProofTooLong = 170, "PROOF_TOO_LONG", "read its history; settle the card and give out another";
 
     /// The card would hold more than its product allows.
     ValueLimit = 141, "VALUE_LIMIT", "load less";
@@ -172,6 +174,17 @@ statuses! {
     ExceptionsFull = 146, "EXCEPTIONS_FULL", "keep it, and send the same again when an operator has resolved some";
     /// The redemption was made offline too long ago to be taken without an operator.
     AdviceTooOld = 147, "ADVICE_TOO_OLD", "see to it by hand; have the till report sooner";
+
+    /// The proposal was approved before, and done.
+    ProposalDone = 155, "PROPOSAL_DONE", "nothing to do: look at what it did";
+    /// The proposal's time is over, or that of fetching what it let be fetched.
+    ProposalLapsed = 156, "PROPOSAL_LAPSED", "propose it again";
+    /// The proposal was withdrawn, or whoever made it was revoked.
+    ProposalWithdrawn = 157, "PROPOSAL_WITHDRAWN", "propose it again if it is still wanted";
+    /// As many proposals are open as a principal, or a tenant, may have.
+    ProposalsFull = 158, "PROPOSALS_FULL", "have open ones approved, or withdraw some";
+    /// This takes another principal than the one who asks.
+    SecondPersonRequired = 159, "SECOND_PERSON_REQUIRED", "have somebody else approve it; before dual control is switched on, add a second admin";
 
     /// The frame or a field in it is not well formed.
     Malformed = 200, "MALFORMED", "mend the client; REASON names the field";

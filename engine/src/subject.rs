@@ -2,13 +2,13 @@
 
 use kami_wal::Lsn;
 
-use crate::card::{Action, Asker, Effect, Outcome, Past, Pin, View, decide};
+use crate::card::{Action, Asker, Effect, Outcome, Past, Pin, Second, View, decide};
 use crate::command::{Command, Request};
 use crate::exceptions::{
     self, ADVICE_AGE_MAX_MS, ADVICE_BYTES, Advice, CLOCK_SKEW_MS, EXCEPTIONS_MAX, Exception, ExceptionState,
     Kept,
 };
-use crate::identity::{OrderId, PinDigest, RequestId};
+use crate::identity::{CardDigest, OrderId, PinDigest, RequestId};
 use crate::limits::Tills;
 use crate::outcome;
 use crate::pins::{PIN_LOCK_MS, PIN_TRIES, PinChange, PinKey};
@@ -51,6 +51,12 @@ impl Subject<'_> {
         if let Command::Advice(advice) = &self.request.command {
             return self.advise(advice, prepared, group, moves, tills, reply);
         }
+        if let Some(card) = self.request.command.card()
+            && self.state.exceptions.may_be_of(card)
+            && self.noted(card, reply)
+        {
+            return Some(());
+        }
         self.decide_card(prepared, group, moves, tills, reply)
     }
 
@@ -72,12 +78,11 @@ impl Subject<'_> {
             if let Some(earlier) = self.state.exceptions.reported(advice.card, request.id) {
                 let is_retry =
                     earlier.body == prepared.body && earlier.exception.principal == request.caller.principal;
-                if !is_retry {
-                    return Some(self.refuse(Status::IdReused, reply));
+                if is_retry {
+                    self.tell_noted(earlier, reply);
+                } else {
+                    self.refuse(Status::IdReused, reply);
                 }
-                let Exception { lsn, time_ms, .. } = earlier.exception;
-                self.tell(Status::ExceptionNoted, Some(lsn), ReplyBody::None, reply);
-                (reply.flags, reply.time_ms) = (ReplyFlags::REPLAYED, time_ms);
                 return Some(());
             }
         }
@@ -108,6 +113,45 @@ impl Subject<'_> {
         }
         reply.miss = miss;
         Some(())
+    }
+
+    /// Answers where the id, or the one that is asked about, is that of an exception of this card: it was the redemption
+    /// that was noted, which must not take effect besides. Whether it did.
+    #[cold]
+    fn noted(&self, card: CardDigest, reply: &mut Reply) -> bool {
+        let (command, caller) = (&self.request.command, &self.request.caller);
+        let id = match command {
+            Command::Query { .. } | Command::History { .. } => return false,
+            Command::OutcomeOf { request, .. } => *request,
+            _ => self.request.id,
+        };
+        let (Some(scope), Some(earlier)) = (self.scope, self.state.exceptions.reported(card, id)) else {
+            return false;
+        };
+        let is_own = earlier.exception.principal == caller.principal;
+        match command {
+            Command::OutcomeOf { .. } => {
+                let table = &self.sequencer.table;
+                let is_told = is_own
+                    || outcome::looks_after_all(caller.role)
+                        && exceptions::is_shown(table, scope, caller, earlier);
+                if is_told {
+                    self.tell_noted(earlier, reply);
+                } else {
+                    self.refuse(Status::NoEffect, reply);
+                }
+            }
+            Command::Redeem { .. } if is_own => self.tell_noted(earlier, reply),
+            _ => self.refuse(Status::IdReused, reply),
+        }
+        true
+    }
+
+    /// As the first time.
+    fn tell_noted(&self, earlier: &ExceptionState, reply: &mut Reply) {
+        let Exception { lsn, time_ms, .. } = earlier.exception;
+        self.tell(Status::ExceptionNoted, Some(lsn), ReplyBody::None, reply);
+        (reply.flags, reply.time_ms) = (ReplyFlags::REPLAYED, time_ms);
     }
 
     fn decide_card(
@@ -204,6 +248,7 @@ impl Subject<'_> {
             merchant: request.caller.merchant,
             any_merchant: request.caller.acts_for_all(),
             body: prepared.body,
+            second: self.second(),
         };
         let tried = match action {
             Action::Redeem { pin, .. } | Action::Hold { pin, .. } if !batch.columns.pins.is_empty() => {
@@ -371,6 +416,21 @@ impl Subject<'_> {
         let used = reply.status.is_done() && !reply.flags.contains(ReplyFlags::REPLAYED);
         if tried == Some(Pin::Right) && used && self.state.pins.counts() {
             moves.pins.push(PinChange::Right(self.pin_key(card)));
+        }
+    }
+
+    /// Whether a second person approved, or has to.
+    #[inline]
+    fn second(&self) -> Second {
+        match (&self.request.grounds, &self.request.command) {
+            // No caller can say so.
+            (Some(grounds), _) if grounds.approver.is_some() => Second::Approved,
+            (_, Command::RefundValue { .. })
+                if self.state.proposals.control(self.request.caller.tenant).on =>
+            {
+                Second::Wanted
+            }
+            _ => Second::None,
         }
     }
 

@@ -220,6 +220,7 @@ impl Turn<'_> {
                 | Command::TenantUnfreeze(_)
                 | Command::TenantList
                 | Command::Stats => true,
+                Command::TenantControl { tenant, .. } => *tenant != own,
                 Command::PrincipalAdd(spec) => spec.tenant != own,
                 Command::PrincipalRevoke(id) => self.is_strange(*id, own),
                 Command::PrincipalRenew(renewal) => self.is_strange(renewal.principal, own),

@@ -39,6 +39,7 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 /// The kinds that are totalled: those that move cards or their value between a merchant and a customer.
 pub const TOTALLED: &[Kind] = &[
     Kind::Sell,
+    Kind::Export,
     Kind::Confirm,
     Kind::Realloc,
     Kind::Return,

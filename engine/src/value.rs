@@ -9,7 +9,7 @@ mod tests;
 
 use kami_wal::Lsn;
 
-use crate::card::{Action, Asker, Outcome, Past, Pin, View, before, unusable};
+use crate::card::{Action, Asker, Outcome, Past, Pin, Second, View, before, unusable};
 use crate::holds::{HOLDS_MAX, HeldOf, Hold, HoldChange, HoldKey};
 use crate::identity::RequestId;
 use crate::product::{CardKind, Money};
@@ -429,6 +429,9 @@ impl Deciding<'_> {
             return Err(if back < rest { Status::IllegalTransition } else { Status::ReversalsExhausted });
         }
         self.room()?;
+        if self.asker.second == Second::Wanted {
+            return Err(Status::ApprovalRequired);
+        }
         self.given_back(Kind::RefundValue, id, original.lsn, back)
     }
 

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use kami_wal::{Lsn, Medium, RecordKind, ReplayFrom, Verdict, VerifyReport, WalOptions};
 
 use crate::checkpoint::{self, Snapshot};
+use crate::control::ControlAudit;
 use crate::exceptions::Kept;
 use crate::identity::{DocumentId, ProductId};
 use crate::import::index_batch;
@@ -242,6 +243,8 @@ struct Audit {
     redeemed: Vec<(Till, ProductId)>,
     /// What the last entry left on each card that is used in parts.
     purses: HashMap<u64, Purse>,
+    /// Whether what takes two people was approved.
+    control: ControlAudit,
 }
 
 /// Ids that are held at a time, 40 bytes each.
@@ -262,11 +265,18 @@ impl Audit {
             if let Some(problem) = self.pair_problem(&mut first, &entry, before)? {
                 problems.push(format!("{problem}: {} lsn=`{}`", entry.head.kind.name(), entry.lsn));
             }
+            problems.extend(self.control.entry(&before.state, &entry)?);
             problems.extend(money_problem(&before.state, &entry)?);
             self.count_till(before, &entry, problems);
             let uses = matches!(
                 entry.head.kind,
-                Kind::Sell | Kind::Reserve | Kind::Confirm | Kind::Realloc | Kind::Redeem | Kind::Hold
+                Kind::Sell
+                    | Kind::Export
+                    | Kind::Reserve
+                    | Kind::Confirm
+                    | Kind::Realloc
+                    | Kind::Redeem
+                    | Kind::Hold
             );
             if uses && before.state.tenants.is_frozen(entry.head.tenant) {
                 let (kind, lsn) = (entry.head.kind.name(), entry.lsn);
@@ -302,6 +312,7 @@ impl Audit {
         if let Some(pairs::First { lsn, .. }) = first {
             problems.push(format!("the first card of a pair moved without the second: lsn=`{lsn}`"));
         }
+        problems.extend(self.control.end());
         Ok(())
     }
 
@@ -313,7 +324,7 @@ impl Audit {
         let legal = |word: Word| {
             let from = word.lifecycle();
             match kind {
-                Kind::Sell | Kind::Reserve | Kind::Realloc => {
+                Kind::Sell | Kind::Export | Kind::Reserve | Kind::Realloc => {
                     from == Lifecycle::Available && !word.flags().contains(Flags::REVEALED)
                 }
                 Kind::Return => {
@@ -569,9 +580,12 @@ fn is_legal(entry: &Entry<'_>) -> bool {
                     && has.contains(Flags::OWN_END)
                     && same_but(Flags::OWN_END)
             }
+            // Of a sold card only under an approval, which is checked apart.
             Kind::Void => {
-                matches!(from, Lifecycle::Available | Lifecycle::Expired | Lifecycle::Returned)
-                    && to == Lifecycle::Voided
+                matches!(
+                    from,
+                    Lifecycle::Available | Lifecycle::Expired | Lifecycle::Returned | Lifecycle::Sold
+                ) && to == Lifecycle::Voided
                     && same_but(Flags::NONE)
             }
             _ => false,
@@ -634,7 +648,7 @@ impl crate::state::State {
         for (key, hold) in self.holds.after(None) {
             hasher.update(format!("{key:?} {hold:?}\n").as_bytes());
         }
-        for state in self.exceptions.after(0, true) {
+        for state in self.exceptions.iter() {
             hasher.update(format!("{state:?} {:032x}\n", state.digest.0).as_bytes());
         }
         for lock in self.pins.after(None) {
@@ -644,6 +658,7 @@ impl crate::state::State {
             hasher.update(format!("{key:?} {reservation:?}\n").as_bytes());
         }
         self.tenants.hash(&mut hasher);
+        self.proposals.hash(&mut hasher);
         self.accounts.hash(&mut hasher);
         let mut documents: Vec<_> = self.documents.iter().collect();
         documents.sort_unstable();

@@ -97,7 +97,7 @@ fn fields_follow_each_other() {
     };
     assert_eq!(total(GROUP_FIELDS, 0), 16);
     assert_eq!(total(HEAD_FIELDS, 0), 64);
-    assert_eq!(total(GROUNDS_FIELDS, 0), 17);
+    assert_eq!(total(GROUNDS_FIELDS, 0), 21);
     assert_eq!(total(BATCH_HEADER_FIELDS, 0), 4096);
     assert_eq!(total(SNAPSHOT_HEADER_FIELDS, 0), 4096);
     assert_eq!(total(BACKUP_HEADER_FIELDS, 0), 128);

@@ -82,7 +82,7 @@ impl Store {
     }
 
     fn sign(&self) -> Result<(ProofCheckpoint, VerifierKey), Status> {
-        let reply = self.engine().sign_checkpoint(Caller::LOCAL, RequestId(7)).unwrap();
+        let reply = self.engine().sign_checkpoint(Caller::LOCAL, RequestId::random()).unwrap();
         match reply.body {
             ReplyBody::SignedNote(note) => {
                 Ok((ProofCheckpoint::parse(&note.note).unwrap(), note.key.parse().unwrap()))
@@ -93,7 +93,7 @@ impl Store {
 
     fn prove(&self, code: &str) -> Result<String, Status> {
         let digest = self.engine().digest(TenantId(0), code.as_bytes()).unwrap();
-        let reply = self.engine().prove_card(Caller::LOCAL, RequestId(8), digest, 0, 0).unwrap();
+        let reply = self.engine().prove_card(Caller::LOCAL, RequestId::random(), digest, 0, 0).unwrap();
         match reply.body {
             ReplyBody::ProofPart(part) => Ok(String::from_utf8(part.bytes).unwrap()),
             _ => Err(reply.status),
@@ -101,7 +101,7 @@ impl Store {
     }
 
     fn path(&self, old: u64, new: u64) -> Vec<[u8; 32]> {
-        let reply = self.engine().prove_consistency(RequestId(9), old, new).unwrap();
+        let reply = self.engine().prove_consistency(Caller::LOCAL, RequestId(9), old, new).unwrap();
         let ReplyBody::Path(path) = reply.body else { panic!("{:?}", reply.status) };
         path
     }
@@ -228,7 +228,8 @@ fn a_proof_travels_in_parts() {
     let codes = store.trade(1, 60);
     let digest = store.engine().digest(TenantId(0), codes[3].as_bytes()).unwrap();
     let part = |size, from| {
-        let reply = store.engine().prove_card(Caller::LOCAL, RequestId(8), digest, size, from).unwrap();
+        let reply =
+            store.engine().prove_card(Caller::LOCAL, RequestId::random(), digest, size, from).unwrap();
         match reply.body {
             ReplyBody::ProofPart(part) => Ok(*part),
             _ => Err(reply.status),

@@ -174,11 +174,15 @@ fn every_id_is_known_however_long_ago() {
     assert_eq!(session.query(CODE).wait().unwrap().remaining, left);
 }
 
-/// `KAMI_LONG=1 cargo test --release -p kami-engine --test value -- --nocapture` shows what the ten-thousandth
-/// redemption of a card costs.
+/// A figure, not a check: `KAMI_LONG=1 cargo test --release -p kami-engine --test value -- --nocapture` shows what the
+/// ten-thousandth redemption of a card costs. That it is no walk over its past is checked where chains are read, without
+/// a clock (`chain.rs`).
 #[test]
-fn the_last_of_many_costs_little_more_than_the_first() {
-    let count: u128 = if std::env::var_os("KAMI_LONG").is_some() { 10_100 } else { 600 };
+fn shows_what_the_last_of_many_costs() {
+    if std::env::var_os("KAMI_LONG").is_none() {
+        return;
+    }
+    let count: u128 = 10_100;
     let mut store = Store::new();
     let mut took = Vec::new();
     let mut spent = Duration::ZERO;

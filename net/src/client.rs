@@ -11,6 +11,7 @@
 
 mod calls;
 mod channel;
+mod control;
 mod feed;
 mod import;
 mod lane;
@@ -40,6 +41,7 @@ use crate::transport;
 
 pub use calls::{HoldOptions, Proof, Receipt, RedeemOptions, ReverseOptions, SellOptions, Sold};
 pub use channel::{ChannelLost, ChannelReceiver, ChannelSender, RawReply, Received};
+pub use control::Wish;
 pub use feed::Subscription;
 pub use import::{Row, RowList, Rows, Staged};
 use lane::Lane;
@@ -227,6 +229,9 @@ impl Client {
             | Request::PrincipalList
             | Request::Stock(_)
             | Request::Reconcile(_)
+            | Request::SignedCheckpoint
+            | Request::Proof(_)
+            | Request::Consistency(_)
             | Request::ImportCommit(_)
             | Request::ImportDuplicates(_) => Way::Long,
             _ => Way::Short,

@@ -79,7 +79,7 @@ impl Refusal {
 pub(crate) enum Admitted<'a> {
     /// Go on.
     Placed,
-    /// Not taken in: it is to come again after [`Desk::run`].
+    /// Not taken in: it is to come again after [`Desk::run`], and will be taken in then.
     Again,
     /// Items to be decided by [`Desk::run_items`], after what was gathered.
     Items(RequestHead, Items<'a>),
@@ -219,6 +219,11 @@ impl Desk {
         self.line.push(place);
     }
 
+    /// Answers a request that the stream itself refuses.
+    pub(crate) fn refuse_request(&mut self, head: &RequestHead, status: Status) {
+        self.line.push(Place::status(head, status));
+    }
+
     /// Answers the frame that ends the stream, as far as it can be.
     pub(crate) fn refuse_stream(&mut self, head: Option<&[u8]>, status: Status) {
         let head = lenient(head.unwrap_or_default());
@@ -284,11 +289,21 @@ impl Desk {
         Admitted::Placed
     }
 
-    fn place(&mut self, head: &RequestHead, id: RequestId, command: Command, grounds: Option<Box<Grounds>>) {
-        let deadline = match head.deadline_ms {
+    /// By when a request is to be decided, if it says so.
+    pub(crate) fn deadline(&self, head: &RequestHead) -> Option<Instant> {
+        match head.deadline_ms {
             0 => None,
             ms => Some(self.received + Duration::from_millis(ms.into())),
-        };
+        }
+    }
+
+    /// Whether that is over.
+    pub(crate) fn is_late(&self, head: &RequestHead) -> bool {
+        self.deadline(head).is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    fn place(&mut self, head: &RequestHead, id: RequestId, command: Command, grounds: Option<Box<Grounds>>) {
+        let deadline = self.deadline(head);
         self.administers |= matches!(
             command,
             Command::PrincipalRevoke(_)
@@ -317,8 +332,7 @@ impl Desk {
                 Command::Reverse { card, original: body.original }
             }
             Request::Hold(body) => {
-                let card = self.card(body.code, Status::CardNotValid)?;
-                let pin = body.pin.map(|pin| self.shared.engine.pin_digest(card, pin.0));
+                let (card, pin) = self.card_and_pin(body.code, body.pin)?;
                 Command::Hold { card, pin, amount: body.amount, partial, seconds: body.seconds }
             }
             Request::Capture(body) => {
@@ -337,8 +351,7 @@ impl Desk {
             Request::PinUnlock(body) => Command::PinUnlock { card: self.known(body.code)? },
             Request::OutcomeQuery(body) => self.outcome(&body)?,
             Request::Advice(body) => {
-                let card = self.card(body.code, Status::CardNotValid)?;
-                let pin = body.pin.map(|pin| self.shared.engine.pin_digest(card, pin.0));
+                let (card, pin) = self.card_and_pin(body.code, body.pin)?;
                 let (amount, made_ms) = (body.amount, body.made_ms);
                 Command::Advice(Box::new(Advice { card, pin, amount, made_ms }))
             }
@@ -425,6 +438,19 @@ impl Desk {
             Request::TenantFreeze(body) => Command::TenantFreeze(body.tenant),
             Request::TenantUnfreeze(body) => Command::TenantUnfreeze(body.tenant),
             Request::TenantList => Command::TenantList,
+            Request::TenantControl(body) => {
+                Command::TenantControl { tenant: body.tenant, control: body.control }
+            }
+            Request::Export(body) => Command::Export { batch: body.batch, count: body.count },
+            Request::Propose(asked) => match self.command(asked.request, false)? {
+                Translated::Command(command) => Command::Propose(Box::new(command)),
+                _ => return Err(Refusal::Status(Status::Unsupported)),
+            },
+            Request::Approve(body) => Command::Approve(body.proposal),
+            Request::ProposalWithdraw(body) => Command::ProposalWithdraw(body.proposal),
+            Request::ProposalList(body) => {
+                Command::ProposalList { after: body.after, count: body.count, all: body.all }
+            }
             Request::LimitPut(spec) => Command::LimitPut(spec),
             Request::LimitList => Command::LimitList,
             Request::AccountStatement(body) => {
@@ -482,9 +508,19 @@ impl Desk {
         amount: i64,
         partial: bool,
     ) -> Result<Command, Refusal> {
-        let card = self.card(code, Status::CardNotValid)?;
-        let pin: Option<PinDigest> = pin.map(|pin| self.shared.engine.pin_digest(card, pin.0));
+        let (card, pin) = self.card_and_pin(code, pin)?;
         Ok(Command::Redeem { card, pin, amount, partial })
+    }
+
+    /// A card that is used, with the PIN that was given for it.
+    #[inline]
+    fn card_and_pin(
+        &mut self,
+        code: Secret<'_>,
+        pin: Option<Secret<'_>>,
+    ) -> Result<(CardDigest, Option<PinDigest>), Refusal> {
+        let card = self.card(code, Status::CardNotValid)?;
+        Ok((card, pin.map(|pin| self.shared.engine.pin_digest(card, pin.0))))
     }
 
     /// The card that a code names, unless the caller has sent too many wrong ones. What cannot be a code is
@@ -529,6 +565,8 @@ impl Desk {
 
     /// Has what was gathered decided, and puts the replies into the outbox.
     pub(crate) fn run(&mut self, outbox: &mut Outbox) -> Result<(), EngineFault> {
+        // Also where there is nothing to decide: what waits for the disk named its card and took no place.
+        self.codes.clear();
         if self.line.is_empty() {
             return Ok(());
         }
@@ -583,6 +621,7 @@ impl Desk {
         let mut items = items.iter().peekable();
         while items.peek().is_some() {
             self.begin();
+            self.codes.clear();
             for _ in 0..self.batch_max {
                 let Some(item) = items.peek() else { break };
                 let mut report = ItemReport::nothing(item.request);
@@ -623,7 +662,6 @@ impl Desk {
 
     /// Has the gathered requests decided.
     fn execute(&mut self) -> Result<Option<Lsn>, EngineFault> {
-        self.codes.clear();
         if self.work.requests.is_empty() {
             return Ok(None);
         }
@@ -633,8 +671,12 @@ impl Desk {
         }
         if self.work.misses() > 0 {
             for (request, reply) in self.work.requests.iter().zip(&self.work.replies) {
+                let command = match &request.command {
+                    Command::Propose(command) => command,
+                    command => command,
+                };
                 if reply.miss
-                    && let Some(card) = request.command.named_card()
+                    && let Some(card) = command.named_card()
                 {
                     self.shared.guesses.miss(&self.peer.guesser, card.spread(), self.received);
                 }
@@ -777,7 +819,7 @@ pub(crate) fn run_blocking(
             }
             reply
         }
-        Blocking::Consistency { old, new } => engine.prove_consistency(head.request, old, new)?,
+        Blocking::Consistency { old, new } => engine.prove_consistency(caller, head.request, old, new)?,
         Blocking::Chunk(frame) => match Request::decode(Opcode::ImportChunk, &frame[REQUEST_HEAD_BYTES..]) {
             Ok(Request::ImportChunk(chunk)) => {
                 let mut rows = chunk.rows();

@@ -39,6 +39,7 @@
 mod card;
 pub mod close;
 mod codes;
+pub mod control;
 mod feed;
 pub mod money;
 pub mod opcode;
@@ -57,7 +58,7 @@ use kami_engine::{ChannelId, ReplyFlags, RequestId, Status, TerminalId};
 pub use close::CloseCode;
 pub use feed::{FEED_CREDIT_MAX, FEED_FRAME_EVENTS_MAX, FeedAck, FeedBegin, FeedEvents, FeedOpen};
 pub use opcode::{Opcode, Roles};
-pub use reply::{Answer, Body, BodyKind, ItemReport, Listing, PathHash, SoldCard, Wait, Welcome};
+pub use reply::{Answer, Body, BodyKind, Exceptions, ItemReport, Listing, PathHash, SoldCard, Wait, Welcome};
 pub use request::{Request, RequestFlags};
 pub use split::{BadFrame, Split, Splitter};
 pub use wire::{Field, Malformed, Secret};

@@ -171,6 +171,9 @@ pub(crate) struct Shared {
     pub(crate) blocking: Arc<Semaphore>,
     /// A permit for totals, which read much of the log: one at a time.
     pub(crate) reports: Arc<Semaphore>,
+    /// A permit for proofs and the signing of checkpoints, which the engine makes one at a time: what waits for its turn
+    /// there holds none of the permits that others need.
+    pub(crate) proofs: Arc<Semaphore>,
     /// Permits for feeds that read the log.
     pub(crate) feed_reads: Arc<Semaphore>,
     /// Events that feeds were sent.
@@ -258,6 +261,7 @@ impl Server {
             meter,
             blocking,
             reports: Arc::new(Semaphore::new(1)),
+            proofs: Arc::new(Semaphore::new(1)),
             feed_reads: Arc::new(Semaphore::new(FEED_READS_MAX)),
             feed_events: AtomicU64::new(0),
             commit,

@@ -98,6 +98,18 @@ impl From<Poisoned> for End {
 type Blocked = Result<(ReplyHead, Body), Poisoned>;
 type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Takes a frame in, having decided first what it has to wait for.
+#[inline]
+fn admit<'a>(desk: &mut Desk, frame: &'a [u8], outbox: &mut Outbox) -> Result<Admitted<'a>, EngineFault> {
+    match desk.admit(frame) {
+        Admitted::Again => {
+            desk.run(outbox)?;
+            Ok(desk.admit(frame))
+        }
+        admitted => Ok(admitted),
+    }
+}
+
 /// Says that nobody waits any more, when it is dropped.
 #[derive(Default)]
 struct Asker(Arc<AtomicBool>);
@@ -280,21 +292,21 @@ impl Stream {
                 match split {
                     Ok(Split::More) => break true,
                     Ok(Split::TooLong(head)) => self.desk.refuse_long(head),
-                    Ok(Split::Frame(frame)) => match self.desk.admit(frame) {
+                    Ok(Split::Frame(frame)) => match admit(&mut self.desk, frame, &mut self.outbox)? {
                         Admitted::Placed => {}
-                        Admitted::Again => {
-                            self.desk.run(&mut self.outbox)?;
-                            // Only a command about a card comes again, and now it is the first.
-                            self.desk.admit(frame);
-                            break false;
-                        }
+                        // Nothing is gathered any more that it could have to wait for.
+                        Admitted::Again => return Err(End::Fault),
                         Admitted::Items(head, items) => {
                             self.desk.run(&mut self.outbox)?;
                             self.desk.run_items(&head, &items, &mut self.outbox)?;
                             break false;
                         }
                         Admitted::Feed(head, open) => {
-                            self.feed = Some((head, open));
+                            if self.desk.is_late(&head) {
+                                self.desk.refuse_request(&head, Status::DeadlinePassed);
+                            } else {
+                                self.feed = Some((head, open));
+                            }
                             break false;
                         }
                         Admitted::Blocking(head, work) => {
@@ -338,16 +350,26 @@ impl Stream {
     /// business and ends with the stream, so that a peer that begins and leaves makes nobody keep its frames.
     fn start_blocking(&mut self, head: RequestHead, work: Blocking) {
         let (shared, peer) = (Arc::clone(&self.shared), Arc::clone(&self.peer));
+        let deadline = self.desk.deadline(&head);
         self.blocking = Some(Box::pin(async move {
             // The semaphores are never closed; without a permit the work would still be right.
             let turn = match work {
                 Blocking::Commit(_) => Arc::clone(&shared.commit).acquire_owned().await.ok(),
                 _ => None,
             };
-            let line = if matches!(work, Blocking::Totals(_)) { &shared.reports } else { &shared.blocking };
+            let line = match work {
+                Blocking::Totals(_) => &shared.reports,
+                Blocking::SignedCheckpoint | Blocking::Proof { .. } | Blocking::Consistency { .. } => {
+                    &shared.proofs
+                }
+                _ => &shared.blocking,
+            };
             let permit = Arc::clone(line).acquire_owned().await;
             if peer.revoked.load(Ordering::Relaxed) {
                 return None;
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Some(Ok((ReplyHead::local(&head, Status::DeadlinePassed), Body::None)));
             }
             // Whoever asked may leave: then a long piece of reading is not gone on with.
             let asker = Asker::default();

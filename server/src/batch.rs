@@ -1,21 +1,29 @@
 //! `kami batch`: what can be done to all cards of one import at once.
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use kami_engine::{BatchId, BatchReport, Lifecycle};
+use kami_engine::{
+    BatchId, BatchReport, Lifecycle, ORDER_CARDS_MAX, OrderId, Proposal, ProposalId, ProposalState, Proposed,
+    Status,
+};
+use kami_net::Client;
+use kami_net::client::Wish;
 use serde_json::{Value, json};
 
+use crate::control::{parse_proposal, propose};
 use crate::exit::Failure;
 use crate::output::{Output, count, table};
 use crate::remote::{Catalogue, Remote, Why};
 use crate::stock::states;
 use crate::time;
+use crate::trade::into_file;
 
-/// List, activate, freeze, void and extend batches.
+/// List, activate, freeze, void, export and extend batches.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  kami batch list coffee\n  kami batch activate 3\n  kami batch activate 3 --rows 0..1000\n  kami batch deactivate 3\n  kami batch freeze 3\n  kami batch unfreeze 3\n  kami batch extend 3 2028-12-31\n  kami batch void 3"
+    after_help = "Example:\n  kami batch list coffee\n  kami batch activate 3\n  kami batch activate 3 --rows 0..1000\n  kami batch deactivate 3\n  kami batch freeze 3\n  kami batch unfreeze 3\n  kami batch extend 3 2028-12-31\n  kami batch void 3\n  kami batch export 3 --count 500 --why \"for the printer\""
 )]
 pub struct BatchCommand {
     #[command(flatten)]
@@ -51,6 +59,24 @@ enum Action {
     /// Make the unsold cards void for good.
     #[command(after_help = "Example:\n  kami batch void 3")]
     Void(One),
+    /// Have the codes of unsold cards leave, which are sold with that. It takes two people: propose it, have somebody
+    /// else approve it, then fetch the codes with --proposal.
+    #[command(
+        after_help = "Example:\n  kami batch export 3 --count 500 --why \"for the printer\"\n  kami batch export 3 --proposal 0123456789abcdef0123456789abcdef --out codes.txt"
+    )]
+    Export {
+        #[command(flatten)]
+        one: One,
+        /// How many cards at most.
+        #[arg(long, value_name = "N", default_value_t = ORDER_CARDS_MAX, conflicts_with = "proposal", value_parser = clap::value_parser!(u32).range(1..=i64::from(ORDER_CARDS_MAX)))]
+        count: u32,
+        /// The approved proposal, whose codes are fetched.
+        #[arg(long, value_name = "ID", value_parser = parse_proposal, requires = "out")]
+        proposal: Option<ProposalId>,
+        /// The new file for the codes, one a line; only its owner may read it.
+        #[arg(long, value_name = "FILE", requires = "proposal")]
+        out: Option<PathBuf>,
+    },
     /// Move the end of validity to a later time.
     #[command(after_help = "Example:\n  kami batch extend 3 2028-12-31")]
     Extend {
@@ -123,12 +149,50 @@ pub async fn run(command: BatchCommand, output: &Output) -> Result<(), Failure> 
                 Action::Freeze(one) => client.batch_freeze(id(one)).await?,
                 Action::Unfreeze(one) => client.batch_unfreeze(id(one)).await?,
                 Action::Void(one) => client.batch_void(id(one)).await?,
+                Action::Export { one, proposal: Some(proposal), out: Some(out), .. } => {
+                    return fetch(client, id(one), proposal, &out, output).await;
+                }
+                Action::Export { one, count, .. } => {
+                    let wish = Wish::Export(id(one), count);
+                    return propose(client, wish, &command.why, output).await;
+                }
                 Action::Extend { one, expires } => client.batch_extend(id(one), expires).await?,
             }
             .value;
             show(&batch, &catalogue, output)
         })
         .await
+}
+
+/// Writes the codes that an approved export of the batch brought.
+async fn fetch(
+    client: &Client,
+    batch: BatchId,
+    proposal: ProposalId,
+    out: &Path,
+    output: &Output,
+) -> Result<(), Failure> {
+    let (_, proposals) = client.proposals(true).await?;
+    let known = proposals.iter().find(|known| known.id == proposal);
+    let exports =
+        |known: &Proposal| matches!(known.proposed, Proposed::Export { batch: own, .. } if own == batch);
+    match known {
+        None => Err(refused(Status::NotFound, format!("there is no proposal {proposal}"))),
+        Some(known) if !exports(known) => {
+            Err(Failure::usage(format!("proposal {proposal} is no export of batch {batch}")))
+        }
+        Some(known) if known.state != ProposalState::Approved => {
+            let state = known.state.name().to_lowercase();
+            let message = format!("proposal {proposal} is {state}: somebody else has to approve it first");
+            Err(refused(Status::ApprovalRequired, message))
+        }
+        // The order has the proposal's id.
+        Some(_) => into_file(client, OrderId(proposal.0), out, output).await,
+    }
+}
+
+fn refused(status: Status, message: String) -> Failure {
+    Failure { status: Some(status), ..Failure::refused(message) }
 }
 
 /// Prints one batch.

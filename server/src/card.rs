@@ -4,9 +4,11 @@
 use clap::Args;
 use kami_engine::{CardRef, CardReport, DocumentId, Flags, HistoryEvent, Kind, Lifecycle, ReplyFlags};
 use kami_net::Client;
+use kami_net::client::Wish;
 use serde_json::{Value, json};
 
 use crate::code::{document_id, mask, read_secret};
+use crate::control::{Propose, propose};
 use crate::exit::Failure;
 use crate::output::{Output, table};
 use crate::remote::{Catalogue, Remote, Why};
@@ -38,14 +40,24 @@ commands! {
     Freeze = "kami freeze COFFEE-00000001 --why \"reported stolen\"";
     /// End the freeze of a card.
     Unfreeze = "kami unfreeze COFFEE-00000001";
-    /// Make an unsold card void for good.
-    Void = "kami void COFFEE-00000001";
     /// Make a card redeemable, whatever its batch says.
     Activate = "kami activate COFFEE-00000001";
     /// Make an unused card not redeemable, whatever its batch says.
     Deactivate = "kami deactivate COFFEE-00000001";
     /// End a card's validity now; what is held of it can still be captured.
     Expire = "kami expire COFFEE-00000001";
+}
+
+/// Make a card void for good; one that is sold only with --propose, and a second person's approval.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  kami void COFFEE-00000001\n  kami void COFFEE-00000002 --propose --why \"reported stolen\""
+)]
+pub struct Void {
+    #[command(flatten)]
+    card: ChangedCard,
+    #[command(flatten)]
+    propose: Propose,
 }
 
 /// Move the end of a card's validity to a later time; one that had expired is valid again.
@@ -125,6 +137,11 @@ pub async fn unfreeze(command: Unfreeze, output: &Output) -> Result<(), Failure>
 
 pub async fn void(command: Void, output: &Output) -> Result<(), Failure> {
     let card = command.card;
+    if command.propose.propose {
+        let wish =
+            async |code: &[u8], client: &Client| propose(client, Wish::Void(code), &card.why, output).await;
+        return card.talk(wish).await;
+    }
     card.talk(async |code, client| show(client, code, &client.void(code).await?.value, output).await).await
 }
 
@@ -217,7 +234,7 @@ pub async fn history(command: History, output: &Output) -> Result<(), Failure> {
                         time::show(event.time_ms),
                         named(event),
                         event.lifecycle.name().to_owned(),
-                        event.principal.to_string(),
+                        by(event),
                         event.terminal.to_string(),
                         event.request.to_string(),
                         event.lsn.to_string(),
@@ -253,6 +270,15 @@ pub fn other_card(kind: Kind, related: u128) -> Option<CardRef> {
     Some(CardRef::from_bits(bits))
 }
 
+/// Who did it, and who approved it.
+fn by(event: &HistoryEvent) -> String {
+    let approver = event.grounds.as_ref().and_then(|grounds| grounds.approver);
+    match approver {
+        Some(approver) => format!("{} + {approver}", event.principal),
+        None => event.principal.to_string(),
+    }
+}
+
 /// An event as `--json` shows it.
 pub fn event(event: &HistoryEvent) -> Value {
     json!({
@@ -273,6 +299,7 @@ pub fn event(event: &HistoryEvent) -> Value {
         "made_ms": event.made_ms,
         "why": event.grounds.as_ref().map(|grounds| &grounds.why),
         "approval": event.grounds.as_ref().and_then(|grounds| grounds.approval).map(|id| id.to_string()),
+        "approver": event.grounds.as_ref().and_then(|grounds| grounds.approver).map(|id| id.0),
     })
 }
 

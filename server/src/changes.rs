@@ -15,7 +15,8 @@ use crate::time;
 
 /// List what people changed by hand: products, batches, principals, accounts, limits, single cards. Oldest first.
 ///
-/// It is read from the log itself, so nothing is missing from it: each change with its time, who made it and why.
+/// It is read from the log itself, so nothing is missing from it: each change with its time, who made it and why. Of
+/// cancelled orders those are listed that were cancelled for a reason.
 /// The operator, finance and auditor roles may ask.
 #[derive(Args)]
 #[command(
@@ -38,7 +39,8 @@ pub struct Changes {
     remote: Remote,
 }
 
-/// What people do by hand. Sales, redemptions and what follows from them are not among it.
+/// What people do by hand. Sales, redemptions and what follows from them are not among it; a platform cancels orders all
+/// day, so of CANCEL only those count that say why.
 const BY_HAND: &[Kind] = &[
     Kind::ProductPut,
     Kind::ProductFreeze,
@@ -48,8 +50,11 @@ const BY_HAND: &[Kind] = &[
     Kind::TenantPut,
     Kind::TenantFreeze,
     Kind::TenantUnfreeze,
+    Kind::TenantControl,
     Kind::Propose,
     Kind::Approve,
+    Kind::ProposalWithdraw,
+    Kind::Export,
     Kind::KeyRotate,
     Kind::Restore,
     Kind::ClockAccept,
@@ -70,6 +75,7 @@ const BY_HAND: &[Kind] = &[
     Kind::Settle,
     Kind::RefundValue,
     Kind::Return,
+    Kind::Cancel,
     Kind::Restock,
     Kind::Replace,
     Kind::Transfer,
@@ -93,8 +99,9 @@ pub async fn run(command: Changes, output: &Output) -> Result<(), Failure> {
             let mut subscription = client.subscribe(spec);
             let mut changes = Vec::new();
             while let Some(event) = subscription.next_past().await? {
-                let wanted = command.since.is_none_or(|since| event.time_ms >= since)
-                    && by.is_none_or(|by| event.principal == by)
+                let wanted = (event.kind != Kind::Cancel || has_why(&event))
+                    && command.since.is_none_or(|since| event.time_ms >= since)
+                    && by.is_none_or(|by| event.principal == by || approver(&event) == Some(by))
                     && !(command.without_why && has_why(&event));
                 if wanted {
                     changes.push(event);
@@ -109,6 +116,10 @@ pub async fn run(command: Changes, output: &Output) -> Result<(), Failure> {
             show(&changes[kept..], &catalogue, &names, output)
         })
         .await
+}
+
+fn approver(event: &Event) -> Option<PrincipalId> {
+    event.grounds.as_ref().and_then(|grounds| grounds.approver)
 }
 
 fn has_why(event: &Event) -> bool {
@@ -146,6 +157,9 @@ fn show(
         .map(|event| {
             let mut value = as_json(event);
             value["by"] = name(event.principal).into();
+            if let Some(approver) = approver(event) {
+                value["approved_by"] = name(approver).into();
+            }
             value
         })
         .collect();
@@ -155,7 +169,10 @@ fn show(
                 time::show(event.time_ms),
                 event.kind.name().to_owned(),
                 what(event, catalogue),
-                name(event.principal),
+                match approver(event) {
+                    Some(second) => format!("{} + {}", name(event.principal), name(second)),
+                    None => name(event.principal),
+                },
                 event.lsn.to_string(),
                 event.grounds.as_ref().map_or_else(String::new, |grounds| grounds.why.clone()),
             ]

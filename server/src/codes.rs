@@ -5,25 +5,22 @@
 //! codes on sale, a guess hits one in 4·10²¹. They are unique within the file for certain, and beyond it
 //! but for odds of that kind; an import finds any that were there before.
 //!
-//! Nothing is kept of them but the file, which only its owner may read. It appears under its name when it is
-//! complete and on disk, and the name is on disk before the command says so: what is sent to the printer is
-//! not lost to a power cut behind it. Killed before, what there is lies beside it as `.NAME.partial`.
+//! Nothing is kept of them but the file, which only its owner may read, and which is there as a whole or not at all: see
+//! `new_file.rs`.
 
 mod check;
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::exit::Failure;
+use crate::new_file::{NewFile, Readers};
 use crate::output::{Output, count};
 use crate::progress::{Progress, Unit};
 use check::{ALPHABET, check_value};
@@ -92,33 +89,11 @@ pub fn run(command: CodesCommand, output: &Output) -> Result<(), Failure> {
     if is_text && command.pin.is_some() {
         return Err(Failure::usage("a .txt file has no place for PINs; name it .csv"));
     }
-    let failed = |error: io::Error| {
+    let mut file = NewFile::create("the codes", &command.out, Readers::Owner)?;
+    write(&mut file, &command, is_text).map_err(|error| {
         Failure::environment(format!("the codes cannot be written path=`{}`: {error}", command.out.display()))
-    };
-    let partial = partial(&command.out)?;
-    if command.out.symlink_metadata().is_ok() {
-        return Err(failed(io::ErrorKind::AlreadyExists.into()));
-    }
-    let file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial).map_err(|error| {
-            let failure = failed(error);
-            let message = format!("{} (as `{}`)", failure.message, partial.display());
-            Failure { message, ..failure }
-        })?;
-    let written = write(file, &command, is_text).and_then(|()| {
-        // Never over a file that came to be meanwhile.
-        Ok(renameat_with(CWD, &partial, CWD, &command.out, RenameFlags::NOREPLACE)?)
-    });
-    if let Err(error) = written {
-        let _ = std::fs::remove_file(&partial);
-        return Err(failed(error));
-    }
-    sync_directory_of(&command.out).map_err(|error| {
-        Failure::environment(format!(
-            "the codes are written, and may be lost if the power fails now; run `sync` path=`{}`: {error}",
-            command.out.display()
-        ))
     })?;
+    file.finish()?;
     let value = json!({
         "file": command.out.display().to_string(),
         "count": command.count,
@@ -135,24 +110,7 @@ pub fn run(command: CodesCommand, output: &Output) -> Result<(), Failure> {
     })
 }
 
-/// Where the file is until it is complete.
-fn partial(out: &Path) -> Result<PathBuf, Failure> {
-    let name = out.file_name().ok_or_else(|| Failure::usage("--out names no file"))?;
-    let mut partial = std::ffi::OsString::from(".");
-    partial.push(name);
-    partial.push(".partial");
-    Ok(out.with_file_name(partial))
-}
-
-/// Makes the name of a file durable.
-fn sync_directory_of(file: &Path) -> io::Result<()> {
-    // A name alone has an empty parent.
-    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-fn write(file: File, command: &Generate, is_text: bool) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(256 << 10, file);
+fn write(out: &mut NewFile, command: &Generate, is_text: bool) -> io::Result<()> {
     if !is_text {
         out.write_all(if command.pin.is_some() { b"code,pin\n" } else { b"code\n" })?;
     }
@@ -173,8 +131,7 @@ fn write(file: File, command: &Generate, is_text: bool) -> io::Result<()> {
             progress.at(number);
         }
     }
-    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()
+    Ok(())
 }
 
 /// Codes, each another one.

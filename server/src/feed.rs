@@ -131,6 +131,7 @@ pub fn as_json(event: &Event) -> Value {
     if let Some(grounds) = event.grounds.as_deref() {
         put("why", (!grounds.why.is_empty()).then(|| grounds.why.clone().into()));
         put("approval", grounds.approval.map(|id| id.to_string().into()));
+        put("approver", grounds.approver.map(|id| id.0.into()));
     }
     value
 }
@@ -167,6 +168,9 @@ fn as_text(event: &Event, catalogue: &Catalogue) -> String {
     }
     if event.principal.0 != 0 {
         say(format!("by {}", event.principal));
+    }
+    if let Some(approver) = event.grounds.as_ref().and_then(|grounds| grounds.approver) {
+        say(format!("approved by {approver}"));
     }
     for (name, number) in
         [("merchant", event.merchant.0), ("terminal", event.terminal.0), ("channel", event.channel.0.into())]

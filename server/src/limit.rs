@@ -1,10 +1,11 @@
 //! `kami limit`: how much may be bought or redeemed, by whom, in which time.
 
 use clap::{Args, Subcommand};
-use kami_engine::{AccountId, Limit, LimitAction, LimitScope, LimitSpec, LimitWindow, ProductId};
-use kami_net::{Client, ClientError};
+use kami_engine::{Limit, LimitAction, LimitScope, LimitSpec, LimitWindow, ProductId};
+use kami_net::Client;
 use serde_json::{Value, json};
 
+use crate::account;
 use crate::exit::Failure;
 use crate::output::{Output, count, table};
 use crate::remote::{Catalogue, Remote, Why};
@@ -80,17 +81,8 @@ fn parse_window(text: &str) -> Result<LimitWindow, String> {
         _ => {}
     }
     if let Some(offset) = text.strip_prefix("day") {
-        let minutes = || {
-            let (hours, minutes) = offset.get(1..)?.split_once(':')?;
-            let two = |text: &str| text.parse::<i16>().ok().filter(|_| text.len() == 2);
-            let minutes = two(hours)? * 60 + two(minutes).filter(|minutes| *minutes < 60)?;
-            match offset.as_bytes().first()? {
-                b'+' => Some(minutes),
-                b'-' => Some(-minutes),
-                _ => None,
-            }
-        };
-        return minutes().map(|offset_min| LimitWindow::Day { offset_min }).ok_or_else(|| wrong.to_owned());
+        let offset = time::parse_offset(offset).map_err(|_| wrong.to_owned());
+        return offset.map(|offset_min| LimitWindow::Day { offset_min });
     }
     time::parse_seconds(text).map(|seconds| LimitWindow::Rolling { seconds }).map_err(|_| wrong.to_owned())
 }
@@ -98,10 +90,7 @@ fn parse_window(text: &str) -> Result<LimitWindow, String> {
 fn show_window(window: LimitWindow) -> String {
     match window {
         LimitWindow::Day { offset_min: 0 } => "day".to_owned(),
-        LimitWindow::Day { offset_min } => {
-            let (sign, minutes) = (if offset_min < 0 { '-' } else { '+' }, offset_min.unsigned_abs());
-            format!("day{sign}{:02}:{:02}", minutes / 60, minutes % 60)
-        }
+        LimitWindow::Day { offset_min } => format!("day{}", time::show_offset(offset_min)),
         LimitWindow::Rolling { seconds } if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
         LimitWindow::Rolling { seconds } => format!("{seconds}s"),
         LimitWindow::Life => "life".to_owned(),
@@ -129,7 +118,7 @@ async fn scope_of(client: &Client, text: &str) -> Result<LimitScope, Failure> {
         "principal" => LimitScope::Principal,
         "order" => LimitScope::Order,
         text => match text.strip_prefix("account:") {
-            Some(name) => LimitScope::Account(Some(account(client, name).await?)),
+            Some(name) => LimitScope::Account(Some(account::find(client, name).await?.id)),
             None => {
                 return Err(Failure::usage(format!(
                     "--scope `{text}`: it is account, account:NAME, ip, terminal, principal or order"
@@ -137,17 +126,6 @@ async fn scope_of(client: &Client, text: &str) -> Result<LimitScope, Failure> {
             }
         },
     })
-}
-
-async fn account(client: &Client, name: &str) -> Result<AccountId, Failure> {
-    match client.account_named(name).await {
-        Ok(account) => Ok(account.value.id),
-        Err(ClientError::Refused { status: status @ kami_engine::Status::NotFound, .. }) => Err(Failure {
-            status: Some(status),
-            ..Failure::refused(format!("there is no account `{name}`; `kami account list` shows them"))
-        }),
-        Err(error) => Err(error.into()),
-    }
 }
 
 pub async fn run(command: LimitCommand, output: &Output) -> Result<(), Failure> {
@@ -275,7 +253,7 @@ mod tests {
             assert_eq!(parse_window(text), Ok(window));
             assert_eq!(show_window(window), text);
         }
-        for text in ["", "days", "day8", "day+8", "day+08:60", "day*08:00", "1w", "tag"] {
+        for text in ["", "days", "day8", "day+19:00", "day+08:60", "day*08:00", "1w", "tag"] {
             assert!(parse_window(text).is_err(), "{text}");
         }
     }

@@ -12,6 +12,8 @@
 //! trade.rs value.rs card.rs         selling, redeeming, what is on a card, looking after single cards
 //! top_up.rs                         what is on a card, to an account elsewhere, by a program that does it
 //! account.rs limit.rs               money and who has how much of it; how much may be bought or redeemed
+//! orders.rs                         purchases: reserved, paid, cancelled, given back
+//! tills.rs                          what tills leave behind: outcomes, locked PINs, exceptions
 //! stock.rs principal.rs tenant.rs   figures; who may connect; merchants that share the store
 //! feed.rs reconcile.rs              the log's events as they come; its totals by day
 //! changes.rs                        who changed what by hand, and why
@@ -22,7 +24,7 @@
 //! demo.rs                           the proof: a real server, killed under load, asked about everything
 //! manual.rs                         shell completions and manual pages
 //! exit.rs output.rs progress.rs     exit codes and sentences; JSON and tables; how far long work is
-//! table_file.rs                     tables for spreadsheets
+//! new_file.rs table_file.rs         a file, whole or not at all; tables for spreadsheets
 //! money.rs time.rs code.rs          how amounts, times and codes are typed and shown
 //! ```
 //! Standard output carries results and nothing else; progress, warnings and errors go to standard error.
@@ -36,6 +38,7 @@ mod certificate;
 mod changes;
 mod code;
 mod codes;
+mod control;
 mod demo;
 mod exit;
 mod feed;
@@ -47,6 +50,7 @@ mod log;
 mod logging;
 mod manual;
 mod metrics;
+mod new_file;
 mod notify;
 mod orders;
 mod output;
@@ -158,6 +162,8 @@ enum Command {
     Feed(feed::Feed),
     Changes(changes::Changes),
     Tenant(tenant::TenantCommand),
+    Proposals(control::ProposalsCommand),
+    Approve(control::Approve),
     Principal(principal::PrincipalCommand),
     Stats(stock::Stats),
     Checkpoint(upkeep::Checkpoint),
@@ -262,6 +268,8 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Feed(command) => online(feed::run(command, output)),
         Command::Changes(command) => online(changes::run(command, output)),
         Command::Tenant(command) => online(tenant::run(command, output)),
+        Command::Proposals(command) => online(control::proposals(command, output)),
+        Command::Approve(command) => online(control::approve(command, output)),
         Command::Principal(command) => online(principal::run(command, output)),
         Command::Stats(command) => online(stock::stats(command, output)),
         Command::Checkpoint(command) => online(upkeep::checkpoint(command, output)),

@@ -127,9 +127,17 @@ mod tests {
         for name in names() {
             assert!(directory.path().join(format!("kami-{name}.1")).exists(), "{name}");
         }
-        assert_eq!(
-            std::fs::read_dir(directory.path()).unwrap().count(),
-            super::pages(&crate::Cli::command())
-        );
+        let pages = super::pages(&crate::Cli::command());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), pages);
+        // As many as the document shows.
+        let document = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operating.md");
+        let text = std::fs::read_to_string(&document).unwrap();
+        let shown = text.lines().find(|line| line.contains(" pages in /")).unwrap();
+        let right = format!("{pages} pages in /usr/local/share/man/man1");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&document, text.replace(shown, &right)).unwrap();
+        } else {
+            assert_eq!(shown, right, "run UPDATE_GOLDEN=1 cargo test -p kami-server --bin kami manual");
+        }
     }
 }

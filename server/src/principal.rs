@@ -3,7 +3,8 @@
 //! Adding one certifies a key by the store's authority and tells the server the public key. The key is made
 //! here, or it never leaves the till, which sends a signing request instead. The directory that comes out of
 //! it is what that person or machine needs. The authority's key is needed here and nowhere else; a server
-//! never issues anything.
+//! never issues anything. It stays with the house, whoever adds people: with it somebody could pass for the server. The
+//! admin of a tenant registers certificates that the house made of signing requests.
 
 use std::path::{Path, PathBuf};
 
@@ -81,8 +82,35 @@ enum Action {
     Renew {
         /// Its name or number.
         principal: String,
+        /// The certificate in --out is a new one, of `kami principal certify`: register that.
+        #[arg(long, conflicts_with = "csr")]
+        certified: bool,
         #[command(flatten)]
         issue: Issue,
+    },
+    /// Certify a signing request, and tell no server: the store's authority, for people whom others add.
+    ///
+    /// The authority's key is never given away: who has it can pass for the server. So a tenant's admin sends the
+    /// request, the house certifies it, and the admin registers what came back: `kami principal add NAME --role ROLE
+    /// --out DIR` takes the certificate that lies in DIR, and needs no authority.
+    #[command(
+        after_help = "Example:\n  kami principal certify north-till-1 --csr till.csr --out north-till-1"
+    )]
+    Certify {
+        /// What it will be called.
+        name: String,
+        /// The signing request (PKCS#10, PEM).
+        #[arg(long, value_name = "FILE")]
+        csr: PathBuf,
+        /// Where the certificate goes: a directory to give back.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// How long the certificate is valid.
+        #[arg(long, value_name = "DAYS", default_value_t = LIFETIME_DAYS, value_parser = clap::value_parser!(u32).range(1..=i64::from(LIFETIME_DAYS_MAX)))]
+        lifetime: u32,
+        /// Where the authority's key lies [default: `ca` beside the directory of --identity].
+        #[arg(long, value_name = "DIR")]
+        authority: Option<PathBuf>,
     },
     /// Withdraw a principal for good and close its connections.
     #[command(after_help = "Example:\n  kami principal revoke till-17")]
@@ -159,7 +187,7 @@ pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failu
                 })
                 .await
         }
-        Action::Renew { principal, issue } => {
+        Action::Renew { principal, certified, issue } => {
             remote
                 .talk_on(&why, async |client| {
                     let principal = find(client, &principal).await?;
@@ -169,17 +197,39 @@ pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failu
                             principal.spec.name
                         )));
                     }
-                    let certificate = issue.renew(&remote.identity, &principal)?;
+                    let certificate = match certified {
+                        true => Certificate::load(&issue.out)?,
+                        false => issue.renew(&remote.identity, &principal)?,
+                    };
                     let facts = certificate.facts()?;
                     let renewal =
                         Renewal { principal: principal.id, key: facts.key, certificate: facts.note };
                     let renewed = client.principal_renew(renewal).await?.value;
                     // Not before: a refusal would leave a certificate of a key that opens nothing in the place of
                     // one that does. If it is not written now, the same command makes another.
-                    certificate.save(&issue.out)?;
+                    if !certified {
+                        certificate.save(&issue.out)?;
+                    }
                     show(&renewed, output)
                 })
                 .await
+        }
+        Action::Certify { name, csr, out, lifetime, authority } => {
+            if out.join("cert.pem").exists() {
+                return Err(Failure::usage(format!(
+                    "there is a certificate already: choose another directory path=`{}`",
+                    out.display()
+                )));
+            }
+            let issue = Issue { out, csr: Some(csr), lifetime, authority };
+            let facts = issue.issue(&remote.identity, &name)?;
+            output.result(&certified_value(&name, &issue.out, &facts), || {
+                format!(
+                    "certified  {name}, until {}\nwritten    {}",
+                    time::day(facts.note.expires_ms),
+                    issue.out.display()
+                )
+            })
         }
         Action::Revoke { principal } => {
             remote
@@ -309,6 +359,17 @@ pub fn renew_early(home: &Path, authority: &Path, days: u64) -> Result<Option<Ce
 
 fn show(principal: &Principal, output: &Output) -> Result<(), Failure> {
     output.result(&value(principal), || lines(std::slice::from_ref(principal)))
+}
+
+fn certified_value(name: &str, out: &Path, facts: &CertificateFacts) -> Value {
+    let key: String = facts.key.iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({
+        "name": name,
+        "directory": out.display().to_string(),
+        "key_sha256": key,
+        "serial": serial(facts.note),
+        "expires_ms": facts.note.expires_ms,
+    })
 }
 
 /// How a certificate stands.

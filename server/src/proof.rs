@@ -14,6 +14,7 @@ use crate::backup::read_only;
 use crate::card::{event, flag_names};
 use crate::code::{mask, read_secret};
 use crate::exit::{Exit, Failure};
+use crate::new_file::{NewFile, Readers};
 use crate::output::{Output, count, table};
 use crate::remote::Remote;
 use crate::time;
@@ -30,7 +31,7 @@ pub struct ProofCommand {
     /// The code; `-` reads it from standard input, where `ps` does not show it.
     #[arg(required = true)]
     code: Option<String>,
-    /// Where the proof goes [default: standard output].
+    /// The new file that the proof goes to [default: standard output].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -44,7 +45,7 @@ enum Action {
     /// Sign the log as it stands, for whoever wants to check later that it still begins so.
     #[command(after_help = "Example:\n  kami proof checkpoint --out 2026-11-23.checkpoint")]
     Checkpoint {
-        /// Where the checkpoint goes [default: standard output].
+        /// The new file that the checkpoint goes to [default: standard output].
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
@@ -60,7 +61,7 @@ enum Action {
         /// The key to check with [default: the one the server tells].
         #[arg(long, value_name = "VKEY")]
         key: Option<VerifierKey>,
-        /// Where the proof goes, for others to check [default: nowhere].
+        /// The new file that the proof goes to, for others to check [default: nowhere].
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
@@ -91,6 +92,13 @@ enum Action {
 
 pub fn run(command: ProofCommand, output: &Output) -> Result<Exit, Failure> {
     let ProofCommand { code, out, remote, action } = command;
+    // Before anything is asked or signed for it.
+    let new_file = match &action {
+        None => &out,
+        Some(Action::Checkpoint { out } | Action::Consistency { out, .. }) => out,
+        Some(_) => &None,
+    };
+    new_file.as_deref().map_or(Ok(()), NewFile::check)?;
     match action {
         Some(Action::Verify { file, key, code, keys }) => {
             verify(&file, &key, code.as_deref().zip(keys.as_deref()), output)
@@ -133,7 +141,7 @@ async fn checkpoint(remote: &Remote, out: Option<&Path>, output: &Output) -> Res
     match out {
         None => output.result(&value, || note.note.clone()),
         Some(path) => {
-            write(path, &note.note)?;
+            NewFile::write_text("the checkpoint", path, Readers::AsUsual, &note.note)?;
             output.result(&value, || {
                 format!(
                     "checkpoint  of {} entries of {}\nwritten     {}",
@@ -154,7 +162,8 @@ async fn card(remote: &Remote, code: &[u8], out: Option<&Path>, output: &Output)
     let proof = CardProof::parse(&text).map_err(not_proven)?;
     let proven = proof.verify(&key).map_err(not_proven)?;
     if let Some(path) = out {
-        write(path, &text)?;
+        // It shows what was bought, and by whom.
+        NewFile::write_text("the proof", path, Readers::Owner, &text)?;
     }
     let mut value = card_value(&proven);
     value["key"] = json!(key.to_string());
@@ -204,7 +213,7 @@ async fn consistency(
     match proof.verify(&key) {
         Ok(()) => {
             if let Some(path) = out {
-                write(path, &proof.encode())?;
+                NewFile::write_text("the proof", path, Readers::AsUsual, &proof.encode())?;
             }
             consistent(&proof, output)
         }
@@ -341,10 +350,4 @@ fn read(path: &Path) -> Result<String, Failure> {
     })?;
     // What is no text was never written as a proof.
     Ok(String::from_utf8(bytes).unwrap_or_default())
-}
-
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, text).map_err(|error| {
-        Failure::environment(format!("the file cannot be written: {error}: file=`{}`", path.display()))
-    })
 }

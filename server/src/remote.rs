@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use kami_engine::{Grounds, Product, ProductId, TerminalId, WHY_BYTES_MAX};
+use kami_engine::{Grounds, Product, ProductId, ProposalId, TerminalId, WHY_BYTES_MAX};
 use kami_net::{Client, ClientError, ClientOptions, Identity};
 
 use crate::exit::{Exit, Failure};
@@ -113,6 +113,20 @@ fn parse_why(text: &str) -> Result<String, String> {
 }
 
 impl Why {
+    /// Whether a reason was given.
+    pub fn is_given(&self) -> bool {
+        self.why.is_some()
+    }
+
+    /// A client that says so with every change, and under which proposal it is made.
+    pub fn under(&self, client: &Client, proposal: Option<ProposalId>) -> Client {
+        if proposal.is_none() {
+            return self.handle(client);
+        }
+        let why = self.why.clone().unwrap_or_default();
+        client.on_grounds(Grounds { why, approval: proposal, approver: None })
+    }
+
     /// A client that says so with every change.
     pub fn handle(&self, client: &Client) -> Client {
         match &self.why {

@@ -5,10 +5,9 @@
 //!   a CSV file runs a cell that begins with `=`. Text that could be one is written with an apostrophe before it in
 //!   CSV; in XLSX text is text by its type. Numbers and amounts are written as such, negative ones too.
 //! * Rows go to the disk as they come, so a table of any length takes no memory.
-//! * The file appears whole, under its name, or not at all; a file that is there is not written over.
+//! * The file appears whole, under its name, or not at all; a file that is there is not written over (`new_file.rs`).
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -17,6 +16,7 @@ use rust_xlsxwriter::{Format, Workbook, XlsxError};
 
 use crate::exit::Failure;
 use crate::money;
+use crate::new_file::{NewFile, Readers};
 
 /// Options of commands whose result may go to a file.
 #[derive(Args)]
@@ -64,18 +64,10 @@ enum Kind {
 /// A table that is being written.
 pub struct TableFile {
     path: PathBuf,
-    /// The rows go here until the table is whole.
-    partial: PathBuf,
-    form: Form,
+    out: NewFile,
+    /// Of a table for Excel: what becomes its content. Boxed: it is ten times the size of the rest.
+    workbook: Option<Box<Workbook>>,
     rows: u32,
-}
-
-enum Form {
-    Csv(BufWriter<File>),
-    // Boxed: it is ten times the size of the other.
-    Xlsx(Box<Workbook>, BufWriter<File>),
-    /// Finished.
-    Done,
 }
 
 /// Rows of a worksheet, the header's included: what Excel opens.
@@ -85,28 +77,18 @@ const EXACT_MAX: u64 = 1 << 53;
 
 impl TableFile {
     fn create(path: &Path, kind: Kind, header: &[&str]) -> Result<TableFile, Failure> {
-        if path.try_exists().unwrap_or(false) {
-            let path = path.display();
-            return Err(Failure::usage(format!(
-                "the file is there already: choose another name or remove it path=`{path}`"
-            )));
-        }
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".partial-{}", std::process::id()));
-        let partial = path.with_file_name(name);
-        let failed = |error| failure(path, &error);
-        let file = BufWriter::new(File::create(&partial).map_err(failed)?);
-        let form = match kind {
-            Kind::Csv => Form::Csv(file),
+        let out = NewFile::create("the table", path, Readers::AsUsual)?;
+        let workbook = match kind {
+            Kind::Csv => None,
             Kind::Xlsx => {
                 let mut workbook = Box::new(Workbook::new());
                 workbook.add_worksheet_with_constant_memory().map_err(|error| failure(path, &error))?;
-                Form::Xlsx(workbook, file)
+                Some(workbook)
             }
         };
-        let mut table = TableFile { path: path.to_owned(), partial, form, rows: 0 };
-        if let Form::Csv(out) = &mut table.form {
-            out.write_all("\u{feff}".as_bytes()).map_err(failed)?;
+        let mut table = TableFile { path: path.to_owned(), out, workbook, rows: 0 };
+        if table.workbook.is_none() {
+            table.out.write_all("\u{feff}".as_bytes()).map_err(|error| failure(path, &error))?;
         }
         let header: Vec<Cell<'_>> = header.iter().map(|name| Cell::Text(name)).collect();
         table.row(&header)?;
@@ -120,15 +102,12 @@ impl TableFile {
     pub fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), Failure> {
         let row = self.rows;
         self.rows += 1;
-        match &mut self.form {
-            Form::Csv(out) => csv_row(out, cells).map_err(|error| failure(&self.path, &error)),
-            Form::Xlsx(..) if row == XLSX_ROWS_MAX => {
+        match &mut self.workbook {
+            None => csv_row(&mut self.out, cells).map_err(|error| failure(&self.path, &error)),
+            Some(_) if row == XLSX_ROWS_MAX => {
                 Err(Failure::refused(format!("a worksheet holds {XLSX_ROWS_MAX} rows at most: use --csv")))
             }
-            Form::Xlsx(workbook, _) => {
-                xlsx_row(workbook, row, cells).map_err(|error| failure(&self.path, &error))
-            }
-            Form::Done => Ok(()),
+            Some(workbook) => xlsx_row(workbook, row, cells).map_err(|error| failure(&self.path, &error)),
         }
     }
 
@@ -137,30 +116,12 @@ impl TableFile {
     /// # Errors
     /// If the disk is full; the file is gone then.
     pub fn finish(mut self) -> Result<u64, Failure> {
-        let out = match std::mem::replace(&mut self.form, Form::Done) {
-            Form::Csv(out) => out,
-            Form::Xlsx(mut workbook, mut out) => {
-                let saved = match workbook.save_to_buffer() {
-                    Ok(bytes) => out.write_all(&bytes).map_err(|error| failure(&self.path, &error)),
-                    Err(error) => Err(failure(&self.path, &error)),
-                };
-                saved?;
-                out
-            }
-            Form::Done => return Ok(0),
-        };
-        let done = out.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| file.sync_all());
-        // A hard link, unlike a new name, does not go over a file that came meanwhile.
-        let named = done.and_then(|()| fs::hard_link(&self.partial, &self.path));
-        named.map_err(|error| failure(&self.path, &error))?;
+        if let Some(mut workbook) = self.workbook.take() {
+            let bytes = workbook.save_to_buffer().map_err(|error| failure(&self.path, &error))?;
+            self.out.write_all(&bytes).map_err(|error| failure(&self.path, &error))?;
+        }
+        self.out.finish()?;
         Ok(u64::from(self.rows) - 1)
-    }
-}
-
-impl Drop for TableFile {
-    fn drop(&mut self) {
-        // Under its name, if it has got one, the file stays.
-        let _ = fs::remove_file(&self.partial);
     }
 }
 
@@ -219,6 +180,8 @@ fn xlsx_row(workbook: &mut Workbook, row: u32, cells: &[Cell<'_>]) -> Result<(),
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use calamine::{Data, Reader, Xlsx, open_workbook};
 
     use super::*;

@@ -4,16 +4,21 @@
 //! redemption has the id given with `--id`, or a new one that is printed, so that it can be asked for
 //! again or reversed.
 
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
 use clap::Args;
-use kami_engine::{OrderId, ReplyFlags, RequestId, TerminalId, ValueReport};
-use kami_net::ClientError;
-use kami_net::client::{Receipt, RedeemOptions, ReverseOptions, SellOptions, Sold};
+use kami_engine::{OrderId, ProposalId, ReplyFlags, RequestId, TerminalId, ValueReport};
+use kami_net::client::{Receipt, RedeemOptions, ReverseOptions, SellOptions, Sold, Wish};
+use kami_net::{Client, ClientError};
 use serde_json::{Value, json};
 
 use crate::code::{mask, order_id, parse_id, read_secret, sale_id};
+use crate::control::{Propose, parse_proposal, propose};
 use crate::exit::Failure;
-use crate::output::Output;
-use crate::remote::{Catalogue, Remote};
+use crate::new_file::{NewFile, Readers};
+use crate::output::{Output, count};
+use crate::remote::{Catalogue, Remote, Why};
 use crate::{money, time};
 
 /// Sell cards under an order id and print their codes, one a line.
@@ -37,13 +42,28 @@ pub struct Sell {
     remote: Remote,
 }
 
-/// Print the codes of an order again; only the principal that bought it may.
+/// Print the codes of an order again.
+///
+/// The principal that bought it may. An operator proposes it with --propose, and fetches them with --approval once
+/// somebody else has approved that.
 #[derive(Args)]
-#[command(after_help = "Example:\n  kami order 2026-0001")]
+#[command(
+    after_help = "Example:\n  kami order 2026-0001\n  kami order 2026-0001 --out codes.txt\n  kami order 2026-0001 --propose --why \"shop lost its copy\"\n  kami order 2026-0001 --approval 0123456789abcdef0123456789abcdef"
+)]
 pub struct Order {
     /// The order's id, as it was given to `sell`.
     #[arg(value_name = "ID", value_parser = order_id)]
     order: OrderId,
+    /// The approved proposal under which codes of another's order are fetched.
+    #[arg(long, value_name = "ID", value_parser = parse_proposal, conflicts_with = "propose")]
+    approval: Option<ProposalId>,
+    /// Write the codes to a new file that only its owner may read, one a line, instead of printing them.
+    #[arg(long, value_name = "FILE", conflicts_with = "propose")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    why: Why,
+    #[command(flatten)]
+    propose: Propose,
     #[command(flatten)]
     remote: Remote,
 }
@@ -122,10 +142,37 @@ pub async fn sell(command: Sell, output: &Output) -> Result<(), Failure> {
 }
 
 pub async fn order(command: Order, output: &Output) -> Result<(), Failure> {
-    command
-        .remote
-        .talk(async |client| codes(command.order, &client.order(command.order).await?, output))
+    let Order { order, approval, out, why, propose: Propose { propose: proposes }, remote } = command;
+    remote
+        .talk(async |client| {
+            let client = &why.under(client, approval);
+            match out {
+                _ if proposes => propose(client, Wish::OrderFetch(order), &why, output).await,
+                Some(out) => into_file(client, order, &out, output).await,
+                None => codes(order, &client.order(order).await?, output),
+            }
+        })
         .await
+}
+
+/// Fetches the codes of an order into a new file.
+pub async fn into_file(client: &Client, order: OrderId, out: &Path, output: &Output) -> Result<(), Failure> {
+    // Fetching them is recorded: not for nothing.
+    let mut file = NewFile::create("the codes", out, Readers::Owner)?;
+    let sold = client.order(order).await?;
+    let cards = &sold.value.cards;
+    for card in cards {
+        file.write_all(&card.code).and_then(|()| file.write_all(b"\n")).map_err(|error| {
+            Failure::environment(format!("the codes cannot be written path=`{}`: {error}", out.display()))
+        })?;
+    }
+    file.finish()?;
+    let value = json!({
+        "order": order.to_string(),
+        "count": cards.len(),
+        "file": out.display().to_string(),
+    });
+    output.result(&value, || format!("{} codes in {}", count(cards.len() as u64), out.display()))
 }
 
 /// Prints codes: here they are what was asked for.

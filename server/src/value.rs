@@ -6,11 +6,12 @@
 
 use clap::Args;
 use kami_engine::{Money, ReplyFlags, RequestId, TerminalId, ValueReport};
-use kami_net::client::{HoldOptions, Receipt};
+use kami_net::client::{HoldOptions, Receipt, Wish};
 use kami_net::{Client, ClientError};
 use serde_json::json;
 
 use crate::code::{mask, parse_id, read_secret};
+use crate::control::{Propose, propose};
 use crate::exit::Failure;
 use crate::output::Output;
 use crate::remote::{Catalogue, Remote, Why};
@@ -161,6 +162,8 @@ pub struct Refund {
     amount: Amount,
     #[command(flatten)]
     why: Why,
+    #[command(flatten)]
+    propose: Propose,
 }
 
 /// Settle what was redeemed of a card: it can be reversed no more.
@@ -259,6 +262,10 @@ pub async fn refund(command: Refund, output: &Output) -> Result<(), Failure> {
         .card
         .talk_on(&command.why, async |client, code, id| {
             let amount = command.amount.read(client, code).await?;
+            if command.propose.propose {
+                let wish = Wish::RefundValue(code, command.original, amount);
+                return propose(client, wish, &command.why, output).await;
+            }
             let receipt = client.refund_value(code, command.original, amount, id).await;
             tell("refunded", client, code, receipt, output).await
         })

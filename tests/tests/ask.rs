@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use kami_engine::{
     AccountId, AccountPut, AccountSpec, Advice, BatchId, Caller, ChannelId, Command, Confirmation,
-    DocumentId, Engine, ExceptionNote, GivenBack, Grounds, Leg, LimitSpec, Lsn, MerchantId, OrderId, Posting,
-    PrincipalId, PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Replace, Request, RequestId, Role,
-    TenantId, TenantSpec, TerminalId, Transfer,
+    DocumentId, DualControl, Engine, ExceptionNote, GivenBack, Grounds, Leg, LimitSpec, Lsn, MerchantId,
+    OrderId, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, ProposalId, Purchase, Renewal,
+    Replace, Request, RequestId, Role, TenantId, TenantSpec, TerminalId, Transfer,
 };
 
 /// One request.
@@ -22,6 +22,10 @@ pub struct Ask {
     pub deadline: Deadline,
     /// Why, where that may be said.
     pub why: Option<String>,
+    /// Under which proposal.
+    pub approval: Option<u128>,
+    /// Who approved that; of what was executed, never of what is asked.
+    pub approver: Option<u32>,
     pub what: What,
 }
 
@@ -228,6 +232,22 @@ pub enum What {
         frozen: bool,
     },
     TenantList,
+    TenantControl {
+        tenant: u16,
+        control: DualControl,
+    },
+    Export {
+        batch: u32,
+        count: u32,
+    },
+    Propose(Box<What>),
+    Approve(u128),
+    Withdraw(u128),
+    ProposalList {
+        after: u64,
+        count: u32,
+        all: bool,
+    },
     LimitList,
     Stats,
 }
@@ -291,6 +311,11 @@ impl What {
                 | What::AccountFreeze { .. }
                 | What::TenantPut(_)
                 | What::TenantFreeze { .. }
+                | What::TenantControl { .. }
+                | What::Export { .. }
+                | What::Propose(_)
+                | What::Approve(_)
+                | What::Withdraw(_)
                 | What::LimitPut(_)
         )
     }
@@ -355,6 +380,19 @@ impl What {
             What::TenantPut(_) => "tenant put",
             What::TenantFreeze { .. } => "tenant freeze",
             What::TenantList => "tenant list",
+            What::TenantControl { .. } => "tenant control",
+            What::Export { .. } => "export",
+            What::Propose(what) => match **what {
+                What::Void { .. } => "propose void",
+                What::Refund { .. } => "propose refund",
+                What::Fetch { .. } => "propose fetch",
+                What::Export { .. } => "propose export",
+                What::TenantControl { .. } => "propose tenant control",
+                _ => "propose",
+            },
+            What::Approve(_) => "approve",
+            What::Withdraw(_) => "withdraw",
+            What::ProposalList { .. } => "proposal list",
             What::LimitPut(_) => "limit put",
             What::LimitList => "limit list",
             What::Stats => "stats",
@@ -380,12 +418,19 @@ pub fn untidy(code: &str) -> String {
 
 impl Ask {
     pub fn new(id: u128, caller: Caller, what: What) -> Ask {
-        Ask { id, caller, terminal: 0, channel: 0, deadline: Deadline::None, why: None, what }
+        let (deadline, why) = (Deadline::None, None);
+        Ask { id, caller, terminal: 0, channel: 0, deadline, why, approval: None, approver: None, what }
     }
 
     /// As the engine takes it and tells it.
     pub fn grounds(&self) -> Option<Box<Grounds>> {
-        self.why.as_deref().map(|why| Box::new(Grounds::because(why)))
+        (self.why.is_some() || self.approval.is_some()).then(|| {
+            Box::new(Grounds {
+                why: self.why.clone().unwrap_or_default(),
+                approval: self.approval.map(ProposalId),
+                approver: self.approver.map(PrincipalId),
+            })
+        })
     }
 
     /// The code it names, if it is about a card.
@@ -554,6 +599,17 @@ impl Ask {
             &What::TenantFreeze { tenant, frozen: true } => Command::TenantFreeze(TenantId(tenant)),
             &What::TenantFreeze { tenant, frozen: false } => Command::TenantUnfreeze(TenantId(tenant)),
             What::TenantList => Command::TenantList,
+            &What::TenantControl { tenant, control } => {
+                Command::TenantControl { tenant: TenantId(tenant), control }
+            }
+            &What::Export { batch, count } => Command::Export { batch: BatchId(batch), count },
+            What::Propose(what) => {
+                let ask = Ask { what: What::clone(what), ..self.clone() };
+                Command::Propose(Box::new(ask.request(engine, messy).command))
+            }
+            &What::Approve(id) => Command::Approve(ProposalId(id)),
+            &What::Withdraw(id) => Command::ProposalWithdraw(ProposalId(id)),
+            &What::ProposalList { after, count, all } => Command::ProposalList { after, count, all },
             What::LimitPut(spec) => Command::LimitPut(Box::new(spec.clone())),
             What::LimitList => Command::LimitList,
             What::Stats => Command::Stats,

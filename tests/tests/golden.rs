@@ -267,7 +267,11 @@ fn every_entry_has_the_bytes_of_its_file() {
 #[test]
 fn grounds_have_the_bytes_of_their_file() {
     let kind = Kind::BatchExtend;
-    let grounds = Grounds { why: "客户要求延期".to_owned(), approval: Some(ProposalId(0xa9a8_a7a6)) };
+    let grounds = Grounds {
+        why: "客户要求延期".to_owned(),
+        approval: Some(ProposalId(0xa9a8_a7a6)),
+        approver: Some(PrincipalId(0xb0b1_b2b3)),
+    };
     let mut payload = vec![0xEE; GROUP_HEAD_BYTES + HEAD_BYTES + 8 + 40];
     let mut group = GroupWriter::new(&mut payload, lsn(0x12030), 48);
     group.push_on(&head(kind), Some(&grounds), 8, |place| place.copy_from_slice(&TIME_MS.to_le_bytes()));

@@ -296,7 +296,7 @@ impl Search {
                 point.entries += 1;
             } else if is_effect(entry.head.kind) {
                 *point.dropped.entries.entry(entry.head.kind.name()).or_default() += 1;
-                if matches!(entry.head.kind, Kind::Sell | Kind::Confirm) {
+                if matches!(entry.head.kind, Kind::Sell | Kind::Export | Kind::Confirm) {
                     point.dropped.cards_sold += u64::from(entry.order()?.1.count());
                 }
             }

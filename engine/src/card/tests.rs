@@ -165,7 +165,8 @@ fn check(line: &str, asker: &Asker) {
     assert_eq!(found, expected, "{line}");
 }
 
-const ASKER: Asker = Asker { principal: ME, merchant: SHOP, any_merchant: false, body: 5 };
+const ASKER: Asker =
+    Asker { principal: ME, merchant: SHOP, any_merchant: false, body: 5, second: Second::None };
 
 #[test]
 fn every_state_times_every_action() {

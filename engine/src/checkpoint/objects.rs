@@ -5,6 +5,7 @@ use kami_wal::Lsn;
 
 use crate::account::Leg;
 use crate::accounts::AccountRow;
+use crate::control::{ControlRow, ProposalRow};
 use crate::exceptions::StoredException;
 use crate::holds::{Hold, HoldKey};
 use crate::identity::{AccountId, MerchantId, OrderId, Principal, PrincipalId, RequestId, TenantId};
@@ -58,6 +59,10 @@ pub struct Ledger {
     pub reservations: Vec<StoredReservation>,
     /// Tenants but for the house, in order of number.
     pub tenants: Vec<TenantRow>,
+    /// What was proposed, in order of number.
+    pub proposals: Vec<ProposalRow>,
+    /// What of tenants takes two people, in order of tenant, where it was set.
+    pub controls: Vec<ControlRow>,
     /// From which event of its own a card is valid, by batch, where it is not from the import.
     pub validities: Vec<(u32, StoredValidity)>,
     /// Which rows of batches are active, where it is not all of them since the import.

@@ -15,6 +15,13 @@
 //! signature that nobody has seen, of entries that are durable. As long as nothing but checkpoints was recorded since,
 //! the last one is given out again.
 //!
+//! The request that had something signed is remembered with it, so that it signs nothing else when it comes again. What
+//! is remembered is in memory: behind a restart, or [`ISSUED_MAX`] checkpoints later, it is a new request.
+//!
+//! # How much memory a proof takes
+//! A card's value may move tens of thousands of times. So a proof is at most [`PROOF_BYTES_MAX`] long, which is known
+//! while the chain is walked; of the log's tiles two are held at a time; and proofs are made one at a time.
+//!
 //! # A store that is not what was signed
 //! After a restore to a point before the checkpoint that was signed last, or with an older copy of the store, or with a
 //! log that somebody changed, step 2 refuses: a log must never sign two histories. Whoever wants to go on with the
@@ -35,15 +42,14 @@ use super::card::{CardProof, Leaf};
 use super::digests::DigestProof;
 use super::merkle::Nodes;
 use super::note::{Checkpoint, SigningKey};
+use super::requests::Texts;
 use super::tree::{Tree, TreeError};
 use super::{ProofError, VerifierKey};
 use crate::chain::{Chain, ChainError};
-use crate::engine::Engine;
-use crate::identity::{Caller, CardDigest, ChannelId, RequestId, TerminalId};
-use crate::index::Index;
+use crate::identity::{Caller, CardDigest, ChannelId, PrincipalId, RequestId, TerminalId};
 use crate::record::{HEAD_BYTES, Head, Kind, SIGNED_CHECKPOINT_BYTES, SignedCheckpoint};
-use crate::reply::{ProofPart, Reply, ReplyBody, ReplyFlags, SignedNote};
 use crate::sequencer::Sequencer;
+use crate::state::State;
 use crate::status::Status;
 use crate::table::Batch;
 use crate::vault::{KeyError, replace_file, secret};
@@ -56,51 +62,59 @@ pub(crate) const LAST_FILE: &str = "proof.last";
 const SLICE: Duration = Duration::from_secs(1);
 /// How many checkpoints are remembered, so that a proof that travels in parts is proven to one of them.
 const ISSUED_MAX: usize = 64;
-/// How much of a proof one reply carries.
-const PART_BYTES: usize = 512 << 10;
+/// The longest proof, in bytes: some twenty thousand events. A card with more cannot be proven.
+pub const PROOF_BYTES_MAX: usize = 32 << 20;
+/// The line of a hash, and at most those of an event but for its bytes.
+const HASH_LINE_BYTES: usize = 52;
+const EVENT_LINE_BYTES: usize = 80;
 
 /// What makes proofs.
 pub(crate) struct Prover {
     data: Arc<dyn Medium>,
     keys: Arc<dyn Medium>,
     store: u64,
-    inner: Mutex<Inner>,
+    pub(super) inner: Mutex<Inner>,
 }
 
 #[derive(Default)]
-struct Inner {
-    tree: Option<Tree>,
-    signer: Option<Signer>,
-    issued: VecDeque<Issued>,
+pub(super) struct Inner {
+    pub(super) tree: Option<Tree>,
+    pub(super) signer: Option<Signer>,
+    pub(super) issued: VecDeque<Issued>,
+    pub(super) texts: Texts,
 }
 
-struct Signer {
-    key: SigningKey,
+pub(super) struct Signer {
+    pub(super) key: SigningKey,
     /// The checkpoint signed last, in this or an earlier process.
     last: Option<Checkpoint>,
 }
 
 /// A checkpoint that was given out.
 #[derive(Clone)]
-struct Issued {
-    checkpoint: Checkpoint,
+pub(super) struct Issued {
+    pub(super) checkpoint: Checkpoint,
+    /// Who had it signed, and with which request.
+    by: (PrincipalId, RequestId),
     /// Its entry.
-    lsn: Lsn,
-    time_ms: u64,
+    pub(super) lsn: Lsn,
+    pub(super) time_ms: u64,
     /// It covers the log up to here.
-    end: Lsn,
+    pub(super) end: Lsn,
 }
 
 /// Why there is no proof.
-enum Refusal {
+pub(super) enum Refusal {
     Status(Status),
+    /// The code is nobody's.
+    Unknown,
     /// The history is not what it was, or cannot be read.
     History(ProveError),
     Poisoned,
 }
 
 #[derive(Debug, thiserror::Error)]
-enum ProveError {
+pub(super) enum ProveError {
     #[error(transparent)]
     Tree(#[from] TreeError),
     #[error(transparent)]
@@ -205,8 +219,13 @@ impl Prover {
         Prover { data, keys, store, inner: Mutex::new(Inner::default()) }
     }
 
+    /// The checkpoint that this request had signed, if it comes again.
+    pub(super) fn signed_before(inner: &Inner, caller: Caller, request: RequestId) -> Option<Issued> {
+        inner.issued.iter().find(|issued| issued.by == (caller.principal, request)).cloned()
+    }
+
     /// A checkpoint of everything that is decided now, signed, or the last if nothing happened since.
-    fn sign(
+    pub(super) fn sign(
         &self,
         inner: &mut Inner,
         sequencer: &Sequencer,
@@ -252,6 +271,8 @@ impl Prover {
         if !turn.has_credit() {
             return Err(Refusal::Status(turn.short()));
         }
+        // Under the lock that revocations are decided under: nothing is recorded in somebody's name behind its end.
+        standing(&turn.state, caller)?;
         let lsn = turn.append(HEAD_BYTES + SIGNED_CHECKPOINT_BYTES, |group| {
             group.push(&head, SIGNED_CHECKPOINT_BYTES, |tail| signed.encode(tail))
         });
@@ -263,7 +284,7 @@ impl Prover {
             return Err(Refusal::Status(crate::upkeep::not_done(&error)));
         }
         signer.last = Some(checkpoint.clone());
-        let issued = Issued { checkpoint, lsn, time_ms, end };
+        let issued = Issued { checkpoint, by: (caller.principal, request), lsn, time_ms, end };
         if inner.issued.len() == ISSUED_MAX {
             inner.issued.pop_front();
         }
@@ -272,7 +293,7 @@ impl Prover {
     }
 
     /// Waits until everything decided so far is durable and takes it into the tree.
-    fn follow(&self, inner: &mut Inner, sequencer: &Sequencer) -> Result<(), Refusal> {
+    pub(super) fn follow(&self, inner: &mut Inner, sequencer: &Sequencer) -> Result<(), Refusal> {
         let wal = &sequencer.wal;
         wal.wait_durable(wal.tail()).map_err(|Poisoned| Refusal::Poisoned)?;
         if inner.signer.is_none() {
@@ -289,9 +310,9 @@ impl Prover {
     }
 
     /// The proof of a card to a checkpoint, as a text.
-    fn prove(
+    pub(super) fn prove(
         &self,
-        inner: &mut Inner,
+        inner: &Inner,
         sequencer: &Sequencer,
         issued: &Issued,
         (batch, card, digest): (&Batch, CardRef, CardDigest),
@@ -300,23 +321,30 @@ impl Prover {
         let (Some(tree), Some(signer)) = (&inner.tree, &inner.signer) else {
             return Err(Refusal::Status(Status::Busy));
         };
+        let size = issued.checkpoint.size();
+        let way_bytes = HASH_LINE_BYTES * (1 + size.max(1).ilog2() as usize);
         let mut entries: Vec<(Lsn, u64, Vec<u8>)> = Vec::new();
+        let mut bytes = 0;
         let mut buffer = Vec::new();
         let mut chain = Chain::new(wal, &mut buffer);
         chain.walk(card, batch.word(card.row()), |entry, _| {
             // What came after the checkpoint is not in it.
             if entry.lsn < issued.end {
+                bytes += EVENT_LINE_BYTES + entry.bytes().len().div_ceil(3) * 4 + way_bytes;
                 entries.push((entry.lsn, entry.time_ms, entry.bytes().to_vec()));
             }
-            Ok(true)
+            Ok(bytes <= PROOF_BYTES_MAX)
         })?;
+        if PROOF_BYTES_MAX < bytes {
+            return Err(Refusal::Status(Status::ProofTooLong));
+        }
         let import = chain.entry(batch.import_lsn)?;
         entries.push((import.lsn, import.time_ms, import.bytes().to_vec()));
-        let size = issued.checkpoint.size();
+        // Newest first, so each tile of the log is read once.
         let mut nodes = tree.nodes(wal);
         let mut events = Vec::with_capacity(entries.len());
         for (lsn, time_ms, entry) in entries {
-            let index = tree.index_of(wal, lsn)?;
+            let index = nodes.index_of(lsn)?;
             let path = nodes.inclusion(index, size)?;
             events.push(Leaf { index, lsn, time_ms, entry, path });
         }
@@ -331,151 +359,13 @@ impl Prover {
     }
 }
 
-/// A card's proof.
-struct Made {
-    size: u64,
-    time_ms: u64,
-    key: String,
-    text: String,
-}
-
-fn reply(request: RequestId, status: Status, time_ms: u64, body: ReplyBody) -> Reply {
-    Reply { request, status, flags: ReplyFlags::default(), lsn: None, time_ms, miss: false, body }
-}
-
-impl Engine {
-    /// Signs a checkpoint of everything decided so far: the command SIGNED_CHECKPOINT. Blocking; BUSY while the log is
-    /// being taken in, which the same request again goes on with.
-    ///
-    /// # Errors
-    /// If the log failed: what was signed was not given out.
-    pub fn sign_checkpoint(&self, caller: Caller, request: RequestId) -> Result<Reply, Poisoned> {
-        let (prover, sequencer) = (self.prover(), self.sequencer());
-        let mut inner = prover.inner.lock();
-        let signed = prover.sign(&mut inner, sequencer, caller, request);
-        self.conclude(request, signed.map(|issued| self.signed(request, &inner, &issued)))
-    }
-
-    fn signed(&self, request: RequestId, inner: &Inner, issued: &Issued) -> Reply {
-        let signer = inner.signer.as_ref().expect("it has just signed");
-        let note = SignedNote {
-            note: issued.checkpoint.note().to_owned(),
-            key: signer.key.verifier().to_string(),
-            size: issued.checkpoint.size(),
-        };
-        let body = ReplyBody::SignedNote(Box::new(note));
-        Reply { lsn: Some(issued.lsn), ..reply(request, Status::Ok, issued.time_ms, body) }
-    }
-
-    /// Proves what happened to a card: the command PROOF. `size` 0 signs a checkpoint first; the text travels in parts,
-    /// and those behind the first name the size that the first was proven to. Blocking, as [`Engine::sign_checkpoint`].
-    ///
-    /// # Errors
-    /// If the log failed.
-    pub fn prove_card(
-        &self,
-        caller: Caller,
-        request: RequestId,
-        digest: CardDigest,
-        size: u64,
-        from: u64,
-    ) -> Result<Reply, Poisoned> {
-        let made = self.card_proof(caller, request, digest, size);
-        let part = made.map(|Made { size, time_ms, key, text }| {
-            let at = usize::try_from(from).unwrap_or(usize::MAX).min(text.len());
-            let bytes = &text.as_bytes()[at..text.len().min(at + PART_BYTES)];
-            let part =
-                ProofPart { size, key, total: text.len() as u64, from: at as u64, bytes: bytes.to_vec() };
-            reply(request, Status::Ok, time_ms, ReplyBody::ProofPart(Box::new(part)))
-        });
-        let mut reply = self.conclude(request, part)?;
-        reply.miss = reply.status == Status::NotFound && size == 0;
-        Ok(reply)
-    }
-
-    fn card_proof(
-        &self,
-        caller: Caller,
-        request: RequestId,
-        digest: CardDigest,
-        size: u64,
-    ) -> Result<Made, Refusal> {
-        let (prover, sequencer) = (self.prover(), self.sequencer());
-        let card = sequencer.index.find(digest, &Index::pin());
-        let Some((batch, card)) = sequencer.batch_of(card) else {
-            return Err(Refusal::Status(Status::NotFound));
-        };
-        {
-            let state = sequencer.state();
-            let scope = state.scope(caller.principal).ok_or(Refusal::Status(Status::Unauthenticated))?;
-            let denied = scope.denies(state.product_of(batch), &caller, false);
-            if denied || !scope.covers(batch.product) {
-                return Err(Refusal::Status(Status::ScopeDenied));
-            }
-        }
-        let mut inner = prover.inner.lock();
-        let issued = if size == 0 {
-            prover.sign(&mut inner, sequencer, caller, request)?
-        } else {
-            prover.follow(&mut inner, sequencer)?;
-            let issued = inner.issued.iter().find(|issued| issued.checkpoint.size() == size).cloned();
-            issued.filter(|issued| batch.import_lsn < issued.end).ok_or(Refusal::Status(Status::NotFound))?
-        };
-        let text = prover.prove(&mut inner, sequencer, &issued, (batch, card, digest))?;
-        let key = inner.signer.as_ref().map(|signer| signer.key.verifier().to_string());
-        Ok(Made {
-            size: issued.checkpoint.size(),
-            time_ms: issued.time_ms,
-            key: key.unwrap_or_default(),
-            text,
-        })
-    }
-
-    /// The hashes that prove the first `old` entries of the log to be the beginning of its first `new`: the command
-    /// CONSISTENCY. Blocking, as [`Engine::sign_checkpoint`].
-    ///
-    /// # Errors
-    /// If the log failed.
-    pub fn prove_consistency(&self, request: RequestId, old: u64, new: u64) -> Result<Reply, Poisoned> {
-        let (prover, sequencer) = (self.prover(), self.sequencer());
-        let path = || {
-            if old == 0 || new < old {
-                return Err(Refusal::Status(Status::Malformed));
-            }
-            let mut inner = prover.inner.lock();
-            prover.follow(&mut inner, sequencer)?;
-            match &inner.tree {
-                // A checkpoint of more entries than there are is one of another history.
-                Some(tree) if new <= tree.size() => Ok(tree.nodes(&sequencer.wal).consistency(old, new)?),
-                _ => Err(Refusal::Status(Status::NotProvable)),
-            }
-        };
-        let path = path().map(|path| reply(request, Status::Ok, self.now_ms(), ReplyBody::Path(path)));
-        self.conclude(request, path)
-    }
-
-    /// A refusal as a reply.
-    fn conclude(&self, request: RequestId, made: Result<Reply, Refusal>) -> Result<Reply, Poisoned> {
-        let status = match made {
-            Ok(reply) => return Ok(reply),
-            Err(Refusal::Poisoned) => return Err(Poisoned),
-            Err(Refusal::Status(status)) => status,
-            Err(Refusal::History(error)) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "nothing is proven");
-                match error {
-                    ProveError::Tree(TreeError::Io(source))
-                    | ProveError::Key(KeyError::Io { source, .. })
-                        if source.kind() == io::ErrorKind::StorageFull =>
-                    {
-                        Status::DiskFull
-                    }
-                    _ => Status::NotProvable,
-                }
-            }
-        };
-        let wal = &self.sequencer().wal;
-        wal.wait_durable(wal.tail())?;
-        Ok(reply(request, status, self.now_ms(), ReplyBody::None))
+/// Whether somebody may have the log signed or proven to it: not once it is revoked, nor with a scope of some products
+/// or classes. What is proven is shown whole, and the log is everybody's.
+pub(super) fn standing(state: &State, caller: Caller) -> Result<(), Refusal> {
+    match state.scope(caller.principal) {
+        None => Err(Refusal::Status(Status::Unauthenticated)),
+        Some(scope) if !scope.is_boundless() => Err(Refusal::Status(Status::ScopeDenied)),
+        Some(_) => Ok(()),
     }
 }
 

@@ -6,7 +6,6 @@
 //!   last tile are in memory.
 //! * After an error the tree is of no use and is opened again.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -154,35 +153,9 @@ impl Tree {
         self.news
     }
 
-    /// The number of the entry at `lsn`.
-    ///
-    /// # Errors
-    /// See [`TreeError`].
-    pub fn index_of(&self, wal: &Wal, lsn: Lsn) -> Result<u64, TreeError> {
-        let in_tile = |leaves: &[Place]| leaves.iter().position(|(leaf, _)| *leaf == lsn);
-        let tiles = self.tiles.count();
-        let found = match self.open.first() {
-            Some((first, _)) if *first <= lsn => {
-                in_tile(&self.open).map(|at| tiles * TILE_LEAVES + at as u64)
-            }
-            _ => {
-                // The last tile that does not begin behind it.
-                let (mut from, mut to) = (0, tiles);
-                while from < to {
-                    let middle = from + (to - from) / 2;
-                    if self.tiles.tile(middle)?.first <= lsn { from = middle + 1 } else { to = middle }
-                }
-                let Some(tile) = from.checked_sub(1) else { return Err(TreeError::NoEntry { lsn }) };
-                let leaves = leaves(wal, self.tiles.tile(tile)?, self.end)?;
-                in_tile(&leaves).map(|at| tile * TILE_LEAVES + at as u64)
-            }
-        };
-        found.ok_or(TreeError::NoEntry { lsn })
-    }
-
     /// Its nodes.
     pub fn nodes<'a>(&'a self, wal: &'a Wal) -> TreeNodes<'a> {
-        TreeNodes { tree: self, wal, read: HashMap::new() }
+        TreeNodes { tree: self, wal, read: Vec::new() }
     }
 }
 
@@ -232,34 +205,74 @@ fn leaves(wal: &Wal, tile: Tile, end: Lsn) -> Result<Vec<Place>, TreeError> {
     if tile_of(&leaves) == tile { Ok(leaves) } else { Err(differs) }
 }
 
-/// The complete subtrees of a [`Tree`]; keeps the tiles it read from the log.
+/// Tiles whose leaves are held: that of the leaf which is looked at, and the one that the tree ends in.
+const HELD_TILES: usize = 2;
+
+/// The complete subtrees of a [`Tree`]. Of the tiles that it reads from the log it holds the two that were used last: a
+/// path needs those of its leaf and of the tree's end, so whoever goes through leaves in order reads each tile once.
 pub struct TreeNodes<'a> {
     tree: &'a Tree,
     wal: &'a Wal,
-    read: HashMap<u64, Vec<Hash>>,
+    /// The one that was used last comes last.
+    read: Vec<(u64, Vec<Place>)>,
+}
+
+impl TreeNodes<'_> {
+    /// The number of the entry at `lsn`.
+    ///
+    /// # Errors
+    /// See [`TreeError`].
+    pub fn index_of(&mut self, lsn: Lsn) -> Result<u64, TreeError> {
+        let tree = self.tree;
+        let in_tile = |leaves: &[Place]| leaves.iter().position(|(leaf, _)| *leaf == lsn);
+        let tiles = tree.tiles.count();
+        let found = match tree.open.first() {
+            Some((first, _)) if *first <= lsn => {
+                in_tile(&tree.open).map(|at| tiles * TILE_LEAVES + at as u64)
+            }
+            _ => {
+                // The last tile that does not begin behind it.
+                let (mut from, mut to) = (0, tiles);
+                while from < to {
+                    let middle = from + (to - from) / 2;
+                    if tree.tiles.tile(middle)?.first <= lsn { from = middle + 1 } else { to = middle }
+                }
+                let Some(tile) = from.checked_sub(1) else { return Err(TreeError::NoEntry { lsn }) };
+                in_tile(self.leaves(tile)?).map(|at| tile * TILE_LEAVES + at as u64)
+            }
+        };
+        found.ok_or(TreeError::NoEntry { lsn })
+    }
+
+    /// The leaves of a complete tile.
+    fn leaves(&mut self, tile: u64) -> Result<&[Place], TreeError> {
+        let held = match self.read.iter().position(|(held, _)| *held == tile) {
+            Some(at) => self.read.remove(at),
+            None => {
+                let leaves = leaves(self.wal, self.tree.tiles.tile(tile)?, self.tree.end)?;
+                if self.read.len() == HELD_TILES {
+                    self.read.remove(0);
+                }
+                (tile, leaves)
+            }
+        };
+        self.read.push(held);
+        Ok(&self.read[self.read.len() - 1].1)
+    }
 }
 
 impl Nodes for TreeNodes<'_> {
     type Error = TreeError;
 
     fn node(&mut self, level: u32, index: u64) -> Result<Hash, TreeError> {
+        let tree = self.tree;
         if TILE_LEVEL <= level {
-            return Ok(self.tree.tiles.node(level, index)?);
+            return Ok(tree.tiles.node(level, index)?);
         }
         let first = index << level;
         let (tile, from) = (first / TILE_LEAVES, (first % TILE_LEAVES) as usize);
-        let to = from + (1 << level);
-        if tile == self.tree.tiles.count() {
-            let hashes: Vec<Hash> = self.tree.open[from..to].iter().map(|(_, hash)| *hash).collect();
-            return Ok(root_of(&hashes));
-        }
-        if let Some(read) = self.read.get(&tile) {
-            return Ok(root_of(&read[from..to]));
-        }
-        let leaves = leaves(self.wal, self.tree.tiles.tile(tile)?, self.tree.end)?;
-        let hashes: Vec<Hash> = leaves.into_iter().map(|(_, hash)| hash).collect();
-        let root = root_of(&hashes[from..to]);
-        self.read.insert(tile, hashes);
-        Ok(root)
+        let leaves = if tile == tree.tiles.count() { &tree.open } else { self.leaves(tile)? };
+        let hashes: Vec<Hash> = leaves[from..from + (1 << level)].iter().map(|(_, hash)| *hash).collect();
+        Ok(root_of(&hashes))
     }
 }

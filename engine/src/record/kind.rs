@@ -57,7 +57,7 @@ kinds! {
     TenantUnfreeze = 10, "TENANT_UNFREEZE";
     /// A change was proposed that a second person must approve.
     Propose = 11, "PROPOSE";
-    /// A second person approved a proposed change.
+    /// A second person approved a proposed change, which stands right behind it; of ORDER_FETCH nothing does.
     Approve = 12, "APPROVE";
     /// The master key was rotated.
     KeyRotate = 13, "KEY_ROTATE";
@@ -68,6 +68,12 @@ kinds! {
     /// A reversal named no card that its caller may know of: nothing changed. As long as a tombstone, so that
     /// the log's positions, which receipts tell, do not show which codes exist.
     Miss = 16, "MISS";
+    /// What of a tenant takes two people was set.
+    TenantControl = 17, "TENANT_CONTROL";
+    /// A proposal was withdrawn.
+    ProposalWithdraw = 18, "PROPOSAL_WITHDRAW";
+    /// Unsold cards of a batch were sold to an order through which their codes leave.
+    Export = 19, "EXPORT";
 
     /// A batch of cards was imported.
     Import = 20, "IMPORT";
@@ -236,6 +242,7 @@ impl Kind {
         matches!(
             self,
             Kind::Sell
+                | Kind::Export
                 | Kind::Reserve
                 | Kind::Confirm
                 | Kind::Cancel

@@ -51,8 +51,9 @@ pub const HEAD_FIELDS: &[Field] = &[
 /// The layout of the grounds, which stand behind the tail of any entry whose head says that there are some.
 pub const GROUNDS_FIELDS: &[Field] = &[
     (0, 16, "approval", "the proposal under which it was done; zero: none"),
-    (16, 1, "length", "of the reason, at most 255"),
-    (17, 0, "why", "UTF-8; zero-padded, so that all of the grounds is a multiple of 8"),
+    (16, 4, "approver", "who approved it; without an approval zero"),
+    (20, 1, "length", "of the reason, at most 255"),
+    (21, 0, "why", "UTF-8; zero-padded, so that all of the grounds is a multiple of 8"),
 ];
 
 /// What follows the head, by kind. Kinds that are not named here have nothing.
@@ -223,7 +224,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         ],
     ),
     (
-        "SELL, RESERVE, CONFIRM, CANCEL, RESERVE_TIMEOUT, REALLOC, RETURN, full form",
+        "SELL, EXPORT, RESERVE, CONFIRM, CANCEL, RESERVE_TIMEOUT, REALLOC, RETURN, full form",
         &[
             (64, 16, "order", "the order's id"),
             (80, 4, "count", "cards moved"),
@@ -276,7 +277,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         ],
     ),
     (
-        "PRODUCT_PUT, PRINCIPAL_PUT, TENANT_PUT, IMPORT, ACCOUNT_PUT, LIMIT_PUT, EXCEPTION_RESOLVE",
+        "PRODUCT_PUT, PRINCIPAL_PUT, TENANT_PUT, TENANT_CONTROL, PROPOSE, IMPORT, ACCOUNT_PUT, LIMIT_PUT, EXCEPTION_RESOLVE",
         &[
             (64, 1, "version", "of the encoding that follows: 1"),
             (65, 3, "reserved", "zero"),

@@ -12,6 +12,7 @@ use crate::card::{Effect, Past};
 #[cfg(doc)]
 use crate::command::Command;
 use crate::command::Request;
+use crate::control::InQuestion;
 use crate::exceptions::ExceptionState;
 use crate::holds::HoldChange;
 use crate::identity::{AccountId, CardDigest, OrderId, PrincipalId, RequestId, TenantId};
@@ -40,7 +41,7 @@ pub struct Work {
     pub(super) durable_at: Option<Lsn>,
     pub(super) misses: usize,
     pub(crate) prepared: Vec<Prepared>,
-    pub(super) moves: Moves,
+    pub(crate) moves: Moves,
     pub(super) seen: CodeSet,
     pub(crate) search: Search,
     pub(crate) posted: Vec<PostedLeg>,
@@ -78,7 +79,7 @@ pub(crate) struct Moves {
 }
 
 impl Moves {
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.words.clear();
         self.holds.clear();
         self.pins.clear();
@@ -157,6 +158,8 @@ pub(crate) enum Detail {
     Posted(Box<EarlierPosting>),
     /// An account with its statement, all as of one moment; `None` if it was to go on where it cannot.
     Statement(Option<Box<Statement>>),
+    /// What is proposed, or approved.
+    InQuestion(Box<InQuestion>),
 }
 
 /// An earlier posting, read from the log.
@@ -254,19 +257,22 @@ impl CodeSet {
         self.0.fill(0);
     }
 
-    /// Whether the code is new, be there such a card or not.
+    /// Whether the code is new, be there such a card or not. None is once the set is full.
     #[inline]
     pub fn insert(&mut self, code: CardDigest) -> bool {
         // Zero is an empty place.
         let bits = code.spread().max(1);
-        let mut slot = (bits >> 56) as usize;
-        while self.0[slot] != 0 {
-            if self.0[slot] == bits {
+        let first = (bits >> 56) as usize;
+        for step in 0..self.0.len() {
+            let place = &mut self.0[(first + step) % 256];
+            if *place == 0 {
+                *place = bits;
+                return true;
+            }
+            if *place == bits {
                 return false;
             }
-            slot = (slot + 1) % self.0.len();
         }
-        self.0[slot] = bits;
-        true
+        false
     }
 }

@@ -6,8 +6,13 @@ use crate::identity::{MerchantId, PrincipalId};
 use crate::word::Word;
 
 const NOW: u64 = 1_000_000;
-const ASKER: Asker =
-    Asker { principal: PrincipalId(7), merchant: MerchantId(3), any_merchant: false, body: 5 };
+const ASKER: Asker = Asker {
+    principal: PrincipalId(7),
+    merchant: MerchantId(3),
+    any_merchant: false,
+    body: 5,
+    second: Second::None,
+};
 const ID: RequestId = RequestId(42);
 
 /// `kind/lifecycle remaining held [modifiers]`.

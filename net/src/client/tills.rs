@@ -9,7 +9,7 @@ use super::Client;
 use super::calls::Receipt;
 use crate::error::ClientError;
 use crate::frame::request::{Advice, ExceptionList, OneCard, OutcomeQuery};
-use crate::frame::{Body, Listing, Request, Secret};
+use crate::frame::{Body, Exceptions, Request, Secret};
 
 /// What a request was about.
 #[derive(Clone, Copy, Debug)]
@@ -74,12 +74,13 @@ impl Client {
     /// As [`Client::redeem`].
     pub async fn exceptions(&self, all: bool) -> Result<Vec<Exception>, ClientError> {
         let mut listed: Vec<Exception> = Vec::new();
+        let mut after = 0;
         loop {
-            let after = listed.last().map_or(0, |last| last.id);
             let page = ExceptionList { after, count: EXCEPTIONS_PER_LIST, all };
-            let page = self.list(&Request::ExceptionList(page), exceptions).await?;
-            let more = page.flags.contains(ReplyFlags::PARTIAL) && !page.value.rows.is_empty();
-            listed.extend(page.value.rows);
+            let page = self.call(RequestId::random(), &Request::ExceptionList(page), exceptions).await?;
+            let more = page.flags.contains(ReplyFlags::PARTIAL) && after < page.value.reached;
+            after = page.value.reached;
+            listed.extend(page.value.listing.rows);
             if !more {
                 return Ok(listed);
             }
@@ -92,7 +93,8 @@ impl Client {
     /// As [`Client::redeem`].
     pub async fn exception_resolve(&self, id: u64, note: &str) -> Result<Receipt<Exception>, ClientError> {
         let given = ExceptionNote { id, note: note.to_owned() };
-        self.list(&Request::ExceptionResolve(Box::new(given)), exceptions).await?.one()
+        let resolve = Request::ExceptionResolve(Box::new(given));
+        self.list(&resolve, |body| Some(exceptions(body)?.listing)).await?.one()
     }
 
     /// Lifts the locks that wrong PINs put on a card.
@@ -131,9 +133,9 @@ impl Client {
     }
 }
 
-fn exceptions(body: Body) -> Option<Listing<Exception>> {
+fn exceptions(body: Body) -> Option<Exceptions> {
     match body {
-        Body::Exceptions(rows) => Some(rows),
+        Body::Exceptions(page) => Some(page),
         _ => None,
     }
 }

@@ -143,8 +143,9 @@ opcodes! {
 
     /// Sells cards of a product under an order id, all or nothing, and delivers their codes.
     Sell = 0x0201, "SELL", served, [Seller];
-    /// Delivers the codes of an order again, to the principal that bought it.
-    OrderFetch = 0x0202, "ORDER_FETCH", served, [Seller];
+    /// Delivers the codes of an order again, to the principal that bought it; to an operator those of another's order
+    /// under an approved proposal, or if the tenant's control allows as many.
+    OrderFetch = 0x0202, "ORDER_FETCH", served, [Seller, Operator];
     /// Takes cards for an order that is not paid yet.
     Reserve = 0x0203, "RESERVE", served, [Seller];
     /// Completes a reservation.
@@ -165,6 +166,8 @@ opcodes! {
     OrderList = 0x020b, "ORDER_LIST", later, [Seller, Operator, Finance, Auditor];
     /// Makes a link under which the buyer may fetch the codes.
     OrderLink = 0x020c, "ORDER_LINK", later, [Seller];
+    /// Sells unsold cards of a batch to an order of the caller's, through which their codes leave; only as a proposal.
+    Export = 0x0210, "EXPORT", served, [Operator];
 
     /// Makes all cards of a batch redeemable.
     BatchActivate = 0x0301, "BATCH_ACTIVATE", served, [Operator];
@@ -226,15 +229,21 @@ opcodes! {
     TenantFreeze = 0x0705, "TENANT_FREEZE", served, [Operator];
     /// Ends the freeze of a tenant.
     TenantUnfreeze = 0x0706, "TENANT_UNFREEZE", served, [Operator];
-    /// Proposes a change that a second person must approve.
-    Propose = 0x0707, "PROPOSE", later, [Operator, Finance];
-    /// Approves a proposed change.
-    Approve = 0x0708, "APPROVE", later, [Operator, Finance];
+    /// Proposes a command that a second person must approve, with a reason; whoever may send the command may propose it.
+    Propose = 0x0707, "PROPOSE", served, [Operator, Finance];
+    /// Approves what somebody else proposed, and has it done; whoever may send the command may approve it.
+    Approve = 0x0708, "APPROVE", served, [Operator, Finance];
     /// Notes a new certificate of a principal, and its key if that is new; then the old key's connections
     /// are closed.
     PrincipalRenew = 0x0709, "PRINCIPAL_RENEW", served, [];
     /// Lists the tenants but for the house.
     TenantList = 0x070a, "TENANT_LIST", served, [Operator, Auditor];
+    /// Sets what of a tenant takes two people; once it is on, only as a proposal.
+    TenantControl = 0x070b, "TENANT_CONTROL", served, [];
+    /// Lists proposals, and what of the caller's tenant takes two people; to the house's admins those of all tenants.
+    ProposalList = 0x070c, "PROPOSAL_LIST", served, [Operator, Finance, Auditor];
+    /// Withdraws what the caller proposed.
+    ProposalWithdraw = 0x070d, "PROPOSAL_WITHDRAW", served, [Operator, Finance];
 
     /// Adds or changes an account.
     AccountPut = 0x0801, "ACCOUNT_PUT", served, [Finance];
@@ -332,6 +341,11 @@ impl Opcode {
                 | Opcode::TenantPut
                 | Opcode::TenantFreeze
                 | Opcode::TenantUnfreeze
+                | Opcode::TenantControl
+                | Opcode::Export
+                | Opcode::Propose
+                | Opcode::Approve
+                | Opcode::ProposalWithdraw
                 | Opcode::AccountPut
                 | Opcode::AccountFreeze
                 | Opcode::AccountUnfreeze

@@ -7,13 +7,15 @@
 
 use bytes::{BufMut, BytesMut};
 use kami_engine::{
-    Account, BatchReport, CardReport, Checkpoint, Duplicate, Event, Exceeded, Exception, HistoryEvent,
-    HoldReport, ImportReport, KeyRotation, Limit, Lsn, MerchantId, OrderReport, OutcomeReport, PostedLeg,
-    Principal, PrincipalId, Product, ProductId, ProofPart, ReplyBody, ReplyFlags, RequestId, Role,
-    SignedNote, Stats, Status, StockLine, Tenant, TenantId, TotalLine, Totals, ValueReport,
+    Account, BatchReport, CardReport, Checkpoint, ControlReport, Duplicate, Event, Exceeded, Exception,
+    ExceptionPage, HistoryEvent, HoldReport, ImportReport, KeyRotation, Limit, Lsn, MerchantId, OrderReport,
+    OutcomeReport, PostedLeg, Principal, PrincipalId, Product, ProductId, ProofPart, Proposal, ReplyBody,
+    ReplyFlags, RequestId, Role, SignedNote, Stats, Status, StockLine, Tenant, TenantId, TotalLine, Totals,
+    ValueReport,
 };
 
 pub use super::codes::{Codes, CodesFrame, SoldCard};
+use super::control::{PROPOSALS, Proposals};
 use super::feed::{FeedBegin, FeedEvents};
 use super::money::{OneAccount, Statement};
 use super::wire::{Field, Malformed, Reader, Wire, wire};
@@ -124,6 +126,9 @@ body_kinds! {
     Outcome = 56, "OUTCOME";
     /// After EXCEPTION_LIST, in order of number, and the one exception after EXCEPTION_RESOLVE.
     Exceptions = 57, "EXCEPTIONS";
+    /// After PROPOSAL_LIST, in order of number, and the one proposal after PROPOSE, APPROVE and PROPOSAL_WITHDRAW; after
+    /// TENANT_CONTROL without any.
+    Proposals = 58, "PROPOSALS";
 }
 
 impl BodyKind {
@@ -205,6 +210,13 @@ impl BodyKind {
             Opcode::Consistency => BodyKind::Path,
             Opcode::OutcomeQuery => BodyKind::Outcome,
             Opcode::ExceptionList | Opcode::ExceptionResolve => BodyKind::Exceptions,
+            Opcode::Propose
+            | Opcode::Approve
+            | Opcode::ProposalWithdraw
+            | Opcode::ProposalList
+            | Opcode::TenantControl => BodyKind::Proposals,
+            // Never done by itself.
+            Opcode::Export => BodyKind::None,
             _ => return None,
         })
     }
@@ -283,7 +295,9 @@ pub enum Body {
     /// What became of a request.
     Outcome(OutcomeReport),
     /// Redemptions made offline that did not fit.
-    Exceptions(Listing<Exception>),
+    Exceptions(Exceptions),
+    /// Proposals.
+    Proposals(Box<Proposals>),
 }
 
 /// A hash of a path.
@@ -312,6 +326,15 @@ impl<T> Listing<T> {
     pub fn of(rows: Vec<T>) -> Listing<T> {
         Listing { total: u32::try_from(rows.len()).unwrap_or(u32::MAX), rows }
     }
+}
+
+/// A page of exceptions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exceptions {
+    /// All up to this number were looked through: where the next page goes on.
+    pub reached: u64,
+    /// Those that the caller may see. All that one reply may hold fit into a frame.
+    pub listing: Listing<Exception>,
 }
 
 /// Who the server takes the caller for, and the limits of its connection.
@@ -450,6 +473,7 @@ impl Body {
             Body::Path(_) => BodyKind::Path,
             Body::Outcome(_) => BodyKind::Outcome,
             Body::Exceptions(_) => BodyKind::Exceptions,
+            Body::Proposals(_) => BodyKind::Proposals,
         }
     }
 
@@ -486,7 +510,13 @@ impl Body {
             ReplyBody::SignedNote(note) => Body::SignedNote(*note),
             ReplyBody::ProofPart(part) => Body::ProofPart(*part),
             ReplyBody::Outcome(report) => Body::Outcome(report),
-            ReplyBody::Exceptions(rows) => Body::Exceptions(Listing::of(rows)),
+            ReplyBody::Proposals(report) => {
+                let ControlReport { control, proposals } = *report;
+                Body::Proposals(Box::new(Proposals { control, listing: Listing::of(proposals) }))
+            }
+            ReplyBody::Exceptions(ExceptionPage { rows, reached }) => {
+                Body::Exceptions(Exceptions { reached, listing: Listing::of(rows) })
+            }
             ReplyBody::Path(path) => {
                 Body::Path(Listing::of(path.into_iter().map(|hash| PathHash { hash }).collect()))
             }
@@ -530,7 +560,14 @@ impl Body {
             BodyKind::ProofPart => Body::ProofPart(Wire::take(reader)?),
             BodyKind::Path => Body::Path(take_rows(reader)?),
             BodyKind::Outcome => Body::Outcome(Wire::take(reader)?),
-            BodyKind::Exceptions => Body::Exceptions(take_rows(reader)?),
+            BodyKind::Exceptions => Body::Exceptions(Exceptions {
+                reached: reader.field("reached")?,
+                listing: take_rows(reader)?,
+            }),
+            BodyKind::Proposals => {
+                let control = reader.field("control")?;
+                Body::Proposals(Box::new(Proposals { control, listing: take_rows(reader)? }))
+            }
         })
     }
 
@@ -572,7 +609,14 @@ impl Body {
             Body::ProofPart(part) => part.put(out),
             Body::Path(rows) => return put_rows(rows, out, end),
             Body::Outcome(report) => report.put(out),
-            Body::Exceptions(rows) => return put_rows(rows, out, end),
+            Body::Exceptions(page) => {
+                page.reached.put(out);
+                return put_rows(&page.listing, out, end);
+            }
+            Body::Proposals(proposals) => {
+                proposals.control.put(out);
+                return put_rows(&proposals.listing, out, end);
+            }
         }
         true
     }
@@ -676,6 +720,16 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         field("count", "u32", "how many are here"),
         field("rows", "SOLD_CARD × count", "cards with their codes"),
     ];
+    const EXCEPTIONS: &[Field] = &[
+        field(
+            "reached",
+            "u64",
+            "all up to this number were looked through: `after` of the next page, if the reply is PARTIAL",
+        ),
+        field("total", "u32", "how many are here"),
+        field("count", "u32", "how many are here"),
+        field("rows", "EXCEPTION × count", "the rows, maybe none"),
+    ];
     macro_rules! listing {
         ($name:literal, $row:literal) => {
             ($name, {
@@ -725,8 +779,10 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         listing!("PATH", "HASH"),
         of::<PathHash>(),
         of::<OutcomeReport>(),
-        listing!("EXCEPTIONS", "EXCEPTION"),
+        ("EXCEPTIONS", EXCEPTIONS),
         of::<Exception>(),
+        ("PROPOSALS", PROPOSALS),
+        of::<Proposal>(),
         ("REASON", const { &[field("reason", "text8", "which field is wrong")] }),
         of::<Wait>(),
         listing!("ACCOUNTS", "ACCOUNT"),

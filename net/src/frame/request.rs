@@ -16,6 +16,7 @@ pub use super::card::{
     Advice, Capture, ExceptionList, Extend, Hold, Load, OneCard, OutcomeQuery, Redeem, RefundValue, Release,
     Replace, Restock, Reverse, Transfer,
 };
+use super::control::{Asked, Export, OneProposal, ProposalList, TenantControl};
 pub use super::feed::{FeedAck, FeedOpen};
 use super::money::{AccountList, AccountQuery, AccountStatement, OneAccount};
 pub use super::order::{GiveBack, OneOrder};
@@ -182,6 +183,18 @@ pub enum Request<'a> {
     TenantUnfreeze(OneTenant),
     /// TENANT_LIST.
     TenantList,
+    /// TENANT_CONTROL.
+    TenantControl(TenantControl),
+    /// EXPORT.
+    Export(Export),
+    /// PROPOSE.
+    Propose(Box<Asked<'a>>),
+    /// APPROVE.
+    Approve(OneProposal),
+    /// PROPOSAL_WITHDRAW.
+    ProposalWithdraw(OneProposal),
+    /// PROPOSAL_LIST.
+    ProposalList(ProposalList),
     /// ACCOUNT_PUT.
     AccountPut(Box<AccountPut>),
     /// ACCOUNT_FREEZE.
@@ -259,7 +272,7 @@ macro_rules! dispatch {
                 Request::decode(opcode, reader.rest()).map(|request| (grounds, request))
             }
 
-            fn put(&self, out: &mut BytesMut) {
+            pub(super) fn put(&self, out: &mut BytesMut) {
                 match self {
                     $(Request::$plain => {})*
                     $(Request::$name(body) => body.put(out),)*
@@ -303,6 +316,8 @@ dispatch! {
         ImportCommit(OneImport) ImportAbort(OneImport) ImportDuplicates(DuplicatesOf)
         PrincipalAdd(Box<PrincipalSpec>) PrincipalRevoke(OnePrincipal) PrincipalRenew(Box<Renewal>)
         TenantPut(Box<TenantSpec>) TenantFreeze(OneTenant) TenantUnfreeze(OneTenant)
+        TenantControl(TenantControl) Export(Export) Propose(Box<Asked<'static>>) Approve(OneProposal)
+        ProposalWithdraw(OneProposal) ProposalList(ProposalList)
         Proof(ProofOf<'static>) Consistency(ConsistencyOf)
         AccountPut(Box<AccountPut>) AccountFreeze(OneAccount) AccountUnfreeze(OneAccount) Post(Box<Posting>)
         AccountQuery(AccountQuery) AccountList(AccountList) LimitPut(Box<LimitSpec>)
@@ -647,5 +662,6 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         .chain(others)
         .chain(super::money::request_layouts())
         .chain(super::order::request_layouts())
+        .chain(super::control::request_layouts())
         .collect()
 }

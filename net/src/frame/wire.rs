@@ -186,7 +186,8 @@ newtypes! {
 }
 
 wire!(Grounds: "GROUNDS" {
-    approval: Option<ProposalId>, "the proposal under which it is done; 0: none";
+    approval: Option<ProposalId>, "the proposal under which it is done; 0: none. Of requests only ORDER_FETCH names one";
+    approver: Option<PrincipalId>, "who approved that; in a request 0";
     why: String, "the reason, at most 255 bytes of UTF-8, no control characters; empty: none was given";
 });
 
@@ -254,6 +255,8 @@ numbered! {
     Option<BatchId>: u32, |batch| batch.map_or(u32::MAX, |batch| batch.0),
         |number| Some((number != u32::MAX).then_some(BatchId(number)));
     OrderState: u8, |state| state as u8, OrderState::from_number;
+    Option<PrincipalId>: u32, |principal| principal.map_or(0, |principal| principal.0),
+        |number| Some((number != 0).then_some(PrincipalId(number)));
     Option<AccountId>: u32, |account| account.map_or(0, |account| account.0),
         |number| Some((number != 0).then_some(AccountId(number)));
     Option<Lsn>: u64, |lsn| lsn.map_or(0, Lsn::bytes),

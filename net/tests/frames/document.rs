@@ -75,6 +75,7 @@ fn table(name: &str) -> String {
         "request head" => head(0, REQUEST_HEAD_BYTES),
         "reply head" => head(1, REPLY_HEAD_BYTES),
         "opcodes" => opcodes(),
+        "grounds" => grounds(),
         "opcodes of later versions" => opcodes_later(),
         "request bodies" => layouts(&request::layouts()),
         "reply body kinds" => rows("| Number | Name | When |\n|---:|---|---|\n", BodyKind::ALL, |kind| {
@@ -261,6 +262,14 @@ fn opcodes() -> String {
             )
         },
     )
+}
+
+/// The commands that may say why.
+fn grounds() -> String {
+    let takes = Opcode::ALL.iter().filter(|opcode| opcode.takes_grounds() && opcode.is_served());
+    let names: Vec<&str> = takes.map(|opcode| opcode.code()).collect();
+    let lines: Vec<String> = names.chunks(7).map(|names| names.join(", ")).collect();
+    lines.join(",\n") + ".\n"
 }
 
 fn opcodes_later() -> String {

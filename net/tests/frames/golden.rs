@@ -36,7 +36,8 @@ fn a_request_on_grounds_keeps_its_bytes() {
         samples::requests().into_iter().find(|(opcode, _)| *opcode == Opcode::BatchFreeze).unwrap();
     let head = RequestHead::decode(&frame).unwrap();
     let request = Request::decode(Opcode::BatchFreeze, &frame[REQUEST_HEAD_BYTES..]).unwrap();
-    let grounds = Grounds { why: "supplier's recall".to_owned(), approval: Some(ProposalId(0x51)) };
+    let grounds =
+        Grounds { why: "supplier's recall".to_owned(), approval: Some(ProposalId(0x51)), approver: None };
     let mut on_grounds = bytes::BytesMut::new();
     request.encode_on(&head, Some(&grounds), &mut on_grounds).unwrap();
     let mut walker = Walker { rest: &on_grounds, text: String::new(), values: Vec::new() };
@@ -96,6 +97,10 @@ impl Walker<'_> {
                 self.field(prefix, name, kind);
             }
             return;
+        }
+        if kind == "body of opcode" {
+            let opcode = Opcode::from_number(self.value("opcode") as u16).unwrap();
+            return self.fields(&format!("{prefix}{name}."), find(Request::layout(opcode).unwrap()));
         }
         if let Some(row) = kind.strip_suffix(" × count") {
             for i in 0..self.value("count") {

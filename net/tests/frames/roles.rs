@@ -18,7 +18,7 @@ const TABLE: &str = "
     VOID             O
     REDEEM_BATCH     RO
     SELL             S
-    ORDER_FETCH      S
+    ORDER_FETCH      SO
     BATCH_ACTIVATE   O
     BATCH_DEACTIVATE O
     BATCH_FREEZE     O
@@ -87,8 +87,12 @@ const TABLE: &str = "
     TENANT_PUT       -
     TENANT_FREEZE    O
     TENANT_UNFREEZE  O
+    TENANT_CONTROL   -
+    EXPORT           O
     PROPOSE          OF
     APPROVE          OF
+    PROPOSAL_LIST    OFA
+    PROPOSAL_WITHDRAW OF
     ACCOUNT_PUT      F
     ACCOUNT_FREEZE   OF
     ACCOUNT_UNFREEZE OF
@@ -103,6 +107,34 @@ const TABLE: &str = "
     CLOCK_ACCEPT     -
     READ_ONLY        -
 ";
+
+/// Whoever may send a command may propose it, and nobody else: PROPOSE and APPROVE look at what is proposed.
+#[test]
+fn what_is_proposed_takes_the_role_of_what_is_done() {
+    use kami_engine::{BatchId, CardRef, DualControl, OrderId, Proposed, RequestId, TenantId};
+    let card = CardRef::new(1, 2);
+    let proposed = [
+        (Opcode::Void, Proposed::Void { card }),
+        (Opcode::RefundValue, Proposed::RefundValue { card, original: RequestId(1), amount: 0 }),
+        (Opcode::Export, Proposed::Export { batch: BatchId(1), count: 1 }),
+        (
+            Opcode::TenantControl,
+            Proposed::TenantControl { tenant: TenantId(0), control: DualControl::default() },
+        ),
+    ];
+    for (opcode, proposed) in proposed {
+        assert_eq!(proposed.kind().name(), opcode.code());
+        for role in Role::ALL {
+            assert_eq!(proposed.allows(role), opcode.allows(role), "{} by {}", opcode.code(), role.name());
+            assert!(!proposed.allows(role) || Opcode::Propose.allows(role) && Opcode::Approve.allows(role));
+        }
+    }
+    // Sellers fetch their own; another's is not theirs to propose.
+    let fetch = Proposed::OrderFetch { order: OrderId(1), from: 0, count: 1 };
+    for role in Role::ALL {
+        assert_eq!(fetch.allows(role), matches!(role, Role::Admin | Role::Operator), "{}", role.name());
+    }
+}
 
 #[test]
 fn roles_are_as_written_and_deny_by_default() {

@@ -4,14 +4,15 @@ use bytes::BytesMut;
 use kami_engine::Lsn;
 use kami_engine::{
     Account, AccountId, AccountKind, AccountPut, AccountSpec, BatchId, BatchReport, CardKind, CardRef,
-    CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Event, Exceeded,
-    ExceptionNote, FeedSpec, Flags, Grounds, HistoryEvent, HoldReport, ImportReport, ImportRow, ImportSpec,
-    KeyRotation, KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow,
-    Line, MerchantId, OrderId, OrderReport, OrderState, PostedLeg, Posting, Principal, PrincipalId,
-    PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, ProofPart, Purchase, Renewal, ReplyFlags,
-    RequestId, Role, SignedNote, StatementLine, Stats, Status, StockLine, TenantId, TerminalId, TotalKey,
-    TotalLine, Totals, TotalsQuery, ValueReport, record::Kind,
+    CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, DualControl, Duplicate,
+    Event, Exceeded, ExceptionNote, FeedSpec, Flags, Grounds, HistoryEvent, HoldReport, ImportReport,
+    ImportRow, ImportSpec, KeyRotation, KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope,
+    LimitSpec, LimitWindow, Line, MerchantId, OrderId, OrderReport, OrderState, PostedLeg, Posting,
+    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, ProofPart,
+    ProposalId, Purchase, Renewal, ReplyFlags, RequestId, Role, SignedNote, StatementLine, Stats, Status,
+    StockLine, TenantId, TerminalId, TotalKey, TotalLine, Totals, TotalsQuery, ValueReport, record::Kind,
 };
+use kami_net::frame::control::{Asked, Export, OneProposal, ProposalList, TenantControl};
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use kami_net::frame::order::{GiveBack, OneOrder};
 use kami_net::frame::reply::{self, Answer, Codes, CodesFrame};
@@ -22,7 +23,7 @@ use kami_net::frame::request::{
     Replace, Restock, Reverse, Sell, Transfer,
 };
 use kami_net::frame::{
-    Body, FRAME_BYTES_MAX, FeedBegin, FeedEvents, ItemReport, Listing, PathHash, REQUEST_HEAD_BYTES,
+    Body, FRAME_BYTES_MAX, FeedBegin, FeedEvents, ItemReport, Listing, Opcode, PathHash, REQUEST_HEAD_BYTES,
     ReplyHead, Request, RequestFlags, RequestHead, Secret, SoldCard, Wait, Welcome,
 };
 use proptest::collection::vec;
@@ -164,6 +165,24 @@ proptest! {
         same(head, &Request::ExceptionList(ExceptionList { after: id as u64, count: seconds, all: amount > 0 }));
         let note = "n".repeat(seconds as usize % 201);
         same(head, &Request::ExceptionResolve(Box::new(ExceptionNote { id: id as u64, note })));
+        let proposal = ProposalId(id.max(1));
+        same(head, &Request::Approve(OneProposal { proposal }));
+        same(head, &Request::ProposalWithdraw(OneProposal { proposal }));
+        same(head, &Request::ProposalList(ProposalList { after: id as u64, count: seconds, all: amount > 0 }));
+        let export = Export { batch: BatchId(seconds), count: seconds };
+        same(head, &Request::Export(export));
+        let control = DualControl { on: amount > 0, reveal_cards: seconds, lapse_s: seconds ^ 7 };
+        let control = TenantControl { tenant: TenantId(seconds as u16), control };
+        same(head, &Request::TenantControl(control));
+        for request in [
+            Request::Void(card),
+            Request::RefundValue(RefundValue { original, amount, code }),
+            Request::OrderFetch(OrderFetch { order: OrderId(id.max(1)), from: seconds, count: 7 }),
+            Request::Export(export),
+            Request::TenantControl(control),
+        ] {
+            same(head, &Request::Propose(Box::new(Asked { request })));
+        }
         same(head, &Request::OutcomeQuery(OutcomeQuery { asked: original, target: seconds as u8, id, code }));
     }
 
@@ -607,6 +626,24 @@ fn bodies() -> impl Strategy<Value = Body> {
         ),
         any::<u32>().prop_map(|id| Body::Account(OneAccount { account: AccountId(id) })),
     ]
+}
+
+/// A frame of proposals in proposals would be as deep as it is long.
+#[test]
+fn a_proposal_proposes_no_proposal_and_nothing_that_one_person_may_do() {
+    let mut body = 42_u128.to_le_bytes().to_vec();
+    for _ in 0..1000 {
+        body.splice(0..0, Opcode::Propose.number().to_le_bytes());
+    }
+    assert_eq!(Request::decode(Opcode::Propose, &body).unwrap_err().field, "opcode");
+    for opcode in Opcode::ALL {
+        let mut out = opcode.number().to_le_bytes().to_vec();
+        out.extend([4, b'C', b'O', b'D', b'E']);
+        let taken = !matches!(Request::decode(Opcode::Propose, &out), Err(error) if error.field == "opcode");
+        let may =
+            [Opcode::Void, Opcode::RefundValue, Opcode::OrderFetch, Opcode::Export, Opcode::TenantControl];
+        assert_eq!(taken, may.contains(opcode), "{}", opcode.code());
+    }
 }
 
 proptest! {

@@ -3,15 +3,16 @@
 use bytes::BytesMut;
 use kami_engine::{
     Account, AccountId, AccountKind, AccountPut, AccountSpec, BatchId, BatchReport, CardKind, CardRef,
-    CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, Duplicate, Event, Exceeded,
-    Exception, ExceptionNote, FeedSpec, Flags, Grounds, HistoryEvent, HoldReport, ImportReport, ImportRow,
-    ImportSpec, KeyRotation, KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope, LimitSpec,
-    LimitWindow, Line, MerchantId, OrderId, OrderReport, OrderState, OutcomeReport, PostedLeg, Posting,
-    Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, ProofPart,
-    ProposalId, Purchase, Renewal, ReplyFlags, RequestId, Resolution, Role, SignedNote, StatementLine, Stats,
-    Status, StockLine, Tenant, TenantId, TenantSpec, TerminalId, TotalKey, TotalLine, Totals, TotalsQuery,
-    ValidFrom, ValueReport, record::Kind,
+    CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, DualControl, Duplicate,
+    Event, Exceeded, Exception, ExceptionNote, FeedSpec, Flags, Grounds, HistoryEvent, HoldReport,
+    ImportReport, ImportRow, ImportSpec, KeyRotation, KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId,
+    LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderId, OrderReport, OrderState, OutcomeReport,
+    PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms,
+    ProofPart, Proposal, ProposalId, ProposalState, Proposed, Purchase, Renewal, ReplyFlags, RequestId,
+    Resolution, Role, SignedNote, StatementLine, Stats, Status, StockLine, Tenant, TenantId, TenantSpec,
+    TerminalId, TotalKey, TotalLine, Totals, TotalsQuery, ValidFrom, ValueReport, record::Kind,
 };
+use kami_net::frame::control::{Asked, Export, OneProposal, ProposalList, Proposals, TenantControl};
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use kami_net::frame::order::{GiveBack, OneOrder};
 use kami_net::frame::reply::{self, Codes};
@@ -22,8 +23,8 @@ use kami_net::frame::request::{
     Release, Replace, Restock, Reverse, Sell, Transfer,
 };
 use kami_net::frame::{
-    Body, FeedBegin, FeedEvents, ItemReport, Listing, Opcode, PathHash, ReplyHead, Request, RequestFlags,
-    RequestHead, Secret, SoldCard, Wait, Welcome,
+    Body, Exceptions, FeedBegin, FeedEvents, ItemReport, Listing, Opcode, PathHash, ReplyHead, Request,
+    RequestFlags, RequestHead, Secret, SoldCard, Wait, Welcome,
 };
 
 const ID: RequestId = RequestId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0101);
@@ -178,6 +179,12 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::TenantFreeze(OneTenant { tenant: TenantId(2) }),
         Request::TenantUnfreeze(OneTenant { tenant: TenantId(2) }),
         Request::TenantList,
+        Request::TenantControl(TenantControl { tenant: TenantId(2), control: CONTROL }),
+        Request::Export(Export { batch: BatchId(7), count: 500 }),
+        Request::Propose(Box::new(Asked { request: Request::Void(card) })),
+        Request::Approve(OneProposal { proposal: ProposalId(0x51) }),
+        Request::ProposalWithdraw(OneProposal { proposal: ProposalId(0x51) }),
+        Request::ProposalList(ProposalList { after: 17, count: 500, all: true }),
         Request::AccountStatement(AccountStatement { account: AccountId(4), from: lsn(0x2000), count: 50 }),
         Request::FeedOpen(FeedOpen {
             credit: 4096,
@@ -513,25 +520,51 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
         ),
         (
             Opcode::ExceptionList,
-            Body::Exceptions(Listing::of(vec![Exception {
-                id: 17,
-                card: Some(CardRef::new(7, 41)),
-                reason: Status::AlreadyRedeemed,
-                request: ID,
-                principal: PrincipalId(9),
-                terminal: TerminalId(0x7e57),
-                merchant: MerchantId(6),
-                channel: ChannelId(5),
-                amount: 1234,
-                made_ms: 1_767_225_600_123,
-                time_ms: 1_767_225_700_123,
-                lsn: lsn(0x2000).unwrap(),
-                resolution: Some(Resolution {
-                    principal: PrincipalId(2),
-                    time_ms: 1_767_225_800_123,
-                    note: "paid by the shop".to_owned(),
-                }),
-            }])),
+            Body::Exceptions(Exceptions {
+                reached: 19,
+                listing: Listing::of(vec![Exception {
+                    id: 17,
+                    card: Some(CardRef::new(7, 41)),
+                    reason: Status::AlreadyRedeemed,
+                    request: ID,
+                    principal: PrincipalId(9),
+                    terminal: TerminalId(0x7e57),
+                    merchant: MerchantId(6),
+                    channel: ChannelId(5),
+                    amount: 1234,
+                    made_ms: 1_767_225_600_123,
+                    time_ms: 1_767_225_700_123,
+                    lsn: lsn(0x2000).unwrap(),
+                    resolution: Some(Resolution {
+                        principal: PrincipalId(2),
+                        time_ms: 1_767_225_800_123,
+                        note: "paid by the shop".to_owned(),
+                    }),
+                }]),
+            }),
+        ),
+        (
+            Opcode::ProposalList,
+            Body::Proposals(Box::new(Proposals {
+                control: CONTROL,
+                listing: Listing::of(vec![Proposal {
+                    number: 17,
+                    id: ProposalId(0x51),
+                    tenant: TenantId(2),
+                    proposed: Proposed::RefundValue {
+                        card: CardRef::new(7, 41),
+                        original: RequestId(0x31),
+                        amount: 234,
+                    },
+                    proposer: PrincipalId(9),
+                    why: "reported stolen".to_owned(),
+                    time_ms: 1_767_225_600_123,
+                    lapses_ms: 1_767_312_000_123,
+                    state: ProposalState::Approved,
+                    ended: Some((PrincipalId(12), 1_767_225_700_123)),
+                    lsn: lsn(0x2000).unwrap(),
+                }]),
+            })),
         ),
         (Opcode::Redeem, Body::Reason("code".to_owned())),
         (Opcode::Redeem, Body::Wait(Wait { wait_ms: 6000 })),
@@ -592,8 +625,14 @@ pub fn feed_event() -> Event {
     }
 }
 
+const CONTROL: DualControl = DualControl { on: true, reveal_cards: 10, lapse_s: 86_400 };
+
 fn grounds() -> Option<Box<Grounds>> {
-    Some(Box::new(Grounds { why: "reported stolen".to_owned(), approval: Some(ProposalId(0x51)) }))
+    Some(Box::new(Grounds {
+        why: "reported stolen".to_owned(),
+        approval: Some(ProposalId(0x51)),
+        approver: Some(PrincipalId(12)),
+    }))
 }
 
 fn account_spec() -> AccountSpec {

@@ -12,15 +12,16 @@ use kami_net::client::{RedeemOptions, SellOptions};
 use kami_net::frame::reply::Answer;
 use kami_net::frame::request::{FeedAck, FeedOpen};
 use kami_net::frame::{
-    Body, FEED_CREDIT_MAX, FRAME_BYTES_MAX, Opcode, REPLY_HEAD_BYTES, Request, RequestHead, Split, Splitter,
+    Body, CloseCode, FEED_CREDIT_MAX, FRAME_BYTES_MAX, Opcode, REPLY_HEAD_BYTES, Request, RequestHead, Split,
+    Splitter,
 };
 use kami_net::{Client, ClientError, Identity, Server, ServerOptions};
 use kami_wal::Drive;
-use quinn::{RecvStream, SendStream};
+use quinn::{ConnectionError, RecvStream, SendStream};
 use tokio::time::timeout;
 
 use crate::hostile::{SOON, ping, raw};
-use crate::house::{House, sold, stock};
+use crate::house::{House, much_used, sold, stock};
 
 const A_WHILE: Duration = Duration::from_millis(200);
 
@@ -44,7 +45,7 @@ async fn next(subscription: &mut kami_net::client::Subscription) -> Event {
 
 /// A feed as a program without our client sees it.
 struct Bare {
-    _connection: quinn::Connection,
+    connection: quinn::Connection,
     send: SendStream,
     recv: RecvStream,
     splitter: Splitter,
@@ -56,7 +57,7 @@ impl Bare {
         let connection = raw(house, Some(identity), b"kami/1").await.unwrap();
         let (send, recv) = connection.open_bi().await.unwrap();
         let splitter = Splitter::new(REPLY_HEAD_BYTES);
-        Bare { _connection: connection, send, recv, splitter, answers: VecDeque::new() }
+        Bare { connection, send, recv, splitter, answers: VecDeque::new() }
     }
 
     async fn ask(&mut self, request: &Request<'_>) {
@@ -216,14 +217,47 @@ async fn a_slow_subscriber_gets_what_it_grants_and_holds_up_nobody() {
     let more = slow.events(2000).await;
     assert!((1..all / 2).contains(&behind()), "{} of {all}", behind());
     assert!(first[9].lsn < more[0].lsn);
-    // Another that grants much and takes nothing: the server keeps a frame, not the log.
-    let greedy = Bare::open(&house, &house.admin, FEED_CREDIT_MAX, FeedSpec::from_start()).await;
-    for code in &codes[..100] {
-        client.query(code).await.unwrap();
-    }
     slow.ack(Some(more[1999].lsn), 990).await;
     assert_eq!(slow.events(990).await.len(), 990);
-    drop((slow, greedy));
+    drop(slow);
+    house.shut_down().await;
+}
+
+/// One that grants much and takes nothing: the server reads no more of the log for it than the connection takes, a frame
+/// besides, and ends it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_greedy_subscriber_that_takes_nothing_is_ended() {
+    let house = House::with(Drive::Threads, |options| options.stall = Duration::from_millis(500)).await;
+    let client = house.client().await;
+    much_used(&house, &client, 50_000).await;
+    let other = sold(&client, 100).await;
+    let before = house.server.figures().feed_events;
+    let mut greedy = Bare::open(&house, &house.admin, FEED_CREDIT_MAX, FeedSpec::from_start()).await;
+    assert!(matches!(greedy.answer().await.unwrap().body, Body::Feed(_)));
+    let log = house.engine.durable_end().bytes();
+    // While it stands still the others do not.
+    for code in &other {
+        client.query(code).await.unwrap();
+    }
+    let ended = timeout(4 * SOON, async {
+        let mut lag = u64::MAX;
+        loop {
+            let figures = house.server.figures();
+            if figures.feeds > 0 {
+                lag = lag.min(figures.feed_lag_bytes);
+            }
+            tokio::select! {
+                closed = greedy.connection.closed() => break (closed, lag),
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            }
+        }
+    });
+    let (closed, lag) = ended.await.expect("a feed that nobody takes is ended");
+    let ConnectionError::ApplicationClosed(close) = closed else { panic!("{closed}") };
+    assert_eq!(CloseCode::from_number(close.error_code.into_inner()), Some(CloseCode::TooSlow));
+    let told = house.server.figures().feed_events - before;
+    assert!(told < 40_000, "{told} events were told to nobody");
+    assert!(log / 5 < lag && lag < log, "{lag} of {log} were left");
     house.shut_down().await;
 }
 

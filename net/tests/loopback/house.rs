@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kami_engine::{
-    Caller, ChannelId, Command, Engine, EngineOptions, ImportSpec, MerchantId, OrderId, PrincipalSpec,
-    ProductId, ProductSpec, Reply, Request, RequestId, Role, SystemClock, TerminalId,
+    Caller, CardKind, ChannelId, Command, Engine, EngineOptions, ImportSpec, MerchantId, OrderId,
+    PrincipalSpec, ProductId, ProductSpec, Reply, Request, RequestId, Role, Status, SystemClock, TenantId,
+    TerminalId,
 };
 use kami_net::client::{Row, RowList};
 use kami_net::{Authority, Client, ClientOptions, Identity, Server, ServerError, ServerOptions};
@@ -168,4 +169,19 @@ pub async fn sold(client: &Client, count: usize) -> Vec<Vec<u8>> {
     let product = stock(client, "coffee", count).await;
     let order = client.sell(OrderId(1), product, count as u32, Default::default()).await.unwrap();
     order.value.cards.iter().map(|card| card.code.to_vec()).collect()
+}
+
+/// A card whose value moved `times` times.
+pub async fn much_used(house: &House, client: &Client, times: usize) -> Vec<u8> {
+    let mut spec = ProductSpec::single("gift", *b"CNY", 10_000_000);
+    spec.kind = CardKind::StoredValue;
+    let product = client.product_add(spec).await.unwrap().value.id;
+    import(client, product, 5000, 1).await;
+    client.sell(OrderId(77), product, 1, Default::default()).await.unwrap();
+    let card = house.engine.digest(TenantId(0), &code(5000)).unwrap();
+    for _ in 0..times {
+        let redeemed = house.ask(Command::Redeem { card, pin: None, amount: 1, partial: false });
+        assert_eq!(redeemed.status, Status::Ok);
+    }
+    code(5000)
 }

@@ -7,6 +7,7 @@ mod house;
 mod lifetime;
 mod money;
 mod people;
+mod proofs;
 mod router;
 mod top_up;
 mod trade;

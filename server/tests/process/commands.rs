@@ -198,7 +198,7 @@ fn generated_codes_are_the_owners_alone_and_can_be_imported() {
     assert_eq!((code.len(), pin.len(), code.matches('-').count()), ("TEA-".len() + 24, 6, 5));
     assert!(!made.out.contains(code) && !made.err.contains(code));
     // Never over a file that is there, and nothing is left beside it.
-    home.run(&["codes", "generate", "--count", "1", "--out", "tea.csv"]).fails(6, "exists");
+    home.run(&["codes", "generate", "--count", "1", "--out", "tea.csv"]).fails(2, "is there already");
     home.run(&["codes", "generate", "--count", "1", "--pin", "4", "--out", "tea.txt"]).fails(2, ".txt");
     assert_eq!(
         home.run(&["codes", "generate", "--count", "1", "--prefix", "=1", "--out", "x.csv"]).code,

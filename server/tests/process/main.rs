@@ -7,6 +7,7 @@ mod backup;
 mod certificate;
 mod changes;
 mod commands;
+mod control;
 mod crowd;
 mod demo;
 mod environment;

@@ -206,3 +206,38 @@ fn a_restore_with_its_keys_takes_the_proof_key_only_if_it_may_go_on() {
         .fails(6, "the store is restored, but not its keys: the directory for the copy is not empty");
     done(&home.run(&["verify", "--data", "third", "--keys", "kami-data.keys"]));
 }
+
+/// Tuesday's checkpoint went over Monday's, which nobody else had kept; a full disk left half of one under the name.
+#[test]
+fn what_an_auditor_kept_was_written_over() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let home = Home::new();
+    let server = home.serve();
+    ok(&server, &["product", "add", "coffee", "--face", "28", "--currency", "CNY"]);
+    home.file("cards.txt", "COFFEE-00000001\n");
+    ok(&server, &["import", "cards.txt", "--product", "coffee"]);
+    ok(&server, &["proof", "checkpoint", "--out", "monday.checkpoint"]);
+    let monday = home.text("monday.checkpoint");
+    ok(&server, &["sell", "coffee", "--count", "1", "--order", "1"]);
+    ok(&server, &["proof", "checkpoint", "--out", "tuesday.checkpoint"]);
+    let there = "is there already";
+    server.run(&["proof", "checkpoint", "--out", "monday.checkpoint"]).fails(2, there);
+    server.run(&["proof", "COFFEE-00000001", "--out", "monday.checkpoint"]).fails(2, there);
+    let both =
+        ["proof", "consistency", "monday.checkpoint", "tuesday.checkpoint", "--out", "monday.checkpoint"];
+    server.run(&both).fails(2, there);
+    assert_eq!(home.text("monday.checkpoint"), monday);
+    // A link that leads nowhere is not followed.
+    std::os::unix::fs::symlink(home.path("elsewhere"), home.path("link.proof")).unwrap();
+    server.run(&["proof", "COFFEE-00000001", "--out", "link.proof"]).fails(2, there);
+    assert!(!home.path("elsewhere").exists());
+    // What somebody bought is for whoever asked for it.
+    ok(&server, &["proof", "COFFEE-00000001", "--out", "card.proof"]);
+    let mode = std::fs::metadata(home.path("card.proof")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let left: Vec<_> =
+        std::fs::read_dir(home.path("")).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".partial")), "{left:?}");
+    server.stop();
+}

@@ -55,3 +55,64 @@ fn two_merchants_share_a_store_and_nothing_else() {
     let verified = home.run(&["verify", "--data", "kami-data", "--json"]).json();
     assert_eq!(verified["problems"].as_array().unwrap().len(), 0);
 }
+
+/// Whoever followed the page gave the authority's private key to each merchant, so that its admin could add people: with
+/// it a merchant could pass for the server.
+#[test]
+fn a_tenants_admin_needed_the_authoritys_key_to_add_people() {
+    let home = Home::new();
+    let server = home.serve();
+    server.json(&["tenant", "add", "north"]);
+    server.json(&[
+        "principal",
+        "add",
+        "north-admin",
+        "--role",
+        "admin",
+        "--tenant",
+        "north",
+        "--out",
+        "north/admin",
+    ]);
+    // At the till: a key that stays there, and a request.
+    let request = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+        home.file(&format!("{name}.csr"), csr.pem().unwrap());
+        home.file(&format!("{name}.key"), key.serialize_pem());
+    };
+    request("till");
+    let as_north =
+        |arguments: &[&str]| server.run(&[arguments, &["--identity", "north/admin", "--json"]].concat());
+    let add = ["principal", "add", "north-till", "--role", "redeemer", "--out", "north/till"];
+    // Without the authority: neither a new identity nor one for a request.
+    as_north(&add).fails(6, "--authority");
+    as_north(&[&add[..], &["--csr", "till.csr"]].concat()).fails(6, "--authority");
+    // The house certifies what was sent, and tells no server.
+    let certify = ["principal", "certify", "north-till", "--csr", "till.csr", "--out", "north/till"];
+    let certified = server.json(&certify);
+    assert_eq!(server.json(&["principal", "list"])["principals"].as_array().unwrap().len(), 2);
+    server.run(&certify).fails(2, "there is a certificate already");
+    let added = as_north(&add).json();
+    assert_eq!((&added["tenant"], &added["key_sha256"]), (&1.into(), &certified["key_sha256"]));
+    let key = home.file("north/till/key.pem", home.text("till.key"));
+    std::fs::set_permissions(key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let none = server.run(&["redeem", "NOBODY-HAS-IT", "--identity", "north/till"]);
+    none.fails(3, "CARD_NOT_VALID");
+    // A year later, the same with another certificate, and with another key.
+    server.json(&["principal", "certify", "north-till", "--csr", "till.csr", "--out", "north/till-2"]);
+    let renewed =
+        as_north(&["principal", "renew", "north-till", "--certified", "--out", "north/till-2"]).json();
+    assert_eq!(renewed["key_sha256"], certified["key_sha256"]);
+    assert_ne!(renewed["serial"], added["serial"]);
+    request("new");
+    server.json(&["principal", "certify", "north-till", "--csr", "new.csr", "--out", "north/till-3"]);
+    let renewed =
+        as_north(&["principal", "renew", "north-till", "--certified", "--out", "north/till-3"]).json();
+    assert_ne!(renewed["key_sha256"], certified["key_sha256"]);
+    server
+        .run(&["redeem", "NOBODY-HAS-IT", "--identity", "north/till"])
+        .fails(3, "does not know this identity");
+    assert!(!home.path("north/ca").exists());
+    server.stop();
+}

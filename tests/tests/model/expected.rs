@@ -1,9 +1,9 @@
 //! What a reply must be, and how the one that came is held against it.
 
 use kami_engine::{
-    Account, AccountId, BatchReport, CardReport, Duplicate, Exceeded, Exception, HistoryEvent, HoldReport,
-    ImportReport, Leg, Limit, Lsn, OrderReport, OutcomeReport, Principal, Product, Reply, ReplyBody,
-    ReplyFlags, StatementLine, Stats, Status, StockLine, Tenant, ValueReport,
+    Account, AccountId, BatchReport, CardReport, DualControl, Duplicate, Exceeded, Exception, HistoryEvent,
+    HoldReport, ImportReport, Leg, Limit, Lsn, OrderReport, OutcomeReport, Principal, Product, Proposal,
+    Reply, ReplyBody, ReplyFlags, StatementLine, Stats, Status, StockLine, Tenant, ValueReport,
 };
 
 use super::money_rules::Line;
@@ -82,6 +82,8 @@ pub enum Body {
     Outcome(OutcomeReport),
     /// With their positions, which may not be known yet.
     Exceptions(Vec<(Option<u64>, Exception)>),
+    /// The same.
+    Proposals(DualControl, Vec<(Option<u64>, Proposal)>),
 }
 
 impl Expected {
@@ -154,10 +156,20 @@ impl Expected {
             (Body::Account(a), ReplyBody::Account(b)) => a == b,
             (Body::Outcome(a), ReplyBody::Outcome(b)) => a == b,
             (Body::Exceptions(a), ReplyBody::Exceptions(b)) => {
-                a.len() == b.len()
-                    && a.iter().zip(b).all(|((lsn, a), b)| {
+                // What was looked through holds what is told, be there more or not.
+                b.rows.last().is_none_or(|last| last.id <= b.reached)
+                    && a.len() == b.rows.len()
+                    && a.iter().zip(&b.rows).all(|((lsn, a), b)| {
                         lsn.is_none_or(|lsn| lsn == b.lsn.bytes())
                             && Exception { lsn: b.lsn, ..a.clone() } == *b
+                    })
+            }
+            (Body::Proposals(control, a), ReplyBody::Proposals(b)) => {
+                *control == b.control
+                    && a.len() == b.proposals.len()
+                    && a.iter().zip(&b.proposals).all(|((lsn, a), b)| {
+                        lsn.is_none_or(|lsn| lsn == b.lsn.bytes())
+                            && Proposal { lsn: b.lsn, ..a.clone() } == *b
                     })
             }
             _ => false,

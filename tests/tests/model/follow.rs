@@ -11,7 +11,7 @@ use kami_engine::{
 use super::oracle::{Effect, Event, Oracle, Place};
 use super::workload::{AUDITOR, OPERATOR};
 use super::world::{EPOCH_MS, World};
-use crate::ask::caller;
+use crate::ask::{Ask, What, caller};
 
 /// Who follows the log all through a life, and what it was told.
 #[derive(Clone)]
@@ -93,6 +93,22 @@ impl Oracle {
                 told.order = order.map(|(_, order)| kami_engine::OrderId(order));
                 told.amount = (self.kind(place) == CardKind::StoredValue).then_some(moved.amount);
             }
+            &Effect::Propose { number, .. } => {
+                told.object = number;
+                let What::Propose(what) = &ask.what else { unreachable!("proposes something") };
+                let inner = Ask { what: What::clone(what), ..ask.clone() };
+                if let Some(place) = inner.code().and_then(|code| self.find(ask.caller.tenant.0, code)) {
+                    of_batch(&mut told, place.0);
+                    told.card = Some(CardRef::new(place.0, place.1 as u64));
+                }
+                match inner.what {
+                    What::Export { batch, .. } => of_batch(&mut told, batch),
+                    What::Fetch { order, .. } => told.order = Some(kami_engine::OrderId(order)),
+                    _ => {}
+                }
+            }
+            &Effect::End { number, .. } => told.object = number,
+            &Effect::Control { tenant, .. } => told.object = u64::from(tenant),
             Effect::Exception(exception) => {
                 told.object = exception.id;
                 told.count = 1;

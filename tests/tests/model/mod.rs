@@ -6,6 +6,7 @@
 //! | `oracle.rs` | what a store must hold; events and their effect |
 //! | `rules.rs`, `object_rules.rs` | what the reply to every command must be |
 //! | `till_rules.rs` | the same for wrong PINs and for requests without an answer |
+//! | `control_rules.rs` | the same for proposals and approvals |
 //! | `money_rules.rs` | the same for accounts, postings and limits |
 //! | `expected.rs` | holding a reply against that |
 //! | `world.rs` | engine, disk and oracle together; when a reply may leave |
@@ -23,6 +24,7 @@
 //! ```
 
 pub mod clock;
+pub mod control_rules;
 pub mod expected;
 pub mod follow;
 pub mod imports;

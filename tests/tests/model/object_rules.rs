@@ -14,7 +14,7 @@ use crate::ask::{Ask, BatchChange, What};
 const NAME_BYTES_MAX: usize = 64;
 
 impl Oracle {
-    pub fn on_object(&self, ask: &Ask) -> Verdict {
+    pub fn on_object(&self, ask: &Ask, payload_bytes: u64) -> Verdict {
         let tenant = ask.caller.tenant.0;
         if !self.covers_object(ask) {
             return self.refuse(Status::ScopeDenied);
@@ -53,6 +53,13 @@ impl Oracle {
             What::Stats => self.listed(Body::Stats(self.stats())),
             &What::ExceptionList { after, count, all } => self.list_exceptions(ask, after, count, all),
             What::ExceptionResolve(_) => self.resolve_exception(ask),
+            What::TenantControl { .. } => self.set_control(ask),
+            // Codes leave in a heap only with a second person.
+            What::Export { .. } => self.refuse(Status::ApprovalRequired),
+            What::Propose(_) => self.propose(ask, payload_bytes),
+            &What::Approve(id) => self.approve(ask, id, payload_bytes),
+            &What::Withdraw(id) => self.withdraw(ask, id),
+            &What::ProposalList { after, count, all } => self.list_proposals(ask, after, count, all),
             what if what.is_money() => self.on_money(ask),
             _ => unreachable!("about a card or an order"),
         }
@@ -69,6 +76,7 @@ impl Oracle {
         own.0 != 0
             && match &ask.what {
                 What::TenantPut(_) | What::TenantFreeze { .. } | What::TenantList | What::Stats => true,
+                What::TenantControl { tenant, .. } => *tenant != own.0,
                 What::PrincipalAdd(spec) => spec.tenant != own,
                 What::PrincipalRevoke(id) => strange(*id),
                 What::PrincipalRenew(renewal) => strange(renewal.principal.0),
@@ -121,6 +129,11 @@ impl Oracle {
                 }
                 What::ProductList | What::BatchList { .. } | What::Stock { .. } => true,
                 What::ExceptionList { .. } | What::ExceptionResolve(_) => true,
+                What::Export { .. }
+                | What::Propose(_)
+                | What::Approve(_)
+                | What::Withdraw(_)
+                | What::ProposalList { .. } => true,
                 _ => false,
             }
     }

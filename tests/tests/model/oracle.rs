@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 
 use kami_engine::{
-    AccountSpec, Exception, ExceptionNote, Flags, Kind, Leg, Lifecycle, LimitId, LimitSpec, Line, OrderState,
-    Posting, PrincipalSpec, ProductSpec, Renewal, Subject, ValidFrom,
+    AccountSpec, DualControl, Exception, ExceptionNote, Flags, Kind, Leg, Lifecycle, LimitId, LimitSpec,
+    Line, OrderState, Posting, PrincipalSpec, ProductSpec, Renewal, Subject, ValidFrom,
 };
 
+use super::control_rules::Proposed;
 use super::money_rules::{Book, Counted, Document, LimitBook};
 use super::till_rules::{Excepted, Tried};
 use crate::ask::{Ask, BatchChange, LifeChange, What};
@@ -46,6 +47,10 @@ pub struct Oracle {
     pub crossed: Vec<(LimitId, Subject, u64)>,
     /// Redemptions that were made offline and did not fit, in order of number.
     pub exceptions: Vec<Excepted>,
+    /// What was proposed, in order of number.
+    pub proposals: Vec<Proposed>,
+    /// What of tenants takes two people, where it was set.
+    pub controls: BTreeMap<u16, (DualControl, Vec<Past>)>,
     /// Until when a card is locked for whom.
     pub pin_locks: BTreeMap<Tried, u64>,
     /// Wrong PINs since the last start: how many in a row, and when the last.
@@ -301,6 +306,19 @@ pub enum Effect {
         id: u16,
         frozen: bool,
     },
+    Propose {
+        number: u64,
+        lapse_s: u32,
+    },
+    /// The end of a proposal: by an approval, or not.
+    End {
+        number: u64,
+        approved: bool,
+    },
+    Control {
+        tenant: u16,
+        control: DualControl,
+    },
     PinLock {
         place: Place,
         until_ms: u64,
@@ -331,6 +349,8 @@ impl Event {
             | Effect::LimitPut { id, .. }
             | Effect::Import { id, .. } => Some(u64::from(*id)),
             Effect::TenantPut { id, .. } | Effect::TenantFreeze { id, .. } => Some(u64::from(*id)),
+            Effect::Propose { number, .. } | Effect::End { number, .. } => Some(*number),
+            Effect::Control { tenant, .. } => Some(u64::from(*tenant)),
             Effect::LimitCrossed { limit, .. } => Some(u64::from(limit.0)),
             Effect::Exception(exception) => Some(exception.id),
             Effect::ExceptionResolve(given) => Some(given.id),
@@ -408,6 +428,7 @@ impl Oracle {
             | Effect::LimitPut { .. }
             | Effect::LimitCrossed { .. } => self.apply_money(event),
             Effect::Exception(_) | Effect::ExceptionResolve(_) => self.apply_exception(event),
+            Effect::Propose { .. } | Effect::End { .. } | Effect::Control { .. } => self.apply_control(event),
             &Effect::PinLock { place, until_ms } => {
                 let tried = self.tried(&event.ask, place);
                 self.pin_locks.insert(tried, until_ms);

@@ -24,11 +24,17 @@ impl Oracle {
             what => {
                 let key = (ask.caller.tenant.0, what.order().expect("about an order"));
                 // Whose order it is, is not told either.
-                let Some(order) = self.orders.get(&key).filter(|order| self.may_see(ask, order)) else {
+                let known = self.orders.get(&key);
+                if let (&What::Fetch { from, count, .. }, Some(order)) = (what, known) {
+                    return match self.may_fetch(ask, order) {
+                        Ok(ask) => self.fetch(&ask, order, from, count),
+                        Err(status) => self.refuse(status),
+                    };
+                }
+                let Some(order) = known.filter(|order| self.may_see(ask, order)) else {
                     return self.refuse(Status::NotFound);
                 };
                 match what {
-                    What::Fetch { from, count, .. } => self.fetch(ask, order, *from, *count),
                     What::OrderStatus(_) => (self.order_reply(order, order.left().count()), None),
                     What::Confirm { legs, realloc, sealed, .. } => {
                         self.confirm(ask, order, legs, *realloc, *sealed)
@@ -44,7 +50,6 @@ impl Oracle {
     fn may_see(&self, ask: &Ask, order: &Order) -> bool {
         let own = order.buyer() == ask.caller.principal;
         own || match ask.what {
-            What::Fetch { .. } => false,
             What::OrderStatus(_) => {
                 matches!(ask.caller.role, Role::Admin | Role::Operator | Role::Finance | Role::Auditor)
             }
@@ -475,7 +480,7 @@ impl Oracle {
     /// Moves an order and its cards.
     pub fn apply_order(&mut self, event: &Event, change: &OrderChange) {
         let (from, to) = match event.kind {
-            Kind::Sell | Kind::Realloc => (Lifecycle::Available, Lifecycle::Sold),
+            Kind::Sell | Kind::Export | Kind::Realloc => (Lifecycle::Available, Lifecycle::Sold),
             Kind::Reserve => (Lifecycle::Available, Lifecycle::Reserved),
             Kind::Confirm => (Lifecycle::Reserved, Lifecycle::Sold),
             Kind::Return if change.sealed => (Lifecycle::Sold, Lifecycle::Available),

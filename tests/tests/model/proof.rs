@@ -55,7 +55,7 @@ impl World {
         };
         if let Some(old) = old {
             let (from, to) = (old.size().min(note.size()), old.size().max(note.size()));
-            let reply = self.engine().prove_consistency(RequestId(8), from, to);
+            let reply = self.engine().prove_consistency(AUDITOR, RequestId(8), from, to);
             let Some(reply) = self.unless_cut(reply) else { return };
             let ReplyBody::Path(path) = reply.body else { panic!("{:?}", reply.status) };
             let (old, new) = if from == old.size() { (old, note.clone()) } else { (note.clone(), old) };
@@ -71,14 +71,16 @@ impl World {
         let engine = self.engine().clone();
         let caller = kami_engine::Caller { tenant: TenantId(tenant), ..AUDITOR };
         let digest = engine.digest(TenantId(tenant), code.as_bytes()).expect("a code");
-        let reply = engine.prove_card(caller, RequestId(9), digest, 0, 0);
+        // An id that comes again is given the checkpoint that it had signed.
+        let ids = [(); 2].map(|()| RequestId(u128::from(self.random.next())));
+        let reply = engine.prove_card(caller, ids[0], digest, 0, 0);
         let Some(reply) = self.unless_cut(reply) else { return };
         let ReplyBody::ProofPart(part) = reply.body else { return self.is_short(reply.status) };
         assert_eq!(part.total, part.bytes.len() as u64, "a small proof travels in one part");
         let text = String::from_utf8(part.bytes).expect("text");
         let proof = CardProof::parse(&text).expect("as written");
         // The key comes with a checkpoint; nothing is signed for that, because nothing happened since.
-        let Some(reply) = self.unless_cut(engine.sign_checkpoint(caller, RequestId(10))) else { return };
+        let Some(reply) = self.unless_cut(engine.sign_checkpoint(caller, ids[1])) else { return };
         let ReplyBody::SignedNote(signed) = reply.body else { panic!("{:?}", reply.status) };
         assert_eq!(signed.note, proof.checkpoint.note(), "no other checkpoint is made of nothing new");
         let key: VerifierKey = signed.key.parse().expect("a verifier key");
@@ -119,7 +121,7 @@ impl World {
             return;
         };
         for old in self.published.notes.clone() {
-            let reply = self.engine().prove_consistency(RequestId(12), old.size(), newest.size());
+            let reply = self.engine().prove_consistency(AUDITOR, RequestId(12), old.size(), newest.size());
             let Some(reply) = self.unless_cut(reply) else { return };
             let ReplyBody::Path(path) = reply.body else { panic!("{:?}", reply.status) };
             assert!(

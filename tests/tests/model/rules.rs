@@ -54,8 +54,8 @@ impl Oracle {
             &What::OutcomeOfOrder { order, asked } => self.outcome_of_order(ask, order, asked),
             &What::OutcomeOfDocument { document, asked } => self.outcome_of_document(ask, document, asked),
             what if what.order().is_some() => self.on_order(ask, payload_bytes),
-            _ if ask.code().is_some() => self.on_card(ask),
-            _ => self.on_object(ask),
+            _ if ask.code().is_some() => self.noted_before(ask).unwrap_or_else(|| self.on_card(ask)),
+            _ => self.on_object(ask, payload_bytes),
         }
     }
 
@@ -316,6 +316,10 @@ impl Oracle {
                 }
                 Lifecycle::Available | Lifecycle::Voided => self.refuse(Status::Voided),
                 Lifecycle::Returned => self.moves(ask, place, Kind::Void, Lifecycle::Voided, card.flags, 0),
+                Lifecycle::Sold if self.held(place).1 > 0 => self.refuse(Status::IllegalTransition),
+                Lifecycle::Sold if ask.approver.is_some() => {
+                    self.moves(ask, place, Kind::Void, Lifecycle::Voided, card.flags, 0)
+                }
                 // A sold card is voided by two people only.
                 Lifecycle::Sold => self.refuse(Status::ApprovalRequired),
                 _ => self.refuse(Status::IllegalTransition),

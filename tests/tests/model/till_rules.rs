@@ -30,6 +30,13 @@ pub struct Excepted {
     pub past: Vec<Past>,
 }
 
+/// As the first time.
+fn told_again(known: &Excepted) -> Verdict {
+    let mut expected = Expected::plain(Status::ExceptionNoted, known.exception.time_ms);
+    (expected.flags, expected.lsn) = (ReplyFlags::REPLAYED, At::Known(known.past[0].lsn));
+    (expected, None)
+}
+
 /// Whose tries are counted together: a card, and a principal of the store or the till of another.
 pub type Tried = (Place, u32, u32);
 
@@ -145,6 +152,33 @@ impl Oracle {
         self.outcome(ask.caller, known.filter(|past| past.ask.id == asked), None)
     }
 
+    /// The exception that a report under this id became.
+    fn excepted(&self, tenant: u16, code: &str, id: u128) -> Option<&Excepted> {
+        let key = (tenant, code, id);
+        self.exceptions.iter().find(|known| (known.tenant, &*known.code, known.exception.request.0) == key)
+    }
+
+    /// What is said of a command about a card, if its id is that of an exception or asks about one.
+    pub fn noted_before(&self, ask: &Ask) -> Option<Verdict> {
+        let id = match ask.what {
+            What::Query { .. } | What::History { .. } => return None,
+            What::OutcomeOf { asked, .. } => asked,
+            _ => ask.id,
+        };
+        let known = self.excepted(ask.caller.tenant.0, ask.code()?, id)?;
+        let is_own = known.exception.principal == ask.caller.principal;
+        let sees_all =
+            matches!(ask.caller.role, Role::Admin | Role::Operator | Role::Finance | Role::Auditor);
+        Some(match ask.what {
+            What::OutcomeOf { .. } if is_own || sees_all && self.shows_exception(ask.caller, known) => {
+                told_again(known)
+            }
+            What::OutcomeOf { .. } => self.refuse(Status::NoEffect),
+            What::Redeem { .. } if is_own => told_again(known),
+            _ => self.refuse(Status::IdReused),
+        })
+    }
+
     /// A redemption that was made offline.
     pub fn advice(&self, ask: &Ask) -> Verdict {
         let What::Advice { code, amount, made_ms, .. } = &ask.what else { unreachable!("reports one") };
@@ -152,17 +186,10 @@ impl Oracle {
             return self.refuse(Status::Malformed);
         }
         let tenant = ask.caller.tenant.0;
-        let known = self
-            .exceptions
-            .iter()
-            .find(|known| (known.tenant, &known.code, known.exception.request.0) == (tenant, code, ask.id));
-        if let Some(Excepted { exception, past, .. }) = known {
-            if exception.amount != *amount || exception.principal != ask.caller.principal {
-                return self.refuse(Status::IdReused);
-            }
-            let mut expected = Expected::plain(Status::ExceptionNoted, exception.time_ms);
-            (expected.flags, expected.lsn) = (ReplyFlags::REPLAYED, At::Known(past[0].lsn));
-            return (expected, None);
+        if let Some(known) = self.excepted(tenant, code, ask.id) {
+            let Exception { amount: first, principal, .. } = known.exception;
+            let is_retry = first == *amount && principal == ask.caller.principal;
+            return if is_retry { told_again(known) } else { self.refuse(Status::IdReused) };
         }
         let (refused, event) = self.on_card(ask);
         let is_kept =

@@ -533,6 +533,9 @@ impl Oracle {
         if single && self.reversals(place) >= REVERSALS_MAX {
             return Err(Status::ReversalsExhausted);
         }
+        if ask.approver.is_none() && self.control(ask.caller.tenant.0).on {
+            return Err(Status::ApprovalRequired);
+        }
         let remaining = self.left(place) + back;
         let (mut lifecycle, mut flags) = self.state_of(place, remaining, self.used(place) - back);
         if single {

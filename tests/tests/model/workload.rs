@@ -4,10 +4,10 @@
 //! in one batch, ids used again with another body, by another principal, on another card.
 
 use kami_engine::{
-    AccountId, AccountKind, AccountSpec, Caller, CardKind, CertificateNote, DocumentId, ExceptionNote,
-    ImportSpec, Kind, Leg, Lifecycle, LimitAction, LimitScope, LimitSpec, LimitWindow, Line, MerchantId,
-    OrderState, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, Purchase, Renewal, Role,
-    TenantId, ValidFrom,
+    AccountId, AccountKind, AccountSpec, Caller, CardKind, CertificateNote, DocumentId, DualControl,
+    ExceptionNote, ImportSpec, Kind, Leg, Lifecycle, LimitAction, LimitScope, LimitSpec, LimitWindow, Line,
+    MerchantId, OrderState, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, ProposalState,
+    Purchase, Renewal, Role, TenantId, ValidFrom,
 };
 
 use super::imports::Row;
@@ -542,6 +542,10 @@ impl World {
                 What::OutcomeOfOrder { order: what.order().unwrap_or(0), asked }
             }
             _ => {
+                if self.random.percent(20) && !self.oracle.exceptions.is_empty() {
+                    let known = self.random.pick(&self.oracle.exceptions);
+                    return What::OutcomeOf { code: known.code.clone(), asked: known.exception.request.0 };
+                }
                 let (code, roll) = (self.code(), self.random.below(4));
                 let place = self.oracle.find(0, &code);
                 let past = place.map(|place| self.oracle.card(place).past.clone()).unwrap_or_default();
@@ -615,11 +619,130 @@ impl World {
         asks
     }
 
+    /// What can be proposed, and by whom.
+    fn wish(&mut self) -> (Caller, What) {
+        let callers = [OPERATOR, OPERATOR, ADMIN, FINANCE];
+        let caller = *self.random.pick(&callers);
+        match self.random.below(20) {
+            0..6 => (caller, What::Void { code: self.code() }),
+            6..10 => {
+                let (code, original) = self.refundable();
+                let amount = if self.random.percent(60) { 0 } else { self.part(&code) };
+                (caller, What::Refund { code, original, amount })
+            }
+            10..13 => {
+                let count = *self.random.pick(&[2, u32::MAX, u32::MAX, u32::MAX]);
+                let (_, order) = self.order_in(&[OrderState::Sold]);
+                (caller, What::Fetch { order, from: self.random.below(2) as u32, count })
+            }
+            13..17 => {
+                let batch = 1 + self.random.below(u64::from(self.next_batch)) as u32;
+                let count = *self.random.pick(&[0, 1, 2, 3, 5, 20, 100_001, 60_000]);
+                (caller, What::Export { batch, count })
+            }
+            17..19 => (ADMIN, self.tenant_control()),
+            _ => (caller, What::Query { code: self.code() }),
+        }
+    }
+
+    /// A redemption that can be reversed no more, if there is one.
+    fn refundable(&mut self) -> (String, u128) {
+        let oracle = &self.oracle;
+        let over: Vec<(String, u128)> = oracle
+            .places()
+            .filter(|(tenant, _)| *tenant == 0)
+            .flat_map(|(_, place)| {
+                let product = &oracle.products[&oracle.batches[&place.0].product];
+                let window_ms = u64::from(product.spec.reversal_s) * 1000;
+                let card = oracle.card(place);
+                let over = move |past: &&super::oracle::Past| {
+                    matches!(past.kind, Kind::Redeem | Kind::Capture)
+                        && !past.reversed
+                        && oracle.now_ms > past.time_ms + window_ms
+                };
+                card.past.iter().filter(over).map(|past| (card.code.clone(), past.ask.id))
+            })
+            .collect();
+        if over.is_empty() || self.random.percent(20) {
+            let What::Reverse { code, original } = self.reverse() else { unreachable!("made as one") };
+            return (code, original);
+        }
+        self.random.pick(&over).clone()
+    }
+
+    fn tenant_control(&mut self) -> What {
+        let control = DualControl {
+            on: self.random.percent(50),
+            reveal_cards: self.random.below(4) as u32,
+            lapse_s: *self.random.pick(&[59, 60, 100, 3600, 24 * 3600, 24 * 3600]),
+        };
+        What::TenantControl { tenant: *self.random.pick(&[0, 0, 0, 1, 2]), control }
+    }
+
+    /// Something about proposals; a fetch may name one.
+    fn about_control(&mut self) -> (Caller, What, Option<u128>) {
+        let count = self.oracle.proposals.len() as u64;
+        let some = |world: &mut World, wanted: &dyn Fn(&super::control_rules::Proposed) -> bool| {
+            let fits: Vec<_> = world.oracle.proposals.iter().filter(|it| wanted(it)).cloned().collect();
+            (!fits.is_empty()).then(|| world.random.pick(&fits).clone())
+        };
+        let now_ms = self.oracle.now_ms;
+        let callers = [ADMIN, OPERATOR, ADMIN, FINANCE, AUDITOR];
+        match self.random.below(20) {
+            0..8 => {
+                let (caller, what) = self.wish();
+                (caller, What::Propose(Box::new(what)), None)
+            }
+            8..13 => {
+                let open = self.random.percent(85);
+                let known = some(self, &|it| !open || it.state(now_ms) == ProposalState::Open);
+                let id = known.map_or(7, |known| known.past.ask.id);
+                (*self.random.pick(&callers[..4]), What::Approve(id), None)
+            }
+            13 => {
+                let known = some(self, &|_| true);
+                let (caller, id) = known.map_or((OPERATOR, 7), |known| (known.caller(), known.past.ask.id));
+                let caller = if self.random.percent(80) { caller } else { ADMIN };
+                (caller, What::Withdraw(id), None)
+            }
+            14..17 => {
+                let fetches = |it: &super::control_rules::Proposed| matches!(it.what(), What::Fetch { .. });
+                match some(self, &fetches) {
+                    Some(known) => {
+                        let what = known.what().clone();
+                        (known.caller(), what, Some(known.past.ask.id))
+                    }
+                    None => {
+                        let (_, order) = self.order_in(&[OrderState::Sold]);
+                        (OPERATOR, What::Fetch { order, from: 0, count: 1 }, None)
+                    }
+                }
+            }
+            17 => (ADMIN, self.tenant_control(), None),
+            18 => {
+                let (_, order) = self.order_in(&[OrderState::Sold]);
+                let caller = *self.random.pick(&[OPERATOR, ADMIN]);
+                (caller, What::Fetch { order, from: 0, count: u32::MAX }, None)
+            }
+            _ if self.random.percent(20) => (ADMIN, What::Export { batch: 1, count: 1 }, None),
+            _ if self.random.percent(50) => {
+                let (code, original) = self.refundable();
+                (FINANCE, What::Refund { code, original, amount: 0 }, None)
+            }
+            _ => {
+                let (after, all) = (self.random.below(count + 1), self.random.percent(50));
+                let count = *self.random.pick(&[0, 1, 3, 1000]);
+                (*self.random.pick(&callers), What::ProposalList { after, count, all }, None)
+            }
+        }
+    }
+
     fn fresh_ask(&mut self) -> Ask {
         // Orders are paid from accounts, so some are there early.
         let early = self.oracle.accounts.len() < 4 && self.random.percent(30);
-        let roll = if early { 1050 } else { self.random.below(1250) };
+        let roll = if early { 1050 } else { self.random.below(1330) };
         let mut id = self.id();
+        let mut approval = None;
         let (caller, what) = match roll {
             0..70 => self.about_value(),
             70..90 => self.life(),
@@ -720,7 +843,12 @@ impl World {
                 }
                 (*self.random.pick(&[TILLS[0], TILLS[1], TILLS[2], OPERATOR]), what)
             }
-            1200.. => self.pair(),
+            1280.. => self.pair(),
+            1200..1280 => {
+                let (caller, what, under) = self.about_control();
+                approval = under;
+                (caller, what)
+            }
             1175..1200 => (*self.random.pick(&[OPERATOR, OPERATOR, ADMIN, AUDITOR]), self.about_exceptions()),
             1125..1140 => {
                 let locked = self.oracle.pin_locks.keys().map(|(place, ..)| *place);
@@ -740,7 +868,9 @@ impl World {
         let mut ask = Ask::new(id, self.of_some_tenant(caller), what);
         ask.terminal = self.random.below(3) as u32;
         ask.channel = self.random.below(3) as u16;
-        if ask.what.takes_why() && self.random.percent(30) {
+        ask.approval = approval;
+        let must = matches!(ask.what, What::Propose(_)) && self.random.percent(95);
+        if ask.what.takes_why() && (must || self.random.percent(30)) {
             ask.why = Some(self.why());
         }
         ask.deadline = match self.random.below(50) {
@@ -760,6 +890,18 @@ impl World {
     fn asked_again(&mut self) -> Ask {
         let mut ask = self.random.pick(&self.asked).clone();
         ask.deadline = Deadline::None;
+        // A report, too, may be followed by the redemption that it tells of, or have its id taken for something else.
+        if let What::Advice { code, pin, amount, .. } = &ask.what
+            && self.random.percent(40)
+        {
+            let (code, pin, amount) = (code.clone(), pin.clone(), *amount);
+            ask.what = match self.random.below(6) {
+                0 => What::Freeze { code },
+                1 => What::Reverse { code, original: ask.id },
+                2 => What::Hold { code, pin, amount, partial: false, seconds: 0 },
+                _ => What::Redeem { code, pin, amount, partial: false },
+            };
+        }
         match self.random.below(10) {
             0 => ask.caller = *self.random.pick(&[TILLS[0], TILLS[2], SELLERS[0], SELLERS[1], OPERATOR]),
             1 => match &mut ask.what {

@@ -14,6 +14,7 @@ use kami_engine::{
 use kami_wal::{Drive, SimMedium, SimMode, WalOptions};
 
 use super::clock::ManualClock;
+use super::control_rules::export_too_large;
 use super::expected::{At, Body, Listed};
 use super::imports::Staged;
 use super::oracle::{Effect, Event, Oracle, Place};
@@ -326,7 +327,7 @@ impl World {
                 is_too_large(&Purchase::of(OrderId(*order), ProductId(*product), *count), true, bytes)
             }
             What::SellLines(purchase) | What::Reserve(purchase) => is_too_large(purchase, false, bytes),
-            _ => false,
+            what => self.oracle.exports(ask.caller, what).is_some_and(|count| export_too_large(count, bytes)),
         };
         let strict = self.fresh && !self.tight && !too_large;
         let before = self.oracle.now_ms;
@@ -378,8 +379,10 @@ impl World {
                         }
                         let crossings = self.oracle.crossings(&event);
                         let second = self.oracle.second_of(&event);
+                        let done = self.oracle.done_with(&event, bytes);
                         self.record(event);
                         second.into_iter().for_each(|event| self.record(event));
+                        done.into_iter().for_each(|event| self.record(event));
                         crossings.into_iter().for_each(|event| self.record(event));
                     }
                     return match expected.body {
@@ -484,6 +487,8 @@ impl World {
                 What::LimitList,
                 What::ExceptionList { after: 0, count: u32::MAX, all: true },
                 What::ExceptionList { after: 0, count: u32::MAX, all: false },
+                What::ProposalList { after: 0, count: u32::MAX, all: true },
+                What::ProposalList { after: 0, count: u32::MAX, all: false },
                 What::Stats,
                 What::TenantList,
             ] {
