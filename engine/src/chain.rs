@@ -491,6 +491,7 @@ impl<'a> Chain<'a> {
             returned: HashSet::new(),
             returns: 0,
             replaced: HashMap::new(),
+            placed: HashMap::new(),
             replacements: 0,
             opened_ms: 0,
             deadline_ms: 0,
@@ -517,7 +518,7 @@ impl<'a> Chain<'a> {
                     return Err(FormatError { what: "an order's chain leads to another order", lsn }.into());
                 }
                 past.replacements += 1;
-                changes.push(PlaceChange::Replaced(entry.card(), pair.other));
+                changes.push(PlaceChange::Replaced(entry.card(), pair.other, entry.end()));
                 pair.link
             } else {
                 let (named, cards, facts) = entry.order()?;

@@ -564,7 +564,7 @@ impl Turn<'_> {
     /// whoever tried its PIN or reported it from offline.
     fn was_seen(&self, past: &OrderPast, card: CardRef, word: Word) -> bool {
         word.flags().contains(Flags::REVEALED)
-            || word.lsn() != Some(past.sold_at)
+            || word.lsn() != Some(past.given_at(card))
             || self.state.exceptions.is_of(card)
             || self.state.pins.is_locked_for_any(card, self.state.now_ms)
     }

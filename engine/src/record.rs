@@ -387,6 +387,12 @@ impl<'a> Entry<'a> {
         self.bytes
     }
 
+    /// Where it ends: there stands the next one of its group.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        self.lsn.plus(self.bytes.len() as u64)
+    }
+
     /// The word that `card` had before this entry, which moved it; `None` if it is about another card or none.
     ///
     /// # Errors

@@ -9,7 +9,7 @@
 
 mod pairs;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
@@ -244,6 +244,8 @@ struct Audit {
     redeemed: Vec<(Till, ProductId)>,
     /// What the last entry left on each card that is used in parts.
     purses: HashMap<u64, Purse>,
+    /// Where cards took the place of others.
+    placed: HashSet<Lsn>,
     /// Whether what takes two people was approved.
     control: ControlAudit,
 }
@@ -283,8 +285,11 @@ impl Audit {
                 let (kind, lsn) = (entry.head.kind.name(), entry.lsn);
                 problems.push(format!("{kind} of a tenant that was frozen: lsn=`{lsn}`"));
             }
+            if entry.head.kind == Kind::Replacement {
+                self.placed.insert(entry.lsn);
+            }
             if entry.head.kind.is_order() {
-                Self::order(&entry, problems)?;
+                self.order(&entry, problems)?;
                 continue;
             }
             problems.extend(pin_problem(&before.state, &entry)?);
@@ -318,14 +323,15 @@ impl Audit {
     }
 
     /// That an order takes only cards that it may: its own, or those in stock.
-    fn order(entry: &Entry<'_>, problems: &mut Vec<String>) -> Result<(), ReplayError> {
+    fn order(&self, entry: &Entry<'_>, problems: &mut Vec<String>) -> Result<(), ReplayError> {
         let (order, cards, facts) = entry.order()?;
         let kind = entry.head.kind;
         let (to, _) = OrderMove::post(kind, facts.sealed);
         let before = OrderWord::from_bits(facts.prev);
         let fetched = before.is_some_and(OrderWord::is_fetched);
-        // Where they were sold: not after what the order last did.
-        let sold_at = cards.runs().next().and_then(|run| run.word.lsn());
+        // Where they were sold: not after what the order last did. One that took the place of another came with that.
+        let came_alone = |word: Word| word.lsn().is_some_and(|lsn| self.placed.contains(&lsn));
+        let sold_at = cards.runs().map(|run| run.word).find(|word| !came_alone(*word)).and_then(Word::lsn);
         let sold_at = sold_at.filter(|lsn| before.is_some_and(|before| *lsn <= before.lsn()));
         let legal = |word: Word| {
             let from = word.lifecycle();
@@ -340,7 +346,7 @@ impl Audit {
                             || !fetched
                                 && !word.flags().contains(Flags::REVEALED)
                                 && !word.flags().contains(Flags::USED)
-                                && word.lsn() == sold_at)
+                                && (word.lsn() == sold_at || came_alone(word)))
                 }
                 _ => from == Lifecycle::Reserved,
             }

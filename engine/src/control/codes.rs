@@ -107,7 +107,8 @@ impl Turn<'_> {
         }
         let control = self.state.proposals.control(caller.tenant);
         let Some(id) = approval else {
-            return match control.on && past.cards.count() <= control.reveal_cards {
+            let cards = past.own_cards().count();
+            return match control.on && cards <= control.reveal_cards as usize {
                 true => Ok(grounds.clone()),
                 false => Err(Status::ApprovalRequired),
             };

@@ -96,7 +96,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         ],
     ),
     (
-        "REDEEM and REVERSE of cards that are used in parts or are held; HOLD, CAPTURE, RELEASE, HOLD_TIMEOUT, LOAD, REFUND_VALUE, SETTLE",
+        "REDEEM and REVERSE of cards that are used in parts, are held or were used offline; HOLD, CAPTURE, RELEASE, HOLD_TIMEOUT, LOAD, REFUND_VALUE, SETTLE",
         &[
             (64, 8, "amount", "what was moved, held, released or loaded: minor units, or uses"),
             (72, 8, "remaining", "what is left on the card, held or not"),

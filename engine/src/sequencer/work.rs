@@ -190,6 +190,8 @@ pub(crate) struct OrderPast {
     pub(crate) returns: u32,
     /// Places in which another card stands than the one that was sold with it, each by that one.
     pub(crate) replaced: HashMap<CardRef, CardRef>,
+    /// Where those that stand so came into their place.
+    pub(crate) placed: HashMap<CardRef, Lsn>,
     /// How often cards were replaced.
     pub(crate) replacements: u32,
     /// When it was opened, and until when it was to be paid, milliseconds.
@@ -212,6 +214,11 @@ impl OrderPast {
         places.filter(|place| !self.returned.contains(place)).map(stands)
     }
 
+    /// Where a card was given to it: with its sale, or in the place of another.
+    pub(crate) fn given_at(&self, card: CardRef) -> Lsn {
+        self.placed.get(&card).copied().unwrap_or(self.sold_at)
+    }
+
     /// Takes in what happened to its cards after they were sold, oldest first.
     pub(crate) fn follow(&mut self, changes: impl Iterator<Item = PlaceChange>) {
         // In which place a card stands that was not sold with it.
@@ -222,10 +229,11 @@ impl OrderPast {
                     let places = cards.cards().map(|(card, _)| places.remove(&card).unwrap_or(card));
                     self.returned.extend(places);
                 }
-                PlaceChange::Replaced(old, new) => {
+                PlaceChange::Replaced(old, new, lsn) => {
                     let place = places.remove(&old).unwrap_or(old);
                     places.insert(new, place);
                     self.replaced.insert(place, new);
+                    self.placed.insert(new, lsn);
                 }
             }
         }
@@ -236,8 +244,8 @@ impl OrderPast {
 pub(crate) enum PlaceChange {
     /// These came back.
     Returned(Allocation),
-    /// The second took the place of the first.
-    Replaced(CardRef, CardRef),
+    /// The second took the place of the first, by the entry there.
+    Replaced(CardRef, CardRef, Lsn),
 }
 
 /// The codes of up to [`Work::REQUESTS_MAX`] requests, to see one come up twice: a small open-addressing

@@ -45,7 +45,7 @@ fn an_operator_replaces_a_card_and_only_its_buyer_reads_the_new_code() {
     ]);
     let shown = done(text);
     assert!(shown.contains("earlier, by the same request") && !shown.contains("COFFEE-0003"), "{shown}");
-    server.run(&["order", "2026-1", "--identity", "ops"]).fails(3, "FORBIDDEN");
+    server.run(&["order", "2026-1", "--identity", "ops"]).fails(3, "APPROVAL_REQUIRED");
     let order = server.json(&["order", "2026-1", "--identity", "shop"]);
     let codes: Vec<&str> =
         order["codes"].as_array().unwrap().iter().map(|code| code.as_str().unwrap()).collect();

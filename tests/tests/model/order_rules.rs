@@ -369,7 +369,7 @@ impl Oracle {
         let card = self.card(place);
         let mut locks = self.pin_locks.iter().filter(|((locked, ..), _)| *locked == place);
         card.flags.contains(Flags::REVEALED)
-            || card.past.last().is_none_or(|past| !past.kind.is_order())
+            || card.past.last().is_none_or(|past| !past.is_of_order())
             || locks.any(|(_, until_ms)| self.now_ms < *until_ms)
             || self
                 .exceptions
