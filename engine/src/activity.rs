@@ -31,14 +31,15 @@ impl Activity {
         Activity { rows, pieces: vec![Piece { from: 0, since_ms }] }
     }
 
-    /// From pieces as [`Activity::pieces`] gives them; `None` if they are none.
+    /// From pieces as [`Activity::pieces`] gives them; `None` if they are none. There may be more than
+    /// [`PIECES_MAX`]: versions that did not keep to that wrote snapshots.
     #[must_use]
     pub fn from_pieces(rows: u64, pieces: impl Iterator<Item = (u64, Option<u64>)>) -> Option<Activity> {
         let pieces: Vec<_> = pieces.map(|(from, since_ms)| Piece { from, since_ms }).collect();
         let begins = pieces.first().is_some_and(|piece| piece.from == 0);
         let rises = pieces.windows(2).all(|pair| pair[0].from < pair[1].from);
         let ends = pieces.last().is_some_and(|piece| piece.from < rows.max(1));
-        (begins && rises && ends && pieces.len() <= PIECES_MAX).then_some(Activity { rows, pieces })
+        (begins && rises && ends).then_some(Activity { rows, pieces })
     }
 
     /// Where each piece begins, and since when it is active.
@@ -75,13 +76,16 @@ impl Activity {
         touched.any(|piece| piece.since_ms.is_some() != active)
     }
 
-    /// Whether there is room for the pieces that a change of these rows may make.
+    /// Whether there is room for the pieces that a change of these rows makes. What makes fewer of them always has.
     #[must_use]
-    pub fn has_room(&self, rows: &Range<u64>) -> bool {
-        let first = self.pieces.partition_point(|piece| piece.from <= rows.start) - 1;
-        let inside = self.pieces[first..].iter().take_while(|piece| piece.from < rows.end).count();
-        // What lies inside may become one piece, with a rest on either side.
-        inside > 2 || self.pieces.len() + 2 <= PIECES_MAX
+    pub fn has_room(&self, rows: &Range<u64>, active: bool) -> bool {
+        // At most one more on either side. Only near the bound it matters how many become one inside, where what was
+        // active before stays so since its own time.
+        self.pieces.len() + 2 <= PIECES_MAX || {
+            let mut after = self.clone();
+            after.set(rows, active, u64::MAX);
+            after.pieces.len() <= PIECES_MAX.max(self.pieces.len())
+        }
     }
 
     /// Makes rows active as of `now_ms`, or not active. What is active already stays so since then.
@@ -141,15 +145,31 @@ mod tests {
         }
     }
 
+    /// However the ranges lie: apart, each reaching further than the last, or each around the last.
     #[test]
     fn pieces_are_bounded() {
-        let mut activity = Activity::whole(1 << 20, None);
-        let mut row = 0;
-        while activity.has_room(&(row..row + 1)) {
-            activity.set(&(row..row + 1), true, row + 1);
-            row += 2;
+        let ranges: [fn(u64) -> Range<u64>; 3] =
+            [|n| 2 * n..2 * n + 1, |n| 0..3 * (n + 1), |n| 10_000 - n..10_001 + n];
+        for range in ranges {
+            let mut activity = Activity::whole(1 << 20, None);
+            let refused = (0..10_000).find(|n| {
+                let has_room = activity.has_room(&range(*n), true);
+                if has_room {
+                    activity.set(&range(*n), true, n + 1);
+                    assert!(activity.pieces.len() <= PIECES_MAX, "{n}");
+                }
+                !has_room
+            });
+            assert!(refused.is_some(), "without bound");
+            assert!(PIECES_MAX < activity.pieces.len() + 2, "refused before it had to be");
+            assert!(activity.has_room(&(0..1 << 20), false), "what makes fewer is always possible");
+            // A list that is too long already may be kept as long as it is, and be made shorter.
+            activity.set(&(900_000..900_001), true, 1);
+            activity.set(&(900_002..900_003), true, 2);
+            assert!(PIECES_MAX < activity.pieces.len());
+            assert!(!activity.has_room(&(900_004..900_005), true));
+            assert!(activity.has_room(&(900_000..900_001), false));
+            assert_eq!(Activity::from_pieces(1 << 20, activity.pieces()).as_ref(), Some(&activity));
         }
-        assert!(activity.pieces.len() <= PIECES_MAX && activity.pieces.len() + 2 > PIECES_MAX);
-        assert!(activity.has_room(&(0..row)), "what makes fewer pieces is always possible");
     }
 }

@@ -57,6 +57,7 @@ impl Turn<'_> {
         match &work.requests[at].command {
             command if command.order().is_some() => self.order(work, at),
             Command::HoldTimeout { .. } => self.hold_timeout(work, at),
+            Command::Replace(_) | Command::Transfer(_) => self.pair(work, at),
             Command::ProductAdd(_) | Command::ProductSet(_) => self.put_product(work, at),
             Command::ProductFreeze(id) => self.set_product_frozen(work, at, *id, true),
             Command::ProductUnfreeze(id) => self.set_product_frozen(work, at, *id, false),
@@ -107,6 +108,8 @@ impl Turn<'_> {
                 command if command.order().is_some() => true,
                 // The engine's own.
                 Command::HoldTimeout { .. } => true,
+                // Of which product the cards are, is asked there.
+                Command::Replace(_) | Command::Transfer(_) => true,
                 // These show no more than is in the scope.
                 Command::ProductList | Command::BatchList { .. } | Command::Stock { .. } => true,
                 // Money is of no product; whose account it is, is asked there.
@@ -309,14 +312,13 @@ impl Turn<'_> {
             Command::BatchRows { from, rows, .. } => range(from, rows, batch.rows()),
             _ => None,
         };
+        let activity = self.state.stock(id).activity();
         let (kind, changes) = match request.command {
-            Command::BatchActivate(_) => (Kind::BatchActivate, batch.activity().would_change(&all, true)),
-            Command::BatchDeactivate(_) => {
-                (Kind::BatchDeactivate, batch.activity().would_change(&all, false))
-            }
+            Command::BatchActivate(_) => (Kind::BatchActivate, activity.would_change(&all, true)),
+            Command::BatchDeactivate(_) => (Kind::BatchDeactivate, activity.would_change(&all, false)),
             Command::BatchRows { active, .. } => {
                 let kind = if active { Kind::BatchActivate } else { Kind::BatchDeactivate };
-                (kind, rows.as_ref().is_some_and(|rows| batch.activity().would_change(rows, active)))
+                (kind, rows.as_ref().is_some_and(|rows| activity.would_change(rows, active)))
             }
             Command::BatchFreeze(_) => (Kind::BatchFreeze, !batch.is_frozen()),
             Command::BatchUnfreeze(_) => (Kind::BatchUnfreeze, batch.is_frozen()),
@@ -337,7 +339,9 @@ impl Turn<'_> {
             refusal: match &rows {
                 None if matches!(request.command, Command::BatchRows { .. }) => Some(Status::NotFound),
                 _ if !changes => Some(Status::IllegalTransition),
-                Some(rows) if !batch.activity().has_room(rows) => Some(Status::PiecesExhausted),
+                Some(rows) if !activity.has_room(rows, kind == Kind::BatchActivate) => {
+                    Some(Status::PiecesExhausted)
+                }
                 _ => None,
             },
             apply: &|state, lsn| {
@@ -466,10 +470,9 @@ impl State {
     pub(crate) fn change_batch(&mut self, batch: &Batch, kind: Kind, change: &BatchMove, lsn: Lsn) {
         match kind {
             Kind::BatchActivate | Kind::BatchDeactivate => {
-                let mut activity = batch.activity();
                 let rows = change.rows.clone().unwrap_or(0..batch.rows());
-                activity.set(&rows, kind == Kind::BatchActivate, change.now_ms);
-                batch.set_activity(activity);
+                let active = kind == Kind::BatchActivate;
+                self.stock_mut(batch.id).activate(batch, &rows, active, change.now_ms);
             }
             Kind::BatchFreeze => batch.set_frozen(true),
             Kind::BatchUnfreeze => batch.set_frozen(false),
@@ -506,7 +509,7 @@ impl State {
             imported_ms: batch.imported_ms,
             counts: self.stock(batch.id).counts,
             active: batch.is_active(),
-            active_rows: batch.activity().count(),
+            active_rows: self.stock(batch.id).activity().count(),
             frozen: batch.is_frozen(),
             voided: batch.is_voided(),
             expires_ms: if batch.expires_ms == 0 { 0 } else { batch.expires_ms.max(batch.extended_ms()) },

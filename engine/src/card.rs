@@ -13,7 +13,7 @@ use crate::identity::{DocumentId, MerchantId, PrincipalId, RequestId};
 use crate::product::{CardKind, Money};
 use crate::record::Kind;
 use crate::status::Status;
-use crate::word::{Flags, Lifecycle, Word};
+use crate::word::{CardRef, Flags, Lifecycle, Word};
 
 /// A card keeps at most this many tombstones, so that a hostile till cannot lengthen its chain at will.
 pub const TOMBSTONES_MAX: u32 = 64;
@@ -120,6 +120,8 @@ pub struct Effect {
     pub held: Money,
     /// Of a hold its deadline, milliseconds.
     pub deadline_ms: u64,
+    /// Of a replacement the card that took the place.
+    pub other: Option<CardRef>,
 }
 
 /// What the card's chain of entries says about a request. A card without

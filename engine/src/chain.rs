@@ -5,7 +5,7 @@
 //! lock is taken; the sequencer then checks that the word is still the one the walk began with.
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use kami_wal::{Lsn, RECORD_HEAD_BYTES, ReadError, Wal};
@@ -20,7 +20,7 @@ use crate::record::{
     Trail, VOLUME_ENTRIES, ValueTail, way_back,
 };
 use crate::reply::StatementLine;
-use crate::sequencer::OrderPast;
+use crate::sequencer::{OrderPast, PlaceChange};
 use crate::table::Batch;
 use crate::word::{CardRef, Flags, Word};
 
@@ -58,8 +58,8 @@ pub fn origin_of(batch: &Batch, card: CardRef) -> Result<Option<Origin>, ChainEr
 
 /// What a card's chain is searched for.
 pub struct Sought {
-    /// The request itself.
-    request: RequestId,
+    /// The request itself; `None` where its id belongs to another card.
+    request: Option<RequestId>,
     /// What it wants to undo or to end.
     original: Option<RequestId>,
     key: MarkKey,
@@ -73,12 +73,19 @@ impl Sought {
     /// `collects` where the card's value may move.
     #[must_use]
     pub fn new(request: RequestId, original: Option<RequestId>, key: &MarkKey, collects: bool) -> Sought {
-        Sought { request, original, key: *key, marks: OnceCell::new(), collects }
+        Sought { request: Some(request), original, key: *key, marks: OnceCell::new(), collects }
+    }
+
+    /// Of the chain of another card of the same place in an order: what happened once to what `original` did, and not
+    /// the request's own id, which is another request's there.
+    #[must_use]
+    pub fn elsewhere(original: RequestId, key: &MarkKey) -> Sought {
+        Sought { request: None, original: Some(original), key: *key, marks: OnceCell::new(), collects: false }
     }
 
     fn may_be_in(&self, filter: &Filter) -> bool {
         let mark = |id| self.key.mark(id);
-        let marks = self.marks.get_or_init(|| [Some(mark(self.request)), self.original.map(mark)]);
+        let marks = self.marks.get_or_init(|| [self.request.map(mark), self.original.map(mark)]);
         marks.iter().flatten().any(|mark| filter.may_hold(*mark))
     }
 
@@ -93,7 +100,7 @@ impl Sought {
             _ => None,
         };
         let is_ours = |id: Option<RequestId>| related.is_some() && related == id;
-        let (same, original) = (is_ours(Some(self.request)), is_ours(self.original));
+        let (same, original) = (is_ours(self.request), is_ours(self.original));
         match head.kind {
             Kind::Tombstone => {
                 past.tombstone |= if self.original.is_some() { original } else { same };
@@ -103,7 +110,8 @@ impl Sought {
                 past.same_reversed |= same;
                 past.original_reversed |= original;
             }
-            Kind::RefundValue if original => {
+            // What is older than the original is about another one of the same id, of the card before.
+            Kind::RefundValue if original && past.original.is_none() => {
                 past.was_refunded = true;
                 past.refunded += value.as_ref().map_or(0, |tail| tail.amount);
             }
@@ -117,7 +125,7 @@ impl Sought {
             // The engine's own: it has no id.
             return Ok(related);
         }
-        if head.request == self.request {
+        if Some(head.request) == self.request {
             past.same = Some(Effect { reversed: past.same_reversed, ..Effect::of(entry) });
         }
         if Some(head.request) == self.original {
@@ -155,6 +163,7 @@ impl Effect {
             remaining: value.purse.remaining,
             held: value.purse.held,
             deadline_ms: value.time_ms,
+            other: if head.kind == Kind::Replace { entry.pair().ok().map(|pair| pair.other) } else { None },
         }
     }
 }
@@ -247,6 +256,10 @@ impl<'a> Chain<'a> {
                 top.sale = top.sale.or(Some(entry.lsn));
                 return Ok(true);
             }
+            if entry.head.kind == Kind::Replacement {
+                // This is how it was sold.
+                top.sale = top.sale.or(Some(entry.lsn));
+            }
             if let Some(tail) = entry.value()? {
                 past.tombstones += u32::from(tail.purse.tombstones);
                 past.reversals += u32::from(tail.purse.reversals);
@@ -289,7 +302,58 @@ impl<'a> Chain<'a> {
         if top.sale.is_none() {
             top.sale = top.value.as_ref().and_then(|(_, tail)| tail.purse.sale);
         }
+        // Its sale as its value tells it: a return that came since changes nothing about what was before.
+        let sold = top.value.as_ref().and_then(|(_, tail)| tail.purse.sale);
+        if let (Some(original), None, Some(sale)) = (sought.original, past.original, sold) {
+            self.past_before(sale, &Sought::elsewhere(original, &sought.key), &mut past)?;
+        }
         Ok((past, top))
+    }
+
+    /// What the chain of the card before says about an original, if the card with its sale at `sale` took the place of
+    /// one: there it can be undone no more.
+    fn past_before(&mut self, sale: Lsn, sought: &Sought, past: &mut Past) -> Result<(), ChainError> {
+        // A sale may be long, and is seldom a replacement: the first byte tells.
+        let mut head = [0; 8];
+        self.wal.read_bytes(sale, &mut head).map_err(|source| ChainError::Read { lsn: sale, source })?;
+        if Kind::from_number(head[0]) != Some(Kind::Replacement) {
+            return Ok(());
+        }
+        let entry = self.entry(sale)?;
+        if entry.value()?.is_none() {
+            // A card that is used as a whole has nothing to be given back when it is replaced.
+            return Ok(());
+        }
+        let pair = entry.pair()?;
+        let lsn = pair.before().ok_or(FormatError { what: "a replacement of nothing", lsn: sale })?;
+        let word = self.entry(lsn)?.post();
+        let (before, _) = self.past(pair.other, word, sought)?;
+        // All else ended with that card.
+        let Some(original) = before.original else { return Ok(()) };
+        if !matches!(original.kind, Kind::Redeem | Kind::Capture | Kind::Load) {
+            return Ok(());
+        }
+        let reversed = original.reversed || past.original_reversed;
+        past.original = Some(Effect { reversed, ..original });
+        past.was_refunded |= before.was_refunded;
+        past.refunded += before.refunded;
+        Ok(())
+    }
+
+    /// The card that took the place of one which is void because of that.
+    ///
+    /// # Errors
+    /// See [`ChainError`].
+    pub fn successor(&mut self, card: CardRef, word: Word) -> Result<Option<CardRef>, ChainError> {
+        let mut other = None;
+        // Above it there is little: such a card can be frozen, and holds that were over may end.
+        self.walk(card, word, |entry, word| {
+            if entry.head.kind == Kind::Replace {
+                other = Some(entry.pair()?.other);
+            }
+            Ok(other.is_none() && word.flags().contains(Flags::REPLACED))
+        })?;
+        Ok(other)
     }
 
     /// The entries of one chapter from its last, or last so far, back.
@@ -445,23 +509,36 @@ impl<'a> Chain<'a> {
             sealed: false,
             returned: HashSet::new(),
             returns: 0,
+            replaced: HashMap::new(),
+            placed: HashMap::new(),
+            replacements: 0,
             opened_ms: 0,
             deadline_ms: 0,
             facts: OrderFacts::default(),
         };
         let mut owned = false;
+        let mut changes = Vec::new();
         let mut next = Some(word);
         while let Some(word) = next {
             let lsn = word.lsn();
             let entry = self.entry(lsn)?;
             let head = &entry.head;
-            // A time-out is the engine's own, and has no id.
-            if head.request == request && head.kind != Kind::ReserveTimeout {
+            // A time-out is the engine's own, and has no id; that of a replacement belongs to the card.
+            let has_id = !matches!(head.kind, Kind::ReserveTimeout | Kind::Replace);
+            if head.request == request && has_id {
                 past.same = Some(Effect::of(&entry));
             }
             (past.buyer, past.opened_ms) = (head.principal, entry.time_ms);
             let prev = if head.kind == Kind::Reveal {
                 entry.first_reveal().unwrap_or(0)
+            } else if head.kind == Kind::Replace {
+                let pair = entry.pair()?;
+                if pair.order != order {
+                    return Err(FormatError { what: "an order's chain leads to another order", lsn }.into());
+                }
+                past.replacements += 1;
+                changes.push(PlaceChange::Replaced(entry.card(), pair.other, entry.end()));
+                pair.link
             } else {
                 let (named, cards, facts) = entry.order()?;
                 if named != order {
@@ -471,7 +548,7 @@ impl<'a> Chain<'a> {
                 match head.kind {
                     Kind::Return => {
                         past.returns += 1;
-                        past.returned.extend(cards.cards().map(|(card, _)| card));
+                        changes.push(PlaceChange::Returned(cards));
                     }
                     Kind::Sell | Kind::Export | Kind::Reserve | Kind::Confirm | Kind::Realloc if !owned => {
                         owned = true;
@@ -488,6 +565,7 @@ impl<'a> Chain<'a> {
             }
         }
         past.deadline_ms = past.facts.moment_ms;
+        past.follow(changes.into_iter().rev());
         Ok(past)
     }
 }

@@ -12,7 +12,8 @@
 //!   that fits is a snapshot that was complete once.
 //! * Two generations are kept. A damaged one is *unreadable*, never older: the other one or the whole log
 //!   is used, and the log is still required to reach the damaged one's end if that can be read.
-//! * The lock is held for a few dozen objects at a time, and for one shard of the orders.
+//! * The lock is held for a few dozen objects at a time, and for a few shards of orders, of documents and of what counts
+//!   against limits. What one subject of a limit counts is copied at once, whatever it is.
 //!
 //! | at | bytes | what |
 //! |---|---|---|
@@ -34,7 +35,7 @@ use std::io;
 use kami_wal::{File, Lsn, Medium, Poisoned};
 
 use crate::activity::Activity;
-use crate::identity::{OrderId, Principal, PrincipalId, TenantId, TerminalId};
+use crate::identity::{BatchId, OrderId, Principal, PrincipalId, TenantId, TerminalId};
 use crate::orders::{OrderKey, OrderWord};
 use crate::record::{
     Field, Stored, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms, StoredValidity,
@@ -395,6 +396,25 @@ fn copy_reservations(sequencer: &Sequencer, ledger: &mut Ledger, between: &mut i
     }
 }
 
+/// Copies the ends of validity that cards of a batch were given, a few at a time in order of their rows. None is ever
+/// taken out, and one that is set meanwhile is in the log after the snapshot's start, and replay sets it.
+fn copy_ends(sequencer: &Sequencer, batch: BatchId, ledger: &mut Ledger, between: &mut impl FnMut()) {
+    let mut from = 0;
+    loop {
+        let state = sequencer.state();
+        let before = ledger.ends.len();
+        for (row, end_ms) in state.stock(batch).ends(from).take(OBJECTS_PER_HOLD) {
+            ledger.ends.push((CardRef::new(batch.0, row).to_bits(), end_ms));
+            from = row + 1;
+        }
+        if ledger.ends.len() < before + OBJECTS_PER_HOLD {
+            return;
+        }
+        drop(state);
+        between();
+    }
+}
+
 fn path(start: Lsn) -> String {
     format!("{DIRECTORY}/{:016x}.snapshot", start.bytes())
 }
@@ -464,14 +484,11 @@ fn copy_objects(
             continue;
         }
         let stock = state.stock(batch.id);
-        let activity = batch.activity();
-        if activity != Activity::whole(batch.rows(), Some(batch.imported_ms)) {
+        let activity = stock.activity();
+        if *activity != Activity::whole(batch.rows(), Some(batch.imported_ms)) {
             ledger.activities.push(ActivityObject { batch: batch.id.0, pieces: activity.pieces().collect() });
         }
         ledger.validities.extend(batch.validity.map(|rule| (batch.id.0, StoredValidity::of(rule))));
-        ledger
-            .ends
-            .extend(stock.ends().map(|(row, end_ms)| (CardRef::new(batch.id.0, row).to_bits(), end_ms)));
         objects.batches.push(BatchObject {
             id: batch.id.0,
             stored: StoredBatch {
@@ -496,6 +513,8 @@ fn copy_objects(
             voided: batch.is_voided(),
             extended_ms: batch.extended_ms(),
         });
+        drop(state);
+        copy_ends(sequencer, batch.id, ledger, between);
     }
     between();
     let state = sequencer.state();

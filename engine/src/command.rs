@@ -20,6 +20,7 @@ use crate::limits::StoredLimit;
 use crate::limits::{CROSSED_MAX, CROSSING_ENTRY_BYTES};
 use crate::order::{Confirmation, GivenBack, ORDER_LINES_MAX, Purchase};
 use crate::orders::OrderState;
+use crate::pair::{PAIR_ENTRY_BYTES, Replace, Transfer};
 use crate::product::{Money, ProductSpec};
 use crate::record::{self, Head, Kind, Stored};
 use crate::sequencer::GROUP_BYTES;
@@ -188,6 +189,10 @@ pub enum Command {
         /// The supplier's credit note or return document, of the caller's choosing.
         reference: DocumentId,
     },
+    /// Makes a sold card void and puts another in its place in its order.
+    Replace(Box<Replace>),
+    /// Moves value of one card to another.
+    Transfer(Box<Transfer>),
     /// Sells `count` cards of a product under an order id: all or nothing. The reply carries the codes.
     Sell {
         /// The order, chosen by the buyer; the target of the request id.
@@ -516,6 +521,22 @@ impl Command {
         }
     }
 
+    /// The card that it is about, or the first of two: what a caller's guesses are counted by.
+    #[inline]
+    #[must_use]
+    pub fn named_card(&self) -> Option<CardDigest> {
+        match self {
+            Command::Replace(pair) => Some(pair.card),
+            Command::Transfer(pair) => Some(pair.from),
+            command => command.card(),
+        }
+    }
+
+    /// Whether it moves two cards.
+    pub(crate) const fn is_of_pair(&self) -> bool {
+        matches!(self, Command::Replace(_) | Command::Transfer(_))
+    }
+
     /// The batch it changes, if it changes one.
     pub(crate) fn batch(&self) -> Option<BatchId> {
         match self {
@@ -581,6 +602,7 @@ impl Command {
                 let (legs, note) = (posting.legs.len().min(LEGS_MAX), posting.note.len().min(NOTE_BYTES_MAX));
                 2 * GROUP_BYTES + record::HEAD_BYTES + record::PostedDocument::tail_bytes(legs, note) + 8
             }
+            Command::Replace(_) | Command::Transfer(_) => 2 * GROUP_BYTES + 2 * PAIR_ENTRY_BYTES,
             // Its exception, and the lock that a wrong PIN may put beside it.
             Command::Advice(_) => 2 * record::HEAD_BYTES + ADVICE_BYTES + record::PIN_LOCK_BYTES,
             command if command.card().is_some() => record::HEAD_BYTES + record::ORIGINAL_BYTES,
@@ -628,6 +650,7 @@ impl Command {
         self.card().is_none()
             && !self.is_read()
             && self.order().is_none()
+            && !self.is_of_pair()
             && !matches!(self, Command::Post(_) | Command::HoldTimeout { .. })
     }
 
@@ -645,6 +668,8 @@ impl Command {
                 | Command::Extend { .. }
                 | Command::Expire { .. }
                 | Command::Restock { .. }
+                | Command::Replace(_)
+                | Command::Transfer(_)
                 | Command::PinUnlock { .. }
                 | Command::RefundValue { .. }
                 | Command::Settle { .. }
@@ -702,6 +727,14 @@ impl Command {
                 put(0, &expires_ms.to_le_bytes());
             }
             Command::Restock { reference, .. } => put(0, &reference.0.to_le_bytes()),
+            Command::Replace(pair) => {
+                put(0, &pair.with.map_or(0, |with| with.0).to_le_bytes());
+                put(16, &[u8::from(pair.with.is_some())]);
+            }
+            Command::Transfer(pair) => {
+                put(0, &pair.to.0.to_le_bytes());
+                put(16, &pair.amount.to_le_bytes());
+            }
             Command::BatchRows { from, rows, .. } => {
                 put(0, &from.to_le_bytes());
                 put(8, &rows.to_le_bytes());
@@ -793,7 +826,8 @@ impl Request {
     /// What its grounds take in an entry, in bytes.
     #[inline]
     pub(crate) fn grounds_bytes(&self) -> usize {
-        self.grounds.as_ref().map_or(0, |grounds| grounds.bytes())
+        // What cannot be recorded is refused, and takes nothing, however long it is.
+        self.grounds.as_ref().filter(|grounds| grounds.is_sane()).map_or(0, |grounds| grounds.bytes())
     }
 
     /// Whether its grounds cannot be recorded.

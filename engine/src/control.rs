@@ -37,6 +37,7 @@
 //! the log.
 
 mod audit;
+mod codes;
 mod proposals;
 mod proposed;
 
@@ -53,16 +54,13 @@ use crate::admin::Change;
 use crate::chain::ChainError;
 use crate::command::{Command, ORDER_CARDS_MAX, Request, order_bytes_max};
 use crate::grounds::Grounds;
-use crate::identity::{BatchId, Caller, OrderId, PrincipalId, ProposalId, Role, TenantId};
+use crate::identity::{BatchId, Caller, PrincipalId, ProposalId, Role, TenantId};
 use crate::index::Index;
-use crate::order::Line;
 use crate::orders::OrderState;
 use crate::product::CardKind;
-use crate::record::{
-    GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Head, Kind, OrderFacts, Stored, VALUE_BYTES, VOLUME_BYTES,
-};
+use crate::record::{GroupWriter, HEAD_BYTES, Head, Kind, Stored, VALUE_BYTES, VOLUME_BYTES};
 use crate::reply::{Reply, ReplyBody, ReplyFlags};
-use crate::sequencer::{Detail, GROUP_BYTES, Moves, OrderPast, Prepared, Sequencer, Turn, Work};
+use crate::sequencer::{Detail, GROUP_BYTES, Moves, Prepared, Sequencer, Turn, Work};
 use crate::state::State;
 use crate::status::Status;
 use crate::stock::Search;
@@ -490,71 +488,6 @@ impl Turn<'_> {
         }
     }
 
-    /// Looks for the cards of an export.
-    fn exportable(
-        &self,
-        request: &Request,
-        id: BatchId,
-        count: u32,
-        search: &mut Search,
-    ) -> Result<(), Status> {
-        let tenant = request.caller.tenant;
-        let table = &self.sequencer.table;
-        if count == 0 {
-            return Err(Status::Malformed);
-        }
-        let entries = HEAD_BYTES + OrderFacts::entry_bytes_max(count.min(ORDER_CARDS_MAX), 1, 0);
-        let group_bytes = GROUP_HEAD_BYTES + entries + 2 * Grounds::BYTES_MAX;
-        if count > ORDER_CARDS_MAX || group_bytes > self.sequencer.wal.payload_bytes_max() {
-            return Err(Status::OrderTooLarge);
-        }
-        let known = self.state.batch_stock(id, tenant).and_then(|stock| Some((stock, table.batch(id)?)));
-        let Some((stock, batch)) = known else { return Err(Status::NotFound) };
-        if !self.state.scope(request.caller.principal).is_some_and(|scope| scope.covers(batch.product)) {
-            return Err(Status::ScopeDenied);
-        }
-        if batch.is_voided() {
-            return Err(Status::Voided);
-        }
-        if batch.is_frozen() || self.state.is_product_frozen(self.state.product_of(batch)) {
-            return Err(Status::Frozen);
-        }
-        if self.state.orders.find(&(tenant, OrderId(request.id.0))).is_some() {
-            return Err(Status::AlreadyExists);
-        }
-        search.clear();
-        let (now_ms, mut missing) = (self.state.now_ms, u64::from(count));
-        stock.find(batch, now_ms, now_ms, None, &mut missing, search);
-        if search.cards.count() == 0 { Err(Status::OutOfStock) } else { Ok(()) }
-    }
-
-    /// Sells the cards that were found to an order of the proposer's. Returns where the approval stands.
-    fn export(
-        &mut self,
-        asked: &InQuestion,
-        batch: BatchId,
-        approval: (&Head, Option<&Grounds>),
-        search: &mut Search,
-    ) -> Lsn {
-        let request = &asked.request;
-        let product = self.sequencer.table.batch(batch).expect("its cards were found").product;
-        let line = Line { product, count: search.cards.count(), face: None };
-        let facts = OrderFacts { sealed: true, lines: vec![line], ..OrderFacts::default() };
-        let order = OrderId(request.id.0);
-        let (body, subject) = (asked.prepared.body, u64::from(batch.0));
-        self.record_order_behind(
-            Some(approval),
-            request,
-            body,
-            order,
-            Kind::Export,
-            &facts,
-            subject,
-            &[],
-            search,
-        )
-    }
-
     /// Sets a tenant's control. Returns where the approval stands.
     fn put_control(
         &mut self,
@@ -615,60 +548,6 @@ impl Turn<'_> {
         let shown = self.state.show_proposal(tenant, id);
         let reply = self.reply(request, Status::Ok, Some(lsn), shown);
         Reply { flags: ReplyFlags::REPLAYED, time_ms, ..reply }
-    }
-
-    /// Whether the caller may fetch codes of the order, and under which grounds: its buyer may; another who looks
-    /// after all, if a second person approved, or if the tenant allows as many cards without.
-    pub(crate) fn may_fetch(
-        &self,
-        request: &Request,
-        past: &OrderPast,
-    ) -> Result<Option<Box<Grounds>>, Status> {
-        let &Command::OrderFetch { order, from, count } = &request.command else {
-            unreachable!("the caller matched the command")
-        };
-        let (caller, grounds) = (&request.caller, &request.grounds);
-        let approval = grounds.as_ref().and_then(|grounds| grounds.approval);
-        if past.buyer == caller.principal && approval.is_none() {
-            return Ok(grounds.clone());
-        }
-        let scope = self.state.scope(caller.principal).unwrap_or_default();
-        let is_covered = |batch: u32| {
-            let batch = self.sequencer.table.batch(BatchId(batch));
-            scope.is_all() || batch.is_some_and(|batch| scope.covers(batch.product))
-        };
-        let covered = past.cards.runs().all(|run| is_covered(run.first.batch()));
-        if !(Proposed::OrderFetch { order, from, count }).allows(caller.role) || !covered {
-            return Err(Status::NotFound);
-        }
-        let control = self.state.proposals.control(caller.tenant);
-        let Some(id) = approval else {
-            return match control.on && past.cards.count() <= control.reveal_cards {
-                true => Ok(grounds.clone()),
-                false => Err(Status::ApprovalRequired),
-            };
-        };
-        let standing = self.state.proposals.find(caller.tenant, id).ok_or(Status::NotFound)?;
-        if standing.proposer.principal != caller.principal || !standing.proposed.reveals(order, from, count) {
-            return Err(Status::NotFound);
-        }
-        let now_ms = self.state.now_ms;
-        match (&standing.end, standing.state(now_ms)) {
-            (Some(end), ProposalState::Approved) => {
-                if end.time_ms + u64::from(standing.lapse_s) * 1000 <= now_ms {
-                    return Err(Status::ProposalLapsed);
-                }
-                let mut grounds = grounds.clone().unwrap_or_default();
-                grounds.approver = Some(end.principal);
-                if grounds.why.is_empty() {
-                    grounds.why.clone_from(&standing.why);
-                }
-                Ok(Some(grounds))
-            }
-            (_, ProposalState::Withdrawn) => Err(Status::ProposalWithdrawn),
-            (_, ProposalState::Lapsed) => Err(Status::ProposalLapsed),
-            _ => Err(Status::ApprovalRequired),
-        }
     }
 }
 

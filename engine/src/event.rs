@@ -36,7 +36,8 @@ pub struct Event {
     pub kind: Kind,
     /// Under which request id; zero for the engine itself.
     pub request: RequestId,
-    /// The original's request id, for a reversal; the document, for a posting; else 0.
+    /// The original's request id, for a reversal; the document, for a posting; the other card's
+    /// [bits](CardRef::to_bits), for an event of a pair; else 0.
     pub related: u128,
     /// The order, where there is one.
     pub order: Option<OrderId>,
@@ -170,6 +171,11 @@ impl Event {
                 };
                 if matches!(head.kind, Kind::Reverse | Kind::Tombstone) {
                     event.related = entry.original()?.0.0;
+                } else if head.kind.is_of_pair() {
+                    let pair = entry.pair()?;
+                    event.related = u128::from(pair.other.to_bits());
+                    let takes_place = matches!(head.kind, Kind::Replace | Kind::Replacement);
+                    event.order = takes_place.then_some(pair.order);
                 } else if head.kind == Kind::Restock {
                     event.related = entry.reference()?;
                 } else if let Some(tail) = &value {

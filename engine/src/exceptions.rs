@@ -10,10 +10,13 @@
 //! * **A report tells nothing.** Whatever stands against a redemption, the answer is EXCEPTION_NOTED and the entry as
 //!   long, so nobody learns from it which codes exist; wrong codes and PINs are misses as ever. The reason is told to
 //!   whoever looks after the list.
-//! * **One id, one effect.** A report under the id of a redemption that did arrive is a retry of that. An exception
+//! * **One id, one effect.** A report under the id of a redemption that did arrive is a retry of that, if it took all
+//!   that the till gave. If it took less, or was for another amount, the report is an exception of its own. An exception
 //!   keeps its id for good: the same report again is answered as the first time, although the card may fit by now and
 //!   whether or not it was resolved. So is its redemption, should that come late or be sent again, and whoever asks what
 //!   became of it; anything else under the id is ID_REUSED. Redemptions pay one bit of a filter for that.
+//! * **All or nothing.** What was given offline was given: a card that has less on it is not emptied for a part of it,
+//!   whatever its product's terms, or nobody would see the rest.
 //! * **A principal has at most [`EXCEPTIONS_MAX`] open ones**, so that no till can fill the memory; resolved ones cost
 //!   an operator's hand each.
 //! * **Listing is bounded**: a call looks through at most [`LOOKED_AT_MAX`] of the caller's tenant, under the lock that
@@ -22,7 +25,7 @@
 //!   the time of the till, which counts as now if it is ahead, must not be before the sale, and is too old after
 //!   [`ADVICE_AGE_MAX_MS`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use kami_wal::Lsn;
 
@@ -148,6 +151,7 @@ pub struct ExceptionPage {
 pub struct Exceptions {
     all: Vec<ExceptionState>,
     by_request: HashMap<(CardDigest, RequestId), usize>,
+    cards: HashSet<CardRef>,
     /// A bit of a card's digest is set if there may be any of it; none until there are any at all.
     filter: Vec<u64>,
     /// The numbers of each tenant's, in order.
@@ -173,6 +177,12 @@ impl Exceptions {
     #[must_use]
     pub fn reported(&self, card: CardDigest, request: RequestId) -> Option<&ExceptionState> {
         self.by_request.get(&(card, request)).map(|at| &self.all[*at])
+    }
+
+    /// Whether one of them, resolved or not, is of this card.
+    #[must_use]
+    pub fn is_of(&self, card: CardRef) -> bool {
+        self.cards.contains(&card)
     }
 
     /// Whether there may be one of this card: the look-up that every command about a card pays.
@@ -203,6 +213,7 @@ impl Exceptions {
             return id < self.next();
         }
         self.by_request.insert((state.digest, state.exception.request), self.all.len());
+        self.cards.extend(state.exception.card);
         self.filter.resize(FILTER_WORDS, 0);
         let (word, bit) = filter_place(state.digest);
         self.filter[word] |= bit;

@@ -63,6 +63,7 @@ mod order;
 mod orders;
 mod origin;
 mod outcome;
+mod pair;
 mod pins;
 mod product;
 mod proof;
@@ -125,6 +126,7 @@ pub use order::{Confirmation, GivenBack, Line, ORDER_LINES_MAX, Purchase, RETURN
 pub use orders::OrderState;
 pub use origin::{ORIGIN_BYTES, Origin};
 pub use outcome::OutcomeReport;
+pub use pair::{REPLACEMENTS_MAX, Replace, Transfer};
 pub use pins::{PIN_LOCK_MS, PIN_TRIES};
 pub use product::{CardKind, Money, Product, ProductSpec, ProductTerms, ValidFrom};
 pub use proof::{

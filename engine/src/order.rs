@@ -37,9 +37,8 @@ use crate::identity::{AccountId, OrderId, PrincipalId, Role, TenantId};
 use crate::limit::Exceeded;
 use crate::limits::{Buyer, CROSSED_MAX, CROSSING_ENTRY_BYTES, Crossed};
 use crate::orders::{OrderState, OrderWord, Reservation};
-use crate::product::CardKind;
 use crate::record::{
-    Allocation, GROUP_HEAD_BYTES, HEAD_BYTES, Head, Kind, OrderFacts, PostedLeg, REVEAL_BYTES,
+    Allocation, GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Head, Kind, OrderFacts, PostedLeg, REVEAL_BYTES,
 };
 use crate::reply::{OrderReport, Reply, ReplyBody, ReplyFlags};
 use crate::sequencer::{Detail, OrderPast, Turn, Work};
@@ -47,7 +46,7 @@ use crate::state::OrderMove;
 use crate::status::Status;
 use crate::stock::Search;
 use crate::vault::CodeList;
-use crate::word::{Flags, Lifecycle, Word};
+use crate::word::{CardRef, Flags, Lifecycle, Word};
 
 /// What a purchase asks for, however it was asked.
 struct Wanted<'a> {
@@ -239,6 +238,7 @@ impl Turn<'_> {
         let found = lines.all(|line| self.state.allocate(table, tenant, line, wanted.validity_s_min, search));
         self.state.pass_over(table, search);
         if !found {
+            self.state.advance(search, false);
             return self.refuse(request, Status::OutOfStock);
         }
         let asked_s = if wanted.reserve_s == 0 { reserve_s } else { wanted.reserve_s.min(reserve_s) };
@@ -258,6 +258,10 @@ impl Turn<'_> {
             facts.lines.extend_from_slice(wanted.lines);
         }
         self.state.accounts.posted(wanted.legs, &mut facts.legs);
+        if reserves {
+            // Nothing moves until it is paid: what an account has then, nobody knows yet.
+            facts.legs.iter_mut().for_each(|posted| (posted.balance, posted.prev) = (0, None));
+        }
         let subject = match wanted.lines {
             [line] => u64::from(line.product.0),
             _ => 0,
@@ -358,6 +362,7 @@ impl Turn<'_> {
             _ => self.take_again(request.caller.tenant, past, search),
         };
         if let Err(status) = found {
+            self.state.advance(search, false);
             return self.refuse(request, status);
         }
         let kind = if past.word.state() == OrderState::Reserved { Kind::Confirm } else { Kind::Realloc };
@@ -376,9 +381,6 @@ impl Turn<'_> {
         {
             return self.refuse_exceeded(request, exceeded);
         }
-        if !self.has_credit() {
-            return self.refuse(request, self.short());
-        }
         let facts = OrderFacts {
             account: past.facts.account,
             ip: past.facts.ip,
@@ -388,6 +390,12 @@ impl Turn<'_> {
             legs: self.legs(legs),
             ..OrderFacts::default()
         };
+        if !self.fits(request, &facts, crossed.len(), &search.cards) {
+            return self.refuse(request, Status::OrderTooLarge);
+        }
+        if !self.has_credit() {
+            return self.refuse(request, self.short());
+        }
         let lsn = self.record_order(request, body, confirmation.order, kind, &facts, 0, &crossed, search);
         let (order, sealed) = (confirmation.order, confirmation.sealed);
         self.deliver(request, lsn, order, past.buyer, &past.facts, sealed, &search.cards)
@@ -488,6 +496,8 @@ impl Turn<'_> {
             lines: past.facts.lines.clone(),
             ..OrderFacts::default()
         };
+        // It takes no more than its RESERVE might, which had to fit: it has the same cards and lines and no legs.
+        debug_assert!(self.fits(request, &facts, 0, &search.cards), "a reservation that cannot end");
         let lsn = self.record_order(request, body, order, kind, &facts, 0, &[], search);
         self.order_reply(request, lsn, order, past.buyer, &past.facts, past.cards.count())
     }
@@ -499,7 +509,7 @@ impl Turn<'_> {
         body: u32,
         past: &OrderPast,
         given: &GivenBack,
-        cards: &[Option<crate::CardRef>],
+        cards: &[Option<CardRef>],
         search: &mut Search,
     ) -> Reply {
         match self.order_retry(request, body, past, &[Kind::Return]) {
@@ -526,7 +536,7 @@ impl Turn<'_> {
         }
         search.clear();
         let mut seen = past.word.is_fetched();
-        for (card, _) in past.own_cards() {
+        for card in past.own_cards() {
             if !given.cards.is_empty() && !cards.contains(&Some(card)) {
                 continue;
             }
@@ -538,9 +548,7 @@ impl Turn<'_> {
                 }
                 return self.refuse(request, Status::IllegalTransition);
             }
-            // What happened to a card that has value may have left another one on it than stock has.
-            let moved = batch.kind != CardKind::Single && word.flags().contains(Flags::HAS_EFFECTS);
-            seen |= moved || word.flags().contains(Flags::REVEALED) || word.flags().contains(Flags::USED);
+            seen |= self.was_seen(past, card, word);
             search.cards.push(card, word);
         }
         let count = search.cards.count();
@@ -549,9 +557,6 @@ impl Turn<'_> {
         }
         if let Err(refused) = self.may_move(request, &given.legs, &[]) {
             return self.refuse_legs(request, refused);
-        }
-        if !self.has_credit() {
-            return self.refuse(request, self.short());
         }
         let facts = OrderFacts {
             account: past.facts.account,
@@ -562,8 +567,32 @@ impl Turn<'_> {
             legs: self.legs(&given.legs),
             ..OrderFacts::default()
         };
+        if !self.fits(request, &facts, 0, &search.cards) {
+            return self.refuse(request, Status::OrderTooLarge);
+        }
+        if !self.has_credit() {
+            return self.refuse(request, self.short());
+        }
         let lsn = self.record_order(request, body, given.order, Kind::Return, &facts, 0, &[], search);
         self.order_reply(request, lsn, given.order, past.buyer, &past.facts, count)
+    }
+
+    /// Whether somebody saw the code of a card of this order. A card is named by its code: what moved it since its sale,
+    /// as a redemption that was reversed or a hold that was released, somebody asked for who had the code, and so had
+    /// whoever tried its PIN or reported it from offline.
+    fn was_seen(&self, past: &OrderPast, card: CardRef, word: Word) -> bool {
+        word.flags().contains(Flags::REVEALED)
+            || word.lsn() != Some(past.given_at(card))
+            || self.state.exceptions.is_of(card)
+            || self.state.pins.is_locked_for_any(card, self.state.now_ms)
+    }
+
+    /// Whether one record can hold what becomes of an order that is known. It was sold in a form that may be shorter,
+    /// and its cards may lie apart by now.
+    fn fits(&self, request: &Request, facts: &OrderFacts, crossed: usize, cards: &Allocation) -> bool {
+        let entry = HEAD_BYTES + facts.tail_bytes(cards) + request.grounds_bytes();
+        let bytes = GROUP_HEAD_BYTES + entry + crossed * CROSSING_ENTRY_BYTES;
+        bytes <= self.sequencer.wal.payload_bytes_max()
     }
 
     /// Records that an order moves the cards that were found, and moves them.
@@ -612,23 +641,39 @@ impl Turn<'_> {
             if let Some((head, grounds)) = approval {
                 first = Some(group.push_on(head, grounds, 0, |_| ()));
             }
+            let mut record_crossed = |group: &mut GroupWriter<'_>| {
+                crossed_at.extend(crossed.iter().map(|crossed| crossed.record(&head, group)));
+            };
+            // Behind so large an order nothing can begin: there they stand before it.
+            let reaches = group.reaches(bytes);
+            if !reaches {
+                record_crossed(group);
+            }
             let lsn =
                 group.push_on(&head, grounds, tail_bytes, |tail| facts.encode(order, &search.cards, tail));
-            crossed_at.extend(crossed.iter().map(|crossed| crossed.record(&head, group)));
+            if reaches {
+                record_crossed(group);
+            }
             lsn
         });
         let key = (request.caller.tenant, order);
         let (time_ms, principal) = (self.state.now_ms, request.caller.principal);
+        // In the order of the log, as replay does: a subject takes nothing that lies before its last.
+        let (before, behind): (Vec<_>, Vec<_>) =
+            crossed.iter().zip(crossed_at).partition(|(_, at)| *at < lsn);
+        for (crossed, at) in before {
+            self.state.limits.mark_crossed(key.0, crossed, time_ms, at);
+        }
         let moved = OrderMove { kind, lsn, time_ms, key, principal, cards: &search.cards, facts };
         let closed = self.state.apply_order(&self.sequencer.table, &moved);
         let closed = closed.expect("its accounts were checked under the same hold of the lock");
         if closed.is_some() || kind == Kind::Reserve {
             self.state.set_aside(key, closed.as_ref());
         }
-        for (crossed, at) in crossed.iter().zip(crossed_at) {
+        for (crossed, at) in behind {
             self.state.limits.mark_crossed(key.0, crossed, time_ms, at);
         }
-        self.state.advance(search);
+        self.state.advance(search, true);
         first.unwrap_or(lsn)
     }
 
@@ -750,7 +795,7 @@ impl Turn<'_> {
             durable_at: past.word.lsn(),
             cards: Allocation::default(),
         };
-        for (card, _) in past.own_cards() {
+        for card in past.own_cards() {
             let batch = self.sequencer.table.batch_of(card).expect("a sale's cards are committed");
             if !batch.word(card.row()).belongs_to_order() {
                 continue;

@@ -18,6 +18,7 @@ mod kind;
 mod layout;
 mod legs;
 mod object;
+mod pair;
 mod sale;
 mod store;
 mod value;
@@ -31,6 +32,7 @@ pub(crate) use object::stored;
 pub use object::{
     Stored, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms, StoredValidity,
 };
+pub use pair::{PAIR_BYTES, Pair};
 pub use sale::{Allocation, OrderFacts, Run};
 pub use store::{
     CLOCKS_BYTES, Clocks, KEY_ROTATE_BYTES, RESTORE_BYTES, Restored, SIGNED_CHECKPOINT_BYTES,
@@ -209,6 +211,12 @@ impl<'a> GroupWriter<'a> {
         lsn
     }
 
+    /// Whether an entry can begin once `bytes` more are written: its way back to the record's head has a bound.
+    #[must_use]
+    pub fn reaches(&self, bytes: usize) -> bool {
+        (self.before + self.used + bytes) as u64 <= BACK_BYTES_MAX
+    }
+
     /// Where the next entry will stand.
     #[must_use]
     pub fn next_lsn(&self) -> Lsn {
@@ -385,6 +393,12 @@ impl<'a> Entry<'a> {
         self.bytes
     }
 
+    /// Where it ends: there stands the next one of its group.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        self.lsn.plus(self.bytes.len() as u64)
+    }
+
     /// The word that `card` had before this entry, which moved it; `None` if it is about another card or none.
     ///
     /// # Errors
@@ -490,11 +504,27 @@ impl<'a> Entry<'a> {
         if !self.head.kind.may_tell_value() {
             return Ok(None);
         }
-        let value = ValueTail::decode(self.tail, self.lsn)?;
+        let tail = if self.head.kind.is_of_pair() { self.tail.get(PAIR_BYTES..) } else { Some(self.tail) };
+        let value = ValueTail::decode(tail.unwrap_or_default(), self.lsn)?;
         if value.is_none() && self.head.kind.must_tell_value() {
             return self.wrong("a change of a card's value without the value");
         }
         Ok(value)
+    }
+
+    /// Of the entries of a pair: the other card, and what ties the two.
+    ///
+    /// # Errors
+    /// If the tail is too short, or leads on instead of back.
+    pub fn pair(&self) -> Result<Pair, FormatError> {
+        let Some(pair) = Pair::decode(self.tail) else {
+            return self.wrong("one card of a pair without the other");
+        };
+        let second = matches!(self.head.kind, Kind::Replacement | Kind::Receive);
+        if second && pair.before().is_none_or(|before| before >= self.lsn) {
+            return self.wrong("the second card of a pair before the first");
+        }
+        Ok(pair)
     }
 
     /// Of an entry about an order: the order, its cards, and what else was said.

@@ -287,6 +287,21 @@ impl Rebuild {
                 let batch = self.table.batch_of(entry.card()).expect("its word was installed");
                 self.state.set_end(batch, entry.card().row(), entry.expires_ms()?);
             }
+            Kind::Replace => {
+                let pair = entry.pair()?;
+                let key = (head.tenant, pair.order);
+                self.order_continues(entry, key, pair.link)?;
+                self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
+                let fetched = OrderWord::from_bits(pair.link).is_some_and(OrderWord::is_fetched);
+                self.state.orders.put(key, OrderWord::new(entry.lsn, OrderState::Sold, fetched));
+            }
+            Kind::Replacement => {
+                self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
+                if let Some(end_ms) = entry.pair()?.end() {
+                    let batch = self.table.batch_of(entry.card()).expect("its word was installed");
+                    self.state.set_end(batch, entry.card().row(), end_ms);
+                }
+            }
             kind if kind.may_tell_value() => {
                 self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
                 if let Some(change) = hold_change(entry)? {
@@ -527,7 +542,8 @@ impl Rebuild {
             };
             self.commit(vault, commit)?;
             let batch = self.table.batch(id).expect("committed just now");
-            batch.set_activity(Activity::whole(batch.rows(), object.active.then_some(object.imported_ms)));
+            let activity = Activity::whole(batch.rows(), object.active.then_some(object.imported_ms));
+            self.state.stock_mut(id).set_activity(batch, activity);
             batch.set_frozen(object.frozen);
             if object.voided {
                 batch.set_voided();
@@ -554,7 +570,7 @@ impl Rebuild {
             let Some(batch) = self.table.batch(BatchId(object.batch)) else { return Ok(false) };
             let pieces = object.pieces.iter().copied();
             let Some(activity) = Activity::from_pieces(batch.rows(), pieces) else { return Ok(false) };
-            batch.set_activity(activity);
+            self.state.stock_mut(batch.id).set_activity(batch, activity);
         }
         for &(card, end_ms) in &ledger.ends {
             let card = CardRef::from_bits(card);

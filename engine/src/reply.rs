@@ -92,11 +92,13 @@ impl ReplyFlags {
 pub enum ReplyBody {
     /// Nothing.
     None,
-    /// After REDEEM, REVERSE, CAPTURE, RELEASE, LOAD and REFUND_VALUE: what this request moved and what is left.
+    /// After REDEEM, REVERSE, CAPTURE, RELEASE, LOAD, REFUND_VALUE and TRANSFER: what this request moved and what is left
+    /// on the card it is about.
     Value(ValueReport),
     /// After HOLD.
     Hold(HoldReport),
-    /// After QUERY, FREEZE, UNFREEZE, VOID, SETTLE, ACTIVATE, DEACTIVATE, EXTEND, EXPIRE and RESTOCK.
+    /// After QUERY, FREEZE, UNFREEZE, VOID, SETTLE, ACTIVATE, DEACTIVATE, EXTEND, EXPIRE and RESTOCK; after REPLACE the
+    /// card that took the place.
     Card(CardReport),
     /// After HISTORY, newest first; at most [`HISTORY_MAX`] and the import. PARTIAL if older ones are left out.
     History(Vec<HistoryEvent>),
@@ -309,7 +311,8 @@ pub struct HistoryEvent {
     /// With which request id.
     pub request: RequestId,
     /// The order, for a sale; the original's id, for a reversal, refund or tombstone; the hold's id, for what
-    /// ends it; the supplier's document, for RESTOCK; the order of then, for MIGRATED; else 0.
+    /// ends it; the supplier's document, for RESTOCK; the other card's [bits](CardRef::to_bits), for REPLACE,
+    /// REPLACEMENT, TRANSFER and RECEIVE; the order of then, for MIGRATED; else 0.
     pub related: u128,
     /// What it moved, where the entry says so; else 0. A SINGLE card is redeemed as a whole and says nothing.
     pub amount: Money,
@@ -467,6 +470,7 @@ impl HistoryEvent {
             kind if kind.is_order() => entry.order()?.0.0,
             Kind::Reverse | Kind::Tombstone => entry.original()?.0.0,
             Kind::Restock => entry.reference()?,
+            kind if kind.is_of_pair() => u128::from(entry.pair()?.other.to_bits()),
             _ => value.related.0,
         };
         Ok(HistoryEvent {

@@ -24,7 +24,7 @@
 mod work;
 
 pub use work::{CodeSet, Work};
-pub(crate) use work::{Detail, EarlierPosting, Moves, OrderPast, Prepared, Wallet};
+pub(crate) use work::{Detail, EarlierPosting, Moves, OrderPast, PlaceChange, Prepared, Wallet};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,11 +34,11 @@ use kami_wal::{Credit, Lsn, NoSpace, RECORD_HEAD_BYTES, Wal};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::accounts::AccountState;
-use crate::card::Effect;
+use crate::card::{Effect, Past};
 use crate::chain::{Chain, ChainError, Sought, origin_of};
 use crate::clock::{Clock, Running, TICK_MS};
 use crate::command::{Command, Request, STATEMENT_LINES_MAX};
-use crate::identity::{DocumentId, PrincipalId, TenantId};
+use crate::identity::{CardDigest, DocumentId, PrincipalId, RequestId, TenantId};
 use crate::index::Index;
 use crate::limits::{CROSSING_ENTRY_BYTES, CROSSINGS_PER_REQUEST};
 use crate::product::CardKind;
@@ -210,7 +210,7 @@ impl Sequencer {
         seen.clear();
         let counts_tills = self.counts_tills.load(Ordering::Relaxed);
         let crossings = if counts_tills { CROSSINGS_PER_REQUEST } else { 0 };
-        let bytes_max = self.wal.payload_bytes_max().min(TURN_BYTES_MAX);
+        let bytes_max = self.wal.payload_bytes_max().min(TURN_BYTES_MAX) - GROUP_HEAD_BYTES;
         let mut bytes = 0;
         for at in from..requests.len() {
             expect(at + 2 * PREFETCH_AHEAD);
@@ -276,6 +276,11 @@ impl Sequencer {
         Some((self.table.batch_of(card)?, card))
     }
 
+    /// Whether there is a card with this code now.
+    pub(crate) fn has(&self, code: CardDigest) -> bool {
+        self.batch_of(self.index.find(code, &Index::pin())).is_some()
+    }
+
     /// Reads a card's chain as far as the command needs it.
     pub(crate) fn read_chain(
         &self,
@@ -313,15 +318,24 @@ impl Sequencer {
             Command::Query { .. } => {
                 let mut word = prepared.word;
                 if tells_value {
-                    let wallet = self.read_value(request, card, prepared, &mut chain)?;
-                    // All between is about the value, and perhaps long.
+                    let wallet = self.read_purse(request, card, prepared, &mut chain)?;
+                    // All between is about the value, and perhaps long; not of what was replaced, where it ends so.
                     let sale = |lsn| Word::new(lsn, Lifecycle::Sold, Flags::NONE);
-                    word = wallet.sale.map_or(word, sale);
+                    if !word.flags().contains(Flags::REPLACED) {
+                        word = wallet.sale.map_or(word, sale);
+                    }
                     prepared.wallet = Some(wallet);
                 }
                 chain.walk(card, word, |entry, _| {
-                    if !entry.head.kind.is_order() {
-                        return Ok(true);
+                    match entry.head.kind {
+                        // Its place in the order is another card's.
+                        Kind::Replace => return Ok(false),
+                        Kind::Replacement => {
+                            prepared.detail = Detail::OrderOf(entry.pair()?.order);
+                            return Ok(false);
+                        }
+                        kind if !kind.is_order() => return Ok(true),
+                        _ => {}
                     }
                     // What an order gave up, or gave back, belongs to none.
                     if !matches!(entry.head.kind, Kind::Cancel | Kind::ReserveTimeout | Kind::Return) {
@@ -341,7 +355,7 @@ impl Sequencer {
                 prepared.past = Some(Box::new(chain.past(card, prepared.word, &sought)?.0));
             }
             _ if tells_value => {
-                let mut wallet = self.read_value(request, card, prepared, &mut chain)?;
+                let mut wallet = self.read_purse(request, card, prepared, &mut chain)?;
                 if let (Command::Advice(_), Some(sale)) = (&request.command, wallet.sale) {
                     wallet.sold_ms = chain.entry(sale)?.time_ms;
                 }
@@ -358,11 +372,36 @@ impl Sequencer {
                 prepared.past = Some(Box::new(chain.past(card, prepared.word, &sought)?.0));
             }
         }
+        if prepared.word.flags().contains(Flags::REPLACED)
+            && let Some(past) = &mut prepared.past
+            && let Some(same) = past.same.as_mut().filter(|same| same.kind.may_tell_value())
+        {
+            let (place, asked) = ((card, prepared.word), request.command.sought(request.id));
+            same.reversed |= self.was_reversed_elsewhere(&mut chain, place, same, asked)?;
+        }
         Ok(())
     }
 
+    /// Whether what a request did at a card that was replaced since was undone at the card in its place.
+    fn was_reversed_elsewhere(
+        &self,
+        chain: &mut Chain<'_>,
+        (mut card, mut word): (CardRef, Word),
+        same: &Effect,
+        request: RequestId,
+    ) -> Result<bool, ChainError> {
+        while word.flags().contains(Flags::REPLACED)
+            && let Some(next) = chain.successor(card, word)?
+            && let Some(batch) = self.table.batch_of(next)
+        {
+            (card, word) = (next, batch.word(next.row()));
+        }
+        let (past, _) = chain.past(card, word, &Sought::elsewhere(request, &self.marks))?;
+        Ok(past.original.is_some_and(|original| original.lsn == same.lsn && original.reversed))
+    }
+
     /// Reads what a card's chain says about the request and about the card's value.
-    fn read_value(
+    fn read_purse(
         &self,
         request: &Request,
         card: CardRef,
@@ -370,7 +409,20 @@ impl Sequencer {
         chain: &mut Chain<'_>,
     ) -> Result<Box<Wallet>, ChainError> {
         let sought = Sought::new(request.id, request.command.original(), &self.marks, true);
-        let (mut past, top) = chain.past(card, prepared.word, &sought)?;
+        let (past, wallet) = self.read_value(&sought, card, prepared.word, chain)?;
+        prepared.past = Some(Box::new(past));
+        Ok(Box::new(wallet))
+    }
+
+    /// The same of any card.
+    pub(crate) fn read_value(
+        &self,
+        sought: &Sought,
+        card: CardRef,
+        word: Word,
+        chain: &mut Chain<'_>,
+    ) -> Result<(Past, Wallet), ChainError> {
+        let (mut past, top) = chain.past(card, word, sought)?;
         let counts = self.table.batch_of(card).filter(|batch| batch.validity.is_some());
         let purse = top.value.as_ref().map(|(_, tail)| tail.purse);
         if let Some(batch) = counts {
@@ -384,8 +436,7 @@ impl Sequencer {
             }
         }
         let (trail, chapters) = chain.trail(&top, &self.marks)?;
-        prepared.past = Some(Box::new(past));
-        Ok(Box::new(Wallet { purse, trail, chapters, sale: top.sale, sold_ms: 0 }))
+        Ok((past, Wallet { purse, trail, chapters, sale: top.sale, sold_ms: 0 }))
     }
 
     /// Reads the entries of the object an administrative or order command is about.
@@ -424,8 +475,10 @@ impl Sequencer {
                 if let Some(word) = word {
                     let past =
                         Chain::new(&self.wal, buffer).order(key.1, word, command.sought(request.id))?;
-                    prepared.log_bytes =
+                    let most =
                         command.order_bytes_max(past.cards.count(), &past.facts) + request.grounds_bytes();
+                    // What is longer than a record is refused, so no room is asked for it.
+                    prepared.log_bytes = most.min(self.wal.payload_bytes_max() + 2 * GROUP_BYTES);
                     prepared.detail = Detail::Order(Box::new(past));
                 }
                 if let Command::Return(given) = command {
@@ -435,6 +488,7 @@ impl Sequencer {
                 }
             }
             Command::Propose(_) | Command::Approve(_) => self.read_proposed(request, prepared, buffer)?,
+            Command::Replace(_) | Command::Transfer(_) => self.read_pair(request, prepared, buffer)?,
             // As a sale: only the lock can tell that the document is not new.
             Command::Post(_) if !stale => return Ok(()),
             Command::Post(posting) => {

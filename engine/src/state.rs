@@ -200,7 +200,7 @@ impl State {
         View {
             word,
             kind: product.spec.kind,
-            batch_active: batch.is_row_active(row),
+            batch_active: self.is_row_active(batch, row),
             frozen: batch.is_frozen() || self.is_product_frozen(state),
             batch_voided: batch.is_voided(),
             valid_from_ms: batch.valid_from_ms,
@@ -212,6 +212,19 @@ impl State {
             begun_ms: 0,
             from_use: false,
         }
+    }
+
+    /// Whether a row is redeemable once sold, as far as the batch says.
+    #[inline]
+    #[must_use]
+    pub fn is_row_active(&self, batch: &Batch, row: u64) -> bool {
+        batch.active().unwrap_or_else(|| self.active_since_ms(batch, row).is_some())
+    }
+
+    /// Since when a row is active, as far as the batch says, milliseconds; `None` if it is not.
+    #[must_use]
+    pub fn active_since_ms(&self, batch: &Batch, row: u64) -> Option<u64> {
+        self.stock(batch.id).activity().since_ms(row)
     }
 
     /// When a card expires, extensions included; 0 is never.
@@ -328,8 +341,7 @@ impl State {
     #[inline]
     pub fn install(&mut self, batch: &Batch, row: u64, old: Word, new: Word) {
         batch.install(row, new);
-        let own_expiry = batch.columns.expiries.get(row as usize).copied();
-        if self.stock_mut(batch.id).moved(row, old, new, own_expiry) {
+        if self.stock_mut(batch.id).moved(batch, row, old, new) {
             self.note_stock(batch);
         }
     }
@@ -338,7 +350,8 @@ impl State {
     #[cold]
     pub fn note_stock(&mut self, batch: &Batch) {
         let stock = self.stock(batch.id);
-        let (place, offers) = (stock.place, !batch.is_frozen() && !batch.is_voided() && stock.standing() > 0);
+        let offers = !batch.is_frozen() && !batch.is_voided() && stock.standing(batch, None) > 0;
+        let place = stock.place;
         let stocked = &mut self.products[batch.product.0 as usize - 1].stocked;
         if offers {
             stocked.insert(place);
@@ -444,27 +457,39 @@ impl State {
         }
         let valid_until = self.now_ms + u64::from(validity_s_min) * 1000;
         let mut missing = u64::from(line.count);
+        let known = |place: u32| {
+            let id = product.batches[place as usize];
+            (table.batch(id).expect("a product's batches are committed"), self.stock(id))
+        };
+        if line.face.is_some() {
+            // Rows of one face value may lie anywhere: what cannot be enough is not looked for.
+            let stocked = product.stocked.iter().map(|place| known(*place));
+            let most: u64 = stocked.map(|(batch, stock)| stock.standing(batch, line.face)).sum();
+            if most < missing {
+                return false;
+            }
+        }
         for &place in &product.stocked {
             if missing == 0 {
                 break;
             }
-            let id = product.batches[place as usize];
-            let batch = table.batch(id).expect("a product's batches are committed");
-            let stock = self.stock(id);
-            found.looked += 1;
+            let (batch, stock) = known(place);
+            found.batches += 1;
             if stock.is_over(batch, self.now_ms) {
-                found.over.push(id);
+                found.over.push(batch.id);
             } else {
-                stock.find(batch, self.now_ms, valid_until, line.face, &mut missing, found);
+                stock.find(batch, self.now_ms, valid_until, line.face, |_| true, &mut missing, found);
             }
         }
         missing == 0
     }
 
-    /// After cards that were found were taken: passes over them at the next order.
-    pub fn advance(&mut self, found: &Search) {
-        for &(batch, cursor) in found.cursors() {
-            self.stock_mut(batch).pass(cursor);
+    /// After cards were looked for: the next order begins behind those that were found, if they were `taken`, and
+    /// behind what is not for sale in any case.
+    pub fn advance(&mut self, found: &Search, taken: bool) {
+        for passed in found.passed() {
+            let cursor = if taken { passed.taken } else { passed.left };
+            self.stock_mut(passed.batch).pass(passed.face, cursor);
         }
     }
 
@@ -599,7 +624,7 @@ impl State {
         for batch in table.batches() {
             let stock = self.stock(batch.id);
             stock.check(batch, self.now_ms)?;
-            let offers = !batch.is_frozen() && !batch.is_voided() && stock.standing() > 0;
+            let offers = !batch.is_frozen() && !batch.is_voided() && stock.standing(batch, None) > 0;
             let stocked = self.product_of(batch).stocked.contains(&stock.place);
             if stocked && !offers || offers && !stocked && !stock.is_over(batch, self.now_ms) {
                 return Err(format!(
@@ -657,7 +682,7 @@ mod tests {
         let line = Line { product, count: 1, face: None };
         state.allocate(&sequencer.table, TenantId(0), &line, 0, &mut found);
         state.pass_over(&sequencer.table, &found);
-        found.looked
+        found.batches
     }
 
     /// A product that is imported every day has thousands of batches, most of them sold out, void or over. An order

@@ -96,7 +96,7 @@ statuses! {
     /// Fewer cards can be sold than the order asks for; nothing was sold.
     OutOfStock = 115, "OUT_OF_STOCK", "buy fewer, or import more";
     /// The order is larger than one record holds.
-    OrderTooLarge = 116, "ORDER_TOO_LARGE", "split the order under several order ids";
+    OrderTooLarge = 116, "ORDER_TOO_LARGE", "split the order under several order ids; return its cards by code, a few at a time";
     /// The account's purchase limit is reached.
     LimitAccount = 117, "LIMIT_ACCOUNT", "wait until the limit opens again, or buy less";
     /// The address's purchase limit is reached.
@@ -165,8 +165,12 @@ statuses! {
     Migrated = 165, "MIGRATED", "settle it where it was done; `kami history` says when that was";
     /// What makes sold cards of nothing must say why.
     ReasonMissing = 166, "REASON_MISSING", "send it again with a reason";
-    /// Cards of the order came back by name as often as they may.
+    /// Cards of the order came back by name, or were replaced, as often as they may.
     ReturnsExhausted = 162, "RETURNS_EXHAUSTED", "return all that is left of it at once";
+    /// The other card that was named cannot take this one's place, or its value.
+    OtherUnfit = 163, "OTHER_UNFIT", "for a replacement name a card in stock of the same product, worth and terms, or let any be taken; for a transfer a sold card of the same product that can be used";
+    /// Another card took this one's place, or its value went to another.
+    Replaced = 164, "REPLACED", "do it at the card that took its place; what went by a transfer cannot be given back";
 
     /// The redemption made offline does not fit its card; it was noted for an operator.
     ExceptionNoted = 145, "EXCEPTION_NOTED", "do not send it again: an operator sees to it, EXCEPTION_LIST shows it";

@@ -2,7 +2,7 @@
 
 use kami_wal::Lsn;
 
-use crate::card::{Action, Asker, Effect, Outcome, Pin, Second, View, decide};
+use crate::card::{Action, Asker, Effect, Outcome, Past, Pin, Second, View, decide};
 use crate::command::{Command, Request};
 use crate::exceptions::{
     self, ADVICE_AGE_MAX_MS, ADVICE_BYTES, Advice, CLOCK_SKEW_MS, EXCEPTIONS_MAX, Exception, ExceptionState,
@@ -34,6 +34,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) short: Status,
 }
 
+#[expect(clippy::unit_arg, reason = "that it was answered is all there is to return")]
 impl Subject<'_> {
     /// Decides, encodes, and answers in `reply`. `None` if the card moved, or came into being, since it was read.
     ///
@@ -53,7 +54,7 @@ impl Subject<'_> {
         }
         if let Some(card) = self.request.command.card()
             && self.state.exceptions.may_be_of(card)
-            && self.noted(card, reply)
+            && self.noted(card, prepared, reply)
         {
             return Some(());
         }
@@ -87,7 +88,8 @@ impl Subject<'_> {
             }
         }
         self.decide_card(prepared, group.as_deref_mut(), moves, tills, reply)?;
-        if !exceptions::is_kept(reply.status) {
+        let is_conflict = reply.status == Status::IdReused && self.redeemed_otherwise(prepared);
+        if !exceptions::is_kept(reply.status) && !is_conflict {
             return Some(());
         }
         let (reason, miss) = (reply.status, reply.miss);
@@ -117,8 +119,14 @@ impl Subject<'_> {
 
     /// Answers where the id, or the one that is asked about, is that of an exception of this card: it was the redemption
     /// that was noted, which must not take effect besides. Whether it did.
+    /// The id of a redemption that took effect before something else was reported under it tells of that.
     #[cold]
-    fn noted(&self, card: CardDigest, reply: &mut Reply) -> bool {
+    fn noted(&self, card: CardDigest, prepared: &Prepared, reply: &mut Reply) -> bool {
+        let stands = self.sequencer.batch_of(prepared.card).map(|(batch, card)| batch.word(card.row()));
+        let redeemed = prepared.past().same.is_some_and(|same| same.kind == Kind::Redeem);
+        if redeemed || stands.is_some_and(|word| word != prepared.word) {
+            return false;
+        }
         let (command, caller) = (&self.request.command, &self.request.caller);
         let id = match command {
             Command::Query { .. } | Command::History { .. } => return false,
@@ -206,7 +214,8 @@ impl Subject<'_> {
         let is_held = word.flags().contains(Flags::HELD);
         view.held = is_held && 0 < self.state.holds.of(card, view.now_ms).live;
         if let Some(rule) = batch.validity {
-            self.count_validity(prepared, batch, card, rule, &mut view);
+            let purse = prepared.wallet.as_ref().and_then(|wallet| wallet.purse);
+            count_validity(self.state, prepared.past(), purse, batch, card, rule, &mut view);
         }
         let action = match &request.command {
             Command::Advice(advice) => {
@@ -246,7 +255,10 @@ impl Subject<'_> {
             principal: request.caller.principal,
             merchant: request.caller.merchant,
             any_merchant: request.caller.acts_for_all(),
-            body: prepared.body,
+            body: match &request.command {
+                Command::Advice(advice) => self.retried_body(advice, prepared, batch),
+                _ => prepared.body,
+            },
             second: self.second(),
         };
         let tried = match action {
@@ -448,56 +460,6 @@ impl Subject<'_> {
         }
     }
 
-    /// From when the card is valid, if that follows from what happened to it. In stock, nothing did.
-    fn count_validity(
-        &self,
-        prepared: &Prepared,
-        batch: &Batch,
-        card: CardRef,
-        rule: Validity,
-        view: &mut View,
-    ) {
-        let flags = view.word.flags();
-        if !view.word.belongs_to_order() {
-            return;
-        }
-        let single = batch.kind == CardKind::Single;
-        let past = prepared.past();
-        let purse = prepared.wallet.as_ref().and_then(|wallet| wallet.purse);
-        let told_ms = purse.map_or(0, |purse| purse.begun_ms);
-        view.from_use = rule.from == ValidFrom::FirstUse && !single;
-        view.begun_ms = match rule.from {
-            ValidFrom::Import => 0,
-            ValidFrom::Sale => past.sold_ms,
-            // What is active when it is sold is valid from then on.
-            ValidFrom::Activation if flags.contains(Flags::ACTIVE) => {
-                told_ms.max(past.activated_ms).max(past.sold_ms)
-            }
-            ValidFrom::Activation => match batch.active_since_ms(card.row()) {
-                Some(since_ms) if !flags.contains(Flags::INACTIVE) => {
-                    // What was sold in another system was active there.
-                    let came_active = since_ms <= batch.imported_ms && past.sold_ms < batch.imported_ms;
-                    let since_ms = if came_active && past.sold_ms != 0 { 0 } else { since_ms };
-                    told_ms.max(since_ms).max(past.sold_ms)
-                }
-                // Deactivated while it was in use, which goes on.
-                _ if flags.contains(Flags::USED) && !single => told_ms,
-                _ => 0,
-            },
-            // What is used once is not in use before. Of another it counts as long as a use stands: none does
-            // once all is given back.
-            ValidFrom::FirstUse if single => 0,
-            ValidFrom::FirstUse if past.used_ms != 0 => past.used_ms,
-            ValidFrom::FirstUse => {
-                let stands = purse.is_some_and(|purse| purse.redeemed != purse.refunded) || view.held;
-                if stands { told_ms } else { 0 }
-            }
-        };
-        if !flags.contains(Flags::OWN_END) && view.expires_ms == 0 {
-            view.expires_ms = rule.ends_ms(view.begun_ms);
-        }
-    }
-
     /// When a card expires once `kind` moved it: an activation may begin its validity.
     fn expires_after(&self, kind: Kind, batch: &Batch, card: CardRef, word: Word, view: &View) -> u64 {
         let Some(rule) = batch.validity.filter(|rule| rule.from == ValidFrom::Activation) else {
@@ -515,7 +477,29 @@ impl Subject<'_> {
     /// What a decision about the card's value rests on.
     fn value(&self, prepared: &Prepared, batch: &Batch, card: CardRef, word: Word) -> Value {
         let purse = prepared.wallet.as_ref().and_then(|wallet| wallet.purse);
-        self.state.value(batch, card, word, purse, self.request.command.original())
+        let value = self.state.value(batch, card, word, purse, self.request.command.original());
+        // What was given offline was given as a whole: what a card is short of somebody has to bear.
+        let whole = matches!(self.request.command, Command::Advice(_));
+        Value { partial: value.partial && !whole, ..value }
+    }
+
+    /// The checksum under which the request may have had its effect. A report is a retry, too, of a redemption that
+    /// might have taken less, if that took all that the till gave.
+    fn retried_body(&self, advice: &Advice, prepared: &Prepared, batch: &Batch) -> u32 {
+        let Advice { card, amount, .. } = *advice;
+        let partly = Command::Redeem { card, pin: None, amount, partial: true }.body();
+        let took_all = |same: &Effect| batch.kind == CardKind::Single || amount == 0 || same.amount == amount;
+        match prepared.past().same {
+            Some(same) if same.kind == Kind::Redeem && same.body == partly && took_all(&same) => partly,
+            _ => prepared.body,
+        }
+    }
+
+    /// Whether the id of a report is that of another redemption of the same caller: what the till gave, that does not
+    /// cover.
+    fn redeemed_otherwise(&self, prepared: &Prepared) -> bool {
+        let principal = self.request.caller.principal;
+        prepared.past().same.is_some_and(|same| same.kind == Kind::Redeem && same.principal == principal)
     }
 
     /// Encodes a change of a card's value. The trail is what it was read to be, with the ids of this request.
@@ -767,6 +751,55 @@ impl Subject<'_> {
     }
 }
 
+/// From when the card is valid, if that follows from what happened to it. In stock, nothing did.
+pub(crate) fn count_validity(
+    state: &State,
+    past: &Past,
+    purse: Option<Purse>,
+    batch: &Batch,
+    card: CardRef,
+    rule: Validity,
+    view: &mut View,
+) {
+    let flags = view.word.flags();
+    if !view.word.belongs_to_order() {
+        return;
+    }
+    let single = batch.kind == CardKind::Single;
+    let told_ms = purse.map_or(0, |purse| purse.begun_ms);
+    view.from_use = rule.from == ValidFrom::FirstUse && !single;
+    view.begun_ms = match rule.from {
+        ValidFrom::Import => 0,
+        ValidFrom::Sale => past.sold_ms,
+        // What is active when it is sold is valid from then on.
+        ValidFrom::Activation if flags.contains(Flags::ACTIVE) => {
+            told_ms.max(past.activated_ms).max(past.sold_ms)
+        }
+        ValidFrom::Activation => match state.active_since_ms(batch, card.row()) {
+            Some(since_ms) if !flags.contains(Flags::INACTIVE) => {
+                // What was sold in another system was active there.
+                let came_active = since_ms <= batch.imported_ms && past.sold_ms < batch.imported_ms;
+                let since_ms = if came_active && past.sold_ms != 0 { 0 } else { since_ms };
+                told_ms.max(since_ms).max(past.sold_ms)
+            }
+            // Deactivated while it was in use, which goes on.
+            _ if flags.contains(Flags::USED) && !single => told_ms,
+            _ => 0,
+        },
+        // What is used once is not in use before. Of another it counts as long as a use stands: none does
+        // once all is given back.
+        ValidFrom::FirstUse if single => 0,
+        ValidFrom::FirstUse if past.used_ms != 0 => past.used_ms,
+        ValidFrom::FirstUse => {
+            let stands = purse.is_some_and(|purse| purse.redeemed != purse.refunded) || view.held;
+            if stands { told_ms } else { 0 }
+        }
+    };
+    if !flags.contains(Flags::OWN_END) && view.expires_ms == 0 {
+        view.expires_ms = rule.ends_ms(view.begun_ms);
+    }
+}
+
 /// A tombstone has no receipt: for a code that does not exist the answer is the same, and there is none.
 fn receipt(status: Status, lsn: Lsn) -> Option<Lsn> {
     (status != Status::Tombstoned).then_some(lsn)
@@ -781,7 +814,7 @@ fn told(batch: &Batch, kind: Kind, amount: Money, purse: &Purse, deadline_ms: u6
     }
 }
 
-fn report(
+pub(crate) fn report(
     batch: &Batch,
     card: CardRef,
     view: &View,

@@ -13,9 +13,6 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 
 use kami_wal::Lsn;
 
-use parking_lot::RwLock;
-
-use crate::activity::Activity;
 use crate::batch::{BatchFile, ORIGINS};
 use crate::identity::{BatchId, OrderId, PrincipalId, ProductId, RequestId, TenantId};
 use crate::origin::{ORIGIN_BYTES, OrdersOfOld, Origin};
@@ -100,9 +97,8 @@ pub struct Batch {
     /// The optional columns, which redeeming reads, so that it need not touch the disk.
     pub columns: Columns,
     words: Words,
-    /// [`NONE`], [`ALL`] or [`SOME`] of its rows are active; of some `activity` says which.
+    /// [`NONE`], [`ALL`] or [`SOME`] of its rows are active; of some its [`Stock`](crate::stock::Stock) says which.
     active: AtomicU8,
-    activity: RwLock<Activity>,
     frozen: AtomicBool,
     voided: AtomicBool,
     extended_ms: AtomicU64,
@@ -253,7 +249,6 @@ impl Batch {
             file_hash: stored.file_hash,
             words,
             active: AtomicU8::new(as_active(Some(stored.active))),
-            activity: RwLock::new(Activity::whole(stored.rows, stored.active.then_some(time_ms))),
             frozen: AtomicBool::new(false),
             voided: AtomicBool::new(false),
             extended_ms: AtomicU64::new(0),
@@ -323,29 +318,17 @@ impl Batch {
     /// Whether all its cards are redeemable once sold.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.active.load(Ordering::Acquire) == ALL
+        self.active() == Some(true)
     }
 
-    /// Whether a row is redeemable once sold, as far as the batch says.
+    /// What all its rows are alike: redeemable once sold, or not; `None` if some are and some are not.
     #[inline]
     #[must_use]
-    pub fn is_row_active(&self, row: u64) -> bool {
+    pub fn active(&self) -> Option<bool> {
         match self.active.load(Ordering::Acquire) {
-            SOME => self.activity.read().since_ms(row).is_some(),
-            all => all == ALL,
+            SOME => None,
+            all => Some(all == ALL),
         }
-    }
-
-    /// Since when a row is active, as far as the batch says, milliseconds; `None` if it is not.
-    #[must_use]
-    pub fn active_since_ms(&self, row: u64) -> Option<u64> {
-        self.activity.read().since_ms(row)
-    }
-
-    /// Which rows are active, and since when.
-    #[must_use]
-    pub fn activity(&self) -> Activity {
-        self.activity.read().clone()
     }
 
     /// Whether it is frozen.
@@ -366,10 +349,9 @@ impl Batch {
         self.extended_ms.load(Ordering::Acquire)
     }
 
-    /// See [`Batch::activity`].
-    pub fn set_activity(&self, activity: Activity) {
-        self.active.store(as_active(activity.all()), Ordering::Release);
-        *self.activity.write() = activity;
+    /// See [`Batch::active`].
+    pub fn set_active(&self, all: Option<bool>) {
+        self.active.store(as_active(all), Ordering::Release);
     }
 
     /// See [`Batch::is_frozen`].

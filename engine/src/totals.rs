@@ -48,6 +48,8 @@ pub const TOTALLED: &[Kind] = &[
     Kind::Capture,
     Kind::Load,
     Kind::RefundValue,
+    Kind::Replace,
+    Kind::Transfer,
 ];
 
 /// What a line is the total of. Lines are in the order of these fields.
@@ -135,7 +137,7 @@ impl Engine {
     ///
     /// # Errors
     /// UNAUTHENTICATED for a revoked caller; MALFORMED for a query out of its bounds; POSITION_UNKNOWN for an end that
-    /// the log has not reached; HISTORY_ARCHIVED if the log of the period is not kept; or the log cannot be read.
+    /// the log has not reached, or where none of its records ends; HISTORY_ARCHIVED if the log of the period is not kept; or the log cannot be read.
     pub fn totals(
         &self,
         caller: Caller,
@@ -155,6 +157,9 @@ impl Engine {
         let end = query.end.unwrap_or(durable_end);
         if durable_end < end {
             return refused(Status::PositionUnknown);
+        }
+        if query.end.is_some() {
+            self.check_end(end, durable_end)?;
         }
         let (from_ms, until_ms) = (query.begin_ms(query.day), query.begin_ms(query.day + query.days));
         let Some(segment) = self.segment_of_time(from_ms, end)? else {
@@ -204,6 +209,24 @@ impl Engine {
         }
         let (lines, more) = page.finish();
         Ok(Totals { end, more, lines })
+    }
+
+    /// Whether a record ends at `end`, as one does wherever a page of totals ended: what a caller gives is any number, and
+    /// reading up to the middle of a record would look like damage.
+    fn check_end(&self, end: Lsn, durable_end: Lsn) -> Result<(), PastError> {
+        let wal = &self.sequencer().wal;
+        let (first, _) = wal.segments(durable_end).map_err(PastError::List)?;
+        if end == durable_end || end == Lsn::START && first == 1 {
+            return Ok(());
+        }
+        if wal.segment_before(end) < first {
+            return Err(PastError::Refused(Status::HistoryArchived));
+        }
+        let (mut cursor, _) = wal.cursor_after(end, durable_end)?;
+        match cursor.peek(wal, durable_end)? {
+            Some(record) if record.end == end => Ok(()),
+            _ => Err(PastError::Refused(Status::PositionUnknown)),
+        }
     }
 
     /// The segment from which all is to be read that happened at or after a time; `None` if what came before the

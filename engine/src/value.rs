@@ -100,6 +100,10 @@ impl Value {
             // A single-use card is spent as a whole or not at all.
             return Err(Status::IllegalTransition);
         }
+        if view.kind == CardKind::Single && 0 < self.held.live {
+            // It is held as a whole, and a face value of zero would not show that.
+            return Err(Status::InsufficientValue);
+        }
         if wanted <= available && (0 < wanted || view.kind == CardKind::Single) {
             Ok((wanted, Status::Ok))
         } else if (partial || self.partial) && view.kind != CardKind::Single && 0 < available {
@@ -256,10 +260,6 @@ impl Deciding<'_> {
         if self.value.held.count >= HOLDS_MAX {
             return Err(Status::LimitHolds);
         }
-        if self.view.kind == CardKind::Single && 0 < self.value.held.live {
-            // A face value of zero is held as a whole, too.
-            return Err(Status::InsufficientValue);
-        }
         let asked_ms = u64::from(seconds) * 1000;
         let stands_ms = if asked_ms == 0 { self.value.hold_ms } else { asked_ms.min(self.value.hold_ms) };
         let mut purse = self.used();
@@ -363,6 +363,16 @@ impl Deciding<'_> {
         Ok(self.after(Kind::Load, amount, purse))
     }
 
+    /// Whether what was redeemed of it can be given back to it.
+    fn in_life(&self) -> Result<(), Status> {
+        let word = self.view.word;
+        match word.lifecycle() {
+            Lifecycle::Sold | Lifecycle::Redeemed => Ok(()),
+            Lifecycle::Voided if word.flags().contains(Flags::REPLACED) => Err(Status::Replaced),
+            _ => Err(Status::IllegalTransition),
+        }
+    }
+
     fn is_settled(&self, lsn: Lsn) -> bool {
         if self.view.kind == CardKind::Single {
             return self.view.word.flags().contains(Flags::SETTLED);
@@ -396,9 +406,7 @@ impl Deciding<'_> {
         if original.reversed {
             return Err(Status::AlreadyReversed);
         }
-        if !matches!(self.view.word.lifecycle(), Lifecycle::Sold | Lifecycle::Redeemed) {
-            return Err(Status::IllegalTransition);
-        }
+        self.in_life()?;
         let in_window = self.view.now_ms.saturating_sub(original.time_ms) <= self.view.reversal_ms;
         if in_window && !self.is_settled(original.lsn) {
             // As long as it can be reversed, it is.
@@ -446,9 +454,7 @@ impl Deciding<'_> {
             purse.reversals = purse.reversals.saturating_add(1);
             return Ok(self.ended(id, &hold, self.after(Kind::Reverse, hold.amount, purse)));
         }
-        if !matches!(self.view.word.lifecycle(), Lifecycle::Sold | Lifecycle::Redeemed) {
-            return Err(Status::IllegalTransition);
-        }
+        self.in_life()?;
         if self.is_settled(original.lsn) {
             return Err(Status::Settled);
         }

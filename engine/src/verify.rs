@@ -7,7 +7,9 @@
 //! have been over a limit, every batch file must hash to what its import recorded and hold no card twice, and
 //! every snapshot, brought up to date by the log, must give the same state to the bit.
 
-use std::collections::HashMap;
+mod pairs;
+
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
@@ -20,6 +22,7 @@ use crate::identity::{DocumentId, ProductId};
 use crate::import::index_batch;
 use crate::index::Index;
 use crate::limits::Till;
+use crate::orders::OrderWord;
 use crate::product::CardKind;
 use crate::proof::Signatures;
 use crate::record::{Entry, Group, Kind, Purse};
@@ -241,6 +244,8 @@ struct Audit {
     redeemed: Vec<(Till, ProductId)>,
     /// What the last entry left on each card that is used in parts.
     purses: HashMap<u64, Purse>,
+    /// Where cards took the place of others.
+    placed: HashSet<Lsn>,
     /// Whether what takes two people was approved.
     control: ControlAudit,
 }
@@ -257,9 +262,13 @@ impl Audit {
         problems: &mut Vec<String>,
     ) -> Result<(), ReplayError> {
         self.redeemed.clear();
+        let mut first = None;
         for entry in Group::parse(payload, payload_lsn)? {
             let entry = entry?;
             problems.extend(self.control.entry(&before.state, &entry)?);
+            if let Some(problem) = self.pair_problem(&mut first, &entry, before)? {
+                problems.push(format!("{problem}: {} lsn=`{}`", entry.head.kind.name(), entry.lsn));
+            }
             problems.extend(money_problem(&before.state, &entry)?);
             self.count_till(before, &entry, problems);
             let uses = matches!(
@@ -276,8 +285,11 @@ impl Audit {
                 let (kind, lsn) = (entry.head.kind.name(), entry.lsn);
                 problems.push(format!("{kind} of a tenant that was frozen: lsn=`{lsn}`"));
             }
+            if entry.head.kind == Kind::Replacement {
+                self.placed.insert(entry.lsn);
+            }
             if entry.head.kind.is_order() {
-                Self::order(&entry, problems)?;
+                self.order(&entry, problems)?;
                 continue;
             }
             problems.extend(pin_problem(&before.state, &entry)?);
@@ -304,24 +316,37 @@ impl Audit {
             }
         }
         problems.extend(self.control.end());
+        if let Some(pairs::First { lsn, .. }) = first {
+            problems.push(format!("the first card of a pair moved without the second: lsn=`{lsn}`"));
+        }
         Ok(())
     }
 
     /// That an order takes only cards that it may: its own, or those in stock.
-    fn order(entry: &Entry<'_>, problems: &mut Vec<String>) -> Result<(), ReplayError> {
+    fn order(&self, entry: &Entry<'_>, problems: &mut Vec<String>) -> Result<(), ReplayError> {
         let (order, cards, facts) = entry.order()?;
         let kind = entry.head.kind;
         let (to, _) = OrderMove::post(kind, facts.sealed);
+        let before = OrderWord::from_bits(facts.prev);
+        let fetched = before.is_some_and(OrderWord::is_fetched);
+        // Where they were sold: not after what the order last did. One that took the place of another came with that.
+        let came_alone = |word: Word| word.lsn().is_some_and(|lsn| self.placed.contains(&lsn));
+        let sold_at = cards.runs().map(|run| run.word).find(|word| !came_alone(*word)).and_then(Word::lsn);
+        let sold_at = sold_at.filter(|lsn| before.is_some_and(|before| *lsn <= before.lsn()));
         let legal = |word: Word| {
             let from = word.lifecycle();
             match kind {
                 Kind::Sell | Kind::Export | Kind::Reserve | Kind::Realloc => {
                     from == Lifecycle::Available && !word.flags().contains(Flags::REVEALED)
                 }
+                // Into stock comes only what nobody touched since its sale: of that, all cards had their word.
                 Kind::Return => {
                     from == Lifecycle::Sold
                         && (to == Lifecycle::Returned
-                            || !word.flags().contains(Flags::REVEALED) && !word.flags().contains(Flags::USED))
+                            || !fetched
+                                && !word.flags().contains(Flags::REVEALED)
+                                && !word.flags().contains(Flags::USED)
+                                && (word.lsn() == sold_at || came_alone(word)))
                 }
                 _ => from == Lifecycle::Reserved,
             }
@@ -475,6 +500,14 @@ impl Audit {
             Kind::Redeem | Kind::Capture => moved(amount, 0, 0),
             Kind::Load => moved(0, amount, 0),
             Kind::RefundValue => moved(0, 0, amount),
+            Kind::Replace => moved(0, -amount, 0) && now.remaining == 0,
+            Kind::Transfer => {
+                moved(0, -amount, 0)
+                    && (now.remaining == 0) == (entry.post().lifecycle() == Lifecycle::Voided)
+            }
+            Kind::Receive => moved(0, amount, 0),
+            // Held against the card before it.
+            Kind::Replacement => true,
             // Of a redemption, a load or a hold.
             Kind::Reverse => moved(-amount, 0, 0) || moved(0, -amount, 0) || moved(0, 0, 0),
             _ => moved(0, 0, 0),
@@ -497,10 +530,12 @@ fn is_legal(entry: &Entry<'_>) -> bool {
     let moves = Flags::USED.with(Flags::SETTLED);
     let ends = moves.with(Flags::HELD);
     let own_activity = Flags::ACTIVE.with(Flags::INACTIVE);
+    let is_emptied = || to == Lifecycle::Voided && has.contains(Flags::REPLACED);
     marked
         && match entry.head.kind {
             Kind::Redeem if in_parts => usable() && in_life(to) && same_but(moves),
-            Kind::Reverse if in_parts => in_life(from) && to == Lifecycle::Sold && same_but(ends),
+            // Of a load, when nothing can be loaded any more, it may leave nothing on the card.
+            Kind::Reverse if in_parts => in_life(from) && in_life(to) && same_but(ends),
             Kind::Hold => usable() && stays && has.contains(Flags::HELD) && same_but(Flags::HELD),
             // A hold that is open may be captured on a frozen card.
             Kind::Capture => {
@@ -543,6 +578,19 @@ fn is_legal(entry: &Entry<'_>) -> bool {
                     && same_but(own_activity)
             }
             Kind::Restock => from == Lifecycle::Returned && to == Lifecycle::Voided && same_but(Flags::NONE),
+            Kind::Replace => from == Lifecycle::Sold && is_emptied() && same_but(Flags::REPLACED),
+            Kind::Transfer if to == Lifecycle::Voided => {
+                usable() && is_emptied() && same_but(Flags::REPLACED)
+            }
+            Kind::Transfer | Kind::Receive => usable() && stays && same_but(Flags::NONE),
+            Kind::Replacement => {
+                let given = Flags::REVEALED.with(Flags::OWN_END).with(own_activity).with(moves);
+                from == Lifecycle::Available
+                    && to == Lifecycle::Sold
+                    && !had.contains(Flags::FROZEN)
+                    && !had.contains(Flags::REVEALED)
+                    && same_but(given)
+            }
             Kind::Extend | Kind::Expire => {
                 matches!(from, Lifecycle::Available | Lifecycle::Sold)
                     && stays
@@ -592,12 +640,12 @@ impl crate::state::State {
             hasher.update(format!("{} {} {flags:?} {:?}\n", batch.id, stock.lsn, batch.validity).as_bytes());
             // Not since when: a snapshot of the first version does not know.
             let mut before = None;
-            for (from, since_ms) in batch.activity().pieces() {
+            for (from, since_ms) in stock.activity().pieces() {
                 if before.replace(since_ms.is_some()) != Some(since_ms.is_some()) {
                     hasher.update(format!("{from} {}\n", since_ms.is_some()).as_bytes());
                 }
             }
-            for (row, end_ms) in stock.ends() {
+            for (row, end_ms) in stock.ends(0) {
                 hasher.update(format!("{row} {end_ms}\n").as_bytes());
             }
             hasher.update(&batch.file_hash);

@@ -161,10 +161,12 @@ impl Flags {
     pub const USED: Flags = Flags(1 << 7);
     /// It has an end of validity of its own, which stands in its chain of entries.
     pub const OWN_END: Flags = Flags(1 << 8);
+    /// Void because another card took its place, or because its value went to another.
+    pub const REPLACED: Flags = Flags(1 << 9);
     /// It was used up in the system that it was imported from, and no entry of this log says so.
     pub const MIGRATED: Flags = Flags(1 << 10);
     /// Every assigned flag with its name.
-    pub const NAMED: [(Flags, &'static str); 10] = [
+    pub const NAMED: [(Flags, &'static str); 11] = [
         (Flags::ACTIVE, "ACTIVE"),
         (Flags::INACTIVE, "INACTIVE"),
         (Flags::FROZEN, "FROZEN"),
@@ -174,6 +176,7 @@ impl Flags {
         (Flags::HELD, "HELD"),
         (Flags::USED, "USED"),
         (Flags::OWN_END, "OWN_END"),
+        (Flags::REPLACED, "REPLACED"),
         (Flags::MIGRATED, "MIGRATED"),
     ];
 

@@ -1,5 +1,4 @@
-//! A card whose value moved thousands of times: every id that ever had an effect is known, none that had not, and
-//! finding that out does not take a walk over the whole past.
+//! A card whose value moved thousands of times: every id that ever had an effect is known, and none that had not.
 
 mod clock;
 

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use kami_engine::Lsn;
 use kami_engine::{
     Advice, CardDigest, CodeSet, Command, DocumentId, GivenBack, Grounds, ImportRow, ImportSpec, OrderId,
-    PastError, PinDigest, Poisoned, Reply, ReplyBody, Request as EngineRequest, RequestId, Status,
-    TotalsQuery, Work,
+    PastError, PinDigest, Poisoned, Replace, Reply, ReplyBody, Request as EngineRequest, RequestId, Status,
+    TotalsQuery, Transfer, Work,
 };
 use zeroize::Zeroizing;
 
@@ -389,6 +389,15 @@ impl Desk {
             Request::Restock(body) => {
                 Command::Restock { card: self.known(body.code)?, reference: body.reference }
             }
+            Request::Replace(body) => {
+                let card = self.known(body.code)?;
+                let with = body.with.map(|with| self.other(with)).transpose()?;
+                Command::Replace(Box::new(Replace { card, with }))
+            }
+            Request::Transfer(body) => {
+                let (from, amount) = (self.known(body.code)?, body.amount);
+                Command::Transfer(Box::new(Transfer { from, to: self.other(body.to)?, amount }))
+            }
             Request::Sell(body) => Command::Sell {
                 order: body.order,
                 product: body.product,
@@ -553,6 +562,12 @@ impl Desk {
         self.card(code, Status::NotFound)
     }
 
+    /// The second card of a request that names two. What comes of it is counted by the first, which was let in.
+    fn other(&self, code: Secret<'_>) -> Result<CardDigest, Refusal> {
+        let digest = self.shared.engine.digest(self.peer.caller.tenant, code.0);
+        digest.map_err(|_| Refusal::Status(Status::NotFound))
+    }
+
     fn welcome(&self) -> Welcome {
         let caller = self.peer.caller;
         Welcome {
@@ -680,7 +695,7 @@ impl Desk {
                     command => command,
                 };
                 if reply.miss
-                    && let Some(card) = command.card()
+                    && let Some(card) = command.named_card()
                 {
                     self.shared.guesses.miss(&self.peer.guesser, card.spread(), self.received);
                 }

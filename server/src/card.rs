@@ -2,7 +2,7 @@
 //! looking after single cards.
 
 use clap::Args;
-use kami_engine::{CardReport, DocumentId, Flags, HistoryEvent, Kind, Lifecycle, ReplyFlags};
+use kami_engine::{CardRef, CardReport, DocumentId, Flags, HistoryEvent, Kind, Lifecycle, ReplyFlags};
 use kami_net::Client;
 use kami_net::client::Wish;
 use serde_json::{Value, json};
@@ -180,21 +180,7 @@ pub async fn restock(command: Restock, output: &Output) -> Result<(), Failure> {
 
 pub async fn show(client: &Client, code: &[u8], report: &CardReport, output: &Output) -> Result<(), Failure> {
     let catalogue = Catalogue::read_if_allowed(client).await?;
-    let product = catalogue.get(report.product);
-    let value = json!({
-        "card": report.card.to_string(),
-        "state": report.lifecycle.name(),
-        "flags": flag_names(report.flags),
-        "product_id": report.product.0,
-        "product": product.map(|product| &product.spec.name),
-        "currency": product.map(|product| money::name(product.spec.currency)),
-        "face_minor": report.face,
-        "remaining_minor": report.remaining,
-        "held_minor": report.held,
-        "expires_ms": report.expires_ms,
-        "order": report.order.map(|order| order.to_string()),
-    });
-    output.result(&value, || {
+    output.result(&as_json(report, &catalogue), || {
         let mut lines = vec![
             format!("card     {} ({})", mask(code), report.card),
             format!("state    {} {}", report.lifecycle.name(), in_chinese(report.lifecycle)),
@@ -211,6 +197,24 @@ pub async fn show(client: &Client, code: &[u8], report: &CardReport, output: &Ou
             lines.push(format!("order    {order}"));
         }
         lines.join("\n")
+    })
+}
+
+/// A card as `--json` shows it.
+pub fn as_json(report: &CardReport, catalogue: &Catalogue) -> Value {
+    let product = catalogue.get(report.product);
+    json!({
+        "card": report.card.to_string(),
+        "state": report.lifecycle.name(),
+        "flags": flag_names(report.flags),
+        "product_id": report.product.0,
+        "product": product.map(|product| &product.spec.name),
+        "currency": product.map(|product| money::name(product.spec.currency)),
+        "face_minor": report.face,
+        "remaining_minor": report.remaining,
+        "held_minor": report.held,
+        "expires_ms": report.expires_ms,
+        "order": report.order.map(|order| order.to_string()),
     })
 }
 
@@ -247,15 +251,6 @@ pub async fn history(command: History, output: &Output) -> Result<(), Failure> {
         .await
 }
 
-/// What happened, with the time of then where it was recorded later: offline, or in another system.
-fn happened(event: &HistoryEvent) -> String {
-    match (event.kind, event.made_ms) {
-        (Kind::Migrated, 0) => "MIGRATED, at a time not known".to_owned(),
-        (kind, 0) => kind.name().to_owned(),
-        (kind, made_ms) => format!("{}, at {}", kind.name(), time::show(made_ms)),
-    }
-}
-
 /// Who did it, and who approved it.
 fn by(event: &HistoryEvent) -> String {
     let approver = event.grounds.as_ref().and_then(|grounds| grounds.approver);
@@ -263,6 +258,32 @@ fn by(event: &HistoryEvent) -> String {
         Some(approver) => format!("{} + {approver}", event.principal),
         None => event.principal.to_string(),
     }
+}
+
+/// What happened, with the other card of two, and with the time of then where it was recorded later: offline, or in
+/// another system.
+fn happened(event: &HistoryEvent) -> String {
+    let name = event.kind.name();
+    if let Some(card) = other_card(event.kind, event.related) {
+        let link = match event.kind {
+            Kind::Replace => "by",
+            Kind::Replacement => "of",
+            Kind::Transfer => "to",
+            _ => "from",
+        };
+        return format!("{name} {link} {card}");
+    }
+    match (event.kind, event.made_ms) {
+        (Kind::Migrated, 0) => "MIGRATED, at a time not known".to_owned(),
+        (_, 0) => name.to_owned(),
+        (_, made_ms) => format!("{name}, at {}", time::show(made_ms)),
+    }
+}
+
+/// Of an event of a pair, the other card.
+pub fn other_card(kind: Kind, related: u128) -> Option<CardRef> {
+    let bits = u64::try_from(related).ok().filter(|_| kind.is_of_pair())?;
+    Some(CardRef::from_bits(bits))
 }
 
 /// An event as `--json` shows it.
@@ -279,6 +300,7 @@ pub fn event(event: &HistoryEvent) -> Value {
         "channel": event.channel.0,
         "request": event.request.to_string(),
         "related": format!("{:032x}", event.related),
+        "other_card": other_card(event.kind, event.related).map(|card| card.to_string()),
         "amount_minor": event.amount,
         "remaining_minor": event.remaining,
         "made_ms": event.made_ms,

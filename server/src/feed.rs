@@ -4,6 +4,7 @@ use clap::Args;
 use kami_engine::{Event, FeedSpec, Kind, KindSet, Lsn};
 use serde_json::{Value, json};
 
+use crate::card::other_card;
 use crate::exit::Failure;
 use crate::output::Output;
 use crate::remote::{Catalogue, Remote};
@@ -122,7 +123,10 @@ pub fn as_json(event: &Event) -> Value {
     put("order", event.order.map(|order| order.to_string().into()));
     put("count", (event.count > 0).then(|| event.count.into()));
     put("amount_minor", event.amount.map(Value::from));
-    put("original", (event.related != 0).then(|| format!("{:032x}", event.related).into()));
+    let other = other_card(event.kind, event.related);
+    put("other_card", other.map(|card| card.to_string().into()));
+    let original = event.related != 0 && other.is_none();
+    put("original", original.then(|| format!("{:032x}", event.related).into()));
     put("object", (event.object != 0).then(|| event.object.into()));
     if let Some(grounds) = event.grounds.as_deref() {
         put("why", (!grounds.why.is_empty()).then(|| grounds.why.clone().into()));

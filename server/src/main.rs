@@ -55,6 +55,7 @@ mod notify;
 mod order_list;
 mod orders;
 mod output;
+mod pair;
 mod principal;
 mod product;
 mod progress;
@@ -148,6 +149,8 @@ enum Command {
     Load(value::Load),
     Refund(value::Refund),
     Settle(value::Settle),
+    Replace(pair::Replace),
+    Transfer(pair::Transfer),
     PinUnlock(tills::PinUnlock),
     Outcome(tills::Outcome),
     Advice(tills::Advice),
@@ -253,6 +256,8 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Load(command) => online(value::load(command, output)),
         Command::Refund(command) => online(value::refund(command, output)),
         Command::Settle(command) => online(value::settle(command, output)),
+        Command::Replace(command) => online(pair::replace(command, output)),
+        Command::Transfer(command) => online(pair::transfer(command, output)),
         Command::PinUnlock(command) => online(tills::pin_unlock(command, output)),
         Command::Outcome(command) => online(tills::outcome(command, output)),
         Command::Advice(command) => online(tills::advice(command, output)),

@@ -9,7 +9,7 @@ use kami_engine::{
     AccountId, AccountPut, AccountSpec, Advice, BatchId, Caller, ChannelId, Command, Confirmation,
     DocumentId, DualControl, Engine, ExceptionNote, GivenBack, Grounds, Leg, LimitSpec, Lsn, MerchantId,
     OrderId, OrderQuery, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, ProposalId, Purchase,
-    Renewal, Request, RequestId, Role, TenantId, TenantSpec, TerminalId,
+    Renewal, Replace, Request, RequestId, Role, TenantId, TenantSpec, TerminalId, Transfer,
 };
 
 /// One request.
@@ -90,6 +90,15 @@ pub enum What {
     Life {
         code: String,
         change: LifeChange,
+    },
+    Replace {
+        code: String,
+        with: Option<String>,
+    },
+    Transfer {
+        from: String,
+        to: String,
+        amount: i64,
     },
     Hold {
         code: String,
@@ -284,6 +293,8 @@ impl What {
                 | What::Unfreeze { .. }
                 | What::Void { .. }
                 | What::Life { .. }
+                | What::Replace { .. }
+                | What::Transfer { .. }
                 | What::PinUnlock { .. }
                 | What::Refund { .. }
                 | What::Settle { .. }
@@ -325,6 +336,9 @@ impl What {
             What::Life { change: LifeChange::Extend(_), .. } => "extend",
             What::Life { change: LifeChange::Expire, .. } => "expire",
             What::Life { change: LifeChange::Restock(_), .. } => "restock",
+            What::Replace { with: None, .. } => "replace by any",
+            What::Replace { .. } => "replace",
+            What::Transfer { .. } => "transfer",
             What::Hold { .. } => "hold",
             What::Capture { .. } => "capture",
             What::Release { .. } => "release",
@@ -481,6 +495,13 @@ impl Ask {
                         Command::Restock { card, reference: DocumentId(reference) }
                     }
                 }
+            }
+            What::Replace { code, with } => {
+                let with = with.as_deref().map(card);
+                Command::Replace(Box::new(Replace { card: card(code), with }))
+            }
+            What::Transfer { from, to, amount } => {
+                Command::Transfer(Box::new(Transfer { from: card(from), to: card(to), amount: *amount }))
             }
             What::Hold { code, pin, amount, partial, seconds } => {
                 let card = card(code);

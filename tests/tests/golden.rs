@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use kami_engine::record::{
     Allocation, CLOCKS_BYTES, Clocks, Field, GROUP_FIELDS, GROUP_HEAD_BYTES, Group, GroupWriter, HEAD_BYTES,
-    HEAD_FIELDS, Head, ORIGINAL_BYTES, OrderFacts, PostedLeg, RESTORE_BYTES, Restored, Run,
+    HEAD_FIELDS, Head, ORIGINAL_BYTES, OrderFacts, PAIR_BYTES, Pair, PostedLeg, RESTORE_BYTES, Restored, Run,
     SIGNED_CHECKPOINT_BYTES, SignedCheckpoint, Stored, StoredBatch, StoredPrincipal, StoredProduct,
     TAIL_FIELDS,
 };
@@ -122,6 +122,9 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
         expires_ms: TIME_MS,
         active: true,
     };
+    let mut pair = vec![0; PAIR_BYTES];
+    let other = CardRef::new(0x0301, 0x2346);
+    Pair { other, order: OrderId(0x0bde), link: 0x10000, end_ms: TIME_MS }.encode(&mut pair);
     let mut entries = vec![
         (Kind::Start, start),
         (Kind::KeyRotate, rotation),
@@ -133,6 +136,8 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
         (Kind::BatchExtend, TIME_MS.to_le_bytes().to_vec()),
         (Kind::Extend, TIME_MS.to_le_bytes().to_vec()),
         (Kind::Expire, TIME_MS.to_le_bytes().to_vec()),
+        (Kind::Replace, pair.clone()),
+        (Kind::Replacement, pair),
         (Kind::Restock, 0x0d0c_u128.to_le_bytes().to_vec()),
         (Kind::BatchActivate, [1000_u64.to_le_bytes(), 500_u64.to_le_bytes()].concat()),
         (Kind::Reverse, original.clone()),
@@ -236,6 +241,14 @@ fn every_entry_has_the_bytes_of_its_file() {
                 assert_eq!(entry.original().expect("one").0.0, 0xa0a1)
             }
             Kind::Reveal => assert_eq!(entry.revealed_order().expect("one"), OrderId(0x0bde)),
+            Kind::Replace | Kind::Replacement => {
+                let pair = entry.pair().expect("one");
+                assert_eq!(
+                    (pair.other.row(), pair.order, pair.end()),
+                    (0x2346, OrderId(0x0bde), Some(TIME_MS))
+                );
+                assert_eq!(entry.value(), Ok(None));
+            }
             Kind::Restock => assert_eq!(entry.reference().expect("one"), 0x0d0c),
             Kind::BatchActivate => assert_eq!(entry.rows().expect("well formed"), Some(1000..1500)),
             Kind::BatchExtend | Kind::Extend | Kind::Expire => {

@@ -5,9 +5,9 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kami_engine::{
-    Caller, ChannelId, Command, DiskOptions, Engine, EngineOptions, Failure, ImportRow, ImportSpec, Kind,
-    Lifecycle, MerchantId, OrderId, PrincipalId, ProductSpec, ReplyBody, Request, RequestId, Role, Session,
-    Status, TenantId, TerminalId, Work,
+    Caller, CardKind, ChannelId, Command, DiskOptions, Engine, EngineOptions, Failure, ImportRow, ImportSpec,
+    Kind, Lifecycle, MerchantId, OrderId, Part, PrincipalId, ProductSpec, ReplyBody, Request, RequestId,
+    Role, Session, Status, TenantId, TerminalId, Work,
 };
 
 use crate::random::Random;
@@ -119,6 +119,110 @@ fn races_sell_each_order_and_redeem_each_card_once() {
     engine.close().expect("everything is durable");
     let engine = open();
     assert_eq!(look(&engine), hash, "the second start leads to the same state");
+}
+
+/// Cards are replaced, emptied into each other, redeemed and sold at the same time, and what was read of two cards is
+/// old before the lock is there. No value is made or lost, no card is in two orders, and a second start finds it so.
+#[test]
+fn races_for_pairs_of_cards_make_and_lose_nothing() {
+    const CARDS: u64 = 1_000;
+    const THREADS: u64 = 5;
+    const OWN: u32 = 20;
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let disk = DiskOptions { unsafe_filesystem: true, ..DiskOptions::default() };
+    let open = || {
+        let (data, keys) = (directory.path().join("data"), directory.path().join("keys"));
+        let mut options = EngineOptions::on_disk(&data, &keys, disk).expect("a place for a store");
+        options.wal.segment_bytes = 1 << 20;
+        Engine::open(options).expect("the store opens")
+    };
+    let engine = open();
+    let admin = Session::new(&engine, Caller::LOCAL);
+    let mut spec = ProductSpec { kind: CardKind::StoredValue, ..ProductSpec::single("gift", *b"CNY", 100) };
+    spec.terms.value_max = 1_000;
+    let product = admin.add_product(RequestId(1), spec).wait().expect("a product").id;
+    let codes: Vec<String> = (0..CARDS).map(|n| format!("PAIR-{n:06}")).collect();
+    let rows = codes.iter().map(|code| ImportRow {
+        code: code.as_bytes(),
+        pin: None,
+        face: None,
+        expires_ms: 0,
+        origin: None,
+    });
+    admin.import(RequestId(2), ImportSpec::of(product, CARDS, 20), rows, |_| ()).expect("imported");
+    for order in 0..THREADS {
+        let (id, order) = (RequestId(u128::from(100 + order)), OrderId(u128::from(order)));
+        admin.sell(id, order, product, OWN).wait().expect("sold");
+    }
+    let (barrier, taken, sold) = (Barrier::new(THREADS as usize), AtomicU64::new(0), AtomicU64::new(0));
+    let replaced = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (admin, barrier, codes) = (&admin, &barrier, &codes);
+            let (taken, sold, replaced) = (&taken, &sold, &replaced);
+            scope.spawn(move || {
+                let mut random = Random::new(thread);
+                barrier.wait();
+                for _ in 0..80 {
+                    let id = RequestId(u128::from(random.next()) << 8 | u128::from(thread));
+                    let most = THREADS * u64::from(OWN) + replaced.load(Ordering::Relaxed);
+                    let mut some = || &codes[random.below(most.min(CARDS)) as usize];
+                    let (first, second) = (some(), some());
+                    let done = match random.below(10) {
+                        0..4 => admin.replace(id, first, None).wait().map(|_| {
+                            replaced.fetch_add(1, Ordering::Relaxed);
+                        }),
+                        4..7 => {
+                            let amount = random.below(60) as i64;
+                            admin.transfer(id, first, second, amount).wait().map(|_| ())
+                        }
+                        7 | 8 => {
+                            let part = Part { amount: 1 + random.below(30) as i64, ..Part::default() };
+                            admin.redeem_part(id, first, part).wait().map(|receipt| {
+                                taken.fetch_add(receipt.value.amount as u64, Ordering::Relaxed);
+                            })
+                        }
+                        _ => admin.sell(id, OrderId(id.0), product, 1).wait().map(|_| {
+                            sold.fetch_add(1, Ordering::Relaxed);
+                        }),
+                    };
+                    match done {
+                        Ok(()) | Err(Failure::Refused(_)) => {}
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+            });
+        }
+    });
+    assert!(20 < replaced.into_inner(), "hardly anything was replaced");
+    let bought = THREADS * u64::from(OWN) + sold.into_inner();
+    let look = |engine: &Engine| {
+        engine.check().expect("counters are the sums of states");
+        let session = Session::new(engine, Caller::LOCAL);
+        let cards = codes.iter().map(|code| session.query(code).wait().expect("a card"));
+        let cards: Vec<_> = cards.filter(|card| card.lifecycle != Lifecycle::Available).collect();
+        let left: i64 = cards.iter().map(|card| card.remaining).sum();
+        assert_eq!(left as u64, 100 * bought - taken.load(Ordering::Relaxed), "value was made or lost");
+        let mut owners = BTreeMap::new();
+        for order in 0..THREADS {
+            let fetch = session.order(RequestId(7), OrderId(u128::from(order))).wait().expect("codes");
+            for code in &fetch.codes {
+                assert_eq!(owners.insert(String::clone(code), order), None, "{} in two orders", **code);
+            }
+        }
+        let lost = owners.keys().find(|code| {
+            let card = session.query(code).wait().expect("a card");
+            card.order != Some(OrderId(u128::from(owners[*code])))
+        });
+        assert_eq!(lost, None, "a card that its order does not know");
+    };
+    look(&engine);
+    let hash = engine.state_hash();
+    drop(admin);
+    engine.close().expect("everything is durable");
+    let engine = open();
+    assert_eq!(engine.state_hash(), hash, "the second start leads to the same state");
+    look(&engine);
 }
 
 /// A card whose import was committed between the look at the index and the lock was decided on unread: asked

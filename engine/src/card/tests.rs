@@ -100,6 +100,7 @@ fn effect(kind: Kind) -> Effect {
         remaining: 0,
         held: 0,
         deadline_ms: 0,
+        other: None,
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) const CROSSINGS_PER_REQUEST: usize = 2;
 pub(crate) const CROSSING_ENTRY_BYTES: usize = HEAD_BYTES + CROSSING_BYTES;
 
 impl Crossed {
-    /// Records it behind the entry with `head` that went over the limit. Returns where it stands.
+    /// Records it beside the entry with `head` that went over the limit: behind it, where one can begin there. Returns where it stands.
     pub(crate) fn record(&self, head: &Head, group: &mut GroupWriter<'_>) -> Lsn {
         let head =
             Head { kind: Kind::LimitCrossed, subject: u64::from(self.limit.0), prev: 0, post: 0, ..*head };

@@ -144,10 +144,11 @@ impl Chain<'_> {
         }
         let before = entry.prev().lsn().filter(|before| *before < lsn);
         let (order, cards, facts) = entry.order()?;
-        let product = match (head.subject, &facts.lines[..]) {
-            (0, [line]) => Some(line.product),
-            (0, _) => None,
-            (product, _) => Some(ProductId(product as u32)),
+        let product = match (head.kind, head.subject, &facts.lines[..]) {
+            // The subject of an export is its batch.
+            (Kind::Export, _, [line]) | (_, 0, [line]) => Some(line.product),
+            (Kind::Export, ..) | (_, 0, _) => None,
+            (_, product, _) => Some(ProductId(product as u32)),
         };
         let line = OrderLine {
             order,
@@ -167,5 +168,5 @@ impl Chain<'_> {
 /// Whether an entry of this kind opens an order.
 #[must_use]
 pub const fn opens(kind: Kind) -> bool {
-    matches!(kind, Kind::Sell | Kind::Reserve)
+    matches!(kind, Kind::Sell | Kind::Reserve | Kind::Export)
 }

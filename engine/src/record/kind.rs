@@ -128,9 +128,9 @@ kinds! {
     Return = 57, "RETURN";
     /// A returned card went back to its supplier.
     Restock = 58, "RESTOCK";
-    /// A card was replaced by another.
+    /// A sold card was replaced by another; the next entry is that one's REPLACEMENT.
     Replace = 59, "REPLACE";
-    /// A card's value was transferred to another.
+    /// Value of a card went to another; the next entry is that one's RECEIVE.
     Transfer = 60, "TRANSFER";
     /// A redemption made offline was reported that does not fit its card: an exception. One that fits is a REDEEM.
     Advice = 61, "ADVICE";
@@ -140,6 +140,10 @@ kinds! {
     PinUnlock = 63, "PIN_UNLOCK";
     /// An operator noted what was done about an exception.
     ExceptionResolve = 64, "EXCEPTION_RESOLVE";
+    /// A card took the place of another in its order; the entry before is that one's REPLACE.
+    Replacement = 65, "REPLACEMENT";
+    /// Value came from another card; the entry before is that one's TRANSFER.
+    Receive = 66, "RECEIVE";
 
     /// What a card was in the system that it was imported from: told by its import, and never an entry of its own.
     Migrated = 27, "MIGRATED";
@@ -177,7 +181,8 @@ impl Kind {
     /// Whether entries of this kind may say what is on their card afterwards.
     #[must_use]
     pub const fn may_tell_value(self) -> bool {
-        self.must_tell_value() || matches!(self, Kind::Redeem | Kind::Reverse)
+        self.must_tell_value()
+            || matches!(self, Kind::Redeem | Kind::Reverse | Kind::Replace | Kind::Replacement)
     }
 
     /// Whether it counts as a redemption at its till.
@@ -198,7 +203,15 @@ impl Kind {
                 | Kind::HoldTimeout
                 | Kind::Load
                 | Kind::RefundValue
+                | Kind::Transfer
+                | Kind::Receive
         )
+    }
+
+    /// Whether an entry of this kind is one of two that one command wrote about two cards.
+    #[must_use]
+    pub const fn is_of_pair(self) -> bool {
+        matches!(self, Kind::Replace | Kind::Replacement | Kind::Transfer | Kind::Receive)
     }
 
     /// The number in the log.

@@ -101,13 +101,18 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         ],
     ),
     (
-        "REDEEM and REVERSE of cards that are used in parts or are held; HOLD, CAPTURE, RELEASE, HOLD_TIMEOUT, LOAD, REFUND_VALUE, SETTLE",
+        "REDEEM and REVERSE of cards that are used in parts, are held or were used offline; HOLD, CAPTURE, RELEASE, HOLD_TIMEOUT, LOAD, REFUND_VALUE, SETTLE",
         &[
             (64, 8, "amount", "what was moved, held, released or loaded: minor units, or uses"),
             (72, 8, "remaining", "what is left on the card, held or not"),
             (80, 8, "held", "what is held of it by holds whose deadline has not passed"),
             (88, 8, "redeemed", "what was redeemed since the sale and not reversed"),
-            (96, 8, "loaded", "what was loaded and not reversed"),
+            (
+                96,
+                8,
+                "loaded",
+                "what was loaded and not reversed, and came from other cards, less what went to others; signed",
+            ),
             (104, 8, "refunded", "what was refunded"),
             (112, 16, "related", "request id of the hold or of the redemption it is about; else zero"),
             (128, 8, "related lsn", "that one's entry; else zero"),
@@ -164,6 +169,26 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         ],
     ),
     ("BATCH_EXTEND, EXTEND, EXPIRE", &[(64, 8, "expires", "the new end, milliseconds since 1970")]),
+    (
+        "REPLACE, REPLACEMENT, TRANSFER, RECEIVE",
+        &[
+            (64, 8, "other", "the other card"),
+            (72, 16, "order", "in which order the one took the other's place; zero of TRANSFER and RECEIVE"),
+            (
+                88,
+                8,
+                "link",
+                "of REPLACE the order's word before; of REPLACEMENT and RECEIVE where the entry before stands; else zero",
+            ),
+            (
+                96,
+                8,
+                "end",
+                "of REPLACEMENT the end of validity it gave the card, zero is never; all ones: none given; all ones of the others",
+            ),
+            (104, 0, "value", "of a card that is used in parts: what HOLD has, from its amount on"),
+        ],
+    ),
     ("RESTOCK", &[(64, 16, "reference", "the supplier's document, of the caller's choosing")]),
     (
         "BATCH_ACTIVATE and BATCH_DEACTIVATE of a range of rows; without a tail they are about all",
@@ -200,7 +225,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
         &[
             (64, 8, "subject kind", "who crossed the limit: 1 account, 2 address, 3 till, 4 principal"),
             (72, 8, "subject", "its number; of a till, the merchant's in the upper 32 bits"),
-            (80, 8, "units", "what is in the window with the entry before"),
+            (80, 8, "units", "what is in the window with the entry that crossed it, which stands beside it"),
         ],
     ),
     (
@@ -238,7 +263,7 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
                 168,
                 32,
                 "leg",
-                "LEG, as in POST: account, amount, balance afterwards (zero of RESERVE, which moves nothing), the account's last entry before; repeated",
+                "LEG, as in POST: account, amount, balance afterwards, the account's last entry before (both zero of RESERVE, which moves nothing); repeated",
             ),
         ],
     ),

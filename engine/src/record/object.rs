@@ -38,12 +38,13 @@ fn part(version: u8, bytes: &[u8]) -> Vec<u8> {
     part
 }
 
-/// Makes types objects by rkyv.
+/// Makes types objects by rkyv, whose offsets have 32 bits.
 macro_rules! stored {
     ($($name:ty),+) => { $(
         impl $crate::record::Stored for $name {
             fn encode(&self) -> Vec<u8> {
-                rkyv::to_bytes::<rkyv::rancor::Error>(self).expect("encoding to memory cannot fail").into_vec()
+                let bytes = rkyv::to_bytes::<rkyv::rancor::Error>(self);
+                bytes.expect("an object is shorter than 2 GiB, and memory takes it").into_vec()
             }
             fn decode(bytes: &[u8]) -> Option<Self> {
                 rkyv::from_bytes::<Self, rkyv::rancor::Error>(bytes).ok()

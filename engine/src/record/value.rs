@@ -97,7 +97,7 @@ pub struct Purse {
     pub held: Money,
     /// What was redeemed and not reversed.
     pub redeemed: Money,
-    /// What was loaded and not reversed.
+    /// What was loaded and not reversed, and what came from other cards, less what went to others: may be below zero.
     pub loaded: Money,
     /// What was given back by refunds.
     pub refunded: Money,
@@ -132,7 +132,7 @@ impl Purse {
     /// Whether the amounts are possible.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        let parts = [self.held, self.redeemed, self.loaded, self.refunded];
+        let parts = [self.held, self.redeemed, self.refunded];
         parts.iter().all(|part| *part >= 0)
             && self.held <= self.remaining
             && self.refunded <= self.redeemed

@@ -4,7 +4,7 @@
 //! All of it is reused from batch to batch, and what almost no command needs lies apart in boxes: a turn walks
 //! over 64 of these under the lock, and they are to stay in the nearest cache.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use kami_wal::Lsn;
 
@@ -19,6 +19,7 @@ use crate::identity::{AccountId, CardDigest, OrderId, PrincipalId, RequestId, Te
 use crate::limits::{Buyer, Tills};
 use crate::order::list::OrderPage;
 use crate::orders::OrderWord;
+use crate::pair::PairRead;
 use crate::pins::PinChange;
 use crate::record::{Allocation, Chapter, OrderFacts, PostedLeg, Purse, Trail};
 use crate::reply::{HistoryEvent, OrderReport, Reply, Statement};
@@ -136,6 +137,11 @@ impl Prepared {
     pub(crate) fn past(&self) -> &Past {
         self.past.as_deref().unwrap_or(&Past::NONE)
     }
+
+    /// Keeps what was read of it.
+    pub(crate) fn set_past(&mut self, past: Past) {
+        self.past = Some(Box::new(past));
+    }
 }
 
 #[derive(Default)]
@@ -149,6 +155,8 @@ pub(crate) enum Detail {
     Order(Box<OrderPast>),
     /// What is known of an order of another system.
     OrderOfOld(Box<OrderReport>),
+    /// Of two cards: the other one, and the order in which it takes a place.
+    Pair(Box<PairRead>),
     /// What was posted under a document.
     Posted(Box<EarlierPosting>),
     /// An account with its statement, all as of one moment; `None` if it was to go on where it cannot.
@@ -181,10 +189,16 @@ pub(crate) struct OrderPast {
     pub(crate) sold_at: Lsn,
     /// Whether it was sold without its codes.
     pub(crate) sealed: bool,
-    /// Cards that came back.
+    /// Places in its sequence that are empty because their card came back, each by the card that was sold with it.
     pub(crate) returned: HashSet<CardRef>,
-    /// How many entries brought them back.
+    /// How many entries brought cards back.
     pub(crate) returns: u32,
+    /// Places in which another card stands than the one that was sold with it, each by that one.
+    pub(crate) replaced: HashMap<CardRef, CardRef>,
+    /// Where those that stand so came into their place.
+    pub(crate) placed: HashMap<CardRef, Lsn>,
+    /// How often cards were replaced.
+    pub(crate) replacements: u32,
     /// When it was opened, and until when it was to be paid, milliseconds.
     pub(crate) opened_ms: u64,
     pub(crate) deadline_ms: u64,
@@ -198,10 +212,45 @@ impl OrderPast {
         Buyer { tenant, account: AccountId(self.facts.account), ip: self.facts.ip, principal: self.buyer }
     }
 
-    /// Its cards but for those that came back, in its sequence, with the word they had before.
-    pub(crate) fn own_cards(&self) -> impl Iterator<Item = (CardRef, Word)> + '_ {
-        self.cards.cards().filter(|(card, _)| !self.returned.contains(card))
+    /// Its cards but for those that came back, in its sequence. A card that was replaced has the other in its place.
+    pub(crate) fn own_cards(&self) -> impl Iterator<Item = CardRef> + '_ {
+        let stands = |place: CardRef| self.replaced.get(&place).copied().unwrap_or(place);
+        let places = self.cards.cards().map(|(place, _)| place);
+        places.filter(|place| !self.returned.contains(place)).map(stands)
     }
+
+    /// Where a card was given to it: with its sale, or in the place of another.
+    pub(crate) fn given_at(&self, card: CardRef) -> Lsn {
+        self.placed.get(&card).copied().unwrap_or(self.sold_at)
+    }
+
+    /// Takes in what happened to its cards after they were sold, oldest first.
+    pub(crate) fn follow(&mut self, changes: impl Iterator<Item = PlaceChange>) {
+        // In which place a card stands that was not sold with it.
+        let mut places: HashMap<CardRef, CardRef> = HashMap::new();
+        for change in changes {
+            match change {
+                PlaceChange::Returned(cards) => {
+                    let places = cards.cards().map(|(card, _)| places.remove(&card).unwrap_or(card));
+                    self.returned.extend(places);
+                }
+                PlaceChange::Replaced(old, new, lsn) => {
+                    let place = places.remove(&old).unwrap_or(old);
+                    places.insert(new, place);
+                    self.replaced.insert(place, new);
+                    self.placed.insert(new, lsn);
+                }
+            }
+        }
+    }
+}
+
+/// What happened to cards of an order after they were sold.
+pub(crate) enum PlaceChange {
+    /// These came back.
+    Returned(Allocation),
+    /// The second took the place of the first, by the entry there.
+    Replaced(CardRef, CardRef, Lsn),
 }
 
 /// The codes of up to [`Work::REQUESTS_MAX`] requests, to see one come up twice: a small open-addressing

@@ -1,7 +1,8 @@
-//! The calls about what is on a card: parts of it, holds, loads, refunds, settlements.
+//! The calls about what is on a card: parts of it, holds, loads, refunds, settlements, and what goes to another card.
 
 use crate::command::Command;
 use crate::identity::RequestId;
+use crate::pair::{Replace, Transfer};
 use crate::product::Money;
 use crate::reply::{CardReport, HoldReport, ReplyBody};
 
@@ -71,6 +72,26 @@ impl Session {
         amount: Money,
     ) -> Call<Receipt> {
         let command = self.digest(code).map(|card| Command::RefundValue { card, original, amount });
+        self.call(id, command, |_, reply| moved(reply))
+    }
+
+    /// Makes a sold card void and puts another in its place in its order: that with code `with`, or the next in stock.
+    /// Tells the card that took the place; the buyer fetches its code with [`Session::order`].
+    pub fn replace(&self, id: RequestId, code: &str, with: Option<&str>) -> Call<CardReport> {
+        let with = with.map(|with| self.digest(with)).transpose();
+        let command = self
+            .digest(code)
+            .and_then(|card| with.map(|with| Command::Replace(Box::new(Replace { card, with }))));
+        self.call(id, command, |_, reply| super::card(reply))
+    }
+
+    /// Moves value from one card to another; 0 is all of it, and makes the first card void. Tells what moved and what is
+    /// left on the first.
+    pub fn transfer(&self, id: RequestId, from: &str, to: &str, amount: Money) -> Call<Receipt> {
+        let to = self.digest(to);
+        let command = self
+            .digest(from)
+            .and_then(|from| to.map(|to| Command::Transfer(Box::new(Transfer { from, to, amount }))));
         self.call(id, command, |_, reply| moved(reply))
     }
 

@@ -59,9 +59,15 @@ fn scene(text: &str) -> (View, Value, Past) {
         remaining: 0,
         held: 0,
         deadline_ms: 0,
+        other: None,
     };
     for word in words {
         match word {
+            "free" => {
+                // Of no value; before what else there is of it.
+                view.face = 0;
+                purse = Purse::fresh(0, lsn);
+            }
             "unsold" => lifecycle = Lifecycle::Available,
             "spent" => {
                 lifecycle = Lifecycle::Redeemed;
@@ -84,7 +90,7 @@ fn scene(text: &str) -> (View, Value, Past) {
             "many-holds" => value.held = HeldOf { amount: 1, live: 1, count: HOLDS_MAX },
             "held" | "held-late" | "held-by-other" => {
                 let live = word != "held-late";
-                let amount = if kind == CardKind::Single { face } else { 3 };
+                let amount = if kind == CardKind::Single { view.face } else { 3 };
                 let deadline_ms = if live { NOW + 1 } else { NOW };
                 let merchant = MerchantId(if word == "held-by-other" { 4 } else { 3 });
                 let lsn = Lsn::from_bytes(2048).unwrap();
@@ -191,6 +197,10 @@ fn what_may_become_of_a_cards_value() {
         uses+spent              redeem           USES_EXHAUSTED
         single+held             redeem           INSUFFICIENT_VALUE
         single+held-late        redeem           REDEEM=100>0/0:REDEEMED+used+held
+        single+free             redeem           REDEEM=0>0/0:REDEEMED+used
+        single+free             redeem:1         INSUFFICIENT_VALUE
+        single+free+held        redeem           INSUFFICIENT_VALUE
+        single+free+held-late   redeem           REDEEM=0>0/0:REDEEMED+used+held
         single+held-late        redeem:99        ILLEGAL_TRANSITION
 
         value                   hold:30          HOLD=30>100/30:SOLD+held
@@ -201,6 +211,8 @@ fn what_may_become_of_a_cards_value() {
         single                  hold             HOLD=100>100/100:SOLD+held
         single                  hold:99          ILLEGAL_TRANSITION
         single+held             hold             INSUFFICIENT_VALUE
+        single+free             hold             HOLD=0>0/0:SOLD+held
+        single+free+held        hold             INSUFFICIENT_VALUE
         single+spent            hold             ALREADY_REDEEMED
 
         value+held              capture          CAPTURE=3>97/0:SOLD+used
@@ -218,6 +230,7 @@ fn what_may_become_of_a_cards_value() {
         value+unsold            capture          CARD_NOT_VALID
         single+held             capture          CAPTURE=100>0/0:REDEEMED+used
         single+held             capture:99       ILLEGAL_TRANSITION
+        single+free+held        capture          CAPTURE=0>0/0:REDEEMED+used
 
         value+held              release          RELEASE=3>100/0:SOLD
         value+held-late         release          HOLD_EXPIRED

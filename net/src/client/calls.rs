@@ -12,8 +12,8 @@ use crate::error::ClientError;
 use crate::frame::reply::Codes;
 use crate::frame::request::{
     BatchExtend, BatchRows, Capture, ConsistencyOf, Extend, Hold, Item, Items, Load, OfProduct, OneBatch,
-    OneCard, OnePrincipal, OneProduct, OrderFetch, ProofOf, Redeem, RefundValue, Release, Restock, Reverse,
-    Sell,
+    OneCard, OnePrincipal, OneProduct, OrderFetch, ProofOf, Redeem, RefundValue, Release, Replace, Restock,
+    Reverse, Sell, Transfer,
 };
 use crate::frame::{Answer, Body, ItemReport, Listing, ReplyHead, Request, RequestFlags, Secret, SoldCard};
 
@@ -309,6 +309,41 @@ impl Client {
         reference: DocumentId,
     ) -> Result<Receipt<CardReport>, ClientError> {
         self.card(&Request::Restock(Restock { reference, code: Secret(code) })).await
+    }
+
+    /// Makes a sold card void and puts another in its place in its order: that with code `with`, or the next in stock.
+    /// Tells the card that took the place; the buyer fetches its code with [`Client::order`].
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn replace(
+        &self,
+        code: &[u8],
+        with: Option<&[u8]>,
+        request: RequestId,
+    ) -> Result<Receipt<CardReport>, ClientError> {
+        let asked = Replace { code: Secret(code), with: with.map(Secret) };
+        self.call(request, &Request::Replace(asked), |body| match body {
+            Body::Card(card) => Some(card),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Moves value from one card to another of its product; 0 is all, and makes the first card void. Tells what moved
+    /// and what is left on the first.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn transfer(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        amount: Money,
+        request: RequestId,
+    ) -> Result<Receipt<ValueReport>, ClientError> {
+        let asked = Transfer { amount, code: Secret(from), to: Secret(to) };
+        self.call(request, &Request::Transfer(asked), value).await
     }
 
     /// Reads all that ever happened to a card, newest first.

@@ -241,6 +241,37 @@ wire!(Restock<'a>: "RESTOCK" {
     code: Secret<'_>, "the code as typed";
 });
 
+/// The body of REPLACE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replace<'a> {
+    /// The code of the card that is to be replaced.
+    pub code: Secret<'a>,
+    /// The code of the card that takes its place; `None` takes the next from stock.
+    pub with: Option<Secret<'a>>,
+}
+
+wire!(Replace<'a>: "REPLACE" {
+    code: Secret<'_>, "the code, as typed, of the card that is to be replaced";
+    with: Option<Secret<'_>>, "the code of the card in stock that takes its place; empty: the next that is worth the same, on the same terms";
+});
+
+/// The body of TRANSFER.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer<'a> {
+    /// How much; 0 is all, and makes the card it leaves void.
+    pub amount: Money,
+    /// The code of the card it leaves.
+    pub code: Secret<'a>,
+    /// The code of the card it goes to.
+    pub to: Secret<'a>,
+}
+
+wire!(Transfer<'a>: "TRANSFER" {
+    amount: Money, "how much, in minor units or uses; 0: all, and the card it leaves is void then";
+    code: Secret<'_>, "the code, as typed, of the card it leaves";
+    to: Secret<'_>, "the code of the card it goes to";
+});
+
 /// The layouts of these, for the document and the golden tests: name and fields.
 pub(super) fn request_layouts() -> Vec<(&'static str, &'static [Field])> {
     fn of<T: Wire<'static>>() -> (&'static str, &'static [Field]) {
@@ -261,5 +292,7 @@ pub(super) fn request_layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<OneCard<'_>>(),
         of::<Extend<'_>>(),
         of::<Restock<'_>>(),
+        of::<Replace<'_>>(),
+        of::<Transfer<'_>>(),
     ]
 }

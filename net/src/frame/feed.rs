@@ -122,7 +122,7 @@ wire!(Event: "FEED_EVENT" {
     epoch: u32, "in which life of the log it was written";
     time_ms: u64, "when, ms since 1970";
     request: RequestId, "under which request id; 0: the engine itself";
-    related: u128, "the original's request id, for a reversal; the document, for a posting; else 0";
+    related: u128, "the original's request id, for a reversal; the document, for a posting; of REPLACE, REPLACEMENT, TRANSFER and RECEIVE the other card: batch in the upper 24 of 64 bits, row below; else 0";
     order: Option<OrderId>, "the order; 0: none";
     card: Option<CardRef>, "the card; 0: it is not about one card";
     object: u64, "the principal, account or limit it is about; 0: none";

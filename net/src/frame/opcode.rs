@@ -124,10 +124,10 @@ opcodes! {
     Return = 0x0112, "RETURN", served, [Operator];
     /// Makes a returned card void because it went back to its supplier; the one that comes for it is imported.
     Restock = 0x0113, "RESTOCK", served, [];
-    /// Replaces a card by another.
-    Replace = 0x0114, "REPLACE", later, [Operator];
-    /// Moves a card's value to another.
-    Transfer = 0x0115, "TRANSFER", later, [Operator];
+    /// Makes a sold card void and puts another in its place in its order; the reply is the other card.
+    Replace = 0x0114, "REPLACE", served, [Operator];
+    /// Moves value of a card to another of its product; all of it makes the card void.
+    Transfer = 0x0115, "TRANSFER", served, [Operator];
     /// Settles what was redeemed of a card: it can be reversed no more.
     Settle = 0x0116, "SETTLE", served, [Finance];
     /// Reports a redemption that was made offline: it is one now if it fits the card, else an exception.
@@ -314,6 +314,8 @@ impl Opcode {
                 | Opcode::Extend
                 | Opcode::Expire
                 | Opcode::Restock
+                | Opcode::Replace
+                | Opcode::Transfer
                 | Opcode::PinUnlock
                 | Opcode::RefundValue
                 | Opcode::Settle

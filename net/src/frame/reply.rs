@@ -56,9 +56,10 @@ macro_rules! body_kinds {
 body_kinds! {
     /// Nothing.
     None = 0, "NONE";
-    /// After REDEEM, REVERSE, CAPTURE, RELEASE, LOAD and REFUND_VALUE: what was moved and what is left.
+    /// After REDEEM, REVERSE, CAPTURE, RELEASE, LOAD, REFUND_VALUE and TRANSFER: what was moved and what is left.
     Value = 1, "VALUE";
-    /// After QUERY, FREEZE, UNFREEZE, VOID, SETTLE, ACTIVATE, DEACTIVATE, EXTEND, EXPIRE and RESTOCK.
+    /// After QUERY, FREEZE, UNFREEZE, VOID, SETTLE, ACTIVATE, DEACTIVATE, EXTEND, EXPIRE and RESTOCK; after REPLACE the
+    /// card that took the place.
     Card = 2, "CARD";
     /// After HISTORY, newest first.
     History = 3, "HISTORY";
@@ -145,7 +146,8 @@ impl BodyKind {
             | Opcode::Release
             | Opcode::Load
             | Opcode::Advice
-            | Opcode::RefundValue => BodyKind::Value,
+            | Opcode::RefundValue
+            | Opcode::Transfer => BodyKind::Value,
             Opcode::Hold => BodyKind::Hold,
             Opcode::Query
             | Opcode::Freeze
@@ -157,7 +159,8 @@ impl BodyKind {
             | Opcode::Deactivate
             | Opcode::Extend
             | Opcode::Expire
-            | Opcode::Restock => BodyKind::Card,
+            | Opcode::Restock
+            | Opcode::Replace => BodyKind::Card,
             Opcode::History => BodyKind::History,
             Opcode::RedeemBatch => BodyKind::Items,
             Opcode::Sell | Opcode::OrderFetch | Opcode::SellLines | Opcode::Confirm => BodyKind::Codes,

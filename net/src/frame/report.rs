@@ -42,7 +42,7 @@ wire!(HistoryEvent: "EVENT" {
     lsn: Lsn, "where it stands in the log";
     time_ms: u64, "when, ms since 1970";
     request: RequestId, "with which request id";
-    related: u128, "the order of a sale, the original of a reversal or refund, the hold of what ends it, else 0";
+    related: u128, "the order of a sale, the original of a reversal or refund, the hold of what ends it, the document of RESTOCK; of REPLACE, REPLACEMENT, TRANSFER and RECEIVE the other card: batch in the upper 24 of 64 bits, row below; else 0";
     amount: Money, "what it moved of the card's value, where the event tells; a SINGLE card is redeemed as a whole, which tells 0";
     remaining: Money, "what was left on the card afterwards, where the event tells; else 0";
     principal: PrincipalId, "who did it; 0: the engine, or the process that embeds it";

@@ -14,7 +14,7 @@ use kami_engine::{
 
 pub use super::card::{
     Advice, Capture, ExceptionList, Extend, Hold, Load, OneCard, OutcomeQuery, Redeem, RefundValue, Release,
-    Restock, Reverse,
+    Replace, Restock, Reverse, Transfer,
 };
 use super::control::{Asked, Export, OneProposal, ProposalList, TenantControl};
 pub use super::feed::{FeedAck, FeedOpen};
@@ -81,6 +81,10 @@ pub enum Request<'a> {
     Expire(OneCard<'a>),
     /// RESTOCK.
     Restock(Restock<'a>),
+    /// REPLACE.
+    Replace(Replace<'a>),
+    /// TRANSFER.
+    Transfer(Transfer<'a>),
     /// HOLD.
     Hold(Hold<'a>),
     /// CAPTURE.
@@ -296,7 +300,7 @@ dispatch! {
         Redeem(Redeem<'static>) Reverse(Reverse<'static>) Query(OneCard<'static>) History(OneCard<'static>)
         Freeze(OneCard<'static>) Unfreeze(OneCard<'static>) Void(OneCard<'static>)
         Activate(OneCard<'static>) Deactivate(OneCard<'static>) Extend(Extend<'static>) Expire(OneCard<'static>)
-        Restock(Restock<'static>)
+        Restock(Restock<'static>) Replace(Replace<'static>) Transfer(Transfer<'static>)
         Hold(Hold<'static>) Capture(Capture<'static>) Release(Release<'static>) Load(Load<'static>)
         RefundValue(RefundValue<'static>) Settle(OneCard<'static>)
         OutcomeQuery(OutcomeQuery<'static>) PinUnlock(OneCard<'static>) Advice(Advice<'static>)

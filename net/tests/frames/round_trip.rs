@@ -20,7 +20,7 @@ use kami_net::frame::request::{
     Advice, BatchExtend, BatchRows, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf,
     ExceptionList, Extend, FeedAck, FeedOpen, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard,
     OneImport, OnePrincipal, OneProduct, OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue, Release,
-    Restock, Reverse, Sell,
+    Replace, Restock, Reverse, Sell, Transfer,
 };
 use kami_net::frame::{
     Body, FRAME_BYTES_MAX, FeedBegin, FeedEvents, ItemReport, Listing, Opcode, PathHash, REQUEST_HEAD_BYTES,
@@ -150,6 +150,8 @@ proptest! {
         same(head, &Request::Deactivate(card));
         same(head, &Request::Extend(Extend { expires_ms: amount.cast_unsigned(), code }));
         same(head, &Request::Expire(card));
+        same(head, &Request::Replace(Replace { code, with: pin.as_deref().map(Secret) }));
+        same(head, &Request::Transfer(Transfer { amount, code, to: code }));
         same(head, &Request::Restock(Restock { reference: DocumentId(id.max(1)), code }));
         let (hold, original) = (RequestId(id), RequestId(id));
         let seconds = amount as u32;

@@ -21,7 +21,7 @@ use kami_net::frame::request::{
     Advice, BatchExtend, BatchRows, Capture, Chunk, ChunkRows, Columns, ConsistencyOf, DuplicatesOf,
     ExceptionList, Extend, FeedAck, FeedOpen, Hold, Item, Items, Load, OfProduct, OneBatch, OneCard,
     OneImport, OnePrincipal, OneProduct, OneTenant, OrderFetch, OutcomeQuery, ProofOf, Redeem, RefundValue,
-    Release, Restock, Reverse, Sell,
+    Release, Replace, Restock, Reverse, Sell, Transfer,
 };
 use kami_net::frame::{
     Body, Exceptions, FeedBegin, FeedEvents, ItemReport, Listing, Opcode, PathHash, ReplyHead, Request,
@@ -105,6 +105,8 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         Request::Extend(Extend { expires_ms: 1_900_000_000_000, code }),
         Request::Expire(card),
         Request::Restock(Restock { reference: DocumentId(0xd0c), code }),
+        Request::Replace(Replace { code, with: Some(Secret(b"GIFT-00000002")) }),
+        Request::Transfer(Transfer { amount: 1234, code, to: Secret(b"GIFT-00000002") }),
         Request::Hold(Hold { amount: 1234, seconds: 90, code, pin: Some(Secret(b"4711")) }),
         Request::Capture(Capture { hold: RequestId(0x41), amount: 1000, code }),
         Request::Release(Release { hold: RequestId(0x41), code }),

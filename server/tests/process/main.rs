@@ -18,6 +18,7 @@ mod json;
 mod kill;
 mod migrate;
 mod money;
+mod pairs;
 mod people;
 mod proof;
 mod sandbox;

@@ -151,7 +151,7 @@ impl Oracle {
                 }
             },
             _ => {
-                let (expected, event) = self.on_card(asked);
+                let (expected, event) = self.noted_before(asked).unwrap_or_else(|| self.on_card(asked));
                 match expected.status {
                     Status::Ok if expected.flags == ReplyFlags::REPLAYED => refused(Status::IdReused),
                     Status::Ok => Ok(event),

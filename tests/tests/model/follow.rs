@@ -101,6 +101,14 @@ impl Oracle {
             }
             &Effect::End { number, .. } => told.object = number,
             &Effect::Control { tenant, .. } => told.object = u64::from(tenant),
+            &Effect::Pair { place, other, order, moved, .. } => {
+                of_batch(&mut told, place.0);
+                told.card = Some(CardRef::new(place.0, place.1 as u64));
+                told.count = 1;
+                told.related = u128::from(CardRef::new(other.0, other.1 as u64).to_bits());
+                told.order = order.map(|(_, order)| kami_engine::OrderId(order));
+                told.amount = (self.kind(place) == CardKind::StoredValue).then_some(moved.amount);
+            }
             Effect::Exception(exception) => {
                 told.object = exception.id;
                 told.count = 1;
@@ -187,10 +195,8 @@ impl World {
         for event in self.log.iter().filter(|event| TOTALLED.contains(&event.kind)) {
             let mut told = self.oracle.as_told(event);
             if let (Kind::Reverse, &Effect::Card { place, related, .. }) = (event.kind, &event.effect) {
-                let undone = [Kind::Redeem, Kind::Capture, Kind::Load, Kind::Hold];
-                let mut past = self.oracle.card(place).past.iter();
-                let original = past.find(|past| undone.contains(&past.kind) && past.ask.id == related);
-                match original.expect("what is reversed happened").kind {
+                let (owner, at) = self.oracle.find_undone(place, related).expect("what is reversed happened");
+                match self.oracle.card(owner).past[at].kind {
                     // Nothing was redeemed.
                     Kind::Hold => continue,
                     Kind::Load => {

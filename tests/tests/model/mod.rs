@@ -32,6 +32,7 @@ pub mod money_rules;
 pub mod object_rules;
 pub mod oracle;
 mod order_rules;
+mod pair_rules;
 pub mod proof;
 pub mod restart;
 pub mod rules;

@@ -4,7 +4,7 @@
 //! command that has an effect becomes one [`Event`]; the state after a crash is the state at the last
 //! restart and the events that survived, applied again. So the oracle can be rolled back to any prefix.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use kami_engine::{
     AccountSpec, DualControl, Exception, ExceptionNote, Flags, Kind, Leg, Lifecycle, LimitId, LimitSpec,
@@ -101,6 +101,11 @@ pub struct Past {
 }
 
 impl Past {
+    /// Whether it says to which order the card belongs.
+    pub fn is_of_order(&self) -> bool {
+        self.kind.is_order() || matches!(self.kind, Kind::Replace | Kind::Replacement)
+    }
+
     /// Whether its request id belongs to the card: that of a sale is the order's, and the engine itself has none.
     pub fn has_id(&self) -> bool {
         !self.kind.is_order() && self.kind != Kind::HoldTimeout
@@ -176,10 +181,11 @@ pub struct Order {
     /// How many orders there were when it was opened.
     pub number: usize,
     pub state: OrderState,
-    /// Its cards: of its sale, or of its reservation if it was never sold.
+    /// Its cards: of its sale, less what came back and with others in the place of what was replaced; or of its
+    /// reservation if it was never sold.
     pub cards: Vec<Place>,
-    /// Those that came back.
-    pub returned: BTreeSet<Place>,
+    /// How many cards it was opened with.
+    pub opened_with: u32,
     /// Whether it was sold without its codes, and whether they were fetched since.
     pub sealed: bool,
     pub fetched: bool,
@@ -224,6 +230,9 @@ pub struct Event {
     pub effect: Effect,
 }
 
+/// A replacement that gave its card no end of validity.
+pub const NO_END: u64 = u64::MAX;
+
 /// What an event changes.
 #[derive(Clone)]
 pub enum Effect {
@@ -233,6 +242,17 @@ pub enum Effect {
         lifecycle: Lifecycle,
         flags: Flags,
         related: u128,
+        moved: Moved,
+    },
+    /// One of two cards that one command moves gets this state.
+    Pair {
+        place: Place,
+        lifecycle: Lifecycle,
+        flags: Flags,
+        other: Place,
+        /// Where the one takes the place of the other.
+        order: Option<(u16, u128)>,
+        /// Of a REPLACEMENT `deadline_ms` is the end of validity that it gave, [`NO_END`] if none.
         moved: Moved,
     },
     Order(Box<OrderChange>),
@@ -319,9 +339,9 @@ impl Event {
     /// The subject of the entry in the log; `None` where it has none of its own.
     pub fn subject(&self) -> Option<u64> {
         match &self.effect {
-            Effect::Card { place: (batch, row), .. } | Effect::PinLock { place: (batch, row), .. } => {
-                Some(u64::from(*batch) << 40 | *row as u64)
-            }
+            Effect::Card { place: (batch, row), .. }
+            | Effect::Pair { place: (batch, row), .. }
+            | Effect::PinLock { place: (batch, row), .. } => Some(u64::from(*batch) << 40 | *row as u64),
             Effect::Order(change) => Some(u64::from(change.subject)),
             Effect::Reveal(_) => None,
             Effect::ProductPut { id, .. }
@@ -380,13 +400,11 @@ impl Oracle {
             &Effect::Card { place, lifecycle, flags, related, moved } => {
                 let past = Past { moved, ..event.past(lifecycle, flags, related) };
                 let mut unlocked = false;
-                let card = self.card_mut(place);
                 if event.kind == Kind::Reverse {
-                    let undone = [Kind::Redeem, Kind::Capture, Kind::Load, Kind::Hold];
-                    let mut done = card.past.iter_mut().filter(|past| undone.contains(&past.kind));
-                    let original = done.find(|past| past.ask.id == related);
-                    original.expect("what is reversed happened").reversed = true;
+                    let (owner, at) = self.find_undone(place, related).expect("what is reversed happened");
+                    self.card_mut(owner).past[at].reversed = true;
                 }
+                let card = self.card_mut(place);
                 assert!(card.lifecycle != Lifecycle::Voided || lifecycle == Lifecycle::Voided, "I9");
                 match event.kind {
                     Kind::Hold => {
@@ -409,6 +427,7 @@ impl Oracle {
                     self.pin_tries.remove(&self.tried(&event.ask, place));
                 }
             }
+            Effect::Pair { .. } => self.apply_pair(event),
             Effect::AccountPut { .. }
             | Effect::AccountFreeze { .. }
             | Effect::Post(_)
@@ -533,6 +552,7 @@ impl Oracle {
     fn own_end(&self, place: Place) -> Option<u64> {
         self.card(place).past.iter().rev().find_map(|past| match (past.kind, &past.ask.what) {
             (Kind::Expire, _) => Some(past.time_ms),
+            (Kind::Replacement, _) => Some(past.moved.deadline_ms).filter(|end_ms| *end_ms != NO_END),
             (_, What::Life { change: LifeChange::Extend(expires_ms), .. }) => Some(*expires_ms),
             _ => None,
         })

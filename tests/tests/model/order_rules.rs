@@ -1,9 +1,7 @@
 //! The oracle's rules for orders.
 
-use std::collections::BTreeSet;
-
 use kami_engine::{
-    AccountId, CardKind, Flags, Kind, LEGS_MAX, Leg, Lifecycle, Line, ORDER_CARDS_MAX, ORDER_LINES_MAX,
+    AccountId, CardRef, Flags, Kind, LEGS_MAX, Leg, Lifecycle, Line, ORDER_CARDS_MAX, ORDER_LINES_MAX,
     OrderId, OrderLine, OrderQuery, OrderReport, OrderState, PrincipalId, ProductId, Purchase,
     RETURN_CARDS_MAX, ReplyFlags, Role, Status,
 };
@@ -357,9 +355,7 @@ impl Oracle {
             if card.flags.contains(Flags::HELD) {
                 return self.refuse(Status::IllegalTransition);
             }
-            let product = &self.products[&self.batches[&place.0].product];
-            let moved = product.spec.kind != CardKind::Single && card.flags.contains(Flags::HAS_EFFECTS);
-            seen |= moved || card.flags.contains(Flags::REVEALED) || card.flags.contains(Flags::USED);
+            seen |= self.was_seen(place);
             cards.push(place);
         }
         if cards.is_empty() || !codes.is_empty() && cards.len() != codes.len() {
@@ -372,6 +368,20 @@ impl Oracle {
         let change = OrderChange { cards, sealed: !seen, legs: legs.to_vec(), ..OrderChange::of(ask) };
         let report = OrderReport { cards: count, ..order.report() };
         (self.new_report(report), Some(self.event(ask, Kind::Return, Effect::Order(Box::new(change)))))
+    }
+
+    /// I10: whether somebody may have seen the code: it was given out, or the card was asked for by it since its sale, or
+    /// tried, or reported.
+    fn was_seen(&self, place: Place) -> bool {
+        let card = self.card(place);
+        let mut locks = self.pin_locks.iter().filter(|((locked, ..), _)| *locked == place);
+        card.flags.contains(Flags::REVEALED)
+            || card.past.last().is_none_or(|past| !past.is_of_order())
+            || locks.any(|(_, until_ms)| self.now_ms < *until_ms)
+            || self
+                .exceptions
+                .iter()
+                .any(|known| known.exception.card == Some(CardRef::new(place.0, place.1 as u64)))
     }
 
     fn order_reply(&self, order: &Order, cards: usize) -> Expected {
@@ -431,7 +441,7 @@ impl Oracle {
                 buyer: order.buyer(),
                 account: AccountId(order.account),
                 product,
-                cards: order.cards.len() as u32,
+                cards: order.opened_with,
                 opened_ms: order.past[0].time_ms,
                 lsn: kami_engine::Lsn::START,
             };
@@ -529,7 +539,7 @@ impl Order {
 
     /// Its cards but for those that came back.
     pub fn left(&self) -> impl Iterator<Item = Place> + '_ {
-        self.cards.iter().copied().filter(|place| !self.returned.contains(place))
+        self.cards.iter().copied()
     }
 
     fn report(&self) -> OrderReport {
@@ -548,11 +558,11 @@ impl Order {
     /// A new order, before its first entry.
     fn new(change: &OrderChange) -> Order {
         Order {
+            opened_with: change.cards.len() as u32,
             id: change.order,
             number: 0,
             state: OrderState::Sold,
             cards: Vec::new(),
-            returned: BTreeSet::new(),
             sealed: false,
             fetched: false,
             deadline_ms: change.deadline_ms,
@@ -626,7 +636,7 @@ impl Oracle {
         order.past.push(event.past(to, Flags::NONE, 0));
         order.last_lsn = event.lsn;
         match event.kind {
-            Kind::Return => order.returned.extend(&change.cards),
+            Kind::Return => order.cards.retain(|place| !change.cards.contains(place)),
             Kind::Cancel => order.state = OrderState::Cancelled,
             Kind::ReserveTimeout => order.state = OrderState::TimedOut,
             kind => {

@@ -170,7 +170,14 @@ impl World {
         self.oracle = oracle;
         self.last_lsn = last_lsn;
         self.hold_subscribers();
-        let own = [Kind::Import, Kind::ReserveTimeout, Kind::HoldTimeout, Kind::LimitCrossed];
+        let own = [
+            Kind::Import,
+            Kind::ReserveTimeout,
+            Kind::HoldTimeout,
+            Kind::LimitCrossed,
+            Kind::Replacement,
+            Kind::Receive,
+        ];
         let asked = lost.into_iter().filter(|event| !own.contains(&event.kind));
         // What was done with an approval is done by it, again.
         let asked = asked.filter(|event| event.ask.approver.is_none());
@@ -269,7 +276,7 @@ fn compare(index: usize, survivor: &Survivor, event: &Event) {
         "entry {index} is {:?} {head:?} at {} of {}, expected {:?} {:?} of {}",
         survivor.kind, survivor.lsn, survivor.time_ms, event.kind, event.ask, event.time_ms
     );
-    if let Effect::Card { lifecycle, flags, .. } = event.effect {
+    if let Effect::Card { lifecycle, flags, .. } | Effect::Pair { lifecycle, flags, .. } = event.effect {
         let post = kami_engine::Word::state_of(lifecycle, flags);
         assert_eq!(head.post, post, "entry {index} {:?} leaves another state", event.kind);
     }
@@ -286,6 +293,7 @@ impl Oracle {
             let card = self.card(place);
             let count = |kind| card.past.iter().filter(|past| past.kind == kind).count();
             self.check_value(place);
+            self.check_pairs(place);
             let product = &self.products[&self.batches[&place.0].product];
             if product.spec.kind == kami_engine::CardKind::Single {
                 let done = card.past.iter().filter(|past| matches!(past.kind, Kind::Redeem | Kind::Capture));
@@ -299,7 +307,8 @@ impl Oracle {
                 assert_eq!(used, card.lifecycle == Lifecycle::Redeemed, "I3: {}", card.code);
                 assert_eq!(redeemed == 1, card.flags.contains(Flags::USED), "I3: {}", card.code);
             }
-            let sold = count(Kind::Sell) + count(Kind::Confirm) + count(Kind::Realloc) + count(Kind::Export);
+            let kinds = [Kind::Sell, Kind::Confirm, Kind::Realloc, Kind::Export, Kind::Replacement];
+            let sold: usize = kinds.into_iter().map(count).sum();
             assert!(sold - count(Kind::Return) <= 1, "I2: {} sold twice", card.code);
             let mut ids: Vec<u128> =
                 card.past.iter().filter(|past| past.has_id()).map(|past| past.ask.id).collect();
@@ -308,7 +317,10 @@ impl Oracle {
         }
         for (key, order) in &self.orders {
             let sold = order.cards.iter().filter(|place| {
-                self.card(**place).past.iter().any(|past| past.kind.is_order() && past.related == key.1)
+                let mut past = self.card(**place).past.iter();
+                past.any(|past| {
+                    past.kind.is_order() && past.related == key.1 || past.kind == Kind::Replacement
+                })
             });
             assert_eq!(sold.count(), order.cards.len(), "I11: an order in part");
         }

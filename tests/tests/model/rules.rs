@@ -49,6 +49,8 @@ impl Oracle {
         }
         match &ask.what {
             What::Advice { .. } => self.advice(ask),
+            What::Replace { code, with } => self.replace(ask, code, with.as_deref()),
+            What::Transfer { from, to, amount } => self.transfer(ask, from, to, *amount),
             &What::OutcomeOfOrder { order, asked } => self.outcome_of_order(ask, order, asked),
             &What::OutcomeOfDocument { document, asked } => self.outcome_of_document(ask, document, asked),
             what if what.order().is_some() => self.on_order(ask, payload_bytes),
@@ -94,7 +96,7 @@ impl Oracle {
     }
 
     /// Whether the product of a batch is denied to the caller for its class, its merchant or its store.
-    fn denies(&self, ask: &Ask, batch: u32) -> bool {
+    pub fn denies(&self, ask: &Ask, batch: u32) -> bool {
         let caller = ask.caller;
         let terms = &self.products[&self.batches[&batch].product].spec.terms;
         let known = self.principals.get(&caller.principal.0).map(|principal| &principal.spec);
@@ -171,8 +173,11 @@ impl Oracle {
         let same_body = match (&ask.what, &past.ask.what) {
             // A redemption that was made offline is the one that may have arrived before.
             (What::Advice { amount, .. }, What::Advice { amount: first, .. }) => amount == first,
-            (What::Advice { amount, .. }, What::Redeem { amount: first, partial, .. })
-            | (What::Redeem { amount: first, partial, .. }, What::Advice { amount, .. }) => {
+            (What::Advice { amount, .. }, What::Redeem { amount: first, partial, .. }) => {
+                let took_all = *amount == 0 || self.kind(place) == CardKind::Single;
+                amount == first && (!partial || took_all || past.moved.amount == *amount)
+            }
+            (What::Redeem { amount: first, partial, .. }, What::Advice { amount, .. }) => {
                 amount == first && !partial
             }
             (
@@ -234,7 +239,7 @@ impl Oracle {
     }
 
     /// A card as a reader sees it, once its logged state is `lifecycle` and `flags`.
-    fn card_report(
+    pub fn card_report(
         &self,
         place: Place,
         lifecycle: Lifecycle,
@@ -550,9 +555,12 @@ impl Oracle {
             }
             Body::History(lines)
         } else {
-            let last = card.past.iter().rfind(|past| past.kind.is_order());
-            let gone = [Kind::Cancel, Kind::ReserveTimeout, Kind::Return];
-            let order = last.filter(|last| !gone.contains(&last.kind)).map(|last| last.related);
+            let last = card.past.iter().rfind(|past| past.is_of_order());
+            let gone = [Kind::Cancel, Kind::ReserveTimeout, Kind::Return, Kind::Replace];
+            let order = last.filter(|last| !gone.contains(&last.kind)).map(|last| match last.kind {
+                Kind::Replacement => self.order_of(place).expect("it took a place in one").1,
+                _ => last.related,
+            });
             let of_old = card.origin.and_then(|origin| origin.order).map(|order| order.0);
             let order = order.or(of_old);
             Body::Card(self.card_report(place, card.lifecycle, card.flags, order))

@@ -166,6 +166,12 @@ impl Oracle {
             _ => ask.id,
         };
         let known = self.excepted(ask.caller.tenant.0, ask.code()?, id)?;
+        let place = self.find(ask.caller.tenant.0, ask.code()?);
+        let past = place.map_or(&[][..], |place| &self.card(place).past);
+        if past.iter().any(|past| past.kind == Kind::Redeem && past.ask.id == id) {
+            // It took effect before something else was reported under it.
+            return None;
+        }
         let is_own = known.exception.principal == ask.caller.principal;
         let sees_all =
             matches!(ask.caller.role, Role::Admin | Role::Operator | Role::Finance | Role::Auditor);
@@ -192,12 +198,23 @@ impl Oracle {
             return if is_retry { told_again(known) } else { self.refuse(Status::IdReused) };
         }
         let (refused, event) = self.on_card(ask);
-        let is_kept =
-            refused.status.class() == Class::Refused && refused.status != Status::ReversedBeforeArrival;
+        let place = self.find(tenant, code);
+        // The till's own redemption under this id, of something else than what it gave.
+        let redeemed_otherwise = || {
+            let past = place.map_or(&[][..], |place| &self.card(place).past);
+            let same = past.iter().find(|past| past.has_id() && past.ask.id == ask.id);
+            same.is_some_and(|past| {
+                past.kind == Kind::Redeem && past.ask.caller.principal == ask.caller.principal
+            })
+        };
+        let is_kept = match refused.status {
+            Status::ReversedBeforeArrival => false,
+            Status::IdReused => redeemed_otherwise(),
+            status => status.class() == Class::Refused,
+        };
         if !is_kept {
             return (refused, event);
         }
-        let place = self.find(tenant, code);
         let exception = Exception {
             id: self.exceptions.len() as u64 + 1,
             card: place.map(|place| CardRef::new(place.0, place.1 as u64)),
@@ -226,7 +243,7 @@ impl Oracle {
 
     /// Whether a redemption that was made offline, and fits, can have been made then.
     pub fn in_its_time(&self, place: Place, made_ms: u64) -> Result<(), Status> {
-        let sold = self.card(place).past.iter().rfind(|past| past.kind.is_order());
+        let sold = self.card(place).past.iter().rfind(|past| past.is_of_order());
         if made_ms.saturating_add(ADVICE_AGE_MAX_MS) < self.now_ms {
             Err(Status::AdviceTooOld)
         } else if made_ms.saturating_add(CLOCK_SKEW_MS) < sold.map_or(0, |past| past.time_ms) {

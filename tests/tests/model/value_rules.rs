@@ -17,7 +17,7 @@ const HOLDS_MAX: usize = 64;
 const REVERSALS_MAX: usize = 64;
 
 impl Oracle {
-    fn kind(&self, place: Place) -> CardKind {
+    pub fn kind(&self, place: Place) -> CardKind {
         self.products[&self.batches[&place.0].product].spec.kind
     }
 
@@ -53,7 +53,10 @@ impl Oracle {
         for past in &card.past {
             left += match past.kind {
                 Kind::Redeem | Kind::Capture => -past.moved.amount,
-                Kind::Load | Kind::RefundValue => past.moved.amount,
+                Kind::Replace | Kind::Transfer => -past.moved.amount,
+                // What it was in stock with is not what it goes on with.
+                Kind::Replacement => past.moved.amount - left,
+                Kind::Load | Kind::RefundValue | Kind::Receive => past.moved.amount,
                 Kind::Reverse => match self.reversed_by(place, past).kind {
                     Kind::Redeem | Kind::Capture => past.moved.amount,
                     Kind::Load => -past.moved.amount,
@@ -66,9 +69,10 @@ impl Oracle {
     }
 
     fn reversed_by(&self, place: Place, reversal: &Past) -> &Past {
-        let originals = self.card(place).past.iter();
-        let mut originals = originals.filter(|past| past.has_id());
-        originals.find(|past| past.ask.id == reversal.related).expect("what was reversed happened")
+        let before = self.card(place).past.iter().take_while(|past| !std::ptr::eq(*past, reversal));
+        let own = before.filter(|past| past.has_id()).find(|past| past.ask.id == reversal.related);
+        own.or_else(|| self.original_before(place, reversal.related).map(|(_, past)| past))
+            .expect("what was reversed happened")
     }
 
     /// What is held of a card at the oracle's time, and by how many holds.
@@ -78,7 +82,7 @@ impl Oracle {
     }
 
     /// Redeemed and neither reversed nor refunded.
-    fn used(&self, place: Place) -> i64 {
+    pub fn used(&self, place: Place) -> i64 {
         let past = &self.card(place).past;
         let sum =
             |kind| past.iter().filter(|past| past.kind == kind).map(|past| past.moved.amount).sum::<i64>();
@@ -86,7 +90,8 @@ impl Oracle {
             .iter()
             .filter(|past| past.kind == Kind::Reverse)
             .filter(|past| matches!(self.reversed_by(place, past).kind, Kind::Redeem | Kind::Capture));
-        sum(Kind::Redeem) + sum(Kind::Capture)
+        let before = self.card_before(place).map_or(0, |before| self.used(before));
+        before + sum(Kind::Redeem) + sum(Kind::Capture)
             - sum(Kind::RefundValue)
             - back.map(|past| past.moved.amount).sum::<i64>()
     }
@@ -94,11 +99,14 @@ impl Oracle {
     pub fn first_time_in_parts(&self, ask: &Ask, place: Place) -> Verdict {
         let decided = match &ask.what {
             What::Redeem { pin, amount, partial, .. } => {
-                self.redeem_part(ask, place, pin.as_deref(), *amount, *partial)
+                let partial = *partial || self.takes_parts(place);
+                self.redeem_part(ask, place, pin.as_deref(), *amount, partial)
             }
             What::Hold { pin, amount, partial, seconds, .. } => {
-                self.hold(ask, place, pin.as_deref(), *amount, *partial, *seconds)
+                let partial = *partial || self.takes_parts(place);
+                self.hold(ask, place, pin.as_deref(), *amount, partial, *seconds)
             }
+            // The goods are gone: less than they cost is not enough.
             What::Advice { pin, amount, made_ms, .. } => self
                 .redeem_part(ask, place, pin.as_deref(), *amount, false)
                 .and_then(|verdict| self.in_its_time(place, *made_ms).map(|()| verdict)),
@@ -125,17 +133,19 @@ impl Oracle {
         }
     }
 
+    fn takes_parts(&self, place: Place) -> bool {
+        self.products[&self.batches[&place.0].product].spec.terms.partial
+    }
+
     /// How much is taken of what is asked for.
     fn taken(&self, place: Place, amount: i64, partial: bool) -> Result<(i64, Status), Status> {
         let available = self.left(place) - self.held(place).0;
-        let terms = &self.products[&self.batches[&place.0].product].spec.terms;
-        let partial = partial || terms.partial;
         match self.kind(place) {
             _ if amount < 0 => Err(Status::Malformed),
             CardKind::Single if amount != 0 && amount < self.face(place) => Err(Status::IllegalTransition),
-            CardKind::Single if amount > self.face(place) || available < self.face(place) => {
-                Err(Status::InsufficientValue)
-            }
+            CardKind::Single if amount > self.face(place) => Err(Status::InsufficientValue),
+            // What is held is all of the card, whatever it is worth.
+            CardKind::Single if self.held(place).1 > 0 => Err(Status::InsufficientValue),
             CardKind::Single => Ok((self.face(place), Status::Ok)),
             kind => {
                 let wanted = match (amount, kind) {
@@ -224,7 +234,7 @@ impl Oracle {
             return 0;
         }
         let was = card.origin.unwrap_or_default();
-        let sold = card.past.iter().rfind(|past| past.kind.is_order());
+        let sold = card.past.iter().rfind(|past| past.is_of_order());
         let sold_ms = sold.map_or(was.sold_ms, |past| past.time_ms);
         let single = self.kind(place) == CardKind::Single;
         let tells = |past: &&Past| past.kind.may_tell_value();
@@ -234,7 +244,8 @@ impl Oracle {
             ValidFrom::Sale => sold_ms,
             ValidFrom::Activation if card.flags.contains(Flags::ACTIVE) => {
                 let last = card.past.iter().rfind(|past| past.kind == Kind::Activate);
-                last.expect("its flag says so").time_ms.max(sold_ms)
+                // Or it took the place of an active one, with the end of that.
+                last.map_or(0, |last| last.time_ms).max(sold_ms)
             }
             ValidFrom::Activation => match batch.active[place.1] {
                 // What was sold elsewhere was active there, but for what was activated later.
@@ -326,12 +337,9 @@ impl Oracle {
         self.usable(ask, place, pin, true)?;
         let (taken, status) = self.taken(place, amount, partial)?;
         let card = self.card(place);
-        let (held, live) = self.held(place);
+        let held = self.held(place).0;
         if card.holds.len() >= HOLDS_MAX {
             return Err(Status::LimitHolds);
-        }
-        if self.kind(place) == CardKind::Single && live > 0 {
-            return Err(Status::InsufficientValue);
         }
         let product_s = self.products[&self.batches[&place.0].product].spec.terms.hold_s;
         let stands_s = if seconds == 0 { product_s } else { seconds.min(product_s) };
@@ -455,13 +463,29 @@ impl Oracle {
 
     fn original(&self, place: Place, id: u128) -> Option<&Past> {
         let mut past = self.card(place).past.iter();
-        past.find(|past| past.has_id() && past.ask.id == id)
+        let own = past.find(|past| past.has_id() && past.ask.id == id);
+        own.or_else(|| self.original_before(place, id).map(|(_, past)| past))
     }
 
     fn refunds(&self, place: Place, id: u128) -> Vec<i64> {
-        let past = self.card(place).past.iter();
-        let refunds = past.filter(|past| past.kind == Kind::RefundValue && past.related == id);
-        refunds.map(|past| past.moved.amount).collect()
+        let past = &self.card(place).past;
+        let own = past.iter().position(|past| past.has_id() && past.ask.id == id);
+        let refunds = past[own.unwrap_or(0)..].iter();
+        let refunds = refunds.filter(|past| past.kind == Kind::RefundValue && past.related == id);
+        let mut refunds: Vec<i64> = refunds.map(|past| past.moved.amount).collect();
+        if let (None, Some(before)) = (own, self.card_before(place)) {
+            refunds.extend(self.refunds(before, id));
+        }
+        refunds
+    }
+
+    fn in_life(&self, place: Place) -> Result<(), Status> {
+        let card = self.card(place);
+        match card.lifecycle {
+            Lifecycle::Sold | Lifecycle::Redeemed => Ok(()),
+            Lifecycle::Voided if card.flags.contains(Flags::REPLACED) => Err(Status::Replaced),
+            _ => Err(Status::IllegalTransition),
+        }
     }
 
     pub fn was_refunded(&self, place: Place, id: u128) -> bool {
@@ -474,8 +498,13 @@ impl Oracle {
             return card.flags.contains(Flags::SETTLED);
         }
         let last_settle = card.past.iter().rposition(|past| past.kind == Kind::Settle);
-        let at = card.past.iter().position(|past| std::ptr::eq(past, original)).expect("one of them");
-        last_settle.is_some_and(|settle| at < settle)
+        match card.past.iter().position(|past| std::ptr::eq(past, original)) {
+            Some(at) => last_settle.is_some_and(|settle| at < settle),
+            None => {
+                let before = self.card_before(place).expect("it happened at a card before");
+                last_settle.is_some() || self.is_settled(before, original)
+            }
+        }
     }
 
     fn is_in_window(&self, place: Place, original: &Past) -> bool {
@@ -498,9 +527,7 @@ impl Oracle {
         if original.reversed {
             return Err(Status::AlreadyReversed);
         }
-        if !matches!(card.lifecycle, Lifecycle::Sold | Lifecycle::Redeemed) {
-            return Err(Status::IllegalTransition);
-        }
+        self.in_life(place)?;
         if self.is_in_window(place, original) && !self.is_settled(place, original) {
             return Err(Status::IllegalTransition);
         }
@@ -565,9 +592,7 @@ impl Oracle {
             let state = (card.lifecycle, flags);
             return Ok(self.moves_value(ask, place, Kind::Reverse, Status::Ok, state, id, moved));
         }
-        if !matches!(card.lifecycle, Lifecycle::Sold | Lifecycle::Redeemed) {
-            return Err(Status::IllegalTransition);
-        }
+        self.in_life(place)?;
         if self.is_settled(place, original) {
             return Err(Status::Settled);
         }

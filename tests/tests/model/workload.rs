@@ -224,7 +224,7 @@ impl World {
                 1 => 60_000,
                 _ => 1 + self.random.below(5) as u32,
             },
-            face: *self.random.pick(&[None, None, None, Some(100), Some(101), Some(500)]),
+            face: *self.random.pick(&[None, None, None, Some(0), Some(100), Some(101), Some(500)]),
         });
         let lines = lines.collect();
         Purchase {
@@ -275,10 +275,21 @@ impl World {
         let done: Vec<u128> = self
             .oracle
             .find(0, &code)
-            .map(|place| self.oracle.card(place).past.iter().map(|past| past.ask.id).collect())
+            .map(|place| {
+                let before = self.oracle.card_before(place).into_iter();
+                let past = before.chain([place]).flat_map(|place| &self.oracle.card(place).past);
+                past.map(|past| past.ask.id).collect()
+            })
             .unwrap_or_default();
         let original =
             if self.random.percent(70) && !done.is_empty() { *self.random.pick(&done) } else { self.id() };
+        // A load is undone, too, and rarely: others are asked about more often.
+        let card = self.oracle.find(0, &code).map(|place| self.oracle.card(place));
+        let load = card.and_then(|card| card.past.iter().rfind(|past| past.kind == Kind::Load));
+        let original = match load.map(|past| past.ask.id) {
+            Some(load) if self.random.percent(30) => load,
+            _ => original,
+        };
         What::Reverse { code, original }
     }
 
@@ -304,6 +315,29 @@ impl World {
         };
         let caller = if self.random.percent(80) { OPERATOR } else { SELLERS[0] };
         (caller, What::Life { code, change })
+    }
+
+    /// What moves two cards: mostly some that are sold, and others of their product.
+    fn pair(&mut self) -> (Caller, What) {
+        let code = self.code();
+        let product = self.oracle.find(0, &code).map(|place| self.oracle.batches[&place.0].product);
+        let replaces = self.random.percent(55);
+        let wanted = if replaces { Lifecycle::Available } else { Lifecycle::Sold };
+        let like = self.oracle.places().filter(|(tenant, place)| {
+            *tenant == 0
+                && Some(self.oracle.batches[&place.0].product) == product
+                && self.oracle.card(*place).lifecycle == wanted
+        });
+        let like: Vec<String> = like.map(|(_, place)| self.oracle.card(place).code.clone()).collect();
+        let fits = !like.is_empty() && self.random.percent(85);
+        let other = if fits { self.random.pick(&like).clone() } else { self.code() };
+        let what = if replaces {
+            What::Replace { code, with: Some(other).filter(|_| self.random.percent(40)) }
+        } else {
+            let amount = self.part(&code);
+            What::Transfer { from: code, to: other, amount }
+        };
+        (*self.random.pick(&[OPERATOR, OPERATOR, ADMIN]), what)
     }
 
     fn batch_change(&mut self) -> What {
@@ -341,7 +375,7 @@ impl World {
             n => format!("product {}", n % 4),
         };
         let mut spec = ProductSpec::single(&name, *b"CNY", 100);
-        spec.face = *self.random.pick(&[100, 100, 2_800, -1]);
+        spec.face = *self.random.pick(&[100, 100, 0, 2_800, -1]);
         spec.valid_days = *self.random.pick(&[0, 0, 1, 30]);
         spec.reversal_s = *self.random.pick(&[0, 60, 24 * 3600]);
         if self.random.percent(30) {
@@ -542,6 +576,8 @@ impl World {
             1 => self.oracle.now_ms + 1_000_000,
             _ => self.oracle.now_ms - ago_ms,
         };
+        // Where the product takes what is left, there is often less left than that.
+        let amount = if self.random.percent(25) { self.part(&code) } else { amount };
         What::Advice { code, pin, amount, made_ms }
     }
 
@@ -713,7 +749,7 @@ impl World {
     fn fresh_ask(&mut self) -> Ask {
         // Orders are paid from accounts, so some are there early.
         let early = self.oracle.accounts.len() < 4 && self.random.percent(30);
-        let roll = if early { 1050 } else { self.random.below(1280) };
+        let roll = if early { 1050 } else { self.random.below(1330) };
         let mut id = self.id();
         let mut approval = None;
         let (caller, what) = match roll {
@@ -820,20 +856,28 @@ impl World {
                 (*self.random.pick(&callers), self.outcome())
             }
             1140..1175 => {
-                let what = self.advice();
-                if let Some(earlier) = self.asked.iter().rfind(|ask| ask.code() == code_of(&what))
-                    && self.random.percent(20)
+                let mut what = self.advice();
+                let earlier = self.asked.iter().rfind(|ask| ask.code() == code_of(&what)).cloned();
+                if let Some(earlier) = earlier
+                    && self.random.percent(30)
                 {
                     id = earlier.id;
+                    if let (What::Redeem { amount: asked, .. }, What::Advice { amount, .. }) =
+                        (&earlier.what, &mut what)
+                        && self.random.percent(60)
+                    {
+                        *amount = *asked;
+                    }
                 }
                 (*self.random.pick(&[TILLS[0], TILLS[1], TILLS[2], OPERATOR]), what)
             }
-            1200.. => {
+            1250.. => {
                 let (caller, what, under) = self.about_control();
                 approval = under;
                 (caller, what)
             }
-            1175.. => (*self.random.pick(&[OPERATOR, OPERATOR, ADMIN, AUDITOR]), self.about_exceptions()),
+            1200..1250 => self.pair(),
+            1175..1200 => (*self.random.pick(&[OPERATOR, OPERATOR, ADMIN, AUDITOR]), self.about_exceptions()),
             1125..1140 => {
                 let locked = self.oracle.pin_locks.keys().map(|(place, ..)| *place);
                 let locked: Vec<_> = locked.collect();
@@ -956,7 +1000,7 @@ impl World {
             rows.push(Row {
                 code,
                 pin: spec.pins.then(|| format!("{:04}", self.random.below(3))),
-                face: spec.faces.then(|| 100 + self.random.below(3) as i64),
+                face: spec.faces.then(|| *self.random.pick(&[0, 100, 101, 102])),
                 expires_ms: if spec.expiries && self.random.percent(70) { self.soon() } else { 0 },
                 origin: spec.origins.then(|| self.some_origin(spec)),
             });
@@ -999,7 +1043,7 @@ impl World {
             pins: self.random.percent(30),
             faces: self.random.percent(30),
             expiries: self.random.percent(40),
-            face: Some(500).filter(|_| self.random.percent(20)),
+            face: if self.random.percent(30) { Some(*self.random.pick(&[0, 500])) } else { None },
             valid_from_ms: if self.random.percent(10) { self.soon() } else { 0 },
             expires_ms: match self.random.below(10) {
                 0 => self.oracle.now_ms,

@@ -378,9 +378,10 @@ impl World {
                             self.last_lsn = event.lsn.expect("checked");
                         }
                         let crossings = self.oracle.crossings(&event);
+                        let second = self.oracle.second_of(&event);
                         let done = self.oracle.done_with(&event, bytes);
                         self.record(event);
-                        done.into_iter().for_each(|event| self.record(event));
+                        second.into_iter().chain(done).for_each(|event| self.record(event));
                         crossings.into_iter().for_each(|event| self.record(event));
                     }
                     return match expected.body {
