@@ -621,11 +621,12 @@ mod tests {
             (most, all) = (most.max(read), all + read);
             assert_eq!(session.run(RequestId(1000 + n), redeem()).wait().unwrap().status, Status::Ok);
         }
-        // Chapters of the volume, the volumes before it, and now and then a chapter that looked as if it had the id.
-        assert!(most < 200 && all < 5000 * 40, "{most} at most, {} on average", all / 5000);
+        // Chapters of the volume, the volumes before it: some 40. Of 156 chapters one in 700 looks as if it had the id
+        // and costs its 32 entries; ten such at once happen in one of 10^9 runs.
+        assert!(most < 400 && all < 5000 * 60, "{most} at most, {} on average", all / 5000);
         for n in (0..5000).step_by(50) {
             let (known, read) = reads(1000 + n);
-            assert!(known && read < 200, "{n}: {read}");
+            assert!(known && read < 400, "{n}: {read}");
         }
     }
 }
