@@ -49,8 +49,7 @@ impl Store {
     /// Cards PREFIX-0, PREFIX-1 and so on.
     fn import(&mut self, product: ProductId, prefix: &str, rows: u64, spec: impl Fn(&mut ImportSpec)) {
         let codes: Vec<String> = (0..rows).map(|row| format!("{prefix}-{row}")).collect();
-        let row =
-            |code: &'static str| ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 };
+        let row = |code: &'static str| ImportRow { code: code.as_bytes(), ..ImportRow::default() };
         let rows_of = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..row("") });
         let mut asked = ImportSpec::of(product, rows, 16);
         spec(&mut asked);
