@@ -16,7 +16,7 @@ use crate::identity::{
     SCOPE_PRODUCTS_MAX, TenantId,
 };
 use crate::limit::Limit;
-use crate::product::{CardKind, ProductSpec, ProductTerms};
+use crate::product::{CardKind, ProductSpec, ProductTerms, SHARED_USES_MAX, ValidFrom};
 use crate::record::{HEAD_BYTES, Head, Kind};
 use crate::reply::{BatchReport, Reply, ReplyBody, ReplyFlags};
 use crate::sequencer::{Retry, Turn, Work};
@@ -188,14 +188,14 @@ impl Turn<'_> {
         let present = known.and_then(|id| self.state.product(id, tenant)).map(|state| &state.product.spec);
         let refusal = match present {
             _ if !is_sane(spec) => Some(Status::Malformed),
-            _ if spec.kind == CardKind::Shared => Some(Status::Unsupported),
             Some(_) if adds => Some(Status::AlreadyExists),
             None if !adds => Some(Status::NotFound),
-            // What was sold stays what it was: a card's uses are not written down before the first.
+            // What was sold stays what it was: a card's uses are not written down before the first, and how often
+            // a code is sold was promised to its buyers.
             Some(old)
                 if old.kind != spec.kind
                     || old.currency != spec.currency
-                    || spec.kind == CardKind::MultiUse && old.terms.uses != spec.terms.uses =>
+                    || counts_uses(spec.kind) && old.terms.uses != spec.terms.uses =>
             {
                 Some(Status::IllegalTransition)
             }
@@ -428,7 +428,17 @@ fn is_sane(spec: &ProductSpec) -> bool {
         && spec.currency.iter().all(u8::is_ascii_uppercase)
         && spec.face >= 0
         && (spec.kind != CardKind::MultiUse || spec.terms.uses > 0)
+        && (spec.kind != CardKind::Shared || is_sane_shared(&spec.terms))
         && are_sane(&spec.terms)
+}
+
+/// What a code that is sold many times is sold for must not begin, or end, with one of its buyers.
+fn is_sane_shared(terms: &ProductTerms) -> bool {
+    (1..=SHARED_USES_MAX).contains(&terms.uses) && terms.valid_from == ValidFrom::Import
+}
+
+const fn counts_uses(kind: CardKind) -> bool {
+    matches!(kind, CardKind::MultiUse | CardKind::Shared)
 }
 
 fn are_sane(terms: &ProductTerms) -> bool {

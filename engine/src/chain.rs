@@ -21,6 +21,7 @@ use crate::record::{
 };
 use crate::reply::StatementLine;
 use crate::sequencer::{OrderPast, PlaceChange};
+use crate::state::OrderMove;
 use crate::table::Batch;
 use crate::word::{CardRef, Flags, Word};
 
@@ -230,6 +231,40 @@ impl<'a> Chain<'a> {
                 return Ok(());
             }
             word = prev;
+        }
+        Ok(())
+    }
+
+    /// The entries about orders that moved uses of a card that is sold many times, from `last` back, newest first, each
+    /// with the word that the card had then, until `visit` says stop or none is left.
+    ///
+    /// # Errors
+    /// See [`ChainError`].
+    pub fn walk_uses(
+        &mut self,
+        card: CardRef,
+        last: Option<Lsn>,
+        mut visit: impl FnMut(&Entry<'_>, Word) -> Result<bool, FormatError>,
+    ) -> Result<(), ChainError> {
+        let mut next = last;
+        while let Some(lsn) = next {
+            let entry = self.entry(lsn)?;
+            let (_, cards, facts) = entry.order()?;
+            let used = cards.use_of(card);
+            let used =
+                used.ok_or(FormatError { what: "a use of a card leads to an entry without it", lsn })?;
+            if used.before >= Some(lsn) {
+                return Err(FormatError { what: "the uses of a card do not fall", lsn }.into());
+            }
+            let moved = OrderMove::post_of_shared(entry.head.kind, facts.sealed, used.word);
+            let word = match moved {
+                Some((lifecycle, added)) => Word::new(lsn, lifecycle, used.word.flags().with(added)),
+                None => used.word,
+            };
+            if !visit(&entry, word)? {
+                return Ok(());
+            }
+            next = used.before;
         }
         Ok(())
     }

@@ -26,7 +26,7 @@
 mod objects;
 
 pub use objects::{
-    ActivityObject, BatchObject, HoldObject, Ledger, Objects, PrincipalObject, ProductObject,
+    ActivityObject, BatchObject, HoldObject, Ledger, Objects, PrincipalObject, ProductObject, SharedObject,
     StoredReservation,
 };
 
@@ -415,6 +415,28 @@ fn copy_ends(sequencer: &Sequencer, batch: BatchId, ledger: &mut Ledger, between
     }
 }
 
+/// Copies what is counted of cards of a batch that are sold many times, a few at a time in order of their rows. None is
+/// ever taken out, and what moves meanwhile is in the log after the snapshot's start: the positions with each tell.
+fn copy_shared(sequencer: &Sequencer, batch: BatchId, ledger: &mut Ledger, between: &mut impl FnMut()) {
+    let mut from = 0;
+    loop {
+        let state = sequencer.state();
+        let before = ledger.shared.len();
+        let mut next = from;
+        let rows = state.stock(batch).shared().into_iter().flat_map(|shared| shared.rows(from));
+        for (row, counted) in rows.take(OBJECTS_PER_HOLD) {
+            ledger.shared.push(SharedObject::of(CardRef::new(batch.0, row), counted));
+            next = row + 1;
+        }
+        from = next;
+        if ledger.shared.len() < before + OBJECTS_PER_HOLD {
+            return;
+        }
+        drop(state);
+        between();
+    }
+}
+
 fn path(start: Lsn) -> String {
     format!("{DIRECTORY}/{:016x}.snapshot", start.bytes())
 }
@@ -515,6 +537,7 @@ fn copy_objects(
         });
         drop(state);
         copy_ends(sequencer, batch.id, ledger, between);
+        copy_shared(sequencer, batch.id, ledger, between);
     }
     between();
     let state = sequencer.state();

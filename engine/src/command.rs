@@ -18,7 +18,7 @@ use crate::identity::{
 use crate::limit::LimitSpec;
 use crate::limits::StoredLimit;
 use crate::limits::{CROSSED_MAX, CROSSING_ENTRY_BYTES};
-use crate::order::{Confirmation, GivenBack, ORDER_LINES_MAX, Purchase};
+use crate::order::{Confirmation, GivenBack, ORDER_LINES_MAX, Purchase, SHARED_PLAIN_MAX};
 use crate::orders::OrderState;
 use crate::pair::{PAIR_ENTRY_BYTES, Replace, Transfer};
 use crate::product::{Money, ProductSpec};
@@ -592,6 +592,9 @@ impl Command {
             Command::Query { .. } | Command::History { .. } | Command::OutcomeOf { .. } => 0,
             Command::Sell { count, .. } => {
                 let entry = record::OrderFacts::plain_entry_bytes_max((*count).min(ORDER_CARDS_MAX));
+                // Of cards that are sold many times it has another form.
+                let entry =
+                    entry.max(record::OrderFacts::entry_bytes_max((*count).min(SHARED_PLAIN_MAX), 0, 0));
                 2 * GROUP_BYTES + CROSSED_MAX * CROSSING_ENTRY_BYTES + entry
             }
             Command::SellLines(purchase) | Command::Reserve(purchase) => {

@@ -163,7 +163,7 @@ impl Event {
                 let value = entry.value()?;
                 event.amount = match head.kind {
                     // Uses are no money.
-                    _ if batch.kind == CardKind::MultiUse => None,
+                    _ if matches!(batch.kind, CardKind::MultiUse | CardKind::Shared) => None,
                     _ if let Some(tail) = &value => Some(tail.amount),
                     // A card that is used once moves as a whole; what a batch says of its rows never changes.
                     Kind::Redeem | Kind::Reverse => Some(batch.face(card.row())),

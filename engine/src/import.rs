@@ -45,7 +45,7 @@ use crate::command::{Command, Request};
 use crate::grounds::Grounds;
 use crate::identity::{BatchId, Caller, PrincipalId, RequestId, Role, TenantId};
 use crate::index::Index;
-use crate::product::{ValidFrom, Validity};
+use crate::product::{CardKind, ValidFrom, Validity};
 use crate::record::{HEAD_BYTES, Head, Kind, Stored, StoredBatch, StoredValidity};
 use crate::reply::{DUPLICATES_MAX, Duplicate, ImportReport, Reply, ReplyBody, ReplyFlags};
 use crate::sequencer::{Sequencer, Turn, chain_failed};
@@ -716,11 +716,13 @@ fn refusal(sequencer: &Sequencer, caller: Caller, spec: &ImportSpec) -> Option<S
         Some(scope) if !scope.covers(spec.product) => return Some(Status::ScopeDenied),
         Some(_) => {}
     }
-    if state.product(spec.product, caller.tenant).is_none() {
-        return Some(Status::NotFound);
-    }
+    let Some(product) = state.product(spec.product, caller.tenant) else { return Some(Status::NotFound) };
     if spec.origins && caller.role != Role::Admin {
         return Some(Status::Forbidden);
+    }
+    if spec.origins && product.product.spec.kind == CardKind::Shared {
+        // How many of its uses were sold and used elsewhere, no state of a card says.
+        return Some(Status::SharedUnfit);
     }
     let over = spec.expires_ms != 0 && spec.expires_ms <= state.now_ms.max(spec.valid_from_ms);
     over.then_some(Status::Expired)

@@ -128,7 +128,7 @@ pub use origin::{ORIGIN_BYTES, Origin};
 pub use outcome::OutcomeReport;
 pub use pair::{REPLACEMENTS_MAX, Replace, Transfer};
 pub use pins::{PIN_LOCK_MS, PIN_TRIES};
-pub use product::{CardKind, Money, Product, ProductSpec, ProductTerms, ValidFrom};
+pub use product::{CardKind, Money, Product, ProductSpec, ProductTerms, SHARED_USES_MAX, ValidFrom};
 pub use proof::{
     CardProof, ConsistencyProof, DigestProof, Leaf, ProofCheckpoint, ProofError, ProofKey, ProvenCard,
     VerifierKey, merkle,

@@ -23,8 +23,8 @@ pub(crate) mod list;
 mod of_old;
 mod purchase;
 
-pub(crate) use purchase::units;
 pub use purchase::{Confirmation, GivenBack, Line, ORDER_LINES_MAX, Purchase, RETURN_CARDS_MAX, RETURNS_MAX};
+pub(crate) use purchase::{SHARED_PLAIN_MAX, units};
 
 use kami_wal::Lsn;
 
@@ -37,14 +37,17 @@ use crate::identity::{AccountId, OrderId, PrincipalId, Role, TenantId};
 use crate::limit::Exceeded;
 use crate::limits::{Buyer, CROSSED_MAX, CROSSING_ENTRY_BYTES, Crossed};
 use crate::orders::{OrderState, OrderWord, Reservation};
+use crate::product::{CardKind, Money};
 use crate::record::{
     Allocation, GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Head, Kind, OrderFacts, PostedLeg, REVEAL_BYTES,
+    SharedUse,
 };
 use crate::reply::{OrderReport, Reply, ReplyBody, ReplyFlags};
 use crate::sequencer::{Detail, OrderPast, Turn, Work};
 use crate::state::OrderMove;
 use crate::status::Status;
-use crate::stock::Search;
+use crate::stock::{Search, Shared};
+use crate::table::Batch;
 use crate::vault::CodeList;
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
@@ -212,6 +215,10 @@ impl Turn<'_> {
             };
             if self.state.is_product_frozen(product) {
                 return self.refuse(request, Status::Frozen);
+            }
+            let shared = product.product.spec.kind == CardKind::Shared;
+            if shared && wanted.plain && count > SHARED_PLAIN_MAX {
+                return self.refuse(request, Status::OrderTooLarge);
             }
             reserve_s = reserve_s.min(product.product.spec.terms.reserve_s);
         }
@@ -408,8 +415,12 @@ impl Turn<'_> {
             let batch = self.sequencer.table.batch_of(card).expect("an order's cards are committed");
             let word = batch.word(card.row());
             let view = self.state.view(batch, card.row(), word);
-            if word.lifecycle() != Lifecycle::Reserved {
-                return Err(Status::IllegalTransition);
+            match word.lifecycle() {
+                Lifecycle::Reserved => {}
+                // Of a card that is sold many times a use is reserved, and not the card.
+                Lifecycle::Available | Lifecycle::Sold if batch.kind == CardKind::Shared => {}
+                Lifecycle::Voided if batch.kind == CardKind::Shared => return Err(Status::Voided),
+                _ => return Err(Status::IllegalTransition),
             }
             if view.is_frozen() {
                 return Err(Status::Frozen);
@@ -420,7 +431,7 @@ impl Turn<'_> {
             if view.expires_ms != 0 && view.expires_ms <= self.state.now_ms {
                 return Err(Status::Expired);
             }
-            search.cards.push(card, word);
+            self.add_card(batch, card, word, search);
         }
         Ok(())
     }
@@ -435,9 +446,15 @@ impl Turn<'_> {
             let batch = self.sequencer.table.batch_of(card).expect("an order's cards are committed");
             let word = batch.word(card.row());
             let view = self.state.view(batch, card.row(), word);
-            search.cards.push(card, word);
+            self.add_card(batch, card, word, search);
             let lasts = view.expires_ms == 0 || view.expires_ms > valid_until;
-            view.lifecycle() == Lifecycle::Available && !view.is_frozen() && lasts
+            let free = match self.state.stock(batch.id).shared() {
+                Some(shared) => {
+                    shared.room(card.row()) > 0 && Shared::is_for_sale(word) && !view.batch_voided
+                }
+                None => view.lifecycle() == Lifecycle::Available,
+            };
+            free && !view.is_frozen() && lasts
         });
         if same_free {
             return Ok(());
@@ -484,8 +501,11 @@ impl Turn<'_> {
         for (card, _) in past.cards.cards() {
             let batch = self.sequencer.table.batch_of(card).expect("an order's cards are committed");
             let word = batch.word(card.row());
-            debug_assert_eq!(word.lifecycle(), Lifecycle::Reserved, "a reserved card moves with its order");
-            search.cards.push(card, word);
+            debug_assert!(
+                word.lifecycle() == Lifecycle::Reserved || batch.kind == CardKind::Shared,
+                "a reserved card moves with its order"
+            );
+            self.add_card(batch, card, word, search);
         }
         let facts = OrderFacts {
             account: past.facts.account,
@@ -542,14 +562,24 @@ impl Turn<'_> {
             }
             let batch = self.sequencer.table.batch_of(card).expect("an order's cards are committed");
             let word = batch.word(card.row());
-            if word.lifecycle() != Lifecycle::Sold || word.flags().contains(Flags::HELD) {
+            let shared = batch.kind == CardKind::Shared;
+            if word.lifecycle() != Lifecycle::Sold || !shared && word.flags().contains(Flags::HELD) {
                 if given.cards.is_empty() && !word.belongs_to_order() {
                     continue;
                 }
                 return self.refuse(request, Status::IllegalTransition);
             }
-            seen |= self.was_seen(past, card, word);
-            search.cards.push(card, word);
+            if shared {
+                // What others did with their uses of it is none of this order's.
+                let unused = Money::from(self.state.shared_row(batch, card.row()).unused());
+                if unused <= self.state.holds.of(card, self.state.now_ms).amount {
+                    return self.refuse(request, Status::UsesExhausted);
+                }
+                seen |= !past.sealed;
+            } else {
+                seen |= self.was_seen(past, card, word);
+            }
+            self.add_card(batch, card, word, search);
         }
         let count = search.cards.count();
         if count == 0 || (!given.cards.is_empty() && count as usize != given.cards.len()) {
@@ -575,6 +605,16 @@ impl Turn<'_> {
         }
         let lsn = self.record_order(request, body, given.order, Kind::Return, &facts, 0, &[], search);
         self.order_reply(request, lsn, given.order, past.buyer, &past.facts, count)
+    }
+
+    /// Adds a card that an order has already to what its next entry moves.
+    fn add_card(&self, batch: &Batch, card: CardRef, word: Word, search: &mut Search) {
+        if batch.kind == CardKind::Shared {
+            let before = self.state.shared_row(batch, card.row()).order;
+            search.cards.shared.push(SharedUse { card, word, before });
+        } else {
+            search.cards.push(card, word);
+        }
     }
 
     /// Whether somebody saw the code of a card of this order. A card is named by its code: what moved it since its sale,

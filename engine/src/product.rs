@@ -31,6 +31,10 @@ impl CardKind {
     }
 }
 
+/// A code that is sold many times is sold at most so often: its value moves a bounded number of times, and each use that
+/// was sold must be able to be held and captured.
+pub const SHARED_USES_MAX: u32 = crate::value::EFFECTS_MAX / 2;
+
 /// What is said of a product when it is added or changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProductSpec {
@@ -112,7 +116,8 @@ pub struct ProductTerms {
     pub reserve_s: u32,
     /// How long a hold stands that is neither captured nor released, in seconds.
     pub hold_s: u32,
-    /// MULTI_USE: how often a card can be used. SHARED: how often its code can be sold; 0 is without end.
+    /// MULTI_USE: how often a card can be used. SHARED: how often its code can be sold, at most
+    /// [`SHARED_USES_MAX`].
     pub uses: u32,
     /// STORED_VALUE: the most a card can hold; 0 is its face value, so that nothing can be loaded.
     pub value_max: Money,

@@ -33,7 +33,7 @@ pub use object::{
     Stored, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms, StoredValidity,
 };
 pub use pair::{PAIR_BYTES, Pair};
-pub use sale::{Allocation, OrderFacts, Run};
+pub use sale::{Allocation, OrderFacts, Run, SharedUse};
 pub use store::{
     CLOCKS_BYTES, Clocks, KEY_ROTATE_BYTES, RESTORE_BYTES, Restored, SIGNED_CHECKPOINT_BYTES,
     SignedCheckpoint,
@@ -405,7 +405,13 @@ impl<'a> Entry<'a> {
     /// If its tail is damaged.
     pub fn word_before(&self, card: CardRef) -> Result<Option<Word>, FormatError> {
         Ok(match self.head.kind {
-            kind if kind.is_order() => self.order()?.1.word_before(card),
+            kind if kind.is_order() => {
+                let (_, cards, facts) = self.order()?;
+                // Of what is sold many times only the first sale moves the card itself.
+                let used = cards.use_of(card).map(|used| used.word);
+                let used = used.filter(|word| OrderMove::post_of_shared(kind, facts.sealed, *word).is_some());
+                used.or_else(|| cards.word_before(card))
+            }
             kind if kind.is_about_card() && self.card() == card => Some(self.prev()),
             _ => None,
         })

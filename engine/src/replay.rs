@@ -26,7 +26,7 @@ use crate::limits::{Crossed, StoredLimit, Till};
 use crate::order::list::opens;
 use crate::orders::{OrderKey, OrderState, OrderWord};
 use crate::pins::PinChange;
-use crate::product::Validity;
+use crate::product::{CardKind, Validity};
 use crate::record::{
     Entry, FormatError, Group, Kind, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms,
     StoredValidity,
@@ -203,6 +203,7 @@ impl Rebuild {
             }
             Kind::Redeem | Kind::Hold => {
                 self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
+                self.spend(entry)?;
                 if let Some(change) = hold_change(entry)? {
                     self.state.holds.apply(change);
                 }
@@ -304,6 +305,7 @@ impl Rebuild {
             }
             kind if kind.may_tell_value() => {
                 self.card(entry.card(), entry.prev(), entry.post(), entry.lsn)?;
+                self.spend(entry)?;
                 if let Some(change) = hold_change(entry)? {
                     self.state.holds.apply(change);
                 }
@@ -355,6 +357,20 @@ impl Rebuild {
         Ok(())
     }
 
+    /// Counts what is spent of a card that is sold many times: whatever state the card is in, as its snapshot was taken
+    /// at another moment.
+    fn spend(&mut self, entry: &Entry<'_>) -> Result<(), ReplayError> {
+        let card = entry.card();
+        let shared = |batch: &&Batch| batch.kind == CardKind::Shared;
+        if let Some(batch) = self.table.batch_of(card).filter(shared)
+            && let Some(tail) = entry.value()?
+        {
+            let id = batch.id;
+            self.state.stock_mut(id).set_spent(card.row(), tail.purse.spent(), entry.lsn);
+        }
+        Ok(())
+    }
+
     fn order(&mut self, entry: &Entry<'_>) -> Result<(), ReplayError> {
         let (order, cards, facts) = entry.order()?;
         let (kind, lsn, key) = (entry.head.kind, entry.lsn, (entry.head.tenant, order));
@@ -366,11 +382,26 @@ impl Rebuild {
                 return Err(ReplayError::Chain { object: "list of orders", lsn });
             }
         }
-        for (card, old) in cards.cards() {
+        for (card, old) in cards.whole_cards() {
             let word = self.table.batch_of(card).map(|batch| batch.word(card.row()));
             let fits = word.is_some_and(|word| word == old || word.lsn() >= Some(lsn));
             if !fits {
                 return Err(ReplayError::Chain { object: "card", lsn });
+            }
+        }
+        for used in &cards.shared {
+            let wrong = ReplayError::Chain { object: "card that is sold many times", lsn };
+            let row = used.card.row();
+            let batch = self.table.batch_of(used.card);
+            let Some(batch) = batch.filter(|batch| batch.kind == CardKind::Shared && row < batch.rows())
+            else {
+                return Err(wrong);
+            };
+            let (last, word) = (self.state.shared_row(batch, row).order, batch.word(row));
+            let moves = OrderMove::post_of_shared(kind, facts.sealed, used.word).is_some();
+            let word_fits = !moves || word == used.word || word.lsn() >= Some(lsn);
+            if !word_fits || last != used.before && last < Some(lsn) {
+                return Err(wrong);
             }
         }
         let (time_ms, principal) = (entry.time_ms, entry.head.principal);
@@ -576,6 +607,13 @@ impl Rebuild {
             let card = CardRef::from_bits(card);
             let Some(batch) = self.table.batch_of(card) else { return Ok(false) };
             self.state.set_end(batch, card.row(), end_ms);
+        }
+        for object in &ledger.shared {
+            let (card, counted) = object.counted();
+            let Some(batch) = self.table.batch_of(card) else { return Ok(false) };
+            if !self.state.stock_mut(batch.id).restore_shared(card.row(), counted) {
+                return Ok(false);
+            }
         }
         for &(tenant, document, lsn) in &ledger.documents {
             let Some(lsn) = Lsn::from_bytes(lsn) else { return Ok(false) };

@@ -38,7 +38,7 @@ use crate::card::{Effect, Past};
 use crate::chain::{Chain, ChainError, Sought, origin_of};
 use crate::clock::{Clock, Running, TICK_MS};
 use crate::command::{Command, Request, STATEMENT_LINES_MAX};
-use crate::identity::{CardDigest, DocumentId, PrincipalId, RequestId, TenantId};
+use crate::identity::{BatchId, CardDigest, DocumentId, PrincipalId, RequestId, TenantId};
 use crate::index::Index;
 use crate::limits::{CROSSING_ENTRY_BYTES, CROSSINGS_PER_REQUEST};
 use crate::product::CardKind;
@@ -298,6 +298,8 @@ impl Sequencer {
             Command::History { .. } => {
                 let mut events = Vec::new();
                 let mut more = false;
+                let batch = self.table.batch_of(card).expect("the card was found");
+                let last = self.state().shared_row(batch, card.row()).order;
                 chain.walk(card, prepared.word, |entry, word| {
                     more = events.len() == HISTORY_MAX;
                     if !more {
@@ -305,15 +307,30 @@ impl Sequencer {
                     }
                     Ok(!more)
                 })?;
+                if batch.kind == CardKind::Shared {
+                    let mut uses = Vec::new();
+                    chain.walk_uses(card, last, |entry, word| {
+                        uses.push(HistoryEvent::of(entry, word)?);
+                        Ok(uses.len() <= HISTORY_MAX)
+                    })?;
+                    // The first sale is in both chains.
+                    events.extend(uses);
+                    events.sort_by_key(|event| std::cmp::Reverse(event.lsn));
+                    events.dedup_by_key(|event| event.lsn);
+                    more |= events.len() > HISTORY_MAX;
+                    events.truncate(HISTORY_MAX);
+                }
                 if !more {
-                    let batch = self.table.batch_of(card).expect("the card was found");
                     if let Some(origin) = origin_of(batch, card)? {
                         events.extend(HistoryEvent::of_origin(batch, card.row(), &origin));
                     }
                     let grounds = chain.entry(batch.import_lsn)?.grounds()?;
                     events.push(HistoryEvent::of_import(batch, grounds));
                 }
-                prepared.detail = Detail::History(events);
+                prepared.detail = match batch.kind {
+                    CardKind::Shared => Detail::HistoryOfShared(Box::new((last, events))),
+                    _ => Detail::History(events),
+                };
             }
             Command::Query { .. } => {
                 let mut word = prepared.word;
@@ -325,6 +342,10 @@ impl Sequencer {
                         word = wallet.sale.map_or(word, sale);
                     }
                     prepared.wallet = Some(wallet);
+                }
+                if self.table.batch_of(card).is_some_and(|batch| batch.kind == CardKind::Shared) {
+                    // It belongs to as many orders as have uses of it.
+                    return Ok(());
                 }
                 chain.walk(card, word, |entry, _| {
                     match entry.head.kind {
@@ -788,6 +809,9 @@ impl Turn<'_> {
         for &(card, end_ms) in &moves.ends {
             let batch = self.sequencer.table.batch_of(card).expect("decided on this batch");
             self.state.set_end(batch, card.row(), end_ms);
+        }
+        for &(card, spent, lsn) in &moves.spent {
+            self.state.stock_mut(BatchId(card.batch())).set_spent(card.row(), spent, lsn);
         }
     }
 

@@ -28,7 +28,7 @@ use crate::record::{Allocation, Clocks, Kind, OrderFacts, Purse, Stored, StoredP
 use crate::reply::StockLine;
 use crate::sharded::Sharded;
 use crate::stock::Counted;
-use crate::stock::{Search, Stock};
+use crate::stock::{Search, Shared, SharedRow, Stock};
 use crate::table::{Batch, Table};
 use crate::tenants::Tenants;
 use crate::value::Value;
@@ -252,8 +252,16 @@ impl State {
         }
         match batch.kind {
             CardKind::MultiUse => Money::from(self.product_of(batch).product.spec.terms.uses),
+            // Each sale brings a use.
+            CardKind::Shared => 0,
             _ => batch.face(row),
         }
+    }
+
+    /// What is counted of a card that is sold many times.
+    #[must_use]
+    pub fn shared_row(&self, batch: &Batch, row: u64) -> SharedRow {
+        self.stock(batch.id).shared().map_or_else(SharedRow::default, |shared| shared.row(row))
     }
 
     /// What a decision about a card's value rests on. `purse` is what its last entry left on it, if one tells;
@@ -274,6 +282,11 @@ impl State {
             // Entries without a purse moved it, too; the word tells.
             let left = if word.lifecycle() == Lifecycle::Redeemed { 0 } else { initial };
             (purse.remaining, purse.redeemed) = (left, initial - left);
+        }
+        if batch.kind == CardKind::Shared {
+            // Sales are no entries of its value: what they brought is counted beside the words.
+            purse.loaded = Money::from(self.shared_row(batch, card.row()).stands());
+            purse.remaining = purse.loaded + purse.refunded - purse.redeemed;
         }
         let is_held = word.flags().contains(Flags::HELD);
         let held = if is_held { self.holds.of(card, self.now_ms) } else { HeldOf::default() };
@@ -436,7 +449,11 @@ impl State {
         let batches = &mut self.products[batch.product.0 as usize - 1].batches;
         let place = u32::try_from(batches.len()).expect("there are fewer than 2^24 batches");
         batches.push(batch.id);
-        self.stocks[index] = Some(Stock::new(batch, counted).at(place));
+        let mut stock = Stock::new(batch, counted).at(place);
+        if batch.kind == CardKind::Shared {
+            stock.share(batch, self.products[batch.product.0 as usize - 1].product.spec.terms.uses);
+        }
+        self.stocks[index] = Some(stock);
         self.imports.insert((tenant, batch.import), batch.id);
         self.note_stock(batch);
     }
@@ -526,11 +543,23 @@ impl State {
     ) -> Result<Option<Reservation>, AccountId> {
         let OrderMove { kind, lsn, time_ms, key, principal, cards, facts } = *order;
         let (lifecycle, added) = OrderMove::post(kind, facts.sealed);
-        for (card, old) in cards.cards() {
+        for (card, old) in cards.whole_cards() {
             let batch = table.batch_of(card).expect("an order's cards are committed");
             if batch.word(card.row()).lsn() < Some(lsn) {
                 self.install(batch, card.row(), old, Word::new(lsn, lifecycle, old.flags().with(added)));
             }
+        }
+        for used in &cards.shared {
+            let (batch, row) =
+                (table.batch_of(used.card).expect("an order's cards are committed"), used.card.row());
+            if let Some((lifecycle, added)) = OrderMove::post_of_shared(kind, facts.sealed, used.word)
+                && batch.word(row).lsn() < Some(lsn)
+            {
+                let new = Word::new(lsn, lifecycle, used.word.flags().with(added));
+                self.install(batch, row, used.word, new);
+            }
+            self.stock_mut(batch.id).move_use(row, kind, facts.sealed, lsn);
+            self.note_stock(batch);
         }
         let state = match kind {
             Kind::Reserve => OrderState::Reserved,
@@ -642,9 +671,20 @@ impl State {
                     ));
                 }
             }
+            for (row, counted) in stock.shared().into_iter().flat_map(|shared| shared.rows(0)) {
+                let held = self.holds.of(CardRef::new(batch.id.0, row), self.now_ms).amount;
+                if Money::from(counted.unused()) < held {
+                    return Err(format!(
+                        "batch {}: more uses of row {row} are held than were sold",
+                        batch.id
+                    ));
+                }
+            }
         }
         let stocks = self.stocks.iter().flatten();
-        let reserved: u64 = stocks.map(|stock| stock.counts[Lifecycle::Reserved as usize]).sum();
+        let of_shared = |stock: &Stock| stock.shared().map_or(0, Shared::reserved);
+        let reserved = stocks.map(|stock| stock.counts[Lifecycle::Reserved as usize] + of_shared(stock));
+        let reserved: u64 = reserved.sum();
         let waiting: u64 = self.orders.reservations(None).map(|(_, waiting)| u64::from(waiting.cards)).sum();
         if reserved != waiting {
             return Err(format!("{reserved} cards are reserved, and {waiting} are in orders that wait"));
@@ -781,5 +821,14 @@ impl OrderMove<'_> {
             _ if sealed => (Lifecycle::Sold, Flags::NONE),
             _ => (Lifecycle::Sold, Flags::REVEALED),
         }
+    }
+
+    /// The same of a card that is sold many times and whose word was `before`; `None` if its word does not move, as it
+    /// does with its first sale alone.
+    #[must_use]
+    pub fn post_of_shared(kind: Kind, sealed: bool, before: Word) -> Option<(Lifecycle, Flags)> {
+        let sells = matches!(kind, Kind::Sell | Kind::Confirm | Kind::Realloc);
+        let first = sells && before.lifecycle() == Lifecycle::Available;
+        first.then(|| OrderMove::post(kind, sealed))
     }
 }

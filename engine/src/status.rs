@@ -165,6 +165,8 @@ statuses! {
     Migrated = 165, "MIGRATED", "settle it where it was done; `kami history` says when that was";
     /// What makes sold cards of nothing must say why.
     ReasonMissing = 166, "REASON_MISSING", "send it again with a reason";
+    /// The command does not fit cards whose code is sold many times.
+    SharedUnfit = 167, "SHARED_UNFIT", "void such a card instead of replacing it; what was sold can be returned, and what was redeemed reversed or refunded";
     /// Cards of the order came back by name, or were replaced, as often as they may.
     ReturnsExhausted = 162, "RETURNS_EXHAUSTED", "return all that is left of it at once";
     /// The other card that was named cannot take this one's place, or its value.

@@ -5,6 +5,7 @@
 
 mod lasting;
 mod rows;
+mod shared;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -18,13 +19,15 @@ use crate::activity::Activity;
 use crate::identity::{BatchId, TenantId};
 use crate::order::Line;
 use crate::product::Money;
-use crate::record::{Allocation, PostedLeg};
+use crate::record::{Allocation, Kind, PostedLeg, SharedUse};
 use crate::table::{Batch, Columns, Words};
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
 use lasting::Lasting;
 use rows::RowSet;
 use shelf::{Shelf, shelves};
+
+pub use shared::{Shared, SharedRow};
 
 /// What is derived from the words of one batch.
 pub struct Stock {
@@ -54,6 +57,8 @@ pub struct Stock {
     /// Cards by the face value that their row says, so that an order for one passes over the others once and not every
     /// time; empty for batches without such values, and for those with more than [`SHELVES_MAX`](shelf::SHELVES_MAX) of them.
     shelves: BTreeMap<Money, Shelf>,
+    /// What is counted of cards that are sold many times, if they are.
+    shared: Option<Box<Shared>>,
     /// Which of its product's batches this is, counted from 0 in the order they are sold in.
     pub place: u32,
 }
@@ -75,6 +80,7 @@ impl Stock {
             ending: 0,
             lasting: Lasting::default(),
             shelves,
+            shared: None,
             place: 0,
         }
     }
@@ -119,9 +125,38 @@ impl Stock {
 
     /// Computes everything again from the words, as after a snapshot.
     pub fn derive(&mut self, batch: &Batch) {
-        let (ends, activity) = (std::mem::take(&mut self.ends), self.activity.clone());
-        *self = Stock { lsn: self.lsn, place: self.place, ends, activity, ..Stock::pristine(batch) };
+        let (ends, activity, shared) =
+            (std::mem::take(&mut self.ends), self.activity.clone(), self.shared.take());
+        *self = Stock { lsn: self.lsn, place: self.place, ends, activity, shared, ..Stock::pristine(batch) };
         self.count(batch);
+    }
+
+    /// Its cards are sold many times, each so often.
+    pub fn share(&mut self, batch: &Batch, uses: u32) {
+        self.shared = Some(Box::new(Shared::new(batch.rows(), uses)));
+    }
+
+    /// What is counted of cards that are sold many times, if they are.
+    #[must_use]
+    pub fn shared(&self) -> Option<&Shared> {
+        self.shared.as_deref()
+    }
+
+    /// A use of such a card moved with an order, by its entry at `lsn`.
+    pub fn move_use(&mut self, row: u64, kind: Kind, sealed: bool, lsn: Lsn) {
+        let shared = self.shared.as_mut().expect("its cards are sold many times");
+        shared.order(row, kind, sealed, lsn);
+    }
+
+    /// So many uses of such a card were redeemed and not given back, by its entry at `lsn`.
+    pub fn set_spent(&mut self, row: u64, spent: u32, lsn: Lsn) {
+        let shared = self.shared.as_mut().expect("its cards are sold many times");
+        shared.spend(row, spent, lsn);
+    }
+
+    /// Puts back what a snapshot tells of such a card. False if its cards are none.
+    pub fn restore_shared(&mut self, row: u64, counted: SharedRow) -> bool {
+        self.shared.as_mut().is_some_and(|shared| shared.restore(row, counted))
     }
 
     /// A card's word changed. Whether the batch has cards that could be sold was changed by it, is returned.
@@ -238,6 +273,7 @@ impl Stock {
     pub fn standing(&self, batch: &Batch, face: Option<Money>) -> u64 {
         let all = self.counts[Lifecycle::Available as usize] - self.frozen;
         match face {
+            _ if let Some(shared) = &self.shared => shared.with_room(),
             Some(face) if !self.shelves.is_empty() => self.shelves.get(&face).map_or(0, |shelf| shelf.count),
             Some(face) if batch.columns.faces.is_empty() && face != batch.face => 0,
             _ => all,
@@ -284,6 +320,22 @@ impl Stock {
             return;
         }
         let faces = !batch.columns.faces.is_empty();
+        if let Some(shared) = &self.shared {
+            let is_worth = |row| face.is_none_or(|face| batch.face(row) == face);
+            let lasts = |row| !matches!(self.expires_ms(batch, row), expires if expires != 0 && expires <= valid_until);
+            for row in shared.rows_with_room() {
+                if *missing == 0 {
+                    break;
+                }
+                let word = batch.word(row);
+                if Shared::is_for_sale(word) && lasts(row) && is_worth(row) && fits(row) {
+                    let (card, before) = (CardRef::new(batch.id.0, row), shared.row(row).order);
+                    found.cards.shared.push(SharedUse { card, word, before });
+                    *missing -= 1;
+                }
+            }
+            return;
+        }
         let shelf = face.and_then(|face| self.shelves.get(&face));
         let (begin, free) = shelf.map_or((self.cursor, &self.free), |shelf| (shelf.cursor, &shelf.free));
         // A row can be sold if it is in stock, not frozen by itself, and valid long enough.
@@ -339,6 +391,10 @@ impl Stock {
     /// After recovery: passes over the rows that are not for sale, so that the first order need not.
     pub fn settle(&mut self, batch: &Batch) {
         self.rewind();
+        if let Some(shared) = &mut self.shared {
+            shared.settle();
+            return;
+        }
         self.cursor = (0..batch.rows()).find(|row| stands(batch.word(*row))).unwrap_or(batch.rows());
         for shelf in self.shelves.values_mut() {
             shelf.cursor = batch.rows();
@@ -391,6 +447,9 @@ impl Stock {
         if !self.lasting.is(&ending) {
             return Err(format!("batch {}: cards with an end of their own are counted wrongly", batch.id));
         }
+        if let Some(shared) = &self.shared {
+            return shared.check(batch);
+        }
         for row in 0..batch.rows() {
             let expires = self.expires_ms(batch, row);
             let shelf = self.shelves.get(&batch.face(row));
@@ -407,8 +466,15 @@ impl Stock {
         Ok(())
     }
 
-    /// How many cards could be sold.
+    /// How many cards could be sold; of those that are sold many times, how many uses.
     pub fn sellable(&mut self, batch: &Batch, now_ms: u64) -> u64 {
+        if let Some(shared) = &self.shared {
+            let lasts =
+                |row| !matches!(self.expires_ms(batch, row), expires if expires != 0 && expires <= now_ms);
+            let rows = shared.rows_with_room();
+            let rows = rows.filter(|row| Shared::is_for_sale(batch.word(*row)) && lasts(*row));
+            return rows.map(|row| u64::from(shared.room(row))).sum();
+        }
         let standing = self.standing(batch, None) - self.ending;
         let (ending, _) = self.lasting.at(now_ms);
         if self.expiries.is_empty() && batch.columns.expiries.is_empty() {

@@ -16,7 +16,7 @@ use crate::product::{CardKind, Money, ValidFrom, Validity};
 use crate::record::{
     GroupWriter, Head, Kind, ORIGINAL_BYTES, PIN_LOCK_BYTES, Purse, REFERENCE_BYTES, ValueTail,
 };
-use crate::reply::{CardReport, HoldReport, Reply, ReplyBody, ReplyFlags, ValueReport};
+use crate::reply::{CardReport, HistoryEvent, HoldReport, Reply, ReplyBody, ReplyFlags, ValueReport};
 use crate::sequencer::{Detail, Moves, Prepared, Sequencer, Wallet};
 use crate::state::{Scope, State};
 use crate::status::Status;
@@ -249,6 +249,12 @@ impl Subject<'_> {
             Command::Expire { .. } => Action::Expire,
             &Command::Restock { reference, .. } => Action::Restock { reference },
             _ if denied => return Some(self.denied(word, prepared.body, reply)),
+            // Its sales do not move the word.
+            _ if let Detail::HistoryOfShared(read) = &prepared.detail
+                && read.0 != self.state.shared_row(batch, card.row()).order =>
+            {
+                return None;
+            }
             _ => return Some(self.read(prepared, batch, card, &view, reply)),
         };
         let asker = Asker {
@@ -411,6 +417,9 @@ impl Subject<'_> {
         }
         let new = Word::new(lsn, moved.lifecycle, moved.flags);
         moves.words.push((card, word, new));
+        if batch.kind == CardKind::Shared {
+            moves.spent.push((card, tail.purse.spent(), lsn));
+        }
         moves.holds.extend(moved.hold_change(card.to_bits(), request.id, asker, lsn));
         let body = match moved.kind {
             Kind::Settle => {
@@ -738,16 +747,19 @@ impl Subject<'_> {
         let detail = std::mem::take(&mut prepared.detail);
         let worth = self.worth(prepared, batch, card, view);
         reply.body = match detail {
-            Detail::History(events) => {
-                // Without its beginning it is not the whole.
-                if events.last().is_none_or(|first| first.kind != Kind::Import) {
-                    reply.flags = ReplyFlags::PARTIAL;
-                }
-                ReplyBody::History(events)
-            }
+            Detail::History(events) => self.history(events, reply),
+            Detail::HistoryOfShared(read) => self.history(read.1, reply),
             Detail::OrderOf(order) => ReplyBody::Card(report(batch, card, view, Some(order), worth)),
             _ => ReplyBody::Card(report(batch, card, view, None, worth)),
         };
+    }
+
+    fn history(&self, events: Vec<HistoryEvent>, reply: &mut Reply) -> ReplyBody {
+        // Without its beginning it is not the whole.
+        if events.last().is_none_or(|first| first.kind != Kind::Import) {
+            reply.flags = ReplyFlags::PARTIAL;
+        }
+        ReplyBody::History(events)
     }
 }
 

@@ -86,13 +86,15 @@ impl Value {
     fn taken(&self, view: &View, asked: Money, partial: bool) -> Result<(Money, Status), Status> {
         let available = self.available();
         let spent = match view.kind {
-            CardKind::MultiUse => Status::UsesExhausted,
+            CardKind::MultiUse | CardKind::Shared => Status::UsesExhausted,
             _ => Status::InsufficientValue,
         };
         let wanted = match (view.kind, asked) {
             (_, ..0) => return Err(Status::Malformed),
             (CardKind::Single, 0) => view.face,
-            (CardKind::MultiUse, 0) => 1,
+            (CardKind::MultiUse, 0) | (CardKind::Shared, 0 | 1) => 1,
+            // Each of its uses is somebody's.
+            (CardKind::Shared, _) if 0 < available => return Err(Status::InsufficientValue),
             (_, 0) => available,
             (_, asked) => asked,
         };
@@ -182,7 +184,8 @@ impl Deciding<'_> {
         } else {
             // What nothing can be loaded onto is used up when nothing is left.
             let loads = view.kind == CardKind::StoredValue && 0 < value.value_max;
-            let spent = purse.remaining == 0 && !loads;
+            // The next sale of a code that is sold many times brings the next use.
+            let spent = purse.remaining == 0 && !loads && view.kind != CardKind::Shared;
             let lifecycle = if spent { Lifecycle::Redeemed } else { Lifecycle::Sold };
             (lifecycle, purse.refunded < purse.redeemed)
         };
@@ -350,6 +353,10 @@ impl Deciding<'_> {
             return Err(Status::NotSold);
         }
         self.usable(Pin::Right)?;
+        if self.view.kind == CardKind::Shared {
+            // Only sales do.
+            return Err(Status::SharedUnfit);
+        }
         if self.view.kind != CardKind::StoredValue || self.value.value_max == 0 {
             return Err(Status::IllegalTransition);
         }

@@ -23,12 +23,13 @@ use crate::import::index_batch;
 use crate::index::Index;
 use crate::limits::Till;
 use crate::orders::OrderWord;
-use crate::product::CardKind;
+use crate::product::{CardKind, Money};
 use crate::proof::Signatures;
 use crate::record::{Entry, Group, Kind, Purse};
 use crate::replay::{Rebuild, ReplayError};
 use crate::sharded::SHARDS;
 use crate::state::{OrderMove, State};
+use crate::stock::Shared;
 use crate::store::{Identity, IdentityError};
 use crate::vault::{KeyError, Vault};
 use crate::word::{Flags, Lifecycle, Word};
@@ -290,6 +291,7 @@ impl Audit {
             }
             if entry.head.kind.is_order() {
                 self.order(&entry, problems)?;
+                problems.extend(shared_problem(before, &entry)?);
                 continue;
             }
             problems.extend(pin_problem(&before.state, &entry)?);
@@ -331,7 +333,8 @@ impl Audit {
         let fetched = before.is_some_and(OrderWord::is_fetched);
         // Where they were sold: not after what the order last did. One that took the place of another came with that.
         let came_alone = |word: Word| word.lsn().is_some_and(|lsn| self.placed.contains(&lsn));
-        let sold_at = cards.runs().map(|run| run.word).find(|word| !came_alone(*word)).and_then(Word::lsn);
+        let sold_at =
+            cards.whole_runs().map(|run| run.word).find(|word| !came_alone(*word)).and_then(Word::lsn);
         let sold_at = sold_at.filter(|lsn| before.is_some_and(|before| *lsn <= before.lsn()));
         let legal = |word: Word| {
             let from = word.lifecycle();
@@ -351,7 +354,7 @@ impl Audit {
                 _ => from == Lifecycle::Reserved,
             }
         };
-        if let Some(run) = cards.runs().find(|run| !legal(run.word)) {
+        if let Some(run) = cards.whole_runs().find(|run| !legal(run.word)) {
             problems.push(format!(
                 "{} of order {order} moved card {} from {:?} to {to:?}: lsn=`{}`",
                 kind.name(),
@@ -445,6 +448,41 @@ fn exception_problem(before: &Rebuild, entry: &Entry<'_>) -> Result<Option<Strin
     Ok(wrong.then(|| format!("{name} of an exception that is there, or not, already: lsn=`{}`", entry.lsn)))
 }
 
+/// What is wrong with the uses of cards sold many times that an order moves: more than there are, or of cards that cannot be
+/// sold; or of one card two. `before` is the state before its record.
+fn shared_problem(before: &Rebuild, entry: &Entry<'_>) -> Result<Option<String>, ReplayError> {
+    let (order, cards, facts) = entry.order()?;
+    let kind = entry.head.kind;
+    let mut seen = HashSet::new();
+    for used in &cards.shared {
+        // Replay says what else is wrong with such a card.
+        let Some(batch) = before.table.batch_of(used.card) else { return Ok(None) };
+        let row = used.card.row();
+        let Some(shared) = before.state.stock(batch.id).shared().filter(|_| row < batch.rows()) else {
+            return Ok(None);
+        };
+        let counted = shared.row(row);
+        let takes = || shared.room(row) > 0 && Shared::is_for_sale(used.word) && !batch.is_voided();
+        let legal = match kind {
+            Kind::Sell | Kind::Reserve | Kind::Realloc => takes(),
+            Kind::Return => counted.unused() > 0,
+            Kind::Confirm => counted.reserved > 0 && Shared::is_for_sale(used.word),
+            Kind::Cancel | Kind::ReserveTimeout => counted.reserved > 0,
+            _ => false,
+        };
+        // What was given out with the sale was seen.
+        let known = OrderWord::from_bits(facts.prev);
+        let unseen = kind != Kind::Return || !facts.sealed || known.is_some_and(|word| !word.is_fetched());
+        if !legal || !unseen || batch.word(row) != used.word || !seen.insert(used.card.to_bits()) {
+            let (name, card, lsn) = (kind.name(), used.card, entry.lsn);
+            return Ok(Some(format!(
+                "{name} of order {order} moved a use of card {card}, {counted:?}: lsn=`{lsn}`"
+            )));
+        }
+    }
+    Ok(None)
+}
+
 /// What is wrong with the money of an entry: legs that do not sum to zero or lead to other balances than they
 /// say, accounts below what they may be, a document that is there already. `before` is the state before it.
 fn money_problem(before: &State, entry: &Entry<'_>) -> Result<Option<String>, ReplayError> {
@@ -479,6 +517,12 @@ impl Audit {
         let Some(batch) = rebuild.table.batch_of(entry.card()) else { return Ok(None) };
         let initial = rebuild.state.initial(batch, entry.card().row());
         let now = tail.purse;
+        // Sales are no entries of its value.
+        let counted = rebuild.state.shared_row(batch, entry.card().row());
+        let shared = batch.kind == CardKind::Shared;
+        if shared && now.loaded != Money::from(counted.stands()) {
+            return Ok(Some("a card has more uses, or fewer, than were sold of it"));
+        }
         if now.initial() != Some(initial) {
             return Ok(Some("a card's value is not what it was sold with, less what was taken"));
         }
@@ -487,6 +531,7 @@ impl Audit {
         }
         let before = self.purses.insert(entry.head.subject, now);
         let before = before.unwrap_or_else(|| Purse::fresh(initial, None));
+        let before = if shared { Purse { loaded: now.loaded, ..before } } else { before };
         if now.effects != before.effects + 1 {
             return Ok(Some("an entry about a card's value is missing"));
         }
@@ -644,6 +689,9 @@ impl crate::state::State {
                 if before.replace(since_ms.is_some()) != Some(since_ms.is_some()) {
                     hasher.update(format!("{from} {}\n", since_ms.is_some()).as_bytes());
                 }
+            }
+            for (row, counted) in stock.shared().into_iter().flat_map(|shared| shared.rows(0)) {
+                hasher.update(format!("{row} {counted:?}\n").as_bytes());
             }
             for (row, end_ms) in stock.ends(0) {
                 hasher.update(format!("{row} {end_ms}\n").as_bytes());

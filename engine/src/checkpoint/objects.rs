@@ -14,7 +14,9 @@ use crate::orders::{OrderKey, Reservation};
 use crate::record::{
     Clocks, StoredBatch, StoredPlace, StoredPrincipal, StoredProduct, StoredTerms, StoredValidity, stored,
 };
+use crate::stock::SharedRow;
 use crate::tenants::TenantRow;
+use crate::word::CardRef;
 
 /// Everything but words and orders.
 #[derive(Debug, Default, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -71,6 +73,36 @@ pub struct Ledger {
     pub order_heads: Vec<(u16, u64)>,
     /// Cards with an end of validity that they were given after their import, milliseconds.
     pub ends: Vec<(u64, u64)>,
+    /// What is counted of cards that are sold many times.
+    pub shared: Vec<SharedObject>,
+}
+
+/// What is counted of a card that is sold many times.
+#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct SharedObject {
+    card: u64,
+    sold: u32,
+    reserved: u32,
+    returned: u32,
+    spent: u32,
+    order: u64,
+    value: u64,
+}
+
+impl SharedObject {
+    pub(super) fn of(card: CardRef, counted: SharedRow) -> SharedObject {
+        let SharedRow { sold, reserved, returned, spent, order, value } = counted;
+        let [order, value] = [order, value].map(|lsn| lsn.map_or(0, Lsn::bytes));
+        SharedObject { card: card.to_bits(), sold, reserved, returned, spent, order, value }
+    }
+
+    /// The card, and what is counted of it.
+    #[must_use]
+    pub fn counted(&self) -> (CardRef, SharedRow) {
+        let Self { sold, reserved, returned, spent, .. } = *self;
+        let (order, value) = (Lsn::from_bytes(self.order), Lsn::from_bytes(self.value));
+        (CardRef::from_bits(self.card), SharedRow { sold, reserved, returned, spent, order, value })
+    }
 }
 
 /// Which rows of a batch are active.

@@ -39,6 +39,10 @@ impl Turn<'_> {
         if !self.state.scope(request.caller.principal).is_some_and(|scope| scope.covers(batch.product)) {
             return Err(Status::ScopeDenied);
         }
+        if stock.shared().is_some() {
+            // Each use is sold to somebody; who has the code of one has that of all.
+            return Err(Status::SharedUnfit);
+        }
         if batch.is_voided() {
             return Err(Status::Voided);
         }

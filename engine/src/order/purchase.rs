@@ -6,6 +6,9 @@ use crate::product::Money;
 #[cfg(doc)]
 use crate::{account::LEGS_MAX, command::ORDER_CARDS_MAX};
 
+/// The most cards of a SELL whose codes are sold many times: SELL_LINES takes more.
+pub(crate) const SHARED_PLAIN_MAX: u32 = 64;
+
 /// The most lines of an order.
 pub const ORDER_LINES_MAX: usize = 64;
 

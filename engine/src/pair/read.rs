@@ -67,7 +67,8 @@ impl Sequencer {
         let Side { past, wallet, word, .. } = self.read_side(request, card, buffer)?;
         prepared.word = word;
         let again = past.same.filter(|same| same.kind == Kind::Replace).and_then(|same| same.other);
-        let replaces = matches!(asked, Asked::Replace { .. });
+        let shared = batch.kind == CardKind::Shared;
+        let replaces = matches!(asked, Asked::Replace { .. }) && !shared;
         let mut order = None;
         if let Some(sale) = wallet.sale
             && replaces
@@ -77,6 +78,8 @@ impl Sequencer {
             order = self.read_order_of(request, sale, buffer)?;
         }
         let second = match (again, asked) {
+            // Refused, whatever the second is.
+            _ if shared => None,
             (Some(other), _) => Some(other),
             (None, Asked::Replace { with: None }) => {
                 let state = self.state();

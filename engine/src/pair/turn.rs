@@ -8,7 +8,7 @@ use crate::card::{Effect, View, unusable};
 use crate::command::Request;
 use crate::identity::CardDigest;
 use crate::orders::{OrderKey, OrderState, OrderWord};
-use crate::product::Money;
+use crate::product::{CardKind, Money};
 use crate::record::{GroupWriter, Head, Kind, PAIR_BYTES, Pair, Purse, VOLUME_BYTES, ValueTail};
 use crate::reply::{Reply, ReplyBody, ReplyFlags, ValueReport};
 use crate::sequencer::{Detail, OrderPast, Prepared, Sequencer, Turn, Wallet, Work};
@@ -88,6 +88,10 @@ impl Turn<'_> {
         }
         if past.poisoned {
             return Err(Status::ReversedBeforeArrival.into());
+        }
+        if batch.kind == CardKind::Shared {
+            // It is more people's than one.
+            return Err(Status::SharedUnfit.into());
         }
         let first = self.state.seen(batch, card, word, &past, wallet.purse);
         if let Some(status) = first.refusal() {

@@ -22,6 +22,7 @@ use super::tree::TreeError;
 use crate::engine::Engine;
 use crate::identity::{Caller, CardDigest, PrincipalId, RequestId};
 use crate::index::Index;
+use crate::product::CardKind;
 use crate::reply::{ProofPart, Reply, ReplyBody, ReplyFlags, SignedNote};
 use crate::sequencer::Sequencer;
 use crate::status::Status;
@@ -116,6 +117,10 @@ impl Engine {
         standing(&sequencer.state(), caller)?;
         let card = sequencer.index.find(digest, &Index::pin());
         let (batch, card) = sequencer.batch_of(card).ok_or(Refusal::Unknown)?;
+        if batch.kind == CardKind::Shared {
+            // Its own chain does not hold its sales, and a proof shows all that happened to a card.
+            return Err(Refusal::Status(Status::SharedUnfit));
+        }
         let issued = if size == 0 {
             match Prover::signed_before(&inner, caller, request) {
                 Some(issued) => issued,

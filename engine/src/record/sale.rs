@@ -3,6 +3,12 @@
 //! A plain sale of one product has the *plain form*, which is the first version's: row ranges for cards never
 //! moved before, single cards with the word they had for others. Everything else has the *full form*: runs of
 //! rows with the word that all of them had, then lines and money legs.
+//!
+//! A use of a card that is sold many times stands there as a run of one row with the highest bit of its length set, and
+//! in place of that length the entry about an order that had a use of the card before: such entries chain by these, and
+//! not by the card's word, which only the first sale moves.
+
+use kami_wal::Lsn;
 
 use super::layout::HEAD_BYTES;
 use super::legs::{LEG_BYTES, PostedLeg};
@@ -32,13 +38,30 @@ pub struct Run {
     pub word: Word,
 }
 
-/// The cards of an entry about an order: first rows never moved before, then those that were.
+/// In the length of a run: one row, of a card that is sold many times.
+const SHARED_BIT: u64 = 1 << 63;
+
+/// One use of a card that is sold many times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedUse {
+    /// The card.
+    pub card: CardRef,
+    /// Its word then.
+    pub word: Word,
+    /// The last entry about an order that had a use of it before.
+    pub before: Option<Lsn>,
+}
+
+/// The cards of an entry about an order: first rows never moved before, then those that were, then uses of cards that
+/// are sold many times.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allocation {
     /// First card and number of rows.
     pub ranges: Vec<(CardRef, u32)>,
     /// Cards that were moved before.
     pub moved: Vec<Run>,
+    /// Uses of cards that are sold many times; of each card one.
+    pub shared: Vec<SharedUse>,
 }
 
 impl Allocation {
@@ -47,19 +70,35 @@ impl Allocation {
     pub fn count(&self) -> u32 {
         self.ranges.iter().map(|(_, rows)| rows).sum::<u32>()
             + self.moved.iter().map(|run| run.rows).sum::<u32>()
+            + self.shared.len() as u32
     }
 
     /// Every run, in the order's sequence.
     pub fn runs(&self) -> impl Iterator<Item = Run> + '_ {
+        let uses = self.shared.iter().map(|used| Run { first: used.card, rows: 1, word: used.word });
+        self.whole_runs().chain(uses)
+    }
+
+    /// Those of cards that move with the order, as all do but those that are sold many times.
+    pub fn whole_runs(&self) -> impl Iterator<Item = Run> + '_ {
         let pristine = self.ranges.iter().map(|&(first, rows)| Run { first, rows, word: Word::PRISTINE });
         pristine.chain(self.moved.iter().copied())
     }
 
+    /// Every card that moves with the order, with the word it had, in the order's sequence.
+    pub fn whole_cards(&self) -> impl Iterator<Item = (CardRef, Word)> + '_ {
+        cards_of(self.whole_runs())
+    }
+
     /// Every card with the word it had, in the order's sequence.
     pub fn cards(&self) -> impl Iterator<Item = (CardRef, Word)> + '_ {
-        self.runs().flat_map(|Run { first, rows, word }| {
-            (0..u64::from(rows)).map(move |row| (CardRef::new(first.batch(), first.row() + row), word))
-        })
+        cards_of(self.runs())
+    }
+
+    /// The use of a card that is sold many times; `None` if none of it is part of it.
+    #[must_use]
+    pub fn use_of(&self, card: CardRef) -> Option<&SharedUse> {
+        self.shared.iter().find(|used| used.card == card)
     }
 
     /// Adds a card: to the last run if it continues it and had the same word.
@@ -84,17 +123,24 @@ impl Allocation {
     pub fn clear(&mut self) {
         self.ranges.clear();
         self.moved.clear();
+        self.shared.clear();
     }
 
-    /// The word the card had before; `None` if it is not part of it.
+    /// The word the card had before; `None` if it does not move with it.
     #[must_use]
     pub fn word_before(&self, card: CardRef) -> Option<Word> {
         let holds = |run: &Run| {
             run.first.to_bits() <= card.to_bits()
                 && card.to_bits() < run.first.to_bits() + u64::from(run.rows)
         };
-        self.runs().find(holds).map(|run| run.word)
+        self.whole_runs().find(holds).map(|run| run.word)
     }
+}
+
+fn cards_of(runs: impl Iterator<Item = Run>) -> impl Iterator<Item = (CardRef, Word)> {
+    runs.flat_map(|Run { first, rows, word }| {
+        (0..u64::from(rows)).map(move |row| (CardRef::new(first.batch(), first.row() + row), word))
+    })
 }
 
 /// What an entry about an order says beside its cards. The default is a plain sale.
@@ -122,7 +168,9 @@ pub struct OrderFacts {
 impl OrderFacts {
     /// A plain sale has the plain form unless the full one is shorter, as for long runs that came back.
     fn is_plain(&self, cards: &Allocation) -> bool {
-        *self == OrderFacts::default() && plain_bytes(cards) <= FULL_BYTES + cards.moved.len() * RUN_BYTES
+        *self == OrderFacts::default()
+            && cards.shared.is_empty()
+            && plain_bytes(cards) <= FULL_BYTES + cards.moved.len() * RUN_BYTES
     }
 
     /// Bytes of the tail that [`OrderFacts::encode`] writes.
@@ -131,7 +179,7 @@ impl OrderFacts {
         if self.is_plain(cards) {
             plain_bytes(cards)
         } else {
-            let runs = cards.ranges.len() + cards.moved.len();
+            let runs = cards.ranges.len() + cards.moved.len() + cards.shared.len();
             FULL_BYTES + runs * RUN_BYTES + self.lines.len() * LINE_BYTES + self.legs.len() * LEG_BYTES
         }
     }
@@ -142,7 +190,7 @@ impl OrderFacts {
         HEAD_BYTES + FULL_BYTES + count as usize * RUN_BYTES + lines * LINE_BYTES + legs * LEG_BYTES
     }
 
-    /// The most bytes that a plain sale of `count` cards takes, head included.
+    /// The most bytes that a plain sale of `count` cards takes, head included, unless they are sold many times.
     #[must_use]
     pub const fn plain_entry_bytes_max(count: u32) -> usize {
         HEAD_BYTES + PLAIN_BYTES + count as usize * SPAN_BYTES
@@ -170,7 +218,8 @@ impl OrderFacts {
             }
             return;
         }
-        tail[20..24].copy_from_slice(&((cards.ranges.len() + cards.moved.len()) as u32).to_le_bytes());
+        let runs = cards.ranges.len() + cards.moved.len() + cards.shared.len();
+        tail[20..24].copy_from_slice(&(runs as u32).to_le_bytes());
         tail[24..26].copy_from_slice(&(self.lines.len() as u16).to_le_bytes());
         tail[26..28].copy_from_slice(&(self.legs.len() as u16).to_le_bytes());
         tail[28..32].copy_from_slice(&(1 | u32::from(self.sealed) << 1).to_le_bytes());
@@ -184,10 +233,15 @@ impl OrderFacts {
             tail[at..at + bytes.len()].copy_from_slice(bytes);
             at += bytes.len();
         };
-        for run in cards.runs() {
+        for run in cards.whole_runs() {
             put(&run.first.to_bits().to_le_bytes());
             put(&u64::from(run.rows).to_le_bytes());
             put(&run.word.bits().to_le_bytes());
+        }
+        for used in &cards.shared {
+            put(&used.card.to_bits().to_le_bytes());
+            put(&(SHARED_BIT | used.before.map_or(0, Lsn::units)).to_le_bytes());
+            put(&used.word.bits().to_le_bytes());
         }
         for line in &self.lines {
             put(&line.product.0.to_le_bytes());
@@ -259,7 +313,19 @@ fn full(tail: &[u8], form: u32) -> Result<(Allocation, OrderFacts), &'static str
     let mut cards = Allocation::default();
     for run in run_bytes.chunks_exact(RUN_BYTES) {
         let first = CardRef::from_bits(u64_at(run, 0));
-        let rows = rows_of(first, u64_at(run, 8))?;
+        let length = u64_at(run, 8);
+        if length & SHARED_BIT != 0 {
+            let word = Word::from_bits(u64_at(run, 16)).ok_or("unknown word")?;
+            if length >> 48 != SHARED_BIT >> 48 {
+                return Err("use of a card damaged");
+            }
+            cards.shared.push(SharedUse { card: first, word, before: Lsn::from_units(length & !SHARED_BIT) });
+            continue;
+        }
+        if !cards.shared.is_empty() {
+            return Err("runs out of order");
+        }
+        let rows = rows_of(first, length)?;
         match Word::from_bits(u64_at(run, 16)) {
             None => return Err("unknown word"),
             // Their sequence is the order's: what was never moved comes first.

@@ -129,6 +129,12 @@ impl Purse {
         before.checked_sub(self.loaded)?.checked_sub(self.refunded)
     }
 
+    /// Of a card that is sold many times: uses that were redeemed, and neither reversed nor refunded.
+    #[must_use]
+    pub fn spent(&self) -> u32 {
+        u32::try_from(self.redeemed - self.refunded).unwrap_or(0)
+    }
+
     /// Whether the amounts are possible.
     #[must_use]
     pub fn is_sound(&self) -> bool {

@@ -77,6 +77,8 @@ pub(crate) struct Moves {
     pub(crate) exceptions: Vec<ExceptionState>,
     /// Cards with their new ends of validity.
     pub(crate) ends: Vec<(CardRef, u64)>,
+    /// Cards that are sold many times with how much of them is spent, and by which entry.
+    pub(crate) spent: Vec<(CardRef, u32, Lsn)>,
 }
 
 impl Moves {
@@ -86,6 +88,7 @@ impl Moves {
         self.pins.clear();
         self.exceptions.clear();
         self.ends.clear();
+        self.spent.clear();
     }
 }
 
@@ -149,6 +152,8 @@ pub(crate) enum Detail {
     #[default]
     None,
     History(Vec<HistoryEvent>),
+    /// Of a card that is sold many times: also the last entry about an order that it was read from.
+    HistoryOfShared(Box<(Option<Lsn>, Vec<HistoryEvent>)>),
     /// Of a card: the order it belongs to.
     OrderOf(OrderId),
     /// What became of an order.
