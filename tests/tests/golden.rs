@@ -60,6 +60,7 @@ fn entries() -> Vec<(Kind, Vec<u8>)> {
             rows: 1,
             word: Word::new(lsn(0x2000), Lifecycle::Available, Flags::HAS_EFFECTS),
         }],
+        shared: Vec::new(),
     };
     let plain = OrderFacts::default();
     let mut sale = vec![0; plain.tail_bytes(&cards)];

@@ -257,7 +257,12 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
                 "prev",
                 "the order's word before: position (48 bits), fetched (1 bit), state (4 bits); zero for its first entry",
             ),
-            (128, 24, "run", "first card, number of rows, the word that each of them had; repeated"),
+            (
+                128,
+                24,
+                "run",
+                "first card, number of rows, the word that each of them had; repeated. Last, uses of cards that are sold many times: the card, the highest bit with the last entry about an order that had one before in 8-byte units, the card's word then",
+            ),
             (152, 16, "line", "product u32, count u32, face value asked for or the lowest i64; repeated"),
             (
                 168,

@@ -361,3 +361,50 @@ fn rows_of(first: CardRef, rows: u64) -> Result<u32, &'static str> {
     let rows = rows.filter(|rows| first.row() + u64::from(*rows) <= CardRef::ROWS_MAX);
     rows.ok_or("range of rows out of bounds")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::word::{Flags, Lifecycle};
+
+    fn order() -> (OrderFacts, Allocation) {
+        let word = |n| Word::new(Lsn::from_units(512 + n).unwrap(), Lifecycle::Sold, Flags::REVEALED);
+        let cards = Allocation {
+            ranges: vec![(CardRef::new(3, 5), 10)],
+            moved: vec![Run { first: CardRef::new(4, 2), rows: 1, word: word(0) }],
+            shared: vec![
+                SharedUse { card: CardRef::new(5, 0), word: Word::PRISTINE, before: None },
+                SharedUse { card: CardRef::new(5, 1), word: word(1), before: Lsn::from_units((1 << 47) - 1) },
+            ],
+        };
+        (OrderFacts { account: 7, ..OrderFacts::default() }, cards)
+    }
+
+    #[test]
+    fn uses_of_cards_that_are_sold_many_times_are_read_as_written() {
+        let (facts, cards) = order();
+        for facts in [facts, OrderFacts::default()] {
+            let mut tail = vec![0; facts.tail_bytes(&cards)];
+            facts.encode(OrderId(9), &cards, &mut tail);
+            assert_eq!(OrderFacts::decode(&tail), Ok((OrderId(9), cards.clone(), facts)));
+        }
+        assert_eq!((cards.count(), cards.cards().count(), cards.whole_cards().count()), (13, 13, 11));
+    }
+
+    #[test]
+    fn no_byte_of_a_use_is_passed_over() {
+        let (facts, cards) = order();
+        let mut tail = vec![0; facts.tail_bytes(&cards)];
+        facts.encode(OrderId(9), &cards, &mut tail);
+        let uses = FULL_BYTES + 2 * RUN_BYTES;
+        for bit in 8 * uses..8 * tail.len() {
+            let mut bent = tail.clone();
+            bent[bit / 8] ^= 1 << (bit % 8);
+            let read = OrderFacts::decode(&bent);
+            assert!(read.is_err() || read != Ok((OrderId(9), cards.clone(), facts.clone())), "bit {bit}");
+        }
+        // Uses come last.
+        tail[FULL_BYTES + 15] |= 0x80;
+        assert!(OrderFacts::decode(&tail).is_err());
+    }
+}

@@ -1,7 +1,7 @@
 //! The oracle's rules for what takes two people: proposals, approvals, the export of codes.
 
 use kami_engine::{
-    BatchId, Caller, CardRef, DualControl, Flags, Kind, Lifecycle, Line, Lsn, OrderId, OrderState,
+    BatchId, Caller, CardKind, CardRef, DualControl, Flags, Kind, Lifecycle, Line, Lsn, OrderId, OrderState,
     PrincipalId, ProductId, Proposal, ProposalId, ProposalState, ReplyFlags, RequestId, Role, Status,
     TenantId,
 };
@@ -178,6 +178,9 @@ impl Oracle {
         let batch = self.batches.get(&id).filter(|batch| batch.tenant == tenant).ok_or(Status::NotFound)?;
         if !self.covers(asked.caller.principal, batch.product) {
             return Err(Status::ScopeDenied);
+        }
+        if self.products[&batch.product].spec.kind == CardKind::Shared {
+            return Err(Status::SharedUnfit);
         }
         if batch.voided {
             return Err(Status::Voided);

@@ -79,7 +79,7 @@ impl Oracle {
                 let of_value = self.products[&self.batches[&place.0].product].spec.kind;
                 told.amount = match of_value {
                     // Uses are no money.
-                    CardKind::MultiUse => None,
+                    CardKind::MultiUse | CardKind::Shared => None,
                     CardKind::StoredValue if kind.may_tell_value() => Some(moved.amount),
                     _ if kind.must_tell_value() => Some(moved.amount),
                     _ => matches!(kind, Kind::Redeem | Kind::Reverse).then(|| self.face(place)),

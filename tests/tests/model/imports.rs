@@ -138,6 +138,8 @@ impl World {
             Expected::plain(Status::NotFound, self.oracle.now_ms)
         } else if spec.origins && caller.role != Role::Admin {
             Expected::plain(Status::Forbidden, self.oracle.now_ms)
+        } else if spec.origins && product.is_some_and(|product| product.spec.kind == CardKind::Shared) {
+            Expected::plain(Status::SharedUnfit, self.oracle.now_ms)
         } else if spec.expires_ms != 0 && spec.expires_ms <= self.oracle.now_ms.max(spec.valid_from_ms) {
             Expected::plain(Status::Expired, self.oracle.now_ms)
         } else {
@@ -442,6 +444,7 @@ impl World {
             origin: row.origin,
             past: Vec::new(),
             holds: std::collections::BTreeMap::new(),
+            uses: Default::default(),
         };
         Batch {
             tenant: staged.caller.tenant.0,

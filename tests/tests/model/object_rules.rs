@@ -2,7 +2,7 @@
 
 use kami_engine::{
     BatchId, BatchReport, CardKind, Kind, Principal, PrincipalId, Product, ProductId, ProductSpec, Renewal,
-    ReplyFlags, Role, Stats, Status, StockLine,
+    ReplyFlags, Role, SHARED_USES_MAX, Stats, Status, StockLine, ValidFrom,
 };
 
 use super::expected::{At, Body, Expected};
@@ -199,16 +199,19 @@ impl Oracle {
             && spec.face >= 0
             && spec.terms.attributes.len() <= 255
             && spec.terms.class < 64
-            && (spec.kind != CardKind::MultiUse || spec.terms.uses > 0);
+            && (spec.kind != CardKind::MultiUse || spec.terms.uses > 0)
+            && (spec.kind != CardKind::Shared
+                || (1..=SHARED_USES_MAX).contains(&spec.terms.uses)
+                    && spec.terms.valid_from == ValidFrom::Import);
         let refusal = match known {
             _ if !is_sane => Some(Status::Malformed),
-            _ if spec.kind == CardKind::Shared => Some(Status::Unsupported),
             Some(_) if adds => Some(Status::AlreadyExists),
             None if !adds => Some(Status::NotFound),
             Some((_, product))
                 if product.spec.currency != spec.currency
                     || product.spec.kind != spec.kind
-                    || spec.kind == CardKind::MultiUse && product.spec.terms.uses != spec.terms.uses =>
+                    || matches!(spec.kind, CardKind::MultiUse | CardKind::Shared)
+                        && product.spec.terms.uses != spec.terms.uses =>
             {
                 Some(Status::IllegalTransition)
             }
@@ -356,11 +359,12 @@ impl Oracle {
     fn stock_line(&self, id: u32) -> StockLine {
         let batch = &self.batches[&id];
         let sellable = (0..batch.cards.len()).filter(|row| self.is_sellable((id, *row), self.now_ms));
+        let sellable = sellable.map(|row| self.room((id, row)));
         StockLine {
             product: ProductId(batch.product),
             batch: BatchId(id),
             imported: batch.cards.len() as u64,
-            sellable: sellable.count() as u64,
+            sellable: sellable.sum(),
             counts: self.counts(id),
         }
     }

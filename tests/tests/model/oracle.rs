@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use kami_engine::{
-    AccountSpec, DualControl, Exception, ExceptionNote, Flags, Kind, Leg, Lifecycle, LimitId, LimitSpec,
-    Line, OrderState, Posting, PrincipalSpec, ProductSpec, Renewal, Subject, ValidFrom,
+    AccountSpec, CardKind, DualControl, Exception, ExceptionNote, Flags, Kind, Leg, Lifecycle, LimitId,
+    LimitSpec, Line, OrderState, Posting, PrincipalSpec, ProductSpec, Renewal, Subject, ValidFrom,
 };
 
 use super::control_rules::Proposed;
@@ -71,6 +71,15 @@ pub struct Moved {
     pub deadline_ms: u64,
     /// From when the card is valid then, if that follows from what happened to it.
     pub begun_ms: u64,
+}
+
+/// What orders took of a card that is sold many times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uses {
+    pub sold: u32,
+    pub reserved: u32,
+    /// Taken back after the code was given out.
+    pub returned: u32,
 }
 
 /// An open hold.
@@ -173,6 +182,8 @@ pub struct Card {
     pub past: Vec<Past>,
     /// Those that nothing has ended yet.
     pub holds: BTreeMap<u128, Hold>,
+    /// Of a card that is sold many times.
+    pub uses: Uses,
 }
 
 #[derive(Clone)]
@@ -603,12 +614,25 @@ impl Oracle {
         product.frozen || self.tenants.get(&product.tenant).is_some_and(|tenant| tenant.frozen)
     }
 
+    pub fn is_shared(&self, place: Place) -> bool {
+        self.kind(place) == CardKind::Shared
+    }
+
+    /// How often a card in stock can be sold.
+    pub fn room(&self, place: Place) -> u64 {
+        let Uses { sold, reserved, .. } = self.card(place).uses;
+        let uses = self.products[&self.batches[&place.0].product].spec.terms.uses;
+        if self.is_shared(place) { u64::from(uses - sold - reserved) } else { 1 }
+    }
+
     /// Whether an order could take it, if it needs to last beyond `until_ms`.
     pub fn is_sellable(&self, place: Place, until_ms: u64) -> bool {
         let expires_ms = self.expires_ms(place);
         let batch = &self.batches[&place.0];
         let lasts = |days: u32| self.now_ms + u64::from(days) * 24 * 3600 * 1000 > until_ms;
-        self.card(place).lifecycle == Lifecycle::Available
+        let lifecycle = self.card(place).lifecycle;
+        (lifecycle == Lifecycle::Available || lifecycle == Lifecycle::Sold && self.is_shared(place))
+            && self.room(place) > 0
             && !batch.voided
             && batch.validity.is_none_or(|(_, days)| lasts(days))
             && self.products[&batch.product].spec.terms.listed

@@ -1,9 +1,9 @@
 //! The oracle's rules for orders.
 
 use kami_engine::{
-    AccountId, CardRef, Flags, Kind, LEGS_MAX, Leg, Lifecycle, Line, ORDER_CARDS_MAX, ORDER_LINES_MAX,
-    OrderId, OrderLine, OrderQuery, OrderReport, OrderState, PrincipalId, ProductId, Purchase,
-    RETURN_CARDS_MAX, ReplyFlags, Role, Status,
+    AccountId, CardKind, CardRef, Flags, Kind, LEGS_MAX, Leg, Lifecycle, Line, ORDER_CARDS_MAX,
+    ORDER_LINES_MAX, OrderId, OrderLine, OrderQuery, OrderReport, OrderState, PrincipalId, ProductId,
+    Purchase, RETURN_CARDS_MAX, ReplyFlags, Role, Status,
 };
 
 use super::expected::{At, Body, Expected, Listed};
@@ -118,6 +118,12 @@ impl Oracle {
             match self.products.get(&line.product.0).filter(|product| product.tenant == tenant) {
                 None => return self.refuse(Status::NotFound),
                 Some(product) if self.is_product_frozen(product) => return self.refuse(Status::Frozen),
+                Some(product)
+                    if product.spec.kind == CardKind::Shared
+                        && matches!(ask.what, What::Sell { count, .. } if count > SHARED_PLAIN_MAX) =>
+                {
+                    return self.refuse(Status::OrderTooLarge);
+                }
                 Some(product) => reserve_s = reserve_s.min(product.spec.terms.reserve_s),
             }
         }
@@ -209,9 +215,11 @@ impl Oracle {
             }
             all.extend(found);
         }
+        let (shared, all): (Vec<Place>, Vec<Place>) =
+            all.into_iter().partition(|place| self.is_shared(*place));
         let (fresh, moved): (Vec<Place>, Vec<Place>) =
             all.into_iter().partition(|place| self.card(*place).past.is_empty());
-        Some([fresh, moved].concat())
+        Some([fresh, moved, shared].concat())
     }
 
     /// Whether the caller may buy for the account, and move money so.
@@ -244,7 +252,9 @@ impl Oracle {
         let reserved = order.state == OrderState::Reserved;
         let cards = if reserved {
             for &place in &order.cards {
-                let wrong = if self.is_frozen(place) {
+                let wrong = if self.card(place).lifecycle == Lifecycle::Voided {
+                    Status::Voided
+                } else if self.is_frozen(place) {
                     Status::Frozen
                 } else if self.batches[&place.0].voided {
                     Status::Voided
@@ -264,9 +274,15 @@ impl Oracle {
             let until_ms = self.now_ms + u64::from(validity_s_min) * 1000;
             let lasts = |ends_ms: u64| ends_ms == 0 || ends_ms > until_ms;
             let free = |place: &Place| {
-                self.effective(*place, self.card(*place).lifecycle) == Lifecycle::Available
-                    && !self.is_frozen(*place)
-                    && lasts(self.expires_ms(*place))
+                let free = match self.is_shared(*place) {
+                    true => {
+                        self.room(*place) > 0
+                            && self.card(*place).lifecycle != Lifecycle::Voided
+                            && !self.batches[&place.0].voided
+                    }
+                    false => self.effective(*place, self.card(*place).lifecycle) == Lifecycle::Available,
+                };
+                free && !self.is_frozen(*place) && lasts(self.expires_ms(*place))
             };
             if order.cards.iter().all(free) {
                 order.cards.clone()
@@ -351,6 +367,15 @@ impl Oracle {
                     continue;
                 }
                 return self.refuse(Status::IllegalTransition);
+            }
+            if self.is_shared(place) {
+                // Its code is others', too: what counts is whether this order gave it out.
+                if self.left(place) - self.held(place).0 <= 0 {
+                    return self.refuse(Status::UsesExhausted);
+                }
+                seen |= !order.sealed;
+                cards.push(place);
+                continue;
             }
             if card.flags.contains(Flags::HELD) {
                 return self.refuse(Status::IllegalTransition);
@@ -519,6 +544,9 @@ impl Oracle {
     }
 }
 
+/// The most cards of a plain sale that are sold many times.
+const SHARED_PLAIN_MAX: u32 = 64;
+
 /// Whether one record of the log can hold so large an order: the heads of group and entry, the order's own, and
 /// 24 bytes a card at worst, 16 in a plain sale, 16 a line, 32 a leg; and the alerts that it may set off.
 pub fn is_too_large(wanted: &Purchase, plain: bool, payload_bytes: u64) -> bool {
@@ -606,6 +634,10 @@ impl Oracle {
             _ => (Lifecycle::Reserved, Lifecycle::Available),
         };
         for &place in &change.cards {
+            if self.is_shared(place) {
+                self.apply_use(event, change, place);
+                continue;
+            }
             let mut flags = self.card(place).flags;
             if to == Lifecycle::Sold && !change.sealed {
                 flags = flags.with(Flags::REVEALED);
@@ -646,6 +678,30 @@ impl Oracle {
                 order.sold_lsn = event.lsn;
             }
         }
+    }
+
+    /// A use of a card that is sold many times moves with its order; the card only with its first sale.
+    fn apply_use(&mut self, event: &Event, change: &OrderChange, place: Place) {
+        let card = self.card(place);
+        let (mut lifecycle, mut flags, mut uses) = (card.lifecycle, card.flags, card.uses);
+        match event.kind {
+            Kind::Reserve => uses.reserved += 1,
+            Kind::Cancel | Kind::ReserveTimeout => uses.reserved -= 1,
+            Kind::Return if change.sealed => uses.sold -= 1,
+            Kind::Return => uses.returned += 1,
+            kind => {
+                uses.reserved -= u32::from(kind == Kind::Confirm);
+                uses.sold += 1;
+                if lifecycle == Lifecycle::Available {
+                    lifecycle = Lifecycle::Sold;
+                    flags = if change.sealed { flags } else { flags.with(Flags::REVEALED) };
+                }
+            }
+        }
+        let past = event.past(lifecycle, flags, change.order);
+        let card = self.card_mut(place);
+        (card.lifecycle, card.flags, card.uses) = (lifecycle, flags, uses);
+        card.past.push(past);
     }
 
     /// Codes of an order were given out that had not been delivered with it.

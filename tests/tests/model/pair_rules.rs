@@ -82,6 +82,7 @@ impl Oracle {
             return Err(Box::new(self.refuse(Status::ReversedBeforeArrival)));
         }
         let refusal = match self.effective(place, card.lifecycle) {
+            _ if self.is_shared(place) => Some(Status::SharedUnfit),
             _ if self.is_unsold(place) => Some(Status::NotSold),
             Lifecycle::Redeemed if self.kind(place) == CardKind::MultiUse => Some(Status::UsesExhausted),
             Lifecycle::Redeemed => Some(Status::AlreadyRedeemed),

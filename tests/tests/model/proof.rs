@@ -76,6 +76,10 @@ impl World {
         let reply = engine.prove_card(caller, ids[0], digest, 0, 0);
         let Some(reply) = self.unless_cut(reply) else { return };
         let card = self.oracle.card(place);
+        assert_eq!(reply.status == Status::SharedUnfit, self.oracle.is_shared(place), "{reply:?}");
+        if self.oracle.is_shared(place) {
+            return;
+        }
         if reply.status == Status::Migrated {
             assert!(card.origin.is_some() && card.past.is_empty(), "all that happened to it here is proven");
             return;

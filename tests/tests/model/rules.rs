@@ -543,7 +543,15 @@ impl Oracle {
             return self.miss(Status::CardNotValid);
         }
         let mut expected = Expected::plain(Status::Ok, self.now_ms);
-        if let Some(last) = card.past.last() {
+        // The sales of what is sold many times stand beside it, but for the first.
+        let beside = |place: Place, at: usize| {
+            let (past, before) = (&card.past[at], at.checked_sub(1).map(|at| card.past[at].lifecycle));
+            self.is_shared(place)
+                && past.is_of_order()
+                && past.lifecycle == before.unwrap_or(Lifecycle::Available)
+        };
+        let own = (0..card.past.len()).rev().find(|at| !beside(place, *at));
+        if let Some(last) = own.map(|at| &card.past[at]) {
             expected.lsn = At::Known(last.lsn);
         }
         expected.body = if matches!(ask.what, What::History { .. }) {
@@ -557,6 +565,7 @@ impl Oracle {
         } else {
             let last = card.past.iter().rfind(|past| past.is_of_order());
             let gone = [Kind::Cancel, Kind::ReserveTimeout, Kind::Return, Kind::Replace];
+            let last = last.filter(|_| !self.is_shared(place));
             let order = last.filter(|last| !gone.contains(&last.kind)).map(|last| match last.kind {
                 Kind::Replacement => self.order_of(place).expect("it took a place in one").1,
                 _ => last.related,

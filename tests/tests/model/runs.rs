@@ -12,7 +12,7 @@ impl World {
     /// Products and a few cards, so that there is something to sell.
     pub fn stock_up(&mut self) {
         for (tenant, name) in
-            [(0, "product 2"), (0, "product 3"), (1, "product 2"), (0, "value"), (0, "uses")]
+            [(0, "product 2"), (0, "product 3"), (1, "product 2"), (0, "value"), (0, "uses"), (0, "shared")]
         {
             let mut spec = kami_engine::ProductSpec::single(name, *b"CNY", 100);
             match name {
@@ -23,6 +23,10 @@ impl World {
                 "uses" => {
                     spec.kind = kami_engine::CardKind::MultiUse;
                     spec.terms.uses = 1 + self.random.below(5) as u32;
+                }
+                "shared" => {
+                    spec.kind = kami_engine::CardKind::Shared;
+                    spec.terms.uses = 1 + self.random.below(6) as u32;
                 }
                 _ => {}
             }
@@ -45,7 +49,7 @@ impl World {
         // One principal may have few of them lying about.
         let issuer = 20 + self.random.below(16) as u32;
         let importer = caller(issuer, kami_engine::Role::Issuer, 0, tenant);
-        let product = 1 + self.random.below(5) as u32;
+        let product = 1 + self.random.below(6) as u32;
         let mut spec = self.some_import_spec(product);
         // What was sold elsewhere comes by an admin; others may try.
         spec.origins = self.random.percent(25);

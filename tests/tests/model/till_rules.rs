@@ -243,7 +243,14 @@ impl Oracle {
 
     /// Whether a redemption that was made offline, and fits, can have been made then.
     pub fn in_its_time(&self, place: Place, made_ms: u64) -> Result<(), Status> {
-        let sold = self.card(place).past.iter().rfind(|past| past.is_of_order());
+        let shared = self.is_shared(place);
+        let sales = [Kind::Sell, Kind::Confirm, Kind::Realloc];
+        let past = &self.card(place).past;
+        let sold = match shared {
+            // Whoever had it first may have had it then.
+            true => past.iter().find(|past| sales.contains(&past.kind)),
+            false => past.iter().rfind(|past| past.is_of_order()),
+        };
         if made_ms.saturating_add(ADVICE_AGE_MAX_MS) < self.now_ms {
             Err(Status::AdviceTooOld)
         } else if made_ms.saturating_add(CLOCK_SKEW_MS) < sold.map_or(0, |past| past.time_ms) {

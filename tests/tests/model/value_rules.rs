@@ -7,7 +7,7 @@ use kami_engine::{
 };
 
 use super::expected::{At, Body, Expected};
-use super::oracle::{Effect, Moved, Oracle, Past, Place};
+use super::oracle::{Effect, Moved, Oracle, Past, Place, Uses};
 use super::rules::Verdict;
 use crate::ask::{Ask, What};
 
@@ -46,6 +46,10 @@ impl Oracle {
         let was = card.origin.unwrap_or_default();
         let mut left = match self.kind(place) {
             _ if was.state == Lifecycle::Redeemed => 0,
+            CardKind::Shared => {
+                let Uses { sold, returned, .. } = card.uses;
+                i64::from(sold) - i64::from(returned)
+            }
             _ if let Some(left) = was.remaining => left,
             CardKind::MultiUse => i64::from(self.products[&self.batches[&place.0].product].spec.terms.uses),
             _ => self.face(place),
@@ -149,13 +153,15 @@ impl Oracle {
             CardKind::Single => Ok((self.face(place), Status::Ok)),
             kind => {
                 let wanted = match (amount, kind) {
-                    (0, CardKind::MultiUse) => 1,
+                    (0, CardKind::MultiUse | CardKind::Shared) => 1,
                     (0, _) => available,
                     _ => amount,
                 };
                 if available == 0 {
-                    let uses = kind == CardKind::MultiUse;
+                    let uses = matches!(kind, CardKind::MultiUse | CardKind::Shared);
                     Err(if uses { Status::UsesExhausted } else { Status::InsufficientValue })
+                } else if kind == CardKind::Shared && wanted > 1 {
+                    Err(Status::InsufficientValue)
                 } else if wanted <= available {
                     Ok((wanted, Status::Ok))
                 } else if partial {
@@ -181,7 +187,8 @@ impl Oracle {
     fn state_of(&self, place: Place, left: i64, used: i64) -> (Lifecycle, Flags) {
         let terms = &self.products[&self.batches[&place.0].product].spec.terms;
         let loads = self.kind(place) == CardKind::StoredValue && terms.value_max > 0;
-        let lifecycle = if left == 0 && !loads { Lifecycle::Redeemed } else { Lifecycle::Sold };
+        let lifecycle =
+            if left == 0 && !loads && !self.is_shared(place) { Lifecycle::Redeemed } else { Lifecycle::Sold };
         let flags = self.card(place).flags;
         (lifecycle, if used > 0 { flags.with(Flags::USED) } else { flags.without(Flags::USED) })
     }
@@ -448,6 +455,9 @@ impl Oracle {
         }
         self.usable(ask, place, None, false)?;
         let terms = &self.products[&self.batches[&place.0].product].spec.terms;
+        if self.is_shared(place) {
+            return Err(Status::SharedUnfit);
+        }
         if self.kind(place) != CardKind::StoredValue || terms.value_max == 0 {
             return Err(Status::IllegalTransition);
         }
@@ -640,6 +650,14 @@ impl Oracle {
             return;
         }
         assert_eq!(self.used(place) > 0, card.flags.contains(Flags::USED), "I3: {}", card.code);
+        if self.is_shared(place) {
+            // Each use has one owner, who used it, or not, or gave it back.
+            let Uses { sold, reserved, returned } = card.uses;
+            let uses = self.products[&self.batches[&place.0].product].spec.terms.uses;
+            assert!(sold + reserved <= uses, "I2: {} is sold too often: {:?}", card.code, card.uses);
+            assert!(self.used(place) + i64::from(returned) <= i64::from(sold), "I3: {}", card.code);
+            return;
+        }
         let last = card.past.iter().rfind(|past| past.moved != Moved::default());
         assert!(last.is_none_or(|last| last.moved.remaining == left), "I3: {} has {left}", card.code);
     }

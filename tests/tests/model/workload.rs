@@ -367,7 +367,8 @@ impl World {
     }
 
     fn product_spec(&mut self) -> ProductSpec {
-        let name = match self.random.below(14) {
+        let name = match self.random.below(15) {
+            14 => "shared".to_owned(),
             12 => "value".to_owned(),
             13 => "uses".to_owned(),
             0 => String::new(),

@@ -423,7 +423,14 @@ impl World {
                     })
                     .expect("a durable reply's codes can be read");
                 assert_eq!(read, listed.codes, "the codes of order {:x}", listed.order);
-                for (_, code) in read {
+                for (place, code) in read {
+                    if self.oracle.is_shared(place) {
+                        // To every order that has a use of it, and to no other.
+                        let mut past = self.oracle.card(place).past.iter();
+                        let own = past.any(|past| past.kind.is_order() && past.related == listed.order);
+                        assert!(own, "{code} was given to order {:x}", listed.order);
+                        continue;
+                    }
                     let order = *self.read_as.entry((tenant, code.clone())).or_insert(listed.order);
                     assert_eq!(order, listed.order, "{code} was given to two orders");
                 }
