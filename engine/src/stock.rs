@@ -305,21 +305,6 @@ impl Stock {
         if self.standing(batch, face) == 0 {
             return;
         }
-        let before = found.cards.count();
-        // What begins with the sale must be long enough; it has no other end in stock.
-        let rule_ms = batch.validity.map(|rule| now_ms + rule.ms());
-        if rule_ms.is_some_and(|ends_ms| ends_ms <= valid_until) {
-            return;
-        }
-        let batch_expires = batch.expires_ms(0);
-        let by_row = !batch.columns.expiries.is_empty() || !self.ends.is_empty();
-        if !by_row && batch_expires != 0 && batch_expires <= valid_until {
-            return;
-        }
-        if !batch.columns.expiries.is_empty() && !self.any_lasts(batch, valid_until) {
-            return;
-        }
-        let faces = !batch.columns.faces.is_empty();
         if let Some(shared) = &self.shared {
             let is_worth = |row| face.is_none_or(|face| batch.face(row) == face);
             let lasts = |row| !matches!(self.expires_ms(batch, row), expires if expires != 0 && expires <= valid_until);
@@ -336,6 +321,21 @@ impl Stock {
             }
             return;
         }
+        let before = found.cards.count();
+        // What begins with the sale must be long enough; it has no other end in stock.
+        let rule_ms = batch.validity.map(|rule| now_ms + rule.ms());
+        if rule_ms.is_some_and(|ends_ms| ends_ms <= valid_until) {
+            return;
+        }
+        let batch_expires = batch.expires_ms(0);
+        let by_row = !batch.columns.expiries.is_empty() || !self.ends.is_empty();
+        if !by_row && batch_expires != 0 && batch_expires <= valid_until {
+            return;
+        }
+        if !batch.columns.expiries.is_empty() && !self.any_lasts(batch, valid_until) {
+            return;
+        }
+        let faces = !batch.columns.faces.is_empty();
         let shelf = face.and_then(|face| self.shelves.get(&face));
         let (begin, free) = shelf.map_or((self.cursor, &self.free), |shelf| (shelf.cursor, &shelf.free));
         // A row can be sold if it is in stock, not frozen by itself, and valid long enough.
