@@ -12,7 +12,7 @@ use crate::{money, time};
 /// Add, list and change products.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  kami product add coffee --face 28 --currency CNY --valid-days 365\n  kami product set coffee --face 30\n  kami product add gift --face 100 --currency CNY --kind value --max 500\n  kami product add swim --face 200 --currency CNY --kind uses --uses 10\n  kami product add pass --face 99 --currency CNY --valid-days 30 --valid-from sale\n  kami product set coffee --reserve 30m --listed false\n  kami product list\n  kami product freeze coffee\n  kami product unfreeze coffee"
+    after_help = "Example:\n  kami product add coffee --face 28 --currency CNY --valid-days 365\n  kami product set coffee --face 30\n  kami product add gift --face 100 --currency CNY --kind value --max 500\n  kami product add swim --face 200 --currency CNY --kind uses --uses 10\n  kami product add vpn --face 30 --currency CNY --kind shared --uses 500\n  kami product add pass --face 99 --currency CNY --valid-days 30 --valid-from sale\n  kami product set coffee --reserve 30m --listed false\n  kami product list\n  kami product freeze coffee\n  kami product unfreeze coffee"
 )]
 pub struct ProductCommand {
     #[command(flatten)]
@@ -42,11 +42,12 @@ enum Action {
         /// Hours in which a redemption can be reversed.
         #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
         reversal_hours: u32,
-        /// How its cards are used: once and as a whole, a number of times, or in parts until nothing is left.
+        /// How its cards are used: once and as a whole, a number of times, in parts until nothing is left, or once by each
+        /// of many buyers.
         #[arg(long, value_enum, default_value_t = Kind::Single)]
         kind: Kind,
-        /// How often a card can be used; with --kind uses.
-        #[arg(long, value_name = "N", required_if_eq("kind", "uses"))]
+        /// How often a card can be used, with --kind uses; how often its code can be sold, with --kind shared.
+        #[arg(long, value_name = "N", required_if_eq_any([("kind", "uses"), ("kind", "shared")]))]
         uses: Option<u32>,
         #[command(flatten)]
         terms: Terms,
@@ -94,6 +95,8 @@ enum Kind {
     Uses,
     /// In parts, until nothing is left (储值).
     Value,
+    /// Its code is sold --uses times, and each sale gives one use (循环卡密).
+    Shared,
 }
 
 /// From when the days of a card count.
@@ -208,6 +211,7 @@ pub async fn run(command: ProductCommand, output: &Output) -> Result<(), Failure
                     Kind::Single => CardKind::Single,
                     Kind::Uses => CardKind::MultiUse,
                     Kind::Value => CardKind::StoredValue,
+                    Kind::Shared => CardKind::Shared,
                 },
                 currency: *currency,
                 face: amount(face, *currency)?,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use kami_engine::{Grounds, Product, ProductId, ProposalId, TerminalId, WHY_BYTES_MAX};
+use kami_engine::{CardKind, Grounds, Product, ProductId, ProposalId, TerminalId, WHY_BYTES_MAX};
 use kami_net::{Client, ClientError, ClientOptions, Identity};
 
 use crate::exit::{Exit, Failure};
@@ -187,7 +187,7 @@ impl Catalogue {
     /// What is on a card of a product or moved of it: an amount, or uses.
     pub fn worth(&self, id: ProductId, value: kami_engine::Money) -> String {
         match self.get(id) {
-            Some(product) if product.spec.kind == kami_engine::CardKind::MultiUse => {
+            Some(product) if matches!(product.spec.kind, CardKind::MultiUse | CardKind::Shared) => {
                 format!("{value} {}", if value == 1 { "use" } else { "uses" })
             }
             _ => self.amount(id, value),

@@ -16,7 +16,7 @@ pub struct Redeem<'a> {
 }
 
 wire!(Redeem<'a>: "REDEEM" {
-    amount: Money, "how much, in minor units of the card's currency, or uses of a MULTI_USE card; 0: one use of that, and all that is left of another";
+    amount: Money, "how much, in minor units of the card's currency, or uses of a MULTI_USE or SHARED card; 0: one use of that, and all that is left of another";
     code: Secret<'_>, "the code as typed";
     pin: Option<Secret<'_>>, "the PIN; empty: none";
 });

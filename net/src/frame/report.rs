@@ -13,13 +13,13 @@ use super::field;
 use super::wire::{Field, Malformed, Reader, Wire, wire};
 
 wire!(ValueReport: "VALUE" {
-    amount: Money, "redeemed, given back, released or loaded: minor units, or uses of a MULTI_USE card";
+    amount: Money, "redeemed, given back, released or loaded: minor units, or uses of a MULTI_USE or SHARED card";
     remaining: Money, "left on the card, held or not";
     product: ProductId, "the product";
 });
 
 wire!(HoldReport: "HELD" {
-    amount: Money, "what this hold keeps: minor units, or uses of a MULTI_USE card";
+    amount: Money, "what this hold keeps: minor units, or uses of a MULTI_USE or SHARED card";
     remaining: Money, "left on the card, held or not";
     held: Money, "held of that by all holds";
     deadline_ms: u64, "from when on this hold keeps nothing any more, engine time, ms since 1970";
@@ -29,7 +29,7 @@ wire!(HoldReport: "HELD" {
 wire!(CardReport: "CARD" {
     card: CardRef, "where it stands: batch in the upper 24 bits, row in the lower 40";
     face: Money, "face value in minor units";
-    remaining: Money, "left on it, held or not: minor units, or uses of a MULTI_USE card";
+    remaining: Money, "left on it, held or not: minor units, or uses of a MULTI_USE or SHARED card";
     held: Money, "held of that";
     expires_ms: u64, "when it expires, ms since 1970; 0: never";
     order: Option<OrderId>, "the order that bought it; 0: none";
@@ -165,7 +165,7 @@ wire!(BatchReport: "BATCH" {
 
 wire!(StockLine: "STOCK_LINE" {
     imported: u64, "how many cards were imported: the sum of counts";
-    sellable: u64, "how many an order could take now";
+    sellable: u64, "how many an order could take now; of SHARED cards, how many uses";
     counts: [u64; 8], "the cards by logged state, indexed by the state's number";
     product: ProductId, "the product";
     batch: BatchId, "the batch";

@@ -571,7 +571,7 @@ wire!(ProductTerms: "PRODUCT_TERMS" {
     valid_from: ValidFrom, "from when the days of validity count: 0 import, 1 activation, 2 sale, 3 first use";
     reserve_s: u32, "how long cards stay reserved for an order that is not paid, in seconds";
     hold_s: u32, "how long a hold stands, in seconds";
-    uses: u32, "MULTI_USE: how often a card can be used; SHARED: how often it can be sold, 0: without end";
+    uses: u32, "MULTI_USE: how often a card can be used; SHARED: how often its code can be sold, at most 32,768";
     value_max: Money, "STORED_VALUE: the most a card can hold; 0: its face value";
     partial: bool, "whether a redemption for more than what is left takes what is left";
     listed: bool, "whether it can be sold";
