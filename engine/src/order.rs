@@ -37,6 +37,7 @@ use crate::identity::{AccountId, OrderId, PrincipalId, Role, TenantId};
 use crate::limit::Exceeded;
 use crate::limits::{Buyer, CROSSED_MAX, CROSSING_ENTRY_BYTES, Crossed};
 use crate::orders::{OrderState, OrderWord, Reservation};
+use crate::product::CardKind;
 use crate::record::{
     Allocation, GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Head, Kind, OrderFacts, PostedLeg, REVEAL_BYTES,
 };
@@ -45,6 +46,7 @@ use crate::sequencer::{Detail, OrderPast, Turn, Work};
 use crate::state::OrderMove;
 use crate::status::Status;
 use crate::stock::Search;
+use crate::table::Batch;
 use crate::vault::CodeList;
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
@@ -548,7 +550,7 @@ impl Turn<'_> {
                 }
                 return self.refuse(request, Status::IllegalTransition);
             }
-            seen |= self.was_seen(past, card, word);
+            seen |= self.was_seen(past, batch, card, word);
             search.cards.push(card, word);
         }
         let count = search.cards.count();
@@ -579,9 +581,11 @@ impl Turn<'_> {
 
     /// Whether somebody saw the code of a card of this order. A card is named by its code: what moved it since its sale,
     /// as a redemption that was reversed or a hold that was released, somebody asked for who had the code, and so had
-    /// whoever tried its PIN or reported it from offline.
-    fn was_seen(&self, past: &OrderPast, card: CardRef, word: Word) -> bool {
+    /// whoever tried its PIN or reported it from offline. What is on a card used in parts that took the place of another
+    /// was on that one, whose code somebody had who used it: it is no new card, and never one in stock again.
+    fn was_seen(&self, past: &OrderPast, batch: &Batch, card: CardRef, word: Word) -> bool {
         word.flags().contains(Flags::REVEALED)
+            || batch.kind != CardKind::Single && past.took_a_place(card)
             || word.lsn() != Some(past.given_at(card))
             || self.state.exceptions.is_of(card)
             || self.state.pins.is_locked_for_any(card, self.state.now_ms)
