@@ -577,7 +577,7 @@ impl Turn<'_> {
                 }
                 seen |= !past.sealed;
             } else {
-                seen |= self.was_seen(past, card, word);
+                seen |= self.was_seen(past, batch, card, word);
             }
             self.add_card(batch, card, word, search);
         }
@@ -619,9 +619,11 @@ impl Turn<'_> {
 
     /// Whether somebody saw the code of a card of this order. A card is named by its code: what moved it since its sale,
     /// as a redemption that was reversed or a hold that was released, somebody asked for who had the code, and so had
-    /// whoever tried its PIN or reported it from offline.
-    fn was_seen(&self, past: &OrderPast, card: CardRef, word: Word) -> bool {
+    /// whoever tried its PIN or reported it from offline. What is on a card used in parts that took the place of another
+    /// was on that one, whose code somebody had who used it: it is no new card, and never one in stock again.
+    fn was_seen(&self, past: &OrderPast, batch: &Batch, card: CardRef, word: Word) -> bool {
         word.flags().contains(Flags::REVEALED)
+            || batch.kind != CardKind::Single && past.took_a_place(card)
             || word.lsn() != Some(past.given_at(card))
             || self.state.exceptions.is_of(card)
             || self.state.pins.is_locked_for_any(card, self.state.now_ms)

@@ -247,9 +247,12 @@ impl State {
     /// What was on a card when it was imported: its face value, or its uses; or what another system left of that.
     #[must_use]
     pub fn initial(&self, batch: &Batch, row: u64) -> Money {
-        if let Some(left) = batch.columns.left(row) {
-            return left;
-        }
+        batch.columns.left(row).unwrap_or_else(|| self.worth(batch, row))
+    }
+
+    /// What a card held when it was new: its face value, or its uses.
+    #[must_use]
+    pub fn worth(&self, batch: &Batch, row: u64) -> Money {
         match batch.kind {
             CardKind::MultiUse => Money::from(self.product_of(batch).product.spec.terms.uses),
             // Each sale brings a use.

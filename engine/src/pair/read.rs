@@ -184,7 +184,7 @@ impl State {
     pub(super) fn value_max(&self, seen: &Seen<'_>) -> Money {
         match (seen.view.kind, seen.value.value_max) {
             (CardKind::StoredValue, max) if 0 < max => max,
-            _ => self.initial(seen.batch, seen.card.row()),
+            _ => self.worth(seen.batch, seen.card.row()),
         }
     }
 }

@@ -368,7 +368,7 @@ mod tests {
     use crate::word::{Flags, Lifecycle};
 
     fn order() -> (OrderFacts, Allocation) {
-        let word = |n| Word::new(Lsn::from_units(512 + n).unwrap(), Lifecycle::Sold, Flags::REVEALED);
+        let word = |n: u64| Word::new(Lsn::from_units(512 + n).unwrap(), Lifecycle::Sold, Flags::REVEALED);
         let cards = Allocation {
             ranges: vec![(CardRef::new(3, 5), 10)],
             moved: vec![Run { first: CardRef::new(4, 2), rows: 1, word: word(0) }],

@@ -229,6 +229,11 @@ impl OrderPast {
         self.placed.get(&card).copied().unwrap_or(self.sold_at)
     }
 
+    /// Whether it was given a card in the place of another.
+    pub(crate) fn took_a_place(&self, card: CardRef) -> bool {
+        self.placed.contains_key(&card)
+    }
+
     /// Takes in what happened to its cards after they were sold, oldest first.
     pub(crate) fn follow(&mut self, changes: impl Iterator<Item = PlaceChange>) {
         // In which place a card stands that was not sold with it.

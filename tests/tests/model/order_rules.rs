@@ -402,6 +402,7 @@ impl Oracle {
         let mut locks = self.pin_locks.iter().filter(|((locked, ..), _)| *locked == place);
         card.flags.contains(Flags::REVEALED)
             || card.past.last().is_none_or(|past| !past.is_of_order())
+            || self.kind(place) != kami_engine::CardKind::Single && self.card_before(place).is_some()
             || locks.any(|(_, until_ms)| self.now_ms < *until_ms)
             || self
                 .exceptions

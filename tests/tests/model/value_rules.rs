@@ -477,6 +477,18 @@ impl Oracle {
         own.or_else(|| self.original_before(place, id).map(|(_, past)| past))
     }
 
+    /// Whether what this card did was undone before another took its place. What comes after that is undone there; a
+    /// retry at this card is told, but who wants to undo it is sent there first.
+    fn was_reversed(&self, place: Place, id: u128, original: &Past) -> bool {
+        let past = &self.card(place).past;
+        match past.iter().position(|past| std::ptr::eq(past, original)) {
+            Some(own) if self.card(place).flags.contains(Flags::REPLACED) => {
+                past[own..].iter().any(|past| past.kind == Kind::Reverse && past.related == id)
+            }
+            _ => original.reversed,
+        }
+    }
+
     fn refunds(&self, place: Place, id: u128) -> Vec<i64> {
         let past = &self.card(place).past;
         let own = past.iter().position(|past| past.has_id() && past.ask.id == id);
@@ -534,7 +546,7 @@ impl Oracle {
         if !matches!(original.kind, Kind::Redeem | Kind::Capture) {
             return Err(Status::IllegalTransition);
         }
-        if original.reversed {
+        if self.was_reversed(place, id, original) {
             return Err(Status::AlreadyReversed);
         }
         self.in_life(place)?;
@@ -584,7 +596,7 @@ impl Oracle {
         if original.ask.caller.merchant != ask.caller.merchant && !any_merchant {
             return Err(Status::ScopeDenied);
         }
-        if original.reversed || self.was_refunded(place, id) {
+        if self.was_reversed(place, id, original) || self.was_refunded(place, id) {
             return Err(Status::AlreadyReversed);
         }
         let held = self.held(place).0;
@@ -631,6 +643,9 @@ impl Oracle {
 
     fn settle(&self, ask: &Ask, place: Place) -> Result<Verdict, Status> {
         let card = self.card(place);
+        if card.flags.contains(Flags::REPLACED) {
+            return Err(Status::Replaced);
+        }
         if !card.flags.contains(Flags::USED) || card.flags.contains(Flags::SETTLED) {
             return Err(Status::IllegalTransition);
         }
