@@ -294,7 +294,10 @@ impl World {
             let listed = self.judge(ask, &reply, counted);
             let replayed = if reply.flags == kami_engine::ReplyFlags::default() { "" } else { " again" };
             let met = format!("{} {}{replayed}", ask.what.name(), reply.status.code());
-            *self.met.entry(met).or_default() += 1;
+            *self.met.entry(met.clone()).or_default() += 1;
+            if self.is_about_shared(ask) {
+                *self.met.entry(format!("of a code sold many times: {met}")).or_default() += 1;
+            }
             self.commands += 1;
             self.refused += u64::from(!reply.status.is_done());
             self.misses += u64::from(reply.miss);
@@ -398,6 +401,14 @@ impl World {
     pub fn record(&mut self, event: Event) {
         self.oracle.apply(&event);
         self.log.push(event);
+    }
+
+    fn is_about_shared(&self, ask: &Ask) -> bool {
+        let tenant = ask.caller.tenant.0;
+        let card = ask.code().and_then(|code| self.oracle.find(tenant, code));
+        let order = ask.what.order().and_then(|order| self.oracle.orders.get(&(tenant, order)));
+        let cards = order.iter().flat_map(|order| order.cards.iter().copied());
+        card.into_iter().chain(cards).any(|place| self.oracle.is_shared(place))
     }
 
     /// Lets those replies leave that may, and reads the codes they carry.
