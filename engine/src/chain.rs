@@ -664,4 +664,40 @@ mod tests {
             assert!(known && read < 400, "{n}: {read}");
         }
     }
+
+    /// A code that was sold a thousand times is redeemed as one that was sold once: its own chain has its first sale.
+    #[test]
+    fn no_command_about_a_code_walks_over_its_sales() {
+        let engine = Engine::open(EngineOptions {
+            data: Arc::new(SimMedium::new(1, SimMode::Direct)),
+            keys: Arc::new(SimMedium::new(2, SimMode::Direct)),
+            wal: WalOptions { segment_bytes: 4 << 20, drive: Drive::Manual, ..WalOptions::default() },
+            clock: Box::new(SystemClock::new().unwrap()),
+            accept_clock: false,
+        })
+        .unwrap();
+        let session = Session::new(&engine, Caller::LOCAL);
+        let mut spec = ProductSpec { kind: CardKind::Shared, ..ProductSpec::single("vpn", *b"CNY", 100) };
+        spec.terms.uses = 5000;
+        let product = session.add_product(RequestId(1), spec).wait().unwrap().id;
+        let row = ImportRow { code: b"VPN-1", ..Default::default() };
+        session.import(RequestId(2), ImportSpec::of(product, 1, 16), [row].into_iter(), |_| ()).unwrap();
+        let card = engine.digest(TenantId(0), b"VPN-1").unwrap();
+        let sequencer = engine.sequencer();
+        let mut buffer = Vec::new();
+        for n in 0..1000_u128 {
+            session.sell(RequestId(1000 + n), OrderId(n), product, 1).wait().unwrap();
+            if n % 100 == 50 {
+                let redeem = Command::Redeem { card, pin: None, amount: 1, partial: false };
+                assert_eq!(session.run(RequestId(10_000 + n), redeem).wait().unwrap().status, Status::Ok);
+            }
+            let (batch, card) = sequencer.batch_of(sequencer.index.find(card, &Index::pin())).unwrap();
+            let mut chain = Chain::new(&sequencer.wal, &mut buffer);
+            // The first redemption, which is read down to.
+            let sought = Sought::new(RequestId(10_050), None, &sequencer.marks, true);
+            let (past, _) = chain.past(card, batch.word(card.row()), &sought).unwrap();
+            assert_eq!(past.same.is_some(), n >= 50);
+            assert!(chain.reads <= 2 * 10 + 3, "{} after {n} sales", chain.reads);
+        }
+    }
 }

@@ -462,7 +462,10 @@ fn shared_problem(before: &Rebuild, entry: &Entry<'_>) -> Result<Option<String>,
             return Ok(None);
         };
         let counted = shared.row(row);
-        let takes = || shared.room(row) > 0 && Shared::is_for_sale(used.word) && !batch.is_voided();
+        // Reckoned here again: what the engine went by may have been wrong.
+        let uses = u64::from(before.state.product_of(batch).product.spec.terms.uses);
+        let room = u64::from(counted.sold) + u64::from(counted.reserved) < uses;
+        let takes = || room && Shared::is_for_sale(used.word) && !batch.is_voided();
         let legal = match kind {
             Kind::Sell | Kind::Reserve | Kind::Realloc => takes(),
             Kind::Return => counted.unused() > 0,
