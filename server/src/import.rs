@@ -42,7 +42,7 @@ use crate::{batch, code, money, time};
   kami import cards.csv --product coffee --label PO-2026-17 --expires 2027-12-31
   kami import cards.xlsx --product coffee --dry-run --report wrong.csv
   kami import list.txt --product coffee --columns code,pin --duplicates skip
-  kami import old-shop.csv --product coffee --with-state --why 'moved from the old shop, ticket 7'")]
+  kami import old-shop.csv --product coffee --with-state --why \"moved from the old shop, ticket 7\"")]
 pub struct Import {
     /// The card file.
     file: PathBuf,
