@@ -25,6 +25,7 @@ mod sandbox;
 mod secrets;
 mod service;
 mod settings;
+mod shared;
 mod store;
 mod tenants;
 mod tills;
