@@ -54,7 +54,6 @@ impl Rows for CardRows<'_> {
                 face: self.face.map(|batch| card.face.unwrap_or(batch)),
                 expires_ms: card.expires_ms,
                 origin: card.origin,
-                ..ImportRow::default()
             });
             if !fits {
                 cards.again();
