@@ -34,7 +34,7 @@ pub enum OrderState {
     /// It was not paid in time.
     TimedOut = 3,
     /// It was an order of the system that its cards were imported from. No word says so: see
-    /// [`order::of_old`](crate::order).
+    /// `order/of_old.rs`.
     Migrated = 4,
 }
 
