@@ -156,6 +156,15 @@ pub const ROWS: &[Row] = &[
         },
     },
     Row {
+        name: "lossy-network",
+        what: "datagrams lost, doubled, delayed and overtaken, ports changed: every order and redemption has one effect",
+        work: Work::Seeds(&[Test {
+            package: "kami-net",
+            target: "loopback",
+            name: "lossy::a_bad_network_does_nothing_twice",
+        }]),
+    },
+    Row {
         name: "loom",
         what: "every interleaving of the lock-free parts of log and engine",
         work: Work::Loom,
