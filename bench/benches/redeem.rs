@@ -23,8 +23,7 @@ fn sold_cards(directory: &std::path::Path) -> (Engine, Vec<CardDigest>) {
     let spec = ProductSpec::single("bench", *b"CNY", 2800);
     let product = session.add_product(RequestId(1), spec).wait().expect("a new product").id;
     let codes: Vec<String> = (0..CARDS).map(code).collect();
-    let rows =
-        codes.iter().map(|code| ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 });
+    let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() });
     session.import(RequestId(2), ImportSpec::of(product, CARDS, 16), rows, |_| ()).expect("new cards");
     for order in 0..CARDS / 100_000 {
         let sale = Command::Sell {

@@ -266,7 +266,7 @@ impl Rows for Generated {
     fn fill(&mut self, chunk: &mut ChunkRows) -> std::io::Result<()> {
         while self.next < self.count {
             let code = self.codes.code(self.first + self.next);
-            if !chunk.push(&ImportRow { code: &code, pin: None, face: None, expires_ms: 0 }) {
+            if !chunk.push(&ImportRow { code: &code, ..ImportRow::default() }) {
                 break;
             }
             self.next += 1;

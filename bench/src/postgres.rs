@@ -67,6 +67,7 @@ impl Postgres {
         };
         if let Some((user, group)) = owner {
             chown(&data, Some(user), Some(group))?;
+            may_enter(directory, user, group)?;
         }
         let mut initdb = command(&programs.initdb);
         initdb.args(["--username=bench", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "-D"]);
@@ -184,4 +185,51 @@ fn unprivileged(directory: &Path) -> Result<Option<(u32, u32)>> {
         }
     }
     bail!("postgres does not run as root, and there is no user postgres or nobody")
+}
+
+/// That a user can enter a directory: every one on the way lets it through. Without, its program "cannot be started",
+/// which says nothing of where.
+fn may_enter(directory: &Path, user: u32, group: u32) -> Result<()> {
+    let directory = directory.canonicalize()?;
+    for step in directory.ancestors() {
+        let about = std::fs::metadata(step)?;
+        let bit = if about.uid() == user {
+            0o100
+        } else if about.gid() == group {
+            0o010
+        } else {
+            0o001
+        };
+        ensure!(
+            about.mode() & bit != 0,
+            "postgres runs as user {user}, who cannot enter {step} (mode {mode:04o}): take another --dir, or let \
+             it pass with `chmod o+x {step}`",
+            step = step.display(),
+            mode = about.mode() & 0o7777,
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_postgres_cannot_enter_is_named() {
+        let home = std::env::temp_dir().join(format!("kami-bench-enter-{}", std::process::id()));
+        let inside = home.join("a/b");
+        std::fs::create_dir_all(&inside).unwrap();
+        let mode = |mode| std::fs::set_permissions(&home, std::fs::Permissions::from_mode(mode)).unwrap();
+        let stranger = std::fs::metadata(&home).unwrap().uid() + 1000;
+        mode(0o700);
+        let refused = may_enter(&inside, stranger, stranger).unwrap_err().to_string();
+        assert!(refused.contains(&format!("chmod o+x {}`", home.display())), "{refused}");
+        assert!(refused.contains("mode 0700"), "{refused}");
+        mode(0o711);
+        may_enter(&inside, stranger, stranger).unwrap();
+        std::fs::remove_dir_all(home).unwrap();
+    }
 }

@@ -262,7 +262,7 @@ pub fn import_batch(
         let to = count.min(from + CHUNK_ROWS);
         chunk.clear();
         chunk.extend((from..to).map(|row| codes.code(first + row)));
-        let mut rows = chunk.iter().map(|code| ImportRow { code, pin: None, face: None, expires_ms: 0 });
+        let mut rows = chunk.iter().map(|code| ImportRow { code, ..ImportRow::default() });
         let reply = engine.import_chunk(Caller::LOCAL, id, from, &mut rows)?;
         ensure!(reply.status.is_done(), "a chunk was refused: {}", reply.status.code());
     }

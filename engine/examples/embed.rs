@@ -27,8 +27,7 @@ fn trade(directory: &std::path::Path) -> Result<(), Box<dyn Error>> {
     let product =
         shop.add_product(RequestId::random(), ProductSpec::single("coffee", *b"CNY", 2800)).wait()?;
     let codes: Vec<String> = (1..=1000).map(|n| format!("COFFEE-{n:08}")).collect();
-    let rows =
-        codes.iter().map(|code| ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 });
+    let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() });
     let spec = ImportSpec::of(product.id, codes.len() as u64, 15);
     let batch = shop.import(RequestId::random(), spec, rows, |_| ())?;
     println!("imported {} cards as batch {}", codes.len(), batch.id);

@@ -84,6 +84,7 @@ impl Turn<'_> {
             Command::ProposalWithdraw(_) => Some(self.withdraw(work, at)),
             Command::ProposalList { .. } => Some(self.list_proposals(&work.requests[at])),
             Command::OutcomeOfDocument { .. } => self.outcome_of_document(work, at),
+            Command::OrderList(_) => Some(self.list_orders(work, at)),
             Command::ExceptionList { .. } => Some(self.list_exceptions(&work.requests[at])),
             Command::ExceptionResolve(_) => self.resolve_exception(work, at),
             command if command.batch().is_some() => self.change_batch(work, at),
@@ -122,7 +123,7 @@ impl Turn<'_> {
                 | Command::LimitList
                 | Command::OutcomeOfDocument { .. } => true,
                 // Which ones, is asked there.
-                Command::ExceptionList { .. } | Command::ExceptionResolve(_) => true,
+                Command::ExceptionList { .. } | Command::ExceptionResolve(_) | Command::OrderList(_) => true,
                 // So is it with what was proposed, and by whom.
                 Command::Export { .. }
                 | Command::Propose(_)
@@ -234,8 +235,9 @@ impl Turn<'_> {
             unreachable!("the caller matched the command")
         };
         let named = self.state.principals.iter().map(|state| &state.principal);
-        let present =
-            named.filter(|principal| principal.spec.name == spec.name).map(|principal| principal.id).next();
+        // A tenant's people have names of their own.
+        let is_same = |known: &PrincipalSpec| known.name == spec.name && known.tenant == spec.tenant;
+        let present = named.filter(|principal| is_same(&principal.spec)).map(|principal| principal.id).next();
         let id = present.unwrap_or(PrincipalId(self.state.principals.len() as u32 + 1));
         let own = |product: &ProductId| self.state.product(*product, spec.tenant).is_some();
         let refusal = if !is_sane_principal(spec) {
@@ -352,7 +354,7 @@ impl Turn<'_> {
     }
 
     /// The reads over many objects.
-    fn list(&self, request: &Request) -> Reply {
+    fn list(&mut self, request: &Request) -> Reply {
         let tenant = request.caller.tenant;
         let sequencer = self.sequencer;
         let state = &*self.state;
@@ -376,7 +378,9 @@ impl Turn<'_> {
                 ReplyBody::Batches(wanted(product).map(|batch| state.batch_report(batch)).collect())
             }
             Command::Stock { product } => {
-                ReplyBody::Stock(wanted(product).map(|batch| state.stock_line(batch)).collect())
+                let batches: Vec<_> = wanted(product).collect();
+                let state = &mut *self.state;
+                ReplyBody::Stock(batches.into_iter().map(|batch| state.stock_line(batch)).collect())
             }
             Command::PrincipalList => {
                 let all = state.principals.iter().map(|state| &state.principal);
@@ -482,6 +486,7 @@ impl State {
             // Rows that had expired were passed over and are for sale again.
             stock.rewind();
         }
+        self.note_stock(batch);
     }
 
     fn show_product(&self, id: ProductId, tenant: TenantId) -> ReplyBody {

@@ -17,6 +17,7 @@
 //! | | 16 a place | PIN digest, if the batch has PINs |
 //! | | 8 a place | face value in minor units, if the batch has faces |
 //! | | 8 a place | end of validity, milliseconds since 1970, 0 the batch's, if the batch has expiries |
+//! | | 48 a place | what it was in the system it comes from, if the batch says so: see [`Origin`](crate::origin) |
 
 use std::io;
 
@@ -24,6 +25,7 @@ use kami_wal::{File, Medium};
 use parking_lot::Mutex;
 
 use crate::import::ImportSpec;
+use crate::origin::ORIGIN_BYTES;
 use crate::record::Field;
 use crate::vault::TAG_BYTES;
 
@@ -31,6 +33,10 @@ use crate::vault::TAG_BYTES;
 pub const HEADER_BYTES: u64 = 4096;
 /// Bytes of a digest, and of a PIN digest.
 pub const DIGEST_BYTES: usize = 16;
+/// How many columns there can be.
+pub const COLUMNS: usize = 6;
+/// The column of what the rows were in the system they come from.
+pub const ORIGINS: usize = 5;
 /// The directory of the batch files.
 pub const DIRECTORY: &str = "batches";
 
@@ -46,7 +52,7 @@ pub const HEADER_FIELDS: &[Field] = &[
     (24, 8, "rows", "how many"),
     (32, 8, "key", "id of the data key in the ring"),
     (40, 1, "code bytes", "the longest code; the sealed cell has 17 more"),
-    (41, 1, "columns", "bit 0 PINs, bit 1 faces, bit 2 expiries"),
+    (41, 1, "columns", "bit 0 PINs, bit 1 faces, bit 2 expiries, bit 3 origins"),
     (42, 6, "reserved", "zero"),
     (
         48,
@@ -80,6 +86,8 @@ pub struct Layout {
     pub faces: bool,
     /// Whether there are expiries.
     pub expiries: bool,
+    /// Whether rows say what they were in the system they come from.
+    pub origins: bool,
 }
 
 impl Layout {
@@ -96,6 +104,7 @@ impl Layout {
             pins: spec.pins,
             faces: spec.faces,
             expiries: spec.expiries,
+            origins: spec.origins,
         }
     }
 
@@ -113,9 +122,16 @@ impl Layout {
 
     /// Bytes of one row in each column, in file order; zero for a column that is not there.
     #[must_use]
-    pub fn widths(&self) -> [usize; 5] {
-        let pins = if self.pins { DIGEST_BYTES } else { 0 };
-        [DIGEST_BYTES, self.stride(), pins, if self.faces { 8 } else { 0 }, if self.expiries { 8 } else { 0 }]
+    pub fn widths(&self) -> [usize; COLUMNS] {
+        let if_there = |there: bool, width: usize| if there { width } else { 0 };
+        [
+            DIGEST_BYTES,
+            self.stride(),
+            if_there(self.pins, DIGEST_BYTES),
+            if_there(self.faces, 8),
+            if_there(self.expiries, 8),
+            if_there(self.origins, ORIGIN_BYTES),
+        ]
     }
 
     /// Where the cell of `row` in column `column` begins.
@@ -146,7 +162,8 @@ impl Layout {
         header[40] = self.code_bytes_max;
         let places = if self.places == self.rows { 0 } else { self.places };
         header[48..56].copy_from_slice(&places.to_le_bytes());
-        header[41] = u8::from(self.pins) | u8::from(self.faces) << 1 | u8::from(self.expiries) << 2;
+        let columns = [self.pins, self.faces, self.expiries, self.origins];
+        header[41] = columns.iter().zip(0..).fold(0, |bits, (there, bit)| bits | u8::from(*there) << bit);
         let hash = blake3::hash(&header[..64]);
         header[64..96].copy_from_slice(hash.as_bytes());
         header
@@ -168,6 +185,7 @@ impl Layout {
             pins: header[41] & 1 != 0,
             faces: header[41] & 2 != 0,
             expiries: header[41] & 4 != 0,
+            origins: header[41] & 8 != 0,
         };
         // Comparing with what these fields encode to covers magic, version, hash and reserved bytes.
         let sane = layout.rows <= layout.places
@@ -266,7 +284,7 @@ impl BatchFile {
         const CHUNK: u64 = 1 << 14;
         let mut hasher = FileHasher::default();
         let mut buffer = Vec::new();
-        for column in 0..5 {
+        for column in 0..COLUMNS {
             let mut row = 0;
             // The place of a column that is not there may lie behind the file's end.
             while row < self.layout.rows && self.layout.widths()[column] > 0 {
@@ -284,7 +302,7 @@ impl BatchFile {
 /// hash of its own and the file's hash is over the header and theirs.
 #[derive(Clone, Default)]
 pub struct FileHasher {
-    columns: [blake3::Hasher; 5],
+    columns: [blake3::Hasher; COLUMNS],
 }
 
 impl FileHasher {
@@ -298,8 +316,11 @@ impl FileHasher {
     pub fn finish(&self, layout: &Layout) -> ([u8; 32], [u8; 32]) {
         let mut all = blake3::Hasher::new();
         all.update(&layout.header());
-        for column in &self.columns {
-            all.update(column.finalize().as_bytes());
+        // The first version's five columns are hashed be they there or not; a later one only if it is.
+        let later = layout.widths().into_iter().enumerate();
+        let hashed = later.filter(|(column, width)| *column < 5 || *width > 0);
+        for (column, _) in hashed {
+            all.update(self.columns[column].finalize().as_bytes());
         }
         (*all.finalize().as_bytes(), *self.columns[0].finalize().as_bytes())
     }

@@ -155,6 +155,9 @@ pub struct Past {
     pub activated_ms: u64,
     /// When it was sold, milliseconds; only read for cards whose validity counts from an event of their own.
     pub sold_ms: u64,
+    /// When it was used first in the system that it comes from, milliseconds, if it was, and not used up; only read as
+    /// `sold_ms`.
+    pub used_ms: u64,
 }
 
 impl Past {
@@ -173,6 +176,7 @@ impl Past {
         refunded: 0,
         activated_ms: 0,
         sold_ms: 0,
+        used_ms: 0,
     };
 }
 
@@ -364,6 +368,14 @@ pub(crate) fn before(view: &View, past: &Past, action: Action, asker: &Asker) ->
         if !(is_retry && planted("apply-retry-twice")) {
             return Some(if is_retry { Outcome::Replay } else { Refuse(Status::IdReused) });
         }
+    }
+    if let Action::Reverse(_) | Action::Refund { .. } | Action::Settle = action
+        && past.original.is_none()
+        && view.word.lifecycle() == Lifecycle::Redeemed
+        && view.word.flags().contains(Flags::MIGRATED)
+    {
+        // What used it up is not known here by any id. TOMBSTONED would say that it was undone, which it was not.
+        return Some(Refuse(Status::Migrated));
     }
     if let Action::Reverse(_) = action
         && past.original.is_none()

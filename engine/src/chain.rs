@@ -6,19 +6,22 @@
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
+use std::io;
 
 use kami_wal::{Lsn, RECORD_HEAD_BYTES, ReadError, Wal, planted};
 
 use crate::account::LEGS_MAX;
 use crate::card::{Effect, Past};
-use crate::identity::{AccountId, OrderId, PrincipalId, RequestId};
+use crate::identity::{AccountId, BatchId, OrderId, PrincipalId, RequestId};
 use crate::orders::OrderWord;
+use crate::origin::Origin;
 use crate::record::{
     Allocation, CHAPTER_ENTRIES, Chapter, Entry, Filter, FormatError, Group, Kind, Mark, MarkKey, OrderFacts,
     Trail, VOLUME_ENTRIES, ValueTail, way_back,
 };
 use crate::reply::StatementLine;
 use crate::sequencer::{OrderPast, PlaceChange};
+use crate::table::Batch;
 use crate::word::{CardRef, Flags, Word};
 
 /// Why an entry could not be read.
@@ -35,6 +38,22 @@ pub enum ChainError {
     /// The record is no group of entries.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// What a card was before its import cannot be read from its batch file.
+    #[error("the batch file cannot be read: batch=`{batch}`")]
+    Origin {
+        /// Which batch.
+        batch: BatchId,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What a card was in the system that it comes from, if its batch says so: where its chain ends.
+///
+/// # Errors
+/// See [`ChainError`].
+pub fn origin_of(batch: &Batch, card: CardRef) -> Result<Option<Origin>, ChainError> {
+    batch.origin(card.row()).map_err(|source| ChainError::Origin { batch: batch.id, source })
 }
 
 /// What a card's chain is searched for.
@@ -579,7 +598,7 @@ mod tests {
         let spec =
             ProductSpec { kind: CardKind::StoredValue, ..ProductSpec::single("gift", *b"CNY", 1 << 40) };
         let product = session.add_product(RequestId(1), spec).wait().unwrap().id;
-        let row = ImportRow { code: b"GIFT-1", pin: None, face: None, expires_ms: 0 };
+        let row = ImportRow { code: b"GIFT-1", ..Default::default() };
         session.import(RequestId(2), ImportSpec::of(product, 1, 16), [row].into_iter(), |_| ()).unwrap();
         session.sell(RequestId(3), OrderId(1), product, 1).wait().unwrap();
         let card = engine.digest(TenantId(0), b"GIFT-1").unwrap();

@@ -284,6 +284,8 @@ fn write_new(
     }
     copy_money(sequencer, &mut ledger, &mut between);
     copy_reservations(sequencer, &mut ledger, &mut between);
+    ledger.order_heads =
+        sequencer.state().order_heads().map(|(tenant, lsn)| (tenant.0, lsn.bytes())).collect();
     loop {
         between();
         let last = ledger.holds.last().and_then(HoldObject::hold).map(|(key, _)| key);

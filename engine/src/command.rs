@@ -19,6 +19,7 @@ use crate::limit::LimitSpec;
 use crate::limits::StoredLimit;
 use crate::limits::{CROSSED_MAX, CROSSING_ENTRY_BYTES};
 use crate::order::{Confirmation, GivenBack, ORDER_LINES_MAX, Purchase};
+use crate::orders::OrderState;
 use crate::pair::{PAIR_ENTRY_BYTES, Replace, Transfer};
 use crate::product::{Money, ProductSpec};
 use crate::record::{self, Head, Kind, Stored};
@@ -389,8 +390,27 @@ pub enum Command {
         /// The request.
         request: RequestId,
     },
+    /// Lists orders, newest first.
+    OrderList(Box<OrderQuery>),
     /// Reads the engine's own figures.
     Stats,
+}
+
+/// Which orders are listed, and from where on. The default is all that the caller may see, from the newest on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OrderQuery {
+    /// Where the page before said that it goes on; `None` is the newest.
+    pub from: Option<Lsn>,
+    /// How many at most: 1 to [`ORDERS_PER_LIST`](crate::ORDERS_PER_LIST).
+    pub count: u32,
+    /// Only those that this principal opened.
+    pub buyer: Option<PrincipalId>,
+    /// Only those of this account.
+    pub account: Option<AccountId>,
+    /// Only those of this product alone.
+    pub product: Option<ProductId>,
+    /// Only those that stand so now.
+    pub state: Option<OrderState>,
 }
 
 /// The most cards one order may hold.
@@ -617,6 +637,7 @@ impl Command {
                 | Command::AccountStatement { .. }
                 | Command::LimitList
                 | Command::ExceptionList { .. }
+                | Command::OrderList(_)
                 | Command::Stats
                 | Command::OrderStatus(_)
                 | Command::OutcomeOfOrder { .. }
@@ -661,7 +682,7 @@ impl Command {
     /// Whether it reads what it tells before the lock: what was asked before it must be done by then.
     #[inline]
     pub(crate) fn begins_turn(&self) -> bool {
-        matches!(self, Command::AccountStatement { .. })
+        matches!(self, Command::AccountStatement { .. } | Command::OrderList(_))
     }
 
     /// Whether it changes what turns are prepared for, or takes long enough that others are to have the lock next.

@@ -459,6 +459,7 @@ impl Turn<'_> {
                     Some(OrderState::Reserved) => refused(Status::NotSold),
                     Some(OrderState::Cancelled) => refused(Status::OrderCancelled),
                     Some(OrderState::TimedOut) => refused(Status::ReservationExpired),
+                    Some(OrderState::Migrated) => refused(Status::Migrated),
                 }
             }
             Command::Export { batch, count } => {

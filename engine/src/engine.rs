@@ -16,6 +16,7 @@ use crate::batch;
 use crate::checkpoint::{self, CheckpointError};
 use crate::clock::{Clock, ClockStep, Running, SystemClock, check_step};
 use crate::command::{Command, Request};
+use crate::grounds::Grounds;
 use crate::identity::{
     BatchId, Caller, CardDigest, ChannelId, PinDigest, Principal, RequestId, TenantId, TerminalId,
 };
@@ -444,9 +445,23 @@ impl Engine {
     /// # Errors
     /// See [`Engine::import_begin`].
     pub fn import_commit(&self, caller: Caller, id: RequestId) -> Result<Reply, Poisoned> {
+        self.import_commit_on(caller, id, None)
+    }
+
+    /// The same, on grounds that are kept with the batch. Cards that come with what they were in another system are
+    /// committed on grounds only: REASON_MISSING without.
+    ///
+    /// # Errors
+    /// See [`Engine::import_begin`].
+    pub fn import_commit_on(
+        &self,
+        caller: Caller,
+        id: RequestId,
+        grounds: Option<&Grounds>,
+    ) -> Result<Reply, Poisoned> {
         let sequencer = &self.shared.sequencer;
         sequencer.wait_space();
-        self.settled(self.shared.imports.commit(sequencer, &self.shared.vault, caller, id))
+        self.settled(self.shared.imports.commit(sequencer, &self.shared.vault, caller, id, grounds))
     }
 
     /// Gives a staged import up.
@@ -533,9 +548,23 @@ impl Engine {
     /// # Errors
     /// If the log failed: the key may have been rotated.
     pub fn rotate_master(&self, caller: Caller, id: RequestId) -> Result<Reply, Poisoned> {
+        self.rotate_master_on(caller, id, None)
+    }
+
+    /// The same, on grounds that are kept with it. They are not part of what makes it the same rotation: it has
+    /// happened, whatever is said of it later.
+    ///
+    /// # Errors
+    /// As [`Engine::rotate_master`].
+    pub fn rotate_master_on(
+        &self,
+        caller: Caller,
+        id: RequestId,
+        grounds: Option<Box<Grounds>>,
+    ) -> Result<Reply, Poisoned> {
         let Shared { sequencer, vault, rotations, .. } = &*self.shared;
         sequencer.wait_space();
-        self.settled(rotations.rotate(sequencer, vault, caller, id))
+        self.settled(rotations.rotate(sequencer, vault, caller, id, grounds))
     }
 
     /// Checks the invariants over all cards, which takes a look at each: that counters are the sums of

@@ -54,7 +54,7 @@ impl Engine {
         let sequencer = self.sequencer();
         let wal = sequencer.wal.stats();
         let (mut words_bytes, mut columns_bytes) = (0, 0);
-        let state = sequencer.state();
+        let mut state = sequencer.state();
         let with_product = |product: &crate::state::ProductState| ProductStock {
             product: product.product.clone(),
             sellable: 0,

@@ -42,6 +42,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::batch::{BatchFile, Layout};
 use crate::chain::Chain;
 use crate::command::{Command, Request};
+use crate::grounds::Grounds;
 use crate::identity::{BatchId, Caller, PrincipalId, RequestId, Role, TenantId};
 use crate::index::Index;
 use crate::product::{ValidFrom, Validity};
@@ -49,9 +50,10 @@ use crate::record::{HEAD_BYTES, Head, Kind, Stored, StoredBatch, StoredValidity}
 use crate::reply::{DUPLICATES_MAX, Duplicate, ImportReport, Reply, ReplyBody, ReplyFlags};
 use crate::sequencer::{Sequencer, Turn, chain_failed};
 use crate::status::Status;
-use crate::table::{Batch, Columns, Commit, Table, Words};
+use crate::stock::Counted;
+use crate::table::{Batch, Columns, Commit, Table};
 use crate::vault::{CODE_BYTES_MAX, CODE_BYTES_MIN, Vault};
-use crate::word::CardRef;
+use crate::word::{CardRef, Flags, Lifecycle, Word};
 
 use staged::{Bad, Stage, Staged};
 
@@ -388,7 +390,17 @@ impl Imports {
 
     /// See [`Engine::import_commit`](crate::Engine::import_commit). The reply must still wait for the
     /// log's tail.
-    pub fn commit(&self, sequencer: &Sequencer, vault: &Vault, caller: Caller, id: RequestId) -> Reply {
+    pub fn commit(
+        &self,
+        sequencer: &Sequencer,
+        vault: &Vault,
+        caller: Caller,
+        id: RequestId,
+        grounds: Option<&Grounds>,
+    ) -> Reply {
+        if grounds.is_some_and(|grounds| !grounds.is_sane()) {
+            return plain(sequencer, id, Status::Malformed);
+        }
         let import = match self.find(sequencer, caller, id) {
             Found::Staged(import) => import,
             Found::Other(reply) => return reply,
@@ -404,6 +416,9 @@ impl Imports {
         }
         if staged.received != staged.spec.rows {
             return staged.reply(sequencer, id, Status::IllegalTransition);
+        }
+        if staged.spec.origins && grounds.is_none_or(|grounds| grounds.why.is_empty()) {
+            return staged.reply(sequencer, id, Status::ReasonMissing);
         }
         // An earlier attempt may have got as far as the index; another import may have overtaken it since.
         let ready = known_duplicates(sequencer, &staged)
@@ -428,7 +443,7 @@ impl Imports {
                 Refused::Io(error) => plain(sequencer, id, io_status(&error)),
             };
         }
-        let reply = self.record(sequencer, &mut staged, id);
+        let reply = self.record(sequencer, &mut staged, id, grounds);
         if reply.status.is_done() {
             self.forget(caller, id);
         }
@@ -473,21 +488,33 @@ impl Imports {
     }
 
     /// Writes the IMPORT record and lets the cards exist.
-    fn record(&self, sequencer: &Sequencer, staged: &mut Staged, id: RequestId) -> Reply {
+    fn record(
+        &self,
+        sequencer: &Sequencer,
+        staged: &mut Staged,
+        id: RequestId,
+        grounds: Option<&Grounds>,
+    ) -> Reply {
         let batch = BatchId(staged.layout.batch);
-        let read = || -> io::Result<(BatchFile, Columns)> {
+        let product = staged.spec.product;
+        // A product's kind never changes.
+        let kind =
+            sequencer.state().product(product, staged.caller.tenant).map(|state| state.product.spec.kind);
+        let kind = kind.expect("its import began with the product");
+        let read = || -> io::Result<_> {
             let file = BatchFile::open(&*self.medium, batch.0, self.store)?;
-            let columns = Columns::read(&file)?;
-            Ok((file, columns))
+            let (columns, words) = Columns::read(&file, kind)?;
+            Ok((file, columns, words))
         };
-        let (file, columns) = match read() {
+        let (file, columns, words) = match read() {
             Ok(parts) => parts,
             Err(error) => return staged.reply(sequencer, id, io_status(&error)),
         };
-        let words = Words::pristine(staged.layout.rows);
+        let counted = Counted::of(&words, &columns, file.layout.origins);
 
         // Everything that can fail or take long is done; the rest is one turn of the sequencer.
-        let mut turn = sequencer.begin(2 * HEAD_BYTES + 1024);
+        let grounds_bytes = grounds.map_or(0, Grounds::bytes);
+        let mut turn = sequencer.begin(2 * HEAD_BYTES + 1024 + grounds_bytes);
         let revoked = turn.state.scope(staged.caller.principal).is_none();
         if revoked || !turn.has_credit() {
             let status = if revoked { Status::Unauthenticated } else { turn.short() };
@@ -499,20 +526,22 @@ impl Imports {
         let validity = validity(&turn, staged, &stored);
         let tail = stored.entry_tail_with(validity.map(StoredValidity::of).as_ref());
         let request = import_request(staged.caller, id);
-        let head = Head { subject: u64::from(batch.0), ..request.head(Kind::Import, staged.spec.body()) };
-        let lsn = turn.append(HEAD_BYTES + tail.len(), |group| {
-            group.push(&head, tail.len(), |place| place.copy_from_slice(&tail))
+        // Whether its cards came in states of their own is known from the entry alone.
+        let flags = if staged.spec.origins { Flags::MIGRATED } else { Flags::NONE };
+        let post = Word::state_of(Lifecycle::Available, flags);
+        let head =
+            Head { post, subject: u64::from(batch.0), ..request.head(Kind::Import, staged.spec.body()) };
+        let lsn = turn.append(HEAD_BYTES + tail.len() + grounds_bytes, |group| {
+            group.push_on(&head, grounds, tail.len(), |place| place.copy_from_slice(&tail))
         });
         let time_ms = turn.state.now_ms;
         let principal = staged.caller.principal;
-        let product = turn.state.product(staged.spec.product, staged.caller.tenant);
-        let kind = product.expect("its import began with the product").product.spec.kind;
         let commit =
             Commit { stored, validity, kind, id: batch, import: id, imported_by: principal, lsn, time_ms };
         let key = staged.key.take().expect("a staged import has its key until it is committed");
         sequencer.table.commit(Batch::new(commit, file, key, columns, words));
         let batch = sequencer.table.batch(batch).expect("committed just now");
-        turn.state.put_batch(batch, staged.caller.tenant);
+        turn.state.put_batch(batch, counted);
         staged.stage = Stage::Closed;
         let body = ReplyBody::Batches(vec![turn.state.batch_report(batch)]);
         let reply = turn.reply(&request, Status::Ok, Some(lsn), body);
@@ -691,6 +720,9 @@ fn refusal(sequencer: &Sequencer, caller: Caller, spec: &ImportSpec) -> Option<S
     }
     if state.product(spec.product, caller.tenant).is_none() {
         return Some(Status::NotFound);
+    }
+    if spec.origins && caller.role != Role::Admin {
+        return Some(Status::Forbidden);
     }
     let over = spec.expires_ms != 0 && spec.expires_ms <= state.now_ms.max(spec.valid_from_ms);
     over.then_some(Status::Expired)

@@ -61,6 +61,7 @@ mod limits;
 mod money;
 mod order;
 mod orders;
+mod origin;
 mod outcome;
 mod pair;
 mod pins;
@@ -122,8 +123,10 @@ pub use kami_wal::{
 pub use keyring::{KeyRotation, copy_keys, copy_keys_for};
 pub use limit::{Exceeded, Limit, LimitAction, LimitScope, LimitSpec, LimitWindow, Subject};
 pub use limits::LIMITS_MAX;
+pub use order::list::{ORDERS_PER_LIST, OrderLine, OrderPage};
 pub use order::{Confirmation, GivenBack, Line, ORDER_LINES_MAX, Purchase, RETURN_CARDS_MAX, RETURNS_MAX};
 pub use orders::OrderState;
+pub use origin::{ORIGIN_BYTES, Origin};
 pub use outcome::OutcomeReport;
 pub use pair::{REPLACEMENTS_MAX, Replace, Transfer};
 pub use pins::{PIN_LOCK_MS, PIN_TRIES};

@@ -19,6 +19,8 @@
 //! be *sealed*: sold without its codes, which its first ORDER_FETCH gives out. As long as that did not happen, its
 //! cards can come back into stock.
 
+pub(crate) mod list;
+mod of_old;
 mod purchase;
 
 pub(crate) use purchase::units;
@@ -36,6 +38,7 @@ use crate::identity::{AccountId, OrderId, PrincipalId, Role, TenantId};
 use crate::limit::Exceeded;
 use crate::limits::{Buyer, CROSSED_MAX, CROSSING_ENTRY_BYTES, Crossed};
 use crate::orders::{OrderState, OrderWord, Reservation};
+use crate::product::CardKind;
 use crate::record::{
     Allocation, GROUP_HEAD_BYTES, GroupWriter, HEAD_BYTES, Head, Kind, OrderFacts, PostedLeg, REVEAL_BYTES,
 };
@@ -44,6 +47,7 @@ use crate::sequencer::{Detail, OrderPast, Turn, Work};
 use crate::state::OrderMove;
 use crate::status::Status;
 use crate::stock::Search;
+use crate::table::Batch;
 use crate::vault::CodeList;
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
@@ -99,6 +103,15 @@ impl Turn<'_> {
             (_, Some(_)) => return None,
             (_, None) => None,
         };
+        let table = &self.sequencer.table;
+        if known.is_none() && table.has_orders_of_old() {
+            if prepared.absent_at != Some(table.commits()) {
+                return None;
+            }
+            if let Detail::OrderOfOld(report) = &prepared.detail {
+                return Some(self.answer_of_old(request, report));
+            }
+        }
         let reply = match &request.command {
             Command::Sell { order, product, count, validity_s_min } => {
                 let lines = [Line { product: *product, count: *count, face: None }];
@@ -226,11 +239,13 @@ impl Turn<'_> {
         }
         // Stock is taken last, when nothing else can be refused.
         search.clear();
-        for line in wanted.lines {
-            if !self.state.allocate(&self.sequencer.table, tenant, line, wanted.validity_s_min, search) {
-                self.state.advance(search, false);
-                return self.refuse(request, Status::OutOfStock);
-            }
+        let table = &self.sequencer.table;
+        let mut lines = wanted.lines.iter();
+        let found = lines.all(|line| self.state.allocate(table, tenant, line, wanted.validity_s_min, search));
+        self.state.pass_over(table, search);
+        if !found {
+            self.state.advance(search, false);
+            return self.refuse(request, Status::OutOfStock);
         }
         let asked_s = if wanted.reserve_s == 0 { reserve_s } else { wanted.reserve_s.min(reserve_s) };
         let moment_ms = if reserves { self.state.now_ms + u64::from(asked_s) * 1000 } else { 0 };
@@ -339,7 +354,9 @@ impl Turn<'_> {
         }
         let late = past.deadline_ms <= self.state.now_ms;
         match past.word.state() {
-            OrderState::Sold => return self.refuse(request, Status::IllegalTransition),
+            OrderState::Sold | OrderState::Migrated => {
+                return self.refuse(request, Status::IllegalTransition);
+            }
             OrderState::Cancelled => return self.refuse(request, Status::OrderCancelled),
             OrderState::Reserved | OrderState::TimedOut if late && !confirmation.realloc => {
                 return self.refuse(request, Status::ReservationExpired);
@@ -415,7 +432,7 @@ impl Turn<'_> {
     }
 
     /// Cards for a payment that came too late: the same if they are all free, else equal ones.
-    fn take_again(&self, tenant: TenantId, past: &OrderPast, search: &mut Search) -> Result<(), Status> {
+    fn take_again(&mut self, tenant: TenantId, past: &OrderPast, search: &mut Search) -> Result<(), Status> {
         search.clear();
         // They must last as long as was asked when they were reserved, from now on.
         let validity_s_min = past.facts.validity_s_min;
@@ -435,6 +452,7 @@ impl Turn<'_> {
         let table = &self.sequencer.table;
         let mut lines = past.facts.lines.iter();
         let enough = lines.all(|line| self.state.allocate(table, tenant, line, validity_s_min, search));
+        self.state.pass_over(table, search);
         if enough { Ok(()) } else { Err(Status::ReservationExpired) }
     }
 
@@ -459,7 +477,9 @@ impl Turn<'_> {
         }
         match past.word.state() {
             OrderState::Reserved => {}
-            OrderState::Sold => return self.refuse(request, Status::IllegalTransition),
+            OrderState::Sold | OrderState::Migrated => {
+                return self.refuse(request, Status::IllegalTransition);
+            }
             OrderState::Cancelled => return self.refuse(request, Status::OrderCancelled),
             OrderState::TimedOut => return self.refuse(request, Status::ReservationExpired),
         }
@@ -506,7 +526,7 @@ impl Turn<'_> {
         match past.word.state() {
             OrderState::Sold => {}
             OrderState::Cancelled => return self.refuse(request, Status::OrderCancelled),
-            OrderState::Reserved | OrderState::TimedOut => {
+            OrderState::Reserved | OrderState::TimedOut | OrderState::Migrated => {
                 return self.refuse(request, Status::IllegalTransition);
             }
         }
@@ -534,7 +554,7 @@ impl Turn<'_> {
                 }
                 return self.refuse(request, Status::IllegalTransition);
             }
-            seen |= self.was_seen(past, card, word);
+            seen |= self.was_seen(past, batch, card, word);
             search.cards.push(card, word);
         }
         let count = search.cards.count();
@@ -565,9 +585,11 @@ impl Turn<'_> {
 
     /// Whether somebody saw the code of a card of this order. A card is named by its code: what moved it since its sale,
     /// as a redemption that was reversed or a hold that was released, somebody asked for who had the code, and so had
-    /// whoever tried its PIN or reported it from offline.
-    fn was_seen(&self, past: &OrderPast, card: CardRef, word: Word) -> bool {
+    /// whoever tried its PIN or reported it from offline. What is on a card used in parts that took the place of another
+    /// was on that one, whose code somebody had who used it: it is no new card, and never one in stock again.
+    fn was_seen(&self, past: &OrderPast, batch: &Batch, card: CardRef, word: Word) -> bool {
         word.flags().contains(Flags::REVEALED)
+            || batch.kind != CardKind::Single && past.took_a_place(card)
             || word.lsn() != Some(past.given_at(card))
             || self.state.exceptions.is_of(card)
             || self.state.pins.is_locked_for_any(card, self.state.now_ms)
@@ -612,7 +634,11 @@ impl Turn<'_> {
         search: &mut Search,
     ) -> Lsn {
         let (lifecycle, flags) = OrderMove::post(kind, facts.sealed);
-        let head = Head { post: Word::state_of(lifecycle, flags), subject, ..request.head(kind, body) };
+        // Orders are listed by walking down the entries that opened them.
+        let before = self.state.order_head(request.caller.tenant).filter(|_| list::opens(kind));
+        let prev = before.map_or(0, |before| Word::new(before, Lifecycle::Available, Flags::NONE).bits());
+        let post = Word::state_of(lifecycle, flags);
+        let head = Head { post, subject, prev, ..request.head(kind, body) };
         let tail_bytes = facts.tail_bytes(&search.cards);
         let mut crossed_at = Vec::with_capacity(crossed.len());
         let before = approval.map_or(0, |(_, grounds)| HEAD_BYTES + grounds.map_or(0, Grounds::bytes));
@@ -717,6 +743,7 @@ impl Turn<'_> {
             OrderState::Reserved => self.refuse(request, Status::NotSold),
             OrderState::Cancelled => self.refuse(request, Status::OrderCancelled),
             OrderState::TimedOut => self.refuse(request, Status::ReservationExpired),
+            OrderState::Migrated => self.refuse(request, Status::Migrated),
         }
     }
 

@@ -33,6 +33,9 @@ pub enum OrderState {
     Cancelled = 2,
     /// It was not paid in time.
     TimedOut = 3,
+    /// It was an order of the system that its cards were imported from. No word says so: see
+    /// [`order::of_old`](crate::order).
+    Migrated = 4,
 }
 
 impl OrderState {
@@ -44,6 +47,7 @@ impl OrderState {
             1 => Some(OrderState::Reserved),
             2 => Some(OrderState::Cancelled),
             3 => Some(OrderState::TimedOut),
+            4 => Some(OrderState::Migrated),
             _ => None,
         }
     }
@@ -56,6 +60,7 @@ impl OrderState {
             OrderState::Reserved => "RESERVED",
             OrderState::Cancelled => "CANCELLED",
             OrderState::TimedOut => "TIMED_OUT",
+            OrderState::Migrated => "MIGRATED",
         }
     }
 }
@@ -79,7 +84,7 @@ impl OrderWord {
     pub const fn from_bits(bits: u64) -> Option<OrderWord> {
         if bits & 0xffe0 != 0
             || Lsn::from_units(bits >> 16).is_none()
-            || OrderState::from_number((bits & 15) as u8).is_none()
+            || (bits & 15) as u8 > OrderState::TimedOut as u8
         {
             return None;
         }

@@ -51,7 +51,7 @@ use crate::grounds::Grounds;
 use crate::identity::{ChannelId, MerchantId, OrderId, PrincipalId, RequestId, TenantId, TerminalId};
 use crate::limit::Subject;
 use crate::state::OrderMove;
-use crate::word::{CardRef, Word};
+use crate::word::{CardRef, Flags, Word};
 
 /// An entry may begin at most this far into its record, so that the 16-bit way back reaches.
 const BACK_BYTES_MAX: u64 = (u16::MAX as u64) * 8;
@@ -379,6 +379,12 @@ impl<'a> Entry<'a> {
             (entry, length) if length == bytes.len() => Ok(entry),
             _ => Err(FormatError { what: "bytes after the entry", lsn }),
         }
+    }
+
+    /// Of IMPORT: whether its rows say what they were in the system that they come from.
+    #[must_use]
+    pub fn tells_origins(&self) -> bool {
+        self.post().flags().contains(Flags::MIGRATED)
     }
 
     /// Its bytes in the log.

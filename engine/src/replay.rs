@@ -23,6 +23,7 @@ use crate::identity::{
     TerminalId,
 };
 use crate::limits::{Crossed, StoredLimit, Till};
+use crate::order::list::opens;
 use crate::orders::{OrderKey, OrderState, OrderWord};
 use crate::pins::PinChange;
 use crate::product::Validity;
@@ -31,7 +32,8 @@ use crate::record::{
     StoredValidity,
 };
 use crate::state::{OrderMove, State};
-use crate::table::{Batch, Columns, Commit, Table, Words};
+use crate::stock::Counted;
+use crate::table::{Batch, Columns, Commit, Table};
 use crate::tenants::{StoredTenant, TenantSpec};
 use crate::vault::Vault;
 use crate::word::{CardRef, Word};
@@ -359,6 +361,13 @@ impl Rebuild {
         let (order, cards, facts) = entry.order()?;
         let (kind, lsn, key) = (entry.head.kind, entry.lsn, (entry.head.tenant, order));
         self.order_continues(entry, key, facts.prev)?;
+        if opens(kind) {
+            // Logs of the first version do not say which order was opened before.
+            let (known, said) = (self.state.order_head(key.0), entry.prev().lsn());
+            if said.is_some() && said != known && known < Some(lsn) {
+                return Err(ReplayError::Chain { object: "list of orders", lsn });
+            }
+        }
         for (card, old) in cards.cards() {
             let word = self.table.batch_of(card).map(|batch| batch.word(card.row()));
             let fits = word.is_some_and(|word| word == old || word.lsn() >= Some(lsn));
@@ -452,11 +461,18 @@ impl Rebuild {
             lsn: entry.lsn,
             time_ms: entry.time_ms,
         };
-        self.commit(vault, commit, entry.head.tenant)
+        self.commit(vault, commit)?;
+        let file = &self.table.batch(id).expect("committed just now").file;
+        if file.layout.origins != entry.tells_origins() {
+            let what = "its rows have, or have not, states of another system";
+            let source = io::Error::new(io::ErrorKind::InvalidData, what);
+            return Err(ReplayError::BatchFile { batch: id, source });
+        }
+        Ok(())
     }
 
-    /// Opens a committed batch's file and makes the batch visible, its cards untouched.
-    fn commit(&mut self, vault: &Vault, commit: Commit, tenant: TenantId) -> Result<(), ReplayError> {
+    /// Opens a committed batch's file and makes the batch visible, its cards as they were imported.
+    fn commit(&mut self, vault: &Vault, commit: Commit) -> Result<(), ReplayError> {
         let id = commit.id;
         let damaged = |source| ReplayError::BatchFile { batch: id, source };
         let file = BatchFile::open(&*self.medium, id.0, self.store).map_err(damaged)?;
@@ -464,12 +480,12 @@ impl Rebuild {
             let what = io::Error::new(io::ErrorKind::InvalidData, "the file has another number of rows");
             return Err(damaged(what));
         }
-        let columns = Columns::read(&file).map_err(damaged)?;
+        let (columns, words) = Columns::read(&file, commit.kind).map_err(damaged)?;
+        let counted = Counted::of(&words, &columns, file.layout.origins);
         let key = vault.key(file.layout.key).ok_or(ReplayError::Key { batch: id })?;
-        let words = Words::pristine(commit.stored.rows);
         self.table.commit(Batch::new(commit, file, key, columns, words));
         let batch = self.table.batch(id).expect("committed just now");
-        self.state.put_batch(batch, tenant);
+        self.state.put_batch(batch, counted);
         Ok(())
     }
 
@@ -526,7 +542,7 @@ impl Rebuild {
                 lsn: import_lsn,
                 time_ms: object.imported_ms,
             };
-            self.commit(vault, commit, tenant)?;
+            self.commit(vault, commit)?;
             let batch = self.table.batch(id).expect("committed just now");
             let activity = Activity::whole(batch.rows(), object.active.then_some(object.imported_ms));
             self.state.stock_mut(id).set_activity(batch, activity);
@@ -542,6 +558,7 @@ impl Rebuild {
         }
         for batch in self.table.batches() {
             self.state.stock_mut(batch.id).derive(batch);
+            self.state.note_stock(batch);
         }
         for object in &ledger.holds {
             let Some((key, hold)) = object.hold() else { return Ok(false) };
@@ -573,6 +590,10 @@ impl Rebuild {
             || !self.state.limits.restore(&ledger.limits, &ledger.usages, ledger.counted_ms)
         {
             return Ok(false);
+        }
+        for &(tenant, lsn) in &ledger.order_heads {
+            let Some(lsn) = Lsn::from_bytes(lsn) else { return Ok(false) };
+            self.state.set_order_head(TenantId(tenant), lsn);
         }
         let orders = &mut self.state.orders;
         if !matches!(snapshot.orders(&mut |key, word| orders.put(key, word)), Ok(true)) {

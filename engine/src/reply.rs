@@ -13,7 +13,9 @@ use crate::identity::{
 use crate::keyring::KeyRotation;
 use crate::limit::{Exceeded, Limit};
 use crate::order::Line;
+use crate::order::list::OrderPage;
 use crate::orders::OrderState;
+use crate::origin::Origin;
 use crate::outcome::OutcomeReport;
 use crate::product::{Money, Product};
 use crate::record::{self, Kind};
@@ -136,6 +138,8 @@ pub enum ReplyBody {
     Accounts(Vec<Account>),
     /// After ACCOUNT_STATEMENT.
     Statement(Box<Statement>),
+    /// Orders.
+    Orders(OrderPage),
     /// After POST: what moved, with the balances it left.
     Posted(Vec<record::PostedLeg>),
     /// After LIMIT_LIST, and the one limit after LIMIT_PUT.
@@ -308,13 +312,14 @@ pub struct HistoryEvent {
     pub request: RequestId,
     /// The order, for a sale; the original's id, for a reversal, refund or tombstone; the hold's id, for what
     /// ends it; the supplier's document, for RESTOCK; the other card's [bits](CardRef::to_bits), for REPLACE,
-    /// REPLACEMENT, TRANSFER and RECEIVE; else 0.
+    /// REPLACEMENT, TRANSFER and RECEIVE; the order of then, for MIGRATED; else 0.
     pub related: u128,
     /// What it moved, where the entry says so; else 0. A SINGLE card is redeemed as a whole and says nothing.
     pub amount: Money,
     /// What was left on the card afterwards, where the entry says so; else 0.
     pub remaining: Money,
-    /// Of a redemption that was made offline: when, by the till's clock, in milliseconds since 1970; else 0.
+    /// Of a redemption that was made offline, when, by the till's clock; of MIGRATED, when it was, by the system before;
+    /// in milliseconds since 1970. Else, or if not known, 0.
     pub made_ms: u64,
     /// Why it was done, and under whose approval, if that was said.
     pub grounds: Option<Box<Grounds>>,
@@ -488,7 +493,7 @@ impl HistoryEvent {
     }
 
     /// The event a card's history begins with.
-    pub(crate) fn of_import(batch: &Batch) -> HistoryEvent {
+    pub(crate) fn of_import(batch: &Batch, grounds: Option<Grounds>) -> HistoryEvent {
         HistoryEvent {
             kind: Kind::Import,
             lsn: batch.import_lsn,
@@ -504,7 +509,48 @@ impl HistoryEvent {
             amount: 0,
             remaining: 0,
             made_ms: 0,
-            grounds: None,
+            grounds: grounds.map(Box::new),
         }
+    }
+
+    /// What a card was in the system that it comes from, newest first, if it was more than in stock: it was sold, and
+    /// then perhaps used up, void, or given back. All of it is recorded by the import, with the times of then.
+    pub(crate) fn of_origin(batch: &Batch, row: u64, origin: &Origin) -> Vec<HistoryEvent> {
+        let word = origin.word();
+        if word == Word::PRISTINE {
+            return Vec::new();
+        }
+        let import = HistoryEvent::of_import(batch, None);
+        let order = origin.order.map_or(0, |order| order.0);
+        let remaining = batch.columns.left(row).unwrap_or(0);
+        let sold = matches!(origin.state, Lifecycle::Sold | Lifecycle::Redeemed | Lifecycle::Returned)
+            || origin.sold_ms != 0
+            || order != 0;
+        let later = origin.state != Lifecycle::Sold || origin.redeemed_ms != 0;
+        let mut events = Vec::new();
+        if later || !sold {
+            events.push(HistoryEvent {
+                kind: Kind::Migrated,
+                lifecycle: origin.state,
+                flags: word.flags(),
+                related: order,
+                remaining,
+                made_ms: origin.redeemed_ms,
+                ..import.clone()
+            });
+        }
+        if sold {
+            let flags = if later { Flags::REVEALED } else { word.flags() };
+            events.push(HistoryEvent {
+                kind: Kind::Migrated,
+                lifecycle: Lifecycle::Sold,
+                flags,
+                related: order,
+                remaining: if later { 0 } else { remaining },
+                made_ms: origin.sold_ms,
+                ..import
+            });
+        }
+        events
     }
 }

@@ -35,7 +35,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::accounts::AccountState;
 use crate::card::{Effect, Past};
-use crate::chain::{Chain, ChainError, Sought};
+use crate::chain::{Chain, ChainError, Sought, origin_of};
 use crate::clock::{Clock, Running, TICK_MS};
 use crate::command::{Command, Request, STATEMENT_LINES_MAX};
 use crate::identity::{CardDigest, DocumentId, PrincipalId, RequestId, TenantId};
@@ -311,7 +311,11 @@ impl Sequencer {
                 })?;
                 if !more {
                     let batch = self.table.batch_of(card).expect("the card was found");
-                    events.push(HistoryEvent::of_import(batch));
+                    if let Some(origin) = origin_of(batch, card)? {
+                        events.extend(HistoryEvent::of_origin(batch, card.row(), &origin));
+                    }
+                    let grounds = chain.entry(batch.import_lsn)?.grounds()?;
+                    events.push(HistoryEvent::of_import(batch, grounds));
                 }
                 prepared.detail = Detail::History(events);
             }
@@ -343,6 +347,12 @@ impl Sequencer {
                     }
                     Ok(false)
                 })?;
+                let batch = self.table.batch_of(card).expect("the card was found");
+                if matches!(prepared.detail, Detail::None)
+                    && let Some(order) = origin_of(batch, card)?.and_then(|origin| origin.order)
+                {
+                    prepared.detail = Detail::OrderOf(order);
+                }
             }
             Command::OutcomeOf { request, .. } => {
                 let sought = Sought::new(request, None, &self.marks, false);
@@ -417,12 +427,19 @@ impl Sequencer {
         chain: &mut Chain<'_>,
     ) -> Result<(Past, Wallet), ChainError> {
         let (mut past, top) = chain.past(card, word, sought)?;
-        let counts = self.table.batch_of(card).is_some_and(|batch| batch.validity.is_some());
-        if counts && let Some(sale) = top.sale {
-            past.sold_ms = chain.entry(sale)?.time_ms;
+        let counts = self.table.batch_of(card).filter(|batch| batch.validity.is_some());
+        let purse = top.value.as_ref().map(|(_, tail)| tail.purse);
+        if let Some(batch) = counts {
+            match top.sale {
+                Some(sale) => past.sold_ms = chain.entry(sale)?.time_ms,
+                None => {
+                    let origin = origin_of(batch, card)?.unwrap_or_default();
+                    past.sold_ms = origin.sold_ms;
+                    past.used_ms = if origin.state == Lifecycle::Sold { origin.redeemed_ms } else { 0 };
+                }
+            }
         }
         let (trail, chapters) = chain.trail(&top, &self.marks)?;
-        let purse = top.value.as_ref().map(|(_, tail)| tail.purse);
         Ok((past, Wallet { purse, trail, chapters, sale: top.sale, sold_ms: 0 }))
     }
 
@@ -435,6 +452,12 @@ impl Sequencer {
         stale: bool,
     ) -> Result<(), ChainError> {
         let tenant = request.caller.tenant;
+        if self.table.has_orders_of_old()
+            && let Some(order) = request.command.order()
+        {
+            let known = self.order_of_old(tenant, order);
+            prepared.detail = known.map_or(Detail::None, |report| Detail::OrderOfOld(Box::new(report)));
+        }
         match &request.command {
             &Command::HoldTimeout { card, .. } => {
                 let Some(batch) = self.table.batch_of(card) else { return Ok(()) };
@@ -477,6 +500,9 @@ impl Sequencer {
             }
             Command::OutcomeOfDocument { document, .. } => {
                 prepared.detail = self.posted(tenant, *document, buffer)?;
+            }
+            Command::OrderList(query) => {
+                prepared.detail = Detail::Orders(self.read_orders(&request.caller, query, buffer)?);
             }
             Command::AccountStatement { account, from, count } => {
                 let known = self.state.lock().accounts.find(*account, tenant).cloned();

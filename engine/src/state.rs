@@ -4,7 +4,7 @@
 //! after recovery is memory before the crash. Cursors, free lists, counters and look-up maps are derived:
 //! they are kept here while running and computed again at recovery.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use kami_wal::Lsn;
 
@@ -19,6 +19,7 @@ use crate::identity::{
     RequestId, TenantId, TerminalId,
 };
 use crate::limits::{Buyer, Limits};
+use crate::order::list::opens;
 use crate::order::{Line, units};
 use crate::orders::{OrderKey, OrderState, OrderWord, Orders, Reservation};
 use crate::pins::{PinKey, Pins};
@@ -26,6 +27,7 @@ use crate::product::{CardKind, Money, Product, ProductSpec};
 use crate::record::{Allocation, Clocks, Kind, OrderFacts, Purse, Stored, StoredPlace, StoredPrincipal};
 use crate::reply::StockLine;
 use crate::sharded::Sharded;
+use crate::stock::Counted;
 use crate::stock::{Search, Stock};
 use crate::table::{Batch, Table};
 use crate::tenants::Tenants;
@@ -45,6 +47,8 @@ pub struct State {
     pub stocks: Vec<Option<Stock>>,
     /// Orders.
     pub orders: Orders,
+    /// Where the last order of each tenant was opened, by the tenant's number; 0 is none.
+    order_heads: Vec<u64>,
     /// The clocks at the last start.
     pub clocks: Clocks,
     /// Principals by number; number 1 is the first.
@@ -81,6 +85,9 @@ pub struct ProductState {
     pub lsn: Lsn,
     /// Its batches, oldest first: the order they are sold in.
     pub batches: Vec<BatchId>,
+    /// The places in that list of those that orders look at: with cards that could be sold, as far as is known without
+    /// looking. One whose cards have all expired is taken out when an order comes by.
+    pub stocked: BTreeSet<u32>,
     /// Whether its cards can be used by some merchants or in some stores only.
     pub is_bound: bool,
 }
@@ -234,11 +241,18 @@ impl State {
     /// Gives a card an end of validity of its own. Its word says so, too.
     pub fn set_end(&mut self, batch: &Batch, row: u64, end_ms: u64) {
         self.stock_mut(batch.id).set_end(batch, row, end_ms);
+        self.note_stock(batch);
     }
 
-    /// What a card is worth when it is sold: its face value, or its uses.
+    /// What was on a card when it was imported: its face value, or its uses; or what another system left of that.
     #[must_use]
     pub fn initial(&self, batch: &Batch, row: u64) -> Money {
+        batch.columns.left(row).unwrap_or_else(|| self.worth(batch, row))
+    }
+
+    /// What a card held when it was new: its face value, or its uses.
+    #[must_use]
+    pub fn worth(&self, batch: &Batch, row: u64) -> Money {
         match batch.kind {
             CardKind::MultiUse => Money::from(self.product_of(batch).product.spec.terms.uses),
             _ => batch.face(row),
@@ -288,7 +302,8 @@ impl State {
                 self.product(*id, tenant).map(|product| product.lsn)
             }
             Command::PrincipalAdd(spec) => {
-                let mut named = self.principals.iter().filter(|state| state.principal.spec.name == spec.name);
+                let is_same = |known: &PrincipalSpec| known.name == spec.name && known.tenant == spec.tenant;
+                let mut named = self.principals.iter().filter(|state| is_same(&state.principal.spec));
                 named.next().map(|state| state.lsn)
             }
             Command::PrincipalRevoke(id) => self.principal_lsn(*id),
@@ -329,7 +344,32 @@ impl State {
     #[inline]
     pub fn install(&mut self, batch: &Batch, row: u64, old: Word, new: Word) {
         batch.install(row, new);
-        self.stock_mut(batch.id).moved(batch, row, old, new);
+        if self.stock_mut(batch.id).moved(batch, row, old, new) {
+            self.note_stock(batch);
+        }
+    }
+
+    /// Whether the batch has cards that could be sold has changed, perhaps: orders are to look at it, or not.
+    #[cold]
+    pub fn note_stock(&mut self, batch: &Batch) {
+        let stock = self.stock(batch.id);
+        let offers = !batch.is_frozen() && !batch.is_voided() && stock.standing(batch, None) > 0;
+        let place = stock.place;
+        let stocked = &mut self.products[batch.product.0 as usize - 1].stocked;
+        if offers {
+            stocked.insert(place);
+        } else {
+            stocked.remove(&place);
+        }
+    }
+
+    /// After looking for cards, whatever came of it: batches whose cards have all expired are looked at no more.
+    pub fn pass_over(&mut self, table: &Table, found: &Search) {
+        for &id in &found.over {
+            let place = self.stock(id).place;
+            let product = table.batch(id).expect("it was looked at").product;
+            self.products[product.0 as usize - 1].stocked.remove(&place);
+        }
     }
 
     /// Adds or changes a product.
@@ -343,7 +383,14 @@ impl State {
         } else {
             self.product_names.insert((tenant, spec.name.clone()), id);
             let product = Product { id, spec, frozen: false };
-            self.products.push(ProductState { product, tenant, lsn, batches: Vec::new(), is_bound });
+            self.products.push(ProductState {
+                product,
+                tenant,
+                lsn,
+                batches: Vec::new(),
+                stocked: BTreeSet::new(),
+                is_bound,
+            });
         }
     }
 
@@ -382,15 +429,19 @@ impl State {
         (card.to_bits(), principal, if known { TerminalId(0) } else { terminal })
     }
 
-    /// Adds the stock of a batch whose cards are all untouched.
-    pub fn put_batch(&mut self, batch: &Batch, tenant: TenantId) {
+    /// Adds a batch and its stock, whose cards are as they were imported.
+    pub fn put_batch(&mut self, batch: &Batch, counted: Counted) {
+        let tenant = batch.tenant;
         let index = batch.id.0 as usize;
         if self.stocks.len() <= index {
             self.stocks.resize_with(index + 1, || None);
         }
-        self.stocks[index] = Some(Stock::new(batch, tenant));
+        let batches = &mut self.products[batch.product.0 as usize - 1].batches;
+        let place = u32::try_from(batches.len()).expect("there are fewer than 2^24 batches");
+        batches.push(batch.id);
+        self.stocks[index] = Some(Stock::new(batch, counted).at(place));
         self.imports.insert((tenant, batch.import), batch.id);
-        self.products[batch.product.0 as usize - 1].batches.push(batch.id);
+        self.note_stock(batch);
     }
 
     /// Looks for the cards of one line of an order, oldest batch first, in row order, and adds them to what was
@@ -409,23 +460,27 @@ impl State {
         }
         let valid_until = self.now_ms + u64::from(validity_s_min) * 1000;
         let mut missing = u64::from(line.count);
-        let open = |id| {
-            let batch = table.batch(id).expect("a product's batches are committed");
-            (!batch.is_frozen() && !batch.is_voided()).then_some(batch)
+        let known = |place: u32| {
+            let id = product.batches[place as usize];
+            (table.batch(id).expect("a product's batches are committed"), self.stock(id))
         };
         if line.face.is_some() {
             // Rows of one face value may lie anywhere: what cannot be enough is not looked for.
-            let batches = product.batches.iter().filter_map(|id| open(*id));
-            let most: u64 = batches.map(|batch| self.stock(batch.id).standing(batch, line.face)).sum();
+            let stocked = product.stocked.iter().map(|place| known(*place));
+            let most: u64 = stocked.map(|(batch, stock)| stock.standing(batch, line.face)).sum();
             if most < missing {
                 return false;
             }
         }
-        for &id in &product.batches {
-            if missing > 0
-                && let Some(batch) = open(id)
-            {
-                let stock = self.stock(id);
+        for &place in &product.stocked {
+            if missing == 0 {
+                break;
+            }
+            let (batch, stock) = known(place);
+            found.batches += 1;
+            if stock.is_over(batch, self.now_ms) {
+                found.over.push(batch.id);
+            } else {
                 stock.find(batch, self.now_ms, valid_until, line.face, |_| true, &mut missing, found);
             }
         }
@@ -439,6 +494,27 @@ impl State {
             let cursor = if taken { passed.taken } else { passed.left };
             self.stock_mut(passed.batch).pass(passed.face, cursor);
         }
+    }
+
+    /// Where the tenant's last order was opened.
+    #[must_use]
+    pub fn order_head(&self, tenant: TenantId) -> Option<Lsn> {
+        Lsn::from_bytes(self.order_heads.get(usize::from(tenant.0)).copied()?).filter(|lsn| lsn.bytes() > 0)
+    }
+
+    /// See [`State::order_head`]; of all tenants that have one.
+    pub fn order_heads(&self) -> impl Iterator<Item = (TenantId, Lsn)> + '_ {
+        let tenants = (0..self.order_heads.len()).map(|tenant| TenantId(tenant as u16));
+        tenants.filter_map(|tenant| Some((tenant, self.order_head(tenant)?)))
+    }
+
+    /// An order of the tenant was opened at `lsn`. An earlier one than is known changes nothing.
+    pub fn set_order_head(&mut self, tenant: TenantId, lsn: Lsn) {
+        let at = usize::from(tenant.0);
+        if self.order_heads.len() <= at {
+            self.order_heads.resize(at + 1, 0);
+        }
+        self.order_heads[at] = self.order_heads[at].max(lsn.bytes());
     }
 
     /// Moves an order, its cards and its money. What has moved on since (in a replay over a later snapshot) is left
@@ -466,6 +542,9 @@ impl State {
             _ => OrderState::Sold,
         };
         let before = OrderWord::from_bits(facts.prev);
+        if opens(kind) {
+            self.set_order_head(key.0, lsn);
+        }
         self.orders.put(key, OrderWord::new(lsn, state, before.is_some_and(OrderWord::is_fetched)));
         let buyer = Buyer { tenant: key.0, account: AccountId(facts.account), ip: facts.ip, principal };
         match kind {
@@ -507,13 +586,13 @@ impl State {
     }
 
     /// The stock of a batch, to be shown.
-    #[must_use]
-    pub fn stock_line(&self, batch: &Batch) -> StockLine {
-        let stock = self.stock(batch.id);
+    pub fn stock_line(&mut self, batch: &Batch) -> StockLine {
+        let now_ms = self.now_ms;
         let product = &self.product_of(batch).product;
         let frozen = batch.is_frozen() || self.is_product_frozen(self.product_of(batch));
         let closed = frozen || batch.is_voided() || !product.spec.terms.listed;
-        let sellable = if closed { 0 } else { stock.sellable(batch, self.now_ms) };
+        let stock = self.stock_mut(batch.id);
+        let sellable = if closed { 0 } else { stock.sellable(batch, now_ms) };
         StockLine {
             product: batch.product,
             batch: batch.id,
@@ -528,6 +607,7 @@ impl State {
     pub fn settle(&mut self, table: &Table) {
         for batch in table.batches() {
             self.stock_mut(batch.id).settle(batch);
+            self.note_stock(batch);
         }
         let State { orders, accounts, limits, .. } = self;
         accounts.release_all();
@@ -545,7 +625,16 @@ impl State {
     /// The first disagreement, in words.
     pub fn check(&self, table: &Table) -> Result<(), String> {
         for batch in table.batches() {
-            self.stock(batch.id).check(batch, self.now_ms)?;
+            let stock = self.stock(batch.id);
+            stock.check(batch, self.now_ms)?;
+            let offers = !batch.is_frozen() && !batch.is_voided() && stock.standing(batch, None) > 0;
+            let stocked = self.product_of(batch).stocked.contains(&stock.place);
+            if stocked && !offers || offers && !stocked && !stock.is_over(batch, self.now_ms) {
+                return Err(format!(
+                    "batch {}: orders look at it, or not, and should not, or should",
+                    batch.id
+                ));
+            }
             for row in 0..batch.rows() {
                 let held = batch.word(row).flags().contains(Flags::HELD);
                 let open = self.holds.of(CardRef::new(batch.id.0, row), self.now_ms).count;
@@ -564,6 +653,102 @@ impl State {
             return Err(format!("{reserved} cards are reserved, and {waiting} are in orders that wait"));
         }
         self.accounts.check_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
+
+    use super::*;
+    use crate::engine::{Engine, EngineOptions};
+    use crate::identity::OrderId;
+    use crate::import::{ImportRow, ImportSpec};
+    use crate::reply::ReplyBody;
+    use crate::session::Session;
+
+    fn open() -> Engine {
+        let medium = |seed| Arc::new(SimMedium::new(seed, SimMode::Direct)) as Arc<dyn Medium>;
+        let wal = WalOptions { segment_bytes: 4 << 20, drive: Drive::Manual, ..WalOptions::default() };
+        let clock = Box::new(crate::clock::SystemClock::new().unwrap());
+        Engine::open(EngineOptions { data: medium(1), keys: medium(2), wal, clock, accept_clock: false })
+            .unwrap()
+    }
+
+    /// How many batches an order of one card looks at.
+    fn looked_at(engine: &Engine, product: ProductId) -> usize {
+        let sequencer = engine.sequencer();
+        let mut state = sequencer.state();
+        let mut found = Search::default();
+        let line = Line { product, count: 1, face: None };
+        state.allocate(&sequencer.table, TenantId(0), &line, 0, &mut found);
+        state.pass_over(&sequencer.table, &found);
+        found.batches
+    }
+
+    /// A product that is imported every day has thousands of batches, most of them sold out, void or over. An order
+    /// looks at those that have something for it.
+    #[test]
+    fn an_order_passes_over_batches_that_are_sold_out_void_frozen_or_over() {
+        const BATCHES: u32 = 60;
+        let engine = open();
+        let session = Session::new(&engine, Caller::LOCAL);
+        let mut id = 0;
+        let mut next = || {
+            id += 1;
+            RequestId(id)
+        };
+        let spec = ProductSpec::single("daily", *b"CNY", 100);
+        let product = session.add_product(next(), spec).wait().unwrap().id;
+        let mut import = |name: String, expires_ms: u64| {
+            let codes: Vec<String> = (0..2).map(|row| format!("{name}-{row}")).collect();
+            let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() });
+            let spec = ImportSpec { expires_ms, ..ImportSpec::of(product, 2, 32) };
+            session.import(next(), spec, rows, |_| ()).unwrap();
+        };
+        let soon_ms = engine.now_ms() + 1000;
+        (0..BATCHES).for_each(|n| import(format!("OVER-{n}"), soon_ms + u64::from(n % 2) * 3_600_000));
+        engine.sequencer().state().now_ms = soon_ms;
+        assert_eq!(looked_at(&engine, product), 2, "one that is over, and the next");
+        (0..BATCHES).for_each(|n| import(format!("SOLD-{n}"), 0));
+        let order = RequestId(1 << 64);
+        session.sell(order, OrderId(order.0), product, BATCHES + 2 * BATCHES - 1).wait().unwrap();
+        assert_eq!(looked_at(&engine, product), 1, "only the last has a card");
+        engine.sequencer().state().check(&engine.sequencer().table).unwrap();
+        let last = RequestId(1 << 65);
+        session.sell(last, OrderId(last.0), product, 1).wait().unwrap();
+        assert_eq!(looked_at(&engine, product), 0);
+
+        let ask = |id: u128, command: Command| -> ReplyBody {
+            let mut work = crate::sequencer::Work::default();
+            let (terminal, channel) = (TerminalId(0), crate::identity::ChannelId(0));
+            let (id, caller) = (RequestId(1 << 66 | id), Caller::LOCAL);
+            work.requests.push(crate::command::Request {
+                id,
+                caller,
+                terminal,
+                channel,
+                deadline: None,
+                grounds: None,
+                command,
+            });
+            engine.execute(&mut work);
+            let reply = work.replies.pop().unwrap();
+            assert!(reply.status.is_done(), "{:?}", reply.status);
+            reply.body
+        };
+        let first = BatchId(1);
+        ask(1, Command::BatchExtend { batch: first, expires_ms: soon_ms + 7_200_000 });
+        assert_eq!(looked_at(&engine, product), 1, "it is for sale again");
+        ask(2, Command::BatchFreeze(first));
+        assert_eq!(looked_at(&engine, product), 0);
+        ask(3, Command::BatchUnfreeze(first));
+        assert_eq!(looked_at(&engine, product), 1);
+        ask(4, Command::BatchVoid(first));
+        assert_eq!(looked_at(&engine, product), 0);
+        engine.sequencer().state().check(&engine.sequencer().table).unwrap();
     }
 }
 

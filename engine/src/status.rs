@@ -161,6 +161,10 @@ statuses! {
     NoEffect = 144, "NO_EFFECT", "send the request once more with the same id, or reverse it so that it never takes effect";
     /// The rows of the batch would stand in more pieces than it may have.
     PiecesExhausted = 150, "PIECES_EXHAUSTED", "activate or deactivate longer ranges of rows, or the whole batch";
+    /// What it was in the system that it was imported from stands, and cannot be undone, given out, repeated or proven here.
+    Migrated = 165, "MIGRATED", "settle it where it was done; `kami history` says when that was";
+    /// What makes sold cards of nothing must say why.
+    ReasonMissing = 166, "REASON_MISSING", "send it again with a reason";
     /// Cards of the order came back by name, or were replaced, as often as they may.
     ReturnsExhausted = 162, "RETURNS_EXHAUSTED", "return all that is left of it at once";
     /// The other card that was named cannot take this one's place, or its value.

@@ -3,6 +3,9 @@
 //! All of it but ends of validity and activity is derived from the words of the batch, and computed again from them
 //! after a snapshot was read.
 
+mod lasting;
+mod rows;
+mod shelf;
 #[cfg(test)]
 mod tests;
 
@@ -16,11 +19,12 @@ use crate::identity::{BatchId, TenantId};
 use crate::order::Line;
 use crate::product::Money;
 use crate::record::{Allocation, PostedLeg};
-use crate::table::Batch;
+use crate::table::{Batch, Columns, Words};
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
-/// Where rows have more face values than this, those of one are looked for among all.
-const SHELVES_MAX: usize = 1 << 12;
+use lasting::Lasting;
+use rows::RowSet;
+use shelf::{Shelf, shelves};
 
 /// What is derived from the words of one batch.
 pub struct Stock {
@@ -45,69 +49,45 @@ pub struct Stock {
     ends: BTreeMap<u64, u64>,
     /// AVAILABLE cards of these that are not frozen by themselves.
     ending: u64,
+    /// The same by when they end.
+    lasting: Lasting,
     /// Cards by the face value that their row says, so that an order for one passes over the others once and not every
-    /// time; empty for batches without such values, and for those with more than [`SHELVES_MAX`] of them.
+    /// time; empty for batches without such values, and for those with more than [`SHELVES_MAX`](shelf::SHELVES_MAX) of them.
     shelves: BTreeMap<Money, Shelf>,
-}
-
-/// The rows of one face value.
-#[derive(Default)]
-struct Shelf {
-    /// AVAILABLE cards that are not frozen by themselves.
-    count: u64,
-    /// The first of all rows.
-    first: u64,
-    /// No row of this value below this one is for sale, but for those in `free`.
-    cursor: u64,
-    /// Rows below the cursor that came back for sale.
-    free: RowSet,
-}
-
-impl Shelf {
-    fn rewind(&mut self) {
-        self.cursor = self.first;
-        self.free.clear();
-    }
-}
-
-/// Counts and first rows of every face value; none if there are too many.
-fn shelves(faces: &[Money]) -> BTreeMap<Money, Shelf> {
-    let mut shelves: BTreeMap<Money, Shelf> = BTreeMap::new();
-    let mut row = 0;
-    // Equal ones come in runs, most often.
-    for run in faces.chunk_by(|one, next| one == next) {
-        let shelf = shelves.entry(run[0]).or_insert(Shelf { first: row, cursor: row, ..Shelf::default() });
-        shelf.count += run.len() as u64;
-        row += run.len() as u64;
-        if shelves.len() > SHELVES_MAX {
-            return BTreeMap::new();
-        }
-    }
-    shelves
+    /// Which of its product's batches this is, counted from 0 in the order they are sold in.
+    pub place: u32,
 }
 
 impl Stock {
     /// Of a batch that was just imported.
-    pub fn new(batch: &Batch, tenant: TenantId) -> Stock {
-        let mut counts = [0; Lifecycle::COUNT];
-        counts[Lifecycle::Available as usize] = batch.rows();
-        let mut expiries = BTreeMap::new();
-        for &own in &batch.columns.expiries {
-            *expiries.entry(own).or_default() += 1;
-        }
+    pub fn new(batch: &Batch, counted: Counted) -> Stock {
+        let Counted { counts, frozen, expiries, shelves } = counted;
         Stock {
             lsn: batch.import_lsn,
-            tenant,
+            tenant: batch.tenant,
             activity: Activity::whole(batch.rows(), batch.is_active().then_some(batch.imported_ms)),
             counts,
             cursor: 0,
             free: RowSet::default(),
-            frozen: 0,
+            frozen,
             expiries,
             ends: BTreeMap::new(),
             ending: 0,
-            shelves: shelves(&batch.columns.faces),
+            lasting: Lasting::default(),
+            shelves,
+            place: 0,
         }
+    }
+
+    /// The same as the `place`-th batch of its product.
+    #[must_use]
+    pub fn at(self, place: u32) -> Stock {
+        Stock { place, ..self }
+    }
+
+    /// As if no card of the batch had moved or come in a state of its own.
+    fn pristine(batch: &Batch) -> Stock {
+        Stock::new(batch, Counted::in_stock(batch.rows(), &batch.columns))
     }
 
     /// Which rows are active, and since when.
@@ -128,10 +108,7 @@ impl Stock {
         batch.set_active(self.activity.all());
     }
 
-    /// Computes everything again from the words, as after a snapshot.
-    pub fn derive(&mut self, batch: &Batch) {
-        let (ends, activity) = (std::mem::take(&mut self.ends), self.activity.clone());
-        *self = Stock { lsn: self.lsn, ends, activity, ..Stock::new(batch, self.tenant) };
+    fn count(&mut self, batch: &Batch) {
         for row in 0..batch.rows() {
             let word = batch.word(row);
             if word != Word::PRISTINE {
@@ -140,15 +117,28 @@ impl Stock {
         }
     }
 
-    /// A card's word changed.
+    /// Computes everything again from the words, as after a snapshot.
+    pub fn derive(&mut self, batch: &Batch) {
+        let (ends, activity) = (std::mem::take(&mut self.ends), self.activity.clone());
+        *self = Stock { lsn: self.lsn, place: self.place, ends, activity, ..Stock::pristine(batch) };
+        self.count(batch);
+    }
+
+    /// A card's word changed. Whether the batch has cards that could be sold was changed by it, is returned.
     #[inline]
-    pub fn moved(&mut self, batch: &Batch, row: u64, old: Word, new: Word) {
+    pub fn moved(&mut self, batch: &Batch, row: u64, old: Word, new: Word) -> bool {
         let (from, to) = (old.lifecycle(), new.lifecycle());
         self.counts[from as usize] -= 1;
         self.counts[to as usize] += 1;
         if from != Lifecycle::Available && to != Lifecycle::Available {
-            return;
+            return false;
         }
+        self.stock_moved(batch, row, old, new)
+    }
+
+    /// The same of a card that was in stock, or is now.
+    fn stock_moved(&mut self, batch: &Batch, row: u64, old: Word, new: Word) -> bool {
+        let (from, to) = (old.lifecycle(), new.lifecycle());
         let (stood, stands) = (stands(old), stands(new));
         let frozen = |lifecycle, word: Word| {
             u64::from(lifecycle == Lifecycle::Available && word.flags().contains(Flags::FROZEN))
@@ -157,6 +147,11 @@ impl Stock {
         let ending = |standing: bool, word: Word| standing && word.flags().contains(Flags::OWN_END);
         let (ended, ends) = (ending(stood, old), ending(stands, new));
         self.ending = self.ending + u64::from(ends) - u64::from(ended);
+        if ended != ends
+            && let Some(end_ms) = self.ends.get(&row)
+        {
+            if ends { self.lasting.add(*end_ms) } else { self.lasting.remove(*end_ms) }
+        }
         if let Some(&own) = batch.columns.expiries.get(row as usize) {
             let count = self.expiries.entry(own).or_default();
             *count = *count + u64::from(stands && !ends) - u64::from(stood && !ended);
@@ -165,7 +160,7 @@ impl Stock {
             }
         }
         if stood == stands {
-            return;
+            return false;
         }
         if !stands {
             self.free.remove(row);
@@ -183,6 +178,14 @@ impl Stock {
                 }
             }
         }
+        self.standing(batch, None) == u64::from(stands)
+    }
+
+    /// Whether all its cards have expired, and whatever else happens to them, none will be for sale before an
+    /// extension.
+    pub fn is_over(&self, batch: &Batch, now_ms: u64) -> bool {
+        let by_row = !batch.columns.expiries.is_empty() || !self.ends.is_empty();
+        !by_row && (1..=now_ms).contains(&batch.expires_ms(0))
     }
 
     /// The shelf of a row, where there are any.
@@ -200,7 +203,14 @@ impl Stock {
 
     /// Gives a card an end of validity of its own.
     pub fn set_end(&mut self, batch: &Batch, row: u64, end_ms: u64) {
-        self.ends.insert(row, end_ms);
+        let before = self.ends.insert(row, end_ms);
+        let word = batch.word(row);
+        if stands(word) && word.flags().contains(Flags::OWN_END) {
+            if let Some(before) = before {
+                self.lasting.remove(before);
+            }
+            self.lasting.add(end_ms);
+        }
         // It may have been passed over because it had expired.
         if stands(batch.word(row)) {
             if row < self.cursor {
@@ -349,8 +359,8 @@ impl Stock {
     /// # Errors
     /// The first disagreement, in words.
     pub fn check(&self, batch: &Batch, now_ms: u64) -> Result<(), String> {
-        let mut fresh = Stock::new(batch, self.tenant);
-        fresh.derive(batch);
+        let mut fresh = Stock::pristine(batch);
+        fresh.count(batch);
         if fresh.counts != self.counts {
             return Err(format!(
                 "counts of batch {}: {:?}, by its words {:?}",
@@ -368,10 +378,18 @@ impl Stock {
         if own != by_words {
             return Err(format!("batch {}: cards of a face value counted wrongly", batch.id));
         }
+        let mut ending = BTreeMap::new();
         for row in 0..batch.rows() {
-            if batch.word(row).flags().contains(Flags::OWN_END) != self.ends.contains_key(&row) {
+            let word = batch.word(row);
+            if word.flags().contains(Flags::OWN_END) != self.ends.contains_key(&row) {
                 return Err(format!("batch {}: row {row} has an end of its own, or not", batch.id));
             }
+            if let Some(end_ms) = self.ends.get(&row).filter(|_| stands(word)) {
+                *ending.entry(*end_ms).or_default() += 1;
+            }
+        }
+        if !self.lasting.is(&ending) {
+            return Err(format!("batch {}: cards with an end of their own are counted wrongly", batch.id));
         }
         for row in 0..batch.rows() {
             let expires = self.expires_ms(batch, row);
@@ -390,16 +408,9 @@ impl Stock {
     }
 
     /// How many cards could be sold.
-    pub fn sellable(&self, batch: &Batch, now_ms: u64) -> u64 {
-        let standing = self.counts[Lifecycle::Available as usize] - self.frozen - self.ending;
-        let ending = self.ends.iter().filter(|(row, end_ms)| {
-            let word = batch.word(**row);
-            word.lifecycle() == Lifecycle::Available
-                && word.flags().contains(Flags::OWN_END)
-                && !word.flags().contains(Flags::FROZEN)
-                && (**end_ms == 0 || **end_ms > now_ms)
-        });
-        let ending = if self.ending == 0 { 0 } else { ending.count() as u64 };
+    pub fn sellable(&mut self, batch: &Batch, now_ms: u64) -> u64 {
+        let standing = self.standing(batch, None) - self.ending;
+        let (ending, _) = self.lasting.at(now_ms);
         if self.expiries.is_empty() && batch.columns.expiries.is_empty() {
             let expires = batch.expires_ms(0);
             return ending + if expires != 0 && expires <= now_ms { 0 } else { standing };
@@ -414,54 +425,55 @@ impl Stock {
     }
 }
 
+/// The cards of an import by where they stand. Reads every row if they have ends of validity or states of their own,
+/// so it is done before the lock.
+pub struct Counted {
+    counts: [u64; Lifecycle::COUNT],
+    frozen: u64,
+    expiries: BTreeMap<u64, u64>,
+    shelves: BTreeMap<Money, Shelf>,
+}
+
+impl Counted {
+    /// Of an import whose cards begin with `words`; `origins` says whether they may be anything but in stock.
+    pub fn of(words: &Words, columns: &Columns, origins: bool) -> Counted {
+        let mut counted = Counted::in_stock(words.rows(), columns);
+        if !origins {
+            return counted;
+        }
+        counted.counts = [0; Lifecycle::COUNT];
+        counted.expiries.clear();
+        for row in 0..words.rows() {
+            let word = words.word(row);
+            let lifecycle = word.lifecycle();
+            counted.counts[lifecycle as usize] += 1;
+            counted.frozen += u64::from(lifecycle == Lifecycle::Available && !stands(word));
+            if let Some(own) = columns.expiries.get(row as usize).filter(|_| stands(word)) {
+                *counted.expiries.entry(*own).or_default() += 1;
+            }
+            if let Some(face) = columns.faces.get(row as usize).filter(|_| !stands(word))
+                && let Some(shelf) = counted.shelves.get_mut(face)
+            {
+                shelf.count -= 1;
+            }
+        }
+        counted
+    }
+
+    fn in_stock(rows: u64, columns: &Columns) -> Counted {
+        let mut counts = [0; Lifecycle::COUNT];
+        counts[Lifecycle::Available as usize] = rows;
+        let mut expiries = BTreeMap::new();
+        for &own in &columns.expiries {
+            *expiries.entry(own).or_default() += 1;
+        }
+        Counted { counts, frozen: 0, expiries, shelves: shelves(&columns.faces) }
+    }
+}
+
 /// Whether a card could be sold, but for what its batch, its product and the calendar say.
 fn stands(word: Word) -> bool {
     word.lifecycle() == Lifecycle::Available && !word.flags().contains(Flags::FROZEN)
-}
-
-/// Rows, kept as runs: an order that comes back comes back in long ones.
-#[derive(Default)]
-struct RowSet(BTreeMap<u64, u64>);
-
-impl RowSet {
-    fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    /// The rows, lowest first.
-    fn rows(&self) -> impl Iterator<Item = u64> + '_ {
-        self.0.iter().flat_map(|(&from, &to)| from..to)
-    }
-
-    fn contains(&self, row: u64) -> bool {
-        self.0.range(..=row).next_back().is_some_and(|(_, &to)| row < to)
-    }
-
-    fn insert(&mut self, row: u64) {
-        let before = self.0.range(..=row).next_back().map(|(&from, &to)| (from, to));
-        if before.is_some_and(|(_, to)| row < to) {
-            return;
-        }
-        let to = self.0.remove(&(row + 1)).unwrap_or(row + 1);
-        match before {
-            Some((from, end)) if end == row => self.0.insert(from, to),
-            _ => self.0.insert(row, to),
-        };
-    }
-
-    fn remove(&mut self, row: u64) {
-        let Some((&from, &to)) = self.0.range(..=row).next_back() else { return };
-        if to <= row {
-            return;
-        }
-        self.0.remove(&from);
-        if from < row {
-            self.0.insert(from, row);
-        }
-        if row + 1 < to {
-            self.0.insert(row + 1, to);
-        }
-    }
 }
 
 /// Rows that were looked at, of a batch or of one face value in it.
@@ -484,6 +496,10 @@ pub struct Search {
     pub cards: Allocation,
     /// Where rows were looked at.
     passed: Vec<Passed>,
+    /// Batches whose cards have all expired.
+    pub over: Vec<BatchId>,
+    /// How many batches were looked at.
+    pub batches: usize,
     /// How many rows were, but for those that had come back.
     pub(crate) looked: u64,
     /// Emptied lists for the entry's facts, so that an order need not allocate them.
@@ -496,6 +512,8 @@ impl Search {
     pub fn clear(&mut self) {
         self.cards.clear();
         self.passed.clear();
+        self.over.clear();
+        self.batches = 0;
         self.looked = 0;
     }
 

@@ -776,7 +776,12 @@ pub(crate) fn count_validity(
             told_ms.max(past.activated_ms).max(past.sold_ms)
         }
         ValidFrom::Activation => match state.active_since_ms(batch, card.row()) {
-            Some(since_ms) if !flags.contains(Flags::INACTIVE) => told_ms.max(since_ms).max(past.sold_ms),
+            Some(since_ms) if !flags.contains(Flags::INACTIVE) => {
+                // What was sold in another system was active there.
+                let came_active = since_ms <= batch.imported_ms && past.sold_ms < batch.imported_ms;
+                let since_ms = if came_active && past.sold_ms != 0 { 0 } else { since_ms };
+                told_ms.max(since_ms).max(past.sold_ms)
+            }
             // Deactivated while it was in use, which goes on.
             _ if flags.contains(Flags::USED) && !single => told_ms,
             _ => 0,
@@ -784,6 +789,7 @@ pub(crate) fn count_validity(
         // What is used once is not in use before. Of another it counts as long as a use stands: none does
         // once all is given back.
         ValidFrom::FirstUse if single => 0,
+        ValidFrom::FirstUse if past.used_ms != 0 => past.used_ms,
         ValidFrom::FirstUse => {
             let stands = purse.is_some_and(|purse| purse.redeemed != purse.refunded) || view.held;
             if stands { told_ms } else { 0 }

@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 
 use kami_wal::Lsn;
 
-use crate::batch::BatchFile;
-use crate::identity::{BatchId, PrincipalId, ProductId, RequestId};
+use crate::batch::{BatchFile, ORIGINS};
+use crate::identity::{BatchId, OrderId, PrincipalId, ProductId, RequestId, TenantId};
+use crate::origin::{ORIGIN_BYTES, OrdersOfOld, Origin};
 use crate::product::{CardKind, Money, Validity};
 use crate::region::{Region, prefetch};
 use crate::sync::Ordering;
@@ -29,6 +30,18 @@ impl Words {
     #[must_use]
     pub fn pristine(rows: u64) -> Words {
         Words(Region::zeroed(rows as usize))
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// The word of a row.
+    #[must_use]
+    pub fn word(&self, row: u64) -> Word {
+        self.load(row)
     }
 
     #[inline]
@@ -49,6 +62,8 @@ impl Words {
 pub struct Batch {
     /// Its number.
     pub id: BatchId,
+    /// Whose it is.
+    pub tenant: TenantId,
     /// Its product.
     pub product: ProductId,
     /// How its cards are used, as its product says, for which that never changes.
@@ -110,20 +125,66 @@ pub struct Columns {
     pub faces: Vec<Money>,
     /// Ends of validity.
     pub expiries: Vec<u64>,
+    /// What was left on cards that are used in parts when they came from another system; [`Columns::ALL`] is all.
+    pub left: Vec<Money>,
+    /// The orders of that system.
+    pub orders: OrdersOfOld,
 }
 
 impl Columns {
     /// Bytes of memory.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        (size_of_val(&*self.pins) + size_of_val(&*self.faces) + size_of_val(&*self.expiries)) as u64
+        let rows = size_of_val(&*self.pins)
+            + size_of_val(&*self.faces)
+            + size_of_val(&*self.expiries)
+            + size_of_val(&*self.left);
+        rows as u64 + self.orders.bytes()
     }
 
-    /// Reads the columns a batch has.
+    /// In `left`: whatever the card is worth.
+    const ALL: Money = Money::MIN;
+    /// Rows read together.
+    const ROWS: u64 = 1 << 14;
+
+    /// What was left on a row when it was imported, if that was not all.
+    #[must_use]
+    pub fn left(&self, row: u64) -> Option<Money> {
+        self.left.get(row as usize).copied().filter(|left| *left != Columns::ALL)
+    }
+
+    /// Reads what the rows were in the system they come from, if the batch says so, and makes the words that they
+    /// begin with. `kind` is how they are used.
+    fn read_origins(&mut self, file: &BatchFile, kind: CardKind) -> std::io::Result<Words> {
+        let rows = file.layout.rows;
+        let words = Words::pristine(rows);
+        if !file.layout.origins {
+            return Ok(words);
+        }
+        let wrong = || std::io::Error::new(std::io::ErrorKind::InvalidData, "a row has an impossible origin");
+        let (mut bytes, mut named) = (Vec::new(), Vec::new());
+        for from in (0..rows).step_by(Columns::ROWS as usize) {
+            file.read(ORIGINS, from, Columns::ROWS.min(rows - from) as usize, &mut bytes)?;
+            for (cell, row) in bytes.as_chunks::<ORIGIN_BYTES>().0.iter().zip(from..) {
+                let origin = Origin::decode(cell).ok_or_else(wrong)?;
+                if origin.word() != Word::PRISTINE {
+                    words.store(row, origin.word());
+                }
+                named.extend(origin.order.map(|order| (order, row)));
+                if kind != CardKind::Single {
+                    self.left.push(origin.left(Columns::ALL));
+                }
+            }
+        }
+        self.orders = OrdersOfOld::new(named);
+        Ok(words)
+    }
+
+    /// Reads the columns a batch has, and makes the words its cards begin with. `kind` is how they are used.
     ///
     /// # Errors
-    /// What the device reports.
-    pub fn read(file: &BatchFile) -> std::io::Result<Columns> {
+    /// What the device reports; `InvalidData` if a cell makes no sense.
+    pub fn read(file: &BatchFile, kind: CardKind) -> std::io::Result<(Columns, Words)> {
         let rows = file.layout.rows as usize;
         let mut columns = Columns::default();
         let mut bytes = Vec::new();
@@ -140,7 +201,8 @@ impl Columns {
             file.read(4, 0, rows, &mut bytes)?;
             columns.expiries = bytes.chunks_exact(8).map(number).collect();
         }
-        Ok(columns)
+        let words = columns.read_origins(file, kind)?;
+        Ok((columns, words))
     }
 }
 
@@ -171,6 +233,7 @@ impl Batch {
         let Commit { stored, validity, kind, id, import, imported_by, lsn, time_ms } = commit;
         Batch {
             id,
+            tenant: TenantId(stored.tenant),
             product: ProductId(stored.product),
             kind,
             label: stored.label,
@@ -198,7 +261,7 @@ impl Batch {
     /// How many cards.
     #[must_use]
     pub fn rows(&self) -> u64 {
-        self.words.0.len() as u64
+        self.words.rows()
     }
 
     /// The word of a row.
@@ -219,6 +282,19 @@ impl Batch {
     #[inline]
     pub fn install(&self, row: u64, word: Word) {
         self.words.store(row, word);
+    }
+
+    /// What a row was in the system it comes from, if the batch says so; read from its file.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn origin(&self, row: u64) -> std::io::Result<Option<Origin>> {
+        if !self.file.layout.origins {
+            return Ok(None);
+        }
+        let mut cell = Vec::new();
+        self.file.read(ORIGINS, row, 1, &mut cell)?;
+        Ok(cell.first_chunk().and_then(Origin::decode))
     }
 
     /// What a row is worth.
@@ -302,13 +378,19 @@ pub struct Table {
     blocks: [OnceLock<Block>; 24],
     /// How many were committed.
     commits: AtomicU64,
+    /// Whether one of them has orders of another system.
+    of_old: AtomicBool,
 }
 
 impl Table {
     /// No batches.
     #[must_use]
     pub fn new() -> Table {
-        Table { blocks: [const { OnceLock::new() }; 24], commits: AtomicU64::new(0) }
+        Table {
+            blocks: [const { OnceLock::new() }; 24],
+            commits: AtomicU64::new(0),
+            of_old: AtomicBool::new(false),
+        }
     }
 
     const fn place(id: u32) -> (usize, usize) {
@@ -337,9 +419,25 @@ impl Table {
     /// If there is one with its number.
     pub fn commit(&self, batch: Batch) {
         let (block, slot) = Table::place(batch.id.0);
+        if !batch.columns.orders.is_empty() {
+            self.of_old.store(true, Ordering::Release);
+        }
         let block = self.blocks[block].get_or_init(|| (0..1 << block).map(|_| OnceLock::new()).collect());
         assert!(block[slot].set(Box::new(batch)).is_ok(), "a batch number is given once");
         self.commits.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether a batch has orders of the system that its cards come from.
+    #[must_use]
+    pub fn has_orders_of_old(&self) -> bool {
+        self.of_old.load(Ordering::Acquire)
+    }
+
+    /// The batches that have cards of an order of the system that they come from. Looks through all that there are of
+    /// the tenant, so it is asked before the lock.
+    pub fn with_order_of_old(&self, tenant: TenantId, order: OrderId) -> impl Iterator<Item = &Batch> {
+        let all = self.batches().filter(move |batch| batch.tenant == tenant);
+        all.filter(move |batch| !batch.columns.orders.rows(order).is_empty())
     }
 
     /// How many batches were committed. As long as this stays the same, cards that did not exist do not.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::checkpoint::CheckpointError;
 use crate::engine::Engine;
+use crate::grounds::Grounds;
 use crate::identity::{Caller, ChannelId, RequestId, TenantId, TerminalId};
 use crate::keyring::KeyRotation;
 use crate::record::{HEAD_BYTES, Head, KEY_ROTATE_BYTES, Kind};
@@ -27,6 +28,7 @@ const ROTATIONS_MAX: usize = 1024;
 struct Rotation {
     caller: Caller,
     request: RequestId,
+    grounds: Option<Box<Grounds>>,
     done: KeyRotation,
     /// Its entry and the time of it; `None` if there was no room for one yet.
     recorded: Option<(Lsn, u64)>,
@@ -59,9 +61,19 @@ impl Rotations {
     ///
     /// The caller's standing is that of the moment when it begins: a revocation that comes while the files are written
     /// finds the key rotated, and stands before the entry in the log.
-    pub fn rotate(&self, sequencer: &Sequencer, vault: &Vault, caller: Caller, request: RequestId) -> Reply {
+    pub fn rotate(
+        &self,
+        sequencer: &Sequencer,
+        vault: &Vault,
+        caller: Caller,
+        request: RequestId,
+        grounds: Option<Box<Grounds>>,
+    ) -> Reply {
         let mut rotations = self.0.lock();
         let now_ms = sequencer.state().now_ms;
+        if grounds.as_ref().is_some_and(|grounds| !grounds.is_sane()) {
+            return answer(request, Status::Malformed, now_ms);
+        }
         if let Err(status) = standing(sequencer, caller) {
             return answer(request, status, now_ms);
         }
@@ -76,7 +88,7 @@ impl Rotations {
                     if rotations.len() == ROTATIONS_MAX {
                         rotations.remove(0);
                     }
-                    rotations.push(Rotation { caller, request, done, recorded: None });
+                    rotations.push(Rotation { caller, request, grounds, done, recorded: None });
                 }
                 Err(error) => {
                     tracing::error!(%error, "the master key was not rotated");
@@ -102,6 +114,8 @@ impl Rotations {
 fn record_all(sequencer: &Sequencer, rotations: &mut [Rotation]) -> Result<(), Status> {
     for rotation in rotations.iter_mut().filter(|rotation| rotation.recorded.is_none()) {
         let Rotation { caller, request, done, .. } = *rotation;
+        let grounds = rotation.grounds.as_deref();
+        let bytes = KEY_ROTATE_BYTES + grounds.map_or(0, Grounds::bytes);
         let head = Head {
             request,
             principal: caller.principal,
@@ -111,12 +125,12 @@ fn record_all(sequencer: &Sequencer, rotations: &mut [Rotation]) -> Result<(), S
             channel: ChannelId(0),
             ..Head::of_engine(Kind::KeyRotate)
         };
-        let mut turn = sequencer.begin(2 * HEAD_BYTES + KEY_ROTATE_BYTES);
+        let mut turn = sequencer.begin(2 * HEAD_BYTES + bytes);
         if !turn.has_credit() {
             return Err(turn.short());
         }
-        let lsn = turn.append(HEAD_BYTES + KEY_ROTATE_BYTES, |group| {
-            group.push(&head, KEY_ROTATE_BYTES, |tail| {
+        let lsn = turn.append(HEAD_BYTES + bytes, |group| {
+            group.push_on(&head, grounds, KEY_ROTATE_BYTES, |tail| {
                 tail[..8].copy_from_slice(&done.key.to_le_bytes());
                 tail[8..].copy_from_slice(&done.keys.to_le_bytes());
             })

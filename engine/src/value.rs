@@ -483,6 +483,10 @@ impl Deciding<'_> {
 
     fn settle(&self) -> Result<Movement, Status> {
         let flags = self.view.word.flags();
+        if flags.contains(Flags::REPLACED) {
+            // What was redeemed of it can be undone at the card in its place, and has to be settled there.
+            return Err(Status::Replaced);
+        }
         if !flags.contains(Flags::USED) || flags.contains(Flags::SETTLED) {
             return Err(Status::IllegalTransition);
         }

@@ -630,6 +630,9 @@ impl crate::state::State {
         for principal in &self.principals {
             hasher.update(format!("{:?} {}\n", principal.principal, principal.lsn).as_bytes());
         }
+        for (tenant, lsn) in self.order_heads() {
+            hasher.update(format!("orders of {tenant} {lsn}\n").as_bytes());
+        }
         let mut bytes = Vec::new();
         for batch in table.batches() {
             let stock = self.stock(batch.id);

@@ -8,7 +8,8 @@
 //!
 //! A word of zero is a card that was imported and never touched since: AVAILABLE, no flags, its last
 //! record the one that committed its batch. So a fresh batch of ten million cards needs no
-//! initialisation and no resident memory until its cards move.
+//! initialisation and no resident memory until its cards move. A card that was imported in another state than in stock
+//! begins with that state and no position.
 
 use std::fmt;
 
@@ -162,8 +163,10 @@ impl Flags {
     pub const OWN_END: Flags = Flags(1 << 8);
     /// Void because another card took its place, or because its value went to another.
     pub const REPLACED: Flags = Flags(1 << 9);
+    /// It was used up in the system that it was imported from, and no entry of this log says so.
+    pub const MIGRATED: Flags = Flags(1 << 10);
     /// Every assigned flag with its name.
-    pub const NAMED: [(Flags, &'static str); 10] = [
+    pub const NAMED: [(Flags, &'static str); 11] = [
         (Flags::ACTIVE, "ACTIVE"),
         (Flags::INACTIVE, "INACTIVE"),
         (Flags::FROZEN, "FROZEN"),
@@ -174,6 +177,7 @@ impl Flags {
         (Flags::USED, "USED"),
         (Flags::OWN_END, "OWN_END"),
         (Flags::REPLACED, "REPLACED"),
+        (Flags::MIGRATED, "MIGRATED"),
     ];
 
     /// The twelve bits.
@@ -185,7 +189,13 @@ impl Flags {
     /// From bits; `None` if one is not assigned.
     #[must_use]
     pub const fn from_bits(bits: u16) -> Option<Flags> {
-        if bits < 1 << 10 { Some(Flags(bits)) } else { None }
+        let mut assigned = 0;
+        let mut at = 0;
+        while at < Self::NAMED.len() {
+            assigned |= Self::NAMED[at].0.0;
+            at += 1;
+        }
+        if bits & !assigned == 0 { Some(Flags(bits)) } else { None }
     }
 
     /// Whether all bits of `other` are set.
@@ -232,6 +242,12 @@ impl Word {
     #[must_use]
     pub const fn new(lsn: Lsn, lifecycle: Lifecycle, flags: Flags) -> Word {
         Word(lsn.units() << 16 | (flags.0 as u64) << 4 | lifecycle as u64)
+    }
+
+    /// The word that an import gives a card: no entry of its own says so.
+    #[must_use]
+    pub(crate) const fn unrecorded(lifecycle: Lifecycle, flags: Flags) -> Word {
+        Word((flags.0 as u64) << 4 | lifecycle as u64)
     }
 
     /// From its 64 bits; `None` if the lifecycle or a flag is not assigned.

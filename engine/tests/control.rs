@@ -59,12 +59,7 @@ impl Store {
         let session = Session::new(&store.engine, Caller::LOCAL);
         let product = session.add_product(add, spec).wait().unwrap().id;
         let codes: Vec<String> = (0..8).map(|row| format!("GIFT-{row}")).collect();
-        let rows = codes.iter().map(|code| ImportRow {
-            code: code.as_bytes(),
-            pin: None,
-            face: None,
-            expires_ms: 0,
-        });
+        let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..Default::default() });
         session.import(import, ImportSpec::of(product, 8, 16), rows, |_| ()).unwrap();
         store
     }

@@ -61,7 +61,7 @@ impl Store {
         let session = Session::new(&self.engine, Caller::LOCAL);
         let product = session.add_product(add, spec).wait().unwrap().id;
         let codes: Vec<String> = (0..count).map(|row| format!("{name}-{row}")).collect();
-        let row = |code| ImportRow { code, pin: None, face: None, expires_ms: 0 };
+        let row = |code| ImportRow { code, pin: None, face: None, expires_ms: 0, origin: None };
         let rows = codes.iter().map(|code| row(code.as_bytes()));
         session.import(import, ImportSpec::of(product, count, 20), rows, |_| ()).unwrap();
         product

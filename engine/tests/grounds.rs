@@ -39,12 +39,8 @@ fn stocked(medium: &SimMedium) -> Engine {
     let engine = open(medium);
     let session = Session::new(&engine, Caller::LOCAL);
     session.add_product(RequestId(1), ProductSpec::single("tea", *b"CNY", 500)).wait().unwrap();
-    let codes = ["TEA-0001", "TEA-0002"].map(|code| kami_engine::ImportRow {
-        code: code.as_bytes(),
-        pin: None,
-        face: None,
-        expires_ms: 0,
-    });
+    let codes = ["TEA-0001", "TEA-0002"]
+        .map(|code| kami_engine::ImportRow { code: code.as_bytes(), ..Default::default() });
     let spec = kami_engine::ImportSpec::of(ProductId(1), 2, 8);
     session.import(RequestId(2), spec, codes.into_iter(), |_| ()).unwrap();
     engine

@@ -35,8 +35,7 @@ fn the_log_does_not_tell_which_codes_exist() {
     let codes: Vec<String> = (0..40).map(|n| format!("CODE-{n:04}")).collect();
     let spec = ImportSpec::of(product, codes.len() as u64, 16);
     assert_eq!(engine.import_begin(Caller::LOCAL, RequestId(2), spec).unwrap().status, Status::Ok);
-    let mut rows =
-        codes.iter().map(|code| ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 });
+    let mut rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() });
     assert_eq!(engine.import_chunk(Caller::LOCAL, RequestId(2), 0, &mut rows).unwrap().status, Status::Ok);
     assert_eq!(engine.import_commit(Caller::LOCAL, RequestId(2)).unwrap().status, Status::Ok);
     session.sell(RequestId(3), OrderId(3), product, 30).wait().unwrap();

@@ -35,7 +35,7 @@ fn open_at(data: &SimMedium, keys: &SimMedium, clock: Box<dyn Clock>) -> Engine 
 }
 
 fn rows(codes: &[String]) -> impl Iterator<Item = ImportRow<'_>> {
-    codes.iter().map(|code| ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 })
+    codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() })
 }
 
 fn codes(count: u32) -> Vec<String> {
@@ -169,6 +169,7 @@ fn an_import_with_rows_left_out_is_whole_after_a_start() {
         pin: None,
         face: Some(n as i64),
         expires_ms: if n.is_multiple_of(2) { 1_900_000_000_000 + n as u64 } else { 0 },
+        ..ImportRow::default()
     };
     let spec = ImportSpec {
         skip_duplicates: true,

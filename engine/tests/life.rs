@@ -51,12 +51,7 @@ impl Store {
         let (add, import) = (self.id(), self.id());
         let product = self.session().add_product(add, spec).wait().unwrap().id;
         let codes: Vec<String> = (0..4).map(|row| format!("{name}-{row}")).collect();
-        let rows = codes.iter().map(|code| ImportRow {
-            code: code.as_bytes(),
-            pin: None,
-            face: None,
-            expires_ms: 0,
-        });
+        let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() });
         let spec = ImportSpec { active, ..ImportSpec::of(product, 4, 16) };
         self.session().import(import, spec, rows, |_| ()).unwrap();
         product

@@ -114,12 +114,7 @@ impl Store {
         let spec = ProductSpec::single(name, *b"CNY", 100);
         let product = session.add_product(RequestId(self.id()), spec).wait().unwrap().id;
         let codes: Vec<_> = (0..count).map(|n| format!("{name}-{n:06}")).collect();
-        let rows = codes.iter().map(|code| ImportRow {
-            code: code.as_bytes(),
-            pin: None,
-            face: None,
-            expires_ms: 0,
-        });
+        let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() });
         let spec = ImportSpec::of(product, count.into(), 20);
         session.import(RequestId(self.id()), spec, rows, |_| ()).unwrap();
         session.sell(RequestId(self.id()), OrderId(self.id()), product, count).wait().unwrap();

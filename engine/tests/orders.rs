@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use kami_engine::record::Clocks;
 use kami_engine::{
     Caller, CardDigest, ChannelId, Clock, Command, Engine, EngineOptions, Exceeded, GivenBack, ImportRow,
-    ImportSpec, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, OrderId, ProductId, ProductSpec,
-    Purchase, RETURNS_MAX, Reply, ReplyBody, ReplyFlags, Request, RequestId, Session, Status, TenantId,
-    TerminalId, Work,
+    ImportSpec, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, OrderId, OrderLine, OrderQuery,
+    OrderState, PrincipalId, ProductId, ProductSpec, Purchase, RETURNS_MAX, Reply, ReplyBody, ReplyFlags,
+    Request, RequestId, Role, Session, Status, TenantId, TerminalId, Work,
 };
 use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
 
@@ -44,7 +44,7 @@ impl Store {
         let spec = ProductSpec::single("coffee", *b"CNY", 100);
         let product = session.add_product(RequestId(1), spec).wait().unwrap().id;
         let codes: Vec<_> = (0..count).map(|n| format!("COFFEE-{n:06}")).collect();
-        let row = |code| ImportRow { code, pin: None, face: None, expires_ms: 0 };
+        let row = |code| ImportRow { code, ..ImportRow::default() };
         let rows = codes.iter().map(|code| row(code.as_bytes()));
         session.import(RequestId(2), ImportSpec::of(product, count, 20), rows, |_| ()).unwrap();
         let cards = codes.iter().map(|code| engine.digest(TenantId(0), code.as_bytes()).unwrap()).collect();
@@ -196,4 +196,79 @@ fn an_order_comes_back_in_so_many_pieces_and_then_at_once() {
     let ReplyBody::Order(report) = store.one(21, back(&[])).body else { panic!("not all of the rest") };
     assert_eq!(report.cards, 40);
     assert_eq!(store.one(22, back(&[])).status, Status::NotFound, "nothing is left");
+}
+
+/// Everything that is listed, page by page, and how many pages that took.
+fn listed(store: &Store, caller: Caller, query: OrderQuery) -> (Vec<OrderLine>, usize) {
+    let (mut lines, mut pages, mut query) = (Vec::new(), 0, query);
+    loop {
+        let mut work = Work::default();
+        work.requests.push(Request {
+            id: RequestId(1),
+            caller,
+            terminal: TerminalId(3),
+            channel: ChannelId(7),
+            deadline: None,
+            grounds: None,
+            command: Command::OrderList(Box::new(query)),
+        });
+        store.engine.execute(&mut work);
+        let ReplyBody::Orders(page) = work.replies.pop().unwrap().body else { panic!("no page") };
+        pages += 1;
+        lines.extend(page.lines);
+        match page.next {
+            Some(next) => query.from = Some(next),
+            None => return (lines, pages),
+        }
+    }
+}
+
+/// A list is a walk down the orders themselves, whatever else the log holds: every order once, newest first, and a
+/// request reads no more than a page needs, or a bound.
+#[test]
+fn orders_are_listed_a_page_at_a_time() {
+    let mut store = Store::new(1000);
+    let rare = Caller { role: Role::Seller, principal: PrincipalId(900), ..Caller::LOCAL };
+    let busy = Caller { role: Role::Seller, principal: PrincipalId(901), ..Caller::LOCAL };
+    let sell = |store: &Store, caller, order: u128| {
+        let command =
+            Command::Sell { order: OrderId(order), product: store.product, count: 1, validity_s_min: 0 };
+        let mut work = Work::default();
+        let (terminal, channel) = (TerminalId(3), ChannelId(7));
+        let id = RequestId(order);
+        work.requests.push(Request { id, caller, terminal, channel, deadline: None, grounds: None, command });
+        store.engine.execute(&mut work);
+        assert_eq!(work.replies[0].status, Status::Ok);
+        store.engine.drive().unwrap();
+    };
+    sell(&store, rare, 1000);
+    (1001..1600).for_each(|order| sell(&store, busy, order));
+    store.one(1600, store.reserve(1600, 0));
+    let snapshot = |store: &Store| store.engine.checkpoint().map(drop).unwrap();
+    snapshot(&store);
+    store.one(1601, Command::Cancel(OrderId(1600)));
+    for life in 0..2 {
+        let all = OrderQuery { count: 100, ..OrderQuery::default() };
+        let (lines, pages) = listed(&store, Caller::LOCAL, all);
+        let expected: Vec<u128> = (1000..=1600).rev().collect();
+        assert_eq!(lines.iter().map(|line| line.order.0).collect::<Vec<_>>(), expected, "life {life}");
+        assert_eq!(pages, 7);
+        assert_eq!((lines[0].state, lines[1].state), (OrderState::Cancelled, OrderState::Sold));
+        assert!(lines.windows(2).all(|pair| pair[1].lsn < pair[0].lsn));
+        // Behind six hundred of another's: two requests, each of which reads a bounded number.
+        let (lines, pages) = listed(&store, rare, all);
+        assert_eq!((lines.len(), lines[0].order.0, pages), (1, 1000, 2));
+        let (lines, _) = listed(&store, busy, OrderQuery { buyer: Some(rare.principal), ..all });
+        assert_eq!(lines, [], "another's are not told of");
+        let (lines, _) =
+            listed(&store, Caller::LOCAL, OrderQuery { state: Some(OrderState::Cancelled), ..all });
+        assert_eq!(lines.len(), 1);
+        // A place where no order was opened: the entry that cancelled one, or nothing at all.
+        let query =
+            Command::OrderList(Box::new(OrderQuery { from: kami_engine::Lsn::from_bytes(4096), ..all }));
+        assert_eq!(store.one(2, query).status, Status::Malformed);
+        let other = Caller { tenant: TenantId(7), ..Caller::LOCAL };
+        assert_eq!(listed(&store, other, all).0, []);
+        store.restart();
+    }
 }

@@ -49,8 +49,7 @@ impl Store {
     /// Cards PREFIX-0, PREFIX-1 and so on.
     fn import(&mut self, product: ProductId, prefix: &str, rows: u64, spec: impl Fn(&mut ImportSpec)) {
         let codes: Vec<String> = (0..rows).map(|row| format!("{prefix}-{row}")).collect();
-        let row =
-            |code: &'static str| ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 };
+        let row = |code: &'static str| ImportRow { code: code.as_bytes(), ..ImportRow::default() };
         let rows_of = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..row("") });
         let mut asked = ImportSpec::of(product, rows, 16);
         spec(&mut asked);
@@ -224,6 +223,45 @@ fn a_card_may_come_back_to_the_order_that_it_left() {
     let id = store.id();
     store.session().give_back(id, order, &["TEA-0"], Vec::new()).wait().unwrap();
     assert_eq!(store.card("TEA-0").lifecycle, Lifecycle::Returned, "its code was fetched");
+    store.reopened();
+}
+
+/// A half used card went back into stock by way of a replacement nobody had seen yet.
+#[test]
+fn what_took_the_place_of_a_used_card_is_no_stock() {
+    let mut store = Store::new();
+    let product = store.product(value_product("gift"));
+    store.import(product, "GIFT", 2, |_| ());
+    let (id, order) = (store.id(), OrderId(1));
+    let sealed = Purchase { sealed: true, ..Purchase::of(order, product, 1) };
+    store.session().sell_lines(id, sealed).wait().map(|_| ()).unwrap();
+    store.redeem("GIFT-0", 10).unwrap();
+    let new = store.replace("GIFT-0", None).unwrap();
+    assert!(!new.flags.contains(Flags::REVEALED));
+    let id = store.id();
+    store.session().give_back(id, order, &["GIFT-1"], Vec::new()).wait().unwrap();
+    assert_eq!(store.card("GIFT-1").lifecycle, Lifecycle::Returned);
+    store.reopened();
+}
+
+/// A settlement at the card before did not bind at the card in its place.
+#[test]
+fn a_card_that_was_replaced_is_settled_at_the_other() {
+    let mut store = Store::new();
+    let product = store.product(value_product("gift"));
+    store.import(product, "GIFT", 2, |_| ());
+    store.sell(product, 1);
+    store.redeem("GIFT-0", 10).unwrap();
+    let redeemed = store.last();
+    store.replace("GIFT-0", None).unwrap();
+    let mut settle = |code: &str| {
+        let id = store.id();
+        let card = store.engine.digest(Caller::LOCAL.tenant, code.as_bytes()).unwrap();
+        store.session().run(id, Command::Settle { card }).wait().unwrap().status
+    };
+    assert_eq!(settle("GIFT-0"), Status::Replaced);
+    assert_eq!(settle("GIFT-1"), Status::Ok);
+    assert_eq!(store.reverse("GIFT-1", redeemed), Status::Settled);
     store.reopened();
 }
 

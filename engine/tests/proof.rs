@@ -64,12 +64,7 @@ impl Store {
         let spec = ProductSpec::single(&format!("product {batch}"), *b"CNY", 100);
         let product = session.add_product(id(1), spec).wait().unwrap().id;
         let codes: Vec<String> = (0..cards).map(|n| format!("CODE-{batch}-{n:06}")).collect();
-        let rows = codes.iter().map(|code| ImportRow {
-            code: code.as_bytes(),
-            pin: None,
-            face: None,
-            expires_ms: 0,
-        });
+        let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() });
         session.import(id(2), ImportSpec::of(product, cards, 16), rows, |_| ()).unwrap();
         session.sell(id(3), OrderId(batch.into()), product, cards as u32 * 2 / 3).wait().unwrap();
         for (n, code) in codes.iter().enumerate().take(cards as usize / 2) {

@@ -40,12 +40,7 @@ impl Store {
         spec.kind = CardKind::StoredValue;
         let product = session.add_product(RequestId(1), spec).wait().unwrap().id;
         let codes: Vec<String> = (0..10).map(code).collect();
-        let rows = codes.iter().map(|code| ImportRow {
-            code: code.as_bytes(),
-            pin: None,
-            face: None,
-            expires_ms: 0,
-        });
+        let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..Default::default() });
         session.import(RequestId(2), ImportSpec::of(product, 10, 16), rows, |_| ()).unwrap();
         session.sell(RequestId(3), OrderId(1), product, 5).wait().unwrap();
         Store { data, engine, product }

@@ -36,8 +36,7 @@ fn stock(session: &Session, spec: ProductSpec, count: usize) -> ProductId {
     let name = spec.name.to_uppercase();
     let product = session.add_product(RequestId::random(), spec).wait().unwrap().id;
     let codes: Vec<String> = (0..count).map(|n| format!("{name}-{n:08}")).collect();
-    let rows =
-        codes.iter().map(|code| ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 });
+    let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() });
     let spec = ImportSpec::of(product, count as u64, 24);
     session.import(RequestId::random(), spec, rows, |_| ()).unwrap();
     product

@@ -46,7 +46,7 @@ impl Store {
         let mut spec = ProductSpec::single("gift", *b"CNY", 10_000_000);
         spec.kind = CardKind::StoredValue;
         let product = session.add_product(RequestId(1), spec).wait().unwrap().id;
-        let row = ImportRow { code: CODE.as_bytes(), pin: None, face: None, expires_ms: 0 };
+        let row = ImportRow { code: CODE.as_bytes(), ..ImportRow::default() };
         let spec = ImportSpec::of(product, 1, 16);
         session.import(RequestId(2), spec, [row].into_iter(), |_| ()).unwrap();
         session.sell(RequestId(3), OrderId(1), product, 1).wait().unwrap();

@@ -227,6 +227,7 @@ impl Client {
             | Request::BatchList(_)
             | Request::ProductList
             | Request::PrincipalList
+            | Request::OrderList(_)
             | Request::Stock(_)
             | Request::Reconcile(_)
             | Request::SignedCheckpoint

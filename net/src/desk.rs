@@ -93,11 +93,11 @@ pub(crate) enum Admitted<'a> {
 pub(crate) enum Blocking {
     Begin(Box<ImportSpec>),
     Status(RequestId),
-    Commit(RequestId),
+    Commit(RequestId, Option<Box<Grounds>>),
     Abort(RequestId),
     Duplicates(RequestId, u64),
     Checkpoint,
-    KeyRotate,
+    KeyRotate(Option<Box<Grounds>>),
     /// Reads much of the log, beside all other such work.
     Totals(TotalsQuery),
     SignedCheckpoint,
@@ -112,6 +112,20 @@ pub(crate) enum Blocking {
     },
     /// The whole frame, to be read again by the thread that works on it.
     Chunk(Zeroizing<Vec<u8>>),
+}
+
+impl Blocking {
+    /// The same on grounds; only with opcodes that take them.
+    fn on_grounds(self, grounds: Option<Box<Grounds>>) -> Blocking {
+        match self {
+            Blocking::Commit(import, _) => Blocking::Commit(import, grounds),
+            Blocking::KeyRotate(_) => Blocking::KeyRotate(grounds),
+            other => {
+                debug_assert!(grounds.is_none(), "a reason that would be dropped");
+                other
+            }
+        }
+    }
 }
 
 impl Desk {
@@ -271,7 +285,9 @@ impl Desk {
             }
             Ok(Translated::Items(items)) => return Admitted::Items(head, items),
             Ok(Translated::Feed(open)) => return Admitted::Feed(head, open),
-            Ok(Translated::Blocking(blocking)) => return Admitted::Blocking(head, blocking),
+            Ok(Translated::Blocking(blocking)) => {
+                return Admitted::Blocking(head, blocking.on_grounds(grounds));
+            }
             Ok(Translated::Chunk) => {
                 return Admitted::Blocking(head, Blocking::Chunk(Zeroizing::new(frame.to_vec())));
             }
@@ -456,18 +472,21 @@ impl Desk {
             Request::AccountStatement(body) => {
                 Command::AccountStatement { account: body.account, from: body.from, count: body.count }
             }
+            Request::OrderList(query) => Command::OrderList(query),
             Request::Stats => Command::Stats,
             Request::RedeemBatch(items) => return Ok(Translated::Items(items)),
             Request::ImportBegin(spec) => return Ok(Translated::Blocking(Blocking::Begin(spec))),
             Request::ImportChunk(_) => return Ok(Translated::Chunk),
             Request::ImportStatus(body) => return Ok(Translated::Blocking(Blocking::Status(body.import))),
-            Request::ImportCommit(body) => return Ok(Translated::Blocking(Blocking::Commit(body.import))),
+            Request::ImportCommit(body) => {
+                return Ok(Translated::Blocking(Blocking::Commit(body.import, None)));
+            }
             Request::ImportAbort(body) => return Ok(Translated::Blocking(Blocking::Abort(body.import))),
             Request::ImportDuplicates(body) => {
                 return Ok(Translated::Blocking(Blocking::Duplicates(body.import, body.from)));
             }
             Request::Checkpoint => return Ok(Translated::Blocking(Blocking::Checkpoint)),
-            Request::KeyRotate => return Ok(Translated::Blocking(Blocking::KeyRotate)),
+            Request::KeyRotate => return Ok(Translated::Blocking(Blocking::KeyRotate(None))),
             Request::Reconcile(query) => return Ok(Translated::Blocking(Blocking::Totals(query))),
             Request::FeedOpen(open) => return Ok(Translated::Feed(open)),
             // This stream is no feed.
@@ -794,7 +813,7 @@ pub(crate) fn run_blocking(
     let reply = match work {
         Blocking::Begin(spec) => engine.import_begin(caller, head.request, *spec)?,
         Blocking::Status(import) => engine.import_status(caller, import)?,
-        Blocking::Commit(import) => engine.import_commit(caller, import)?,
+        Blocking::Commit(import, grounds) => engine.import_commit_on(caller, import, grounds.as_deref())?,
         Blocking::Abort(import) => engine.import_abort(caller, import)?,
         Blocking::Duplicates(import, from) => engine.import_duplicates(caller, import, from)?,
         Blocking::Checkpoint => engine.checkpoint_reply(caller, head.request)?,
@@ -810,7 +829,7 @@ pub(crate) fn run_blocking(
                 }
             });
         }
-        Blocking::KeyRotate => engine.rotate_master(caller, head.request)?,
+        Blocking::KeyRotate(grounds) => engine.rotate_master_on(caller, head.request, grounds)?,
         Blocking::SignedCheckpoint => engine.sign_checkpoint(caller, head.request)?,
         Blocking::Proof { card, size, from } => {
             let reply = engine.prove_card(caller, head.request, card, size, from)?;

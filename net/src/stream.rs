@@ -354,7 +354,7 @@ impl Stream {
         self.blocking = Some(Box::pin(async move {
             // The semaphores are never closed; without a permit the work would still be right.
             let turn = match work {
-                Blocking::Commit(_) => Arc::clone(&shared.commit).acquire_owned().await.ok(),
+                Blocking::Commit(..) => Arc::clone(&shared.commit).acquire_owned().await.ok(),
                 _ => None,
             };
             let line = match work {

@@ -232,7 +232,7 @@ pub async fn history(command: History, output: &Output) -> Result<(), Failure> {
                 let rows = events.iter().map(|event| {
                     vec![
                         time::show(event.time_ms),
-                        named(event),
+                        happened(event),
                         event.lifecycle.name().to_owned(),
                         by(event),
                         event.terminal.to_string(),
@@ -260,17 +260,24 @@ fn by(event: &HistoryEvent) -> String {
     }
 }
 
-/// What happened, with the other card of two.
-fn named(event: &HistoryEvent) -> String {
+/// What happened, with the other card of two, and with the time of then where it was recorded later: offline, or in
+/// another system.
+fn happened(event: &HistoryEvent) -> String {
     let name = event.kind.name();
-    let Some(card) = other_card(event.kind, event.related) else { return name.to_owned() };
-    let link = match event.kind {
-        Kind::Replace => "by",
-        Kind::Replacement => "of",
-        Kind::Transfer => "to",
-        _ => "from",
-    };
-    format!("{name} {link} {card}")
+    if let Some(card) = other_card(event.kind, event.related) {
+        let link = match event.kind {
+            Kind::Replace => "by",
+            Kind::Replacement => "of",
+            Kind::Transfer => "to",
+            _ => "from",
+        };
+        return format!("{name} {link} {card}");
+    }
+    match (event.kind, event.made_ms) {
+        (Kind::Migrated, 0) => "MIGRATED, at a time not known".to_owned(),
+        (_, 0) => name.to_owned(),
+        (_, made_ms) => format!("{name}, at {}", time::show(made_ms)),
+    }
 }
 
 /// Of an event of a pair, the other card.

@@ -18,6 +18,8 @@
 //! * Columns are told by the header, in English or Chinese. With both 卡号 and 卡密 the number is the code
 //!   and 卡密 is its PIN; with one of them, that one is the code. Without a header the columns are code,
 //!   PIN, face value, expiry, as far as there are any.
+//! * What cards were in another system is read only if that is asked for; without, columns that tell of it in a way that
+//!   cannot be a mere note are refused.
 //! * Codes keep every digit. A number that a spreadsheet has rounded is a bad line, and never a card.
 
 mod content;
@@ -26,13 +28,14 @@ mod header;
 mod record;
 mod rows;
 mod sheet;
+mod states;
 mod text;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use encoding_rs::{Encoding, UTF_8};
-use kami_engine::{Code, ImportSpec, Money};
+use kami_engine::{Code, ImportSpec, Money, Origin};
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
@@ -47,6 +50,7 @@ use text::{Looks, Text};
 pub use header::Columns;
 pub use record::Form;
 pub use rows::CardRows;
+pub use states::NewCards;
 
 /// How much of a file is looked at to see what it is.
 const SNIFF_BYTES: usize = 8192;
@@ -68,6 +72,8 @@ pub struct ReadOptions {
     pub header: Option<bool>,
     /// The currency of its face values.
     pub currency: [u8; 3],
+    /// Whether its lines say what their cards were in another system, and that is wanted.
+    pub states: bool,
 }
 
 /// A file that cannot be read as a card file.
@@ -104,6 +110,8 @@ pub struct CardFile {
     pub ignored: Vec<String>,
     /// The currency of its face values.
     pub currency: [u8; 3],
+    /// What its cards are to be, if its lines say what they were in another system. Without it that is not read.
+    pub states: Option<NewCards>,
     /// Tells its bytes from any others.
     pub digest: [u8; 32],
     content: Content,
@@ -125,6 +133,8 @@ pub struct Card<'a> {
     pub face: Option<Money>,
     /// The end of validity in milliseconds since 1970; 0 if there is none.
     pub expires_ms: u64,
+    /// What it was in another system, if that is wanted.
+    pub origin: Option<Origin>,
 }
 
 /// What is wrong with a line. Never says the code.
@@ -193,12 +203,14 @@ impl CardFile {
             has_header: false,
             ignored: Vec::new(),
             currency: options.currency,
+            states: None,
             digest: content.digest(),
             content,
             now_ms: time::now_ms(),
         };
         let sample = card_file.records().and_then(|mut records| sample(&mut records)).map_err(read)?;
-        let header = Header::learn(&sample, card_file.form(), options.columns, options.header);
+        let header =
+            Header::learn(&sample, card_file.form(), options.columns, options.header, options.states);
         let header = header.map_err(not_cards)?;
         (card_file.columns, card_file.has_header) = (header.columns, header.is_header);
         card_file.ignored = header.ignored;
@@ -298,6 +310,7 @@ impl CardFile {
             pins: self.columns.pin.is_some(),
             faces: self.columns.face.is_some(),
             expiries: self.columns.expires.is_some(),
+            origins: self.states.is_some(),
             ..spec
         }
     }
@@ -375,12 +388,14 @@ impl CardFile {
                     let end = time::parse_end(date.as_deref().unwrap_or(text));
                     end.map_err(|wrong| BadLine(format!("its expiry is wrong: {wrong}")))
                 })?;
-                if expires_ms <= self.now_ms {
+                // What comes as it was may have expired there.
+                if expires_ms <= self.now_ms && self.states.is_none() {
                     return Err(BadLine("it has expired already".to_owned()));
                 }
             }
         }
-        Ok(Card { code, pin, face, expires_ms })
+        let origin = self.origin(record, face, expires_ms, &mut memory.states)?;
+        Ok(Card { code, pin, face, expires_ms, origin })
     }
 
     /// A cell that may be empty. In a text it must be there, or the line was cut; a worksheet leaves empty ones out.
@@ -474,6 +489,7 @@ fn unwrapped(cell: &[u8]) -> &[u8] {
 struct Memory {
     face: Last<Money>,
     expires: Last<u64>,
+    states: states::Memory,
 }
 
 #[derive(Default)]

@@ -3,6 +3,8 @@
 use std::io::BufRead;
 
 use kami_engine::{DocumentId, OrderId, RequestId};
+pub use kami_server::ids::order_id;
+use kami_server::ids::{derive, hex_id};
 use zeroize::Zeroizing;
 
 use crate::exit::Failure;
@@ -43,15 +45,6 @@ pub fn parse_id(text: &str) -> Result<RequestId, String> {
         Some(id) => Ok(RequestId(id)),
         None => Err("an id is 32 hex digits".to_owned()),
     }
-}
-
-/// An order by what the shop calls it: 32 hex digits are the id itself, any other text is hashed to one.
-pub fn order_id(name: &str) -> Result<OrderId, String> {
-    if name.is_empty() {
-        return Err("an order needs a name".to_owned());
-    }
-    let id = hex_id(name).unwrap_or_else(|| derive("kami 2026-11 order id of a name", name.as_bytes()));
-    if id == 0 { Err("zero is no order id".to_owned()) } else { Ok(OrderId(id)) }
 }
 
 /// A top-up by what the shop calls it, read as an order is.
@@ -102,17 +95,6 @@ pub fn import_id(what: &str) -> RequestId {
 /// A digest of a card file and of how it is read.
 pub fn content_digest(content: &[u8; 32], how: &str) -> u128 {
     derive("kami 2026-11 content of an import", &[content, how.as_bytes()].concat())
-}
-
-fn hex_id(text: &str) -> Option<u128> {
-    let hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    hex.then(|| u128::from_str_radix(text, 16).ok()).flatten()
-}
-
-fn derive(context: &str, input: &[u8]) -> u128 {
-    let hash = blake3::derive_key(context, input);
-    let (half, _) = hash.split_first_chunk().expect("a hash has 32 bytes");
-    u128::from_le_bytes(*half)
 }
 
 #[cfg(test)]

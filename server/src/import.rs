@@ -17,9 +17,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use encoding_rs::Encoding;
-use kami_engine::{BatchReport, Duplicate, ImportSpec, Product, ReplyFlags, RequestId, Status};
+use kami_engine::{BatchReport, Duplicate, ImportSpec, Lifecycle, Product, ReplyFlags, RequestId, Status};
 use kami_net::client::Staged;
 use kami_net::{Client, ClientError};
+use kami_server::card_file::NewCards;
 use kami_server::{CardFile, CardRows, ReadOptions};
 use serde_json::json;
 
@@ -27,7 +28,7 @@ use crate::card_file::{Columns, Form, Survey};
 use crate::exit::Failure;
 use crate::output::{Output, count, note};
 use crate::progress::{Progress, Unit};
-use crate::remote::{Catalogue, Remote};
+use crate::remote::{Catalogue, Remote, Why};
 use crate::{batch, code, money, time};
 
 /// Import a card file as a new batch: all of its cards or none.
@@ -40,7 +41,8 @@ use crate::{batch, code, money, time};
 #[command(after_help = "Examples:
   kami import cards.csv --product coffee --label PO-2026-17 --expires 2027-12-31
   kami import cards.xlsx --product coffee --dry-run --report wrong.csv
-  kami import list.txt --product coffee --columns code,pin --duplicates skip")]
+  kami import list.txt --product coffee --columns code,pin --duplicates skip
+  kami import old-shop.csv --product coffee --with-state --why \"moved from the old shop, ticket 7\"")]
 pub struct Import {
     /// The card file.
     file: PathBuf,
@@ -81,6 +83,11 @@ pub struct Import {
     /// What to do about lines that hold no card.
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = Policy::Reject)]
     bad_lines: Policy,
+    /// Bring cards that another system sold, or used up, as what they were there. Columns: state (available, sold,
+    /// redeemed, voided, returned, frozen, expired), and as far as there are any sold_at, redeemed_at, order and
+    /// remaining; or 状态, 售出时间, 核销时间, 订单号, 余额. Takes an admin, and --why.
+    #[arg(long, requires = "why")]
+    with_state: bool,
     /// Check all of it, against earlier batches too, and import nothing.
     #[arg(long)]
     dry_run: bool,
@@ -90,6 +97,8 @@ pub struct Import {
     /// The import's name, 32 hex digits [default: follows from the file, the product and these options].
     #[arg(long, value_name = "ID", value_parser = code::parse_id)]
     id: Option<RequestId>,
+    #[command(flatten)]
+    why: Why,
     #[command(flatten)]
     remote: Remote,
 }
@@ -144,13 +153,14 @@ pub async fn run(command: Import, output: &Output) -> Result<(), Failure> {
         columns: command.columns,
         separator: command.separator,
         header: command.header,
+        states: command.with_state,
         ..ReadOptions::default()
     };
     // A file that is not there needs no server; the currency of its face values is known later.
     let mut file = CardFile::open(&command.file, &options)?;
     command
         .remote
-        .talk(async |client| {
+        .talk_on(&command.why, async |client| {
             let catalogue = Catalogue::read(client).await?;
             let product = catalogue.find(&command.product)?;
             let currency = product.spec.currency;
@@ -162,6 +172,10 @@ pub async fn run(command: Import, output: &Output) -> Result<(), Failure> {
                 ),
             };
             file.currency = currency;
+            if command.with_state {
+                let ends = command.expires.is_some();
+                file.states = Some(NewCards::of(&product.spec, face.unwrap_or(product.spec.face), ends));
+            }
             let spec = ImportSpec {
                 label: command.label.clone(),
                 face,
@@ -180,7 +194,7 @@ pub async fn run(command: Import, output: &Output) -> Result<(), Failure> {
                 id: command.id,
             };
             let done = task.run(spec).await?;
-            show(&done, &catalogue, output)
+            show(&done, command.with_state, &catalogue, output)
         })
         .await
 }
@@ -293,7 +307,7 @@ impl Task<'_> {
     fn named(&self, spec: ImportSpec, survey: &Survey, only_check: bool) -> (RequestId, ImportSpec) {
         let columns = self.file.columns();
         let face = spec.face.unwrap_or(self.product.spec.face);
-        let how = format!("{columns:?} {} {face}", self.file.reading());
+        let how = format!("{columns:?} {} {face} {:?}", self.file.reading(), self.file.states);
         let spec = ImportSpec {
             content: code::content_digest(&self.file.digest, &how),
             ..self.file.spec(survey, spec)
@@ -409,7 +423,18 @@ fn interrupted(error: ClientError) -> Failure {
     failure
 }
 
-fn show(done: &Imported, catalogue: &Catalogue, output: &Output) -> Result<(), Failure> {
+/// How many cards came in which state.
+fn as_they_were(batch: &BatchReport) -> String {
+    let states = Lifecycle::ALL.into_iter().zip(batch.counts).filter(|(_, cards)| *cards > 0);
+    let states: Vec<String> =
+        states.map(|(state, cards)| format!("{} {}", count(cards), state.name().to_lowercase())).collect();
+    format!(
+        "\nas they were: {}; what was sold or redeemed elsewhere is in no totals of today",
+        states.join(", ")
+    )
+}
+
+fn show(done: &Imported, with_state: bool, catalogue: &Catalogue, output: &Output) -> Result<(), Failure> {
     let mut value = match &done.batch {
         Some(batch) => batch::value(batch, catalogue),
         None => json!({ "dry_run": true, "cards": done.lines - done.bad_lines - done.duplicates }),
@@ -430,6 +455,9 @@ fn show(done: &Imported, catalogue: &Catalogue, output: &Output) -> Result<(), F
             let found = Survey { cards: done.lines - done.bad_lines, bad: done.bad_lines, code_bytes_max: 0 };
             let left_out = if done.batch.is_some() { "left out" } else { "to be left out" };
             text += &format!("\n{left_out}: {}", faults(&found, done.duplicates));
+        }
+        if let Some(batch) = done.batch.as_ref().filter(|_| with_state && !done.replayed) {
+            text += &as_they_were(batch);
         }
         if done.replayed {
             text += "\nimported before by the same command; nothing was done";

@@ -3,6 +3,7 @@
 //! The `kami` binary is built on this; the load generator imports a real file through it.
 
 pub mod card_file;
+pub mod ids;
 pub mod money;
 pub mod time;
 

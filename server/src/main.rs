@@ -52,6 +52,7 @@ mod manual;
 mod metrics;
 mod new_file;
 mod notify;
+mod order_list;
 mod orders;
 mod output;
 mod pair;
@@ -129,6 +130,7 @@ enum Command {
     Return(orders::Return),
     Order(trade::Order),
     OrderStatus(orders::OrderStatus),
+    Orders(order_list::Orders),
     Redeem(trade::Redeem),
     Reverse(trade::Reverse),
     Query(card::Query),
@@ -235,6 +237,7 @@ fn run(command: Command, settings: Vec<Setting>, output: &Output) -> Result<Exit
         Command::Return(command) => online(orders::give_back(command, output)),
         Command::Order(command) => online(trade::order(command, output)),
         Command::OrderStatus(command) => online(orders::status(command, output)),
+        Command::Orders(command) => online(order_list::run(command, output)),
         Command::Redeem(command) => online(trade::redeem(command, output)),
         Command::Reverse(command) => online(trade::reverse(command, output)),
         Command::Query(command) => online(card::query(command, output)),

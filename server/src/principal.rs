@@ -245,7 +245,19 @@ pub async fn run(command: PrincipalCommand, output: &Output) -> Result<(), Failu
 /// The principal with this name, or else with this number.
 async fn find(client: &Client, name: &str) -> Result<Principal, Failure> {
     let mut principals = client.principal_list().await?.value.rows;
-    let named = principals.iter().position(|known| known.spec.name == name);
+    // The house sees those of all tenants, whose names are their own; its own come first.
+    let named: Vec<usize> = (0..principals.len()).filter(|at| principals[*at].spec.name == name).collect();
+    let house = named.iter().find(|at| principals[**at].spec.tenant == kami_engine::TenantId(0)).copied();
+    let named = match (house, &named[..]) {
+        (None, [_, _, ..]) => {
+            let ids: Vec<String> = named.iter().map(|at| principals[*at].id.to_string()).collect();
+            return Err(Failure::usage(format!(
+                "several tenants have a principal `{name}`: say which by its number, {}",
+                ids.join(" or ")
+            )));
+        }
+        (house, named) => house.or(named.first().copied()),
+    };
     let numbered = || {
         let id = PrincipalId(name.parse().ok()?);
         principals.iter().position(|known| known.id == id)

@@ -1,7 +1,7 @@
 //! `kami product`: what cards are worth, how long, and how long a redemption can be taken back.
 
 use clap::{Args, Subcommand, ValueEnum};
-use kami_engine::{CardKind, MerchantId, Product, ProductSpec, ProductTerms};
+use kami_engine::{CardKind, MerchantId, Product, ProductSpec, ProductTerms, ValidFrom};
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
@@ -12,7 +12,7 @@ use crate::{money, time};
 /// Add, list and change products.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  kami product add coffee --face 28 --currency CNY --valid-days 365\n  kami product set coffee --face 30\n  kami product add gift --face 100 --currency CNY --kind value --max 500\n  kami product add swim --face 200 --currency CNY --kind uses --uses 10\n  kami product set coffee --reserve 30m --listed false\n  kami product list\n  kami product freeze coffee\n  kami product unfreeze coffee"
+    after_help = "Example:\n  kami product add coffee --face 28 --currency CNY --valid-days 365\n  kami product set coffee --face 30\n  kami product add gift --face 100 --currency CNY --kind value --max 500\n  kami product add swim --face 200 --currency CNY --kind uses --uses 10\n  kami product add pass --face 99 --currency CNY --valid-days 30 --valid-from sale\n  kami product set coffee --reserve 30m --listed false\n  kami product list\n  kami product freeze coffee\n  kami product unfreeze coffee"
 )]
 pub struct ProductCommand {
     #[command(flatten)]
@@ -36,7 +36,7 @@ enum Action {
         /// Three letters, such as CNY.
         #[arg(long, value_name = "CUR", value_parser = money::parse_currency)]
         currency: [u8; 3],
-        /// Days from import until a card expires; 0 is never.
+        /// Days from import, or from what --valid-from says, until a card expires; 0 is never.
         #[arg(long, value_name = "N", default_value_t = 0)]
         valid_days: u32,
         /// Hours in which a redemption can be reversed.
@@ -62,7 +62,7 @@ enum Action {
         /// What a card is worth, in the currency's main unit.
         #[arg(long, value_name = "AMOUNT")]
         face: Option<String>,
-        /// Days from import until a card expires; 0 is never.
+        /// Days from import, or from what --valid-from says, until a card expires; 0 is never.
         #[arg(long, value_name = "N")]
         valid_days: Option<u32>,
         /// Hours in which a redemption can be reversed.
@@ -96,9 +96,25 @@ enum Kind {
     Value,
 }
 
+/// From when the days of a card count.
+#[derive(Clone, Copy, ValueEnum)]
+enum From {
+    /// From its import.
+    Import,
+    /// From its activation.
+    Activation,
+    /// From its sale.
+    Sale,
+    /// From its first use; a card that is used once is not in use before.
+    FirstUse,
+}
+
 /// What else is agreed about a product's cards.
 #[derive(Args)]
 struct Terms {
+    /// From when --valid-days counts, for batches that are imported from now on [default: import].
+    #[arg(long, value_enum, value_name = "WHEN")]
+    valid_from: Option<From>,
     /// The most a card can hold, in the currency's main unit; with --kind value. 0: nothing can be loaded.
     #[arg(long, value_name = "AMOUNT")]
     max: Option<String>,
@@ -153,6 +169,13 @@ impl Terms {
             let wrong = |wrong| Failure::usage(format!("--max `{max}`: {wrong}"));
             spec.terms.value_max = money::parse(&max, spec.currency).map_err(wrong)?;
         }
+        spec.terms.valid_from = match self.valid_from {
+            None => spec.terms.valid_from,
+            Some(From::Import) => ValidFrom::Import,
+            Some(From::Activation) => ValidFrom::Activation,
+            Some(From::Sale) => ValidFrom::Sale,
+            Some(From::FirstUse) => ValidFrom::FirstUse,
+        };
         spec.terms.partial = self.partial.unwrap_or(spec.terms.partial);
         spec.terms.hold_s = self.hold.unwrap_or(spec.terms.hold_s);
         spec.terms.reserve_s = self.reserve.unwrap_or(spec.terms.reserve_s);
@@ -242,6 +265,7 @@ fn value(product: &Product) -> Value {
         "face": money::show(spec.face, spec.currency),
         "face_minor": spec.face,
         "valid_days": spec.valid_days,
+        "valid_from": from_name(spec.terms.valid_from),
         "reversal_s": spec.reversal_s,
         "kind": kind_name(spec.kind),
         "uses": spec.terms.uses,
@@ -256,6 +280,15 @@ fn value(product: &Product) -> Value {
         "stores": spec.terms.stores,
         "frozen": product.frozen,
     })
+}
+
+const fn from_name(from: ValidFrom) -> &'static str {
+    match from {
+        ValidFrom::Import => "import",
+        ValidFrom::Activation => "activation",
+        ValidFrom::Sale => "sale",
+        ValidFrom::FirstUse => "first-use",
+    }
 }
 
 const fn kind_name(kind: CardKind) -> &'static str {
@@ -274,7 +307,11 @@ fn listing(products: &[Product]) -> String {
             product.id.to_string(),
             spec.name.clone(),
             money::show_with(spec.face, spec.currency),
-            if spec.valid_days == 0 { "-".to_owned() } else { format!("{} days", spec.valid_days) },
+            match (spec.valid_days, spec.terms.valid_from) {
+                (0, _) => "-".to_owned(),
+                (days, ValidFrom::Import) => format!("{days} days"),
+                (days, from) => format!("{days} days from {}", from_name(from)),
+            },
             format!("{} h", spec.reversal_s / 3600),
             match (product.frozen, spec.terms.listed) {
                 (true, _) => "frozen",

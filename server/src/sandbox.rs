@@ -127,8 +127,7 @@ fn cards(engine: &Engine) -> Result<Vec<Sample>, kami_engine::Failure> {
         let mut spec = ImportSpec { pins: pin.is_some(), ..ImportSpec::of(product, codes.len() as u64, 32) };
         set(&mut spec);
         let pin = pin.map(str::as_bytes);
-        let rows =
-            codes.iter().map(|code| ImportRow { code: code.as_bytes(), pin, face: None, expires_ms: 0 });
+        let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), pin, ..ImportRow::default() });
         shop.import(RequestId::random(), spec, rows, |_| ()).map(|batch| batch.id)
     };
     let numbered = |name: &str, count: usize| -> Vec<String> {

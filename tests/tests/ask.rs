@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use kami_engine::{
     AccountId, AccountPut, AccountSpec, Advice, BatchId, Caller, ChannelId, Command, Confirmation,
     DocumentId, DualControl, Engine, ExceptionNote, GivenBack, Grounds, Leg, LimitSpec, Lsn, MerchantId,
-    OrderId, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, ProposalId, Purchase, Renewal,
-    Replace, Request, RequestId, Role, TenantId, TenantSpec, TerminalId, Transfer,
+    OrderId, OrderQuery, Posting, PrincipalId, PrincipalSpec, ProductId, ProductSpec, ProposalId, Purchase,
+    Renewal, Replace, Request, RequestId, Role, TenantId, TenantSpec, TerminalId, Transfer,
 };
 
 /// One request.
@@ -139,6 +139,7 @@ pub enum What {
         amount: i64,
         made_ms: u64,
     },
+    OrderList(OrderQuery),
     ExceptionList {
         after: u64,
         count: u32,
@@ -347,6 +348,7 @@ impl What {
             What::Settle { .. } => "settle",
             What::PinUnlock { .. } => "pin unlock",
             What::Advice { .. } => "advice",
+            What::OrderList(_) => "order list",
             What::ExceptionList { .. } => "exception list",
             What::ExceptionResolve(_) => "exception resolve",
             What::OutcomeOf { .. } => "outcome of card",
@@ -523,6 +525,7 @@ impl Ask {
                 let pin = pin.as_ref().map(|pin| engine.pin_digest(card, pin.as_bytes()));
                 Command::Advice(Box::new(Advice { card, pin, amount: *amount, made_ms: *made_ms }))
             }
+            &What::OrderList(query) => Command::OrderList(Box::new(query)),
             &What::ExceptionList { after, count, all } => Command::ExceptionList { after, count, all },
             What::ExceptionResolve(given) => Command::ExceptionResolve(Box::new(given.clone())),
             What::OutcomeOf { code, asked } => {

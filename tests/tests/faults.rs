@@ -25,7 +25,8 @@ fn world() -> World {
 }
 
 fn rows(codes: &[&str]) -> Vec<Row> {
-    let row = |code: &&str| Row { code: (*code).to_owned(), pin: None, face: None, expires_ms: 0 };
+    let row =
+        |code: &&str| Row { code: (*code).to_owned(), pin: None, face: None, expires_ms: 0, origin: None };
     codes.iter().map(row).collect()
 }
 
@@ -38,7 +39,7 @@ fn stage(world: &mut World, id: u128, codes: &[&str]) {
 
 /// Commits a staged import.
 fn commit(world: &mut World, id: u128) {
-    world.import_commit(caller(8, Role::Issuer, 0, 0), id);
+    world.import_commit(caller(8, Role::Issuer, 0, 0), id, None);
 }
 
 /// The bytes all files of a store take.
@@ -288,9 +289,9 @@ fn a_snapshot_beside_imports_forgot_which_batch_is_sold_first() {
 /// A row of an import showed its code and PIN in traces.
 #[test]
 fn an_import_row_showed_its_code() {
-    let row = ImportRow { code: b"SECRET-1", pin: Some(b"4711"), face: Some(5), expires_ms: 0 };
+    let row = ImportRow { code: b"SECRET-1", pin: Some(b"4711"), face: Some(5), ..ImportRow::default() };
     let shown = format!("{row:?}");
-    assert_eq!(shown, "ImportRow { code: …, pin: Some(\"…\"), face: Some(5), expires_ms: 0 }");
+    assert_eq!(shown, "ImportRow { code: …, pin: Some(\"…\"), face: Some(5), expires_ms: 0, origin: None }");
 }
 
 /// A start that is refused for its clock had begun a segment by then. A service manager that tries once a second
@@ -326,7 +327,7 @@ fn an_older_copy_of_a_store_dropped_the_keys_of_later_imports() {
         Engine::open(options)
     };
     let import = |engine: &Engine, id: u128, code: &str| {
-        let row = ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 };
+        let row = ImportRow { code: code.as_bytes(), ..ImportRow::default() };
         let rows = std::iter::once(row);
         let session = Session::new(engine, Caller::LOCAL);
         session.import(RequestId(id), ImportSpec::of(ProductId(1), 1, 20), rows, |_| ()).expect("imported");

@@ -98,6 +98,7 @@ fn first_run(home: &Path, clock: &ManualClock) {
         pin: Some(b"1234"),
         face: Some(if row % 8 == 7 { 5000 } else { 2900 }),
         expires_ms: if row == 4 { BEGUN_MS + DAY_MS } else { 0 },
+        ..ImportRow::default()
     });
     let spec = ImportSpec {
         label: "PO-2026-1".to_owned(),
@@ -111,12 +112,7 @@ fn first_run(home: &Path, clock: &ManualClock) {
         (1..=count).map(|n| format!("{prefix}-{n:04}")).collect()
     };
     let import = |number: u128, product, codes: &[String], active, valid_from_ms| {
-        let rows = codes.iter().map(|code| ImportRow {
-            code: code.as_bytes(),
-            pin: None,
-            face: None,
-            expires_ms: 0,
-        });
+        let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() });
         let spec = ImportSpec { active, valid_from_ms, ..ImportSpec::of(product, codes.len() as u64, 16) };
         admin.import(id(number), spec, rows, |_| ()).unwrap().id
     };

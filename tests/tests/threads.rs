@@ -44,8 +44,7 @@ fn races_sell_each_order_and_redeem_each_card_once() {
     let spec = ProductSpec::single("coffee", *b"CNY", 100);
     let product = admin.add_product(RequestId(1), spec).wait().expect("a product").id;
     let codes: Vec<String> = (0..CARDS).map(|n| format!("RACE-{n:06}")).collect();
-    let rows =
-        codes.iter().map(|code| ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 });
+    let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() });
     admin.import(RequestId(2), ImportSpec::of(product, CARDS, 20), rows, |_| ()).expect("imported");
 
     let (barrier, redeemed) = (Barrier::new(THREADS as usize), AtomicU64::new(0));
@@ -144,8 +143,13 @@ fn races_for_pairs_of_cards_make_and_lose_nothing() {
     spec.terms.value_max = 1_000;
     let product = admin.add_product(RequestId(1), spec).wait().expect("a product").id;
     let codes: Vec<String> = (0..CARDS).map(|n| format!("PAIR-{n:06}")).collect();
-    let rows =
-        codes.iter().map(|code| ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 });
+    let rows = codes.iter().map(|code| ImportRow {
+        code: code.as_bytes(),
+        pin: None,
+        face: None,
+        expires_ms: 0,
+        origin: None,
+    });
     admin.import(RequestId(2), ImportSpec::of(product, CARDS, 20), rows, |_| ()).expect("imported");
     for order in 0..THREADS {
         let (id, order) = (RequestId(u128::from(100 + order)), OrderId(u128::from(order)));
@@ -285,7 +289,7 @@ fn cards_that_come_into_being_under_the_lock_move_one_step_at_a_time() {
         for n in 0..IMPORTS {
             importing.store(n, Ordering::Relaxed);
             let code = code(n);
-            let rows = [ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 }];
+            let rows = [ImportRow { code: code.as_bytes(), ..ImportRow::default() }];
             let (id, spec) = (RequestId(u128::from(n) + 2), ImportSpec::of(product, 1, 20));
             let mut imported = admin.import(id, spec, rows.into_iter(), |_| ()).map(|_| Status::Ok);
             // Whoever asks takes all the room the log has.

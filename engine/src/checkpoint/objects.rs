@@ -67,6 +67,8 @@ pub struct Ledger {
     pub validities: Vec<(u32, StoredValidity)>,
     /// Which rows of batches are active, where it is not all of them since the import.
     pub activities: Vec<ActivityObject>,
+    /// Where the last order of each tenant was opened.
+    pub order_heads: Vec<(u16, u64)>,
     /// Cards with an end of validity that they were given after their import, milliseconds.
     pub ends: Vec<(u64, u64)>,
 }

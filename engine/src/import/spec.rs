@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::identity::ProductId;
+use crate::origin::Origin;
 use crate::product::Money;
 
 /// What is said of a batch before its rows are sent.
@@ -23,6 +24,9 @@ pub struct ImportSpec {
     pub faces: bool,
     /// Whether rows carry an end of validity of their own.
     pub expiries: bool,
+    /// Whether rows say what they were in the system they come from, so that cards that are sold or used up elsewhere
+    /// stand here as that. Such an import makes sold cards of nothing: it is an admin's, and its commit says why.
+    pub origins: bool,
     /// The face value of the batch's cards; `None` is the product's.
     pub face: Option<Money>,
     /// From when the batch's cards can be redeemed, in milliseconds since 1970; 0 is at once.
@@ -50,6 +54,7 @@ impl ImportSpec {
             pins: false,
             faces: false,
             expiries: false,
+            origins: false,
             face: None,
             valid_from_ms: 0,
             expires_ms: 0,
@@ -77,7 +82,7 @@ impl ImportSpec {
             bytes
         });
         let flags = [self.pins, self.faces, self.expiries, self.active, self.skip_duplicates].map(u8::from);
-        let parts: [&[u8]; 9] = [
+        let parts: [&[u8]; 10] = [
             &self.product.0.to_le_bytes(),
             &self.rows.to_le_bytes(),
             &[self.code_bytes_max],
@@ -86,6 +91,8 @@ impl ImportSpec {
             &self.valid_from_ms.to_le_bytes(),
             &self.expires_ms.to_le_bytes(),
             &self.content.to_le_bytes(),
+            // The first version knew of none, and what it summed up must still be the same.
+            if self.origins { &[1] } else { &[] },
             // Last, because it alone has no fixed length.
             self.label.as_bytes(),
         ];
@@ -94,7 +101,7 @@ impl ImportSpec {
 }
 
 /// One row of an import. No trace shows its code or PIN.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct ImportRow<'a> {
     /// The code as the merchant wrote it.
     pub code: &'a [u8],
@@ -104,12 +111,17 @@ pub struct ImportRow<'a> {
     pub face: Option<Money>,
     /// The end of validity; only if the batch has expiries. Milliseconds since 1970, 0 is the batch's.
     pub expires_ms: u64,
+    /// What it was in the system it comes from; only if the batch says that of its rows.
+    pub origin: Option<Origin>,
 }
 
 impl fmt::Debug for ImportRow<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ImportRow { code: _, pin, face, expires_ms } = self;
+        let ImportRow { code: _, pin, face, expires_ms, origin } = self;
         let pin = pin.map(|_| "…");
-        write!(f, "ImportRow {{ code: …, pin: {pin:?}, face: {face:?}, expires_ms: {expires_ms} }}")
+        write!(
+            f,
+            "ImportRow {{ code: …, pin: {pin:?}, face: {face:?}, expires_ms: {expires_ms}, origin: {origin:?} }}"
+        )
     }
 }

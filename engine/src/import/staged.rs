@@ -5,9 +5,11 @@ use std::io;
 use kami_wal::File;
 
 use super::{ImportRow, ImportSpec};
-use crate::batch::{DIGEST_BYTES, FileHasher, Layout};
+use crate::batch::{COLUMNS, DIGEST_BYTES, FileHasher, Layout, ORIGINS};
 use crate::identity::{BatchId, Caller, CardDigest, RequestId};
 use crate::index::Index;
+use crate::origin::Origin;
+use crate::product::{CardKind, Money};
 use crate::reply::{Duplicate, ImportReport, Reply, ReplyBody};
 use crate::sequencer::Sequencer;
 use crate::status::Status;
@@ -40,7 +42,7 @@ pub struct Staged {
     pub duplicates: Vec<Duplicate>,
     seen: Seen,
     /// One buffer a column, reused from chunk to chunk.
-    buffers: [Vec<u8>; 5],
+    buffers: [Vec<u8>; COLUMNS],
     pub stage: Stage,
 }
 
@@ -139,6 +141,7 @@ impl Staged {
         let key = key.as_ref().expect("a staged import has its key until it is committed");
         let file = file.as_ref().ok_or_else(|| Bad::Io(io::Error::other("the staging file is closed")))?;
         let (mut number, mut row) = (*received, base);
+        let new = Worth::of(sequencer, *caller, spec);
         // Wiped when it is cleared; it never grows.
         let mut group: Vec<(ImportRow<'_>, Code, CardDigest)> = Vec::with_capacity(GROUP);
         loop {
@@ -149,7 +152,9 @@ impl Staged {
                     && given.pin.is_some() == layout.pins
                     && given.face.is_some() == layout.faces
                     && given.face.is_none_or(|face| face >= 0)
-                    && (given.expires_ms == 0 || layout.expiries);
+                    && (given.expires_ms == 0 || layout.expiries)
+                    && given.origin.is_some() == layout.origins
+                    && given.origin.is_none_or(|origin| new.admits(&origin, given.face));
                 if !fits {
                     return Err(Bad::Row(number));
                 }
@@ -208,6 +213,9 @@ impl Staged {
                 if layout.expiries {
                     buffers[4].extend_from_slice(&given.expires_ms.to_le_bytes());
                 }
+                if let Some(origin) = given.origin {
+                    buffers[ORIGINS].extend_from_slice(&origin.encode());
+                }
                 number += 1;
                 row += 1;
             }
@@ -248,6 +256,33 @@ impl Staged {
 
     pub fn reply(&self, sequencer: &Sequencer, id: RequestId, status: Status) -> Reply {
         Reply { body: ReplyBody::Import(self.report()), ..plain(sequencer, id, status) }
+    }
+}
+
+/// What new cards of an import hold, to judge what they say that they were.
+struct Worth {
+    kind: CardKind,
+    /// What a row holds that does not say.
+    worth: Money,
+    value_max: Money,
+    now_ms: u64,
+}
+
+impl Worth {
+    fn of(sequencer: &Sequencer, caller: Caller, spec: &ImportSpec) -> Worth {
+        let state = sequencer.state();
+        let product = state.product(spec.product, caller.tenant).expect("its import began with the product");
+        let product = &product.product.spec;
+        let worth = match product.kind {
+            CardKind::MultiUse => Money::from(product.terms.uses),
+            _ => spec.face.unwrap_or(product.face),
+        };
+        Worth { kind: product.kind, worth, value_max: product.terms.value_max, now_ms: state.now_ms }
+    }
+
+    fn admits(&self, origin: &Origin, face: Option<Money>) -> bool {
+        let worth = face.filter(|_| self.kind != CardKind::MultiUse).unwrap_or(self.worth);
+        origin.is_possible(self.kind, worth, self.value_max, self.now_ms)
     }
 }
 

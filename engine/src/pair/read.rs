@@ -156,9 +156,10 @@ impl State {
         }
         let face = old.is_single().then_some(old.view.face);
         let mut missing = 1;
-        for &id in &product.batches {
+        for &place in &product.stocked {
+            let id = product.batches[place as usize];
             let batch = table.batch(id).expect("a product's batches are committed");
-            if missing > 0 && !batch.is_frozen() && !batch.is_voided() && batch_fits(old, batch) {
+            if missing > 0 && batch_fits(old, batch) {
                 let fits = |row| end_fits(old, self.expires_ms(batch, row, batch.word(row)));
                 self.stock(id).find(batch, self.now_ms, self.now_ms, face, fits, &mut missing, found);
             }
@@ -180,7 +181,7 @@ impl State {
     pub(super) fn value_max(&self, seen: &Seen<'_>) -> Money {
         match (seen.view.kind, seen.value.value_max) {
             (CardKind::StoredValue, max) if 0 < max => max,
-            _ => self.initial(seen.batch, seen.card.row()),
+            _ => self.worth(seen.batch, seen.card.row()),
         }
     }
 }

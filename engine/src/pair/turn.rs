@@ -181,7 +181,8 @@ impl Turn<'_> {
         old: &Seen<'_>,
         new: &Seen<'_>,
     ) -> Result<Moves, Not> {
-        let order = order.ok_or(Not::Refused(Status::HistoryArchived))?;
+        // No order of this store sold it, so none could fetch the code of the card in its place.
+        let order = order.ok_or(Not::Refused(Status::Migrated))?;
         let key = (request.caller.tenant, order.order);
         if self.state.orders.find(&key) != Some(order.word) {
             return Err(Not::Stale);

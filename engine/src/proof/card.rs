@@ -204,13 +204,21 @@ impl CardProof {
             expected = entry.word_before(self.card)?;
             events.push(HistoryEvent::of(&entry, after)?);
         }
-        if expected.is_some_and(|word| word != Word::PRISTINE) {
+        if expected.is_some_and(|word| word.lsn().is_some()) {
             return Err(ProofError::Incomplete { what: "the entry before the oldest" });
         }
         let entry = import.entry()?;
         if entry.head.kind != Kind::Import || entry.head.subject != u64::from(self.card.batch()) {
             return Err(ProofError::Incomplete { what: "the import of its batch" });
         }
+        let first = match expected {
+            Some(word) => word,
+            // Its state stands in the batch file, of which nothing here speaks.
+            None if entry.tells_origins() => {
+                return Err(ProofError::Incomplete { what: "what the card was in the system it comes from" });
+            }
+            None => Word::PRISTINE,
+        };
         let batch = entry.object::<StoredBatch>()?;
         let digest = self.digests.verify(batch.rows, self.card.row(), &batch.cards_hash);
         let digest = digest.ok_or(ProofError::Digest)?;
@@ -218,8 +226,8 @@ impl CardProof {
             kind: Kind::Import,
             lsn: entry.lsn,
             time_ms: entry.time_ms,
-            lifecycle: Lifecycle::Available,
-            flags: Flags::NONE,
+            lifecycle: first.lifecycle(),
+            flags: first.flags(),
             principal: entry.head.principal,
             terminal: TerminalId(0),
             // As HISTORY tells it: an import is nobody's trade.

@@ -338,6 +338,10 @@ impl Prover {
         if PROOF_BYTES_MAX < bytes {
             return Err(Refusal::Status(Status::ProofTooLong));
         }
+        if entries.is_empty() && batch.file.layout.origins {
+            // What it was in the system that it comes from is in no entry; what happened to it here is.
+            return Err(Refusal::Status(Status::Migrated));
+        }
         let import = chain.entry(batch.import_lsn)?;
         entries.push((import.lsn, import.time_ms, import.bytes().to_vec()));
         // Newest first, so each tile of the log is read once.

@@ -145,6 +145,9 @@ kinds! {
     /// Value came from another card; the entry before is that one's TRANSFER.
     Receive = 66, "RECEIVE";
 
+    /// What a card was in the system that it was imported from: told by its import, and never an entry of its own.
+    Migrated = 27, "MIGRATED";
+
     /// Cards were sold.
     Sell = 80, "SELL";
     /// Cards were reserved.

@@ -45,7 +45,12 @@ pub const HEAD_FIELDS: &[Field] = &[
     (44, 2, "post", "the card's lifecycle (4 bits) and flags (12 bits) afterwards"),
     (46, 2, "reserved", "zero"),
     (48, 8, "subject", "the card (24 bits of batch, 40 of row), or the batch, product or principal number"),
-    (56, 8, "prev", "the card's word before: its last entry, lifecycle and flags"),
+    (
+        56,
+        8,
+        "prev",
+        "the card's word before: its last entry, lifecycle and flags; of what opens an order, where the tenant's order before was opened",
+    ),
 ];
 
 /// The layout of the grounds, which stand behind the tail of any entry whose head says that there are some.

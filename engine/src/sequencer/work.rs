@@ -17,11 +17,12 @@ use crate::exceptions::ExceptionState;
 use crate::holds::HoldChange;
 use crate::identity::{AccountId, CardDigest, OrderId, PrincipalId, RequestId, TenantId};
 use crate::limits::{Buyer, Tills};
+use crate::order::list::OrderPage;
 use crate::orders::OrderWord;
 use crate::pair::PairRead;
 use crate::pins::PinChange;
 use crate::record::{Allocation, Chapter, OrderFacts, PostedLeg, Purse, Trail};
-use crate::reply::{HistoryEvent, Reply, Statement};
+use crate::reply::{HistoryEvent, OrderReport, Reply, Statement};
 use crate::status::Status;
 use crate::stock::Search;
 #[cfg(doc)]
@@ -152,12 +153,16 @@ pub(crate) enum Detail {
     OrderOf(OrderId),
     /// What became of an order.
     Order(Box<OrderPast>),
+    /// What is known of an order of another system.
+    OrderOfOld(Box<OrderReport>),
     /// Of two cards: the other one, and the order in which it takes a place.
     Pair(Box<PairRead>),
     /// What was posted under a document.
     Posted(Box<EarlierPosting>),
     /// An account with its statement, all as of one moment; `None` if it was to go on where it cannot.
     Statement(Option<Box<Statement>>),
+    /// A page of orders; `None` as for a statement.
+    Orders(Option<OrderPage>),
     /// What is proposed, or approved.
     InQuestion(Box<InQuestion>),
 }
@@ -217,6 +222,11 @@ impl OrderPast {
     /// Where a card was given to it: with its sale, or in the place of another.
     pub(crate) fn given_at(&self, card: CardRef) -> Lsn {
         self.placed.get(&card).copied().unwrap_or(self.sold_at)
+    }
+
+    /// Whether it was given a card in the place of another.
+    pub(crate) fn took_a_place(&self, card: CardRef) -> bool {
+        self.placed.contains_key(&card)
     }
 
     /// Takes in what happened to its cards after they were sold, oldest first.

@@ -68,7 +68,7 @@ impl Shop {
         let spec = ImportSpec { faces: true, expiries: expires, ..ImportSpec::of(ProductId(1), rows, 24) };
         let rows = codes.iter().enumerate().map(|(row, code)| {
             let (face, expires_ms) = of_row(row as u64);
-            ImportRow { code: code.as_bytes(), pin: None, face: Some(face), expires_ms }
+            ImportRow { code: code.as_bytes(), pin: None, face: Some(face), expires_ms, origin: None }
         });
         let session = Session::new(&self.engine, Caller::LOCAL);
         session.import(RequestId(self.next), spec, rows, |_| ()).unwrap();

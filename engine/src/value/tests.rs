@@ -83,6 +83,11 @@ fn scene(text: &str) -> (View, Value, Past) {
                 flags = flags.with(Flags::SETTLED);
             }
             "frozen" => view.frozen = true,
+            "replaced" => {
+                lifecycle = Lifecycle::Voided;
+                purse.remaining = 0;
+                flags = flags.with(Flags::REPLACED);
+            }
             "over" => view.expires_ms = NOW,
             "loads" => value.value_max = 120,
             "partial" => value.partial = true,
@@ -268,6 +273,7 @@ fn what_may_become_of_a_cards_value() {
         value+used              settle           SETTLE=0>98/0:SOLD+used+settled
         value+used+settled      settle           ILLEGAL_TRANSITION
         value                   settle           ILLEGAL_TRANSITION
+        value+used+replaced     settle           REPLACED
         single+spent            settle           SETTLE=0>0/0:REDEEMED+used+settled
     ";
     table.lines().filter(|line| !line.trim().is_empty()).for_each(check);

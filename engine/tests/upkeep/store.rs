@@ -23,8 +23,7 @@ pub fn open(data: &SimMedium, keys: &SimMedium) -> Engine {
 }
 
 pub fn import(session: &Session, id: u128, product: ProductId, codes: &[String]) {
-    let rows =
-        codes.iter().map(|code| ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 });
+    let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() });
     session.import(RequestId(id), ImportSpec::of(product, codes.len() as u64, 16), rows, |_| ()).unwrap();
 }
 

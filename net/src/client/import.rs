@@ -9,7 +9,9 @@
 use std::collections::VecDeque;
 use std::io;
 
-use kami_engine::{BatchReport, Duplicate, ImportReport, ImportRow, ImportSpec, Money, RequestId, Status};
+use kami_engine::{
+    BatchReport, Duplicate, ImportReport, ImportRow, ImportSpec, Money, Origin, RequestId, Status,
+};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -54,6 +56,8 @@ pub struct Row {
     pub face: Option<Money>,
     /// The end of validity, in milliseconds since 1970; only if the batch has expiries. 0 is the batch's.
     pub expires_ms: u64,
+    /// What it was in the system it comes from; only if the batch says that of its rows.
+    pub origin: Option<Origin>,
 }
 
 impl std::fmt::Debug for Row {
@@ -90,7 +94,9 @@ impl Rows for RowList<'_> {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, wrong));
             }
             let pin = row.pin.as_ref().map(|pin| pin.as_slice());
-            if !chunk.push(&ImportRow { code: &row.code, pin, face: row.face, expires_ms: row.expires_ms }) {
+            let Row { code, face, expires_ms, origin, .. } = row;
+            let (face, expires_ms, origin) = (*face, *expires_ms, *origin);
+            if !chunk.push(&ImportRow { code, pin, face, expires_ms, origin }) {
                 break;
             }
             self.next += 1;

@@ -1,6 +1,6 @@
 //! The typed calls about orders that are more than a plain sale.
 
-use kami_engine::{Confirmation, Leg, OrderId, OrderReport, Purchase, RequestId};
+use kami_engine::{Confirmation, Leg, OrderId, OrderPage, OrderQuery, OrderReport, Purchase, RequestId};
 
 use super::Client;
 use super::calls::{Receipt, Sold};
@@ -105,6 +105,19 @@ impl Client {
     /// As [`Client::redeem`].
     pub async fn order_status(&self, order: OrderId) -> Result<Receipt<OrderReport>, ClientError> {
         self.call(RequestId::random(), &Request::OrderStatus(OneOrder { order }), report).await
+    }
+
+    /// Reads a page of orders, newest first. A page may have none and still not be the last: see
+    /// [`OrderPage::next`].
+    ///
+    /// # Errors
+    /// As [`Client::redeem`]; MALFORMED if it was to begin where no order was opened.
+    pub async fn order_list(&self, query: OrderQuery) -> Result<Receipt<OrderPage>, ClientError> {
+        self.call(RequestId::random(), &Request::OrderList(Box::new(query)), |body| match body {
+            Body::Orders(page) => Some(page),
+            _ => None,
+        })
+        .await
     }
 
     async fn deliver(

@@ -162,8 +162,8 @@ opcodes! {
     SellLines = 0x0209, "SELL_LINES", served, [Seller];
     /// Reads an order without its codes.
     OrderStatus = 0x020a, "ORDER_STATUS", served, [Seller, Operator, Finance, Auditor];
-    /// Lists orders.
-    OrderList = 0x020b, "ORDER_LIST", later, [Seller, Operator, Finance, Auditor];
+    /// Lists orders, newest first: a seller its own.
+    OrderList = 0x020b, "ORDER_LIST", served, [Seller, Operator, Finance, Auditor];
     /// Makes a link under which the buyer may fetch the codes.
     OrderLink = 0x020c, "ORDER_LINK", later, [Seller];
     /// Sells unsold cards of a batch to an order of the caller's, through which their codes leave; only as a proposal.
@@ -350,6 +350,8 @@ impl Opcode {
                 | Opcode::AccountFreeze
                 | Opcode::AccountUnfreeze
                 | Opcode::LimitPut
+                | Opcode::ImportCommit
+                | Opcode::KeyRotate
         )
     }
 

@@ -2,8 +2,8 @@
 
 use bytes::BytesMut;
 use kami_engine::{
-    AccountId, Confirmation, Leg, Line, Money, OrderId, OrderReport, OrderState, PrincipalId, ProductId,
-    Purchase, RETURN_CARDS_MAX,
+    AccountId, Confirmation, Leg, Line, Lsn, Money, OrderId, OrderLine, OrderPage, OrderQuery, OrderReport,
+    OrderState, PrincipalId, ProductId, Purchase, RETURN_CARDS_MAX,
 };
 
 use super::wire::{Field, Malformed, Reader, Secret, Wire, wire};
@@ -79,13 +79,39 @@ impl<'a> Wire<'a> for Vec<Secret<'a>> {
 
 wire!(OrderReport: "ORDER" {
     order: OrderId, "the order";
-    state: OrderState, "0 SOLD, 1 RESERVED, 2 CANCELLED, 3 TIMED_OUT";
+    state: OrderState, "0 SOLD, 1 RESERVED, 2 CANCELLED, 3 TIMED_OUT, 4 MIGRATED: of the system before";
     fetched: bool, "1: codes of it were fetched that were not delivered with the sale";
     buyer: PrincipalId, "who opened it";
     account: AccountId, "whose purchase it is; 0: nobody's in particular";
     cards: u32, "of a command that moved cards, how many; else how many are in it: those that came back are not";
     deadline_ms: u64, "until when it was to be paid, ms since 1970; 0: it was sold at once";
     lines: Vec<Line>, "what was asked for; none: a plain sale of one product";
+});
+
+wire!(OrderQuery: "ORDER_LIST" {
+    from: Option<Lsn>, "where the page before said that it goes on; 0: the newest order";
+    count: u32, "how many at most: 1 to 100";
+    buyer: Option<PrincipalId>, "only those that this principal opened; 0: all. A seller sees its own";
+    account: Option<AccountId>, "only those of this account; 0: all";
+    product: Option<ProductId>, "only those of this product alone; 0xffffffff: all";
+    state: Option<OrderState>, "only those that stand so now, as in ORDER; 0xff: all";
+});
+
+wire!(OrderLine: "ORDER_LINE" {
+    order: OrderId, "the order";
+    state: OrderState, "where it stands now, as in ORDER";
+    fetched: bool, "1: codes of it were fetched that were not delivered with the sale";
+    buyer: PrincipalId, "who opened it";
+    account: AccountId, "whose purchase it is; 0: nobody's in particular";
+    product: Option<ProductId>, "its product; 0xffffffff: several";
+    cards: u32, "how many cards it was opened with";
+    opened_ms: u64, "when, ms since 1970";
+    lsn: Lsn, "where the entry stands that opened it";
+});
+
+wire!(OrderPage: "ORDERS" {
+    lines: Vec<OrderLine>, "orders, newest first; a page may have none and still not be the last";
+    next: Option<Lsn>, "where the next page begins; 0: this was all";
 });
 
 /// The layouts of requests.
@@ -96,5 +122,6 @@ pub(super) fn request_layouts() -> Vec<(&'static str, &'static [Field])> {
         (Confirmation::TYPE, Confirmation::FIELDS),
         (OneOrder::TYPE, OneOrder::FIELDS),
         (GiveBack::TYPE, GiveBack::FIELDS),
+        (OrderQuery::TYPE, OrderQuery::FIELDS),
     ]
 }

@@ -8,10 +8,10 @@
 use bytes::{BufMut, BytesMut};
 use kami_engine::{
     Account, BatchReport, CardReport, Checkpoint, ControlReport, Duplicate, Event, Exceeded, Exception,
-    ExceptionPage, HistoryEvent, HoldReport, ImportReport, KeyRotation, Limit, Lsn, MerchantId, OrderReport,
-    OutcomeReport, PostedLeg, Principal, PrincipalId, Product, ProductId, ProofPart, Proposal, ReplyBody,
-    ReplyFlags, RequestId, Role, SignedNote, Stats, Status, StockLine, Tenant, TenantId, TotalLine, Totals,
-    ValueReport,
+    ExceptionPage, HistoryEvent, HoldReport, ImportReport, KeyRotation, Limit, Lsn, MerchantId, OrderPage,
+    OrderReport, OutcomeReport, PostedLeg, Principal, PrincipalId, Product, ProductId, ProofPart, Proposal,
+    ReplyBody, ReplyFlags, RequestId, Role, SignedNote, Stats, Status, StockLine, Tenant, TenantId,
+    TotalLine, Totals, ValueReport,
 };
 
 pub use super::codes::{Codes, CodesFrame, SoldCard};
@@ -108,6 +108,8 @@ body_kinds! {
     Keys = 33, "KEYS";
     /// After TENANT_LIST, and the one tenant after the other commands about one.
     Tenants = 34, "TENANTS";
+    /// After ORDER_LIST.
+    Orders = 35, "ORDERS";
     /// After FEED_OPEN: where the feed begins.
     Feed = 40, "FEED";
     /// On the stream of a feed, again and again: events, and up to where all were told.
@@ -193,6 +195,7 @@ impl BodyKind {
             | Opcode::AccountQuery
             | Opcode::AccountList => BodyKind::Accounts,
             Opcode::AccountStatement => BodyKind::Statement,
+            Opcode::OrderList => BodyKind::Orders,
             Opcode::Post => BodyKind::Posted,
             Opcode::LimitPut | Opcode::LimitList => BodyKind::Limits,
             Opcode::TenantPut | Opcode::TenantFreeze | Opcode::TenantUnfreeze | Opcode::TenantList => {
@@ -272,6 +275,8 @@ pub enum Body {
     Posted(Listing<PostedLeg>),
     /// Limits.
     Limits(Listing<Limit>),
+    /// Orders, newest first.
+    Orders(OrderPage),
     /// Tenants.
     Tenants(Listing<Tenant>),
     /// The limit that stands against a command.
@@ -459,6 +464,7 @@ impl Body {
             Body::Keys(_) => BodyKind::Keys,
             Body::Accounts(_) => BodyKind::Accounts,
             Body::Statement(_) => BodyKind::Statement,
+            Body::Orders(_) => BodyKind::Orders,
             Body::Posted(_) => BodyKind::Posted,
             Body::Limits(_) => BodyKind::Limits,
             Body::Tenants(_) => BodyKind::Tenants,
@@ -503,6 +509,7 @@ impl Body {
             }
             ReplyBody::Posted(legs) => Body::Posted(Listing::of(legs)),
             ReplyBody::Limits(limits) => Body::Limits(Listing::of(limits)),
+            ReplyBody::Orders(page) => Body::Orders(page),
             ReplyBody::Tenants(tenants) => Body::Tenants(Listing::of(tenants)),
             ReplyBody::Exceeded(exceeded) => Body::Exceeded(exceeded),
             ReplyBody::Account(account) => Body::Account(OneAccount { account }),
@@ -546,6 +553,7 @@ impl Body {
             BodyKind::Checkpoint => Body::Checkpoint(Wire::take(reader)?),
             BodyKind::Keys => Body::Keys(Wire::take(reader)?),
             BodyKind::Accounts => Body::Accounts(take_rows(reader)?),
+            BodyKind::Orders => Body::Orders(Wire::take(reader)?),
             BodyKind::Statement => Body::Statement(Box::new(Wire::take(reader)?)),
             BodyKind::Posted => Body::Posted(take_rows(reader)?),
             BodyKind::Limits => Body::Limits(take_rows(reader)?),
@@ -596,6 +604,7 @@ impl Body {
             Body::Keys(rotation) => rotation.put(out),
             Body::Accounts(rows) => return put_rows(rows, out, end),
             Body::Statement(statement) => statement.put(out),
+            Body::Orders(page) => page.put(out),
             Body::Posted(rows) => return put_rows(rows, out, end),
             Body::Limits(rows) => return put_rows(rows, out, end),
             Body::Tenants(rows) => return put_rows(rows, out, end),
@@ -789,6 +798,8 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<Account>(),
         of::<Statement>(),
         of::<kami_engine::StatementLine>(),
+        of::<OrderPage>(),
+        of::<kami_engine::OrderLine>(),
         listing!("POSTED", "POSTED_LEG"),
         of::<PostedLeg>(),
         listing!("LIMITS", "LIMIT"),

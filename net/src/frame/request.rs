@@ -7,9 +7,9 @@
 use bytes::BytesMut;
 use kami_engine::{
     AccountPut, BatchId, CardKind, CertificateNote, Confirmation, ExceptionNote, FeedSpec, Grounds,
-    ImportSpec, LimitSpec, MerchantId, Money, OrderId, Posting, PrincipalId, PrincipalSpec, ProductId,
-    ProductSpec, ProductTerms, Purchase, Renewal, RequestId, Role, TenantId, TenantSpec, TotalKey,
-    TotalsQuery, ValidFrom,
+    ImportSpec, LimitSpec, MerchantId, Money, OrderId, OrderQuery, Origin, Posting, PrincipalId,
+    PrincipalSpec, ProductId, ProductSpec, ProductTerms, Purchase, Renewal, RequestId, Role, TenantId,
+    TenantSpec, TotalKey, TotalsQuery, ValidFrom,
 };
 
 pub use super::card::{
@@ -123,6 +123,8 @@ pub enum Request<'a> {
     Return(Box<GiveBack<'a>>),
     /// ORDER_STATUS.
     OrderStatus(OneOrder),
+    /// See [`Opcode::OrderList`].
+    OrderList(Box<OrderQuery>),
     /// BATCH_ACTIVATE.
     BatchActivate(OneBatch),
     /// BATCH_DEACTIVATE.
@@ -305,7 +307,7 @@ dispatch! {
         ExceptionList(ExceptionList) ExceptionResolve(Box<ExceptionNote>)
         RedeemBatch(Items<'static>) Sell(Sell) OrderFetch(OrderFetch)
         SellLines(Box<Purchase>) Reserve(Box<Purchase>) Confirm(Box<Confirmation>) Cancel(OneOrder)
-        Return(Box<GiveBack<'static>>) OrderStatus(OneOrder)
+        Return(Box<GiveBack<'static>>) OrderStatus(OneOrder) OrderList(Box<OrderQuery>)
         BatchActivate(OneBatch) BatchDeactivate(OneBatch) BatchFreeze(OneBatch) BatchUnfreeze(OneBatch)
         BatchVoid(OneBatch) BatchExtend(BatchExtend) BatchList(OfProduct)
         BatchActivateRows(BatchRows) BatchDeactivateRows(BatchRows)
@@ -616,6 +618,7 @@ wire!(ImportSpec: "IMPORT_SPEC" {
     expiries: bool, "1: rows carry an end of validity";
     active: bool, "1: redeemable once sold, without a later activation";
     skip_duplicates: bool, "1: rows whose card is there already are left out; 0: one such row refuses the commit";
+    origins: bool, "1: rows say what they were in the system they come from: an admin's import, committed with a reason";
     label: String, "the importer's label, 0 to 128 bytes, no control characters";
 });
 
@@ -640,6 +643,7 @@ pub fn layouts() -> Vec<(&'static str, &'static [Field])> {
         of::<ImportSpec>(),
         of::<Chunk<'_>>(),
         ("ROW", ROW_FIELDS),
+        of::<Origin>(),
         of::<OneImport>(),
         of::<DuplicatesOf>(),
         of::<OnePrincipal>(),

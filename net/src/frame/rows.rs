@@ -4,7 +4,7 @@
 //! so nothing is allocated for them.
 
 use bytes::BytesMut;
-use kami_engine::{ImportRow, ImportSpec, Money, RequestId};
+use kami_engine::{ImportRow, ImportSpec, Money, ORIGIN_BYTES, Origin, RequestId};
 
 use super::wire::{Field, Malformed, Reader, Secret, Wire, wire};
 use super::{FRAME_BYTES_MAX, field};
@@ -116,6 +116,7 @@ impl Columns {
     const PIN: u8 = 1;
     const FACE: u8 = 2;
     const EXPIRES: u8 = 4;
+    const ORIGIN: u8 = 8;
 
     /// The columns of an import.
     #[must_use]
@@ -130,6 +131,9 @@ impl Columns {
         if spec.expiries {
             bits |= Self::EXPIRES;
         }
+        if spec.origins {
+            bits |= Self::ORIGIN;
+        }
         Columns(bits)
     }
 
@@ -139,7 +143,8 @@ impl Columns {
         if self.0 & Self::PIN != 0 {
             bytes += 1 + row.pin.map_or(0, <[u8]>::len);
         }
-        bytes + usize::from(self.0 & Self::FACE != 0) * 8 + usize::from(self.0 & Self::EXPIRES != 0) * 8
+        let there = |column: u8, bytes: usize| if self.0 & column == 0 { 0 } else { bytes };
+        bytes + there(Self::FACE, 8) + there(Self::EXPIRES, 8) + there(Self::ORIGIN, ORIGIN_BYTES)
     }
 
     /// Appends a row. A code or PIN longer than 255 bytes is no row: it is checked before.
@@ -159,6 +164,9 @@ impl Columns {
         if self.0 & Self::EXPIRES != 0 {
             out.extend_from_slice(&row.expires_ms.to_le_bytes());
         }
+        if self.0 & Self::ORIGIN != 0 {
+            out.extend_from_slice(&row.origin.unwrap_or_default().encode());
+        }
     }
 
     fn take<'a>(self, reader: &mut Reader<'a>) -> Result<ImportRow<'a>, Malformed> {
@@ -169,6 +177,7 @@ impl Columns {
             pin: (!pin.is_empty()).then_some(pin),
             face: if self.0 & Self::FACE == 0 { None } else { reader.field("face")? },
             expires_ms: if self.0 & Self::EXPIRES == 0 { 0 } else { reader.field("expires_ms")? },
+            origin: if self.0 & Self::ORIGIN == 0 { None } else { Some(reader.field("origin")?) },
         })
     }
 }
@@ -220,7 +229,11 @@ impl<'a> Wire<'a> for Chunk<'a> {
         field("import", "u128", "the request id of its IMPORT_BEGIN"),
         field("first_row", "u64", "the number of the first row, counted from 0"),
         field("count", "u32", "how many rows"),
-        field("columns", "u8", "bit 0: rows have a PIN, bit 1: a face value, bit 2: an end of validity"),
+        field(
+            "columns",
+            "u8",
+            "bit 0: rows have a PIN, bit 1: a face value, bit 2: an end of validity, bit 3: an origin",
+        ),
         field("rows", "ROW × count", "the rows"),
     ];
 
@@ -237,7 +250,7 @@ impl<'a> Wire<'a> for Chunk<'a> {
         let first_row = reader.field("first_row")?;
         let count: u32 = reader.field("count")?;
         let columns: u8 = reader.field("columns")?;
-        if columns & !7 != 0 {
+        if columns & !15 != 0 {
             return Err(reader.malformed());
         }
         let columns = Columns(columns);
@@ -255,7 +268,34 @@ pub(crate) const ROW_FIELDS: &[Field] = &[
     field("pin", "bytes8 if columns & 1", "the PIN; empty: none"),
     field("face", "i64 if columns & 2", "face value in minor units; the lowest i64: the batch's"),
     field("expires_ms", "u64 if columns & 4", "end of validity, ms since 1970; 0: the batch's"),
+    field("origin", "ORIGIN if columns & 8", "what it was in the system it comes from"),
 ];
+
+/// The layout of an origin, for the document; it is the batch file's own.
+pub(crate) const ORIGIN_FIELDS: &[Field] = &[
+    field("state", "u8", "0 AVAILABLE, 2 SOLD, 3 REDEEMED, 5 VOIDED, 6 RETURNED"),
+    field("flags", "u8", "bit 0: it was frozen; bit 1: `remaining` is said"),
+    field("reserved", "u16", "zero"),
+    field("reserved", "u32", "zero"),
+    field("sold_ms", "u64", "when it was sold, ms since 1970; 0: not known"),
+    field("redeemed_ms", "u64", "when it was redeemed, or used first; 0: not known"),
+    field("remaining", "i64", "what is left on a card that is used in parts; 0 if not said"),
+    field("order", "u128", "the order that bought it; 0: none"),
+];
+
+impl Wire<'_> for Origin {
+    const TYPE: &'static str = "ORIGIN";
+    const FIELDS: &'static [Field] = ORIGIN_FIELDS;
+
+    fn put(&self, out: &mut BytesMut) {
+        out.extend_from_slice(&self.encode());
+    }
+
+    fn take(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let cell: [u8; ORIGIN_BYTES] = reader.array()?;
+        Origin::decode(&cell).ok_or(reader.malformed())
+    }
+}
 
 /// Rows gathered for one chunk. Wiped when dropped: they hold codes.
 #[derive(Default)]

@@ -9,8 +9,8 @@ use bytes::{BufMut, BytesMut};
 use kami_engine::Lsn;
 use kami_engine::{
     AccountId, AccountKind, BatchId, CardKind, CardRef, ChannelId, DocumentId, Flags, Grounds, Leg,
-    Lifecycle, LimitAction, LimitId, Line, MerchantId, OrderId, OrderState, PrincipalId, ProductId,
-    ProposalId, RequestId, Role, StatementLine, TenantId, TerminalId, ValidFrom, record::Kind,
+    Lifecycle, LimitAction, LimitId, Line, MerchantId, OrderId, OrderLine, OrderState, PrincipalId,
+    ProductId, ProposalId, RequestId, Role, StatementLine, TenantId, TerminalId, ValidFrom, record::Kind,
 };
 
 /// A body that is not what its opcode says. Names the field, never a value of it.
@@ -56,7 +56,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(self.malformed())?;
         self.rest = rest;
         Ok(*taken)
@@ -257,6 +257,10 @@ numbered! {
     OrderState: u8, |state| state as u8, OrderState::from_number;
     Option<PrincipalId>: u32, |principal| principal.map_or(0, |principal| principal.0),
         |number| Some((number != 0).then_some(PrincipalId(number)));
+    Option<OrderState>: u8, |state| state.map_or(u8::MAX, |state| state as u8), |number| match number {
+        u8::MAX => Some(None),
+        number => OrderState::from_number(number).map(Some),
+    };
     Option<AccountId>: u32, |account| account.map_or(0, |account| account.0),
         |number| Some((number != 0).then_some(AccountId(number)));
     Option<Lsn>: u64, |lsn| lsn.map_or(0, Lsn::bytes),
@@ -364,6 +368,7 @@ lists! {
     Leg, "list8 of LEG";
     Line, "list8 of LINE";
     StatementLine, "list8 of STATEMENT_LINE";
+    OrderLine, "list8 of ORDER_LINE";
 }
 
 /// A code or a PIN as typed: travels as `bytes8`, and no trace shows it.

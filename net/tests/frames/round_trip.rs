@@ -7,7 +7,7 @@ use kami_engine::{
     CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, DualControl, Duplicate,
     Event, Exceeded, ExceptionNote, FeedSpec, Flags, Grounds, HistoryEvent, HoldReport, ImportReport,
     ImportRow, ImportSpec, KeyRotation, KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId, LimitScope,
-    LimitSpec, LimitWindow, Line, MerchantId, OrderId, OrderReport, OrderState, PostedLeg, Posting,
+    LimitSpec, LimitWindow, Line, MerchantId, OrderId, OrderReport, OrderState, Origin, PostedLeg, Posting,
     Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, ProofPart,
     ProposalId, Purchase, Renewal, ReplyFlags, RequestId, Role, SignedNote, StatementLine, Stats, Status,
     StockLine, TenantId, TerminalId, TotalKey, TotalLine, Totals, TotalsQuery, ValueReport, record::Kind,
@@ -96,11 +96,11 @@ fn renewals() -> impl Strategy<Value = Renewal> {
 }
 
 fn imports() -> impl Strategy<Value = ImportSpec> {
-    (".{0,30}", any::<(u32, u64, u8, u64, u64)>(), any::<[bool; 5]>(), option::of(i64::MIN + 1..)).prop_map(
+    (".{0,30}", any::<(u32, u64, u8, u64, u64)>(), any::<[bool; 6]>(), option::of(i64::MIN + 1..)).prop_map(
         |(
             label,
             (product, rows, code_bytes_max, valid_from_ms, expires_ms),
-            [pins, faces, expiries, active, skip_duplicates],
+            [pins, faces, expiries, origins, active, skip_duplicates],
             face,
         )| {
             ImportSpec {
@@ -111,6 +111,7 @@ fn imports() -> impl Strategy<Value = ImportSpec> {
                 pins,
                 faces,
                 expiries,
+                origins,
                 face,
                 valid_from_ms,
                 expires_ms,
@@ -295,6 +296,7 @@ proptest! {
         same(head, &Request::Confirm(Box::new(Confirmation { order, legs: Vec::new(), realloc, sealed })));
         same(head, &Request::Cancel(OneOrder { order }));
         same(head, &Request::OrderStatus(OneOrder { order }));
+        same(head, &Request::OrderList(Box::default()));
         let codes = vec![Secret(b"CODE-1"); (a % 65) as usize];
         same(head, &Request::Return(Box::new(GiveBack { order, legs: Vec::new(), codes })));
         same(head, &Request::LimitPut(Box::new(limit)));
@@ -310,6 +312,14 @@ proptest! {
             pin: pin.as_deref().filter(|_| import.pins),
             face: face.filter(|_| import.faces),
             expires_ms: if import.expiries { *expires_ms } else { 0 },
+            origin: import.origins.then(|| Origin {
+                state: Lifecycle::Sold,
+                frozen: expires_ms % 2 == 0,
+                sold_ms: *expires_ms,
+                remaining: *face,
+                order: Some(OrderId(u128::from(first_row) + 1)),
+                ..Origin::default()
+            }),
         }).collect();
         let mut encoded = ChunkRows::new(columns, 1 << 16);
         for row in &rows {

@@ -6,11 +6,12 @@ use kami_engine::{
     CardReport, CertificateNote, ChannelId, Checkpoint, Confirmation, DocumentId, DualControl, Duplicate,
     Event, Exceeded, Exception, ExceptionNote, FeedSpec, Flags, Grounds, HistoryEvent, HoldReport,
     ImportReport, ImportRow, ImportSpec, KeyRotation, KindSet, Leg, Lifecycle, Limit, LimitAction, LimitId,
-    LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderId, OrderReport, OrderState, OutcomeReport,
-    PostedLeg, Posting, Principal, PrincipalId, PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms,
-    ProofPart, Proposal, ProposalId, ProposalState, Proposed, Purchase, Renewal, ReplyFlags, RequestId,
-    Resolution, Role, SignedNote, StatementLine, Stats, Status, StockLine, Tenant, TenantId, TenantSpec,
-    TerminalId, TotalKey, TotalLine, Totals, TotalsQuery, ValidFrom, ValueReport, record::Kind,
+    LimitScope, LimitSpec, LimitWindow, Line, MerchantId, OrderId, OrderLine, OrderPage, OrderQuery,
+    OrderReport, OrderState, Origin, OutcomeReport, PostedLeg, Posting, Principal, PrincipalId,
+    PrincipalSpec, Product, ProductId, ProductSpec, ProductTerms, ProofPart, Proposal, ProposalId,
+    ProposalState, Proposed, Purchase, Renewal, ReplyFlags, RequestId, Resolution, Role, SignedNote,
+    StatementLine, Stats, Status, StockLine, Tenant, TenantId, TenantSpec, TerminalId, TotalKey, TotalLine,
+    Totals, TotalsQuery, ValidFrom, ValueReport, record::Kind,
 };
 use kami_net::frame::control::{Asked, Export, OneProposal, ProposalList, Proposals, TenantControl};
 use kami_net::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
@@ -55,6 +56,7 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
         pins: true,
         faces: true,
         expiries: true,
+        origins: true,
         face: None,
         valid_from_ms: 1_770_000_000_000,
         expires_ms: 1_800_000_000_000,
@@ -64,8 +66,26 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
     };
     let mut rows = ChunkRows::new(Columns::of(&import_spec), 4096);
     for row in [
-        ImportRow { code: b"CARD0001", pin: Some(b"0815"), face: Some(5000), expires_ms: 0 },
-        ImportRow { code: b"CARD0002", pin: None, face: None, expires_ms: 1_900_000_000_000 },
+        ImportRow {
+            code: b"CARD0001",
+            pin: Some(b"0815"),
+            face: Some(5000),
+            expires_ms: 0,
+            origin: Some(Origin::default()),
+        },
+        ImportRow {
+            code: b"CARD0002",
+            expires_ms: 1_900_000_000_000,
+            origin: Some(Origin {
+                state: Lifecycle::Sold,
+                frozen: true,
+                sold_ms: 1_760_000_000_000,
+                redeemed_ms: 1_761_000_000_000,
+                remaining: Some(250),
+                order: Some(OrderId(0x0dd)),
+            }),
+            ..ImportRow::default()
+        },
     ] {
         assert!(rows.push(&row));
     }
@@ -160,6 +180,14 @@ pub fn requests() -> Vec<(Opcode, Vec<u8>)> {
             codes: vec![Secret(b"AB12-CD34"), Secret(b"EF56-GH78")],
         })),
         Request::OrderStatus(OneOrder { order: OrderId(0x0bde) }),
+        Request::OrderList(Box::new(OrderQuery {
+            from: lsn(0x2000),
+            count: 50,
+            buyer: Some(PrincipalId(9)),
+            account: Some(AccountId(4)),
+            product: Some(ProductId(3)),
+            state: Some(OrderState::Reserved),
+        })),
         Request::AccountPut(Box::new(AccountPut { spec: account_spec(), new: true })),
         Request::AccountFreeze(account),
         Request::AccountUnfreeze(account),
@@ -419,6 +447,23 @@ pub fn replies_decoded() -> Vec<(ReplyHead, Body)> {
                     balance: 148_000,
                 }],
             })),
+        ),
+        (
+            Opcode::OrderList,
+            Body::Orders(OrderPage {
+                lines: vec![OrderLine {
+                    order: OrderId(0x0bde),
+                    state: OrderState::TimedOut,
+                    fetched: false,
+                    buyer: PrincipalId(9),
+                    account: AccountId(4),
+                    product: Some(ProductId(3)),
+                    cards: 12,
+                    opened_ms: 1_767_225_600_123,
+                    lsn: lsn(0x2000).unwrap(),
+                }],
+                next: lsn(0x1f00),
+            }),
         ),
         (
             Opcode::Post,

@@ -326,7 +326,7 @@ async fn commits_that_wait_keep_nobody_else_waiting() {
                 begun.send(()).unwrap();
                 may_go_on.recv().unwrap();
             }
-            ImportRow { code: &row.code, pin: None, face: None, expires_ms: 0 }
+            ImportRow { code: &row.code, ..ImportRow::default() }
         });
         engine.import_chunk(caller, id, 1000, &mut slow).unwrap().status
     });

@@ -20,6 +20,16 @@ pub struct Columns {
     pub face: Option<usize>,
     /// The end of validity.
     pub expires: Option<usize>,
+    /// What the card was in the system it comes from; this and the next four only if that is to be imported.
+    pub state: Option<usize>,
+    /// When it was sold there.
+    pub sold_at: Option<usize>,
+    /// When it was redeemed there, or used first.
+    pub redeemed_at: Option<usize>,
+    /// The order that bought it there.
+    pub order: Option<usize>,
+    /// What is left on it.
+    pub remaining: Option<usize>,
     /// How many columns there are, with those that are not imported.
     pub count: usize,
 }
@@ -35,6 +45,11 @@ enum Column {
     Pin,
     Face,
     Expires,
+    State,
+    SoldAt,
+    RedeemedAt,
+    Order,
+    Remaining,
     /// Known to be of no use here.
     Other,
 }
@@ -58,16 +73,26 @@ impl Column {
             | "到期时间" | "到期日" | "到期日期" | "失效日期" | "失效时间" | "截止日期" | "截止时间"
             | "expires" | "expiresat" | "expire" | "expiry" | "expirydate" | "expiredate" | "expiration"
             | "expirationdate" | "validuntil" | "validto" | "validthru" | "enddate" => Column::Expires,
+            "state" | "status" | "状态" | "狀態" | "卡状态" => Column::State,
+            "soldat" | "solddate" | "saletime" | "selltime" | "售出时间" | "销售时间" | "出售时间"
+            | "售出日期" => Column::SoldAt,
+            "redeemedat" | "redeemtime" | "usedat" | "usetime" | "核销时间" | "使用时间" | "兑换时间"
+            | "核销日期" => Column::RedeemedAt,
+            "order" | "orderno" | "ordernumber" | "orderid" | "订单号" | "訂單號" | "订单" => {
+                Column::Order
+            }
+            "remaining" | "balance" | "余额" | "餘額" | "剩余" | "剩余次数" | "剩余金额" => {
+                Column::Remaining
+            }
             "序号" | "序號" | "编号" | "編號" | "行号" | "备注" | "備註" | "说明" | "說明" | "批次"
             | "批次号" | "批号" | "商品" | "商品名" | "商品名称" | "产品" | "产品名称" | "品名" | "名称"
-            | "名稱" | "类型" | "类别" | "分类" | "规格" | "状态" | "数量" | "币种" | "渠道" | "供应商"
-            | "采购单号" | "订单号" | "创建时间" | "创建日期" | "生成时间" | "生成日期" | "制卡日期"
-            | "发行日期" | "no" | "index" | "id" | "row" | "note" | "notes" | "remark" | "remarks"
-            | "comment" | "comments" | "memo" | "description" | "batch" | "batchno" | "batchnumber"
-            | "lot" | "product" | "productname" | "item" | "name" | "title" | "type" | "category"
-            | "status" | "state" | "quantity" | "qty" | "currency" | "supplier" | "channel" | "po"
-            | "order" | "orderno" | "ordernumber" | "created" | "createdat" | "createtime" | "issued"
-            | "issuedate" | "label" => Column::Other,
+            | "名稱" | "类型" | "类别" | "分类" | "规格" | "数量" | "币种" | "渠道" | "供应商"
+            | "采购单号" | "创建时间" | "创建日期" | "生成时间" | "生成日期" | "制卡日期" | "发行日期"
+            | "no" | "index" | "id" | "row" | "note" | "notes" | "remark" | "remarks" | "comment"
+            | "comments" | "memo" | "description" | "batch" | "batchno" | "batchnumber" | "lot"
+            | "product" | "productname" | "item" | "name" | "title" | "type" | "category" | "quantity"
+            | "qty" | "currency" | "supplier" | "channel" | "po" | "created" | "createdat" | "createtime"
+            | "issued" | "issuedate" | "label" => Column::Other,
             _ => return None,
         })
     }
@@ -123,6 +148,12 @@ pub fn no_code(cell: &[u8]) -> Option<&'static str> {
 }
 
 impl Columns {
+    /// Whether it says of cards what they were elsewhere.
+    #[must_use]
+    pub fn tells_states(&self) -> bool {
+        [self.state, self.sold_at, self.redeemed_at, self.order, self.remaining].iter().any(Option::is_some)
+    }
+
     /// Reads `code,pin,-,expires`: names in any language a header may have, `-` for what is not imported.
     ///
     /// # Errors
@@ -132,7 +163,10 @@ impl Columns {
         for name in text.split([',', '，']) {
             let kind = Column::of(&squeezed(name)).filter(|kind| *kind != Column::Other);
             if kind.is_none() && name.trim() != "-" {
-                return Err(format!("`{name}` is none of code, pin, face, expires and -"));
+                return Err(format!(
+                    "`{name}` is none of code, pin, face, expires and -, nor of state, sold_at, redeemed_at, order \
+                     and remaining"
+                ));
             }
             kinds.push(kind);
         }
@@ -151,12 +185,24 @@ impl Columns {
         let Some(code) = place(Column::Code).or(number).or(secret) else { return Ok(None) };
         // Beside a number or code, 卡密 is what proves it.
         let pin = place(Column::Pin).or(secret.filter(|secret| *secret != code));
-        let (face, expires) = (place(Column::Face), place(Column::Expires));
-        Ok(Some(Columns { code, pin, face, expires, count: kinds.len() }))
+        Ok(Some(Columns {
+            code,
+            pin,
+            face: place(Column::Face),
+            expires: place(Column::Expires),
+            state: place(Column::State),
+            sold_at: place(Column::SoldAt),
+            redeemed_at: place(Column::RedeemedAt),
+            order: place(Column::Order),
+            remaining: place(Column::Remaining),
+            count: kinds.len(),
+        }))
     }
 
     fn is_used(&self, column: usize) -> bool {
-        [Some(self.code), self.pin, self.face, self.expires].contains(&Some(column))
+        let Columns { state, sold_at, redeemed_at, order, remaining, .. } = *self;
+        [Some(self.code), self.pin, self.face, self.expires, state, sold_at, redeemed_at, order, remaining]
+            .contains(&Some(column))
     }
 }
 
@@ -171,6 +217,7 @@ impl Header {
         form: Option<Form>,
         given: Option<Columns>,
         said: Option<bool>,
+        states: bool,
     ) -> Result<Header, String> {
         let in_lines = form == Some(Form::OneCodeALine);
         let first = match sample.first() {
@@ -196,7 +243,7 @@ impl Header {
         }
         let columns = match given {
             Some(columns) => columns,
-            None if is_header => named(first, &kinds, sample)?,
+            None if is_header => named(first, &kinds, sample, states)?,
             None if first.cells.len() > 4 => {
                 return Err("the file has more than four columns and no header line that says which is \
                             which: begin it with code,pin,face,expires or 卡号,密码,面值,有效期, or use \
@@ -215,9 +262,23 @@ impl Header {
                 }
                 let by_place = |place| (place < first.cells.len()).then_some(place);
                 let (pin, face, expires) = (by_place(1), by_place(2), by_place(3));
-                Columns { code: 0, pin, face, expires, count: first.cells.len() }
+                Columns { code: 0, pin, face, expires, count: first.cells.len(), ..Columns::default() }
             }
         };
+        if states && columns.state.is_none() {
+            return Err(
+                "no column says what the cards were: begin the file with a header that has a column `state` \
+                        (or 状态), or say --columns"
+                    .to_owned(),
+            );
+        }
+        if !states && columns.tells_states() {
+            return Err(
+                "--columns names what cards were in another system: say --with-state to bring that, or - in \
+                        its place"
+                    .to_owned(),
+            );
+        }
         if given.is_some() && form.is_some() {
             let filled =
                 |row: &&Row| row.cells.iter().rposition(|cell| !cell.is_empty()).map_or(0, |at| at + 1);
@@ -247,8 +308,24 @@ fn kinds(row: &Row) -> Vec<Option<Column>> {
 }
 
 /// The columns that a header names, all of which are known.
-fn named(header: &Row, kinds: &[Option<Column>], sample: &Sample) -> Result<Columns, String> {
-    let columns = Columns::of(kinds)?
+fn named(header: &Row, kinds: &[Option<Column>], sample: &Sample, states: bool) -> Result<Columns, String> {
+    // A state or an order may be no more than a note; times and remainders tell of cards that were used.
+    let tells = |kind: &&Option<Column>| {
+        matches!(kind, Some(Column::SoldAt | Column::RedeemedAt | Column::Remaining))
+    };
+    if !states && kinds.iter().any(|kind| tells(&kind)) {
+        return Err(
+            "its header says when cards were sold or used elsewhere: say --with-state to bring them as what \
+                    they were, or leave those columns out with --columns"
+                .to_owned(),
+        );
+    }
+    let passed_over = |kind: &Option<Column>| match kind {
+        Some(Column::State | Column::Order) if !states => Some(Column::Other),
+        kind => *kind,
+    };
+    let known: Vec<Option<Column>> = kinds.iter().map(passed_over).collect();
+    let columns = Columns::of(&known)?
         .ok_or("the header names no column `code` (or 卡号 or 卡密); --columns says which it is")?;
     for (at, (name, kind)) in header.cells.iter().zip(kinds).enumerate() {
         let is_filled = || {
@@ -318,7 +395,14 @@ mod tests {
 
     #[test]
     fn columns_can_be_said_outright() {
-        let all = Columns { code: 0, pin: Some(1), face: Some(2), expires: Some(3), count: 4 };
+        let all = Columns {
+            code: 0,
+            pin: Some(1),
+            face: Some(2),
+            expires: Some(3),
+            count: 4,
+            ..Columns::default()
+        };
         assert_eq!(Columns::parse("code,pin,face,expires"), Ok(all));
         assert_eq!(Columns::parse("卡号，密码，面值，有效期"), Ok(all));
         let some = Columns { code: 2, expires: Some(0), count: 3, ..Columns::default() };

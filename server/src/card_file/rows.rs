@@ -53,6 +53,8 @@ impl Rows for CardRows<'_> {
                 pin: card.pin,
                 face: self.face.map(|batch| card.face.unwrap_or(batch)),
                 expires_ms: card.expires_ms,
+                origin: card.origin,
+                ..ImportRow::default()
             });
             if !fits {
                 cards.again();

@@ -565,3 +565,124 @@ proptest! {
         }
     }
 }
+
+/// What cards were elsewhere: `line:state/frozen/sold/redeemed/remaining/order`, or `line!reason`.
+fn states(text: &str, spec: &kami_engine::ProductSpec) -> String {
+    let options = ReadOptions { states: true, ..ReadOptions::default() };
+    let (_dir, file) = open("a.csv", text.as_bytes(), &options);
+    let mut file = match file {
+        Ok(file) => file,
+        Err(failure) => return failure.to_string().split(" path=").next().unwrap().to_owned(),
+    };
+    file.states = Some(NewCards::of(spec, spec.face, false));
+    let mut shown = Vec::new();
+    let mut cards = file.cards().unwrap();
+    while let Some(Line { number, card, .. }) = cards.next().unwrap() {
+        shown.push(match card {
+            Err(BadLine(wrong)) => format!("{number}!{wrong}"),
+            Ok(card) => {
+                let origin = card.origin.unwrap();
+                let mut text = format!("{number}:{}", origin.state.name());
+                for (is, name) in [
+                    (origin.frozen, "/frozen"),
+                    (origin.sold_ms != 0, "/sold"),
+                    (origin.redeemed_ms != 0, "/redeemed"),
+                    (origin.order.is_some(), "/order"),
+                    (card.expires_ms != 0, "/ends"),
+                ] {
+                    text += if is { name } else { "" };
+                }
+                text + &origin.remaining.map_or(String::new(), |left| format!("/{left}"))
+            }
+        });
+    }
+    shown.join(" ")
+}
+
+#[test]
+fn cards_come_as_what_they_were() {
+    let single = kami_engine::ProductSpec::single("coffee", *b"CNY", 2800);
+    let lines = "卡号,状态,售出时间,核销时间,订单号,有效期\n\
+                 AAAA,在库,,,,\n\
+                 BBBB,已售,2026-01-02 10:00,,SO-1,2099-12-31\n\
+                 CCCC,已核销,2026-01-02,2026-01-03,SO-1,\n\
+                 DDDD,作废,,,,\nEEEE,冻结,,,,\nFFFF,冻结,2026-01-02,,,\n\
+                 GGGG,过期,2020-01-02,,,2021-01-01\nHHHH,退回,2026-01-02,,,\n";
+    assert_eq!(
+        states(lines, &single),
+        "2:AVAILABLE 3:SOLD/sold/order/ends 4:REDEEMED/sold/redeemed/order 5:VOIDED 6:AVAILABLE/frozen \
+         7:SOLD/frozen/sold 8:SOLD/sold/ends 9:RETURNED/sold"
+    );
+    let mut gift = kami_engine::ProductSpec { kind: kami_engine::CardKind::StoredValue, ..single.clone() };
+    let lines =
+        "code,state,redeemed_at,remaining\nAAAA,sold,,\nBBBB,sold,2026-02-01,3.50\nCCCC,used,2026-02-01,0\n";
+    assert_eq!(states(lines, &gift), "2:SOLD 3:SOLD/redeemed/350 4:REDEEMED/redeemed/0");
+    gift.terms.value_max = 10_000;
+    assert_eq!(
+        states(lines, &gift),
+        "2:SOLD 3:SOLD/redeemed/350 4:SOLD/redeemed/0",
+        "it can be loaded again"
+    );
+    let wash = kami_engine::ProductSpec {
+        kind: kami_engine::CardKind::MultiUse,
+        terms: kami_engine::ProductTerms { uses: 10, ..kami_engine::ProductTerms::default() },
+        ..single
+    };
+    assert_eq!(states("code,state,remaining\nAAAA,sold,3\n", &wash), "2:SOLD/3");
+}
+
+#[test]
+fn what_cannot_have_been_is_a_bad_line() {
+    let single = kami_engine::ProductSpec::single("coffee", *b"CNY", 2800);
+    for (line, why) in [
+        (",,,", "it has no state"),
+        ("gone,,,", "its state is none of available, sold, redeemed, voided, returned, frozen and expired"),
+        ("占用,,,", "it waits for its payment: settle that order first, and say sold or available"),
+        (
+            "available,2026-01-02,,",
+            "it is said to be in stock, and has a sold_at, redeemed_at, remaining or order",
+        ),
+        ("available,,,SO-1", "it is said to be in stock, and has a sold_at, redeemed_at, remaining or order"),
+        ("sold,2099-01-02,,", "its sold_at is in the future"),
+        ("sold,2026-01-02,2026-01-03,", "it is said to be sold, and has a redeemed_at: is it redeemed?"),
+        ("redeemed,2026-01-02,2026-01-01,", "its redeemed_at is before its sold_at"),
+        ("expired,2026-01-02,,", "it is said to be expired, and its expiry is not a time that has passed"),
+        ("void,,2026-01-02,", "it has a redeemed_at or remaining, and is said not to be used"),
+    ] {
+        let text = format!("code,state,sold_at,redeemed_at,order\nAAAA,{line}\n");
+        assert_eq!(states(&text, &single), format!("2!{why}"));
+    }
+    let text = "code,state,remaining\nAAAA,sold,5\n";
+    let why = "2!its remaining is wrong: a card that is used once has nothing that remains";
+    assert_eq!(states(text, &single), why);
+    let gift = kami_engine::ProductSpec { kind: kami_engine::CardKind::StoredValue, ..single.clone() };
+    let text = "code,state,redeemed_at,remaining\nAAAA,sold,,99\nBBBB,sold,,0\nCCCC,redeemed,,1\nDDDD,sold,2026-02-01,\n";
+    assert_eq!(
+        states(text, &gift),
+        "2!more remains of it than it can hold 3!nothing remains of it: is it redeemed? \
+         4!it is said to be redeemed, and something remains of it 5!it was used, and does not say what remains"
+    );
+    let by_sale = kami_engine::ProductSpec {
+        valid_days: 30,
+        terms: kami_engine::ProductTerms {
+            valid_from: kami_engine::ValidFrom::Sale,
+            ..kami_engine::ProductTerms::default()
+        },
+        ..single
+    };
+    let text = "code,state,sold_at\nAAAA,sold,\nBBBB,sold,2026-02-01\nCCCC,available,\n";
+    assert_eq!(
+        states(text, &by_sale),
+        "2!its validity counts from its sale: say sold_at or expires 3:SOLD/sold 4:AVAILABLE"
+    );
+    let none = states("code,pin\nAAAA,1\n", &by_sale);
+    assert!(none.starts_with("no column says what the cards were"), "{none}");
+}
+
+/// Cards that were used elsewhere are not brought in as stock because nobody said --with-state.
+#[test]
+fn times_of_another_system_are_not_passed_over() {
+    let refused = read("a.csv", "code,sold_at\nAAAA,2026-01-01\n");
+    assert!(refused.starts_with("its header says when cards were sold or used elsewhere"), "{refused}");
+    assert_eq!(read("a.csv", "code,状态,订单号\nAAAA,x,y\n"), "2:AAAA", "as before: a note");
+}

@@ -17,6 +17,7 @@ mod import;
 mod inject;
 mod json;
 mod kill;
+mod migrate;
 mod money;
 mod pairs;
 mod people;

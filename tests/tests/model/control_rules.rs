@@ -136,6 +136,7 @@ impl Oracle {
                     OrderState::Reserved => refused(Status::NotSold),
                     OrderState::Cancelled => refused(Status::OrderCancelled),
                     OrderState::TimedOut => refused(Status::ReservationExpired),
+                    OrderState::Migrated => unreachable!("no order of this store"),
                 },
             },
             What::Export { batch, count } => match self.exportable(asked, batch, count, payload_bytes) {

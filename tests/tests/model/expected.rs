@@ -2,8 +2,9 @@
 
 use kami_engine::{
     Account, AccountId, BatchReport, CardReport, DualControl, Duplicate, Exceeded, Exception, HistoryEvent,
-    HoldReport, ImportReport, Leg, Limit, Lsn, OrderReport, OutcomeReport, Principal, Product, Proposal,
-    Reply, ReplyBody, ReplyFlags, StatementLine, Stats, Status, StockLine, Tenant, ValueReport,
+    HoldReport, ImportReport, Kind, Leg, Limit, Lsn, OrderLine, OrderReport, OutcomeReport, Principal,
+    Product, Proposal, Reply, ReplyBody, ReplyFlags, StatementLine, Stats, Status, StockLine, Tenant,
+    ValueReport,
 };
 
 use super::money_rules::Line;
@@ -80,6 +81,11 @@ pub enum Body {
     Exceeded(Exceeded),
     Account(AccountId),
     Outcome(OutcomeReport),
+    /// With their positions, which may not be known yet; and whether there are more, and from where on.
+    Orders {
+        lines: Vec<(Option<u64>, OrderLine)>,
+        next: Option<Option<u64>>,
+    },
     /// With their positions, which may not be known yet.
     Exceptions(Vec<(Option<u64>, Exception)>),
     /// The same.
@@ -155,6 +161,14 @@ impl Expected {
             (Body::Exceeded(a), ReplyBody::Exceeded(b)) => a == b,
             (Body::Account(a), ReplyBody::Account(b)) => a == b,
             (Body::Outcome(a), ReplyBody::Outcome(b)) => a == b,
+            (Body::Orders { lines, next }, ReplyBody::Orders(page)) => {
+                next.is_some() == page.next.is_some()
+                    && next.flatten().is_none_or(|next| Some(next) == page.next.map(Lsn::bytes))
+                    && lines.len() == page.lines.len()
+                    && lines.iter().zip(&page.lines).all(|((lsn, a), b)| {
+                        lsn.is_none_or(|lsn| lsn == b.lsn.bytes()) && OrderLine { lsn: b.lsn, ..*a } == *b
+                    })
+            }
             (Body::Exceptions(a), ReplyBody::Exceptions(b)) => {
                 // What was looked through holds what is told, be there more or not.
                 b.rows.last().is_none_or(|last| last.id <= b.reached)
@@ -179,8 +193,10 @@ impl Expected {
 }
 
 fn same_lines(expected: &[Line], came: &[StatementLine]) -> bool {
-    // I8: positions fall from line to line.
-    let falls = came.windows(2).all(|pair| pair[1].lsn < pair[0].lsn);
+    // I8: positions fall from line to line; what was so elsewhere stands where its import does.
+    let falls = came.windows(2).all(|pair| {
+        pair[1].lsn < pair[0].lsn || pair[0].kind == Kind::Migrated && pair[1].lsn == pair[0].lsn
+    });
     let same = |(line, came): (&Line, &StatementLine)| {
         line.lsn.is_none_or(|lsn| lsn == came.lsn.bytes())
             && StatementLine { lsn: came.lsn, ..line.line } == *came
@@ -189,8 +205,10 @@ fn same_lines(expected: &[Line], came: &[StatementLine]) -> bool {
 }
 
 fn same_history(expected: &[HistoryLine], came: &[HistoryEvent]) -> bool {
-    // I8: positions fall from line to line.
-    let falls = came.windows(2).all(|pair| pair[1].lsn < pair[0].lsn);
+    // I8: positions fall from line to line; what was so elsewhere stands where its import does.
+    let falls = came.windows(2).all(|pair| {
+        pair[1].lsn < pair[0].lsn || pair[0].kind == Kind::Migrated && pair[1].lsn == pair[0].lsn
+    });
     let same = |(line, event): (&HistoryLine, &HistoryEvent)| {
         line.lsn.is_none_or(|lsn| lsn == event.lsn.bytes())
             && HistoryEvent { lsn: event.lsn, ..line.event.clone() } == *event

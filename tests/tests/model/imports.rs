@@ -1,8 +1,8 @@
 //! Imports beside the oracle: staged in chunks, refused for bad rows and duplicates, given up, committed.
 
 use kami_engine::{
-    BatchId, Caller, Duplicate, Flags, ImportReport, ImportRow, ImportSpec, Kind, Lifecycle, Lsn, Poisoned,
-    Reply, ReplyBody, ReplyFlags, RequestId, Status, ValidFrom,
+    BatchId, Caller, CardKind, Duplicate, Flags, Grounds, ImportReport, ImportRow, ImportSpec, Kind,
+    Lifecycle, Lsn, Origin, Poisoned, Reply, ReplyBody, ReplyFlags, RequestId, Role, Status, ValidFrom,
 };
 
 use super::expected::{At, Body, Expected};
@@ -17,6 +17,7 @@ pub struct Row {
     pub pin: Option<String>,
     pub face: Option<i64>,
     pub expires_ms: u64,
+    pub origin: Option<Origin>,
 }
 
 /// An import that was begun.
@@ -135,6 +136,8 @@ impl World {
             Expected::plain(Status::Malformed, self.oracle.now_ms)
         } else if product.is_none_or(|product| product.tenant != key.0) {
             Expected::plain(Status::NotFound, self.oracle.now_ms)
+        } else if spec.origins && caller.role != Role::Admin {
+            Expected::plain(Status::Forbidden, self.oracle.now_ms)
         } else if spec.expires_ms != 0 && spec.expires_ms <= self.oracle.now_ms.max(spec.valid_from_ms) {
             Expected::plain(Status::Expired, self.oracle.now_ms)
         } else {
@@ -171,6 +174,7 @@ impl World {
             pin: row.pin.as_deref().map(str::as_bytes),
             face: row.face,
             expires_ms: row.expires_ms,
+            origin: row.origin,
         });
         let outcome = self.engine().import_chunk(caller, RequestId(id), first, &mut given);
         let Some(reply) = self.heard(outcome) else { return };
@@ -196,7 +200,9 @@ impl World {
                     let mut staged = staged.clone();
                     staged.touched_ms = self.oracle.now_ms;
                     let new: Vec<Row> = rows.iter().skip((taken - first) as usize).cloned().collect();
-                    let bad = new.iter().zip(taken..).find(|(row, at)| !fits(&staged.spec, row, *at));
+                    let fits =
+                        |row: &Row, at| fits(&staged.spec, row, at) && self.can_have_been(&staged.spec, row);
+                    let bad = new.iter().zip(taken..).find(|(row, at)| !fits(row, *at));
                     match bad.map(|(_, at)| at) {
                         Some(bad) => {
                             let report = ImportReport { rows: bad, ..staged.report() };
@@ -289,13 +295,14 @@ impl World {
         self.held_against("import abort", &expected, &reply);
     }
 
-    pub fn import_commit(&mut self, caller: Caller, id: u128) {
+    pub fn import_commit(&mut self, caller: Caller, id: u128, why: Option<String>) {
         if self.medium.is_cut() {
             return;
         }
         let key = (caller.tenant.0, id);
         let before = self.oracle.now_ms;
-        let outcome = self.engine().import_commit(caller, RequestId(id));
+        let grounds = why.as_deref().map(Grounds::because);
+        let outcome = self.engine().import_commit_on(caller, RequestId(id), grounds.as_ref());
         if self.medium.is_cut() && outcome.as_ref().is_ok_and(|reply| reply.status == Status::ReadOnly) {
             // The power went before its record: nothing happened.
             return;
@@ -315,6 +322,11 @@ impl World {
             let expected = self.import_report(Status::IllegalTransition, staged.report());
             return self.held_against("import commit", &expected, &reply);
         }
+        if staged.spec.origins && why.is_none() {
+            let Some(reply) = self.heard(outcome) else { return };
+            let expected = self.import_report(Status::ReasonMissing, staged.report());
+            return self.held_against("import commit", &expected, &reply);
+        }
         let duplicates = self.duplicates(&staged);
         if let Some((status, duplicates)) = duplicates {
             let Some(reply) = self.heard(outcome) else { return };
@@ -327,7 +339,7 @@ impl World {
             // Its record may or may not have come to the disk: the next start tells.
             assert!(self.medium.is_cut(), "only a power cut ends the log");
             self.oracle.now_ms = self.due_ms().unwrap_or(before);
-            return self.commit_batch(&staged, id, None);
+            return self.commit_batch(&staged, id, None, why);
         };
         self.settle();
         if self.found_no_room(&reply) {
@@ -339,7 +351,7 @@ impl World {
         let lsn = reply.lsn.map(Lsn::bytes);
         let now_ms = self.oracle.now_ms;
         let newest = self.last_lsn;
-        self.commit_batch(&staged, id, lsn);
+        self.commit_batch(&staged, id, lsn, why);
         let expected = Expected {
             lsn: At::Known(lsn),
             body: Body::Batches(vec![self.oracle.batch_report(staged.batch)]),
@@ -351,8 +363,8 @@ impl World {
         (self.promised, self.promised_ms) = (self.log.len(), now_ms);
     }
 
-    fn commit_batch(&mut self, staged: &Staged, id: u128, lsn: Option<u64>) {
-        let ask = Ask::new(id, staged.caller, What::Stats);
+    fn commit_batch(&mut self, staged: &Staged, id: u128, lsn: Option<u64>, why: Option<String>) {
+        let ask = Ask { why, ..Ask::new(id, staged.caller, What::Stats) };
         let effect = Effect::Import { id: staged.batch, batch: Box::new(self.batch_of(staged, id)) };
         let mut event = self.oracle.event(&ask, Kind::Import, effect);
         event.lsn = lsn;
@@ -366,7 +378,7 @@ impl World {
         let twin = |rows: &[&Row]| {
             let twin = self.oracle.batches.iter().find(|(_, batch)| {
                 batch.tenant == tenant
-                    && batch.imported_by == staged.caller.principal
+                    && sees(staged.caller, batch)
                     && batch.cards.iter().map(|card| &card.code).eq(rows.iter().map(|row| &row.code))
             });
             let duplicate = Duplicate { row: 0, batch: Some(BatchId(*twin?.0)), other_row: 0 };
@@ -396,8 +408,19 @@ impl World {
     /// An issuer is told of its own batches where a card is, of others that it is known.
     fn told(&self, caller: Caller, duplicate: Duplicate) -> Duplicate {
         let batch = duplicate.batch.map(|batch| &self.oracle.batches[&batch.0]);
-        let own = batch.is_none_or(|batch| batch.imported_by == caller.principal);
+        let own = batch.is_none_or(|batch| sees(caller, batch));
         if own { duplicate } else { Duplicate::elsewhere(duplicate.row) }
+    }
+
+    /// Whether a row says of another system what can have been.
+    fn can_have_been(&self, spec: &ImportSpec, row: &Row) -> bool {
+        let product = &self.oracle.products[&spec.product.0].spec;
+        let worth = match product.kind {
+            CardKind::MultiUse => i64::from(product.terms.uses),
+            _ => row.face.or(spec.face).unwrap_or(product.face),
+        };
+        let (max, now_ms) = (product.terms.value_max, self.oracle.now_ms);
+        row.origin.is_none_or(|origin| origin.is_possible(product.kind, worth, max, now_ms))
     }
 
     fn batch_of(&self, staged: &Staged, id: u128) -> Batch {
@@ -414,8 +437,9 @@ impl World {
             pin: row.pin.clone(),
             face: row.face,
             expires_ms: row.expires_ms,
-            lifecycle: Lifecycle::Available,
-            flags: Flags::NONE,
+            lifecycle: row.origin.map_or(Lifecycle::Available, |origin| origin.state),
+            flags: row.origin.map_or(Flags::NONE, |origin| flags_of(&origin)),
+            origin: row.origin,
             past: Vec::new(),
             holds: std::collections::BTreeMap::new(),
         };
@@ -443,6 +467,11 @@ impl World {
     }
 }
 
+/// Whether a caller is told where a card is: an issuer of its own imports.
+fn sees(caller: Caller, batch: &Batch) -> bool {
+    caller.role != Role::Issuer || batch.imported_by == caller.principal
+}
+
 /// Whether a row is one of the batch that `spec` announced.
 fn fits(spec: &ImportSpec, row: &Row, at: u64) -> bool {
     at < spec.rows
@@ -451,4 +480,15 @@ fn fits(spec: &ImportSpec, row: &Row, at: u64) -> bool {
         && row.face.is_some() == spec.faces
         && row.face.is_none_or(|face| face >= 0)
         && (row.expires_ms == 0 || spec.expiries)
+        && row.origin.is_some() == spec.origins
+}
+
+/// What a card has on it that was so in another system.
+fn flags_of(origin: &Origin) -> Flags {
+    let flags = match origin.state {
+        Lifecycle::Redeemed => Flags::REVEALED.with(Flags::MIGRATED),
+        Lifecycle::Sold | Lifecycle::Returned => Flags::REVEALED,
+        _ => Flags::NONE,
+    };
+    if origin.frozen { flags.with(Flags::FROZEN) } else { flags }
 }

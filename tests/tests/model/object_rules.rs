@@ -51,6 +51,7 @@ impl Oracle {
             &What::TenantFreeze { tenant, frozen } => self.freeze_tenant(ask, tenant, frozen),
             What::TenantList => self.listed(self.tenant_report(None)),
             What::Stats => self.listed(Body::Stats(self.stats())),
+            What::OrderList(query) => self.list_orders(ask, query),
             &What::ExceptionList { after, count, all } => self.list_exceptions(ask, after, count, all),
             What::ExceptionResolve(_) => self.resolve_exception(ask),
             What::TenantControl { .. } => self.set_control(ask),
@@ -128,7 +129,7 @@ impl Oracle {
                     self.batches.get(batch).is_none_or(|batch| self.covers(principal, batch.product))
                 }
                 What::ProductList | What::BatchList { .. } | What::Stock { .. } => true,
-                What::ExceptionList { .. } | What::ExceptionResolve(_) => true,
+                What::ExceptionList { .. } | What::ExceptionResolve(_) | What::OrderList(_) => true,
                 What::Export { .. }
                 | What::Propose(_)
                 | What::Approve(_)
@@ -268,7 +269,9 @@ impl Oracle {
 
     fn add_principal(&self, ask: &Ask) -> Verdict {
         let What::PrincipalAdd(spec) = &ask.what else { unreachable!("adds a principal") };
-        let known = self.principals.iter().find(|(_, principal)| principal.spec.name == spec.name);
+        let is_same =
+            |known: &kami_engine::PrincipalSpec| known.name == spec.name && known.tenant == spec.tenant;
+        let known = self.principals.iter().find(|(_, principal)| is_same(&principal.spec));
         let key_known = self.principals.values().any(|principal| principal.spec.key == spec.key);
         let own = |id: &ProductId| self.products.get(&id.0).is_some_and(|p| p.tenant == spec.tenant.0);
         let no_tenant = spec.tenant.0 != 0 && !self.tenants.contains_key(&spec.tenant.0);

@@ -167,6 +167,8 @@ pub struct Card {
     pub expires_ms: u64,
     pub lifecycle: Lifecycle,
     pub flags: Flags,
+    /// What it was in the system it comes from, if its import says so.
+    pub origin: Option<kami_engine::Origin>,
     /// Everything but the import, oldest first.
     pub past: Vec<Past>,
     /// Those that nothing has ended yet.
@@ -176,10 +178,14 @@ pub struct Card {
 #[derive(Clone)]
 pub struct Order {
     pub id: u128,
+    /// How many orders there were when it was opened.
+    pub number: usize,
     pub state: OrderState,
     /// Its cards: of its sale, less what came back and with others in the place of what was replaced; or of its
     /// reservation if it was never sold.
     pub cards: Vec<Place>,
+    /// How many cards it was opened with.
+    pub opened_with: u32,
     /// Whether it was sold without its codes, and whether they were fetched since.
     pub sealed: bool,
     pub fetched: bool,

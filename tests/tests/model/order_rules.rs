@@ -2,12 +2,12 @@
 
 use kami_engine::{
     AccountId, CardRef, Flags, Kind, LEGS_MAX, Leg, Lifecycle, Line, ORDER_CARDS_MAX, ORDER_LINES_MAX,
-    OrderId, OrderReport, OrderState, PrincipalId, ProductId, Purchase, RETURN_CARDS_MAX, ReplyFlags, Role,
-    Status,
+    OrderId, OrderLine, OrderQuery, OrderReport, OrderState, PrincipalId, ProductId, Purchase,
+    RETURN_CARDS_MAX, ReplyFlags, Role, Status,
 };
 
 use super::expected::{At, Body, Expected, Listed};
-use super::oracle::{Effect, Event, Oracle, Order, OrderChange, Past, Place};
+use super::oracle::{Batch, Card, Effect, Event, Oracle, Order, OrderChange, Past, Place};
 use super::rules::Verdict;
 use crate::ask::{Ask, What};
 
@@ -25,6 +25,9 @@ impl Oracle {
                 let key = (ask.caller.tenant.0, what.order().expect("about an order"));
                 // Whose order it is, is not told either.
                 let known = self.orders.get(&key);
+                if known.is_none() && self.is_order_of_old(key) {
+                    return self.answer_of_old(ask, key);
+                }
                 if let (&What::Fetch { from, count, .. }, Some(order)) = (what, known) {
                     return match self.may_fetch(ask, order) {
                         Ok(ask) => self.fetch(&ask, order, from, count),
@@ -90,6 +93,9 @@ impl Oracle {
         if let Some(order) = self.orders.get(&(tenant, wanted.order.0)) {
             let retry = self.order_retry(ask, order, &[kind]);
             return retry.unwrap_or_else(|| self.refuse(Status::AlreadyExists));
+        }
+        if self.is_order_of_old((tenant, wanted.order.0)) {
+            return self.refuse(Status::Migrated);
         }
         let overlap = |at: usize, line: &Line| {
             wanted.lines[..at].iter().any(|other| {
@@ -302,6 +308,7 @@ impl Oracle {
             OrderState::Sold => return self.refuse(Status::IllegalTransition),
             OrderState::Cancelled => return self.refuse(Status::OrderCancelled),
             OrderState::TimedOut => return self.refuse(Status::ReservationExpired),
+            OrderState::Migrated => unreachable!("no order of this store"),
         }
         let change = OrderChange { cards: order.cards.clone(), ..OrderChange::of(ask) };
         let cards = change.cards.len() as u32;
@@ -370,6 +377,7 @@ impl Oracle {
         let mut locks = self.pin_locks.iter().filter(|((locked, ..), _)| *locked == place);
         card.flags.contains(Flags::REVEALED)
             || card.past.last().is_none_or(|past| !past.is_of_order())
+            || self.kind(place) != kami_engine::CardKind::Single && self.card_before(place).is_some()
             || locks.any(|(_, until_ms)| self.now_ms < *until_ms)
             || self
                 .exceptions
@@ -390,7 +398,104 @@ impl Oracle {
             OrderState::Reserved => self.refuse(Status::NotSold),
             OrderState::Cancelled => self.refuse(Status::OrderCancelled),
             OrderState::TimedOut => self.refuse(Status::ReservationExpired),
+            OrderState::Migrated => unreachable!("no order of this store"),
         }
+    }
+
+    /// The orders of the tenant that the caller may see, newest first.
+    pub fn list_orders(&self, ask: &Ask, query: &OrderQuery) -> Verdict {
+        let sees_all =
+            matches!(ask.caller.role, Role::Admin | Role::Operator | Role::Finance | Role::Auditor);
+        let mut own: Vec<&Order> = self
+            .orders
+            .iter()
+            .filter(|(key, _)| key.0 == ask.caller.tenant.0)
+            .map(|(_, order)| order)
+            .collect();
+        own.sort_by_key(|order| std::cmp::Reverse(order.number));
+        let (mut lines, mut read) = (Vec::new(), 0);
+        let hidden = !sees_all && query.buyer.is_some_and(|buyer| buyer != ask.caller.principal);
+        for order in own.iter().take(if hidden { 0 } else { usize::MAX }) {
+            if lines.len() == query.count.clamp(1, 100) as usize {
+                break;
+            }
+            read += 1;
+            let product = match &order.past[0].ask.what {
+                What::Sell { product, .. } => Some(ProductId(*product)),
+                _ => (order.lines.len() == 1).then(|| order.lines[0].product),
+            };
+            let wanted = (sees_all || order.buyer() == ask.caller.principal)
+                && query.buyer.is_none_or(|buyer| buyer == order.buyer())
+                && query.account.is_none_or(|account| account.0 == order.account)
+                && query.product.is_none_or(|wanted| product == Some(wanted));
+            if wanted {
+                lines.push((order, product));
+            }
+        }
+        let next = own.get(read).filter(|_| !hidden).map(|order| order.past[0].lsn);
+        lines.retain(|(order, _)| query.state.is_none_or(|state| state == order.state));
+        let line = |(order, product): (&&Order, Option<ProductId>)| {
+            let line = OrderLine {
+                order: OrderId(order.id),
+                state: order.state,
+                fetched: order.fetched,
+                buyer: order.buyer(),
+                account: AccountId(order.account),
+                product,
+                cards: order.opened_with,
+                opened_ms: order.past[0].time_ms,
+                lsn: kami_engine::Lsn::START,
+            };
+            (order.past[0].lsn, line)
+        };
+        let body = Body::Orders { lines: lines.into_iter().map(line).collect(), next };
+        (Expected { body, ..Expected::plain(Status::Ok, self.now_ms) }, None)
+    }
+
+    /// The batches that have cards of an order of another system, with those cards, first batch first.
+    fn cards_of_old(&self, (tenant, order): (u16, u128)) -> Vec<(&Batch, Vec<&Card>)> {
+        let named = |card: &&Card| card.origin.and_then(|origin| origin.order) == Some(OrderId(order));
+        let own = self.batches.values().filter(|batch| batch.tenant == tenant);
+        let found = own.map(|batch| (batch, batch.cards.iter().filter(named).collect::<Vec<_>>()));
+        found.filter(|(_, cards)| !cards.is_empty()).collect()
+    }
+
+    fn is_order_of_old(&self, key: (u16, u128)) -> bool {
+        !self.cards_of_old(key).is_empty()
+    }
+
+    fn answer_of_old(&self, ask: &Ask, key: (u16, u128)) -> Verdict {
+        let found = self.cards_of_old(key);
+        let own = found[0].0.imported_by == ask.caller.principal;
+        let looks_after = matches!(ask.caller.role, Role::Admin | Role::Operator);
+        let looks_at = looks_after || matches!(ask.caller.role, Role::Finance | Role::Auditor);
+        match ask.what {
+            What::OrderStatus(_) if own || looks_at => {}
+            What::OrderStatus(_) => return self.refuse(Status::NotFound),
+            _ if own || looks_after => return self.refuse(Status::Migrated),
+            _ => return self.refuse(Status::NotFound),
+        }
+        let mut lines: Vec<Line> = Vec::new();
+        for (batch, cards) in &found {
+            let (product, count) = (ProductId(batch.product), cards.len() as u32);
+            match lines.iter_mut().find(|line| line.product == product) {
+                Some(line) => line.count += count,
+                None => lines.push(Line { product, count, face: None }),
+            }
+        }
+        let keeps = |card: &&&Card| matches!(card.lifecycle, Lifecycle::Sold | Lifecycle::Redeemed);
+        let cards = found.iter().map(|(_, cards)| cards.iter().filter(keeps).count() as u32).sum();
+        let report = OrderReport {
+            order: OrderId(key.1),
+            state: OrderState::Migrated,
+            fetched: false,
+            buyer: found[0].0.imported_by,
+            account: AccountId(0),
+            cards,
+            deadline_ms: 0,
+            lines,
+        };
+        (Expected { body: Body::Order(report), ..Expected::plain(Status::Ok, self.now_ms) }, None)
     }
 
     fn reveal(&self, ask: &Ask, order: &Order, from: u32, count: u32, flags: ReplyFlags) -> Verdict {
@@ -454,7 +559,9 @@ impl Order {
     /// A new order, before its first entry.
     fn new(change: &OrderChange) -> Order {
         Order {
+            opened_with: change.cards.len() as u32,
             id: change.order,
+            number: 0,
             state: OrderState::Sold,
             cards: Vec::new(),
             sealed: false,
@@ -525,7 +632,8 @@ impl Oracle {
         if matches!(event.kind, Kind::Cancel | Kind::ReserveTimeout) {
             self.counted.iter_mut().filter(|it| it.order == Some(key)).for_each(|it| it.given_back = true);
         }
-        let order = self.orders.entry(key).or_insert_with(|| Order::new(change));
+        let number = self.orders.len();
+        let order = self.orders.entry(key).or_insert_with(|| Order { number, ..Order::new(change) });
         order.past.push(event.past(to, Flags::NONE, 0));
         order.last_lsn = event.lsn;
         match event.kind {

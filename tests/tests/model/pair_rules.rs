@@ -183,10 +183,18 @@ impl Oracle {
                     self.second_is_free(ask, new)?
                 }
             };
+            let Some(key) = self.order_of(old) else {
+                let origin = self.card(old).origin;
+                assert_eq!(
+                    origin.map(|origin| origin.state),
+                    Some(Lifecycle::Sold),
+                    "a sold card is in an order"
+                );
+                return Err(Box::new(self.refuse(Status::Migrated)));
+            };
             if !self.can_replace(old, new) {
                 return Err(Box::new(self.refuse(Status::OtherUnfit)));
             }
-            let key = self.order_of(old).expect("a sold card is in an order");
             let cards = self.places().map(|(_, place)| place);
             let replaced = cards.filter(|place| {
                 let past = self.card(*place).past.iter();

@@ -1,8 +1,8 @@
 //! The oracle's rules for cards and orders: what the reply must be, and which event it is.
 
 use kami_engine::{
-    CardKind, CardRef, CardReport, Flags, HistoryEvent, Kind, Lifecycle, OrderId, PrincipalId, ProductId,
-    ReplyFlags, Role, Status, ValueReport,
+    CardKind, CardRef, CardReport, Flags, HistoryEvent, Kind, Lifecycle, OrderId, Origin, PrincipalId,
+    ProductId, ReplyFlags, Role, Status, ValueReport,
 };
 
 use super::expected::{At, Body, Expected, HistoryLine};
@@ -267,6 +267,20 @@ impl Oracle {
     }
 
     fn first_time(&self, ask: &Ask, place: Place) -> Verdict {
+        let undone = match ask.what {
+            What::Reverse { original, .. } | What::Refund { original, .. } => Some(original),
+            What::Settle { .. } => Some(0),
+            _ => None,
+        };
+        // What was used up elsewhere is not known by any id.
+        let card = self.card(place);
+        if let Some(original) = undone
+            && card.lifecycle == Lifecycle::Redeemed
+            && card.flags.contains(Flags::MIGRATED)
+            && !card.past.iter().any(|past| past.has_id() && past.ask.id == original)
+        {
+            return self.refuse(Status::Migrated);
+        }
         if let What::Life { change, .. } = ask.what {
             return self.live(ask, place, change);
         }
@@ -547,9 +561,56 @@ impl Oracle {
                 Kind::Replacement => self.order_of(place).expect("it took a place in one").1,
                 _ => last.related,
             });
+            let of_old = card.origin.and_then(|origin| origin.order).map(|order| order.0);
+            let order = order.or(of_old);
             Body::Card(self.card_report(place, card.lifecycle, card.flags, order))
         };
         (expected, None)
+    }
+
+    /// What is told of another system, newest first.
+    fn of_old(&self, place: Place, was: &Origin, import: &HistoryLine) -> Vec<HistoryLine> {
+        let in_parts = self.products[&self.batches[&place.0].product].spec.kind != CardKind::Single;
+        let left = was.remaining.filter(|_| in_parts && was.state == Lifecycle::Sold).unwrap_or(0);
+        let line = |lifecycle, flags, made_ms, remaining| HistoryLine {
+            lsn: import.lsn,
+            event: HistoryEvent {
+                kind: Kind::Migrated,
+                lifecycle,
+                flags,
+                made_ms,
+                remaining,
+                related: was.order.map_or(0, |order| order.0),
+                grounds: None,
+                ..import.event.clone()
+            },
+        };
+        let frozen = |flags: Flags| if was.frozen { flags.with(Flags::FROZEN) } else { flags };
+        let in_hand = Flags::REVEALED;
+        match was.state {
+            Lifecycle::Available if was.frozen => {
+                vec![line(Lifecycle::Available, Flags::FROZEN, 0, 0)]
+            }
+            Lifecycle::Available => vec![],
+            Lifecycle::Sold if was.redeemed_ms == 0 => {
+                vec![line(Lifecycle::Sold, frozen(in_hand), was.sold_ms, left)]
+            }
+            Lifecycle::Sold => vec![
+                line(Lifecycle::Sold, frozen(in_hand), was.redeemed_ms, left),
+                line(Lifecycle::Sold, in_hand, was.sold_ms, 0),
+            ],
+            Lifecycle::Redeemed => vec![
+                line(Lifecycle::Redeemed, in_hand.with(Flags::MIGRATED), was.redeemed_ms, 0),
+                line(Lifecycle::Sold, in_hand, was.sold_ms, 0),
+            ],
+            Lifecycle::Returned => {
+                vec![line(was.state, in_hand, 0, 0), line(Lifecycle::Sold, in_hand, was.sold_ms, 0)]
+            }
+            _ if was.sold_ms != 0 || was.order.is_some() => {
+                vec![line(was.state, Flags::NONE, 0, 0), line(Lifecycle::Sold, in_hand, was.sold_ms, 0)]
+            }
+            _ => vec![line(was.state, Flags::NONE, 0, 0)],
+        }
     }
 
     fn history(&self, place: Place) -> Vec<HistoryLine> {
@@ -576,6 +637,11 @@ impl Oracle {
         };
         let mut lines: Vec<_> = self.card(place).past.iter().rev().map(line).collect();
         let import = line(&batch.past[0]);
+        let import = HistoryLine {
+            lsn: import.lsn,
+            event: HistoryEvent { lifecycle: Lifecycle::Available, flags: Flags::NONE, ..import.event },
+        };
+        lines.extend(self.card(place).origin.iter().flat_map(|origin| self.of_old(place, origin, &import)));
         lines.push(HistoryLine {
             lsn: import.lsn,
             event: HistoryEvent { related: u128::from(place.0), ..import.event },

@@ -47,6 +47,12 @@ impl World {
         let importer = caller(issuer, kami_engine::Role::Issuer, 0, tenant);
         let product = 1 + self.random.below(5) as u32;
         let mut spec = self.some_import_spec(product);
+        // What was sold elsewhere comes by an admin; others may try.
+        spec.origins = self.random.percent(25);
+        let importer = match spec.origins && self.random.percent(90) {
+            true => kami_engine::Caller { role: kami_engine::Role::Admin, ..importer },
+            false => importer,
+        };
         let mut rows = self.some_rows(tenant, &spec);
         // The same file once more, under another id.
         let twin = self.oracle.batches.values().find(|batch| batch.tenant == tenant);
@@ -54,7 +60,8 @@ impl World {
             && self.random.percent(4)
         {
             let codes = twin.cards.iter().map(|card| card.code.clone());
-            let plain = |code| super::imports::Row { code, pin: None, face: None, expires_ms: 0 };
+            let plain =
+                |code| super::imports::Row { code, pin: None, face: None, expires_ms: 0, origin: None };
             rows = codes.map(plain).collect();
             spec = kami_engine::ImportSpec::of(spec.product, rows.len() as u64, 20);
         }
@@ -63,7 +70,13 @@ impl World {
         }
         if self.random.percent(8) && !rows.is_empty() {
             let at = self.random.below(rows.len() as u64) as usize;
-            match self.random.below(4) {
+            match self.random.below(5) {
+                4 => {
+                    rows[at].origin = Some(kami_engine::Origin {
+                        state: kami_engine::Lifecycle::Reserved,
+                        ..Default::default()
+                    })
+                }
                 0 => rows[at].code = "abc".to_owned(),
                 1 => rows[at].code = "x".repeat(21),
                 2 => rows[at].pin = if spec.pins { None } else { Some("1".to_owned()) },
@@ -95,7 +108,13 @@ impl World {
             0 => self.import_abort(importer, id),
             // Left lying; perhaps another import overtakes it.
             1 => {}
-            _ => self.import_commit(importer, id),
+            _ => {
+                let why = (spec.origins || self.random.percent(20)).then(|| "moved".to_owned());
+                if spec.origins && self.random.percent(10) {
+                    self.import_commit(importer, id, None);
+                }
+                self.import_commit(importer, id, why);
+            }
         }
         if self.random.percent(20) && !self.medium.is_cut() {
             // Again by the same, by another, or as something else.
@@ -110,7 +129,10 @@ impl World {
                 0 | 4 => self.import_begin(importer, id, &spec),
                 1 => self.import_status(importer, id),
                 2 => self.import_abort(importer, id),
-                _ => self.import_commit(importer, id),
+                _ => {
+                    let why = self.random.percent(50).then(|| "again".to_owned());
+                    self.import_commit(importer, id, why);
+                }
             }
         }
     }
@@ -211,7 +233,7 @@ impl World {
     fn take_up_an_import(&mut self) {
         let Some((&(_, id), staged)) = self.staged.iter().next() else { return };
         let caller = staged.caller;
-        self.import_commit(caller, id);
+        self.import_commit(caller, id, None);
     }
 }
 

@@ -43,7 +43,10 @@ impl Oracle {
         if self.kind(place) == CardKind::Single {
             return if card.lifecycle == Lifecycle::Redeemed { 0 } else { self.face(place) };
         }
+        let was = card.origin.unwrap_or_default();
         let mut left = match self.kind(place) {
+            _ if was.state == Lifecycle::Redeemed => 0,
+            _ if let Some(left) = was.remaining => left,
             CardKind::MultiUse => i64::from(self.products[&self.batches[&place.0].product].spec.terms.uses),
             _ => self.face(place),
         };
@@ -230,7 +233,9 @@ impl Oracle {
         if !matches!(card.lifecycle, Lifecycle::Sold | Lifecycle::Redeemed) {
             return 0;
         }
-        let sold_ms = card.past.iter().rfind(|past| past.is_of_order()).map_or(0, |past| past.time_ms);
+        let was = card.origin.unwrap_or_default();
+        let sold = card.past.iter().rfind(|past| past.is_of_order());
+        let sold_ms = sold.map_or(was.sold_ms, |past| past.time_ms);
         let single = self.kind(place) == CardKind::Single;
         let tells = |past: &&Past| past.kind.may_tell_value();
         let told_ms = card.past.iter().rfind(tells).map_or(0, |past| past.moved.begun_ms);
@@ -243,11 +248,21 @@ impl Oracle {
                 last.map_or(0, |last| last.time_ms).max(sold_ms)
             }
             ValidFrom::Activation => match batch.active[place.1] {
+                // What was sold elsewhere was active there, but for what was activated later.
+                Some(since_ms)
+                    if since_ms == batch.imported_ms
+                        && was.sold_ms != 0
+                        && was.sold_ms < since_ms
+                        && !card.flags.contains(Flags::INACTIVE) =>
+                {
+                    sold_ms.max(told_ms)
+                }
                 Some(since_ms) if !card.flags.contains(Flags::INACTIVE) => since_ms.max(sold_ms),
                 _ if card.flags.contains(Flags::USED) && !single => told_ms,
                 _ => 0,
             },
             ValidFrom::FirstUse if single => 0,
+            ValidFrom::FirstUse if was.state == Lifecycle::Sold && was.redeemed_ms != 0 => was.redeemed_ms,
             ValidFrom::FirstUse if self.used(place) > 0 || self.held(place).1 > 0 => told_ms,
             ValidFrom::FirstUse => 0,
         }
@@ -452,6 +467,18 @@ impl Oracle {
         own.or_else(|| self.original_before(place, id).map(|(_, past)| past))
     }
 
+    /// Whether what this card did was undone before another took its place. What comes after that is undone there; a
+    /// retry at this card is told, but who wants to undo it is sent there first.
+    fn was_reversed(&self, place: Place, id: u128, original: &Past) -> bool {
+        let past = &self.card(place).past;
+        match past.iter().position(|past| std::ptr::eq(past, original)) {
+            Some(own) if self.card(place).flags.contains(Flags::REPLACED) => {
+                past[own..].iter().any(|past| past.kind == Kind::Reverse && past.related == id)
+            }
+            _ => original.reversed,
+        }
+    }
+
     fn refunds(&self, place: Place, id: u128) -> Vec<i64> {
         let past = &self.card(place).past;
         let own = past.iter().position(|past| past.has_id() && past.ask.id == id);
@@ -509,7 +536,7 @@ impl Oracle {
         if !matches!(original.kind, Kind::Redeem | Kind::Capture) {
             return Err(Status::IllegalTransition);
         }
-        if original.reversed {
+        if self.was_reversed(place, id, original) {
             return Err(Status::AlreadyReversed);
         }
         self.in_life(place)?;
@@ -559,7 +586,7 @@ impl Oracle {
         if original.ask.caller.merchant != ask.caller.merchant && !any_merchant {
             return Err(Status::ScopeDenied);
         }
-        if original.reversed || self.was_refunded(place, id) {
+        if self.was_reversed(place, id, original) || self.was_refunded(place, id) {
             return Err(Status::AlreadyReversed);
         }
         let held = self.held(place).0;
@@ -606,6 +633,9 @@ impl Oracle {
 
     fn settle(&self, ask: &Ask, place: Place) -> Result<Verdict, Status> {
         let card = self.card(place);
+        if card.flags.contains(Flags::REPLACED) {
+            return Err(Status::Replaced);
+        }
         if !card.flags.contains(Flags::USED) || card.flags.contains(Flags::SETTLED) {
             return Err(Status::IllegalTransition);
         }

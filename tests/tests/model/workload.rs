@@ -815,7 +815,19 @@ impl World {
                 let (product, frozen) = (self.product(), self.random.percent(20));
                 (OPERATOR, What::ProductFreeze { product, frozen })
             }
-            955..960 => (AUDITOR, What::ProductList),
+            955..957 => (AUDITOR, What::ProductList),
+            957..960 => {
+                let states = [OrderState::Sold, OrderState::Reserved, OrderState::Cancelled];
+                let query = kami_engine::OrderQuery {
+                    from: None,
+                    count: *self.random.pick(&[0, 1, 3, 1000]),
+                    buyer: Some(self.random.pick(&SELLERS).principal).filter(|_| self.random.percent(30)),
+                    account: Some(AccountId(self.account())).filter(|_| self.random.percent(10)),
+                    product: Some(ProductId(self.product())).filter(|_| self.random.percent(20)),
+                    state: Some(*self.random.pick(&states)).filter(|_| self.random.percent(20)),
+                };
+                (*self.random.pick(&[SELLERS[0], AUDITOR, OPERATOR]), What::OrderList(query))
+            }
             960..975 => {
                 let product = Some(self.product()).filter(|_| self.random.percent(50));
                 (AUDITOR, What::Stock { product })
@@ -990,9 +1002,38 @@ impl World {
                 pin: spec.pins.then(|| format!("{:04}", self.random.below(3))),
                 face: spec.faces.then(|| *self.random.pick(&[0, 100, 101, 102])),
                 expires_ms: if spec.expiries && self.random.percent(70) { self.soon() } else { 0 },
+                origin: spec.origins.then(|| self.some_origin(spec)),
             });
         }
         rows
+    }
+
+    /// What a card was elsewhere; now and then what it cannot have been.
+    fn some_origin(&mut self, spec: &ImportSpec) -> kami_engine::Origin {
+        use kami_engine::{OrderId, Origin};
+        let kind =
+            self.oracle.products.get(&spec.product.0).map_or(CardKind::Single, |known| known.spec.kind);
+        let in_parts = matches!(kind, CardKind::MultiUse | CardKind::StoredValue);
+        let now_ms = self.oracle.now_ms;
+        let ago =
+            |random: &mut crate::random::Random| now_ms - random.below(3 * 24 * 3600 * 1000).min(now_ms - 1);
+        let sold_ms = if self.random.percent(70) { ago(&mut self.random) } else { 0 };
+        let order = self.random.percent(50).then(|| OrderId(1 + u128::from(self.random.below(30))));
+        let sold = Origin { state: Lifecycle::Sold, sold_ms, order, ..Origin::default() };
+        match self.random.below(100) {
+            0..30 => Origin::default(),
+            30..35 => Origin { frozen: true, ..Origin::default() },
+            35..70 if in_parts && self.random.percent(60) => {
+                let left = 1 + self.random.below(100) as i64;
+                let redeemed_ms = if self.random.percent(50) { now_ms } else { 0 };
+                Origin { remaining: Some(left), redeemed_ms, ..sold }
+            }
+            35..65 => sold,
+            65..70 => Origin { frozen: true, ..sold },
+            70..85 => Origin { state: Lifecycle::Redeemed, redeemed_ms: now_ms, ..sold },
+            85..92 => Origin { state: Lifecycle::Voided, ..sold },
+            _ => Origin { state: Lifecycle::Returned, ..sold },
+        }
     }
 
     pub fn some_import_spec(&mut self, product: u32) -> ImportSpec {

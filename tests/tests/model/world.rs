@@ -484,6 +484,7 @@ impl World {
                 What::PrincipalList,
                 What::AccountList,
                 What::LimitList,
+                What::OrderList(kami_engine::OrderQuery { count: u32::MAX, ..Default::default() }),
                 What::ExceptionList { after: 0, count: u32::MAX, all: true },
                 What::ExceptionList { after: 0, count: u32::MAX, all: false },
                 What::ProposalList { after: 0, count: u32::MAX, all: true },
