@@ -4,7 +4,7 @@
 //! `KAMI_PLANTED` says. So to plant them all costs two builds (one more for loom, the only one that can see what is
 //! wrong with the order of memory) and not two dozen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
 
@@ -227,7 +227,9 @@ pub fn plant(names: &[String]) -> anyhow::Result<bool> {
         *if is_loom(test) { &mut looms } else { &mut others } = true;
     }
     let features = Some("kami-wal/planted");
-    let packages = vec!["kami-wal", "kami-engine", "kami-net", "kami-tests"];
+    let tests = chosen.iter().flat_map(|mistake| mistake.caught_by).filter(|test| !is_loom(test));
+    let packages: BTreeSet<&str> = tests.map(|test| test.package).collect();
+    let packages = packages.into_iter().collect();
     let plain = match others {
         true => Build { packages, features, ..Build::default() }.run()?,
         false => Binaries::default(),

@@ -169,4 +169,39 @@ pub const ROWS: &[Row] = &[
         what: "every interleaving of the lock-free parts of log and engine",
         work: Work::Loom,
     },
+    Row {
+        name: "fuzz-frame",
+        what: "arbitrary bytes from the network: splitter, requests, replies; what is decoded encodes to the same",
+        work: Work::Fuzz("frame"),
+    },
+    Row {
+        name: "fuzz-record",
+        what: "arbitrary records and groups of entries, checksums put right",
+        work: Work::Fuzz("record"),
+    },
+    Row {
+        name: "fuzz-batch-file",
+        what: "a batch's file with other bytes in it, under a whole store",
+        work: Work::Fuzz("batch_file"),
+    },
+    Row {
+        name: "fuzz-snapshot",
+        what: "a snapshot with other bytes in it, under a whole store",
+        work: Work::Fuzz("snapshot"),
+    },
+    Row {
+        name: "fuzz-signed-note",
+        what: "arbitrary notes, proofs and keys: parsed or refused, and never believed",
+        work: Work::Fuzz("signed_note"),
+    },
+    Row {
+        name: "fuzz-card-file",
+        what: "arbitrary files of suppliers, text and worksheets: read twice to the same end, or refused",
+        work: Work::Fuzz("card_file"),
+    },
+    Row {
+        name: "fuzz-engine",
+        what: "sequences of commands, commits, snapshots, kills and power cuts for a whole engine, against the rule of a card",
+        work: Work::Fuzz("engine"),
+    },
 ];

@@ -246,9 +246,15 @@ impl Course<'_> {
 
     fn fuzz(&self, target: &str) -> anyhow::Result<Option<Failed>> {
         let seconds = self.scale.time.unwrap_or(Duration::from_secs(60)).as_secs().max(1);
+        // What it finds on its way stays out of the repository; the first directory is the one it writes to.
+        let (found, known) = (format!("fuzz/target/corpus/{target}"), format!("fuzz/corpus/{target}"));
+        std::fs::create_dir_all(root().join(&found))
+            .context("a directory for what is found cannot be made")?;
         let mut command = Command::new("cargo");
-        command.current_dir(root()).args(["+nightly", "fuzz", "run", target, "--"]);
+        command.current_dir(root()).args(["+nightly", "fuzz", "run", target, &found, &known, "--"]);
         command.args([format!("-max_total_time={seconds}"), "-print_final_stats=1".to_owned()]);
+        // Or this cargo's toolchain would be taken.
+        command.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO").env_remove("RUSTC");
         let output = command.output().context("cargo-fuzz cannot be started")?;
         let said = text(&output);
         let stat =

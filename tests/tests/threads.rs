@@ -332,8 +332,13 @@ fn races_sell_no_more_than_a_limit_allows() {
     let spec = ProductSpec::single("coffee", *b"CNY", 100);
     let product = admin.add_product(RequestId(1), spec).wait().expect("a product").id;
     let codes: Vec<String> = (0..CARDS).map(|n| format!("LIMIT-{n:06}")).collect();
-    let rows =
-        codes.iter().map(|code| ImportRow { code: code.as_bytes(), pin: None, face: None, expires_ms: 0 });
+    let rows = codes.iter().map(|code| ImportRow {
+        code: code.as_bytes(),
+        pin: None,
+        face: None,
+        expires_ms: 0,
+        origin: None,
+    });
     admin.import(RequestId(2), ImportSpec::of(product, CARDS, 20), rows, |_| ()).expect("imported");
     let spec = LimitSpec {
         name: "a day".to_owned(),

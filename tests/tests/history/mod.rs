@@ -234,6 +234,7 @@ fn stock(engine: &Engine) {
             pin: None,
             face: None,
             expires_ms: 0,
+            origin: None,
         });
         let spec = ImportSpec::of(product, codes.len() as u64, 20);
         admin.import(RequestId(id), spec, rows, |_| ()).expect("imported");
