@@ -12,7 +12,7 @@ use crate::backup;
 use crate::exit::Failure;
 use crate::keys::{self, file_failure};
 use crate::output::{Output, count};
-use crate::remote::Remote;
+use crate::remote::{Remote, Why};
 
 /// Write a snapshot now, so that the next start replays only what comes after it.
 ///
@@ -43,6 +43,8 @@ enum KeysAction {
         /// The request's id: the same again is the same rotation, until the server is started anew [default: random].
         #[arg(long, value_name = "HEX", value_parser = crate::code::parse_id)]
         id: Option<RequestId>,
+        #[command(flatten)]
+        why: Why,
         #[command(flatten)]
         remote: Remote,
     },
@@ -87,12 +89,12 @@ pub async fn checkpoint(command: Checkpoint, output: &Output) -> Result<(), Fail
 }
 
 pub async fn keys(command: Keys, output: &Output) -> Result<(), Failure> {
-    let (id, remote) = match command.action {
-        KeysAction::Rotate { id, remote } => (id, remote),
+    let (id, why, remote) = match command.action {
+        KeysAction::Rotate { id, why, remote } => (id, why, remote),
         KeysAction::Copy { keys, out } => return copy(&keys, &out, output),
     };
     remote
-        .talk(async |client| {
+        .talk_on(&why, async |client| {
             let receipt = client.rotate_keys(id.unwrap_or_else(RequestId::random)).await?;
             let rotation = receipt.value;
             let value = json!({

@@ -58,9 +58,11 @@ fn a_new_master_key_opens_old_and_new_batches_and_the_old_key_nothing() {
     let again = server.json(&["keys", "rotate", "--id", id]);
     assert_eq!((&again["key"], &again["lsn"]), (&rotated["key"], &rotated["lsn"]));
     assert_eq!((&again["replayed"], fs::read(&key).unwrap()), (&true.into(), new));
-    let next = server.run(&["keys", "rotate"]);
+    let next = server.run(&["keys", "rotate", "--why", "the yearly one"]);
     assert!(next.out.contains("wraps the keys of 1 batches"), "{next:?}");
     assert!(!home.path("kami-data.keys/master.key.previous").exists());
+    let changes = server.run(&["changes"]).out;
+    assert!(changes.contains("the yearly one"), "{changes}");
 
     // Codes of the batch from before, and of one after; now and after a crash.
     home.file("more.txt", "MORE-0001\nMORE-0002\n");
