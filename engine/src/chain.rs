@@ -8,7 +8,7 @@ use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::io;
 
-use kami_wal::{Lsn, RECORD_HEAD_BYTES, ReadError, Wal};
+use kami_wal::{Lsn, RECORD_HEAD_BYTES, ReadError, Wal, planted};
 
 use crate::account::LEGS_MAX;
 use crate::card::{Effect, Past};
@@ -310,7 +310,7 @@ impl<'a> Chain<'a> {
             if sought.collects {
                 top.loose.extend([entry.head.request].into_iter().chain(related));
             }
-            Ok(!cfg!(feature = "bug-last-entry-only"))
+            Ok(!planted("last-entry-only"))
         })?;
         let mut at = top.value.as_ref().map(|(lsn, tail)| (*lsn, tail.as_ref().clone()));
         while let Some((lsn, tail)) = at {
@@ -325,7 +325,7 @@ impl<'a> Chain<'a> {
                     }
                 }
             }
-            if cfg!(feature = "bug-last-entry-only") {
+            if planted("last-entry-only") {
                 break;
             }
             let next = if tail.chapters.is_empty() { tail.trail.skip } else { tail.trail.volume };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kami_wal::{
-    CommitPath, DiskMedium, DiskOptions, Durable, DurableWaiter, Lsn, Medium, Poisoned, WalOptions,
+    CommitPath, DiskMedium, DiskOptions, Durable, DurableWaiter, Lsn, Medium, Poisoned, WalOptions, planted,
 };
 
 use parking_lot::Mutex;
@@ -376,7 +376,7 @@ impl Engine {
     /// # Errors
     /// See [`RevealError`]. What `each` was given before is right.
     pub fn reveal(&self, list: &CodeList, each: &mut dyn FnMut(CardRef, &[u8])) -> Result<(), RevealError> {
-        if self.durable_end() < list.durable_at && !cfg!(feature = "bug-reveal-before-durable") {
+        if self.durable_end() < list.durable_at && !planted("reveal-before-durable") {
             return Err(RevealError::NotDurable);
         }
         list.reveal(&self.shared.sequencer.table, each)

@@ -117,7 +117,9 @@ pub use figures::{Figures, ProductStock};
 pub use grounds::{Grounds, WHY_BYTES_MAX};
 pub use identity::*;
 pub use import::{ImportRow, ImportSpec};
-pub use kami_wal::{CommitPath, DiskOptions, Distribution, Durable, DurableWaiter, Histogram, Lsn, Poisoned};
+pub use kami_wal::{
+    CommitPath, DiskOptions, Distribution, Durable, DurableWaiter, Histogram, Lsn, Poisoned, planted,
+};
 pub use keyring::{KeyRotation, copy_keys, copy_keys_for};
 pub use limit::{Exceeded, Limit, LimitAction, LimitScope, LimitSpec, LimitWindow, Subject};
 pub use limits::LIMITS_MAX;

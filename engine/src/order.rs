@@ -26,7 +26,8 @@ mod purchase;
 pub use purchase::{Confirmation, GivenBack, Line, ORDER_LINES_MAX, Purchase, RETURN_CARDS_MAX, RETURNS_MAX};
 pub(crate) use purchase::{SHARED_PLAIN_MAX, units};
 
-use kami_wal::Lsn;
+use kami_wal::{Lsn, planted};
+use parking_lot::MutexGuard;
 
 use crate::account::{LEGS_MAX, Leg};
 use crate::accounts::LegsRefused;
@@ -234,6 +235,9 @@ impl Turn<'_> {
         }
         if let Err(exceeded) = self.within_limits(&buyer, wanted.lines, reserves, &mut crossed) {
             return self.refuse_exceeded(request, exceeded);
+        }
+        if planted("limit-outside-the-lock") {
+            MutexGuard::unlocked(&mut self.state, || std::thread::sleep(std::time::Duration::from_millis(2)));
         }
         if !self.has_credit() {
             return self.refuse(request, self.short());

@@ -8,7 +8,7 @@
 use std::io;
 use std::sync::Arc;
 
-use kami_wal::{Lsn, Medium, Record};
+use kami_wal::{Lsn, Medium, Record, planted};
 
 use crate::accounts::StoredAccount;
 use crate::activity::Activity;
@@ -115,6 +115,8 @@ impl Rebuild {
 
     fn entry(&mut self, vault: &Vault, entry: &Entry<'_>) -> Result<(), ReplayError> {
         let head = &entry.head;
+        let wall_ms = self.state.clocks.wall_ms;
+        let time_ms = if planted("wall-clock-in-replay") { wall_ms } else { entry.time_ms };
         match head.kind {
             Kind::Start => self.state.clocks = entry.clocks()?,
             Kind::ProductPut => self.product(entry)?,
@@ -197,7 +199,7 @@ impl Rebuild {
                         let what = "rows that the batch does not have";
                         return Err(FormatError { what, lsn: entry.lsn }.into());
                     }
-                    let change = BatchMove { expires_ms, rows, now_ms: entry.time_ms };
+                    let change = BatchMove { expires_ms, rows, now_ms: time_ms };
                     self.state.change_batch(batch, head.kind, &change, entry.lsn);
                 }
             }
@@ -211,7 +213,7 @@ impl Rebuild {
                     && let Some(batch) = self.table.batch_of(entry.card())
                 {
                     let (till, product) = (Till::of(head), batch.product);
-                    self.state.limits.take_till(&till, product, entry.time_ms, entry.lsn);
+                    self.state.limits.take_till(&till, product, time_ms, entry.lsn);
                 }
             }
             Kind::Advice => {

@@ -1,6 +1,6 @@
 //! One request about one card, under the sequencer's lock: decide, encode, answer.
 
-use kami_wal::Lsn;
+use kami_wal::{Lsn, planted};
 
 use crate::card::{Action, Asker, Effect, Outcome, Past, Pin, Second, View, decide};
 use crate::command::{Command, Request};
@@ -208,7 +208,7 @@ impl Subject<'_> {
         // What ends an earlier request is never denied for a class or place that came to be denied since.
         let denied = !is_end && scope.denies(self.state.product_of(batch), &request.caller, behind_pin);
         let mut view = self.state.view(batch, card.row(), word);
-        if cfg!(feature = "bug-expired-by-running-clock") {
+        if planted("expired-by-running-clock") {
             view.now_ms = self.sequencer.running.at(self.sequencer.clock.boot_ms());
         }
         let is_held = word.flags().contains(Flags::HELD);

@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use kami_wal::Lsn;
+use kami_wal::{Lsn, planted};
 
 use crate::card::{Action, Asker, Outcome, Past, Pin, Second, View, before, unusable};
 use crate::holds::{HOLDS_MAX, HeldOf, Hold, HoldChange, HoldKey};
@@ -227,7 +227,7 @@ impl Deciding<'_> {
 
     /// What every command must pass that uses the card's value.
     fn usable(&self, pin: Pin) -> Result<(), Status> {
-        if self.past.tombstone && !cfg!(feature = "bug-ignore-tombstones") {
+        if self.past.tombstone && !planted("ignore-tombstones") {
             return Err(Status::ReversedBeforeArrival);
         }
         if let Some(status) = pin.refusal() {

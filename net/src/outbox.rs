@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use kami_engine::Lsn;
-use kami_engine::{CodeList, DurableWaiter, Engine, Poisoned, ReplyBody, Status};
+use kami_engine::{CodeList, DurableWaiter, Engine, Poisoned, ReplyBody, Status, planted};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
@@ -248,6 +248,7 @@ impl Outbox {
             let Some(front) = self.waiting.front() else { return Poll::Pending };
             if let Some(lsn) = front.durable_at
                 && self.durable < Some(lsn)
+                && !planted("reply-before-durable")
             {
                 ready!(self.waiter.poll_durable(lsn, cx))?;
                 self.durable = Some(engine.durable_end().max(lsn));

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use kami_tests::planted::MISTAKES;
+
 const CRATES: [&str; 6] = ["wal", "engine", "net", "server", "bench", "tests"];
 
 fn root() -> PathBuf {
@@ -149,4 +151,24 @@ fn the_readme_has_its_two_commands() {
     }
     let ci = fs::read_to_string(root().join(".ci/run")).unwrap();
     assert!(ci.contains("cargo test --workspace"), "CI runs the README's tests");
+}
+
+/// A mistake that no test is named for, or that nobody makes any more, shows nothing.
+#[test]
+fn every_planted_mistake_is_listed_with_its_test() {
+    let mut asked = BTreeSet::new();
+    for (name, text) in files(&[".rs"]) {
+        if name.contains("/src/") && !name.starts_with("tests/") && name != "wal/src/planted.rs" {
+            let calls = text.split("planted(\"").skip(1).filter_map(|rest| rest.split('"').next());
+            asked.extend(calls.map(str::to_owned));
+        }
+    }
+    let listed: BTreeSet<String> = MISTAKES.iter().map(|mistake| mistake.name.to_owned()).collect();
+    assert_eq!(asked, listed);
+    let document = fs::read_to_string(root().join("docs/testing.md")).unwrap();
+    for mistake in MISTAKES {
+        assert!(!mistake.caught_by.is_empty(), "{}", mistake.name);
+        let row = format!("| `{}` | {} |", mistake.name, mistake.what);
+        assert!(document.contains(&row), "docs/testing.md lacks `{row}`");
+    }
 }

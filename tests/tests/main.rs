@@ -6,6 +6,7 @@ mod ask;
 mod faults;
 mod fixtures;
 mod golden;
+mod history;
 mod house;
 mod model;
 mod planted;

@@ -1,21 +1,14 @@
-//! Mistakes planted in the engine and the log, each behind a feature and each caught by a test named here.
+//! What the classical mistakes break, one short test each.
 //!
-//! `tests/planted-bugs.sh` builds with each of them in turn and demands that its test fails.
-//!
-//! | feature | the mistake | caught by |
-//! |---|---|---|
-//! | `kami-engine/bug-last-entry-only` | a retry is looked for in the card's last entry only | `a_retry_is_recognised_behind_other_entries` |
-//! | `kami-engine/bug-expired-by-running-clock` | expiry is decided on a time that is in no record | `expiry_rests_on_a_written_tick` |
-//! | `kami-engine/bug-refusals-do-not-wait` | a refusal leaves before what it rests on is durable | `a_refusal_waits_for_what_it_rests_on` |
-//! | `kami-engine/bug-reveal-before-durable` | codes are read before their reveal is durable | `codes_wait_for_their_reveal` |
-//! | `kami-engine/bug-apply-retry-twice` | a retry has its effect again | `a_retry_has_one_effect` |
-//! | `kami-engine/bug-ignore-tombstones` | a late original takes effect after its reversal | `a_late_original_is_refused` |
-//! | `kami-wal/bug-ack-before-sync` | durable is said before it is | `model::runs::direct` |
-//! | `kami-wal/bug-retry-after-failed-sync` | a failed sync is tried again and believed | `storage::after_a_failed_sync_nothing_is_acknowledged_and_nothing_is_lost` |
-//! | `kami-wal/bug-rewrite-acknowledged-block` | a block with acknowledged bytes is written again | `model::runs::direct` |
-//! | `kami-wal/bug-ignore-durable-end` | a hole below the durable end is cut off as a torn tail | `damage_below_the_durable_end_is_refused` |
+//! Which mistake each of them catches is listed in `tests/src/planted.rs`; `cargo run -p kami-tests -- planted` makes
+//! every one of them and demands that its test fails.
 
-use kami_engine::{Engine, ImportSpec, OpenError, ProductId, ProductSpec, Role};
+use std::sync::Arc;
+
+use kami_engine::{
+    Engine, EngineOptions, ImportSpec, LimitAction, LimitScope, LimitSpec, LimitWindow, OpenError, ProductId,
+    ProductSpec, Role,
+};
 use kami_wal::{Medium, SimMode, WalOptions};
 
 use crate::ask::{Ask, What, caller};
@@ -140,4 +133,116 @@ fn damage_below_the_durable_end_is_refused() {
     world.medium.edit(&format!("log/{name}"), |bytes| bytes[(at % world.segment_bytes) as usize] ^= 0x40);
     let opened = Engine::open(world.options(false));
     assert!(matches!(&opened, Err(OpenError::Log(error)) if error.is_damage()), "{:?}", opened.err());
+}
+
+#[test]
+fn two_of_a_turn_are_decided_one_after_the_other() {
+    let mut world = sold(0);
+    world.execute(&[redeem(10), redeem(11)]);
+    assert_eq!(world.met.get("redeem OK"), Some(&1));
+    assert_eq!(world.met.get("redeem ALREADY_REDEEMED"), Some(&1));
+}
+
+#[test]
+fn a_retry_is_only_its_askers() {
+    let mut world = sold(0);
+    run(&mut world, redeem(10));
+    let other = Ask { caller: TILLS[2], ..redeem(10) };
+    run(&mut world, other);
+    assert_eq!(world.met.get("redeem ID_REUSED"), Some(&1));
+}
+
+#[test]
+fn only_its_merchant_takes_a_redemption_back() {
+    let mut world = sold(0);
+    run(&mut world, redeem(10));
+    for (id, till) in [(11, TILLS[2]), (12, TILLS[0])] {
+        run(&mut world, Ask::new(id, till, What::Reverse { code: CODE.to_owned(), original: 10 }));
+    }
+    assert_eq!(world.met.get("reverse SCOPE_DENIED"), Some(&1));
+    assert_eq!(world.met.get("reverse OK"), Some(&1));
+}
+
+#[test]
+fn codes_are_their_buyers() {
+    let mut world = sold(0);
+    let fetch = What::Fetch { order: 1, from: 0, count: 9 };
+    run(&mut world, Ask::new(10, caller(7, Role::Seller, 0, 0), fetch));
+    assert!(!world.met.contains_key("fetch OK"), "{:?}", world.met);
+}
+
+#[test]
+fn a_snapshot_waits_for_what_it_holds() {
+    let mut world = sold(0);
+    world.execute(&[redeem(10)]);
+    world.engine().clone().checkpoint().expect("a snapshot is made");
+    // Nobody was told of the redemption, and the snapshot must not know more than the log keeps.
+    world.restart(End::PowerCut);
+}
+
+#[test]
+fn an_import_waits_for_its_file() {
+    for seed in 0..20 {
+        let mut world = sold(0);
+        world.medium = world.medium.crash(seed);
+        let opened = Engine::open(world.options(false));
+        assert!(opened.is_ok(), "{:?}", opened.err());
+    }
+}
+
+#[test]
+fn engine_time_stays_when_the_wall_clock_is_set_back() {
+    let mut world = sold(0);
+    world.clock.advance(120_000);
+    run(&mut world, freeze(10));
+    let now_ms = world.oracle.now_ms;
+    world.clock.set_wall_ms(now_ms - 60_000);
+    world.clock.reboot(0);
+    world.restart(End::Kill);
+    world.clock.advance(1_000);
+    run(&mut world, unfreeze(11));
+    assert!(now_ms <= world.oracle.now_ms);
+}
+
+/// What counts against a limit counts at the time of its record, whenever that is replayed.
+#[test]
+fn replay_knows_only_the_time_that_is_written() {
+    let mut world = sold(0);
+    let limit = LimitSpec {
+        name: "a till".to_owned(),
+        scope: LimitScope::Terminal,
+        product: None,
+        window: LimitWindow::Rolling { seconds: 600 },
+        max: 1,
+        action: LimitAction::Refuse,
+        ended: false,
+    };
+    run(&mut world, Ask::new(9, OPERATOR, What::LimitPut(limit)));
+    world.clock.advance(3_600_000);
+    run(&mut world, redeem(10));
+    world.restart(End::Close);
+    let other = What::Redeem { code: "CARD-2".to_owned(), pin: None, amount: 0, partial: false };
+    run(&mut world, Ask::new(11, TILLS[0], other));
+    assert_eq!(world.met.get("redeem LIMIT_TERMINAL"), Some(&1), "{:?}", world.met);
+}
+
+#[test]
+fn a_damaged_snapshot_is_not_believed() {
+    let mut world = sold(0);
+    run(&mut world, redeem(10));
+    world.engine().clone().checkpoint().expect("a snapshot is made");
+    drop(world.engine.take());
+    world.medium = world.medium.kill();
+    let name = world.medium.list("snapshots").expect("the disk is on").remove(0);
+    let hash = kami_engine::verify(Arc::new(world.medium.clone()), Arc::new(world.medium.clone()));
+    let hash = hash.expect("the store can be read").state_hash;
+    let length = world.medium.bytes(&format!("snapshots/{name}")).len();
+    // Every byte of the words of the three cards, which no other checksum covers.
+    for at in (4096..length).step_by(7) {
+        let damaged = world.medium.kill();
+        damaged.edit(&format!("snapshots/{name}"), |bytes| bytes[at] ^= 1);
+        let options = EngineOptions { data: Arc::new(damaged), ..world.options(false) };
+        let engine = Engine::open(options).expect("the whole log is there");
+        assert_eq!(engine.state_hash(), hash, "byte {at}");
+    }
 }

@@ -5,9 +5,10 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kami_engine::{
-    Caller, CardKind, ChannelId, Command, DiskOptions, Engine, EngineOptions, Failure, ImportRow, ImportSpec,
-    Kind, Lifecycle, MerchantId, OrderId, Part, PrincipalId, ProductSpec, ReplyBody, Request, RequestId,
-    Role, Session, Status, TenantId, TerminalId, Work,
+    AccountKind, AccountSpec, Caller, CardKind, ChannelId, Command, DiskOptions, Engine, EngineOptions,
+    Failure, ImportRow, ImportSpec, Kind, Lifecycle, LimitAction, LimitScope, LimitSpec, LimitWindow,
+    MerchantId, OrderId, Part, PrincipalId, ProductSpec, Purchase, ReplyBody, Request, RequestId, Role,
+    Session, Status, TenantId, TerminalId, Work,
 };
 
 use crate::random::Random;
@@ -315,4 +316,70 @@ impl Drop for Until<'_> {
     fn drop(&mut self) {
         self.0.store(self.1, Ordering::Relaxed);
     }
+}
+
+/// A limit is exact although many sell at the same time: what was asked and what is counted are one step.
+#[test]
+fn races_sell_no_more_than_a_limit_allows() {
+    const MOST: u64 = 25;
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let (data, keys) = (directory.path().join("data"), directory.path().join("keys"));
+    let disk = DiskOptions { unsafe_filesystem: true, ..DiskOptions::default() };
+    let mut options = EngineOptions::on_disk(&data, &keys, disk).expect("a place for a store");
+    options.wal.segment_bytes = 1 << 20;
+    let engine = Engine::open(options).expect("the store opens");
+    let admin = Session::new(&engine, Caller::LOCAL);
+    let spec = ProductSpec::single("coffee", *b"CNY", 100);
+    let product = admin.add_product(RequestId(1), spec).wait().expect("a product").id;
+    let codes: Vec<String> = (0..CARDS).map(|n| format!("LIMIT-{n:06}")).collect();
+    let rows = codes.iter().map(|code| ImportRow {
+        code: code.as_bytes(),
+        pin: None,
+        face: None,
+        expires_ms: 0,
+        origin: None,
+    });
+    admin.import(RequestId(2), ImportSpec::of(product, CARDS, 20), rows, |_| ()).expect("imported");
+    let spec = LimitSpec {
+        name: "a day".to_owned(),
+        scope: LimitScope::Account(None),
+        product: None,
+        window: LimitWindow::Life,
+        max: MOST,
+        action: LimitAction::Refuse,
+        ended: false,
+    };
+    let put = admin.run(RequestId(3), Command::LimitPut(Box::new(spec))).wait().expect("durable");
+    assert!(put.status.is_done(), "{put:?}");
+    let account = AccountSpec {
+        name: "all of them".to_owned(),
+        currency: *b"CNY",
+        kind: AccountKind::Customer,
+        credit_limit: 0,
+        owner: PrincipalId(0),
+    };
+    let account = admin.add_account(RequestId(4), account).wait().expect("an account").id;
+    let barrier = Barrier::new(THREADS as usize);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (engine, barrier) = (&engine, &barrier);
+            scope.spawn(move || {
+                let session = Session::new(engine, seller(1));
+                barrier.wait();
+                for n in 0..10 {
+                    let order = u128::from(thread << 32 | n);
+                    let purchase =
+                        Purchase { account: Some(account), ..Purchase::of(OrderId(order), product, 1) };
+                    match session.sell_lines(RequestId(1000 + order), purchase).wait() {
+                        Ok(_) => {}
+                        Err(Failure::Limit { exceeded, .. }) => assert_eq!(exceeded.left, 0),
+                        Err(other) => panic!("order {order}: {other}"),
+                    }
+                }
+            });
+        }
+    });
+    let lines = Session::new(&engine, Caller::LOCAL).stock(Some(product)).wait().expect("stock");
+    assert_eq!(lines[0].counts[Lifecycle::Sold as usize], MOST, "a limit of {MOST}");
+    engine.check().expect("counters are the sums of states");
 }

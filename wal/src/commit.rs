@@ -26,6 +26,7 @@ use crate::format::{
 };
 use crate::histogram::Histogram;
 use crate::lsn::Lsn;
+use crate::planted::planted;
 use crate::segment::ActiveSegment;
 use crate::sync::{AtomicU64, Ordering};
 use crate::wal::Shared;
@@ -121,7 +122,7 @@ impl Committer {
         let begun = Instant::now();
         write(&self.segment, slot, BLOCK_BYTES)?;
         shared.commit_counts.count(1, BLOCK_BYTES, begun);
-        if !cfg!(feature = "bug-rewrite-acknowledged-block") {
+        if !planted("rewrite-acknowledged-block") {
             self.slot = 1 - self.slot;
         }
         Ok(())
@@ -225,7 +226,7 @@ impl Shared {
 /// One write to the device.
 fn write(segment: &ActiveSegment, offset: u64, len: u64) -> io::Result<()> {
     let result = segment.segment.commit(offset, len);
-    if cfg!(feature = "bug-retry-after-failed-sync") && result.is_err() {
+    if planted("retry-after-failed-sync") && result.is_err() {
         return segment.segment.commit(offset, len);
     }
     result
@@ -233,7 +234,7 @@ fn write(segment: &ActiveSegment, offset: u64, len: u64) -> io::Result<()> {
 
 /// The planted bug that acknowledges before the write: nothing in an ordinary build.
 fn acknowledge_early(shared: &Shared, end: u64) {
-    if cfg!(feature = "bug-ack-before-sync") {
+    if planted("ack-before-sync") {
         shared.durability.advance(end);
     }
 }

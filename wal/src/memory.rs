@@ -21,6 +21,7 @@ use memmap2::{Advice, MmapMut, MmapOptions};
 use parking_lot::Mutex as PoolMutex;
 
 use crate::format::HEAD_BYTES;
+use crate::planted::planted;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// The memory of one segment, as long as the segment's file.
@@ -205,7 +206,8 @@ impl SegmentMemory {
         assert!(token.start == self.start, "the token belongs to other memory");
         let from = self.published.load(Ordering::Relaxed);
         assert!(from + len <= self.bytes, "a record reaches beyond its segment");
-        self.published.store(from + len, Ordering::Release);
+        let order = if planted("relaxed-publication") { Ordering::Relaxed } else { Ordering::Release };
+        self.published.store(from + len, order);
     }
 
     /// Writes the range back to the file the memory maps, and waits for the device.

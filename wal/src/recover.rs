@@ -23,6 +23,7 @@ use crate::format::{BLOCK_BYTES, HEAD_BYTES, RecordKind};
 use crate::image::{Expected, SegmentImage, peek_head};
 use crate::lsn::Lsn;
 use crate::medium::{CommitPath, Medium};
+use crate::planted::planted;
 use crate::replay::{Record, ReplayFrom, Walk, Walked};
 use crate::segment::{
     Geometry, LOG_DIR, QUARANTINE_DIR, ReadySegment, create, segment_numbers, segment_path,
@@ -98,7 +99,7 @@ impl Recovery<'_> {
         let recovered = Recovered {
             store_id: expected.store_id,
             segment_bytes: expected.geometry.segment_bytes,
-            epoch: (walked.epoch + 1).max(self.options.epoch_min),
+            epoch: (walked.epoch + u32::from(!planted("reuse-epoch"))).max(self.options.epoch_min),
             tail: Lsn::from_bytes(walked.tail),
             durable_end: Lsn::from_bytes(walked.durable_end),
             records: walked.counts.data_records,
@@ -113,7 +114,7 @@ impl Recovery<'_> {
     /// the device. A write-back that failed left the system with bytes that the device does not have, and what is
     /// handed on as durable must be durable. Direct writes leave nothing in any cache.
     fn settle(&self, numbers: &[u32]) -> Result<(), OpenError> {
-        if self.medium.commit_path() == CommitPath::Direct {
+        if self.medium.commit_path() == CommitPath::Direct || planted("believe-the-page-cache") {
             return Ok(());
         }
         // Held and ready ones, with room for a process that was told to keep more of them.
@@ -136,7 +137,7 @@ impl Recovery<'_> {
         if let Some(last) = &walked.last {
             let tail = walked.tail - last.base();
             let used = last.used_end(tail);
-            if tail < used {
+            if tail < used && !planted("throw-the-tail-away") {
                 self.quarantine(last, tail, used, walked.tail, quarantined)?;
             }
         }

@@ -60,6 +60,42 @@ pub async fn raw(
     Ok(connection)
 }
 
+/// A replayed first flight would be a replayed sale: no peer gets what it takes to send one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn early_data_is_not_accepted() {
+    let house = House::open().await;
+    let mut roots = rustls::RootCertStore::empty();
+    let dir = house.dir().join("early");
+    house.admin.save(&dir).unwrap();
+    roots.add(CertificateDer::from_pem_file(dir.join("ca.pem")).unwrap()).unwrap();
+    let certificate = CertificateDer::from_pem_file(dir.join("cert.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(dir.join("key.pem")).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![certificate], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"kami/1".to_vec()];
+    config.enable_early_data = true;
+    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = house.server.local_addr().unwrap();
+    for _ in 0..3 {
+        let connecting = endpoint.connect_with(config.clone(), address, "127.0.0.1").unwrap();
+        let connection = match connecting.into_0rtt() {
+            Err(connecting) => connecting.await.unwrap(),
+            Ok(_) => panic!("the server gave what it takes to send early data"),
+        };
+        // A ticket would have come with or before the reply.
+        let (_, _send, _recv) = send(&connection, &ping(7)).await;
+        connection.close(0_u32.into(), b"");
+    }
+    endpoint.wait_idle().await;
+    house.shut_down().await;
+}
+
 pub fn frame(head: &RequestHead, request: &Request<'_>) -> Vec<u8> {
     let mut out = bytes::BytesMut::new();
     request.encode(head, &mut out).unwrap();

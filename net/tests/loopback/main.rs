@@ -5,6 +5,7 @@ mod feed;
 mod hostile;
 mod house;
 mod lifetime;
+mod lossy;
 mod money;
 mod people;
 mod proofs;

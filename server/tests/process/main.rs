@@ -14,6 +14,7 @@ mod environment;
 mod feed;
 mod files;
 mod import;
+mod inject;
 mod json;
 mod kill;
 mod migrate;

@@ -223,6 +223,11 @@ impl Server<'_> {
         Ended::of(self.child.take().unwrap().wait_with_output().unwrap())
     }
 
+    /// Waits for the end that it comes to by itself.
+    pub fn end(mut self) -> Ended {
+        Ended::of(self.child.take().unwrap().wait_with_output().unwrap())
+    }
+
     /// SIGKILL, and waits for the end.
     pub fn kill(mut self) {
         let mut child = self.child.take().unwrap();

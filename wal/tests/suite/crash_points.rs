@@ -2,7 +2,7 @@
 
 use kami_wal::{OpenError, SimMedium, SimMode};
 
-use crate::world::{Kept, append, open, payload, seeds};
+use crate::world::{Kept, append, open, payload};
 
 /// Makes a log, or continues one, through slots, closed blocks and a rotation. Fills in what was
 /// appended and how much of that is promised; ends early when the disk is gone.
@@ -45,7 +45,7 @@ fn at_every_operation(start: &SimMedium, history: &[Kept], then: &mut Then<'_>) 
         if let Err(error) = script(&medium, &mut history, &mut promised) {
             assert!(medium.is_cut(), "operation {nth}: {error}");
         }
-        for seed in 0..seeds(3) {
+        for seed in 0..3 {
             then(medium.crash(seed * 7919 + nth), &history, promised, format!("operation {nth} seed {seed}"));
         }
         if !medium.is_cut() {

@@ -7,7 +7,7 @@ use kami_wal::{
     WalOptions,
 };
 
-use crate::world::{Kept, World, append, open, open_with, options, payload, seeds};
+use crate::world::{Kept, World, append, for_seeds, open, open_with, options, payload};
 
 /// The DATA records from a cursor on, up to the durable end.
 fn read(wal: &Wal, cursor: &mut kami_wal::Cursor) -> Vec<Kept> {
@@ -31,7 +31,7 @@ fn read(wal: &Wal, cursor: &mut kami_wal::Cursor) -> Vec<Kept> {
 /// durable end once, and one that begins anywhere has the rest.
 #[test]
 fn what_is_durable_is_read_once_and_in_order() {
-    for seed in 0..seeds(100) {
+    for_seeds("cursor::what_is_durable_is_read_once_and_in_order", 100, |seed| {
         let mode = if seed % 2 == 0 { SimMode::Direct } else { SimMode::Mapped };
         let mut world = World::new(seed, mode);
         world.open().unwrap();
@@ -66,7 +66,7 @@ fn what_is_durable_is_read_once_and_in_order() {
             }
             world.medium.cut_power_at(u64::MAX);
         }
-    }
+    });
 }
 
 /// A place tells in which life of the log it was written.

@@ -3,7 +3,7 @@
 
 use kami_wal::{Lsn, OpenError, SimMedium, SimMode, Verdict, verify};
 
-use crate::world::{Kept, Random, append, open, options, payload, seeds};
+use crate::world::{Kept, Random, append, for_seeds, open, options, payload};
 
 const PATHS: [&str; 2] = ["log/0000000001.segment", "log/0000000002.segment"];
 
@@ -90,8 +90,8 @@ fn a_lost_stale_or_misdirected_sector_is_refused_or_harmless() {
 #[test]
 fn opening_a_damaged_log_refuses_or_gives_everything() {
     let (medium, history) = closed_log();
-    let mut random = Random(2);
-    for seed in 0..seeds(300) {
+    for_seeds("damage::opening_a_damaged_log_refuses_or_gives_everything", 300, |seed| {
+        let mut random = Random(seed);
         let damaged = medium.kill();
         let path = PATHS[random.below(2) as usize];
         let at = random.below(crate::world::SEGMENT_BYTES) as usize;
@@ -104,7 +104,7 @@ fn opening_a_damaged_log_refuses_or_gives_everything() {
             Ok((_, kept)) => assert!(kept == history, "seed {seed}: {path} {at}: {} left", kept.len()),
             Err(error) => assert!(error.is_damage(), "seed {seed}: {error:?}"),
         }
-    }
+    });
 }
 
 /// The checksums of a record can be made to fit by whoever wants to; the chain cannot.

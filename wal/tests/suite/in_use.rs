@@ -12,7 +12,7 @@ use kami_wal::{
 };
 
 use crate::world::{
-    Kept, SEGMENT_BYTES, World, append, open, open_with, options, payload, seeds, try_append,
+    Kept, SEGMENT_BYTES, World, append, for_seeds, open, open_with, options, payload, try_append,
 };
 
 const STORE: u64 = 0x4B61_6D69;
@@ -40,7 +40,7 @@ fn read(medium: &dyn Medium) -> Result<(Vec<Kept>, u64), OpenError> {
 /// it back.
 #[test]
 fn what_is_read_survives_every_crash() {
-    for seed in 0..seeds(100) {
+    for_seeds("in_use::what_is_read_survives_every_crash", 100, |seed| {
         let mode = if seed % 2 == 0 { SimMode::Direct } else { SimMode::Mapped };
         let mut world = World::new(seed, mode);
         world.open().unwrap();
@@ -72,7 +72,7 @@ fn what_is_read_survives_every_crash() {
             }
             world.medium.cut_power_at(u64::MAX);
         }
-    }
+    });
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use kami_wal::SimMode;
 
-use crate::world::{World, seeds};
+use crate::world::{World, for_seeds};
 
 fn run(seed: u64, mode: SimMode) {
     let mut world = World::new(seed, mode);
@@ -32,10 +32,10 @@ fn run(seed: u64, mode: SimMode) {
 /// prefix of what was appended.
 #[test]
 fn nothing_acknowledged_is_lost_direct() {
-    (0..seeds(200)).for_each(|seed| run(seed, SimMode::Direct));
+    for_seeds("power_cut::nothing_acknowledged_is_lost_direct", 200, |seed| run(seed, SimMode::Direct));
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_mapped() {
-    (0..seeds(200)).for_each(|seed| run(seed, SimMode::Mapped));
+    for_seeds("power_cut::nothing_acknowledged_is_lost_mapped", 200, |seed| run(seed, SimMode::Mapped));
 }

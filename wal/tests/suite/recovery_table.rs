@@ -176,6 +176,21 @@ fn row_7_what_lies_behind_a_recovered_end_never_comes_back() {
     assert_eq!(open(&medium).unwrap().1, [history[0].clone(), newer]);
 }
 
+/// What a cut or a damaged disk leaves of one life must never pass for a part of a later one.
+#[test]
+fn row_7_every_start_has_an_epoch_of_its_own() {
+    let (mut medium, mut last) = (SimMedium::new(1, SimMode::Direct), 0);
+    for life in 0..6 {
+        let (wal, kept) = open(&medium).unwrap();
+        assert!(last < wal.recovered().epoch, "epoch {last} came twice");
+        last = wal.recovered().epoch;
+        append(&wal, &payload(1, kept.len() as u64, 64));
+        wal.commit().unwrap();
+        drop(wal);
+        medium = if life % 2 == 0 { medium.crash(life) } else { medium.kill() };
+    }
+}
+
 #[test]
 fn row_8_a_missing_segment_is_refused() {
     for missing in [1_u32, 2] {

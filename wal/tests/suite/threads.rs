@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kami_wal::{Drive, NoSpace, OpenError, SimMedium, SimMode, Wal, WalOptions};
 
-use crate::world::{Kept, Random, open, open_with, options, payload, seeds, try_append};
+use crate::world::{Kept, Random, for_seeds, open, open_with, options, payload, try_append};
 
 fn threaded() -> WalOptions {
     WalOptions { drive: Drive::Threads, seal_after: Duration::from_millis(1), ..options() }
@@ -34,7 +34,7 @@ fn appender(wal: &Wal, stop: &AtomicBool, seed: u64) -> (Vec<Kept>, usize) {
 
 #[test]
 fn what_every_thread_was_promised_survives_a_power_cut() {
-    for seed in 0..seeds(20) {
+    for_seeds("threads::what_every_thread_was_promised_survives_a_power_cut", 20, |seed| {
         let medium = SimMedium::new(seed, if seed % 2 == 0 { SimMode::Direct } else { SimMode::Mapped });
         let (wal, _) = open_with(Arc::new(medium.clone()), threaded(), None).unwrap();
         medium.cut_power_at(medium.operations() + 40 + seed * 7 % 200);
@@ -61,7 +61,7 @@ fn what_every_thread_was_promised_survives_a_power_cut() {
         let mut all: Vec<_> = histories.into_iter().flat_map(|(history, _)| history).collect();
         all.sort_by_key(|kept| kept.lsn);
         assert!(kept[..] == all[..kept.len()], "seed {seed}");
-    }
+    });
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn an_idle_log_seals_itself() {
 /// Credits held while others append and the committer closes blocks are good for an append at any time.
 #[test]
 fn a_credit_is_good_whatever_happens_meanwhile() {
-    for seed in 0..seeds(200) {
+    for_seeds("threads::a_credit_is_good_whatever_happens_meanwhile", 200, |seed| {
         let mut random = Random(seed);
         let (wal, _) = open(&SimMedium::new(seed, SimMode::Direct)).unwrap();
         let mut held = Vec::new();
@@ -115,5 +115,5 @@ fn a_credit_is_good_whatever_happens_meanwhile() {
                 _ => {}
             }
         }
-    }
+    });
 }

@@ -1,6 +1,7 @@
 //! A log on a simulated disk, a seeded workload for it, and the oracle that knows what was promised.
 
 use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use kami_wal::{Drive, Medium, NoSpace, OpenError, Record, ReplayFrom, SimMedium, SimMode, Wal, WalOptions};
@@ -29,9 +30,22 @@ impl Random {
     }
 }
 
-/// How many seeds a randomised test runs: `KAMI_SEEDS`, or `ordinary`.
-pub fn seeds(ordinary: u64) -> u64 {
-    std::env::var("KAMI_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(ordinary)
+/// Runs `run` over `ordinary` seeds, or over `KAMI_SEEDS` of them beginning with `KAMI_SEED_FROM`, or over
+/// `KAMI_SEED` alone. `test` is the full name of the test, for the command that repeats a failure.
+pub fn for_seeds(test: &str, ordinary: u64, mut run: impl FnMut(u64)) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    if let Some(seed) = number("KAMI_SEED") {
+        return run(seed);
+    }
+    let from = number("KAMI_SEED_FROM").unwrap_or(0);
+    for seed in from..from + number("KAMI_SEEDS").unwrap_or(ordinary) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
+            eprintln!(
+                "seed {seed}\nrepeat: KAMI_SEED={seed} cargo test -p kami-wal --test suite -- --exact {test} --nocapture"
+            );
+            resume_unwind(panic);
+        }
+    }
 }
 
 /// The options of every simulated log.

@@ -1,0 +1,143 @@
+//! Building the tests once, and starting them afterwards without cargo.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail, ensure};
+
+/// The repository.
+#[must_use]
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Test programs by package and target, `kami-wal` and `suite`; that of a library's own tests by the library's name.
+#[derive(Clone, Debug, Default)]
+pub struct Binaries(BTreeMap<(String, String), Program>);
+
+#[derive(Clone, Debug)]
+struct Program {
+    path: PathBuf,
+    /// Where cargo would run it.
+    home: PathBuf,
+}
+
+/// How tests are built.
+#[derive(Clone, Debug, Default)]
+pub struct Build {
+    /// Packages whose tests are wanted.
+    pub packages: Vec<&'static str>,
+    /// Features, as cargo takes them.
+    pub features: Option<&'static str>,
+    /// Whether with optimisation and without debug assertions.
+    pub release: bool,
+    /// Whether with loom in place of the standard library's atomics. Only the libraries' own tests are built then.
+    pub loom: bool,
+}
+
+impl Build {
+    /// As a command line, for people.
+    fn command(&self) -> Command {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.current_dir(root()).args([
+            "test",
+            "--no-run",
+            "--locked",
+            "--message-format=json-render-diagnostics",
+        ]);
+        for package in &self.packages {
+            command.args(["-p", package]);
+        }
+        if let Some(features) = self.features {
+            command.args(["--features", features]);
+        }
+        if self.release || self.loom {
+            command.arg("--release");
+        }
+        if self.loom {
+            command.args(["--lib", "--target-dir", "target/loom"]);
+            command.env("RUSTFLAGS", "--cfg loom --cfg crossbeam_loom");
+        }
+        command
+    }
+
+    /// Builds, and finds the programs.
+    ///
+    /// # Errors
+    /// If cargo does not build them; what is wrong was printed.
+    pub fn run(&self) -> anyhow::Result<Binaries> {
+        let output = self.command().stderr(Stdio::inherit()).output().context("cargo cannot be started")?;
+        ensure!(output.status.success(), "the tests do not build");
+        let mut programs = BTreeMap::new();
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+            let is_test = message["reason"] == "compiler-artifact" && message["profile"]["test"] == true;
+            let (Some(path), Some(target), Some(manifest)) = (
+                message["executable"].as_str(),
+                message["target"]["name"].as_str(),
+                message["manifest_path"].as_str(),
+            ) else {
+                continue;
+            };
+            if !is_test {
+                continue;
+            }
+            let home = Path::new(manifest).parent().context("a manifest lies in a directory")?.to_owned();
+            let directory =
+                home.file_name().context("a package has a directory")?.to_string_lossy().into_owned();
+            let program = Program { path: path.into(), home };
+            programs.insert((format!("kami-{directory}"), target.to_owned()), program);
+        }
+        Ok(Binaries(programs))
+    }
+}
+
+impl Binaries {
+    /// A process that runs one test, by its full name.
+    ///
+    /// # Errors
+    /// If no such program was built.
+    pub fn test(&self, test: &Test) -> anyhow::Result<Command> {
+        let Some(program) = self.0.get(&(test.package.to_owned(), test.target.to_owned())) else {
+            bail!("cargo built no tests named `{}` in `{}`", test.target, test.package);
+        };
+        let mut command = Command::new(&program.path);
+        command.current_dir(&program.home).args(["--exact", test.name, "--nocapture", "--include-ignored"]);
+        command.env("CARGO_MANIFEST_DIR", &program.home).env("RUST_BACKTRACE", "0").stdin(Stdio::null());
+        Ok(command)
+    }
+}
+
+impl Binaries {
+    /// Processes that run, of each program, all tests with this in their names.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Command> + 'a {
+        self.0.values().map(move |program| {
+            let mut command = Command::new(&program.path);
+            command.current_dir(&program.home).arg(name).stdin(Stdio::null());
+            command
+        })
+    }
+}
+
+/// One test, where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Test {
+    /// The package.
+    pub package: &'static str,
+    /// The test target, or the library.
+    pub target: &'static str,
+    /// Its full name.
+    pub name: &'static str,
+}
+
+impl Test {
+    /// The command that runs it, for people.
+    #[must_use]
+    pub fn command(&self) -> String {
+        let Test { package, target, name } = self;
+        let target =
+            if target.starts_with("kami_") { "--lib".to_owned() } else { format!("--test {target}") };
+        format!("cargo test -p {package} {target} -- --exact {name} --nocapture")
+    }
+}
