@@ -120,6 +120,22 @@ fn a_day_in_the_life_of_a_store() {
 }
 
 #[test]
+fn validity_may_count_from_the_sale() {
+    let home = Home::new();
+    let server = home.serve();
+    let add = ["product", "add", "pass", "--face", "99", "--currency", "CNY"];
+    let product = server.json(&[&add[..], &["--valid-days", "30", "--valid-from", "sale"]].concat());
+    assert_eq!((&product["valid_from"], &product["valid_days"]), (&"sale".into(), &30.into()));
+    home.file("pass.txt", "PASS-0001\n");
+    server.json(&["import", "pass.txt", "--product", "pass"]);
+    assert_eq!(server.json(&["query", "PASS-0001"])["expires_ms"], 0);
+    server.json(&["sell", "pass", "--count", "1", "--order", "A-1"]);
+    let sold = server.json(&["history", "PASS-0001"])["events"][0]["time_ms"].as_u64().unwrap();
+    let ends = server.json(&["query", "PASS-0001"])["expires_ms"].as_u64().unwrap();
+    assert_eq!(ends - sold, 30 * 24 * 3600 * 1000);
+}
+
+#[test]
 fn principals_may_what_their_role_allows_until_they_are_revoked() {
     let home = Home::new();
     let server = home.serve();
