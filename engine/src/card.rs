@@ -158,6 +158,8 @@ pub struct Past {
     /// When it was used first in the system that it comes from, milliseconds, if it was, and not used up; only read as
     /// `sold_ms`.
     pub used_ms: u64,
+    /// The card that stands in its place, if it was replaced, as it was when `same` was looked for there, too.
+    pub successor: Option<(CardRef, Word)>,
 }
 
 impl Past {
@@ -177,6 +179,7 @@ impl Past {
         activated_ms: 0,
         sold_ms: 0,
         used_ms: 0,
+        successor: None,
     };
 }
 

@@ -402,19 +402,22 @@ impl Sequencer {
             && let Some(same) = past.same.as_mut().filter(|same| same.kind.may_tell_value())
         {
             let (place, asked) = ((card, prepared.word), request.command.sought(request.id));
-            same.reversed |= self.was_reversed_elsewhere(&mut chain, place, same, asked)?;
+            let (reversed, successor) = self.was_reversed_elsewhere(&mut chain, place, same, asked)?;
+            same.reversed |= reversed;
+            past.successor = Some(successor);
         }
         Ok(())
     }
 
-    /// Whether what a request did at a card that was replaced since was undone at the card in its place.
+    /// Whether what a request did at a card that was replaced since was undone at the card in its place, and that card
+    /// with the word that this was read from.
     fn was_reversed_elsewhere(
         &self,
         chain: &mut Chain<'_>,
         (mut card, mut word): (CardRef, Word),
         same: &Effect,
         request: RequestId,
-    ) -> Result<bool, ChainError> {
+    ) -> Result<(bool, (CardRef, Word)), ChainError> {
         while word.flags().contains(Flags::REPLACED)
             && let Some(next) = chain.successor(card, word)?
             && let Some(batch) = self.table.batch_of(next)
@@ -422,7 +425,8 @@ impl Sequencer {
             (card, word) = (next, batch.word(next.row()));
         }
         let (past, _) = chain.past(card, word, &Sought::elsewhere(request, &self.marks))?;
-        Ok(past.original.is_some_and(|original| original.lsn == same.lsn && original.reversed))
+        let original = past.original.filter(|original| original.lsn == same.lsn);
+        Ok((original.is_some_and(|original| original.reversed), (card, word)))
     }
 
     /// Reads what a card's chain says about the request and about the card's value.

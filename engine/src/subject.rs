@@ -188,6 +188,14 @@ impl Subject<'_> {
         if word != prepared.word {
             return None;
         }
+        // What the card in its place said of the request stands only as long as that has not moved, in this group or before.
+        if word.flags().contains(Flags::REPLACED)
+            && let Some((other, then)) = prepared.past().successor
+            && (moves.words.iter().any(|(moved, ..)| *moved == other)
+                || self.sequencer.table.batch_of(other).is_some_and(|batch| batch.word(other.row()) != then))
+        {
+            return None;
+        }
         let covered = scope.covers(batch.product);
         let is_end = matches!(
             request.command,

@@ -48,19 +48,17 @@ pub(crate) struct Committer {
 
 /// What the committer has done. Apart from its state, so that reading it waits for no write.
 pub(crate) struct CommitCounts {
-    pub commits: AtomicU64,
     pub slot_commits: AtomicU64,
     pub bytes: AtomicU64,
     /// Bytes a write.
     pub write_bytes: Histogram,
-    /// Microseconds a write took.
+    /// Microseconds a write took. Its count is that of the commits.
     pub write_us: Histogram,
 }
 
 impl CommitCounts {
     pub(crate) fn new() -> Self {
         Self {
-            commits: AtomicU64::new(0),
             slot_commits: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             write_bytes: Histogram::new(12),
@@ -71,7 +69,6 @@ impl CommitCounts {
     fn count(&self, slots: u64, bytes: u64, begun: Instant) {
         self.write_bytes.add(bytes, 1);
         self.write_us.add(begun.elapsed().as_micros() as u64, 1);
-        self.commits.fetch_add(1, Ordering::Relaxed);
         self.slot_commits.fetch_add(slots, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }

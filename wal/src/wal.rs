@@ -448,16 +448,17 @@ impl Wal {
         self.shared.seal()
     }
 
-    /// Counters. Waits for a commit that is under way.
+    /// Counters. Waits for no write.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let counts = &self.shared.commit_counts;
+        let commit_us = counts.write_us.read();
         Stats {
-            commits: counts.commits.load(Ordering::Relaxed),
+            commits: commit_us.count(),
             slot_commits: counts.slot_commits.load(Ordering::Relaxed),
             bytes_written: counts.bytes.load(Ordering::Relaxed),
             commit_bytes: counts.write_bytes.read(),
-            commit_us: counts.write_us.read(),
+            commit_us,
             durable_end: self.durable_end(),
             tail: self.tail(),
             ready_segments: self.shared.appender.lock().ready_count(),

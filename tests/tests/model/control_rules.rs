@@ -264,7 +264,7 @@ impl Oracle {
                 false => self.refuse(Status::IdReused),
             };
         }
-        if ask.why.is_none() {
+        if ask.why.is_none() || ask.id == 0 {
             return self.refuse(Status::Malformed);
         }
         let asked = inner(ask, 0);
