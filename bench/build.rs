@@ -1,4 +1,5 @@
-//! Bakes the commit into the binary: a figure without the commit it was taken on says nothing.
+//! Bakes the commit into the binary: a figure without the commit it was taken on says nothing. And the compiler,
+//! which counts of instructions depend on.
 //!
 //! It runs again when a source or the checked-out commit changes, so that `-dirty` is said of what was
 //! built and not of what lies there when it runs.
@@ -32,4 +33,8 @@ fn main() {
         (None, _) => "unknown".to_owned(),
     };
     println!("cargo::rustc-env=KAMI_COMMIT={commit}");
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let version = Command::new(rustc).arg("--version").output();
+    let version = version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    println!("cargo::rustc-env=KAMI_COMPILER={}", version.unwrap_or_else(|_| "unknown".to_owned()));
 }

@@ -95,6 +95,12 @@ pub struct Args {
     /// How often `peers` measures everything; each figure is the median.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub rounds: u32,
+    /// `guards` writes what it counts as the new standard instead of comparing.
+    #[arg(long)]
+    pub record: bool,
+    /// The file with the counts that `guards` compares with.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/guards.toml"))]
+    pub recorded: PathBuf,
     /// For the hidden child workloads: the directory to use.
     #[arg(long, hide = true)]
     pub store: Option<PathBuf>,
@@ -142,6 +148,11 @@ pub enum Workload {
     Peers,
     /// Write a card file of `--cards` codes of `--seed` and measure nothing.
     CardFile,
+    /// Count the instructions of what every redemption does, under valgrind, and compare with what was recorded.
+    Guards,
+    /// Does what `guards` counts.
+    #[value(hide = true)]
+    Guarded,
     /// Serves a store over QUIC.
     #[value(hide = true)]
     QuicServer,

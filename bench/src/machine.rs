@@ -4,6 +4,8 @@ use std::fs;
 
 /// The commit of the build; see `build.rs`.
 pub const COMMIT: &str = env!("KAMI_COMMIT");
+/// The compiler of the build.
+pub const COMPILER: &str = env!("KAMI_COMPILER");
 
 /// Processor, cores, memory and kernel, in one line.
 pub fn machine() -> String {

@@ -13,6 +13,7 @@
 //! redeem.rs …     one workload a file
 //! peers.rs        Redis (redis.rs) and PostgreSQL (postgres.rs) beside Kami; peer.rs: their servers
 //! network.rs      the server of the QUIC workloads, started here or elsewhere
+//! guards.rs       instructions counted and compared with what was recorded
 //! report.rs       the result;  machine.rs: what it was taken on
 //! ```
 
@@ -22,6 +23,7 @@ mod child;
 mod codes;
 mod echo;
 mod fsync;
+mod guards;
 mod import;
 mod machine;
 mod mix;
@@ -79,6 +81,8 @@ fn main() -> ExitCode {
         Workload::Echo => quic::echo(&args, &mut report),
         Workload::Peers => peers::run(&args, &mut report),
         Workload::CardFile => return child(card_file::write(&args)),
+        Workload::Guards => return judged(guards::run(&args)),
+        Workload::Guarded => return child(guards::counted::run()),
         Workload::QuicServer => return child(serve::serve(&args)),
         Workload::EchoServer => return child(echo::serve(&args)),
         Workload::RecoveryFill => return child(recovery::fill(&args)),
@@ -91,6 +95,14 @@ fn main() -> ExitCode {
     report.finish();
     print!("{}", if args.json { report.json() + "\n" } else { report.text() });
     if report.errors == 0 { ExitCode::SUCCESS } else { EXIT_ERRORS.into() }
+}
+
+/// What compares and tells by itself; whether all was as it must be.
+fn judged(outcome: anyhow::Result<bool>) -> ExitCode {
+    match outcome {
+        Ok(false) => EXIT_ERRORS.into(),
+        outcome => child(outcome.map(drop)),
+    }
 }
 
 /// What makes no result: a child reports to its parent, a generator to nobody.

@@ -58,6 +58,8 @@ mod index;
 mod keyring;
 mod limit;
 mod limits;
+#[doc(hidden)]
+pub mod measured;
 mod money;
 mod order;
 mod orders;

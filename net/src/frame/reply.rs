@@ -643,8 +643,10 @@ pub fn encode(head: &ReplyHead, body: &Body, out: &mut BytesMut) {
 }
 
 /// As [`encode`], of what the engine answered. What the frequent commands are told is read where it stands.
+/// Public only for `kami-bench guards`, which counts what a reply costs.
+#[doc(hidden)]
 #[inline]
-pub(crate) fn encode_told(head: &ReplyHead, body: &mut ReplyBody, out: &mut BytesMut) {
+pub fn encode_told(head: &ReplyHead, body: &mut ReplyBody, out: &mut BytesMut) {
     match body {
         ReplyBody::None => encode_small(head, BodyKind::None, |_| (), out),
         ReplyBody::Value(value) => encode_small(head, BodyKind::Value, |out| value.put(out), out),
