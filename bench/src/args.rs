@@ -56,12 +56,13 @@ pub struct Args {
     /// All orders are paid by one customer, so that they hit the same four accounts.
     #[arg(long)]
     pub hot: bool,
-    /// Connections. Default 16, for terminals 64, for sales 4, for latency with a rate 16 and without 1.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=256))]
+    /// Connections; a server that the run starts takes as many. Default 16, for terminals 64, for sales 4, for
+    /// latency with a rate 16 and without 1.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub connections: Option<u32>,
-    /// Commands a second that latency is measured at, over all connections: an open loop. Without it one
-    /// command is outstanding.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Commands a second over all connections, sent when they are due whatever was answered: an open loop. For what
+    /// redeems, the mix and the soak.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub rate: Option<u32>,
     /// A running server, HOST:PORT, to measure instead of one started here. The run adds a product of its
     /// own, imports its cards and sells them before the clock starts; they stay there.
@@ -83,6 +84,12 @@ pub struct Args {
     /// Write all latencies here: the percentile table that HdrHistogram plotters read, in microseconds.
     #[arg(long)]
     pub histogram: Option<PathBuf>,
+    /// Put the course of the run into the result: answers, p50, p99 and the server's memory of each second.
+    #[arg(long)]
+    pub series: bool,
+    /// Write the result as a page to look at: latencies, throughput and p99 over time, machine, settings.
+    #[arg(long)]
+    pub html: Option<PathBuf>,
     /// Where `card-file` writes.
     #[arg(long, default_value = "cards.csv")]
     pub out: PathBuf,

@@ -74,6 +74,11 @@ impl Resident {
         let bytes = |name| value_of(&status, name).and_then(kib).unwrap_or(0) << 10;
         Resident { anonymous_bytes: bytes("RssAnon"), file_bytes: bytes("RssFile") }
     }
+
+    /// Both.
+    pub fn all(self) -> u64 {
+        self.anonymous_bytes + self.file_bytes
+    }
 }
 
 /// What another process on this machine has used.

@@ -31,6 +31,7 @@ mod mixed;
 mod network;
 mod orders;
 mod outstanding;
+mod pace;
 mod peer;
 mod peers;
 mod postgres;
@@ -40,10 +41,12 @@ mod redeem;
 mod redis;
 mod report;
 mod sell;
+mod series;
 mod serve;
 mod store;
 mod timeouts;
 mod traffic;
+mod watch;
 
 use std::process::ExitCode;
 

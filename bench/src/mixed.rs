@@ -62,7 +62,7 @@ impl Driver<'_> {
         let engine = &self.store.engine;
         let executions = (load.share() / u64::from(load.batch)) as usize;
         self.spare.resize_with(executions + 2, || Vec::with_capacity(load.batch as usize));
-        let mut outstanding = Outstanding::new(engine, executions);
+        let mut outstanding = Outstanding::new(engine, executions, begun);
         let mut work = Work::default();
         let mut errors = 0;
         loop {

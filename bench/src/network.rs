@@ -8,6 +8,7 @@ use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -15,16 +16,19 @@ use kami_engine::{BatchId, ImportRow, ImportSpec, Lifecycle, OrderId, ProductId,
 use kami_net::client::{ChannelReceiver, ChannelSender, Rows, SellOptions};
 use kami_net::frame::request::ChunkRows;
 use kami_net::{Client, ClientOptions, Identity};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::args::{Args, Shape as Like, Workload};
 use crate::child::{Child, pin};
 use crate::codes::{CODE_BYTES, Codes};
 use crate::machine::ProcessUse;
+use crate::pace::Pace;
 use crate::redeem::Done;
 use crate::report::{Report, rounded};
 use crate::serve::CLIENT;
 use crate::store::Scratch;
-use crate::traffic::Shape;
+use crate::traffic::{Shape, Source, closed_loop, open_loop};
+use crate::watch::Watch;
 
 /// The core the client is kept on.
 const CORE: usize = 1;
@@ -69,6 +73,32 @@ pub struct Line {
     _client: Client,
 }
 
+/// A connection's place in an open loop.
+pub struct Turn {
+    pub pace: Rc<Pace>,
+    pub part: u64,
+}
+
+impl Line {
+    /// Runs the commands of `source`: all with the window full, or `count` of them when it is their turn.
+    pub async fn drive(
+        &mut self,
+        mut source: impl Source + Clone,
+        turn: Option<Turn>,
+        count: u64,
+        shape: Shape,
+        begun: Instant,
+    ) -> Result<Done> {
+        let Line { send, receive, .. } = self;
+        match turn {
+            Some(Turn { pace, part }) => {
+                open_loop(send, receive, &mut source, (&pace, part), count, begun + shape.warm_up).await
+            }
+            None => closed_loop(send, receive, &mut source, shape, begun).await,
+        }
+    }
+}
+
 impl Shop {
     /// The run's order `number`. Orders of other runs, which have other seeds, have other ids.
     pub fn order(&self, number: u64) -> OrderId {
@@ -97,18 +127,23 @@ impl Network {
         (args.connections.unwrap_or(connections), Shape { batch, window, limit: args.seconds, warm_up })
     }
 
-    /// How many commands: the flag's, or what the cards and ten seconds of a latency run allow.
-    pub fn count(args: &Args, most: u64) -> u64 {
+    /// How many commands: the flag's, what an open loop sends, or all that the cards allow, which is `most`.
+    pub fn count(args: &Args, most: u64) -> Result<u64> {
         let latency = args.workload == Workload::QuicLatency || args.like == Like::Latency;
-        let usual = match args.rate {
-            Some(rate) => {
-                let time = args.seconds.unwrap_or(Duration::from_secs(5)) + args.ramp + args.warm_up;
-                (f64::from(rate) * time.as_secs_f64()) as u64
-            }
-            None if latency => 20_000,
-            None => most,
+        let Some(rate) = args.rate else {
+            return Ok(args.count.unwrap_or(if latency { 20_000 } else { most }).min(most));
         };
-        args.count.unwrap_or(usual).min(most)
+        let time = args.seconds.unwrap_or(Duration::from_secs(5)) + args.ramp + args.warm_up;
+        let due = (f64::from(rate) * time.as_secs_f64()) as u64;
+        let count = args.count.map_or(due, |count| count.min(due));
+        ensure!(
+            count <= most,
+            "{} cards allow {most} commands, but {count} are due in {:.1} s at this rate: more --cards, fewer \
+             --seconds or a lower --rate",
+            args.cards,
+            time.as_secs_f64()
+        );
+        Ok(count)
     }
 
     /// A server with the run's cards, of which `sold` are sold ahead and the rest is stock.
@@ -164,10 +199,12 @@ impl Network {
         args: &Args,
         connections: u32,
         report: &mut Report,
-        drive: impl Fn(u64, Line, Instant) -> Drive,
+        drive: impl Fn(u64, Line, Instant, Option<Turn>) -> Drive,
     ) -> Result<Done> {
         let before = self.server_use(args)?;
-        let done = on_client_core(args, async {
+        let look = self.memory_of_server(args);
+        let (done, resident) = on_client_core(args, async {
+            allow_files(connections)?;
             let mut lines = Vec::new();
             for _ in 0..connections {
                 let client = Client::connect(self.options.clone()).await?;
@@ -176,6 +213,7 @@ impl Network {
             }
             eprintln!("{connections} connections");
             let begun = Instant::now();
+            let watch = Watch::start(begun + args.ramp + args.warm_up, look);
             let ramp = |part: u64, drive: Drive| {
                 let wait = args.ramp * part as u32 / connections;
                 Box::pin(async move {
@@ -183,9 +221,18 @@ impl Network {
                     drive.await
                 }) as Drive
             };
-            let drives = (0..).zip(lines).map(|(part, line)| ramp(part, drive(part, line, begun)));
-            together(drives.collect()).await
+            let pace = args.rate.map(|rate| Rc::new(Pace::new(begun, rate, connections)));
+            let keeping = pace.clone().map(|pace| tokio::task::spawn_local(async move { pace.keep().await }));
+            let drives = (0..).zip(lines).map(|(part, line)| {
+                let turn = pace.clone().map(|pace| Turn { pace, part });
+                ramp(part, drive(part, line, begun, turn))
+            });
+            let done = together(drives.collect()).await;
+            keeping.inspect(|keeping| keeping.abort());
+            Ok((done?, watch.end()))
         })?;
+        report.resident(resident);
+        report.add("rate", args.rate);
         if let (Some(before), Some(after)) = (before, self.server_use(args)?) {
             report.add("server_cpu_seconds", rounded(after.cpu_seconds - before.cpu_seconds));
             report.add("server_resident_bytes", after.resident_bytes);
@@ -203,6 +250,16 @@ impl Network {
                 Ok(Some(used.with_context(|| format!("these are no metrics of Kami: {address}"))?))
             }
             (None, None) => Ok(None),
+        }
+    }
+
+    /// Reads how much memory the server has, if that can be known.
+    fn memory_of_server(&self, args: &Args) -> impl Fn() -> Option<u64> + Send + 'static {
+        let (child, metrics) = (self.own.as_ref().map(|(child, _)| child.id()), args.metrics.clone());
+        move || match (child, &metrics) {
+            (Some(id), _) => ProcessUse::of(id).map(|used| used.resident_bytes),
+            (None, Some(address)) => ProcessUse::told(&scrape(address).ok()?).map(|used| used.resident_bytes),
+            (None, None) => None,
         }
     }
 
@@ -295,9 +352,23 @@ pub fn on_client_core<T>(args: &Args, work: impl Future<Output = Result<T>>) -> 
     runtime.block_on(tokio::task::LocalSet::new().run_until(work))
 }
 
+/// Every connection has a socket of its own: lets this process open as many.
+pub fn allow_files(connections: u32) -> Result<()> {
+    let needed = u64::from(connections) + 64;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < needed) {
+        let raised = limit.maximum.is_none_or(|most| needed <= most)
+            && setrlimit(Resource::Nofile, Rlimit { current: Some(needed), ..limit }).is_ok();
+        ensure!(raised, "{connections} connections need {needed} open files, and `ulimit -n` allows fewer");
+    }
+    Ok(())
+}
+
 /// Starts a server and waits until it is ready; returns what it says of itself.
 pub fn start(args: &Args, workload: Workload, scratch: &Scratch, sold: u64) -> Result<(Child, String)> {
-    let mut flags = vec!["--sold".to_owned(), sold.to_string()];
+    let (connections, _) = Network::shape(args);
+    let mut flags = ["--connections", &connections.to_string()].map(str::to_owned).to_vec();
+    flags.extend(["--sold".to_owned(), sold.to_string()]);
     flags.extend(args.no_pin.then(|| "--no-pin".to_owned()));
     let mut server = Child::start(args, workload, scratch.path(), &flags)?;
     let ready = server.line("ready")?;

@@ -203,7 +203,7 @@ impl Driver<'_> {
     fn run(mut self, mut numbers: std::ops::Range<u64>, load: &Load, begun: Instant) -> Result<Done> {
         let engine = &self.shop.store.engine;
         let executions = (load.share() / u64::from(load.batch)) as usize;
-        let mut outstanding = Outstanding::new(engine, executions);
+        let mut outstanding = Outstanding::new(engine, executions, begun);
         let mut work = Work::default();
         let mut refused = 0;
         loop {

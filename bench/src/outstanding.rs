@@ -37,10 +37,10 @@ struct Executed<T> {
 }
 
 impl<'e, T> Outstanding<'e, T> {
-    /// An empty queue for up to `executions`.
-    pub fn new(engine: &'e Engine, executions: usize) -> Self {
+    /// An empty queue for up to `executions` of a run that began then.
+    pub fn new(engine: &'e Engine, executions: usize, begun: Instant) -> Self {
         let queue = VecDeque::with_capacity(executions + 1);
-        Outstanding { engine, queue, commands: 0, done: 0, latencies: Latencies::default() }
+        Outstanding { engine, queue, commands: 0, done: 0, latencies: Latencies::since(begun) }
     }
 
     /// Commands under way.
@@ -66,7 +66,7 @@ impl<'e, T> Outstanding<'e, T> {
         while let Some(executed) = self.queue.pop_front_if(|first| first.durable_at <= durable_end) {
             self.commands -= executed.commands;
             self.done += executed.done;
-            self.latencies.record(now - executed.submitted, executed.commands);
+            self.latencies.record_at(now, now - executed.submitted, executed.commands);
             each(executed.kept);
         }
     }

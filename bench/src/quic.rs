@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use kami_engine::{BatchId, Lifecycle, RequestId};
@@ -17,44 +17,29 @@ use crate::args::{Args, Workload, YesNo};
 use crate::codes::{Codes, Scattered};
 use crate::echo;
 use crate::mix::{Mix, Step};
-use crate::network::{Drive, Line, Network, Shop, on_client_core, start, together};
+use crate::network::{Drive, Network, Shop, allow_files, on_client_core, start, together};
 use crate::redeem::Done;
 use crate::report::Report;
 use crate::serve::identities;
 use crate::store::{Purpose, Scratch, request_id};
-use crate::traffic::{Reply, Sending, Shape, Source, closed_loop, open_loop};
+use crate::traffic::{Reply, Sending, Shape, Source, closed_loop};
 
 /// Runs `quic-redeem`, `quic-terminals` and `quic-latency`: all redeem, in different shapes.
 pub fn redeem(args: &Args, report: &mut Report) -> Result<()> {
     let (connections, shape) = Network::shape(args);
-    let cards = if args.workload == Workload::QuicLatency { args.cards.min(1_000_000) } else { args.cards };
+    let latency = args.workload == Workload::QuicLatency && args.rate.is_none();
+    let cards = if latency { args.cards.min(1_000_000) } else { args.cards };
     let args = &Args { cards, ..args.clone() };
-    let count = Network::count(args, args.cards);
+    let count = Network::count(args, args.cards)?;
     let network = Network::start(args, args.cards, report)?;
     let codes = Codes::new(args.seed);
-    let rate = args.rate.filter(|_| args.workload == Workload::QuicLatency);
-    let source = |part: u64| {
+    let done = network.run(args, connections, report, |part, mut line, begun, turn| {
         let parts = u64::from(connections);
         let share = count * (part + 1) / parts - count * part / parts;
         let walk = Scattered::part(args.cards, part, parts);
-        Redemptions { codes, left: share, ask: walk.clone(), expect: walk }
-    };
-    let done = network.run(args, connections, report, |part, mut line, begun| {
-        let mut source = source(part);
-        Box::pin(async move {
-            let Line { send, receive, .. } = &mut line;
-            match rate {
-                Some(rate) => {
-                    let interval = Duration::from_secs(1) * connections / rate;
-                    let first = begun + interval * part as u32 / connections;
-                    let share = source.left;
-                    open_loop(send, receive, &mut source, share, first, interval, begun + shape.warm_up).await
-                }
-                None => closed_loop(send, receive, &mut source, shape, begun).await,
-            }
-        })
+        let source = Redemptions { codes, left: share, ask: walk.clone(), expect: walk };
+        Box::pin(async move { line.drive(source, turn, share, shape, begun).await })
     })?;
-    report.add("rate", args.rate);
     let redeemed = network.count_of(args, Lifecycle::Redeemed)?;
     finish(report, &done, redeemed, connections, shape);
     Ok(())
@@ -63,16 +48,16 @@ pub fn redeem(args: &Args, report: &mut Report) -> Result<()> {
 /// Runs `quic-mixed`.
 pub fn mixed(args: &Args, report: &mut Report) -> Result<()> {
     let (connections, shape) = Network::shape(args);
-    let (sold, _, count) = Mix::plan(args)?;
+    let (sold, _, most) = Mix::plan(args)?;
+    let count = Network::count(args, most)?;
     let network = Network::start(args, sold, report)?;
     let (codes, shop) = (Codes::new(args.seed), network.shop);
-    let done = network.run(args, connections, report, |part, mut line, begun| {
-        let mix = Mix::part(sold, count, part, u64::from(connections));
-        let mut source = Mixed { codes, shop, ask: mix.clone(), expect: mix, first: sold };
-        Box::pin(async move {
-            let Line { send, receive, .. } = &mut line;
-            closed_loop(send, receive, &mut source, shape, begun).await
-        })
+    let done = network.run(args, connections, report, |part, mut line, begun, turn| {
+        let parts = u64::from(connections);
+        let share = count * (part + 1) / parts - count * part / parts;
+        let mix = Mix::part(sold, count, part, parts);
+        let source = Mixed { codes, shop, ask: mix.clone(), expect: mix, first: sold };
+        Box::pin(async move { line.drive(source, turn, share, shape, begun).await })
     })?;
     report.add("mix", Mix::IN_WORDS);
     let done_there = done.done + done.warm;
@@ -85,18 +70,16 @@ pub fn sell(args: &Args, report: &mut Report) -> Result<()> {
     ensure!(args.reveal == YesNo::Yes, "over QUIC a sale always carries its codes");
     let (connections, shape) = Network::shape(args);
     let order_cards = u64::from(args.order_cards);
-    let orders = Network::count(args, args.cards) / order_cards;
+    ensure!(args.rate.is_none(), "orders have no rate: quic-sell keeps its window full");
+    let orders = Network::count(args, args.cards)? / order_cards;
     ensure!(orders != 0, "fewer cards than one order takes");
     let network = Network::start(args, 0, report)?;
     let (codes, shop) = (Codes::new(args.seed), network.shop);
-    let done = network.run(args, connections, report, |part, mut line, begun| {
+    let done = network.run(args, connections, report, |part, mut line, begun, turn| {
         let parts = u64::from(connections);
         let (from, to) = (orders * part / parts, orders * (part + 1) / parts);
-        let mut source = Orders { codes, shop, count: args.order_cards, ask: from, to, expect: from };
-        Box::pin(async move {
-            let Line { send, receive, .. } = &mut line;
-            closed_loop(send, receive, &mut source, shape, begun).await
-        })
+        let source = Orders { codes, shop, count: args.order_cards, ask: from, to, expect: from };
+        Box::pin(async move { line.drive(source, turn, to - from, shape, begun).await })
     })?;
     report.add("order_cards", order_cards);
     let sold = network.count_of(args, Lifecycle::Sold)?;
@@ -107,13 +90,15 @@ pub fn sell(args: &Args, report: &mut Report) -> Result<()> {
 /// Runs `echo`: the frames of `quic-redeem` or another shape, sent back as they came.
 pub fn echo(args: &Args, report: &mut Report) -> Result<()> {
     let (connections, shape) = Network::shape(args);
-    let count = Network::count(args, args.cards);
+    ensure!(args.rate.is_none(), "the echo has no rate: it keeps its window full");
+    let count = Network::count(args, args.cards)?;
     let scratch = Scratch::new(&args.dir)?;
     identities(scratch.path())?;
     let (_server, address) = start(args, Workload::EchoServer, &scratch, 0)?;
     let address: SocketAddr = address.parse().context("the server's address")?;
     let codes = Codes::new(args.seed);
     let done = on_client_core(args, async {
+        allow_files(connections)?;
         let mut lines = Vec::new();
         for _ in 0..connections {
             lines.push(echo::connect(scratch.path(), address).await?);
@@ -184,6 +169,7 @@ impl Source for Redemptions {
 }
 
 /// Runs a part of the mix.
+#[derive(Clone)]
 struct Mixed {
     codes: Codes,
     shop: Shop,
@@ -228,6 +214,7 @@ impl Source for Mixed {
 }
 
 /// Buys a part of the orders.
+#[derive(Clone)]
 struct Orders {
     codes: Codes,
     shop: Shop,

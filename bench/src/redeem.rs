@@ -14,9 +14,11 @@ use kami_engine::{Caller, Command, Engine, Lifecycle, ReplyFlags, Work};
 
 use crate::args::Args;
 use crate::codes::{Codes, Scattered};
+use crate::machine::Resident;
 use crate::outstanding::Outstanding;
 use crate::report::{Latencies, Report};
 use crate::store::{Purpose, Store, request, request_id, wait_space};
+use crate::watch::Watch;
 
 /// How a run is driven.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +73,11 @@ pub struct Done {
 }
 
 impl Done {
+    /// Nothing yet, with a course that counts seconds from `begun`.
+    pub fn counted_from(begun: Instant) -> Done {
+        Done { latencies: Latencies::since(begun), ..Done::default() }
+    }
+
     /// Takes in what another thread or connection did at the same time.
     pub fn add(&mut self, part: &Done) {
         self.done += part.done;
@@ -116,7 +123,9 @@ pub fn run(args: &Args, report: &mut Report) -> Result<()> {
     store.sell(args.cards)?;
 
     eprintln!("redeeming {count} of them");
+    let watch = Watch::start(Instant::now(), || Some(Resident::now().all()));
     let done = redeem(&store.engine, store.codes, args.cards, count, &load)?;
+    report.resident(watch.end());
     report.measured(done.done, done.elapsed);
     report.latencies(&done.latencies);
     report.errors = done.errors;
@@ -141,7 +150,8 @@ pub fn redeem(engine: &Engine, codes: Codes, cards: u64, count: u64, load: &Load
     };
     Done::by(load, |_, begun| {
         let mut numbers = std::iter::from_fn(part).flatten();
-        let mut outstanding = Outstanding::new(engine, (load.share() / u64::from(load.batch)) as usize);
+        let mut outstanding =
+            Outstanding::new(engine, (load.share() / u64::from(load.batch)) as usize, begun);
         let mut work = Work::default();
         let mut errors = 0;
         loop {

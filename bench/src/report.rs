@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::Args;
 use crate::machine::{self, Ticks};
+use crate::series::Series;
 
 /// One result. The fields' names are read by other tools; what does not apply is `null`.
 #[derive(Debug, Serialize)]
@@ -66,6 +67,15 @@ pub struct Report {
     begun: Ticks,
     #[serde(skip)]
     histogram: Option<PathBuf>,
+    /// Whether the course of the run goes into the result.
+    #[serde(skip)]
+    tells_series: bool,
+    /// All latencies, and their course, for pages and verdicts.
+    #[serde(skip)]
+    pub measured_latencies: Option<Latencies>,
+    /// The server's memory at the end of each second, where it is known.
+    #[serde(skip)]
+    pub resident_bytes: Vec<u64>,
     /// What only this workload has.
     #[serde(flatten)]
     pub own: Map<String, Value>,
@@ -100,6 +110,9 @@ impl Report {
             others_cpu: 0.0,
             begun: Ticks::now(),
             histogram: args.histogram.clone(),
+            tells_series: args.series,
+            measured_latencies: None,
+            resident_bytes: Vec::new(),
             own: Map::new(),
         }
     }
@@ -121,11 +134,37 @@ impl Report {
         }
         let [p50, p99, p999] = latencies.percentiles_us();
         (self.p50_us, self.p99_us, self.p999_us) = (p50, p99, p999);
+        self.measured_latencies = Some(latencies.clone());
+    }
+
+    /// Sets what the server had in memory at the end of each second.
+    pub fn resident(&mut self, bytes: Vec<u64>) {
+        self.resident_bytes = bytes;
+    }
+
+    /// The course of the run in whole seconds.
+    pub fn series(&self) -> Series {
+        let elapsed = Duration::from_secs_f64(self.seconds.unwrap_or_default());
+        self.measured_latencies.as_ref().map(|latencies| latencies.series.whole(elapsed)).unwrap_or_default()
     }
 
     /// Ends the run: all children have been waited for.
     pub fn finish(&mut self) {
         self.others_cpu = rounded(Ticks::now().others_since(self.begun));
+        let series = self.series();
+        if self.tells_series && series.len() != 0 {
+            let percentiles = |quantile| -> Vec<_> {
+                series.percentiles_us(quantile).into_iter().map(|value| value.map(f64::round)).collect()
+            };
+            let seconds = series.len().min(self.resident_bytes.len());
+            let course = json!({
+                "ops": series.answers(),
+                "p50_us": percentiles(0.5),
+                "p99_us": percentiles(0.99),
+                "resident_bytes": self.resident_bytes[..seconds],
+            });
+            self.add("series", course);
+        }
     }
 
     /// Adds a field of the workload's own.
@@ -155,27 +194,58 @@ pub fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
-/// Latencies of many commands, in nanoseconds up to ten minutes, to three digits.
+/// Latencies of many commands, in nanoseconds up to ten minutes, to three digits, and their course.
 #[derive(Clone, Debug)]
-pub struct Latencies(Histogram<u64>);
+pub struct Latencies {
+    all: Histogram<u64>,
+    /// Empty unless the run has a course.
+    pub series: Series,
+}
 
 impl Default for Latencies {
     fn default() -> Self {
-        Latencies(Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("bounds of a histogram"))
+        let all = Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("bounds of a histogram");
+        Latencies { all, series: Series::default() }
     }
 }
 
 impl Latencies {
+    /// With a course that counts seconds from `begun`.
+    pub fn since(begun: Instant) -> Latencies {
+        Latencies { series: Series::since(begun), ..Latencies::default() }
+    }
+
     /// `count` commands took this long.
     #[inline]
     pub fn record(&mut self, latency: Duration, count: u64) {
         let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        self.0.saturating_record_n(nanoseconds, count);
+        self.all.saturating_record_n(nanoseconds, count);
+    }
+
+    /// The same, and their answers came `now`.
+    #[inline]
+    pub fn record_at(&mut self, now: Instant, latency: Duration, count: u64) {
+        self.record(latency, count);
+        self.series.record(now, latency, count);
     }
 
     /// Takes in another thread's.
     pub fn merge(&mut self, other: &Latencies) {
-        self.0.add(&other.0).expect("all histograms have the same bounds");
+        self.all.add(&other.all).expect("all histograms have the same bounds");
+        self.series.merge(&other.series);
+    }
+
+    /// How many lie between each bound and the next, bounds in microseconds.
+    pub fn between(&self, bounds_us: &[f64]) -> Vec<u64> {
+        let at = |bound: &f64| (bound * 1000.0) as u64;
+        let pairs = bounds_us.iter().zip(&bounds_us[1..]);
+        pairs.map(|(from, to)| self.all.count_between(at(from), at(to).max(1) - 1)).collect()
+    }
+
+    /// The shortest and the longest, microseconds.
+    pub fn span_us(&self) -> Option<(f64, f64)> {
+        let recorded = !self.all.is_empty();
+        recorded.then(|| (self.all.min() as f64 / 1000.0, self.all.max() as f64 / 1000.0))
     }
 
     /// Writes the percentile table that HdrHistogram's plotters read, values in microseconds.
@@ -187,26 +257,26 @@ impl Latencies {
             "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
         )?;
         let mut count = 0;
-        for step in self.0.iter_quantiles(5) {
+        for step in self.all.iter_quantiles(5) {
             count += step.count_since_last_iteration();
             let (value, quantile) = (step.value_iterated_to() as f64 / 1000.0, step.quantile_iterated_to());
             write!(out, "{value:>12.3} {quantile:>14.12} {count:>10}")?;
             if quantile < 1.0 { writeln!(out, " {:>14.2}", 1.0 / (1.0 - quantile))? } else { writeln!(out)? }
         }
-        let (mean, deviation) = (self.0.mean() / 1000.0, self.0.stdev() / 1000.0);
+        let (mean, deviation) = (self.all.mean() / 1000.0, self.all.stdev() / 1000.0);
         writeln!(out, "#[Mean    = {mean:>12.3}, StdDeviation   = {deviation:>12.3}]")?;
-        let (max, total) = (self.0.max() as f64 / 1000.0, self.0.len());
+        let (max, total) = (self.all.max() as f64 / 1000.0, self.all.len());
         writeln!(out, "#[Max     = {max:>12.3}, Total count    = {total:>12}]")?;
-        let (buckets, sub) = (self.0.buckets(), self.0.distinct_values());
+        let (buckets, sub) = (self.all.buckets(), self.all.distinct_values());
         writeln!(out, "#[Buckets = {buckets:>12}, SubBuckets     = {sub:>12}]")?;
         out.flush()
     }
 
     /// Median, 99th and 99.9th percentile in microseconds; nothing if nothing was recorded.
     pub fn percentiles_us(&self) -> [Option<f64>; 3] {
-        let recorded = !self.0.is_empty();
+        let recorded = !self.all.is_empty();
         [0.5, 0.99, 0.999].map(|quantile| {
-            recorded.then(|| (self.0.value_at_quantile(quantile) as f64 / 100.0).round() / 10.0)
+            recorded.then(|| (self.all.value_at_quantile(quantile) as f64 / 100.0).round() / 10.0)
         })
     }
 }

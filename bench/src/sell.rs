@@ -39,7 +39,7 @@ pub fn run(args: &Args, report: &mut Report) -> Result<()> {
         let (thread, threads) = (u64::from(thread), u64::from(load.threads));
         let mut orders = orders * thread / threads..orders * (thread + 1) / threads;
         let mut till = Till { store: &store, reveal, cards: 0, wrong: 0, latencies: Latencies::default() };
-        let mut outstanding = Outstanding::new(&store.engine, load.share() as usize);
+        let mut outstanding = Outstanding::new(&store.engine, load.share() as usize, begun);
         let mut work = Work::default();
         let mut refused = 0;
         loop {

@@ -40,6 +40,20 @@ pub fn runtime(args: &Args) -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(cores).enable_all().build()?)
 }
 
+/// The server's options: all of a run's connections come from one address and one principal.
+fn options(args: &Args, identity: Identity) -> ServerOptions {
+    /// Beside those of the load: checkpoints, counts.
+    const MORE: usize = 16;
+    let defaults = ServerOptions::new(any_port(), identity);
+    let connections = args.connections.map_or(0, |connections| connections as usize + MORE);
+    ServerOptions {
+        connections_max: defaults.connections_max.max(connections),
+        connections_per_address_max: defaults.connections_per_address_max.max(connections),
+        connections_per_principal_max: defaults.connections_per_principal_max.max(connections),
+        ..defaults
+    }
+}
+
 /// The child: `--sold` cards are sold ahead, the rest is stock.
 pub fn serve(args: &Args) -> Result<()> {
     let directory = args.store.as_deref().context("no --store")?;
@@ -67,7 +81,7 @@ pub fn serve(args: &Args) -> Result<()> {
     let identity = Identity::load(&directory.join(SERVER))?;
     let engine = store.engine.clone();
     runtime.block_on(async {
-        let server = Server::bind(engine, ServerOptions::new(any_port(), identity))?;
+        let server = Server::bind(engine, options(args, identity))?;
         say(&format!(
             "ready {} {} {} {}",
             server.local_addr()?,

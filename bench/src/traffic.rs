@@ -8,11 +8,12 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use kami_engine::RequestId;
 use kami_net::client::{ChannelReceiver, ChannelSender, RawReply, Received};
 use kami_net::frame::{Request, RequestHead};
 
+use crate::pace::Pace;
 use crate::redeem::Done;
 
 /// Where frames are sent.
@@ -98,8 +99,8 @@ pub async fn closed_loop(
 ) -> Result<Done> {
     let mut writes: VecDeque<(Instant, u64)> =
         VecDeque::with_capacity((shape.window / shape.batch) as usize + 1);
-    let mut total = Done::default();
     let counting_from = begun + shape.warm_up;
+    let mut total = Done::counted_from(counting_from);
     let end = shape.limit.map(|limit| counting_from + limit);
     let mut outstanding = 0;
     let mut more = true;
@@ -140,7 +141,7 @@ pub async fn closed_loop(
             let (submitted, left) = writes.front_mut().context("more replies than requests")?;
             let some = replies.min(*left);
             if counting_from <= now {
-                total.latencies.record(now - *submitted, some);
+                total.latencies.record_at(now, now - *submitted, some);
             }
             (*left, replies) = (*left - some, replies - some);
             if *left == 0 {
@@ -152,40 +153,35 @@ pub async fn closed_loop(
     Ok(total)
 }
 
-/// Sends at fixed times, whatever has been answered: the `n`th frame is due `n` intervals after `first`,
-/// and its latency counts from then, so that a server that stands still is charged for all who wait: the
-/// correction for coordinated omission, made at the source. What is due before `counting_from` does not count.
+/// Sends when it is time, whatever has been answered, and counts each latency from then, so that a server that
+/// stands still is charged for all who wait: the correction for coordinated omission, made at the source. What is
+/// due before `counting_from` does not count. This is connection `part` of the pace and sends `count` frames.
 pub async fn open_loop(
     send: &mut impl Sending,
     receive: &mut impl Receiving,
     source: &mut (impl Source + Clone),
+    (pace, part): (&Pace, u64),
     count: u64,
-    first: Instant,
-    interval: Duration,
     counting_from: Instant,
 ) -> Result<Done> {
-    let due = |number: u64| first + Duration::from_nanos((interval.as_nanos() as u64) * number);
-    let (sent, taken) = (Cell::new(0), Cell::new(0));
+    let due = |number: u64| pace.due(part, number);
+    let taken = Cell::new(0);
     let mut asking = source.clone();
     let sending = async {
         let mut number = 0;
         while number < count {
+            pace.wait(part, number).await;
             let now = Instant::now();
-            while number < count && due(number) <= now && asking.push(send)? {
+            while number < count && due(number) <= now {
+                ensure!(asking.push(send)?, "fewer commands than were planned");
                 number += 1;
             }
-            if sent.get() == number {
-                // The timer of the runtime counts milliseconds, which is far too coarse: spin.
-                tokio::task::yield_now().await;
-                continue;
-            }
-            sent.set(number);
             send.flush().await?;
         }
         Ok(())
     };
     let receiving = async {
-        let (mut total, mut answered) = (Done::default(), 0);
+        let (mut total, mut answered) = (Done::counted_from(counting_from), 0);
         while answered < count {
             let replies = receive
                 .receive(|reply| {
@@ -199,12 +195,12 @@ pub async fn open_loop(
             let now = Instant::now();
             for number in answered..answered + replies {
                 if counting_from <= due(number) {
-                    total.latencies.record(now.saturating_duration_since(due(number)), 1);
+                    total.latencies.record_at(now, now.saturating_duration_since(due(number)), 1);
                 }
             }
             answered += replies;
         }
-        total.elapsed = counting_from.max(first).elapsed();
+        total.elapsed = counting_from.max(due(0)).elapsed();
         Ok(total)
     };
     let (sent, done): (Result<()>, Result<Done>) = tokio::join!(sending, receiving);
