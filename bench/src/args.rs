@@ -33,6 +33,9 @@ pub struct Args {
     /// End after this long, if the count is not done before.
     #[arg(long, value_parser = some_seconds)]
     pub seconds: Option<Duration>,
+    /// The same in minutes; a soak takes 10 unless told otherwise.
+    #[arg(long, value_parser = some_minutes, conflicts_with = "seconds")]
+    pub minutes: Option<Duration>,
     /// End after this many operations. Default all that the cards allow.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
@@ -90,8 +93,9 @@ pub struct Args {
     /// Write the result as a page to look at: latencies, throughput and p99 over time, machine, settings.
     #[arg(long)]
     pub html: Option<PathBuf>,
-    /// Where `card-file` writes.
+    /// Where `card-file` and `picture` write.
     #[arg(long, default_value = "cards.csv")]
+    #[arg(default_value_if("workload", ArgPredicate::Equals("picture".into()), "peers.svg"))]
     pub out: PathBuf,
     /// The shape of the echo.
     #[arg(long, value_enum, default_value_t = Shape::Redeem)]
@@ -102,6 +106,23 @@ pub struct Args {
     /// How often `peers` measures everything; each figure is the median.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub rounds: u32,
+    /// How often a soak has a checkpoint written, in seconds.
+    #[arg(long, value_parser = some_seconds, default_value = "60")]
+    pub checkpoint_every: Duration,
+    /// A soak fails if p99 in its last third is more than so many times that of its first.
+    #[arg(long, default_value_t = 1.5, value_parser = factor)]
+    pub p99_factor: f64,
+    /// A soak fails if the server's memory in its last third is more than so many times that in its first, and
+    /// 16 MiB more.
+    #[arg(long, default_value_t = 1.1, value_parser = factor)]
+    pub memory_factor: f64,
+    /// How many cards `scale` measures with, one size after the other.
+    #[arg(long, value_delimiter = ',', default_value = "1000000,10000000,50000000")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1000..))]
+    pub sizes: Vec<u64>,
+    /// The result of `peers --json` that `picture` draws.
+    #[arg(long)]
+    pub from: Option<PathBuf>,
     /// `guards` writes what it counts as the new standard instead of comparing.
     #[arg(long)]
     pub record: bool,
@@ -149,12 +170,20 @@ pub enum Workload {
     QuicTerminals,
     /// Latency of a redemption over QUIC, alone or at a fixed rate.
     QuicLatency,
+    /// Redeem, query and reverse over QUIC at a constant rate, checkpoints beside it; memory and p99 must stay flat.
+    Soak,
+    /// Redeem in process without and with checkpoints beside it.
+    EngineCheckpoint,
+    /// Memory, import, redemption, checkpoint and recovery at several numbers of cards.
+    Scale,
     /// The same frames and loop on bare quinn, sent back as they came: the limit.
     Echo,
     /// Redis and PostgreSQL beside Kami, on this disk, in turn; those that are installed.
     Peers,
     /// Write a card file of `--cards` codes of `--seed` and measure nothing.
     CardFile,
+    /// Draw what `peers --json` measured, and measure nothing.
+    Picture,
     /// Count the instructions of what every redemption does, under valgrind, and compare with what was recorded.
     Guards,
     /// Does what `guards` counts.
@@ -240,6 +269,15 @@ fn seconds(text: &str) -> Result<Duration, String> {
 fn some_seconds(text: &str) -> Result<Duration, String> {
     let duration = seconds(text)?;
     if duration.is_zero() { Err("must be more than 0".to_owned()) } else { Ok(duration) }
+}
+
+fn some_minutes(text: &str) -> Result<Duration, String> {
+    some_seconds(text).map(|minutes| minutes * 60)
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    let factor: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if 0.0 < factor && factor.is_finite() { Ok(factor) } else { Err("must be more than 0".to_owned()) }
 }
 
 /// A seed that no run before had.

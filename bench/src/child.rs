@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use crate::args::{Args, Workload};
 
@@ -54,6 +55,24 @@ impl Drop for Child {
         // It may be gone already; then there is nothing to do.
         let _ = self.kill();
     }
+}
+
+/// The result of another run of this program, with the flags that all runs share and `more`.
+pub fn result(args: &Args, workload: Workload, more: &[&str]) -> Result<Value> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args([&workload.name(), "--json", "--commit-path", args.commit_path.name()]);
+    command.args(["--cards", &args.cards.to_string(), "--seed", &args.seed.to_string()]);
+    command.arg("--dir").arg(&args.dir);
+    if let Some(limit) = args.seconds {
+        command.args(["--seconds", &limit.as_secs_f64().to_string()]);
+    }
+    if args.no_pin {
+        command.arg("--no-pin");
+    }
+    let output = command.args(more).output().context("cannot start a run of our own")?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.stdout.is_empty(), "{} made no result: {told}", workload.name());
+    serde_json::from_slice(&output.stdout).context("a result that is no JSON")
 }
 
 /// The two numbers of a child's line.

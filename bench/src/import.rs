@@ -131,7 +131,7 @@ pub fn memory(args: &Args, report: &mut Report) -> Result<()> {
     eprintln!("selling and redeeming them");
     store.sell(args.cards)?;
     let sold = settled();
-    let done = redeem(&store.engine, store.codes, args.cards, args.cards, &Load::of(args))?;
+    let done = redeem(&store.engine, store.codes, 0..args.cards, args.cards, &Load::of(args))?;
     report.errors = done.errors;
     let redeemed = settled();
 

@@ -24,6 +24,12 @@ pub fn load() -> f64 {
     load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(f64::NAN)
 }
 
+/// Memory that processes could still get, in bytes.
+pub fn available_memory() -> u64 {
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    value_of(&memory, "MemAvailable").and_then(kib).unwrap_or(0) << 10
+}
+
 /// Processor time until now, in the kernel's ticks.
 #[derive(Clone, Copy, Debug)]
 pub struct Ticks {

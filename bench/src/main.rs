@@ -12,12 +12,15 @@
 //! outstanding.rs  executed and not yet durable: the window, and the latencies
 //! redeem.rs …     one workload a file
 //! peers.rs        Redis (redis.rs) and PostgreSQL (postgres.rs) beside Kami; peer.rs: their servers
+//! scale.rs        several of them at several numbers of cards; soak.rs: one for minutes or hours
 //! network.rs      the server of the QUIC workloads, started here or elsewhere
 //! guards.rs       instructions counted and compared with what was recorded
+//! page.rs         the result as a page; picture.rs: the peers' result as a picture; svg.rs: drawing
 //! report.rs       the result;  machine.rs: what it was taken on
 //! ```
 
 mod args;
+mod beside;
 mod card_file;
 mod child;
 mod codes;
@@ -32,18 +35,23 @@ mod network;
 mod orders;
 mod outstanding;
 mod pace;
+mod page;
 mod peer;
 mod peers;
+mod picture;
 mod postgres;
 mod quic;
 mod recovery;
 mod redeem;
 mod redis;
 mod report;
+mod scale;
 mod sell;
 mod series;
 mod serve;
+mod soak;
 mod store;
+mod svg;
 mod timeouts;
 mod traffic;
 mod watch;
@@ -81,9 +89,13 @@ fn main() -> ExitCode {
         }
         Workload::QuicMixed => quic::mixed(&args, &mut report),
         Workload::QuicSell => quic::sell(&args, &mut report),
+        Workload::Soak => soak::run(&args, &mut report),
+        Workload::EngineCheckpoint => beside::run(&args, &mut report),
+        Workload::Scale => scale::run(&args, &mut report),
         Workload::Echo => quic::echo(&args, &mut report),
         Workload::Peers => peers::run(&args, &mut report),
         Workload::CardFile => return child(card_file::write(&args)),
+        Workload::Picture => return child(picture::draw(&args)),
         Workload::Guards => return judged(guards::run(&args)),
         Workload::Guarded => return child(guards::counted::run()),
         Workload::QuicServer => return child(serve::serve(&args)),
@@ -96,6 +108,12 @@ fn main() -> ExitCode {
         return EXIT_ENVIRONMENT.into();
     }
     report.finish();
+    if let Some(path) = &args.html
+        && let Err(error) = page::write(&report, path)
+    {
+        eprintln!("kami-bench: {error:#}");
+        report.errors += 1;
+    }
     print!("{}", if args.json { report.json() + "\n" } else { report.text() });
     if report.errors == 0 { ExitCode::SUCCESS } else { EXIT_ERRORS.into() }
 }

@@ -52,7 +52,7 @@ impl Step {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Kind {
     Redeem,
     Query,
@@ -74,10 +74,25 @@ const TEN: [Kind; 10] = [
     Kind::Redeem,
 ];
 
+/// The same day without what a store keeps for good: a soak may go on for hours, and memory that grows is then a leak.
+const LASTING: [Kind; 10] = [
+    Kind::Redeem,
+    Kind::Query,
+    Kind::Redeem,
+    Kind::Query,
+    Kind::Redeem,
+    Kind::Reverse,
+    Kind::Query,
+    Kind::Redeem,
+    Kind::Query,
+    Kind::Redeem,
+];
+
 /// One part of the mix: a thread's or a connection's.
 #[derive(Clone, Debug)]
 pub struct Mix {
-    /// Commands still to come, and the next one's place in [`TEN`].
+    ten: &'static [Kind; 10],
+    /// Commands still to come, and the next one's place among the ten.
     left: u64,
     place: usize,
     /// Cards to redeem, and the same walk again, behind, for reversals.
@@ -109,6 +124,7 @@ impl Mix {
         let walk = Scattered::part(sold, part, parts);
         let query = Scattered::part(sold, parts - 1 - part, parts);
         Mix {
+            ten: &TEN,
             left: count * (part + 1) / parts - count * part / parts,
             place: 0,
             redeem: walk.clone(),
@@ -123,6 +139,20 @@ impl Mix {
         }
     }
 
+    /// For the report of a soak.
+    pub const LASTING_IN_WORDS: &str = "in ten: 5 redeem, 4 query, 1 reverse";
+
+    /// How many sold cards a soak of so many commands over so many connections needs.
+    pub fn lasting_cards(count: u64, parts: u64) -> u64 {
+        // Each part begins with a redemption and has the same share of the cards.
+        (count / parts + 1).div_ceil(2) * parts + parts
+    }
+
+    /// As [`Mix::part`], of what a soak does.
+    pub fn lasting(sold: u64, count: u64, part: u64, parts: u64) -> Mix {
+        Mix { ten: &LASTING, ..Mix::part(sold, count, part, parts) }
+    }
+
     /// How many reversals there were so far.
     pub fn reversed(&self) -> u64 {
         self.reversed
@@ -135,8 +165,8 @@ impl Iterator for Mix {
     #[inline]
     fn next(&mut self) -> Option<Step> {
         self.left = self.left.checked_sub(1)?;
-        let kind = TEN[self.place];
-        self.place = (self.place + 1) % TEN.len();
+        let kind = self.ten[self.place];
+        self.place = (self.place + 1) % self.ten.len();
         match kind {
             Kind::Redeem => {
                 self.redeemed += 1;
@@ -159,6 +189,24 @@ impl Iterator for Mix {
             Kind::Sell => {
                 self.order += 1;
                 Some(Step::Sell(self.order))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_soak_has_cards_to_its_end_and_sells_none() {
+        for (count, parts) in [(10, 1), (999, 7), (100_000, 64)] {
+            let cards = Mix::lasting_cards(count, parts);
+            for part in 0..parts {
+                let share = count * (part + 1) / parts - count * part / parts;
+                let steps: Vec<Step> = Mix::lasting(cards, count, part, parts).collect();
+                assert_eq!(steps.len() as u64, share, "part {part} of {parts}");
+                assert!(!steps.iter().any(|step| matches!(step, Step::Sell(_))));
             }
         }
     }

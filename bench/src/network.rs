@@ -115,7 +115,7 @@ impl Network {
     /// Connections and shape: the acceptance configuration, or what the flags say.
     pub fn shape(args: &Args) -> (u32, Shape) {
         let (connections, window, batch) = match (args.workload, args.like) {
-            (Workload::QuicTerminals, _) | (Workload::Echo, Like::Terminals) => (64, 16, 1),
+            (Workload::QuicTerminals | Workload::Soak, _) | (Workload::Echo, Like::Terminals) => (64, 16, 1),
             (Workload::QuicLatency, _) if args.rate.is_some() => (16, 1, 1),
             (Workload::QuicLatency, _) | (Workload::Echo, Like::Latency) => (1, 1, 1),
             (Workload::QuicSell, _) => (4, 1, 1),
@@ -251,6 +251,21 @@ impl Network {
             }
             (None, None) => Ok(None),
         }
+    }
+
+    /// How a client reaches it.
+    pub fn options(&self) -> ClientOptions {
+        self.options.clone()
+    }
+
+    /// Where the server's log ends, in bytes.
+    pub fn log_end(&self, args: &Args) -> Result<u64> {
+        on_client_core(args, async {
+            let client = Client::connect(self.options.clone()).await?;
+            let stats = client.stats().await?.value;
+            client.close().await;
+            Ok(stats.durable_end)
+        })
     }
 
     /// Reads how much memory the server has, if that can be known.

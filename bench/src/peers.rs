@@ -10,13 +10,13 @@
 //! A server that is not installed is named under `missing`; its figures are left out, never guessed.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use anyhow::{Context, Result};
+use serde_json::json;
 
 use crate::args::{Args, Workload};
+use crate::child::result;
 use crate::postgres::Postgres;
 use crate::redeem::Done;
 use crate::redis::{Redis, Sync};
@@ -113,7 +113,7 @@ fn own(args: &Args, figures: &mut Figures, report: &mut Report, say: &dyn Fn(&st
         ("kami_recover_seconds", Workload::Recovery, &[]),
     ] {
         say(name);
-        let result = child(args, workload, more)?;
+        let result = result(&Args { seconds: Some(limit(args)), ..args.clone() }, workload, more)?;
         report.errors += result["errors"].as_u64().context("a result without its errors")?;
         let figure = |field: &str| result[field].as_f64().with_context(|| format!("{name} without {field}"));
         match workload {
@@ -131,21 +131,6 @@ fn own(args: &Args, figures: &mut Figures, report: &mut Report, say: &dyn Fn(&st
         }
     }
     Ok(())
-}
-
-/// The result of another run of this program.
-fn child(args: &Args, workload: Workload, more: &[&str]) -> Result<Value> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args([&workload.name(), "--json", "--commit-path", args.commit_path.name()]);
-    command.args(["--cards", &args.cards.to_string(), "--seed", &args.seed.to_string()]);
-    command.args(["--seconds", &limit(args).as_secs_f64().to_string(), "--dir"]).arg(&args.dir);
-    if args.no_pin {
-        command.arg("--no-pin");
-    }
-    let output = command.args(more).output().context("cannot start a run of our own")?;
-    let told = String::from_utf8_lossy(&output.stderr);
-    ensure!(!output.stdout.is_empty(), "{} made no result: {told}", workload.name());
-    serde_json::from_slice(&output.stdout).context("a result that is no JSON")
 }
 
 fn limit(args: &Args) -> Duration {
@@ -193,7 +178,7 @@ fn summarise(figures: &Figures, report: &mut Report) {
 }
 
 /// The middle one, or the mean of the middle two.
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2.0 } else { values[middle] }

@@ -60,7 +60,7 @@ pub fn fill(args: &Args) -> Result<()> {
     let from = store.stats()?.durable_end;
     let count = args.count.unwrap_or(args.cards);
     eprintln!("redeeming {count} of them");
-    let done = redeem(&store.engine, store.codes, args.cards, count, &Load::of(args))?;
+    let done = redeem(&store.engine, store.codes, 0..args.cards, count, &Load::of(args))?;
     ensure!(done.errors == 0, "{} redemptions were refused", done.errors);
     say(&format!("filled {} {}", done.done, store.stats()?.durable_end - from));
     wait_for_the_end()

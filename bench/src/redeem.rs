@@ -5,6 +5,7 @@
 //! digesting, look-up, decision, log entry, the wait for the disk. Outside: importing and selling the
 //! cards, and the check at the end that the engine counts as many redeemed cards as were acknowledged.
 
+use std::ops::Range;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -124,7 +125,7 @@ pub fn run(args: &Args, report: &mut Report) -> Result<()> {
 
     eprintln!("redeeming {count} of them");
     let watch = Watch::start(Instant::now(), || Some(Resident::now().all()));
-    let done = redeem(&store.engine, store.codes, args.cards, count, &load)?;
+    let done = redeem(&store.engine, store.codes, 0..args.cards, count, &load)?;
     report.resident(watch.end());
     report.measured(done.done, done.elapsed);
     report.latencies(&done.latencies);
@@ -139,14 +140,16 @@ pub fn run(args: &Args, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Redeems `count` of `cards` sold cards, each once.
-pub fn redeem(engine: &Engine, codes: Codes, cards: u64, count: u64, load: &Load) -> Result<Done> {
+/// Redeems `count` of the sold cards whose numbers are in `cards`, each once.
+pub fn redeem(engine: &Engine, codes: Codes, cards: Range<u64>, count: u64, load: &Load) -> Result<Done> {
+    let (first, cards) = (cards.start, cards.end - cards.start);
     // Taken by whoever is free: a thread that shares its core with the log's own must not be waited for.
     let (parts, next_part) = (u64::from(load.threads) * 64, AtomicU64::new(0));
     let part = || {
         let part = next_part.fetch_add(1, Ordering::Relaxed);
         let share = count * (part + 1) / parts - count * part / parts;
-        (part < parts).then(|| Scattered::part(cards, part, parts).take(share as usize))
+        let numbers = || Scattered::part(cards, part, parts).take(share as usize);
+        (part < parts).then(|| numbers().map(move |number| first + number))
     };
     Done::by(load, |_, begun| {
         let mut numbers = std::iter::from_fn(part).flatten();
