@@ -55,6 +55,10 @@ const TURN_BYTES_MAX: usize = 1 << 20;
 /// So many requests ahead a card's word is asked for, and twice as many ahead its slot of the index: the memory's
 /// answers come while others are prepared, and no more are under way than a core can wait for.
 const PREFETCH_AHEAD: usize = 8;
+/// How often the lock is looked at before a thread goes to sleep: some 20 µs, as long as a full turn takes.
+const LOOKS: u32 = 100;
+/// Between two looks the processor is told so often that this is a wait.
+const PAUSES: u32 = 4;
 /// What a group costs beside its entries.
 pub(crate) const GROUP_BYTES: usize = RECORD_HEAD_BYTES as usize + GROUP_HEAD_BYTES;
 
@@ -68,6 +72,8 @@ pub struct Sequencer {
     pub wal: Wal,
     /// Everything under the lock.
     state: Mutex<State>,
+    /// How often the lock is looked at before it is slept for.
+    looks: u32,
     pub(crate) clock: Box<dyn Clock>,
     pub(crate) running: Running,
     /// What hashes request ids for the filters of cards' trails.
@@ -120,6 +126,8 @@ impl Sequencer {
             table,
             wal,
             state: Mutex::new(state),
+            // With one processor nobody can give it back meanwhile.
+            looks: if std::thread::available_parallelism().is_ok_and(|n| 1 < n.get()) { LOOKS } else { 0 },
             clock,
             running,
             marks,
@@ -576,6 +584,20 @@ impl Sequencer {
         Ok(Detail::Posted(Box::new(EarlierPosting { effect, request, legs })))
     }
 
+    /// Takes the lock. Turns are short, and to sleep and be woken takes longer than most of them: so a thread looks
+    /// whether it is free for about the time of a turn before it goes to sleep.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        for _ in 0..self.looks {
+            if let Some(state) = self.state.try_lock() {
+                return state;
+            }
+            for _ in 0..PAUSES {
+                std::hint::spin_loop();
+            }
+        }
+        self.state.lock()
+    }
+
     /// Takes the lock for a turn. Log space is credited first, for `bytes` of entries in one group and for
     /// the tick at its end; without it the turn can only read, and the clock stands still.
     pub(crate) fn begin(&self, bytes: usize) -> Turn<'_> {
@@ -587,7 +609,7 @@ impl Sequencer {
             Err(NoSpace::Busy) => (None, Status::Busy),
             Err(_) => (None, Status::ReadOnly),
         };
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let tick = credit.is_some() && now_ms >= state.now_ms + TICK_MS;
         if tick {
             state.now_ms = now_ms;
