@@ -13,7 +13,7 @@ use crate::svg::{Canvas, Hold, STYLE, count, escaped, memory, memory_ticks, tick
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 240.0;
 const LEFT: f64 = 72.0;
-const RIGHT: f64 = 16.0;
+const RIGHT: f64 = 26.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 34.0;
 

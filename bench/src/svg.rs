@@ -18,7 +18,7 @@ svg { font-family: system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-
 .area { fill: #2f8f6b; fill-opacity: .16 }
 .line { fill: none; stroke: #2f8f6b; stroke-width: 1.75; stroke-linejoin: round }
 .mark { stroke: #b35900; stroke-width: 1; stroke-dasharray: 3 3 }
-.marked { fill: #b35900; font-size: 11px }
+.marked { fill: #b35900; font-size: 11px; paint-order: stroke; stroke: #ffffff; stroke-width: 4px }
 .whisker { stroke: #1f2328; stroke-width: 1.25 }
 @media (prefers-color-scheme: dark) {
   .paper { fill: #0d1117 }
@@ -30,7 +30,7 @@ svg { font-family: system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-
   .area { fill: #3fb087 }
   .line { stroke: #3fb087 }
   .mark { stroke: #e3a04f }
-  .marked { fill: #e3a04f }
+  .marked { fill: #e3a04f; stroke: #0d1117 }
   .whisker { stroke: #e6edf3 }
 }
 ";
@@ -171,6 +171,9 @@ pub fn memory(bytes: f64) -> String {
 
 /// Three digits and a unit.
 fn scaled(value: f64, step: f64, units: &[&str]) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
     let (mut value, mut unit) = (value, 0);
     while 999.5 <= value && unit + 1 < units.len() {
         (value, unit) = (value / step, unit + 1);
@@ -193,7 +196,7 @@ mod tests {
     fn figures_are_read_at_a_glance() {
         let counts = [0.0, 7.0, 950.0, 12_345.0, 4_400_000.0, 999_700.0].map(count);
         assert_eq!(counts, ["0", "7", "950", "12.3 k", "4.4 M", "1 M"]);
-        assert_eq!([0.4, 96.0, 1250.0, 2e6].map(time), ["0.4 µs", "96 µs", "1.25 ms", "2 s"]);
+        assert_eq!([0.0, 0.4, 96.0, 1250.0, 2e6].map(time), ["0", "0.4 µs", "96 µs", "1.25 ms", "2 s"]);
         assert_eq!(memory(512.0 * 1024.0 * 1024.0), "512 MiB");
     }
 
