@@ -13,7 +13,7 @@
 //! redeem.rs …     one workload a file
 //! peers.rs        Redis (redis.rs) and PostgreSQL (postgres.rs) beside Kami; peer.rs: their servers
 //! scale.rs        several of them at several numbers of cards; soak.rs: one for minutes or hours
-//! network.rs      the server of the QUIC workloads, started here or elsewhere
+//! network.rs      the server of the QUIC workloads, started here or elsewhere; lines.rs: connections to it
 //! guards.rs       instructions counted and compared with what was recorded
 //! page.rs         the result as a page; picture.rs: the peers' result as a picture; svg.rs: drawing
 //! report.rs       the result;  machine.rs: what it was taken on
@@ -28,6 +28,7 @@ mod echo;
 mod fsync;
 mod guards;
 mod import;
+mod lines;
 mod machine;
 mod mix;
 mod mixed;

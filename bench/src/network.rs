@@ -7,36 +7,32 @@
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kami_engine::{BatchId, ImportRow, ImportSpec, Lifecycle, OrderId, ProductId, ProductSpec, RequestId};
-use kami_net::client::{ChannelReceiver, ChannelSender, Rows, SellOptions};
+use kami_net::client::{Rows, SellOptions};
 use kami_net::frame::request::ChunkRows;
 use kami_net::{Client, ClientOptions, Identity};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::args::{Args, Shape as Like, Workload};
 use crate::child::{Child, pin};
 use crate::codes::{CODE_BYTES, Codes};
+use crate::lines::{Drive, Line, Turn, allow_files, together};
 use crate::machine::ProcessUse;
 use crate::pace::Pace;
 use crate::redeem::Done;
 use crate::report::{Report, rounded};
 use crate::serve::CLIENT;
 use crate::store::Scratch;
-use crate::traffic::{Shape, Source, closed_loop, open_loop};
+use crate::traffic::Shape;
 use crate::watch::Watch;
 
 /// The core the client is kept on.
 const CORE: usize = 1;
 /// Cards an order, where cards are sold ahead.
 const ORDER_CARDS: u64 = 10_000;
-
-/// The drive of one connection.
-pub type Drive = Pin<Box<dyn Future<Output = Result<Done>>>>;
 
 /// A server with cards of this run, and how to reach it.
 pub struct Network {
@@ -61,42 +57,6 @@ pub struct Shop {
 struct Batch {
     id: BatchId,
     first: u64,
-}
-
-/// One connection and its one stream.
-pub struct Line {
-    /// Towards the server.
-    pub send: ChannelSender,
-    /// From the server.
-    pub receive: ChannelReceiver,
-    /// The connection lives as long as this.
-    _client: Client,
-}
-
-/// A connection's place in an open loop.
-pub struct Turn {
-    pub pace: Rc<Pace>,
-    pub part: u64,
-}
-
-impl Line {
-    /// Runs the commands of `source`: all with the window full, or `count` of them when it is their turn.
-    pub async fn drive(
-        &mut self,
-        mut source: impl Source + Clone,
-        turn: Option<Turn>,
-        count: u64,
-        shape: Shape,
-        begun: Instant,
-    ) -> Result<Done> {
-        let Line { send, receive, .. } = self;
-        match turn {
-            Some(Turn { pace, part }) => {
-                open_loop(send, receive, &mut source, (&pace, part), count, begun + shape.warm_up).await
-            }
-            None => closed_loop(send, receive, &mut source, shape, begun).await,
-        }
-    }
 }
 
 impl Shop {
@@ -207,9 +167,7 @@ impl Network {
             allow_files(connections)?;
             let mut lines = Vec::new();
             for _ in 0..connections {
-                let client = Client::connect(self.options.clone()).await?;
-                let (send, receive) = client.channel().await?;
-                lines.push(Line { send, receive, _client: client });
+                lines.push(Line::connect(self.options.clone()).await?);
             }
             eprintln!("{connections} connections");
             let begun = Instant::now();
@@ -347,17 +305,6 @@ impl Rows for Generated {
     }
 }
 
-/// Runs all connections on this thread and adds up what they did.
-pub async fn together(drives: Vec<Drive>) -> Result<Done> {
-    let tasks: Vec<_> = drives.into_iter().map(tokio::task::spawn_local).collect();
-    let mut total = Done::default();
-    for task in tasks {
-        total.add(&task.await??);
-    }
-    ensure!(total.done + total.errors != 0, "the run ended before its warm-up was over");
-    Ok(total)
-}
-
 /// Runs `work` on a runtime of one thread, on the client's core if the server has the other one.
 pub fn on_client_core<T>(args: &Args, work: impl Future<Output = Result<T>>) -> Result<T> {
     if args.server.is_none() {
@@ -365,18 +312,6 @@ pub fn on_client_core<T>(args: &Args, work: impl Future<Output = Result<T>>) -> 
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(tokio::task::LocalSet::new().run_until(work))
-}
-
-/// Every connection has a socket of its own: lets this process open as many.
-pub fn allow_files(connections: u32) -> Result<()> {
-    let needed = u64::from(connections) + 64;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_some_and(|current| current < needed) {
-        let raised = limit.maximum.is_none_or(|most| needed <= most)
-            && setrlimit(Resource::Nofile, Rlimit { current: Some(needed), ..limit }).is_ok();
-        ensure!(raised, "{connections} connections need {needed} open files, and `ulimit -n` allows fewer");
-    }
-    Ok(())
 }
 
 /// Starts a server and waits until it is ready; returns what it says of itself.

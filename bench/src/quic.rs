@@ -16,8 +16,9 @@ use kami_net::frame::{Body, Request, Secret};
 use crate::args::{Args, Workload, YesNo};
 use crate::codes::{Codes, Scattered};
 use crate::echo;
+use crate::lines::{Drive, allow_files, together};
 use crate::mix::{Mix, Step};
-use crate::network::{Drive, Network, Shop, allow_files, on_client_core, start, together};
+use crate::network::{Network, Shop, on_client_core, start};
 use crate::redeem::Done;
 use crate::report::Report;
 use crate::serve::identities;
@@ -35,8 +36,9 @@ pub fn redeem(args: &Args, report: &mut Report) -> Result<()> {
     let codes = Codes::new(args.seed);
     let done = network.run(args, connections, report, |part, mut line, begun, turn| {
         let parts = u64::from(connections);
-        let share = count * (part + 1) / parts - count * part / parts;
         let walk = Scattered::part(args.cards, part, parts);
+        // Parts of the commands and of the cards are rounded each for itself.
+        let share = (count * (part + 1) / parts - count * part / parts).min(walk.len() as u64);
         let source = Redemptions { codes, left: share, ask: walk.clone(), expect: walk };
         Box::pin(async move { line.drive(source, turn, share, shape, begun).await })
     })?;
