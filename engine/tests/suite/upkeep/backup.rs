@@ -6,7 +6,7 @@ use kami_engine::{Backup, BackupError, Caller, OrderId, ProductId, RequestId, Se
 use kami_wal::format::HEAD_BYTES;
 use kami_wal::{Medium, OpenError, RecordHead, SimMedium, SimMode};
 
-use crate::store::{open, store};
+use crate::upkeep::store::{open, store};
 
 const BATCH: &str = "batches/00000001.batch";
 

@@ -1,7 +1,5 @@
 //! What takes two people: who may propose and approve what, what is done then, and what stays after a restart.
 
-mod clock;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

@@ -1,7 +1,5 @@
 //! Cards that come from another system with what they were there; also after a restart, with and without a snapshot.
 
-mod clock;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

@@ -1,7 +1,5 @@
 //! Imports that are interrupted, repeated and overtaken.
 
-mod clock;
-
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;

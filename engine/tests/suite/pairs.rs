@@ -1,7 +1,5 @@
 //! What moves two cards: replacements and transfers, with what came before and what comes after.
 
-mod clock;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

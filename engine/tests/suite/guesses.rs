@@ -1,7 +1,5 @@
 //! What guessing at codes tells: nothing, not even by where the receipts around it lie.
 
-mod clock;
-
 use std::sync::Arc;
 
 use kami_engine::{

@@ -1,7 +1,5 @@
 //! When a card may be used: by rows of its batch, by itself, and from an event of its own; also after a restart.
 
-mod clock;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

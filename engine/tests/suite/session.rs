@@ -1,7 +1,5 @@
 //! The engine as a platform that embeds it uses it: typed calls about value, orders and money.
 
-mod clock;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

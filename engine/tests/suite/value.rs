@@ -1,7 +1,5 @@
 //! A card whose value moved thousands of times: every id that ever had an effect is known, and none that had not.
 
-mod clock;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -173,7 +171,7 @@ fn every_id_is_known_however_long_ago() {
     assert_eq!(session.query(CODE).wait().unwrap().remaining, left);
 }
 
-/// A figure, not a check: `KAMI_LONG=1 cargo test --release -p kami-engine --test value -- --nocapture` shows what the
+/// A figure, not a check: `KAMI_LONG=1 cargo test --release -p kami-engine --test suite value -- --nocapture` shows what the
 /// ten-thousandth redemption of a card costs. That it is no walk over its past is checked where chains are read, without
 /// a clock (`chain.rs`).
 #[test]

@@ -7,7 +7,7 @@ use kami_engine::{
 };
 use kami_wal::{Medium, RecordKind, SimMedium, WalOptions};
 
-use crate::store::{add, add_principal, open, revoke, store};
+use crate::upkeep::store::{add, add_principal, open, revoke, store};
 
 fn rotate(engine: &Engine, caller: Caller, id: u128) -> Reply {
     engine.rotate_master(caller, RequestId(id)).unwrap()

@@ -1,8 +1,6 @@
 //! Proofs of cards and checkpoints: what is proven holds, nothing that was changed passes, and nothing is signed that
 //! contradicts what was signed.
 
-mod clock;
-
 use std::sync::Arc;
 
 use kami_engine::{

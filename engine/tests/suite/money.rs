@@ -1,7 +1,5 @@
 //! Accounts, postings and limits through the whole engine: retries, refusals, statements, snapshots, verification.
 
-mod clock;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

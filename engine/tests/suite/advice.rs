@@ -1,7 +1,5 @@
 //! What is noted of redemptions that were made offline: under which ids, and what looking it up costs.
 
-mod clock;
-
 use std::sync::Arc;
 
 use kami_engine::{

@@ -1,7 +1,5 @@
 //! Faults of the engine that were found, one test each, named after what went wrong.
 
-mod clock;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

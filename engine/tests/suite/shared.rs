@@ -1,7 +1,5 @@
 //! Codes that are sold many times: each sale gives one use, each redemption takes one, whatever comes between.
 
-mod clock;
-
 use std::sync::Arc;
 
 use kami_engine::{

@@ -2,7 +2,5 @@
 
 mod backup;
 mod checkpoint;
-#[path = "../clock/mod.rs"]
-mod clock;
 mod rotation;
 mod store;

@@ -1,7 +1,5 @@
 //! Whom a running engine signs and proves for, what guessing by proofs costs, and how much memory a proof takes.
 
-mod clock;
-
 use std::sync::Arc;
 
 use kami_engine::{

@@ -7,7 +7,7 @@ use kami_engine::record::{GROUP_HEAD_BYTES, Group, GroupWriter, HEAD_BYTES, Head
 use kami_engine::{Caller, Flags, OrderId, ProductId, RequestId, Session, Word, verify};
 use kami_wal::{Drive, Medium, RECORD_HEAD_BYTES, RecordKind, SimMedium, Wal, WalOptions};
 
-use crate::store::{open, store};
+use crate::upkeep::store::{open, store};
 
 fn problems(data: &SimMedium, keys: &SimMedium) -> Vec<String> {
     verify(Arc::new(data.clone()), Arc::new(keys.clone())).unwrap().problems
