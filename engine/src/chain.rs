@@ -23,7 +23,7 @@ use crate::reply::StatementLine;
 use crate::sequencer::{OrderPast, PlaceChange};
 use crate::state::OrderMove;
 use crate::table::Batch;
-use crate::word::{CardRef, Flags, Word};
+use crate::word::{CardRef, Flags, Lifecycle, Word};
 
 /// Why an entry could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +143,7 @@ pub struct Top {
     pub value: Option<(Lsn, Box<ValueTail>)>,
     /// The ids in the entries above that, or in all if there is none.
     pub loose: Vec<RequestId>,
-    /// The card's sale.
+    /// The card's sale, or the return that took it back.
     pub sale: Option<Lsn>,
 }
 
@@ -340,18 +340,27 @@ impl<'a> Chain<'a> {
         // Its sale as its value tells it: a return that came since changes nothing about what was before.
         let sold = top.value.as_ref().and_then(|(_, tail)| tail.purse.sale);
         if let (Some(original), None, Some(sale)) = (sought.original, past.original, sold) {
-            self.past_before(sale, &Sought::elsewhere(original, &sought.key), &mut past)?;
+            self.past_before(card, sale, &Sought::elsewhere(original, &sought.key), &mut past)?;
         }
         Ok((past, top))
     }
 
-    /// What the chain of the card before says about an original, if the card with its sale at `sale` took the place of
+    /// What the chain of the card before says about an original, if `card`, with its sale at `sale`, took the place of
     /// one: there it can be undone no more.
-    fn past_before(&mut self, sale: Lsn, sought: &Sought, past: &mut Past) -> Result<(), ChainError> {
-        // A sale may be long, and is seldom a replacement: the first byte tells.
-        let mut head = [0; 8];
-        self.wal.read_bytes(sale, &mut head).map_err(|source| ChainError::Read { lsn: sale, source })?;
-        if Kind::from_number(head[0]) != Some(Kind::Replacement) {
+    fn past_before(
+        &mut self,
+        card: CardRef,
+        sale: Lsn,
+        sought: &Sought,
+        past: &mut Past,
+    ) -> Result<(), ChainError> {
+        // What tells its value after a return names that: the sale is what it took back.
+        let sale = match self.kind_at(sale)? {
+            Some(Kind::Return) => self.sale_returned(card, sale)?,
+            _ => Some(sale),
+        };
+        let Some(sale) = sale else { return Ok(()) };
+        if self.kind_at(sale)? != Some(Kind::Replacement) {
             return Ok(());
         }
         let entry = self.entry(sale)?;
@@ -373,6 +382,28 @@ impl<'a> Chain<'a> {
         past.was_refunded |= before.was_refunded;
         past.refunded += before.refunded;
         Ok(())
+    }
+
+    /// What the entry at `lsn` did, by its first byte: a sale may be long, and is seldom what is looked for.
+    fn kind_at(&self, lsn: Lsn) -> Result<Option<Kind>, ChainError> {
+        let mut head = [0; 8];
+        self.wal.read_bytes(lsn, &mut head).map_err(|source| ChainError::Read { lsn, source })?;
+        Ok(Kind::from_number(head[0]))
+    }
+
+    /// The sale of a card that the return at `lsn` took back; `None` if it was sold in another system.
+    fn sale_returned(&mut self, card: CardRef, lsn: Lsn) -> Result<Option<Lsn>, ChainError> {
+        let mut sale = None;
+        self.walk(card, Word::new(lsn, Lifecycle::Returned, Flags::NONE), |entry, _| {
+            if entry.lsn == lsn {
+                return Ok(true);
+            }
+            let is_sale = entry.head.kind.is_order() || entry.head.kind == Kind::Replacement;
+            let value = if is_sale { None } else { entry.value()? };
+            sale = if is_sale { Some(entry.lsn) } else { value.as_ref().and_then(|tail| tail.purse.sale) };
+            Ok(!is_sale && value.is_none())
+        })?;
+        Ok(sale)
     }
 
     /// The card that took the place of one which is void because of that.

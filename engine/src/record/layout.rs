@@ -122,7 +122,12 @@ pub const TAIL_FIELDS: &[(&str, &[Field])] = &[
                 "time",
                 "of HOLD its deadline, of a REDEEM that was made offline when, milliseconds since 1970; of REVERSE the number of the kind of what it undoes; else zero",
             ),
-            (144, 8, "sale", "the entry of the sale the card belongs to; zero if unknown"),
+            (
+                144,
+                8,
+                "sale",
+                "the entry of the sale the card belongs to, or of the return that took it back; zero if unknown",
+            ),
             (152, 8, "settled", "redemptions before this position are settled; zero: none"),
             (
                 160,

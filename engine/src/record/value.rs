@@ -101,7 +101,7 @@ pub struct Purse {
     pub loaded: Money,
     /// What was given back by refunds.
     pub refunded: Money,
-    /// The sale that the card belongs to.
+    /// The sale that the card belongs to, or the return that took it back.
     pub sale: Option<Lsn>,
     /// Redemptions before this place are settled.
     pub settled: Option<Lsn>,

@@ -318,6 +318,53 @@ fn a_replacement_goes_on_where_the_card_before_it_stopped() {
     store.reopened();
 }
 
+/// The first entry about a card's value after its return hid the card whose place it had taken: the reversal of what was
+/// redeemed there was answered, and recorded, as that of something which never happened.
+#[test]
+fn what_the_card_before_redeemed_is_found_after_a_return() {
+    let mut store = Store::new();
+    let product = store.product(value_product("gift"));
+    store.import(product, "GIFT", 6, |_| ());
+    let settle: fn(&mut Store, &str) = |store, code| {
+        let id = store.id();
+        store.session().settle(id, code).wait().unwrap();
+    };
+    let tombstone: fn(&mut Store, &str) = |store, code| {
+        let never = store.id();
+        assert_eq!(store.reverse(code, never), Status::Tombstoned);
+    };
+    // What tells the value: nothing between the replacement and the return, or something there, too.
+    for (old, new, between) in [("GIFT-0", "GIFT-3", false), ("GIFT-1", "GIFT-4", true)] {
+        let order = store.sell(product, 1);
+        assert_eq!(store.redeem(old, 30), Ok(70));
+        let stands = store.last();
+        assert_eq!(store.redeem(old, 20), Ok(50));
+        let undone = store.last();
+        assert_eq!(store.replace(old, Some(new)).unwrap().remaining, 50);
+        if between {
+            assert_eq!(store.reverse(new, undone), Status::Ok);
+            tombstone(&mut store, new);
+        }
+        let id = store.id();
+        store.session().give_back(id, order, &[new], Vec::new()).wait().unwrap();
+        assert_eq!(store.reverse(new, stands), Status::IllegalTransition, "the card was given back");
+        for after in [tombstone, settle] {
+            after(&mut store, new);
+            let entries = store.history(new).len();
+            assert_eq!(store.reverse(new, stands), Status::IllegalTransition);
+            let status = if between { Status::AlreadyReversed } else { Status::IllegalTransition };
+            assert_eq!(store.reverse(new, undone), status);
+            assert_eq!(store.history(new).len(), entries, "no id is refused for what happened");
+            // And a till that asks once more at the card before is told what became of it.
+            let part = kami_engine::Part { amount: 20, ..kami_engine::Part::default() };
+            let again = store.session().redeem_part(undone, old, part).wait().unwrap();
+            assert_eq!((again.replayed, again.reversed), (true, between));
+        }
+        assert_eq!(store.card(new).order, None, "it belongs to none");
+        store = store.reopened();
+    }
+}
+
 /// A long past is found from the card that took the place, and moving both at the end of a volume is room enough.
 #[test]
 fn what_happened_long_ago_at_the_card_before_is_found() {
