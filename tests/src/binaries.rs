@@ -141,3 +141,39 @@ impl Test {
         format!("cargo test -p {package} {target} -- --exact {name} --nocapture")
     }
 }
+
+/// Of the log's suite.
+#[must_use]
+pub const fn wal(name: &'static str) -> Test {
+    Test { package: "kami-wal", target: "suite", name }
+}
+
+/// Of whole engines.
+#[must_use]
+pub const fn whole(name: &'static str) -> Test {
+    Test { package: "kami-tests", target: "tests", name }
+}
+
+/// Of the engine's own.
+#[must_use]
+pub const fn engine(name: &'static str) -> Test {
+    Test { package: "kami-engine", target: "kami_engine", name }
+}
+
+/// Of server and client in one process.
+#[must_use]
+pub const fn net(name: &'static str) -> Test {
+    Test { package: "kami-net", target: "loopback", name }
+}
+
+/// Of the real binary.
+#[must_use]
+pub const fn process(name: &'static str) -> Test {
+    Test { package: "kami-server", target: "process", name }
+}
+
+/// Of the log's loom models.
+#[must_use]
+pub const fn loom(name: &'static str) -> Test {
+    Test { package: "kami-wal", target: "kami_wal", name }
+}

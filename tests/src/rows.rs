@@ -1,6 +1,6 @@
 //! The rows of the table in `docs/testing.md` that can be run at any scale.
 
-use crate::binaries::Test;
+use crate::binaries::{Test, net, process, wal, whole};
 
 /// A row.
 #[derive(Clone, Copy, Debug)]
@@ -33,18 +33,6 @@ pub enum Work {
     Loom,
     /// A target of `fuzz/`, from its corpus on.
     Fuzz(&'static str),
-}
-
-const fn wal(name: &'static str) -> Test {
-    Test { package: "kami-wal", target: "suite", name }
-}
-
-const fn whole(name: &'static str) -> Test {
-    Test { package: "kami-tests", target: "tests", name }
-}
-
-const fn process(name: &'static str) -> Test {
-    Test { package: "kami-server", target: "process", name }
 }
 
 /// All rows.
@@ -126,6 +114,11 @@ pub const ROWS: &[Row] = &[
         work: Work::Seeds(&[whole("history::every_history_can_be_explained")]),
     },
     Row {
+        name: "server-histories",
+        what: "clients racing over QUIC while the real server is killed again and again, also as it starts; the same judgement",
+        work: Work::Seeds(&[process("history::every_history_of_a_killed_server_can_be_explained")]),
+    },
+    Row {
         name: "races",
         what: "threads that sell, redeem, replace and transfer the same cards on a real disk",
         work: Work::Whole(
@@ -158,11 +151,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "lossy-network",
         what: "datagrams lost, doubled, delayed and overtaken, ports changed: every order and redemption has one effect",
-        work: Work::Seeds(&[Test {
-            package: "kami-net",
-            target: "loopback",
-            name: "lossy::a_bad_network_does_nothing_twice",
-        }]),
+        work: Work::Seeds(&[net("lossy::a_bad_network_does_nothing_twice")]),
     },
     Row {
         name: "loom",

@@ -13,6 +13,7 @@ mod demo;
 mod environment;
 mod feed;
 mod files;
+mod history;
 mod import;
 mod inject;
 mod json;
