@@ -158,8 +158,7 @@ impl Histories {
         if operation.answer.is_none() {
             operation.ended = end;
         }
-        let changed =
-            matches!(operation.answer, Some(Answer::Changed { status, .. }) if status.is_done());
+        let changed = matches!(operation.answer, Some(Answer::Changed { status, .. }) if status.is_done());
         if changed && let Some(lsn) = lsn {
             let id = operation.ask.id();
             let first = *self.receipts.entry((card, id)).or_insert(lsn);
@@ -184,8 +183,7 @@ impl Histories {
             let first = Card::sold(race.has_value(card).then_some(Race::VALUE));
             if let Err(what) = explain::<Card>(first, &history) {
                 history.sort_by_key(|operation| operation.asked);
-                let history: Vec<String> =
-                    history.iter().map(|operation| format!("{operation:?}")).collect();
+                let history: Vec<String> = history.iter().map(|operation| format!("{operation:?}")).collect();
                 panic!("card {card}: {what}\nits history:\n{}", history.join("\n"));
             }
         }

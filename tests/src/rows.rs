@@ -149,6 +149,24 @@ pub const ROWS: &[Row] = &[
         },
     },
     Row {
+        name: "full-disk",
+        what: "ext4 on a loop device runs full under the real server: changes refused, reads answered, healed; killed while full",
+        work: Work::Number {
+            test: process("full_disk::a_full_disk_refuses_changes_answers_reads_and_heals"),
+            variable: "KAMI_FULL",
+            most: 4,
+        },
+    },
+    Row {
+        name: "reply-times",
+        what: "times of replies to unknown, unsold and wrong: no kind takes longer than another; to be run with --release",
+        work: Work::Number {
+            test: process("reply_times::codes_that_are_refused_alike_take_alike"),
+            variable: "KAMI_REPLIES",
+            most: 100_000,
+        },
+    },
+    Row {
         name: "lossy-network",
         what: "datagrams lost, doubled, delayed and overtaken, ports changed: every order and redemption has one effect",
         work: Work::Seeds(&[net("lossy::a_bad_network_does_nothing_twice")]),

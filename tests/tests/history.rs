@@ -17,15 +17,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kami_engine::{
     AccountId, AccountKind, AccountSpec, Caller, CardKind, Command, Delivery, Engine, EngineOptions, Failure,
-    ImportRow, ImportSpec, Leg, Lifecycle, OrderId, ProductId, ProductSpec, Purchase, RequestId,
-    Session, Status,
+    ImportRow, ImportSpec, Leg, Lifecycle, OrderId, ProductId, ProductSpec, Purchase, RequestId, Session,
+    Status,
 };
 use kami_wal::{SimMedium, SimMode, WalOptions};
 
-use kami_tests::history::{Answer, Ask, Histories, Operation, Race, Seen};
-use kami_tests::binaries::whole;
-use kami_tests::random::{Random, for_seeds};
 use crate::model::clock::ManualClock;
+use kami_tests::binaries::whole;
+use kami_tests::history::{Answer, Ask, Histories, Operation, Race, Seen};
+use kami_tests::random::{Random, for_seeds};
 
 const CLIENTS: u64 = 6;
 /// Cards of each of the two products that the clients race for.
@@ -84,7 +84,8 @@ impl World {
             }
             let card = self.race.card(&mut random);
             let ask = self.race.ask(card, &mut random);
-            let digest = engine.digest(Caller::LOCAL.tenant, self.race.code(card).as_bytes()).expect("a code");
+            let digest =
+                engine.digest(Caller::LOCAL.tenant, self.race.code(card).as_bytes()).expect("a code");
             let command = match ask {
                 Ask::Redeem { amount, .. } => {
                     Command::Redeem { card: digest, pin: None, amount, partial: false }

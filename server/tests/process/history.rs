@@ -230,7 +230,8 @@ async fn stock(home: &Home, server: &Server<'_>, identity: &Identity, race: &Rac
 
 /// Starts a server and kills it at some moment of its start.
 fn kill_a_start(home: &Home, random: &mut Random) {
-    let mut command = home.kami(&["serve", "--end-with-parent", "--data", "kami-data", "--listen", "127.0.0.1:0"]);
+    let mut command =
+        home.kami(&["serve", "--end-with-parent", "--data", "kami-data", "--listen", "127.0.0.1:0"]);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_micros(random.below(80_000)));
     child.kill().unwrap();

@@ -38,12 +38,25 @@ enum Effect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// Use: all of a single-use card, or so much.
-    Redeem { id: u32, amount: i64 },
+    Redeem {
+        id: u32,
+        amount: i64,
+    },
     /// Put value on it.
-    Load { id: u32, amount: i64 },
-    Reverse { id: u32, original: u32 },
-    Freeze { id: u32 },
-    Unfreeze { id: u32 },
+    Load {
+        id: u32,
+        amount: i64,
+    },
+    Reverse {
+        id: u32,
+        original: u32,
+    },
+    Freeze {
+        id: u32,
+    },
+    Unfreeze {
+        id: u32,
+    },
     Query,
 }
 
