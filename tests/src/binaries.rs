@@ -34,7 +34,13 @@ pub struct Build {
     pub release: bool,
     /// Whether with loom in place of the standard library's atomics. Only the libraries' own tests are built then.
     pub loom: bool,
+    /// Whether with AddressSanitizer around whatever Rust allocates. Only the libraries' own tests are built then.
+    pub address: bool,
 }
+
+/// Sanitizers want a target to be named, so that build scripts are left without them.
+const TARGET: &str =
+    if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" };
 
 impl Build {
     /// As a command line, for people.
@@ -58,6 +64,11 @@ impl Build {
         if self.loom {
             command.args(["--lib", "--target-dir", "target/loom"]);
             command.env("RUSTFLAGS", "--cfg loom --cfg crossbeam_loom");
+        }
+        if self.address {
+            command.args(["--lib", "--target-dir", "target/address", "--target", TARGET]);
+            // A stable compiler has them too, and only asks to be told that one means it.
+            command.env("RUSTFLAGS", "-Zsanitizer=address").env("RUSTC_BOOTSTRAP", "1");
         }
         command
     }

@@ -31,6 +31,8 @@ pub enum Work {
     Whole(&'static [Test], &'static [(&'static str, &'static str)]),
     /// All loom models of a library, by a part of their names.
     Loom,
+    /// The libraries' own tests under AddressSanitizer.
+    Address,
     /// A target of `fuzz/`, from its corpus on.
     Fuzz(&'static str),
 }
@@ -175,6 +177,11 @@ pub const ROWS: &[Row] = &[
         name: "loom",
         what: "every interleaving of the lock-free parts of log and engine",
         work: Work::Loom,
+    },
+    Row {
+        name: "address",
+        what: "AddressSanitizer under the own tests of log and engine, where all `unsafe` is: mappings, direct memory, epoch pointers",
+        work: Work::Address,
     },
     Row {
         name: "fuzz-frame",

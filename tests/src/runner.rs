@@ -131,7 +131,7 @@ pub fn unit(work: &Work) -> &'static str {
         Work::Number { variable: "KAMI_HOSTILE", .. } => "peers",
         Work::Number { variable: "KAMI_REPLIES", .. } => "replies of each kind",
         Work::Number { .. } => "rounds",
-        Work::Whole(..) | Work::Loom => "runs",
+        Work::Whole(..) | Work::Loom | Work::Address => "runs",
         Work::Fuzz(_) => "inputs",
     }
 }
@@ -145,6 +145,7 @@ fn build(row: &Row, release: bool) -> anyhow::Result<Binaries> {
         }
         Work::Number { test, .. } => build.packages.push(test.package),
         Work::Loom => (build.packages, build.loom) = (vec!["kami-wal", "kami-engine"], true),
+        Work::Address => (build.packages, build.address) = (vec!["kami-wal", "kami-engine"], true),
         Work::Fuzz(_) => return Ok(Binaries::default()),
     }
     build.run()
@@ -224,6 +225,16 @@ impl Course<'_> {
                     if let Some(output) = self.failing(&mut command)? {
                         let repeat = "RUSTFLAGS=\"--cfg loom --cfg crossbeam_loom\" cargo test --release --target-dir \
                                       target/loom -p kami-wal -p kami-engine --lib loom";
+                        return Ok(Some(Failed { repeat: repeat.to_owned(), output: end_of(&output) }));
+                    }
+                }
+                Ok(None)
+            }
+            Work::Address => {
+                for mut command in binaries.all("") {
+                    if let Some(output) = self.failing(&mut command)? {
+                        let repeat = "RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --target-dir target/address \
+                                      --target x86_64-unknown-linux-gnu -p kami-wal -p kami-engine --lib";
                         return Ok(Some(Failed { repeat: repeat.to_owned(), output: end_of(&output) }));
                     }
                 }

@@ -27,7 +27,7 @@ const KINDS: [&str; 3] = ["unknown", "unsold", "wrong PIN"];
 /// From so many replies of each kind on their times are judged.
 const ENOUGH: usize = 100_000;
 /// By how much the times of two kinds may differ, with 95 % confidence.
-const BOUND_NS: f64 = 1_000.0;
+const BOUND_NS: f64 = 2_000.0;
 /// Before the first that counts: caches, the connection's window.
 const WARM_UP: usize = 300;
 
