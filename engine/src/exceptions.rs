@@ -185,6 +185,13 @@ impl Exceptions {
         self.cards.contains(&card)
     }
 
+    /// Whether there may be any.
+    #[inline]
+    #[must_use]
+    pub fn may_be(&self) -> bool {
+        !self.filter.is_empty()
+    }
+
     /// Whether there may be one of this card: the look-up that every command about a card pays.
     #[inline]
     #[must_use]

@@ -50,11 +50,15 @@ use kami_wal::Lsn;
 use crate::grounds::Grounds;
 use crate::identity::{ChannelId, MerchantId, OrderId, PrincipalId, RequestId, TenantId, TerminalId};
 use crate::limit::Subject;
+use crate::region::prefetch;
 use crate::state::OrderMove;
 use crate::word::{CardRef, Flags, Word};
 
 /// An entry may begin at most this far into its record, so that the 16-bit way back reaches.
 const BACK_BYTES_MAX: u64 = (u16::MAX as u64) * 8;
+/// The memory's answer to so many lines can be waited for at a time, and no more.
+const LINES_AHEAD: usize = 12;
+const LINE_BYTES: usize = 64;
 
 /// A record whose bytes passed the log's checksum but are no group of entries.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -151,7 +155,19 @@ impl<'a> GroupWriter<'a> {
     /// Begins a group. `record_head_bytes` is how far the payload lies into its record.
     #[inline]
     pub fn new(payload: &'a mut [u8], payload_lsn: Lsn, record_head_bytes: usize) -> Self {
-        GroupWriter { payload, before: record_head_bytes, payload_lsn, used: GROUP_HEAD_BYTES, entries: 0 }
+        let used = GROUP_HEAD_BYTES;
+        let group = GroupWriter { payload, before: record_head_bytes, payload_lsn, used, entries: 0 };
+        (0..LINES_AHEAD).for_each(|line| group.expect(line * LINE_BYTES));
+        group
+    }
+
+    /// Asks for the memory that will be written soon. It was zeroed by another thread, long ago or on another core, and
+    /// stores to what is not there yet hold up all stores behind them.
+    #[inline]
+    fn expect(&self, at: usize) {
+        if let Some(byte) = self.payload.get(at) {
+            prefetch(byte);
+        }
     }
 
     /// Adds an entry whose tail has `tail_bytes` bytes (rounded up to 8 and zero-padded) and is written
@@ -180,6 +196,7 @@ impl<'a> GroupWriter<'a> {
         let length = HEAD_BYTES + tail_bytes.next_multiple_of(8) + grounds_bytes;
         let back = (self.before + self.used) as u64;
         assert!(back <= BACK_BYTES_MAX, "entry too far into its record");
+        self.expect(self.used + LINES_AHEAD * LINE_BYTES);
         let entry = &mut self.payload[self.used..self.used + length];
         let fixed: &mut [u8; HEAD_BYTES] = (&mut entry[..HEAD_BYTES]).try_into().expect("head");
         fixed[0] = head.kind.number();

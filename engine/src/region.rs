@@ -56,18 +56,18 @@ impl Deref for Region {
     }
 }
 
-/// Asks the processor to bring the line that `word` lies in.
+/// Asks the processor to bring the line that `place` begins in.
 #[inline]
-pub fn prefetch(word: &AtomicU64) {
+pub fn prefetch<T>(place: &T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch reads nothing architecturally; the address comes from a live reference.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
-            std::ptr::from_ref(word).cast(),
+            std::ptr::from_ref(place).cast(),
         );
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = word;
+    let _ = place;
 }
 
 #[cfg(all(test, not(loom)))]

@@ -52,9 +52,10 @@ use crate::word::{CardRef, Flags, Lifecycle, Word};
 
 /// A turn takes at most this much of the log, unless a single command needs more.
 const TURN_BYTES_MAX: usize = 1 << 20;
-/// So many requests ahead a card's word is asked for, and twice as many ahead its slot of the index: the memory's
-/// answers come while others are prepared, and no more are under way than a core can wait for.
-const PREFETCH_AHEAD: usize = 8;
+/// How often the lock is looked at before a thread goes to sleep: some 20 µs, as long as a full turn takes.
+const LOOKS: u32 = 100;
+/// Between two looks the processor is told so often that this is a wait.
+const PAUSES: u32 = 4;
 /// What a group costs beside its entries.
 pub(crate) const GROUP_BYTES: usize = RECORD_HEAD_BYTES as usize + GROUP_HEAD_BYTES;
 
@@ -68,6 +69,8 @@ pub struct Sequencer {
     pub wal: Wal,
     /// Everything under the lock.
     state: Mutex<State>,
+    /// How often the lock is looked at before it is slept for.
+    looks: u32,
     pub(crate) clock: Box<dyn Clock>,
     pub(crate) running: Running,
     /// What hashes request ids for the filters of cards' trails.
@@ -120,6 +123,8 @@ impl Sequencer {
             table,
             wal,
             state: Mutex::new(state),
+            // With one processor nobody can give it back meanwhile.
+            looks: if std::thread::available_parallelism().is_ok_and(|n| 1 < n.get()) { LOOKS } else { 0 },
             clock,
             running,
             marks,
@@ -192,29 +197,26 @@ impl Sequencer {
         prepared.resize_with(requests.len().max(prepared.len()), Prepared::default);
         let guard = Index::pin();
         let commits = self.table.commits();
-        let expect = |at: usize| {
-            if let Some(digest) = requests.get(at).and_then(|request| request.command.card()) {
-                self.index.prefetch(digest, &guard);
+        // One kind of miss after the other, close together: so the memory answers several at a time, and several
+        // translations of addresses are looked up at a time.
+        for (request, prepared) in requests[from..].iter().zip(&mut prepared[from..]) {
+            prepared.code = request.command.card();
+            if let Some(code) = prepared.code {
+                self.index.prefetch(code, &guard);
             }
-        };
-        let find = |at: usize, prepared: &mut [Prepared]| {
-            let Some(request) = requests.get(at) else { return };
-            let digest = request.command.card();
-            prepared[at].card = digest.and_then(|digest| self.index.find(digest, &guard));
-            if let Some((batch, card)) = self.batch_of(prepared[at].card) {
+        }
+        for prepared in &mut prepared[from..requests.len()] {
+            prepared.card = prepared.code.and_then(|code| self.index.find(code, &guard));
+            if let Some((batch, card)) = self.batch_of(prepared.card) {
                 batch.prefetch(card.row());
             }
-        };
-        (from..from + 2 * PREFETCH_AHEAD).for_each(expect);
-        (from..from + PREFETCH_AHEAD).for_each(|at| find(at, prepared));
+        }
         seen.clear();
         let counts_tills = self.counts_tills.load(Ordering::Relaxed);
         let crossings = if counts_tills { CROSSINGS_PER_REQUEST } else { 0 };
         let bytes_max = self.wal.payload_bytes_max().min(TURN_BYTES_MAX) - GROUP_HEAD_BYTES;
         let mut bytes = 0;
         for at in from..requests.len() {
-            expect(at + 2 * PREFETCH_AHEAD);
-            find(at + PREFETCH_AHEAD, prepared);
             let (request, prepared) = (&requests[at], &mut prepared[at]);
             let redeems = request.command.is_behind_pin();
             prepared.crossings = if redeems { crossings } else { 0 };
@@ -236,11 +238,7 @@ impl Sequencer {
             prepared.failed = if request.has_bad_grounds() { Some(Status::Malformed) } else { None };
             prepared.absent_at = Some(commits);
             // A code that nobody has ends the turn, too: else the distance of receipts would tell it.
-            if request
-                .command
-                .card()
-                .is_some_and(|code| !seen.insert(code) && !planted("card-twice-in-a-turn"))
-            {
+            if prepared.code.is_some_and(|code| !seen.insert(code) && !planted("card-twice-in-a-turn")) {
                 return at;
             }
             if let Some((batch, card)) = self.batch_of(prepared.card) {
@@ -261,7 +259,7 @@ impl Sequencer {
                 if at > from && bytes + prepared.log_bytes > bytes_max {
                     return at;
                 }
-            } else if request.command.card().is_none()
+            } else if prepared.code.is_none()
                 && let Err(error) = self.read_object(request, prepared, buffer, stale && at == from)
             {
                 prepared.failed = Some(chain_failed(&error));
@@ -576,6 +574,20 @@ impl Sequencer {
         Ok(Detail::Posted(Box::new(EarlierPosting { effect, request, legs })))
     }
 
+    /// Takes the lock. Turns are short, and to sleep and be woken takes longer than most of them: so a thread looks
+    /// whether it is free for about the time of a turn before it goes to sleep.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        for _ in 0..self.looks {
+            if let Some(state) = self.state.try_lock() {
+                return state;
+            }
+            for _ in 0..PAUSES {
+                std::hint::spin_loop();
+            }
+        }
+        self.state.lock()
+    }
+
     /// Takes the lock for a turn. Log space is credited first, for `bytes` of entries in one group and for
     /// the tick at its end; without it the turn can only read, and the clock stands still.
     pub(crate) fn begin(&self, bytes: usize) -> Turn<'_> {
@@ -587,7 +599,7 @@ impl Sequencer {
             Err(NoSpace::Busy) => (None, Status::Busy),
             Err(_) => (None, Status::ReadOnly),
         };
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let tick = credit.is_some() && now_ms >= state.now_ms + TICK_MS;
         if tick {
             state.now_ms = now_ms;
@@ -605,7 +617,7 @@ impl Sequencer {
         let mut at = from;
         while at < to {
             let request = &work.requests[at];
-            if request.command.card().is_some() {
+            if work.prepared[at].code.is_some() {
                 let stopped = turn.cards(work, at, to, deadline_now);
                 if stopped == at {
                     break;
@@ -720,7 +732,7 @@ impl Turn<'_> {
         let counts_tills = state.limits.any_terminal();
         let mut standing: Option<(PrincipalId, Option<Scope<'_>>)> = None;
         let run = requests[from..to].iter().zip(&prepared[from..to]);
-        let run = run.take_while(|(request, _)| request.command.card().is_some());
+        let run = run.take_while(|(_, prepared)| prepared.code.is_some());
         let bytes = GROUP_HEAD_BYTES + run.clone().map(|(_, prepared)| prepared.log_bytes).sum::<usize>();
         if counts_tills {
             tills.begin(run.map(|(_, prepared)| prepared.crossings).sum());
@@ -728,7 +740,7 @@ impl Turn<'_> {
         let mut decide_all = |mut group: Option<&mut GroupWriter<'_>>| {
             while at < to {
                 let (request, prepared) = (&requests[at], &mut prepared[at]);
-                if request.command.card().is_none() {
+                if prepared.code.is_none() {
                     break;
                 }
                 let principal = request.caller.principal;

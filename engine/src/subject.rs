@@ -52,7 +52,8 @@ impl Subject<'_> {
         if let Command::Advice(advice) = &self.request.command {
             return self.advise(advice, prepared, group, moves, tills, reply);
         }
-        if let Some(card) = self.request.command.card()
+        if self.state.exceptions.may_be()
+            && let Some(card) = self.request.command.card()
             && self.state.exceptions.may_be_of(card)
             && self.noted(card, prepared, reply)
         {

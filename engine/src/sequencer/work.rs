@@ -108,6 +108,8 @@ pub(crate) struct Wallet {
 /// What was found out about a request before the lock was taken.
 #[derive(Default)]
 pub(crate) struct Prepared {
+    /// [`Command::card`].
+    pub(super) code: Option<CardDigest>,
     pub(crate) card: Option<CardRef>,
     /// The cards that a command about an order names.
     pub(crate) cards: Vec<Option<CardRef>>,
