@@ -160,6 +160,15 @@ pub const ROWS: &[Row] = &[
         },
     },
     Row {
+        name: "clock-jumps",
+        what: "libfaketime moves the wall clock of the real server, between starts and under way: engine time never goes back",
+        work: Work::Number {
+            test: process("clock::engine_time_never_goes_back_however_the_clock_jumps"),
+            variable: "KAMI_JUMPS",
+            most: 100,
+        },
+    },
+    Row {
         name: "reply-times",
         what: "times of replies to unknown, unsold and wrong: no kind takes longer than another; to be run with --release",
         work: Work::Number {

@@ -6,6 +6,7 @@
 mod backup;
 mod certificate;
 mod changes;
+mod clock;
 mod commands;
 mod control;
 mod crowd;
