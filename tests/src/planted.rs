@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
 
-use crate::binaries::{Binaries, Build, Test, engine, loom, net, process, wal, whole};
+use crate::binaries::{Binaries, Build, Test, engine, loom, net, wal, whole};
 
 /// A mistake.
 #[derive(Clone, Copy, Debug)]
@@ -107,10 +107,7 @@ pub const MISTAKES: &[Mistake] = &[
     mistake(
         "reply-before-durable",
         "replies leave the server without waiting for the log",
-        &[
-            net("durability::a_reply_waits_for_the_disk_whatever_it_says"),
-            process("history::every_history_of_a_killed_server_can_be_explained"),
-        ],
+        &[net("durability::a_reply_waits_for_the_disk_whatever_it_says")],
     ),
     mistake(
         "reveal-before-durable",

@@ -4,6 +4,11 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use kami_engine::{ImportSpec, OrderId, ProductId, RequestId, Status};
+use kami_net::client::{RedeemOptions, Row, RowList, SellOptions};
+use kami_net::{Client, ClientError, ClientOptions, Identity};
+use zeroize::Zeroizing;
+
 use crate::store::{Ended, Home, Server};
 use crate::watch::get;
 
@@ -141,11 +146,20 @@ fn the_memory_of_a_server_keeps_no_code_that_it_stored() {
     };
     let home = Home::new();
     let codes: Vec<String> = (0..500).map(|n| wide(&format!("MEMCODE-{n:05}"))).collect();
-    let rows = codes.iter().enumerate().map(|(n, code)| format!("{code},memp{n:04}\n"));
-    home.file("cards.csv", format!("code,pin\n{}", rows.collect::<String>()));
     let server = home.serve();
     server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
-    server.json(&["import", "cards.csv", "--product", "tea"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let identity = Identity::load(&home.path("kami-data.keys/admin")).unwrap();
+    let options = ClientOptions::new(server.address, identity);
+    let client = runtime.block_on(Client::connect(options)).unwrap();
+    // The command line would bring them into plain letters first.
+    let rows: Vec<Row> = codes
+        .iter()
+        .map(|code| Row { code: Zeroizing::new(code.clone().into_bytes()), ..Row::default() })
+        .collect();
+    let spec = ImportSpec::of(ProductId(1), rows.len() as u64, 13);
+    let import = RequestId::random();
+    runtime.block_on(client.import(import, &spec, &mut RowList::new(&rows), |_| ())).unwrap();
     // Whoever may read the memory sees it all: something must be found that is surely there.
     let sees = in_memory(&server, b"kami-data").is_some_and(|found| !found.is_empty());
     if !sees {
@@ -153,17 +167,22 @@ fn the_memory_of_a_server_keeps_no_code_that_it_stored() {
         return;
     }
     assert_eq!(in_memory(&server, b"MEMCODE-"), Some(Vec::new()), "after the import");
-    for code in &codes[..20] {
-        server.run(&["redeem", code, "--pin", "memp0000"]).fails(3, "CARD_NOT_VALID");
-        server.json(&["query", code]);
-    }
+    runtime.block_on(async {
+        for code in &codes[..20] {
+            let refused = client.redeem(code.as_bytes(), RedeemOptions::default()).await.unwrap_err();
+            assert!(matches!(refused, ClientError::Refused { status: Status::CardNotValid, .. }));
+            client.query(code.as_bytes()).await.unwrap();
+        }
+    });
     assert_eq!(in_memory(&server, b"MEMCODE-"), Some(Vec::new()), "after redemptions and queries");
-    // Given out, they are on their way; what carries them is wiped when they have left.
-    let sold = server.json(&["sell", "tea", "--count", "400", "--order", "1"]);
-    assert_eq!(sold["cards"].as_array().map(Vec::len), Some(400));
-    for code in &codes[..20] {
-        server.run(&["redeem", code, "--pin", "wrong"]).fails(3, "CARD_NOT_VALID");
-    }
+    // Given out, they are on their way; how many the network library has not written over is told and not judged.
+    runtime.block_on(async {
+        let sold = client.sell(OrderId(1), ProductId(1), 400, SellOptions::default()).await.unwrap();
+        assert_eq!(sold.value.cards.len(), 400);
+        for code in &codes[..20] {
+            client.redeem(code.as_bytes(), RedeemOptions::default()).await.unwrap();
+        }
+    });
     let left = in_memory(&server, b"MEMCODE-").expect("read before").len();
     println!("result: of 400 codes that were given out {left} copies are left in memory");
 }
