@@ -45,8 +45,8 @@ pub(crate) struct Desk {
 }
 
 enum Place {
-    /// The next reply of the engine, to the request with this head.
-    Engine(RequestHead),
+    /// The next reply of the engine, to a request with this opcode; the rest of the head is in the reply.
+    Engine(u16),
     /// An answer that needed no engine, and no body.
     Status(ReplyHead),
     /// This field is wrong.
@@ -200,10 +200,10 @@ impl Desk {
     fn admit_redeem<'a>(&mut self, head: &RequestHead, body: &[u8]) -> Admitted<'a> {
         let partial = head.flags == RequestFlags::PARTIAL;
         match Redeem::decode(body) {
-            Ok(Redeem { amount, code, pin }) => match self.redeem(code, pin, amount, partial) {
-                Ok(command) => {
-                    self.place(head, head.request, command, None);
-                    self.line.push(Place::Engine(*head));
+            Ok(Redeem { amount, code, pin }) => match self.card_and_pin(code, pin) {
+                Ok((card, pin)) => {
+                    self.place(head, head.request, Command::Redeem { card, pin, amount, partial }, None);
+                    self.line.push(Place::Engine(head.opcode));
                 }
                 Err(refusal) => return self.refuse(head, refusal),
             },
@@ -301,7 +301,7 @@ impl Desk {
             head.opcode
         );
         self.place(&head, head.request, command, grounds);
-        self.line.push(Place::Engine(head));
+        self.line.push(Place::Engine(head.opcode));
         Admitted::Placed
     }
 
@@ -318,6 +318,9 @@ impl Desk {
         self.deadline(head).is_some_and(|deadline| deadline <= Instant::now())
     }
 
+    // Inlined, so that the command is put together where it is to stand. What is written in small pieces and moved in
+    // large ones right after has to wait for the small ones.
+    #[inline(always)]
     fn place(&mut self, head: &RequestHead, id: RequestId, command: Command, grounds: Option<Box<Grounds>>) {
         let deadline = self.deadline(head);
         self.administers |= matches!(
@@ -603,9 +606,9 @@ impl Desk {
                         Place::Malformed(head, field) => tray.put(head, &Body::Reason((*field).to_owned())),
                         Place::Welcome(head) => tray.put(head, &Body::Welcome(welcome)),
                         Place::Limited(head, wait) => tray.put(head, &Body::Wait(*wait)),
-                        Place::Engine(head) => {
+                        Place::Engine(opcode) => {
                             let Some(reply) = replies.next() else { continue };
-                            let head = engine_head(head, reply);
+                            let head = engine_head(*opcode, reply.request, reply);
                             if !matches!(reply.body, ReplyBody::Cards(_)) {
                                 tray.put_told(&head, &mut reply.body);
                             } else if let ReplyBody::Cards(list) = reply.body.take() {
@@ -790,11 +793,12 @@ pub(crate) const fn bad_frame_status(bad: BadFrame) -> Status {
     }
 }
 
-fn engine_head(request: &RequestHead, reply: &Reply) -> ReplyHead {
+#[inline]
+fn engine_head(opcode: u16, request: RequestId, reply: &Reply) -> ReplyHead {
     ReplyHead {
         flags: reply.flags,
-        opcode: request.opcode,
-        request: request.request,
+        opcode,
+        request,
         status: reply.status,
         lsn: reply.lsn,
         time_ms: reply.time_ms,
@@ -849,5 +853,5 @@ pub(crate) fn run_blocking(
             _ => return Ok((ReplyHead::local(head, Status::Malformed), Body::None)),
         },
     };
-    Ok((engine_head(head, &reply), Body::from_engine(reply.body).unwrap_or(Body::None)))
+    Ok((engine_head(head.opcode, head.request, &reply), Body::from_engine(reply.body).unwrap_or(Body::None)))
 }
