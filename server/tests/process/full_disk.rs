@@ -205,10 +205,10 @@ async fn burn(client: Client, burnt: Burnt, course: Arc<Course>, mut over: watch
         loop {
             next %= BURNT;
             (answered, end) = (next, next + WINDOW);
-            for card in next..end {
+            for (card, frozen) in (next..end).zip(&frozen[next..end]) {
                 let code = code(card);
                 let one = OneCard { code: Secret(code.as_bytes()) };
-                let body = if frozen[card] { Request::Unfreeze(one) } else { Request::Freeze(one) };
+                let body = if *frozen { Request::Unfreeze(one) } else { Request::Freeze(one) };
                 send.push(&RequestHead::new(body.opcode(), RequestId::random()), &body).unwrap();
             }
             if send.flush().await.is_err() {

@@ -103,11 +103,13 @@ fn codes_that_are_refused_alike_take_alike() {
     runtime.block_on(async {
         let client = Client::connect(ClientOptions::new(server.address, identity("till"))).await.unwrap();
         let (mut send, mut receive) = client.channel().await.unwrap();
-        for round in 0..all {
-            let mut order = [0, 1, 2];
-            shuffle(&mut random, &mut order);
-            for kind in order {
-                let took = refused(&mut send, &mut receive, &kinds[kind][round]).await;
+        let [unknown, unsold, wrong] = &kinds[..] else { unreachable!("three kinds") };
+        for (round, codes) in unknown.iter().zip(unsold).zip(wrong).enumerate() {
+            let ((unknown, unsold), wrong) = codes;
+            let mut asked = [(0, unknown), (1, unsold), (2, wrong)];
+            shuffle(&mut random, &mut asked);
+            for (kind, code) in asked {
+                let took = refused(&mut send, &mut receive, code).await;
                 if round >= WARM_UP {
                     times[kind].push(took);
                 }
