@@ -36,12 +36,59 @@ pub type Guesser = (PrincipalId, TerminalId);
 /// A card, as bits, and who tried its PIN.
 pub type PinKey = (u64, PrincipalId, TerminalId);
 
-/// Wrong PINs of one guesser at one card.
-#[derive(Clone, Copy, Debug)]
+/// Wrong PINs of one guesser, card by card, the card tried last at the end: a column each, because whoever has many
+/// waits for every look at them, and by that could tell a sold card's wrong PIN from a code that nobody has.
+#[derive(Debug, Default)]
 struct Tries {
-    card: u64,
-    count: u32,
-    last_ms: u64,
+    cards: Vec<u64>,
+    counts: Vec<u32>,
+    /// When each was tried last, in order.
+    last_ms: Vec<u64>,
+}
+
+impl Tries {
+    fn place(&self, card: u64) -> Option<usize> {
+        self.cards.iter().rposition(|known| *known == card)
+    }
+
+    /// How often a card was tried that is not forgotten by now.
+    fn count(&self, card: u64, now_ms: u64) -> u32 {
+        let place = self.place(card).filter(|at| !is_over(self.last_ms[*at], now_ms));
+        place.map_or(0, |at| self.counts[at])
+    }
+
+    /// Whether all are forgotten by now.
+    fn are_over(&self, now_ms: u64) -> bool {
+        self.last_ms.last().is_none_or(|last| is_over(*last, now_ms))
+    }
+
+    fn note(&mut self, card: u64, now_ms: u64) {
+        let over = self.last_ms.iter().take_while(|last| is_over(**last, now_ms)).count();
+        self.cards.drain(..over);
+        self.counts.drain(..over);
+        self.last_ms.drain(..over);
+        let count = 1 + self.forget(card);
+        if self.cards.len() >= CARDS_MAX {
+            // The one with the fewest; of these the oldest. Mostly one with a single try, found at once.
+            let with = |fewest: u32| self.counts.iter().position(|count| *count == fewest);
+            let least = with(1).or_else(|| with(self.counts.iter().copied().min()?));
+            self.remove(least.unwrap_or(0));
+        }
+        self.cards.push(card);
+        self.counts.push(count);
+        self.last_ms.push(now_ms);
+    }
+
+    /// Forgets a card, which had so many.
+    fn forget(&mut self, card: u64) -> u32 {
+        self.place(card).map_or(0, |at| self.remove(at))
+    }
+
+    fn remove(&mut self, at: usize) -> u32 {
+        self.cards.remove(at);
+        self.last_ms.remove(at);
+        self.counts.remove(at)
+    }
 }
 
 /// What a command does to the table.
@@ -64,7 +111,7 @@ pub struct Pins {
     locks: BTreeMap<PinKey, u64>,
     /// The same, first to end first.
     ends: BTreeSet<(u64, PinKey)>,
-    tries: HashMap<Guesser, Vec<Tries>>,
+    tries: HashMap<Guesser, Tries>,
 }
 
 impl Pins {
@@ -90,9 +137,7 @@ impl Pins {
     /// Which wrong PIN of the guesser in a row the next one would be, counted from 1.
     #[must_use]
     pub fn next_try(&self, key: &PinKey, now_ms: u64) -> u32 {
-        let known = self.tries.get(&(key.1, key.2));
-        let known = known.and_then(|tries| tries.iter().find(|tries| tries.card == key.0));
-        known.filter(|tries| !is_over(tries.last_ms, now_ms)).map_or(1, |tries| tries.count + 1)
+        self.tries.get(&(key.1, key.2)).map_or(0, |tries| tries.count(key.0, now_ms)) + 1
     }
 
     /// Whether a right PIN has something to forget.
@@ -133,28 +178,20 @@ impl Pins {
     }
 
     fn wrong(&mut self, key: PinKey, now_ms: u64) {
-        let (card, count) = (key.0, self.next_try(&key, now_ms));
         if self.tries.len() >= GUESSERS_MAX && !self.tries.contains_key(&(key.1, key.2)) {
-            self.tries.retain(|_, tries| tries.iter().any(|tries| !is_over(tries.last_ms, now_ms)));
+            self.tries.retain(|_, tries| !tries.are_over(now_ms));
             if self.tries.len() >= GUESSERS_MAX {
                 self.tries.clear();
             }
         }
-        let tries = self.tries.entry((key.1, key.2)).or_default();
-        tries.retain(|tries| tries.card != card && !is_over(tries.last_ms, now_ms));
-        if tries.len() >= CARDS_MAX {
-            // The one with the fewest; of these the oldest.
-            let least = (0..tries.len()).min_by_key(|at| (tries[*at].count, tries[*at].last_ms));
-            tries.swap_remove(least.unwrap_or(0));
-        }
-        tries.push(Tries { card, count, last_ms: now_ms });
+        self.tries.entry((key.1, key.2)).or_default().note(key.0, now_ms);
     }
 
     fn forget(&mut self, key: &PinKey) {
         let guesser = (key.1, key.2);
         if let Some(tries) = self.tries.get_mut(&guesser) {
-            tries.retain(|tries| tries.card != key.0);
-            if tries.is_empty() {
+            tries.forget(key.0);
+            if tries.cards.is_empty() {
                 self.tries.remove(&guesser);
             }
         }
@@ -226,7 +263,7 @@ mod tests {
             pins.apply(PinChange::Wrong(key(row, 7), row));
         }
         assert_eq!(pins.next_try(&key(0, 7), 2000), 3, "the card with the most tries stays");
-        assert_eq!(pins.tries[&(PrincipalId(7), TerminalId(0))].len(), CARDS_MAX);
+        assert_eq!(pins.tries[&(PrincipalId(7), TerminalId(0))].cards.len(), CARDS_MAX);
         for principal in 0..GUESSERS_MAX as u32 + 10 {
             pins.apply(PinChange::Wrong(key(1, principal), 3000));
         }

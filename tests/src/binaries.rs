@@ -34,7 +34,13 @@ pub struct Build {
     pub release: bool,
     /// Whether with loom in place of the standard library's atomics. Only the libraries' own tests are built then.
     pub loom: bool,
+    /// Whether with AddressSanitizer around whatever Rust allocates. Only the libraries' own tests are built then.
+    pub address: bool,
 }
+
+/// Sanitizers want a target to be named, so that build scripts are left without them.
+const TARGET: &str =
+    if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" };
 
 impl Build {
     /// As a command line, for people.
@@ -58,6 +64,11 @@ impl Build {
         if self.loom {
             command.args(["--lib", "--target-dir", "target/loom"]);
             command.env("RUSTFLAGS", "--cfg loom --cfg crossbeam_loom");
+        }
+        if self.address {
+            command.args(["--lib", "--target-dir", "target/address", "--target", TARGET]);
+            // A stable compiler has them too, and only asks to be told that one means it.
+            command.env("RUSTFLAGS", "-Zsanitizer=address").env("RUSTC_BOOTSTRAP", "1");
         }
         command
     }
@@ -140,4 +151,40 @@ impl Test {
             if target.starts_with("kami_") { "--lib".to_owned() } else { format!("--test {target}") };
         format!("cargo test -p {package} {target} -- --exact {name} --nocapture")
     }
+}
+
+/// Of the log's suite.
+#[must_use]
+pub const fn wal(name: &'static str) -> Test {
+    Test { package: "kami-wal", target: "suite", name }
+}
+
+/// Of whole engines.
+#[must_use]
+pub const fn whole(name: &'static str) -> Test {
+    Test { package: "kami-tests", target: "tests", name }
+}
+
+/// Of the engine's own.
+#[must_use]
+pub const fn engine(name: &'static str) -> Test {
+    Test { package: "kami-engine", target: "kami_engine", name }
+}
+
+/// Of server and client in one process.
+#[must_use]
+pub const fn net(name: &'static str) -> Test {
+    Test { package: "kami-net", target: "loopback", name }
+}
+
+/// Of the real binary.
+#[must_use]
+pub const fn process(name: &'static str) -> Test {
+    Test { package: "kami-server", target: "process", name }
+}
+
+/// Of the log's loom models.
+#[must_use]
+pub const fn loom(name: &'static str) -> Test {
+    Test { package: "kami-wal", target: "kami_wal", name }
 }

@@ -5,10 +5,15 @@
 //! them on several processes until a number of seeds, a time or a failure is reached, [`report`] writes down what was
 //! run, and [`planted`] makes the known mistakes and demands that the tests notice.
 //!
-//! Nothing here knows what a card is: what a test needs it says in its own crate.
+//! What tests of several crates need stands here too, once: [`random`], the seeds, [`history`], which decides whether
+//! what clients were told can be explained, and [`timing`], which decides whether replies can be told apart by how long
+//! they take. All else that a test needs it says in its own crate.
 
 pub mod binaries;
+pub mod history;
 pub mod planted;
+pub mod random;
 pub mod report;
 pub mod rows;
 pub mod runner;
+pub mod timing;

@@ -90,6 +90,7 @@ fn campaign(rows: &[&'static Row], scale: Scale, report: Option<PathBuf>) -> any
     for row in rows {
         let outcome = runner::run(row, scale)?;
         let (seconds, done, unit) = (outcome.elapsed.as_secs(), outcome.done, outcome.unit);
+        outcome.results.iter().for_each(|line| println!("        {line}"));
         match &outcome.failure {
             None => println!("clean   {:20} {done} {unit} in {seconds} s", row.name),
             Some(failed) => {

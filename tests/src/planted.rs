@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
 
-use crate::binaries::{Binaries, Build, Test};
+use crate::binaries::{Binaries, Build, Test, engine, loom, net, wal, whole};
 
 /// A mistake.
 #[derive(Clone, Copy, Debug)]
@@ -19,26 +19,6 @@ pub struct Mistake {
     pub what: &'static str,
     /// The tests each of which must fail then.
     pub caught_by: &'static [Test],
-}
-
-const fn wal(name: &'static str) -> Test {
-    Test { package: "kami-wal", target: "suite", name }
-}
-
-const fn whole(name: &'static str) -> Test {
-    Test { package: "kami-tests", target: "tests", name }
-}
-
-const fn engine(name: &'static str) -> Test {
-    Test { package: "kami-engine", target: "kami_engine", name }
-}
-
-const fn net(name: &'static str) -> Test {
-    Test { package: "kami-net", target: "loopback", name }
-}
-
-const fn loom(name: &'static str) -> Test {
-    Test { package: "kami-wal", target: "kami_wal", name }
 }
 
 const fn mistake(name: &'static str, what: &'static str, caught_by: &'static [Test]) -> Mistake {

@@ -73,12 +73,19 @@ pub fn markdown(setting: &Setting, outcomes: &[Outcome]) -> String {
          | Row | Size | Minutes | Result |\n|---|---|---|---|\n"
     );
     for outcome in outcomes {
-        let Outcome { row, from, done, unit, elapsed, failure, .. } = outcome;
+        let Outcome { row, from, done, unit, elapsed, failure, operations, .. } = outcome;
         let first = if *unit == "seeds" { format!(" from {from} on") } else { String::new() };
+        let of = if *operations > 0 { format!(", {operations} operations") } else { String::new() };
         let result = if failure.is_some() { "**FAILED**" } else { "clean" };
         let minutes = elapsed.as_secs_f64() / 60.0;
-        writeln!(text, "| `{row}` | {done} {unit}{first} | {minutes:.1} | {result} |")
+        writeln!(text, "| `{row}` | {done} {unit}{first}{of} | {minutes:.1} | {result} |")
             .expect("text can be written");
+    }
+    for outcome in outcomes.iter().filter(|outcome| !outcome.results.is_empty()) {
+        writeln!(text, "\n## {}\n", outcome.row).expect("text can be written");
+        for line in &outcome.results {
+            writeln!(text, "* {line}").expect("text can be written");
+        }
     }
     for outcome in outcomes {
         if let Some(failed) = &outcome.failure {
@@ -105,6 +112,8 @@ pub fn json_of(setting: &Setting, outcomes: &[Outcome]) -> serde_json::Value {
                 "from": outcome.from,
                 "done": outcome.done,
                 "unit": outcome.unit,
+                "operations": outcome.operations,
+                "results": outcome.results,
                 "seconds": outcome.elapsed.as_secs_f64(),
                 "repeat": outcome.failure.as_ref().map(|failed| &failed.repeat),
                 "output": outcome.failure.as_ref().map(|failed| &failed.output),

@@ -1,6 +1,6 @@
 //! The rows of the table in `docs/testing.md` that can be run at any scale.
 
-use crate::binaries::Test;
+use crate::binaries::{Test, net, process, wal, whole};
 
 /// A row.
 #[derive(Clone, Copy, Debug)]
@@ -31,20 +31,10 @@ pub enum Work {
     Whole(&'static [Test], &'static [(&'static str, &'static str)]),
     /// All loom models of a library, by a part of their names.
     Loom,
+    /// The libraries' own tests under AddressSanitizer.
+    Address,
     /// A target of `fuzz/`, from its corpus on.
     Fuzz(&'static str),
-}
-
-const fn wal(name: &'static str) -> Test {
-    Test { package: "kami-wal", target: "suite", name }
-}
-
-const fn whole(name: &'static str) -> Test {
-    Test { package: "kami-tests", target: "tests", name }
-}
-
-const fn process(name: &'static str) -> Test {
-    Test { package: "kami-server", target: "process", name }
 }
 
 /// All rows.
@@ -126,6 +116,11 @@ pub const ROWS: &[Row] = &[
         work: Work::Seeds(&[whole("history::every_history_can_be_explained")]),
     },
     Row {
+        name: "server-histories",
+        what: "clients racing over QUIC while the real server is killed again and again, also as it starts; the same judgement",
+        work: Work::Seeds(&[process("history::every_history_of_a_killed_server_can_be_explained")]),
+    },
+    Row {
         name: "races",
         what: "threads that sell, redeem, replace and transfer the same cards on a real disk",
         work: Work::Whole(
@@ -156,18 +151,46 @@ pub const ROWS: &[Row] = &[
         },
     },
     Row {
+        name: "full-disk",
+        what: "ext4 on a loop device runs full under the real server: changes refused, reads answered, healed; killed while full",
+        work: Work::Number {
+            test: process("full_disk::a_full_disk_refuses_changes_answers_reads_and_heals"),
+            variable: "KAMI_FULL",
+            most: 4,
+        },
+    },
+    Row {
+        name: "clock-jumps",
+        what: "libfaketime moves the wall clock of the real server, between starts and under way: engine time never goes back",
+        work: Work::Number {
+            test: process("clock::engine_time_never_goes_back_however_the_clock_jumps"),
+            variable: "KAMI_JUMPS",
+            most: 100,
+        },
+    },
+    Row {
+        name: "reply-times",
+        what: "times of replies to unknown, unsold and wrong: no kind takes longer than another; to be run with --release",
+        work: Work::Number {
+            test: process("reply_times::codes_that_are_refused_alike_take_alike"),
+            variable: "KAMI_REPLIES",
+            most: 100_000,
+        },
+    },
+    Row {
         name: "lossy-network",
         what: "datagrams lost, doubled, delayed and overtaken, ports changed: every order and redemption has one effect",
-        work: Work::Seeds(&[Test {
-            package: "kami-net",
-            target: "loopback",
-            name: "lossy::a_bad_network_does_nothing_twice",
-        }]),
+        work: Work::Seeds(&[net("lossy::a_bad_network_does_nothing_twice")]),
     },
     Row {
         name: "loom",
         what: "every interleaving of the lock-free parts of log and engine",
         work: Work::Loom,
+    },
+    Row {
+        name: "address",
+        what: "AddressSanitizer under the own tests of log and engine, where all `unsafe` is: mappings, direct memory, epoch pointers",
+        work: Work::Address,
     },
     Row {
         name: "fuzz-frame",

@@ -44,6 +44,10 @@ pub struct Outcome {
     pub unit: &'static str,
     /// How long it took.
     pub elapsed: Duration,
+    /// What the tests found beside that they passed, line by line, of the last time they ran.
+    pub results: Vec<String>,
+    /// How many operations its histories had; 0 of rows that count none.
+    pub operations: u64,
     /// What failed.
     pub failure: Option<Failed>,
 }
@@ -66,6 +70,8 @@ struct Course<'a> {
     done: AtomicU64,
     piece: AtomicU64,
     stop: AtomicBool,
+    operations: AtomicU64,
+    results: std::sync::Mutex<Vec<String>>,
     failure: std::sync::Mutex<Option<Failed>>,
 }
 
@@ -94,6 +100,8 @@ pub fn run(row: &'static Row, scale: Scale) -> anyhow::Result<Outcome> {
         done: AtomicU64::new(0),
         piece: AtomicU64::new(first_piece),
         stop: AtomicBool::new(false),
+        operations: AtomicU64::new(0),
+        results: std::sync::Mutex::default(),
         failure: std::sync::Mutex::new(None),
     };
     let jobs = if matches!(row.work, Work::Seeds(_)) { scale.jobs.max(1) } else { 1 };
@@ -109,6 +117,8 @@ pub fn run(row: &'static Row, scale: Scale) -> anyhow::Result<Outcome> {
         done: course.done.into_inner(),
         unit: unit(&row.work),
         elapsed: course.begun.elapsed(),
+        results: course.results.into_inner().expect("no worker panics"),
+        operations: course.operations.into_inner(),
         failure: course.failure.into_inner().expect("no worker panics"),
     })
 }
@@ -119,8 +129,9 @@ pub fn unit(work: &Work) -> &'static str {
     match work {
         Work::Seeds(_) => "seeds",
         Work::Number { variable: "KAMI_HOSTILE", .. } => "peers",
+        Work::Number { variable: "KAMI_REPLIES", .. } => "replies of each kind",
         Work::Number { .. } => "rounds",
-        Work::Whole(..) | Work::Loom => "runs",
+        Work::Whole(..) | Work::Loom | Work::Address => "runs",
         Work::Fuzz(_) => "inputs",
     }
 }
@@ -134,6 +145,7 @@ fn build(row: &Row, release: bool) -> anyhow::Result<Binaries> {
         }
         Work::Number { test, .. } => build.packages.push(test.package),
         Work::Loom => (build.packages, build.loom) = (vec!["kami-wal", "kami-engine"], true),
+        Work::Address => (build.packages, build.address) = (vec!["kami-wal", "kami-engine"], true),
         Work::Fuzz(_) => return Ok(Binaries::default()),
     }
     build.run()
@@ -184,7 +196,7 @@ impl Course<'_> {
                 for test in tests {
                     let mut command = binaries.test(test)?;
                     command.env("KAMI_SEED_FROM", from.to_string()).env("KAMI_SEEDS", count.to_string());
-                    if let Some(output) = failing(&mut command)? {
+                    if let Some(output) = self.failing(&mut command)? {
                         return Ok(Some(self.seed_of(binaries, test, from..from + count, &output)?));
                     }
                 }
@@ -192,14 +204,14 @@ impl Course<'_> {
             }
             Work::Number { test, variable, .. } => {
                 let mut command = binaries.test(&test)?;
-                let output = failing(command.env(variable, count.to_string()))?;
+                let output = self.failing(command.env(variable, count.to_string()))?;
                 let repeat = format!("{variable}={count} {}", test.command());
                 Ok(output.map(|output| Failed { repeat, output: end_of(&output) }))
             }
             Work::Whole(tests, variables) => {
                 for test in tests {
                     let mut command = binaries.test(test)?;
-                    if let Some(output) = failing(command.envs(variables.iter().copied()))? {
+                    if let Some(output) = self.failing(command.envs(variables.iter().copied()))? {
                         let set: String =
                             variables.iter().map(|(name, value)| format!("{name}={value} ")).collect();
                         let repeat = format!("{set}{}", test.command());
@@ -210,9 +222,19 @@ impl Course<'_> {
             }
             Work::Loom => {
                 for mut command in binaries.all("loom") {
-                    if let Some(output) = failing(&mut command)? {
+                    if let Some(output) = self.failing(&mut command)? {
                         let repeat = "RUSTFLAGS=\"--cfg loom --cfg crossbeam_loom\" cargo test --release --target-dir \
                                       target/loom -p kami-wal -p kami-engine --lib loom";
+                        return Ok(Some(Failed { repeat: repeat.to_owned(), output: end_of(&output) }));
+                    }
+                }
+                Ok(None)
+            }
+            Work::Address => {
+                for mut command in binaries.all("") {
+                    if let Some(output) = self.failing(&mut command)? {
+                        let repeat = "RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --target-dir target/address \
+                                      --target x86_64-unknown-linux-gnu -p kami-wal -p kami-engine --lib";
                         return Ok(Some(Failed { repeat: repeat.to_owned(), output: end_of(&output) }));
                     }
                 }
@@ -236,7 +258,7 @@ impl Course<'_> {
         }
         for seed in seeds {
             let mut command = binaries.test(test)?;
-            if let Some(output) = failing(command.env("KAMI_SEED", seed.to_string()))? {
+            if let Some(output) = self.failing(command.env("KAMI_SEED", seed.to_string()))? {
                 let repeat = format!("KAMI_SEED={seed} {}", test.command());
                 return Ok(Failed { repeat, output: end_of(&output) });
             }
@@ -266,6 +288,27 @@ impl Course<'_> {
         let unit = said.lines().find_map(|line| line.split("Test unit written to ").nth(1));
         let repeat = format!("cargo +nightly fuzz run {target} {}", unit.unwrap_or(""));
         Ok(Some(Failed { repeat, output: end_of(&output) }))
+    }
+
+    /// Runs a test; its output if it failed, or if there was none of that name. What it says of itself is kept.
+    fn failing(&self, command: &mut Command) -> anyhow::Result<Option<Output>> {
+        let output = command.output().context("a test cannot be started")?;
+        let said = text(&output);
+        // Without a line of its own where the test's name stands before it.
+        let after =
+            |mark: &'static str| said.lines().filter_map(move |line| line.split_once(mark)).map(|it| it.1);
+        let operations =
+            after("operations: ").filter_map(|rest| rest.split(',').next()?.trim().parse::<u64>().ok());
+        self.operations.fetch_add(operations.sum(), Ordering::Relaxed);
+        let results: Vec<String> = after("result: ")
+            .chain(said.lines().filter(|line| line.contains("NOT RUN")))
+            .map(str::to_owned)
+            .collect();
+        if !results.is_empty() {
+            *self.results.lock().expect("no worker panics") = results;
+        }
+        let ran = !said.contains("running 0 tests");
+        Ok((!output.status.success() || !ran).then_some(output))
     }
 
     /// Shows how far it is, until all is done.
@@ -298,13 +341,6 @@ impl Course<'_> {
             let _ = write!(out, "\r\x1b[K");
         }
     }
-}
-
-/// Runs a test; its output if it failed, or if there was none of that name.
-fn failing(command: &mut Command) -> anyhow::Result<Option<Output>> {
-    let output = command.output().context("a test cannot be started")?;
-    let ran = !text(&output).contains("running 0 tests");
-    Ok((!output.status.success() || !ran).then_some(output))
 }
 
 fn text(output: &Output) -> String {

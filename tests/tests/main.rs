@@ -10,6 +10,5 @@ mod history;
 mod house;
 mod model;
 mod planted;
-mod random;
 mod storage;
 mod threads;

@@ -12,13 +12,14 @@ use crate::model::restart::End;
 use crate::model::workload::OPERATOR;
 use crate::model::world::World;
 use crate::planted::{CODE, freeze, sold};
-use crate::random::for_seeds;
+use kami_tests::binaries::whole;
+use kami_tests::random::for_seeds;
 
 /// Any of the syncs of a life fails.
 #[test]
 fn after_a_failed_sync_nothing_is_acknowledged_and_nothing_is_lost() {
     for_seeds(
-        "storage::after_a_failed_sync_nothing_is_acknowledged_and_nothing_is_lost",
+        &whole("storage::after_a_failed_sync_nothing_is_acknowledged_and_nothing_is_lost"),
         200,
         |seed, verbose| {
             let mode = if seed % 2 == 0 { SimMode::Direct } else { SimMode::Mapped };

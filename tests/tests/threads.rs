@@ -11,7 +11,7 @@ use kami_engine::{
     Session, Status, TenantId, TerminalId, Work,
 };
 
-use crate::random::Random;
+use kami_tests::random::Random;
 
 const CARDS: u64 = 400;
 const THREADS: u64 = 6;

@@ -142,7 +142,8 @@ impl Staged {
         let file = file.as_ref().ok_or_else(|| Bad::Io(io::Error::other("the staging file is closed")))?;
         let (mut number, mut row) = (*received, base);
         let new = Worth::of(sequencer, *caller, spec);
-        // Wiped when it is cleared; it never grows.
+        // Wiped when it is cleared, and only then: nothing is moved out of it, which would leave a copy behind. It never
+        // grows.
         let mut group: Vec<(ImportRow<'_>, Code, CardDigest)> = Vec::with_capacity(GROUP);
         loop {
             for (given, number) in rows.take(GROUP).zip(number..) {
@@ -175,7 +176,8 @@ impl Staged {
                 sequencer.index.prefetch(*digest, &guard);
                 seen.prefetch(*digest);
             }
-            for (given, code, digest) in group.drain(..) {
+            for (given, code, digest) in &group {
+                let digest = *digest;
                 let there = sequencer.index.find(digest, &guard);
                 let twice = match there.filter(|card| sequencer.table.batch_of(*card).is_some()) {
                     Some(card) => Some((Some(BatchId(card.batch())), card.row())),
@@ -219,6 +221,7 @@ impl Staged {
                 number += 1;
                 row += 1;
             }
+            group.clear();
         }
     }
 

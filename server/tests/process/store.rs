@@ -39,7 +39,8 @@ impl Home {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kami"));
         command.args(arguments).current_dir(self.directory.path());
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("KAMI_") {
+            // A mistake that is planted is to be made by the binary too.
+            if name.to_string_lossy().starts_with("KAMI_") && name != "KAMI_PLANTED" {
                 command.env_remove(name);
             }
         }

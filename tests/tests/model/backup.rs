@@ -7,7 +7,8 @@ use super::restart::End;
 use super::workload::{ADMIN, SELLERS};
 use super::world::World;
 use crate::ask::{Ask, What};
-use crate::random::for_seeds;
+use kami_tests::binaries::whole;
+use kami_tests::random::for_seeds;
 
 fn to_end(out: &SimMedium) -> Backup {
     Backup::open(std::sync::Arc::new(out.clone())).expect("a complete backup")
@@ -109,7 +110,7 @@ impl World {
 /// A backup taken at any moment is a state the store was in, and so is what is restored to any point of it.
 #[test]
 fn any_point_of_any_backup_is_a_state_that_was() {
-    for_seeds("model::backup::any_point_of_any_backup_is_a_state_that_was", 60, |seed, verbose| {
+    for_seeds(&whole("model::backup::any_point_of_any_backup_is_a_state_that_was"), 60, |seed, verbose| {
         let mode = if seed % 2 == 0 { SimMode::Direct } else { SimMode::Mapped };
         let mut world = World::new(seed, mode, 64 << 10);
         world.verbose = verbose;

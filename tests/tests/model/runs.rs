@@ -6,7 +6,8 @@ use super::restart::End;
 use super::workload::ADMIN;
 use super::world::World;
 use crate::ask::{Ask, What, caller};
-use crate::random::for_seeds;
+use kami_tests::binaries::whole;
+use kami_tests::random::for_seeds;
 
 impl World {
     /// Products and a few cards, so that there is something to sell.
@@ -242,9 +243,9 @@ impl World {
 }
 
 /// Whole lives by seed. `KAMI_MET=1` prints how often each command met each status.
-fn lives(test: &str, mode: SimMode) {
+fn lives(test: &'static str, mode: SimMode) {
     let met = std::cell::RefCell::new(std::collections::BTreeMap::<String, u64>::new());
-    for_seeds(test, 200, |seed, verbose| {
+    for_seeds(&whole(test), 200, |seed, verbose| {
         for (what, count) in life(seed, mode, verbose) {
             *met.borrow_mut().entry(what).or_default() += count;
         }

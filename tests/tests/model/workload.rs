@@ -1016,8 +1016,9 @@ impl World {
             self.oracle.products.get(&spec.product.0).map_or(CardKind::Single, |known| known.spec.kind);
         let in_parts = matches!(kind, CardKind::MultiUse | CardKind::StoredValue);
         let now_ms = self.oracle.now_ms;
-        let ago =
-            |random: &mut crate::random::Random| now_ms - random.below(3 * 24 * 3600 * 1000).min(now_ms - 1);
+        let ago = |random: &mut kami_tests::random::Random| {
+            now_ms - random.below(3 * 24 * 3600 * 1000).min(now_ms - 1)
+        };
         let sold_ms = if self.random.percent(70) { ago(&mut self.random) } else { 0 };
         let order = self.random.percent(50).then(|| OrderId(1 + u128::from(self.random.below(30))));
         let sold = Origin { state: Lifecycle::Sold, sold_ms, order, ..Origin::default() };

@@ -21,7 +21,7 @@ use super::oracle::{Effect, Event, Oracle, Place};
 use super::order_rules::is_too_large;
 use super::proof::Published;
 use crate::ask::{Ask, What};
-use crate::random::Random;
+use kami_tests::random::Random;
 
 /// A turn that begins this much after engine time moves it.
 const TICK_MS: u64 = 100;

@@ -4,17 +4,23 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use crate::binaries::Test;
+
 /// SplitMix64: small, seeded, the same everywhere.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
+    /// The sequence of this seed.
+    #[must_use]
     pub fn new(seed: u64) -> Random {
         let mut random = Random(seed ^ 0x006B_616D_692D_7465);
         random.next();
         random
     }
 
+    /// The next number.
+    #[expect(clippy::should_implement_trait, reason = "it never ends, and nobody iterates over it")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
@@ -40,8 +46,11 @@ impl Random {
 }
 
 /// Runs `run` over `ordinary` seeds, or over `KAMI_SEEDS` of them beginning with `KAMI_SEED_FROM`, or over
-/// `KAMI_SEED` alone and verbosely. `test` is the full name of the test, for the command that repeats a failure.
-pub fn for_seeds(test: &str, ordinary: u64, run: impl Fn(u64, bool)) {
+/// `KAMI_SEED` alone and verbosely. `test` is the one that calls, for the command that repeats a failure.
+///
+/// # Panics
+/// As `run` does, with that command.
+pub fn for_seeds(test: &Test, ordinary: u64, run: impl Fn(u64, bool)) {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     if let Some(seed) = number("KAMI_SEED") {
         return run(seed, true);
@@ -54,9 +63,7 @@ pub fn for_seeds(test: &str, ordinary: u64, run: impl Fn(u64, bool)) {
                 .cloned()
                 .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
             let Some(what) = what else { resume_unwind(panic) };
-            panic!(
-                "seed {seed}: {what}\nrepeat: KAMI_SEED={seed} cargo test -p kami-tests -- --exact {test} --nocapture"
-            );
+            panic!("seed {seed}: {what}\nrepeat: KAMI_SEED={seed} {}", test.command());
         }
     }
 }

@@ -10,9 +10,6 @@
 //! A seed chooses the workload and the cut, not how the threads run: a failure prints the part of the history that
 //! cannot be explained, because it may not come again. `KAMI_SEEDS=N` for more; a seed has some 5,000 operations.
 
-mod card;
-mod search;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -20,15 +17,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kami_engine::{
     AccountId, AccountKind, AccountSpec, Caller, CardKind, Command, Delivery, Engine, EngineOptions, Failure,
-    ImportRow, ImportSpec, Leg, Lifecycle, Lsn, OrderId, ProductId, ProductSpec, Purchase, RequestId,
-    Session, Status,
+    ImportRow, ImportSpec, Leg, Lifecycle, OrderId, ProductId, ProductSpec, Purchase, RequestId, Session,
+    Status,
 };
 use kami_wal::{SimMedium, SimMode, WalOptions};
 
-use self::card::{Answer, Ask, Card};
-use self::search::{Operation, explain};
 use crate::model::clock::ManualClock;
-use crate::random::{Random, for_seeds};
+use kami_tests::binaries::whole;
+use kami_tests::history::{Answer, Ask, Histories, Operation, Race, Seen};
+use kami_tests::random::{Random, for_seeds};
 
 const CLIENTS: u64 = 6;
 /// Cards of each of the two products that the clients race for.
@@ -36,13 +33,9 @@ const CARDS: u64 = 20;
 /// Lives of a store, and the most operations of one client in each.
 const LIVES: u64 = 4;
 const OPERATIONS: u64 = 400;
-const VALUE: i64 = 500;
 /// What one card of the orders costs, and how many there are.
 const PRICE: i64 = 7;
 const STOCK: u64 = 6_000;
-
-/// What one client saw of one card.
-type Seen = (usize, Operation<Card>);
 
 /// An order as its client knows it: under which request, and its codes once they were told.
 #[derive(Clone, Debug)]
@@ -55,45 +48,8 @@ struct Sale {
 struct World {
     medium: SimMedium,
     clock: ManualClock,
-    /// Later is larger, whoever asks.
-    time: AtomicU64,
-    next_id: AtomicU64,
+    race: Race,
     next_order: AtomicU64,
-    /// The last requests: what is retried, and what is reversed.
-    asked: Vec<parking::Recent>,
-}
-
-/// The last few requests about a card.
-mod parking {
-    use std::sync::Mutex;
-
-    use super::card::Ask;
-
-    #[derive(Default)]
-    pub struct Recent(Mutex<Vec<Ask>>);
-
-    impl Recent {
-        pub fn note(&self, ask: Ask) {
-            let mut asks = self.0.lock().expect("no client panics");
-            if asks.len() == 12 {
-                asks.remove(0);
-            }
-            asks.push(ask);
-        }
-
-        pub fn any(&self, number: u64) -> Option<Ask> {
-            let asks = self.0.lock().expect("no client panics");
-            (!asks.is_empty()).then(|| asks[number as usize % asks.len()])
-        }
-    }
-}
-
-fn code(card: usize) -> String {
-    format!("HISTORY-{card:04}")
-}
-
-fn has_value(card: usize) -> bool {
-    card as u64 >= CARDS
 }
 
 impl World {
@@ -107,43 +63,10 @@ impl World {
         })
     }
 
-    fn now(&self) -> u64 {
-        self.time.fetch_add(1, Ordering::SeqCst)
-    }
-
-    /// Something about a card: new, or once more.
-    fn some_ask(&self, card: usize, random: &mut Random) -> Ask {
-        let earlier = self.asked[card].any(random.next());
-        if random.percent(15)
-            && let Some(ask) = earlier
-        {
-            return ask;
-        }
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed) as u32;
-        let amount = if has_value(card) { 1 + random.below(120) as i64 } else { 0 };
-        let original = match earlier {
-            Some(Ask::Redeem { id, .. } | Ask::Load { id, .. } | Ask::Freeze { id }) => id,
-            // Of something that never came, or comes later.
-            _ => id + random.below(4) as u32,
-        };
-        let ask = match random.below(100) {
-            0..40 => Ask::Redeem { id, amount },
-            40..52 if has_value(card) => Ask::Load { id, amount },
-            40..75 => Ask::Reverse { id, original },
-            75..79 => Ask::Freeze { id },
-            79..86 => Ask::Unfreeze { id },
-            _ => Ask::Query,
-        };
-        if ask != Ask::Query {
-            self.asked[card].note(ask);
-        }
-        ask
-    }
-
     /// One client's operations until the power is cut, or until it has had enough.
-    fn client(&self, engine: &Engine, mut random: Random, stop: &AtomicBool) -> (Vec<Seen>, Vec<Sale>, Lsns) {
+    fn client(&self, engine: &Engine, mut random: Random, stop: &AtomicBool) -> (Vec<Seen>, Vec<Sale>) {
         let session = Session::new(engine, Caller::LOCAL);
-        let (mut seen, mut sales, mut lsns) = (Vec::new(), Vec::new(), Lsns::new());
+        let (mut seen, mut sales) = (Vec::new(), Vec::new());
         for _ in 0..OPERATIONS {
             if stop.load(Ordering::Relaxed) {
                 break;
@@ -159,50 +82,44 @@ impl World {
                 }
                 continue;
             }
-            // Some are busier than others.
-            let cards = if random.percent(50) { 4 } else { 2 * CARDS };
-            let card = (random.below(cards) * 13 % (2 * CARDS)) as usize;
-            let ask = self.some_ask(card, &mut random);
-            let digest = engine.digest(Caller::LOCAL.tenant, code(card).as_bytes()).expect("a code");
-            let (id, command) = match ask {
-                Ask::Redeem { id, amount } => {
-                    (id, Command::Redeem { card: digest, pin: None, amount, partial: false })
+            let card = self.race.card(&mut random);
+            let ask = self.race.ask(card, &mut random);
+            let digest =
+                engine.digest(Caller::LOCAL.tenant, self.race.code(card).as_bytes()).expect("a code");
+            let command = match ask {
+                Ask::Redeem { amount, .. } => {
+                    Command::Redeem { card: digest, pin: None, amount, partial: false }
                 }
-                Ask::Load { id, amount } => (id, Command::Load { card: digest, amount }),
-                Ask::Reverse { id, original } => {
-                    (id, Command::Reverse { card: digest, original: RequestId(original.into()) })
+                Ask::Load { amount, .. } => Command::Load { card: digest, amount },
+                Ask::Reverse { original, .. } => {
+                    Command::Reverse { card: digest, original: RequestId(original.into()) }
                 }
-                Ask::Freeze { id } => (id, Command::Freeze { card: digest }),
-                Ask::Unfreeze { id } => (id, Command::Unfreeze { card: digest }),
-                Ask::Query => (0, Command::Query { card: digest }),
+                Ask::Freeze { .. } => Command::Freeze { card: digest },
+                Ask::Unfreeze { .. } => Command::Unfreeze { card: digest },
+                Ask::Query => Command::Query { card: digest },
             };
-            let asked = self.now();
-            let reply = session.run(RequestId(id.into()), command).wait();
-            let ended = self.now();
+            let asked = self.race.now();
+            let reply = session.run(Seen::request(ask), command).wait();
+            let ended = self.race.now();
             match reply {
                 Ok(reply) => {
-                    if let Some(answer) = Answer::of(ask, &reply, has_value(card)) {
-                        let told = matches!(answer, Answer::Changed { .. }) && reply.status.is_done();
-                        if told && let Some(lsn) = reply.lsn {
-                            lsns.push((card, id, lsn));
-                        }
-                        seen.push((card, Operation { asked, ended, ask, answer: Some(answer) }));
+                    if let Some(answer) = Answer::of(ask, &reply, self.race.has_value(card)) {
+                        let operation = Operation { asked, ended, ask, answer: Some(answer) };
+                        seen.push(Seen { card, operation, lsn: reply.lsn });
                     }
                 }
                 Err(Failure::Poisoned(_)) => {
                     // It ends with the crash; until then it may have had its effect.
-                    seen.push((card, Operation { asked, ended: 0, ask, answer: None }));
+                    let operation = Operation { asked, ended: 0, ask, answer: None };
+                    seen.push(Seen { card, operation, lsn: None });
                     break;
                 }
                 Err(other) => panic!("{ask:?}: {other}"),
             }
         }
-        (seen, sales, lsns)
+        (seen, sales)
     }
 }
-
-/// Card, request, and the receipt that was given for it.
-type Lsns = Vec<(usize, u32, Lsn)>;
 
 /// One card for money. The codes, or `None` if the engine was too busy; an error if the outcome is unknown.
 fn sell(session: &Session, order: u64) -> Result<Option<Vec<String>>, ()> {
@@ -226,7 +143,7 @@ fn sell(session: &Session, order: u64) -> Result<Option<Vec<String>>, ()> {
 }
 
 /// A store with the cards that are raced for, all sold, and with others to sell.
-fn stock(engine: &Engine) {
+fn stock(engine: &Engine, race: &Race) {
     let admin = Session::new(engine, Caller::LOCAL);
     let import = |id: u128, product, codes: Vec<String>| {
         let rows = codes.iter().map(|code| ImportRow {
@@ -240,7 +157,7 @@ fn stock(engine: &Engine) {
         admin.import(RequestId(id), spec, rows, |_| ()).expect("imported");
     };
     for (number, name) in ["single", "value", "orders"].into_iter().enumerate() {
-        let mut spec = ProductSpec::single(name, *b"CNY", VALUE);
+        let mut spec = ProductSpec::single(name, *b"CNY", Race::VALUE);
         if name == "value" {
             spec.kind = CardKind::StoredValue;
             spec.terms.value_max = 1 << 40;
@@ -251,7 +168,7 @@ fn stock(engine: &Engine) {
         assert_eq!(u64::from(product.0), number + 1);
         let codes = match name {
             "orders" => (0..STOCK).map(|n| format!("ORDER-{n:06}")).collect(),
-            _ => (number * CARDS..(number + 1) * CARDS).map(|n| code(n as usize)).collect(),
+            _ => (number * CARDS..(number + 1) * CARDS).map(|n| race.code(n as usize)).collect(),
         };
         import(2 << 100 | u128::from(number), product, codes);
         if name != "orders" {
@@ -280,16 +197,13 @@ fn history(seed: u64) -> u64 {
     let mut world = World {
         medium: SimMedium::new(seed, mode),
         clock: ManualClock::new(1_700_000_000_000),
-        time: AtomicU64::new(1),
-        next_id: AtomicU64::new(1),
+        race: Race::new(2 * CARDS as usize),
         next_order: AtomicU64::new(1),
-        asked: (0..2 * CARDS).map(|_| parking::Recent::default()).collect(),
     };
-    let mut histories: Vec<Vec<Operation<Card>>> = vec![Vec::new(); 2 * CARDS as usize];
+    let mut histories = Histories::new(world.race.cards());
     let mut orders: BTreeMap<u64, Option<Vec<String>>> = BTreeMap::new();
-    let mut receipts: BTreeMap<(usize, u32), Lsn> = BTreeMap::new();
     let mut engine = world.open().expect("a new store opens");
-    stock(&engine);
+    stock(&engine, &world.race);
     for life in 0..LIVES {
         if life + 1 < LIVES {
             world.medium.cut_power_at(world.medium.operations() + 20 + random.below(600));
@@ -309,20 +223,11 @@ fn history(seed: u64) -> u64 {
                 .collect()
         });
         // Nothing more happens to what was open.
-        let end = world.now();
-        for (seen, sales, lsns) in told {
-            for (card, mut operation) in seen {
-                if operation.answer.is_none() {
-                    operation.ended = end;
-                }
-                histories[card].push(operation);
-            }
+        let end = world.race.now();
+        for (seen, sales) in told {
+            seen.into_iter().for_each(|seen| histories.add(seen, end));
             for Sale { order, codes } in sales {
                 assert!(orders.insert(order, codes).is_none(), "an order of two clients");
-            }
-            for (card, id, lsn) in lsns {
-                let first = *receipts.entry((card, id)).or_insert(lsn);
-                assert_eq!(first, lsn, "card {card}, request {id}: two receipts for one effect");
             }
         }
         if life + 1 < LIVES {
@@ -348,32 +253,20 @@ fn history(seed: u64) -> u64 {
             engine = world.open().expect("the store opens");
         }
     }
-    let judged = judge(&engine, &histories);
+    let judged = judge(&engine, &world.race, &histories);
     judge_orders(&engine, &orders);
     engine.check().expect("counters are the sums of states");
     judged + orders.len() as u64
 }
 
 /// Card by card.
-fn judge(engine: &Engine, histories: &[Vec<Operation<Card>>]) -> u64 {
+fn judge(engine: &Engine, race: &Race, histories: &Histories) -> u64 {
     let session = Session::new(engine, Caller::LOCAL);
-    let mut judged = 0;
-    for (card, history) in histories.iter().enumerate() {
-        let mut history = history.clone();
-        let digest = engine.digest(Caller::LOCAL.tenant, code(card).as_bytes()).expect("a code");
+    histories.judge(race, |card| {
+        let digest = engine.digest(Caller::LOCAL.tenant, race.code(card).as_bytes()).expect("a code");
         let last = session.run(RequestId(0), Command::Query { card: digest }).wait().expect("durable");
-        let answer = Answer::of(Ask::Query, &last, has_value(card));
-        assert!(matches!(answer, Some(Answer::Is { .. })), "{last:?}");
-        history.push(Operation { asked: u64::MAX - 1, ended: u64::MAX, ask: Ask::Query, answer });
-        judged += history.len() as u64;
-        let first = Card::sold(has_value(card).then_some(VALUE));
-        if let Err(what) = explain::<Card>(first, &history) {
-            history.sort_by_key(|operation| operation.asked);
-            let history: Vec<String> = history.iter().map(|operation| format!("{operation:?}")).collect();
-            panic!("card {card}: {what}\nits history:\n{}", history.join("\n"));
-        }
-    }
-    judged
+        Answer::of(Ask::Query, &last, race.has_value(card)).expect("it did something")
+    })
 }
 
 /// No card in two orders, and money for each.
@@ -406,7 +299,7 @@ fn judge_orders(engine: &Engine, orders: &BTreeMap<u64, Option<Vec<String>>>) {
 #[test]
 fn every_history_can_be_explained() {
     let judged = AtomicU64::new(0);
-    for_seeds("history::every_history_can_be_explained", 4, |seed, _| {
+    for_seeds(&whole("history::every_history_can_be_explained"), 4, |seed, _| {
         judged.fetch_add(history(seed), Ordering::Relaxed);
     });
     println!("operations: {}", judged.into_inner());

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kami_engine::{Flags, Lifecycle, Reply, ReplyBody, ReplyFlags, Status};
+use kami_engine::{CardReport, Class, Flags, Lifecycle, Reply, ReplyBody, ReplyFlags, Status};
 
 use super::search::Rule;
 
@@ -37,11 +37,26 @@ enum Effect {
 /// What is asked. Requests are numbered; a retry has the number of its first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
-    Redeem { id: u32, amount: i64 },
-    Load { id: u32, amount: i64 },
-    Reverse { id: u32, original: u32 },
-    Freeze { id: u32 },
-    Unfreeze { id: u32 },
+    /// Use: all of a single-use card, or so much.
+    Redeem {
+        id: u32,
+        amount: i64,
+    },
+    /// Put value on it.
+    Load {
+        id: u32,
+        amount: i64,
+    },
+    Reverse {
+        id: u32,
+        original: u32,
+    },
+    Freeze {
+        id: u32,
+    },
+    Unfreeze {
+        id: u32,
+    },
     Query,
 }
 
@@ -59,7 +74,8 @@ const REVERSALS_MAX: u32 = 64;
 
 impl Card {
     /// Sold, and never used.
-    pub fn sold(value: Option<i64>) -> Card {
+    #[must_use]
+    pub const fn sold(value: Option<i64>) -> Card {
         Card {
             value,
             redeemed: false,
@@ -125,7 +141,9 @@ impl Card {
 }
 
 impl Ask {
-    fn id(self) -> u32 {
+    /// Its request id; 0 for a read.
+    #[must_use]
+    pub const fn id(self) -> u32 {
         match self {
             Ask::Redeem { id, .. }
             | Ask::Load { id, .. }
@@ -190,18 +208,32 @@ impl Rule for Card {
 
 impl Answer {
     /// As the engine tells it. `None` if it did nothing: no room, or a dead log.
+    #[must_use]
     pub fn of(ask: Ask, reply: &Reply, has_value: bool) -> Option<Answer> {
-        match (ask, &reply.body) {
-            _ if matches!(reply.status, Status::Busy | Status::DiskFull | Status::ReadOnly) => None,
-            (Ask::Query, ReplyBody::Card(report)) => Some(Answer::Is {
+        let card = if let ReplyBody::Card(card) = &reply.body { Some(card) } else { None };
+        Answer::told(ask, reply.status, reply.flags, card, has_value)
+    }
+
+    /// The same by the parts of a reply, as the wire brings them.
+    #[must_use]
+    pub fn told(
+        ask: Ask,
+        status: Status,
+        flags: ReplyFlags,
+        card: Option<&CardReport>,
+        has_value: bool,
+    ) -> Option<Answer> {
+        match (ask, card) {
+            _ if status.class() == Class::NotExecuted => None,
+            (Ask::Query, Some(report)) => Some(Answer::Is {
                 redeemed: report.lifecycle == Lifecycle::Redeemed,
                 frozen: report.flags.contains(Flags::FROZEN),
                 value: has_value.then_some(report.remaining),
             }),
             _ => Some(Answer::Changed {
-                status: reply.status,
-                replayed: reply.flags.contains(ReplyFlags::REPLAYED),
-                reversed: reply.flags.contains(ReplyFlags::REVERSED),
+                status,
+                replayed: flags.contains(ReplyFlags::REPLAYED),
+                reversed: flags.contains(ReplyFlags::REVERSED),
             }),
         }
     }

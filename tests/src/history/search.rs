@@ -33,6 +33,7 @@ pub struct Operation<R: Rule> {
     pub asked: u64,
     /// When it was answered, or when it was sure that no answer would come and nothing would happen any more.
     pub ended: u64,
+    /// What was asked.
     pub ask: R::Ask,
     /// `None` if it was never answered.
     pub answer: Option<R::Answer>,
