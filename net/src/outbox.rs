@@ -4,6 +4,9 @@
 //! decision.** Replies are encoded at once, into one buffer, and only the position up to which the
 //! log must be durable is kept beside them; when it is, the buffer's front is handed on without a
 //! copy. Only replies with codes wait undecoded: a code is not decrypted before the sale is durable.
+//!
+//! Replies to wrong codes leave at a time that is counted from their receipt, not when they are ready: so how long one took
+//! tells nothing about the code.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -16,6 +19,7 @@ use bytes::{Bytes, BytesMut};
 use kami_engine::Lsn;
 use kami_engine::{CodeList, DurableWaiter, Engine, Poisoned, ReplyBody, Status, planted};
 use tokio::task::JoinHandle;
+use tokio::time::Sleep;
 use zeroize::Zeroizing;
 
 use crate::frame::reply::CodesFrame;
@@ -36,6 +40,25 @@ pub(crate) struct OutboxLimits {
     pub(crate) total_bytes_max: usize,
 }
 
+/// When replies may leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Leave {
+    /// When the log is durable up to here; `None`: they rest on nothing in it.
+    pub(crate) durable_at: Option<Lsn>,
+    /// And not before this.
+    pub(crate) not_before: Option<Instant>,
+}
+
+impl Leave {
+    /// When both may.
+    pub(crate) fn and(self, other: Leave) -> Leave {
+        Leave {
+            durable_at: self.durable_at.max(other.durable_at),
+            not_before: self.not_before.max(other.not_before),
+        }
+    }
+}
+
 pub(crate) struct Outbox {
     limits: OutboxLimits,
     waiter: DurableWaiter,
@@ -53,6 +76,8 @@ pub(crate) struct Outbox {
     pub(crate) ready: VecDeque<Bytes>,
     /// The log is known to be durable up to here.
     durable: Option<Lsn>,
+    /// Until the oldest reply may leave, if that is what it waits for.
+    still: Option<Pin<Box<Sleep>>>,
     /// What is counted of the replies that wait.
     tally: Tally,
     replies: usize,
@@ -60,8 +85,7 @@ pub(crate) struct Outbox {
 }
 
 struct Waiting {
-    /// `None`: rests on nothing in the log.
-    durable_at: Option<Lsn>,
+    leave: Leave,
     replies: usize,
     /// Replies and items of replies that were put into the tally.
     counted: usize,
@@ -145,6 +169,7 @@ impl Outbox {
             revealing: None,
             ready: VecDeque::new(),
             durable: None,
+            still: None,
             replies: 0,
             bytes: 0,
         }
@@ -164,14 +189,8 @@ impl Outbox {
         self.waiting.is_empty() && self.ready.is_empty() && self.revealing.is_none()
     }
 
-    /// Adds the replies that `encode` puts, to requests that were received at `received`; they leave when
-    /// the log is durable up to `durable_at`.
-    pub(crate) fn push(
-        &mut self,
-        durable_at: Option<Lsn>,
-        received: Instant,
-        encode: impl FnOnce(&mut Tray<'_>),
-    ) {
+    /// Adds the replies that `encode` puts, to requests that were received at `received`.
+    pub(crate) fn push(&mut self, leave: Leave, received: Instant, encode: impl FnOnce(&mut Tray<'_>)) {
         let before = self.encoded.len();
         let (out, tally) = (&mut self.encoded, &mut self.tally);
         let mut tray = Tray { out, tally, received, alike: None, replies: 0, counted: 0 };
@@ -183,30 +202,24 @@ impl Outbox {
             return;
         }
         self.account(replies, bytes);
-        if let Some(Waiting { durable_at: last, replies: r, counted: c, what: What::Encoded(b) }) =
+        if let Some(Waiting { leave: last, replies: r, counted: c, what: What::Encoded(b) }) =
             self.waiting.back_mut()
-            && *last == durable_at
+            && *last == leave
         {
             *r += replies;
             *c += counted;
             *b += bytes;
             return;
         }
-        self.waiting.push_back(Waiting { durable_at, replies, counted, what: What::Encoded(bytes) });
+        self.waiting.push_back(Waiting { leave, replies, counted, what: What::Encoded(bytes) });
     }
 
-    /// Adds a reply whose codes are decrypted once the log is durable up to `durable_at`.
-    pub(crate) fn push_codes(
-        &mut self,
-        durable_at: Option<Lsn>,
-        received: Instant,
-        head: ReplyHead,
-        codes: CodeList,
-    ) {
+    /// Adds a reply whose codes are decrypted when it may leave.
+    pub(crate) fn push_codes(&mut self, leave: Leave, received: Instant, head: ReplyHead, codes: CodeList) {
         self.account(1, codes_bytes(&codes));
         self.tally.add(head.opcode, head.status, 1, received);
         let what = What::Codes(head, codes);
-        self.waiting.push_back(Waiting { durable_at, replies: 1, counted: 1, what });
+        self.waiting.push_back(Waiting { leave, replies: 1, counted: 1, what });
     }
 
     /// Moves to `ready` what may leave now. Registers for one wake-up: the oldest reply's.
@@ -246,12 +259,23 @@ impl Outbox {
                 self.ready.push_back(codes);
             }
             let Some(front) = self.waiting.front() else { return Poll::Pending };
-            if let Some(lsn) = front.durable_at
+            let Leave { durable_at, not_before } = front.leave;
+            if let Some(lsn) = durable_at
                 && self.durable < Some(lsn)
                 && !planted("reply-before-durable")
             {
                 ready!(self.waiter.poll_durable(lsn, cx))?;
                 self.durable = Some(engine.durable_end().max(lsn));
+            }
+            if let Some(time) = not_before
+                && Instant::now() < time
+            {
+                let time = tokio::time::Instant::from_std(time);
+                let still = self.still.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(time)));
+                if still.deadline() != time {
+                    still.as_mut().reset(time);
+                }
+                ready!(still.as_mut().poll(cx));
             }
             let Some(front) = self.waiting.pop_front() else { return Poll::Pending };
             self.replies -= front.replies;

@@ -21,7 +21,7 @@ use tokio::time::Sleep;
 use crate::desk::{Admitted, Blocking, Desk, EngineFault, bad_frame_status, run_blocking};
 use crate::feed::{self, FeedStream};
 use crate::frame::{Body, CloseCode, FeedOpen, REQUEST_HEAD_BYTES, ReplyHead, RequestHead, Split, Splitter};
-use crate::outbox::{Outbox, OutboxLimits};
+use crate::outbox::{Leave, Outbox, OutboxLimits};
 use crate::registry::Peer;
 use crate::server::{Phase, Shared};
 
@@ -235,7 +235,7 @@ impl Stream {
             let gone = if self.peer.revoked.load(Ordering::Relaxed) { End::Gone } else { End::Fault };
             let (head, body) = done.ok_or(gone)??;
             // Such commands return when what they rest on is durable.
-            self.outbox.push(None, self.desk.received, |tray| tray.put(&head, &body));
+            self.outbox.push(Leave::default(), self.desk.received, |tray| tray.put(&head, &body));
         }
         if self.outbox.is_full() {
             return Ok(false);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kami_engine::{
-    CertificateNote, Command, Lifecycle, OrderId, PrincipalSpec, Renewal, ReplyBody, ReplyFlags,
+    CertificateNote, Command, Lifecycle, OrderId, PrincipalSpec, ProductSpec, Renewal, ReplyBody, ReplyFlags,
     Request as EngineRequest, RequestId, Role, Status,
 };
 use kami_net::client::{RedeemOptions, SellOptions};
@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use crate::hostile::{SOON, answers, frame, ping, raw};
-use crate::house::{House, code, sold, stock};
+use crate::house::{House, code, import, sold, stock};
 
 /// Every role sends every number there is; the table itself is held against another in `frames/roles.rs`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -255,6 +255,31 @@ async fn a_guesser_is_turned_away_and_nobody_else() {
     let stats = admin.stats().await.unwrap().value;
     assert_eq!((stats.misses, stats.budgets_spent), (65, 2));
     assert!(stats.rate_limited >= 942, "{}", stats.rate_limited);
+    house.shut_down().await;
+}
+
+/// Counted from the receipt, so that the time of the reply does not tell what had to be done for it; in one frame of
+/// many, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_code_is_answered_after_a_time_of_its_own() {
+    let house = House::open().await;
+    let admin = house.client().await;
+    let codes = sold(&admin, 2).await;
+    let tea = admin.product_add(ProductSpec::single("tea", *b"CNY", 500)).await.unwrap().value.id;
+    import(&admin, tea, 100, 1).await;
+    let till = house.client_as("till", Role::Redeemer).await;
+    for wrong in [&code(9999), &code(100)] {
+        let asked = Instant::now();
+        till.redeem(wrong, RedeemOptions::default()).await.unwrap_err();
+        assert!(Duration::from_millis(2) <= asked.elapsed(), "{:?}", asked.elapsed());
+    }
+    let (right, wrong) = (&codes[0], code(9998));
+    let item = |code| Item { request: RequestId::random(), amount: 0, code: Secret(code), pin: None };
+    let asked = Instant::now();
+    let answer = till.redeem_batch(&[item(right), item(&wrong)]).await.unwrap();
+    assert!(Duration::from_millis(2) <= asked.elapsed(), "{:?}", asked.elapsed());
+    assert_eq!(answer.value.len(), 2);
+    till.redeem(&codes[1], RedeemOptions::default()).await.unwrap();
     house.shut_down().await;
 }
 
