@@ -127,7 +127,7 @@ pub struct Args {
     #[arg(long)]
     pub record: bool,
     /// The file with the counts that `guards` compares with.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/guards.toml"))]
+    #[arg(long, default_value = crate::guards::RECORDED)]
     pub recorded: PathBuf,
     /// For the hidden child workloads: the directory to use.
     #[arg(long, hide = true)]

@@ -7,7 +7,8 @@
 //! for memory, the disk, other threads, the kernel.
 //!
 //! What it depends on:
-//! * the compiler and the profile, which are written beside the counts and must be the same to compare;
+//! * the compiler and the profile, which are written beside the counts and must be the same to compare; so there are two
+//!   files, one for releases and one for the build that tests make anyway, which CI compares;
 //! * the architecture: each has a table of its own;
 //! * the processor, little: callgrind shows programs no AVX-512, so BLAKE3 takes the SSE4.1 code for single blocks and
 //!   CRC-32C the SSE4.2 instruction on whatever runs it, and the C library is told to copy memory with SSE2 alone;
@@ -49,6 +50,18 @@ const TOLERANCE_PERCENT: f64 = 5.0;
 /// Choices of the C library that depend on the processor, made for the plainest.
 const PLAIN_COPIES: &str =
     "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX2,-AVX_Fast_Unaligned_Load,-SSSE3,-ERMS,-FSRM";
+/// Where the counts of builds like this one are.
+pub const RECORDED: &str = if cfg!(debug_assertions) {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/guards-debug.toml")
+} else {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/guards.toml")
+};
+/// How they are counted anew. Which functions are part of which depends on how the debug build is cut up.
+const AGAIN: &str = if cfg!(debug_assertions) {
+    "`CARGO_INCREMENTAL=0 cargo test --workspace --no-run && target/debug/kami-bench guards --record`"
+} else {
+    "`cargo run --release -p kami-bench -- guards --record`"
+};
 const BUILD: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
 const ARCHITECTURE: &str = std::env::consts::ARCH;
 
@@ -98,7 +111,7 @@ pub fn run(args: &Args) -> Result<bool> {
     if !above.is_empty() {
         eprintln!(
             "kami-bench: {} more than {} % above what was recorded: find out why, or, if it is worth it, \
-             record it with `cargo run --release -p kami-bench -- guards --record`",
+             record it with {AGAIN}",
             if above.len() == 1 { format!("`{}` is", above[0]) } else { format!("{} are", above.join(", ")) },
             recorded.tolerance_percent
         );
@@ -145,7 +158,6 @@ struct Recorded {
 impl Recorded {
     /// Reads the counts of this architecture, made by this compiler.
     fn read(path: &Path) -> Result<Recorded> {
-        const AGAIN: &str = "record them with `cargo run --release -p kami-bench -- guards --record`";
         let text = fs::read_to_string(path).with_context(|| format!("no counts in {}", path.display()))?;
         let table: Table = toml::from_str(&text).with_context(|| format!("{} is wrong", path.display()))?;
         let told = |name| table.get(name).and_then(Value::as_str).unwrap_or("nothing");
@@ -156,7 +168,7 @@ impl Recorded {
         );
         ensure!(
             told("compiler") == COMPILER,
-            "the counts were made by {}, this program by {COMPILER}: {AGAIN}",
+            "the counts were made by {}, this program by {COMPILER}: record them with {AGAIN}",
             told("compiler")
         );
         let number = |value: Option<&Value>| match value {
@@ -165,10 +177,10 @@ impl Recorded {
             _ => None,
         };
         let own = table.get(ARCHITECTURE).and_then(Value::as_table);
-        let own = own.with_context(|| format!("no counts of {ARCHITECTURE}: {AGAIN}"))?;
+        let own = own.with_context(|| format!("no counts of {ARCHITECTURE}: record them with {AGAIN}"))?;
         let of = |(name, _, _): (&'static str, _, _)| {
             let count = number(own.get(name)).filter(|count| 0.0 < *count);
-            Ok((name, count.with_context(|| format!("no count of `{name}`: {AGAIN}"))?))
+            Ok((name, count.with_context(|| format!("no count of `{name}`: record them with {AGAIN}"))?))
         };
         Ok(Recorded {
             tolerance_percent: number(table.get("tolerance_percent")).context("no tolerance_percent")?,
@@ -181,7 +193,8 @@ impl Recorded {
 fn record(path: &Path, counts: &Counts, tolerance_percent: f64) -> Result<()> {
     let mut text = format!(
         "# Instructions a command, counted under valgrind by `kami-bench guards`; a count that is higher by more than\n\
-         # the tolerance fails CI. Written by `cargo run --release -p kami-bench -- guards --record`.\n\
+         # the tolerance is told by name. Written by\n\
+         # {AGAIN}.\n\
          tolerance_percent = {tolerance_percent:.1}\n\
          build = \"{BUILD}\"\n\
          compiler = \"{COMPILER}\"\n\n\
