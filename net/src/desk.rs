@@ -26,9 +26,10 @@ use crate::outbox::{Leave, Outbox};
 use crate::registry::Peer;
 use crate::server::Shared;
 
-/// Replies to wrong codes leave so long after their receipt, and what follows them in their stream with them. Deciding takes a
-/// hundredth of that and differs by a microsecond between a code that nobody has, a card that is not sold and a wrong
-/// PIN; whoever may ask often enough would see it.
+/// Replies to wrong codes leave so long after their receipt, and up to a random millisecond later; what follows them in their
+/// stream leaves after them. Deciding takes a hundredth of that and differs by a microsecond between a code that nobody has, a
+/// card that is not sold and a wrong PIN; whoever may ask often enough would see it. The random part is needed because
+/// timers count in milliseconds from when they are set, which is after the decision.
 const MISS_TIME: Duration = Duration::from_millis(2);
 
 pub(crate) struct Desk {
@@ -711,7 +712,10 @@ impl Desk {
         if std::mem::take(&mut self.administers) {
             self.administer();
         }
-        let not_before = (self.work.misses() > 0).then(|| self.received + MISS_TIME);
+        let not_before = (self.work.misses() > 0).then(|| {
+            let random = RequestId::random().0 as u64 % 1_000_000;
+            self.received + MISS_TIME + Duration::from_nanos(random)
+        });
         Ok(Leave { durable_at: self.work.durable_at(), not_before })
     }
 
