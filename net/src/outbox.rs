@@ -5,8 +5,8 @@
 //! log must be durable is kept beside them; when it is, the buffer's front is handed on without a
 //! copy. Only replies with codes wait undecoded: a code is not decrypted before the sale is durable.
 //!
-//! Replies to wrong codes leave at a time that is counted from their receipt, not when they are ready: so how long one took
-//! tells nothing about the code.
+//! Replies to wrong codes leave at a time that is counted from their receipt and partly random, not when they are ready: so
+//! how long one took hides what had to be done for it.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -41,7 +41,7 @@ pub(crate) struct OutboxLimits {
 }
 
 /// When replies may leave.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Leave {
     /// When the log is durable up to here; `None`: they rest on nothing in it.
     pub(crate) durable_at: Option<Lsn>,
