@@ -696,6 +696,14 @@ impl Desk {
         if self.work.replies.len() != self.work.requests.len() {
             return Err(EngineFault);
         }
+        debug_assert!(
+            self.work
+                .requests
+                .iter()
+                .zip(&self.work.replies)
+                .all(|(request, reply)| request.id == reply.request),
+            "a reply to another request"
+        );
         if self.work.misses() > 0 {
             for (request, reply) in self.work.requests.iter().zip(&self.work.replies) {
                 let command = match &request.command {
