@@ -22,11 +22,11 @@
 use std::io;
 
 use kami_wal::{File, Medium};
-use parking_lot::Mutex;
 
 use crate::import::ImportSpec;
 use crate::origin::ORIGIN_BYTES;
 use crate::record::Field;
+use crate::sync::coarse::Mutex;
 use crate::vault::TAG_BYTES;
 
 /// Bytes before the first column.

@@ -59,7 +59,7 @@ pub fn origin_of(batch: &Batch, card: CardRef) -> Result<Option<Origin>, ChainEr
 
 /// What a card's chain is searched for.
 pub struct Sought {
-    /// The request itself; `None` where its id belongs to another card.
+    /// The request itself; `None` where its id belongs to another card, or it has none.
     request: Option<RequestId>,
     /// What it wants to undo or to end.
     original: Option<RequestId>,
@@ -82,6 +82,12 @@ impl Sought {
     #[must_use]
     pub fn elsewhere(original: RequestId, key: &MarkKey) -> Sought {
         Sought { request: None, original: Some(original), key: *key, marks: OnceCell::new(), collects: false }
+    }
+
+    /// For the engine's own request, which has no id: the one it carries may be somebody's.
+    #[must_use]
+    pub fn without_id(self) -> Sought {
+        Sought { request: None, ..self }
     }
 
     fn may_be_in(&self, filter: &Filter) -> bool {

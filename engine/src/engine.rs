@@ -4,13 +4,10 @@ use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use kami_wal::{
     CommitPath, DiskMedium, DiskOptions, Durable, DurableWaiter, Lsn, Medium, Poisoned, WalOptions, planted,
 };
-
-use parking_lot::Mutex;
 
 use crate::batch;
 use crate::checkpoint::{self, CheckpointError};
@@ -30,6 +27,8 @@ use crate::reply::{Checkpoint, ImportReport, Reply, ReplyBody};
 use crate::sequencer::{Sequencer, Work};
 use crate::state::State;
 use crate::store::{Identity, IdentityError};
+use crate::sync::Ordering;
+use crate::sync::coarse::{AtomicU64, Mutex};
 use crate::upkeep::Rotations;
 use crate::vault::{Code, CodeError, CodeList, KeyError, Vault};
 use crate::word::CardRef;

@@ -33,11 +33,9 @@ pub use spec::{ImportRow, ImportSpec};
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kami_wal::{Medium, planted};
-use parking_lot::{Mutex, MutexGuard};
 
 use crate::batch::{BatchFile, Layout};
 use crate::chain::Chain;
@@ -51,6 +49,8 @@ use crate::reply::{DUPLICATES_MAX, Duplicate, ImportReport, Reply, ReplyBody, Re
 use crate::sequencer::{Sequencer, Turn, chain_failed};
 use crate::status::Status;
 use crate::stock::Counted;
+use crate::sync::Ordering;
+use crate::sync::coarse::{AtomicU64, Mutex, MutexGuard};
 use crate::table::{Batch, Columns, Commit, Table};
 use crate::vault::{CODE_BYTES_MAX, CODE_BYTES_MIN, Vault};
 use crate::word::{CardRef, Flags, Lifecycle, Word};

@@ -23,12 +23,12 @@ use crate::region::{Region, prefetch};
 use crate::sync::{Mutex, Ordering};
 use crate::word::CardRef;
 
-/// The models of loom are small.
-const SHARD_BITS: u32 = if cfg!(loom) { 1 } else { 6 };
+/// The models of loom and shuttle are small.
+const SHARD_BITS: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 6 };
 const SHARDS: usize = 1 << SHARD_BITS;
 /// A slot: high half of the digest, low half, card reference.
 const SLOT_WORDS: usize = 3;
-const CAPACITY_MIN: usize = if cfg!(loom) { 2 } else { 16 };
+const CAPACITY_MIN: usize = if cfg!(any(loom, shuttle)) { 2 } else { 16 };
 /// A table is rebuilt rather than filled beyond this share of its slots (in percent)…
 const LOAD_MAX_PERCENT: usize = 85;
 /// …and a new one is made so large that this share is used.

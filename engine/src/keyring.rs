@@ -35,10 +35,10 @@ use std::sync::Arc;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
 use kami_wal::Medium;
-use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use crate::proof::ProofKey;
+use crate::sync::coarse::Mutex;
 use crate::vault::{DataKey, KeyError, LOOKUP_FILE, TAG_BYTES, replace_file, secret};
 
 const MASTER_FILE: &str = "master.key";

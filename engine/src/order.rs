@@ -27,7 +27,6 @@ pub use purchase::{Confirmation, GivenBack, Line, ORDER_LINES_MAX, Purchase, RET
 pub(crate) use purchase::{SHARED_PLAIN_MAX, units};
 
 use kami_wal::{Lsn, planted};
-use parking_lot::MutexGuard;
 
 use crate::account::{LEGS_MAX, Leg};
 use crate::accounts::LegsRefused;
@@ -48,6 +47,7 @@ use crate::sequencer::{Detail, OrderPast, Turn, Work};
 use crate::state::OrderMove;
 use crate::status::Status;
 use crate::stock::{Search, Shared};
+use crate::sync::coarse::{MutexGuard, thread};
 use crate::table::Batch;
 use crate::vault::CodeList;
 use crate::word::{CardRef, Flags, Lifecycle, Word};
@@ -237,7 +237,7 @@ impl Turn<'_> {
             return self.refuse_exceeded(request, exceeded);
         }
         if planted("limit-outside-the-lock") {
-            MutexGuard::unlocked(&mut self.state, || std::thread::sleep(std::time::Duration::from_millis(2)));
+            MutexGuard::unlocked(&mut self.state, || thread::sleep(std::time::Duration::from_millis(2)));
         }
         if !self.has_credit() {
             return self.refuse(request, self.short());

@@ -18,6 +18,7 @@ use crate::import::{STAGING_SUFFIX, index_batch};
 use crate::index::Index;
 use crate::replay::Rebuild;
 use crate::state::State;
+use crate::sync::coarse::thread;
 use crate::table::Table;
 use crate::vault::Vault;
 
@@ -72,7 +73,7 @@ pub(crate) fn replay(
     // Two closures use it, never at the same time.
     let rebuild = RefCell::new(rebuild);
     let mut unbelieved = None;
-    let wal = std::thread::scope(|scope| {
+    let wal = thread::scope(|scope| {
         let indexing = scope.spawn(|| known.iter().try_for_each(|id| index_one(&index, &table, *id)));
         let wal = Wal::open_if::<Refusal>(
             Arc::clone(data),

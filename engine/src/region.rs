@@ -31,8 +31,8 @@ impl Region {
     #[must_use]
     pub fn zeroed(len: usize) -> Region {
         let bytes = len.checked_mul(8).expect("region size overflows");
-        // loom's atomics are more than a word; they cannot lie in zeroed memory.
-        if bytes < MAPPED_BYTES_MIN || cfg!(loom) {
+        // loom's and shuttle's atomics are more than a word; they cannot lie in zeroed memory.
+        if bytes < MAPPED_BYTES_MIN || cfg!(any(loom, shuttle)) {
             return Region(Memory::Heap((0..len).map(|_| AtomicU64::new(0)).collect()));
         }
         let map = MmapMut::map_anon(bytes).expect("out of memory");

@@ -31,7 +31,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use kami_wal::{Credit, Lsn, NoSpace, RECORD_HEAD_BYTES, Wal, planted};
-use parking_lot::{Mutex, MutexGuard};
 
 use crate::accounts::AccountState;
 use crate::card::{Effect, Past};
@@ -47,13 +46,14 @@ use crate::reply::{HISTORY_MAX, HistoryEvent, Reply, ReplyBody, ReplyFlags, Stat
 use crate::state::{Scope, State};
 use crate::status::Status;
 use crate::subject::Subject;
+use crate::sync::coarse::{Mutex, MutexGuard};
 use crate::table::{Batch, Table};
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
 /// A turn takes at most this much of the log, unless a single command needs more.
 const TURN_BYTES_MAX: usize = 1 << 20;
 /// How often the lock is looked at before a thread goes to sleep: some 20 µs, as long as a full turn takes.
-const LOOKS: u32 = 100;
+const LOOKS: u32 = if cfg!(shuttle) { 2 } else { 100 };
 /// Between two looks the processor is told so often that this is a wait.
 const PAUSES: u32 = 4;
 /// What a group costs beside its entries.
@@ -435,7 +435,10 @@ impl Sequencer {
         prepared: &mut Prepared,
         chain: &mut Chain<'_>,
     ) -> Result<Box<Wallet>, ChainError> {
-        let sought = Sought::new(request.id, request.command.original(), &self.marks, true);
+        let mut sought = Sought::new(request.id, request.command.original(), &self.marks, true);
+        if let Command::HoldTimeout { .. } = request.command {
+            sought = sought.without_id();
+        }
         let (past, wallet) = self.read_value(&sought, card, prepared.word, chain)?;
         prepared.past = Some(Box::new(past));
         Ok(Box::new(wallet))

@@ -1,8 +1,19 @@
-//! The atomics and locks of the lock-free parts, so that loom can check the production code: under
-//! `cfg(loom)` the same names are loom's types. (`crossbeam-epoch` has its own switch,
-//! `cfg(crossbeam_loom)`.)
+//! The atomics, locks and threads of the engine, so that loom and shuttle can check the production code: under
+//! `cfg(loom)` and `cfg(shuttle)` the same names are theirs. (`crossbeam-epoch` has its own switch for loom,
+//! `cfg(crossbeam_loom)`; under shuttle, where all threads are one, it needs none.)
+//!
+//! loom knows the lock-free parts alone; what only whole engines under shuttle need stands in [`coarse`].
 
-#[cfg(not(loom))]
+/// What loom does not know.
+#[cfg(not(shuttle))]
+pub(crate) mod coarse {
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+    pub(crate) use std::thread;
+
+    pub(crate) use parking_lot::{Mutex, MutexGuard};
+}
+
+#[cfg(not(any(loom, shuttle)))]
 mod native {
     pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,7 +38,10 @@ mod modelled {
     }
 }
 
+#[cfg(shuttle)]
+pub(crate) use kami_wal::sync::{AtomicU64, Mutex, Ordering, coarse};
+
 #[cfg(loom)]
 pub(crate) use self::modelled::*;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use self::native::*;

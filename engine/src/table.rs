@@ -9,7 +9,6 @@
 //! [`Batch::install`] and the setters here.**
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 
 use kami_wal::Lsn;
 
@@ -19,6 +18,7 @@ use crate::origin::{ORIGIN_BYTES, OrdersOfOld, Origin};
 use crate::product::{CardKind, Money, Validity};
 use crate::region::{Region, prefetch};
 use crate::sync::Ordering;
+use crate::sync::coarse::{AtomicBool, AtomicU8, AtomicU64};
 use crate::vault::DataKey;
 use crate::word::{CardRef, Word};
 

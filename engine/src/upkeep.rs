@@ -5,7 +5,6 @@
 use std::io;
 
 use kami_wal::{Lsn, Poisoned};
-use parking_lot::Mutex;
 
 use crate::checkpoint::CheckpointError;
 use crate::engine::Engine;
@@ -16,6 +15,7 @@ use crate::record::{HEAD_BYTES, Head, KEY_ROTATE_BYTES, Kind};
 use crate::reply::{Reply, ReplyBody, ReplyFlags};
 use crate::sequencer::Sequencer;
 use crate::status::Status;
+use crate::sync::coarse::Mutex;
 use crate::vault::Vault;
 
 /// The rotations of this process, so that the same request again is the same rotation.

@@ -10,5 +10,7 @@ mod history;
 mod house;
 mod model;
 mod planted;
+#[cfg(shuttle)]
+mod schedules;
 mod storage;
 mod threads;

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crate::space::NoSpace;
 use crate::sync::Ordering;
+use crate::sync::coarse::thread::{Builder, JoinHandle};
 use crate::wal::Shared;
 
 /// Starts the committer and the preparer.
@@ -55,7 +55,9 @@ fn prepare_loop(shared: &Shared) {
     // There is half a segment's time for making the next, but touching its memory for the first time can keep a processor
     // for as long as ten thousand commands take. Whoever waits for it stops using the processor. Linux takes the number of a
     // thread here; where that is refused, it works as well.
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), PREPARER_NICE);
+    if !cfg!(shuttle) {
+        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), PREPARER_NICE);
+    }
     while !shared.stopping.load(Ordering::Acquire) {
         let limit = match shared.prepare() {
             Ok(()) => None,

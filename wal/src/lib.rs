@@ -69,7 +69,11 @@ mod parker;
 mod planted;
 mod read;
 mod space;
+#[cfg(not(shuttle))]
 mod sync;
+#[cfg(shuttle)]
+#[doc(hidden)]
+pub mod sync;
 mod wal;
 
 mod error;

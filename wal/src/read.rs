@@ -6,14 +6,13 @@
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::error::ReadError;
 use crate::format::{HEAD_BYTES, RECORD_HEAD_BYTES, RecordHead, RecordKind};
 use crate::lsn::Lsn;
 use crate::medium::{File, Medium};
 use crate::segment::{ActiveSegment, segment_path};
 use crate::sync::Ordering;
+use crate::sync::coarse::Mutex;
 use crate::wal::Shared;
 
 /// Descriptors of segments that are not in memory any more, the one used last at the end.

@@ -14,11 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::format::HEAD_BYTES;
 use crate::medium::{CommitPath, File, Medium, Segment};
 use crate::memory::SegmentMemory;
+use crate::sync::coarse::Mutex;
 
 const SECTOR: usize = 512;
 const PAGE: usize = 4096;

@@ -1,12 +1,25 @@
-//! The atomics and locks of the log, so that loom can check the production code: under `cfg(loom)` the
-//! same names are loom's types, otherwise the standard atomics and parking_lot's locks.
+//! The atomics, locks and threads of the log, so that loom and shuttle can check the production code: under
+//! `cfg(loom)` and `cfg(shuttle)` the same names are theirs, otherwise the standard library's and parking_lot's.
+//!
+//! loom tries every order of few steps, shuttle some orders of many. So what only larger compositions need stands in
+//! [`coarse`], which loom is left out of: a model of loom uses it from one thread at a time.
 
 #[cfg(loom)]
 pub(crate) use self::modelled::*;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use self::native::*;
+#[cfg(shuttle)]
+pub use self::scheduled::*;
 
-#[cfg(not(loom))]
+/// What loom does not know.
+#[cfg(not(shuttle))]
+pub(crate) mod coarse {
+    pub(crate) use std::thread;
+
+    pub(crate) use parking_lot::{Mutex, RwLock};
+}
+
+#[cfg(not(any(loom, shuttle)))]
 mod native {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
@@ -68,3 +81,6 @@ mod modelled {
         guard.0 = Some(condvar.wait(inner).expect("a thread panicked in the model"));
     }
 }
+
+#[cfg(shuttle)]
+mod scheduled;

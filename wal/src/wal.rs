@@ -5,10 +5,7 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use parking_lot::RwLock;
 
 use crate::append::{Appended, Appender, Identity};
 use crate::chain::Chain;
@@ -25,6 +22,8 @@ use crate::recover::{Recovered, Recovery};
 use crate::replay::{Record, ReplayFrom};
 use crate::segment::{ActiveSegment, Geometry};
 use crate::space::{NoSpace, Space, SpaceWaiters, cost};
+use crate::sync::coarse::RwLock;
+use crate::sync::coarse::thread::JoinHandle;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::{drive, segment};
 

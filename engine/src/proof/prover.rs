@@ -36,7 +36,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kami_wal::{Lsn, Medium, Poisoned};
-use parking_lot::Mutex;
 
 use super::card::{CardProof, Leaf};
 use super::digests::DigestProof;
@@ -51,6 +50,7 @@ use crate::record::{HEAD_BYTES, Head, Kind, SIGNED_CHECKPOINT_BYTES, SignedCheck
 use crate::sequencer::Sequencer;
 use crate::state::State;
 use crate::status::Status;
+use crate::sync::coarse::Mutex;
 use crate::table::Batch;
 use crate::vault::{KeyError, replace_file, secret};
 use crate::word::CardRef;

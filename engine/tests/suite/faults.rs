@@ -542,3 +542,27 @@ fn a_reservation_said_balances_that_no_account_had() {
     assert_eq!(said, [vec![(100, 100), (-100, -100)], vec![(100, 0), (-100, 0)]]);
     store.reopened();
 }
+
+/// Ids may be any number, and the engine's own end of a hold carried zero: on a card that somebody had asked about under
+/// that id, or taken it back, the end passed for a second use of it. The hold was never ended, and 64 such were all that
+/// was ever tried.
+#[test]
+fn a_hold_never_timed_out_on_a_card_that_had_seen_the_id_zero() {
+    let mut store = Store::new(4 << 20);
+    let product = store.product(ProductSpec::single("voucher", *b"CNY", 100), 2);
+    store.sell(product, 2, false);
+    let cards = ["voucher-0", "voucher-1"].map(|code| store.card(code));
+    for card in cards {
+        let hold = Command::Hold { card, pin: None, amount: 0, partial: false, seconds: 60 };
+        assert_eq!(store.ask(hold).status, Status::Ok);
+    }
+    assert_eq!(store.ask_as(RequestId(0), Command::Freeze { card: cards[0] }).status, Status::Ok);
+    let reverse = Command::Reverse { card: cards[1], original: RequestId(0) };
+    assert_eq!(store.ask(reverse).status, Status::Tombstoned);
+    store.later(61_000);
+    assert_eq!(store.engine.run_due(&mut Work::default()), 2);
+    assert_eq!(store.engine.open_holds(), 0);
+    // It is somebody's id all the same.
+    assert_eq!(store.ask_as(RequestId(0), Command::Unfreeze { card: cards[0] }).status, Status::IdReused);
+    store.reopened();
+}
