@@ -39,6 +39,7 @@ use kami_wal::{Medium, planted};
 
 use crate::batch::{BatchFile, Layout};
 use crate::chain::Chain;
+use crate::code::{CODE_BYTES_MAX, CODE_BYTES_MIN};
 use crate::command::{Command, Request};
 use crate::grounds::Grounds;
 use crate::identity::{BatchId, Caller, PrincipalId, RequestId, Role, TenantId};
@@ -52,7 +53,7 @@ use crate::stock::Counted;
 use crate::sync::Ordering;
 use crate::sync::coarse::{AtomicU64, Mutex, MutexGuard};
 use crate::table::{Batch, Columns, Commit, Table};
-use crate::vault::{CODE_BYTES_MAX, CODE_BYTES_MIN, Vault};
+use crate::vault::Vault;
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
 use staged::{Bad, Stage, Staged};
