@@ -1,9 +1,9 @@
 //! A small store on a simulated disk, for the targets that need one: two products of two cards each, all sold, with a
 //! past, a snapshot and the log behind it.
 
-#[path = "../../tests/tests/history/card.rs"]
+#[path = "../../tests/src/history/card.rs"]
 pub mod card;
-#[path = "../../tests/tests/history/search.rs"]
+#[path = "../../tests/src/history/search.rs"]
 pub mod search;
 
 use std::sync::Arc;

@@ -34,9 +34,19 @@ pub struct Build {
     pub release: bool,
     /// Whether with loom in place of the standard library's atomics. Only the libraries' own tests are built then.
     pub loom: bool,
+    /// Whether with shuttle in place of the standard library's locks, atomics and threads: see [`SCHEDULED`].
+    pub shuttle: bool,
     /// Whether with AddressSanitizer around whatever Rust allocates. Only the libraries' own tests are built then.
     pub address: bool,
 }
+
+/// What builds tests that run in schedules of shuttle: quick to build, quick to run, with debug assertions.
+const SCHEDULED: [(&str, &str); 4] = [
+    ("RUSTFLAGS", "--cfg shuttle"),
+    ("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true"),
+    ("CARGO_PROFILE_RELEASE_LTO", "off"),
+    ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
+];
 
 /// Sanitizers want a target to be named, so that build scripts are left without them.
 const TARGET: &str =
@@ -58,12 +68,15 @@ impl Build {
         if let Some(features) = self.features {
             command.args(["--features", features]);
         }
-        if self.release || self.loom {
+        if self.release || self.loom || self.shuttle {
             command.arg("--release");
         }
         if self.loom {
             command.args(["--lib", "--target-dir", "target/loom"]);
             command.env("RUSTFLAGS", "--cfg loom --cfg crossbeam_loom");
+        }
+        if self.shuttle {
+            command.args(["--target-dir", "target/shuttle"]).envs(SCHEDULED);
         }
         if self.address {
             command.args(["--lib", "--target-dir", "target/address", "--target", TARGET]);
@@ -149,7 +162,25 @@ impl Test {
         let Test { package, target, name } = self;
         let target =
             if target.starts_with("kami_") { "--lib".to_owned() } else { format!("--test {target}") };
-        format!("cargo test -p {package} {target} -- --exact {name} --nocapture")
+        let (before, after) = if self.is_scheduled() {
+            let set: String = SCHEDULED.iter().map(|(name, value)| format!("{name}=\"{value}\" ")).collect();
+            (set, " --release --target-dir target/shuttle")
+        } else {
+            (String::new(), "")
+        };
+        format!("{before}cargo test{after} -p {package} {target} -- --exact {name} --nocapture")
+    }
+
+    /// Whether it runs in schedules of shuttle.
+    #[must_use]
+    pub fn is_scheduled(&self) -> bool {
+        self.name.starts_with("schedules::")
+    }
+
+    /// Whether it is a model of loom.
+    #[must_use]
+    pub fn is_loom(&self) -> bool {
+        self.name.starts_with("loom_models::")
     }
 }
 

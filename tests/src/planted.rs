@@ -1,14 +1,14 @@
 //! The known mistakes, each with the tests that must notice it.
 //!
 //! All of them are in one build, made with the feature `planted` of `kami-wal`; which one is made, the variable
-//! `KAMI_PLANTED` says. So to plant them all costs two builds (one more for loom, the only one that can see what is
-//! wrong with the order of memory) and not two dozen.
+//! `KAMI_PLANTED` says. So to plant them all costs three builds (one more for loom, the only one that can see what is
+//! wrong with the order of memory, and one for schedules by shuttle) and not two dozen.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
 
-use crate::binaries::{Binaries, Build, Test, engine, loom, net, wal, whole};
+use crate::binaries::{Binaries, Build, Test, engine, loom, net, process, wal, whole};
 
 /// A mistake.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +36,7 @@ pub const MISTAKES: &[Mistake] = &[
             wal("failing_sync::after_a_failed_sync_nothing_is_acknowledged"),
             whole("model::runs::direct"),
             whole("history::every_history_can_be_explained"),
+            whole("schedules::log::what_is_acknowledged_survives_in_any_schedule"),
         ],
     ),
     mistake(
@@ -85,6 +86,14 @@ pub const MISTAKES: &[Mistake] = &[
         &[loom("loom_models::loom_bytes_below_the_published_tail_are_complete")],
     ),
     mistake(
+        "wake-under-the-lock",
+        "an append wakes the preparer while it holds the lock that the preparer looks through",
+        &[
+            loom("loom_models::loom_a_rotation_wakes_the_preparer"),
+            whole("schedules::log::what_is_acknowledged_survives_in_any_schedule"),
+        ],
+    ),
+    mistake(
         "snapshot-before-durable",
         "a snapshot gets its name before the log holds what it knows",
         &[whole("planted::a_snapshot_waits_for_what_it_holds"), whole("model::runs::direct")],
@@ -130,7 +139,12 @@ pub const MISTAKES: &[Mistake] = &[
     mistake(
         "apply-retry-twice",
         "a retry is executed",
-        &[whole("planted::a_retry_has_one_effect"), whole("history::every_history_can_be_explained")],
+        &[
+            whole("planted::a_retry_has_one_effect"),
+            whole("history::every_history_can_be_explained"),
+            whole("schedules::engine::every_history_can_be_explained"),
+            process("history::every_history_of_a_killed_server_can_be_explained"),
+        ],
     ),
     mistake(
         "anybodys-retry",
@@ -201,28 +215,28 @@ pub fn plant(names: &[String]) -> anyhow::Result<bool> {
         MISTAKES.iter().filter(|mistake| names.is_empty() || names.iter().any(|name| name == mistake.name));
     let chosen: Vec<&Mistake> = chosen.collect();
     anyhow::ensure!(!chosen.is_empty(), "no such mistake is known: `campaign list` names them");
-    let is_loom = |test: &Test| test.name.starts_with("loom_models::");
-    let (mut looms, mut others) = (false, false);
-    for test in chosen.iter().flat_map(|mistake| mistake.caught_by) {
-        *if is_loom(test) { &mut looms } else { &mut others } = true;
-    }
+    let tests = || chosen.iter().flat_map(|mistake| mistake.caught_by);
     let features = Some("kami-wal/planted");
-    let tests = chosen.iter().flat_map(|mistake| mistake.caught_by).filter(|test| !is_loom(test));
-    let packages: BTreeSet<&str> = tests.map(|test| test.package).collect();
-    let packages = packages.into_iter().collect();
-    let plain = match others {
-        true => Build { packages, features, ..Build::default() }.run()?,
-        false => Binaries::default(),
+    let build = |build: Build, is_wanted: fn(&Test) -> bool| {
+        let packages: BTreeSet<&str> =
+            tests().filter(|test| is_wanted(test)).map(|test| test.package).collect();
+        match packages.is_empty() {
+            true => Ok(Binaries::default()),
+            false => Build { packages: packages.into_iter().collect(), features, ..build }.run(),
+        }
     };
-    let loom = match looms {
-        true => Build { packages: vec!["kami-wal"], features, loom: true, ..Build::default() }.run()?,
-        false => Binaries::default(),
-    };
+    let plain = build(Build::default(), |test| !test.is_loom() && !test.is_scheduled())?;
+    let loom = build(Build { loom: true, ..Build::default() }, Test::is_loom)?;
+    let scheduled = build(Build { shuttle: true, ..Build::default() }, Test::is_scheduled)?;
     let (mut caught, mut missed) = (0, 0);
     let mut sound = BTreeMap::new();
     for mistake in chosen {
         for test in mistake.caught_by {
-            let binaries = if is_loom(test) { &loom } else { &plain };
+            let binaries = match test {
+                test if test.is_loom() => &loom,
+                test if test.is_scheduled() => &scheduled,
+                _ => &plain,
+            };
             let run = |planted: &str| {
                 let mut command = binaries.test(test)?;
                 command.env("KAMI_PLANTED", planted);

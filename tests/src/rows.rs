@@ -188,6 +188,14 @@ pub const ROWS: &[Row] = &[
         work: Work::Loom,
     },
     Row {
+        name: "schedules",
+        what: "the log with its threads, and whole engines with clients, snapshots and imports, in schedules that seeds choose",
+        work: Work::Seeds(&[
+            whole("schedules::log::what_is_acknowledged_survives_in_any_schedule"),
+            whole("schedules::engine::every_history_can_be_explained"),
+        ]),
+    },
+    Row {
         name: "address",
         what: "AddressSanitizer under the own tests of log and engine, where all `unsafe` is: mappings, direct memory, epoch pointers",
         work: Work::Address,

@@ -142,6 +142,7 @@ fn build(row: &Row, release: bool) -> anyhow::Result<Binaries> {
         Work::Seeds(tests) | Work::Whole(tests, _) => {
             build.packages = tests.iter().map(|test| test.package).collect();
             build.packages.dedup();
+            build.shuttle = tests.iter().all(Test::is_scheduled);
         }
         Work::Number { test, .. } => build.packages.push(test.package),
         Work::Loom => (build.packages, build.loom) = (vec!["kami-wal", "kami-engine"], true),
@@ -221,27 +222,34 @@ impl Course<'_> {
                 Ok(None)
             }
             Work::Loom => {
-                for mut command in binaries.all("loom") {
-                    if let Some(output) = self.failing(&mut command)? {
-                        let repeat = "RUSTFLAGS=\"--cfg loom --cfg crossbeam_loom\" cargo test --release --target-dir \
-                                      target/loom -p kami-wal -p kami-engine --lib loom";
-                        return Ok(Some(Failed { repeat: repeat.to_owned(), output: end_of(&output) }));
-                    }
-                }
-                Ok(None)
+                let repeat = "RUSTFLAGS=\"--cfg loom --cfg crossbeam_loom\" cargo test --release --target-dir target/loom \
+                              -p kami-wal -p kami-engine --lib loom";
+                self.libraries(binaries.all("loom"), repeat)
             }
             Work::Address => {
-                for mut command in binaries.all("") {
-                    if let Some(output) = self.failing(&mut command)? {
-                        let repeat = "RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --target-dir target/address \
-                                      --target x86_64-unknown-linux-gnu -p kami-wal -p kami-engine --lib";
-                        return Ok(Some(Failed { repeat: repeat.to_owned(), output: end_of(&output) }));
-                    }
-                }
-                Ok(None)
+                let repeat = "RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --target-dir target/address \
+                              --target x86_64-unknown-linux-gnu -p kami-wal -p kami-engine --lib";
+                self.libraries(binaries.all(""), repeat)
             }
             Work::Fuzz(target) => self.fuzz(target),
         }
+    }
+
+    /// Runs the own tests of libraries, and keeps what all of them say.
+    fn libraries(
+        &self,
+        programs: impl Iterator<Item = Command>,
+        repeat: &str,
+    ) -> anyhow::Result<Option<Failed>> {
+        let mut said = Vec::new();
+        for mut command in programs {
+            if let Some(output) = self.failing(&mut command)? {
+                return Ok(Some(Failed { repeat: repeat.to_owned(), output: end_of(&output) }));
+            }
+            said.append(&mut self.results.lock().expect("no worker panics"));
+        }
+        *self.results.lock().expect("no worker panics") = said;
+        Ok(None)
     }
 
     /// Which seed it was: the test says so, unless its process died of it.

@@ -82,6 +82,7 @@ struct Sale {
 struct World {
     scale: Scale,
     medium: SimMedium,
+    keys: SimMedium,
     clock: ManualClock,
     race: Race,
     next_order: AtomicU64,
@@ -91,7 +92,7 @@ impl World {
     fn open(&self) -> Result<Engine, kami_engine::OpenError> {
         Engine::open(EngineOptions {
             data: Arc::new(self.medium.clone()),
-            keys: Arc::new(self.medium.clone()),
+            keys: Arc::new(self.keys.clone()),
             wal: WalOptions { segment_bytes: self.scale.segment_bytes, ..WalOptions::default() },
             clock: Box::new(self.clock.clone()),
             accept_clock: false,
@@ -272,6 +273,7 @@ pub fn history(seed: u64, scale: Scale) -> u64 {
     let mut world = World {
         scale,
         medium: SimMedium::new(seed, mode),
+        keys: SimMedium::new(!seed, mode),
         clock: ManualClock::new(1_700_000_000_000),
         race: Race::new(2 * scale.cards as usize),
         next_order: AtomicU64::new(1),
@@ -280,9 +282,9 @@ pub fn history(seed: u64, scale: Scale) -> u64 {
     let mut orders: BTreeMap<u64, Option<Vec<String>>> = BTreeMap::new();
     let mut late = BTreeMap::new();
     // The same key every time, so that all that follows from a seed is the same.
-    let key = world.medium.create("lookup.key").expect("a new disk");
+    let key = world.keys.create("lookup.key").expect("a new disk");
     key.write_at(0, &[7; 32]).and_then(|()| key.sync()).expect("a new disk");
-    world.medium.sync_dir("").expect("a new disk");
+    world.keys.sync_dir("").expect("a new disk");
     let mut engine = world.open().expect("a new store opens");
     stock(&engine, &world.race, scale);
     for life in 0..scale.lives {
@@ -317,8 +319,10 @@ pub fn history(seed: u64, scale: Scale) -> u64 {
         }
         if life + 1 < scale.lives {
             drop(engine);
-            world.medium =
-                if world.medium.is_cut() { world.medium.crash(random.next()) } else { world.medium.kill() };
+            let (is_cut, seed) = (world.medium.is_cut(), random.next());
+            for disk in [&mut world.medium, &mut world.keys] {
+                *disk = if is_cut { disk.crash(seed) } else { disk.kill() };
+            }
             engine = world.open().expect("the store opens");
             // Whoever bought and heard nothing asks again: it is told the first outcome, or buys now.
             let session = Session::new(&engine, Caller::LOCAL);

@@ -17,6 +17,7 @@ use crate::histogram::Distribution;
 use crate::lsn::Lsn;
 use crate::medium::{CommitPath, Medium};
 use crate::parker::Parker;
+use crate::planted::planted;
 use crate::read::SegmentFiles;
 use crate::recover::{Recovered, Recovery};
 use crate::replay::{Record, ReplayFrom};
@@ -323,6 +324,9 @@ impl Wal {
             credit.cost -= used;
             shared.space.lock().used(used, appender.offset());
             shared.publish_tail(&appender);
+        }
+        if rotates && planted("wake-under-the-lock") {
+            shared.preparer_parker.wake();
         }
         drop(appender);
         if rotates {
