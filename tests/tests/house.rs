@@ -148,7 +148,8 @@ fn documents_link_to_what_is_there() {
 fn the_fuzz_targets_take_files_that_are_there() {
     let sources = root().join("fuzz/src");
     let text = fs::read_to_string(sources.join("lib.rs")).unwrap();
-    let taken: Vec<&str> = text.split("#[path = \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let taken: Vec<&str> =
+        text.split("#[path = \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     assert!(!taken.is_empty());
     for path in taken {
         assert!(sources.join(path).exists(), "fuzz/src/lib.rs takes {path}");

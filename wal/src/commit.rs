@@ -144,7 +144,7 @@ impl Shared {
                 let end = segment.segment.memory().published();
                 committer.hash_to(end);
                 committer.write_in_place(end, self)?;
-                self.durability.advance(segment.base + end);
+                self.durability.advance(segment.base + end).map_err(io::Error::other)?;
                 committer.segment = Arc::clone(next);
                 committer.open_block = HEAD_BYTES;
                 committer.hashed = HEAD_BYTES;
@@ -170,7 +170,7 @@ impl Shared {
                 end
             };
             committer.sealed = false;
-            self.durability.advance(segment.base + end);
+            self.durability.advance(segment.base + end).map_err(io::Error::other)?;
             return Ok(true);
         }
     }
@@ -232,6 +232,6 @@ fn write(segment: &ActiveSegment, offset: u64, len: u64) -> io::Result<()> {
 /// The planted bug that acknowledges before the write: nothing in an ordinary build.
 fn acknowledge_early(shared: &Shared, end: u64) {
     if planted("ack-before-sync") {
-        shared.durability.advance(end);
+        let _ = shared.durability.advance(end);
     }
 }

@@ -1,8 +1,8 @@
 //! What is durable, and who waits for it.
 //!
-//! `durable_end` only grows, and only after the device has reported success. A waiter registers under
-//! the lock and looks at `durable_end` again before it lets go; the committer stores `durable_end`
-//! first and takes the lock afterwards. So either the waiter sees the new end or the committer sees the
+//! `durable_end` only grows, and only after the device has reported success; never again after it has reported a
+//! failure, to whomever: both are noted under the lock. A waiter registers under the lock and looks at `durable_end`
+//! again before it lets go; the committer stores `durable_end` first and looks for waiters afterwards. So either the waiter sees the new end or the committer sees the
 //! waiter, and nobody sleeps through a commit. A waiter is woken once, by the commit that covers it.
 
 use std::future::Future;
@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, wait};
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, wait};
 
 /// The log is dead: a write or sync failed, so nothing is known of the bytes concerned, and nothing
 /// will be acknowledged any more. The process should end; the next start decides from the disk.
@@ -53,21 +53,27 @@ impl Durability {
         self.poisoned.load(Ordering::Acquire)
     }
 
-    /// Everything below `end` is durable now. Only the committer calls this.
-    pub(crate) fn advance(&self, end: u64) {
+    /// Everything below `end` is durable now, unless something else failed meanwhile: then nobody is told. Only the
+    /// committer calls this.
+    pub(crate) fn advance(&self, end: u64) -> Result<(), Poisoned> {
+        let waiting = self.waiting.lock();
+        if self.is_poisoned() {
+            return Err(Poisoned);
+        }
         self.end.store(end, Ordering::Release);
-        self.wake(|position| position <= end);
+        self.wake(waiting, |position| position <= end);
+        Ok(())
     }
 
     /// Nothing more will become durable. Returns whether this was the first call.
     pub(crate) fn poison(&self) -> bool {
+        let waiting = self.waiting.lock();
         let first = !self.poisoned.swap(true, Ordering::AcqRel);
-        self.wake(|_| true);
+        self.wake(waiting, |_| true);
         first
     }
 
-    fn wake(&self, due: impl Fn(u64) -> bool) {
-        let mut waiting = self.waiting.lock();
+    fn wake(&self, mut waiting: MutexGuard<'_, Waiting>, due: impl Fn(u64) -> bool) {
         let mut woken = std::mem::take(&mut waiting.woken);
         for place in &mut waiting.places {
             if place.as_ref().is_some_and(|(position, _)| due(*position))

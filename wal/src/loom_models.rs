@@ -55,8 +55,8 @@ fn loom_a_blocking_wait_ends() {
         let durability = Arc::new(Durability::new(8));
         let committing = Arc::clone(&durability);
         let committer = thread::spawn(move || {
-            committing.advance(16);
-            committing.advance(24);
+            committing.advance(16).unwrap();
+            committing.advance(24).unwrap();
         });
         assert_eq!(durability.wait(24), Ok(()));
         assert_eq!(durability.end(), 24);
@@ -83,7 +83,7 @@ fn loom_a_polled_wait_is_woken() {
                 if poison {
                     assert!(committing.poison());
                 } else {
-                    committing.advance(16);
+                    committing.advance(16).unwrap();
                 }
             });
             let flag = Arc::new(Flag(AtomicBool::new(false)));
@@ -209,5 +209,36 @@ fn loom_a_wait_for_room_ends() {
         let preparer = thread::spawn(move || preparing.prepare().unwrap());
         wal.shared().space_waiters.wait(|| wal.has_space());
         preparer.join().unwrap();
+    });
+}
+
+/// A commit takes along what is complete and not yet below the tail: whoever read up to the durable end was told that it
+/// lies beyond the log.
+#[test]
+fn loom_the_durable_end_was_above_the_tail() {
+    model(|| {
+        let wal = log();
+        let (appending, committing) = (Arc::clone(&wal), Arc::clone(&wal));
+        let appender = thread::spawn(move || append(&appending, 64));
+        let committer = thread::spawn(move || committing.commit().unwrap());
+        let end = wal.durable_end();
+        assert!(end <= wal.tail());
+        appender.join().unwrap();
+        committer.join().unwrap();
+    });
+}
+
+/// The preparer's failure did not stop a commit that was under way: what it wrote was acknowledged afterwards.
+#[test]
+fn loom_a_commit_was_acknowledged_after_a_failure() {
+    loom::model(|| {
+        let durability = Arc::new(Durability::new(8));
+        let committing = Arc::clone(&durability);
+        let committer = thread::spawn(move || committing.advance(16));
+        assert!(durability.poison());
+        let end = durability.end();
+        let acknowledged = committer.join().unwrap().is_ok();
+        assert_eq!(durability.end(), end);
+        assert_eq!(acknowledged, end == 16);
     });
 }

@@ -55,6 +55,10 @@ struct State {
     is_cut: bool,
     /// After a failed sync: syncs succeed and do nothing.
     is_lying: bool,
+    /// Whether a sync that fails is that of one file, and other files know nothing of it.
+    fails_alone: bool,
+    /// The file whose syncs succeed and do nothing.
+    lying: Option<usize>,
 }
 
 #[derive(Clone, Default)]
@@ -147,6 +151,8 @@ impl SimMedium {
             capacity: None,
             is_cut: false,
             is_lying: false,
+            fails_alone: false,
+            lying: None,
         })
     }
 
@@ -164,6 +170,13 @@ impl SimMedium {
     /// as Linux does after a failed write-back.
     pub fn fail_sync_at(&self, nth: u64) {
         self.state.lock().fail_sync_at = Some(nth);
+    }
+
+    /// The same of the one file whose sync or commit that is, as when a disk has a bad place: for logs whose threads use
+    /// several files at a time. Others go on to succeed.
+    pub fn fail_sync_of_a_file_at(&self, nth: u64) {
+        let mut state = self.state.lock();
+        (state.fail_sync_at, state.fails_alone) = (Some(nth), true);
     }
 
     /// Limits how many bytes all files may have together; `None` lifts the limit.
@@ -217,6 +230,8 @@ impl SimMedium {
             capacity: state.capacity,
             is_cut: false,
             is_lying: false,
+            fails_alone: false,
+            lying: None,
         })
     }
 
@@ -229,6 +244,9 @@ impl SimMedium {
         if state.is_lying {
             // What could not be written back is remembered as clean; what comes from now on is written.
             files.iter_mut().for_each(|file| file.dirty.clear());
+        }
+        if let Some(file) = state.lying {
+            files[file].dirty.clear();
         }
         Self::over(State {
             mode: state.mode,
@@ -245,6 +263,8 @@ impl SimMedium {
             capacity: state.capacity,
             is_cut: false,
             is_lying: false,
+            fails_alone: false,
+            lying: None,
         })
     }
 
@@ -308,7 +328,8 @@ impl FileState {
             Some(image) => {
                 for page in 0..image.len() / PAGE {
                     let range = page * PAGE..(page + 1) * PAGE;
-                    if image[range.clone()] != self.durable[range] {
+                    // Where a sync lied, not even the file's length is durable.
+                    if self.durable.get(range.clone()) != Some(&image[range]) {
                         dirty.insert(page);
                     }
                 }
@@ -415,14 +436,17 @@ impl State {
         Ok(self.is_cut)
     }
 
-    /// Counts a sync. Returns whether it may persist anything.
-    fn sync_honestly(&mut self) -> io::Result<bool> {
+    /// Counts a sync, of a file or of a directory. Returns whether it may persist anything.
+    fn sync_honestly(&mut self, file: Option<usize>) -> io::Result<bool> {
         self.syncs += 1;
         if self.fail_sync_at == Some(self.syncs) {
-            self.is_lying = true;
+            match self.fails_alone {
+                true => self.lying = file,
+                false => self.is_lying = true,
+            }
             return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
         }
-        Ok(!self.is_lying)
+        Ok(!self.is_lying && (file.is_none() || file != self.lying))
     }
 
     fn readable(&self) -> io::Result<()> {
@@ -472,7 +496,7 @@ impl State {
             self.files[id].in_flight = self.files[id].dirty.clone();
             return Err(power_cut());
         }
-        if self.sync_honestly()? {
+        if self.sync_honestly(Some(id))? {
             let dirty = std::mem::take(&mut self.files[id].dirty);
             self.files[id].persist(dirty);
         }
@@ -483,7 +507,7 @@ impl State {
         if self.operate()? {
             return Err(power_cut());
         }
-        if self.sync_honestly()? {
+        if self.sync_honestly(None)? {
             let (synced, rest): (Vec<_>, Vec<_>) =
                 std::mem::take(&mut self.pending).into_iter().partition(|change| change.touches(dir));
             self.pending = rest;
@@ -502,7 +526,7 @@ impl State {
             self.files[id].in_flight.extend(pages);
             return Err(power_cut());
         }
-        let honest = self.sync_honestly();
+        let honest = self.sync_honestly(Some(id));
         if matches!(honest, Ok(true)) {
             self.files[id].persist(pages);
         } else if self.mode == SimMode::Direct {

@@ -375,7 +375,10 @@ impl Wal {
     /// The first position not known durable: a record boundary, never above the tail.
     #[must_use]
     pub fn durable_end(&self) -> Lsn {
-        crate::append::position(self.shared.durability.end())
+        // A record is complete before the tail moves over it, and between the two the committer may take it along. Whoever
+        // reads up to here must not be told that it lies beyond the tail.
+        let end = self.shared.durability.end();
+        crate::append::position(end.min(self.shared.tail.load(Ordering::Acquire)))
     }
 
     /// Whether a write has failed.

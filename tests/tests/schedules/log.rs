@@ -31,7 +31,10 @@ fn fill((thread, number, bytes): Content, payload: &mut [u8]) -> usize {
 fn content(payload: &[u8]) -> Content {
     let head = u64::from_le_bytes(payload[..8].try_into().expect("eight bytes"));
     let (thread, number) = (head >> 32, head & 0xFFFF_FFFF);
-    assert!(payload[8..].iter().all(|byte| u64::from(*byte) == thread << 4 | number), "bytes of another record");
+    assert!(
+        payload[8..].iter().all(|byte| u64::from(*byte) == thread << 4 | number),
+        "bytes of another record"
+    );
     (thread, number, payload.len())
 }
 
@@ -82,10 +85,14 @@ fn append(wal: &Wal, thread: u64, mut random: Random, told: &Told) -> Result<(),
 fn follow(wal: &Wal, over: &AtomicBool) {
     let mut cursor = wal.cursor(1);
     let (mut end, mut next) = (Lsn::START, [0; APPENDERS as usize]);
+    let mut was_dead = false;
     loop {
         let was_over = over.load(Ordering::Relaxed);
+        let is_dead = wal.is_poisoned();
         let now = wal.durable_end();
         assert!(end <= now, "the durable end went back");
+        assert!(!was_dead || end == now, "something was acknowledged after a failure");
+        was_dead = is_dead;
         end = now;
         assert!(end <= wal.tail());
         while let Some(record) = cursor.peek(wal, end).expect("what is durable can be read") {
@@ -131,7 +138,7 @@ fn life(seed: u64) {
     };
     let wal = Arc::new(open(&disk, options, &mut BTreeMap::new()));
     if random.percent(30) {
-        disk.fail_sync_at(disk.syncs() + 1 + random.below(25));
+        disk.fail_sync_of_a_file_at(disk.syncs() + 1 + random.below(25));
     }
     let (told, over) = (Arc::new(Told::default()), Arc::new(AtomicBool::new(false)));
     let appenders: Vec<_> = (0..APPENDERS)
