@@ -510,7 +510,7 @@ fn money_problem(before: &State, entry: &Entry<'_>) -> Result<Option<String>, Re
 }
 
 impl Audit {
-    /// Whether what an entry says is on its card follows from what was on it before (I3).
+    /// Whether what an entry says is on its card follows from what was on it before.
     fn value_problem(
         &mut self,
         entry: &Entry<'_>,
