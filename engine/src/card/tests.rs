@@ -375,7 +375,7 @@ fn a_redemption_is_reversed_once_in_time_by_its_own_shop() {
     check("redeemed of-other-shop reverse REVERSE>SOLD", &operator);
 }
 
-/// No state, past or action makes it panic, and what it never may do it never does (I9).
+/// No state, past or action makes it panic, and what it never may do it never does.
 #[test]
 fn total_and_within_the_rules() {
     let lifecycles =
