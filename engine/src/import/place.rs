@@ -22,6 +22,7 @@ const ABANDONED_MS: u64 = 24 * 3600 * 1000;
 /// One that nobody touched for so long makes room for another of the same principal, if it has too many.
 const GIVES_WAY_MS: u64 = 10 * 60 * 1000;
 
+/// The imports that are staged or begin, by name.
 pub(super) struct Staging {
     pub(super) imports: HashMap<Key, Arc<Import>>,
     /// Those whose key and file are on their way to the disk, and whose they are.
