@@ -5,6 +5,7 @@
 //! they are kept here while running and computed again at recovery.
 
 mod for_sale;
+mod hash;
 mod order_move;
 mod principals;
 #[cfg(test)]
