@@ -1,6 +1,7 @@
 //! The state machine of cards, by tables.
 
 use super::*;
+use crate::identity::{DocumentId, MerchantId, PrincipalId, RequestId};
 
 const NOW: u64 = 1_000_000;
 const ME: PrincipalId = PrincipalId(7);
