@@ -2,8 +2,8 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, criterion_group, criterion_main};
-use kami_engine::{DiskOptions, Engine, EngineOptions, TenantId};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use kami_engine::{CodeGroup, DiskOptions, Engine, EngineOptions, TenantId};
 
 fn digest(criterion: &mut Criterion) {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
@@ -18,6 +18,18 @@ fn digest(criterion: &mut Criterion) {
             bencher.iter(|| engine.digest(TenantId(0), black_box(code.as_bytes())).expect("a code"));
         });
     }
+    let mut codes = CodeGroup::default();
+    group.throughput(Throughput::Elements(CodeGroup::CODES_MAX as u64));
+    group.bench_function("16 ascii, a whole group", |bencher| {
+        bencher.iter(|| {
+            codes.clear();
+            while !codes.is_full() {
+                codes.push(black_box(b"K7Q2M9X4T1B8R5W3")).expect("a code");
+            }
+            engine.digest_group(TenantId(0), &mut codes);
+            black_box(codes.digests().len())
+        });
+    });
     group.finish();
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use kami_engine::{Caller, Command, Engine, Lifecycle, ReplyFlags, Work};
+use kami_engine::{Caller, CodeGroup, Command, Engine, Lifecycle, ReplyFlags, Work};
 
 use crate::args::Args;
 use crate::codes::{Codes, Scattered};
@@ -155,7 +155,7 @@ pub fn redeem(engine: &Engine, codes: Codes, cards: Range<u64>, count: u64, load
         let mut numbers = std::iter::from_fn(part).flatten();
         let mut outstanding =
             Outstanding::new(engine, (load.share() / u64::from(load.batch)) as usize, begun);
-        let mut work = Work::default();
+        let (mut work, mut asked, mut group) = (Work::default(), Vec::new(), CodeGroup::default());
         let mut errors = 0;
         loop {
             outstanding.collect(|()| ());
@@ -169,10 +169,18 @@ pub fn redeem(engine: &Engine, codes: Codes, cards: Range<u64>, count: u64, load
             wait_space(engine);
             let submitted = Instant::now();
             work.requests.clear();
-            for number in numbers.by_ref().take(load.batch as usize) {
-                let card = engine.digest(Caller::LOCAL.tenant, &codes.code(number))?;
-                let command = Command::Redeem { card, pin: None, amount: 0, partial: false };
-                work.requests.push(request(request_id(Purpose::Redeem, number), command));
+            asked.clear();
+            asked.extend(numbers.by_ref().take(load.batch as usize));
+            for asked in asked.chunks(CodeGroup::CODES_MAX) {
+                group.clear();
+                for number in asked {
+                    group.push(&codes.code(*number))?;
+                }
+                engine.digest_group(Caller::LOCAL.tenant, &mut group);
+                for (number, card) in asked.iter().zip(group.digests()) {
+                    let command = Command::Redeem { card: *card, pin: None, amount: 0, partial: false };
+                    work.requests.push(request(request_id(Purpose::Redeem, *number), command));
+                }
             }
             if work.requests.is_empty() {
                 break;

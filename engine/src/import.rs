@@ -45,6 +45,7 @@ use staged::{Bad, Stage, Staged};
 
 use crate::batch::Layout;
 use crate::chain::Chain;
+use crate::code::{CODE_BYTES_MAX, CODE_BYTES_MIN};
 use crate::command::{Command, Request};
 use crate::identity::{BatchId, Caller, RequestId, Role, TenantId};
 use crate::product::CardKind;
@@ -53,7 +54,7 @@ use crate::reply::{DUPLICATES_MAX, Duplicate, ImportReport, Reply, ReplyBody, Re
 use crate::sequencer::{Sequencer, chain_failed};
 use crate::status::Status;
 use crate::table::Batch;
-use crate::vault::{CODE_BYTES_MAX, CODE_BYTES_MIN, Vault};
+use crate::vault::Vault;
 use crate::word::CardRef;
 
 /// How long a command waits for one that works on the same import.

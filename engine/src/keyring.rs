@@ -38,8 +38,9 @@ use kami_wal::Medium;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
+use crate::code::LookupKey;
 use crate::proof::ProofKey;
-use crate::vault::{DataKey, KeyError, LOOKUP_FILE, TAG_BYTES, replace_file, secret};
+use crate::vault::{DataKey, KeyError, TAG_BYTES, replace_file, secret};
 
 const MASTER_FILE: &str = "master.key";
 const PREVIOUS_FILE: &str = "master.key.previous";
@@ -274,8 +275,7 @@ fn copy(from: &dyn Medium, to: &dyn Medium, entries: Option<u64>) -> Result<Proo
     let io = |file| move |source| KeyError::Io { file, source };
     let Pair { ring, .. } = read_pair(from)?.ok_or(KeyError::Missing { file: RING_FILE })?;
     // It never changes.
-    let lookup = secret(from, LOOKUP_FILE, false)?;
-    replace_file(to, LOOKUP_FILE, &*lookup).map_err(io(LOOKUP_FILE))?;
+    LookupKey::open(from, false)?.copy(to)?;
     replace_file(to, MASTER_FILE, &*ring.master.bytes).map_err(io(MASTER_FILE))?;
     ring.write(to).map_err(io(RING_FILE))?;
     crate::proof::copy_key(from, to, entries)

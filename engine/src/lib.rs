@@ -42,6 +42,7 @@ mod card;
 mod chain;
 mod checkpoint;
 mod clock;
+mod code;
 mod command;
 mod control;
 mod due;
@@ -103,6 +104,7 @@ pub use backup::{
 pub use batch::HEADER_FIELDS as BATCH_HEADER_FIELDS;
 pub use checkpoint::{CheckpointError, HEADER_FIELDS as SNAPSHOT_HEADER_FIELDS};
 pub use clock::{Clock, ClockStep, SystemClock};
+pub use code::{Code, CodeError, CodeGroup, lookup_digest};
 pub use command::*;
 pub use control::{
     ControlReport, DualControl, LAPSE_S, PROPOSALS_PER_LIST, PROPOSALS_PER_PRINCIPAL_MAX,
@@ -149,6 +151,6 @@ pub use tenants::{TENANTS_MAX, Tenant, TenantSpec};
 pub use totals::{
     OFFSET_MIN_MAX, TOTALLED, TOTALS_DAYS_MAX, TOTALS_LINES_MAX, TotalKey, TotalLine, Totals, TotalsQuery,
 };
-pub use vault::{Code, CodeError, CodeList, KeyError, lookup_digest};
+pub use vault::{CodeList, KeyError};
 pub use verify::{Verification, VerifyError, verify};
 pub use word::{CardRef, Flags, Lifecycle, Word};

@@ -27,6 +27,7 @@ use aws_lc_rs::rand;
 use kami_wal::{Lsn, Poisoned};
 use zeroize::Zeroizing;
 
+use crate::code::CodeError;
 use crate::command::{Command, Request};
 use crate::engine::{Engine, RevealError};
 use crate::identity::{
@@ -39,7 +40,6 @@ use crate::reply::{
     BatchReport, CardReport, HistoryEvent, ImportReport, Reply, ReplyBody, ReplyFlags, StockLine, ValueReport,
 };
 use crate::status::Status;
-use crate::vault::CodeError;
 
 pub use money::AccountPage;
 pub use orders::Delivery;

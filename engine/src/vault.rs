@@ -1,7 +1,7 @@
 //! Codes and keys: what stands between a plaintext code and the disk.
 //!
 //! A code is known in three forms. For look-up: a keyed BLAKE3 digest, which is useless without the
-//! look-up key. For delivery: an AES-256-GCM ciphertext under its batch's data key, with the card's
+//! look-up key, see `code.rs`. For delivery: an AES-256-GCM ciphertext under its batch's data key, with the card's
 //! reference as nonce and associated data, so that a row moved to another place does not open. And, for
 //! the moment of a sale's reply, the plaintext. A card never changes its code and a batch never shares
 //! its key, so no nonce is ever used twice.
@@ -15,35 +15,18 @@ use std::io;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
 use kami_wal::{Lsn, Medium};
-use unicode_normalization::UnicodeNormalization;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
+use crate::code::LookupKey;
 use crate::engine::RevealError;
-use crate::identity::{CardDigest, OrderId, PinDigest, TenantId};
+use crate::identity::OrderId;
 use crate::keyring::{KeyRotation, Keyring};
-use crate::record::{Allocation, MarkKey, Run};
+use crate::record::{Allocation, Run};
 use crate::table::Table;
 use crate::word::CardRef;
 
-/// The shortest normalised code, in bytes.
-pub const CODE_BYTES_MIN: usize = 4;
-/// The longest normalised code, in bytes.
-pub const CODE_BYTES_MAX: usize = 128;
 /// Bytes that sealing adds to a plaintext.
 pub const TAG_BYTES: usize = 16;
-
-pub(crate) const LOOKUP_FILE: &str = "lookup.key";
-
-/// A code that cannot be one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CodeError {
-    /// Not UTF-8, or with control characters in it.
-    #[error("the code is not text")]
-    NotText,
-    /// Shorter or longer than a code can be, once normalised.
-    #[error("a code has 4 to 128 bytes without spaces, this one has `{0}`")]
-    Length(usize),
-}
 
 /// Why the keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -69,92 +52,6 @@ pub enum KeyError {
         /// Which.
         file: &'static str,
     },
-}
-
-/// A normalised code, on the stack; wiped when dropped.
-pub struct Code {
-    /// The tenant, for the digest, and the code behind it.
-    bytes: [u8; TENANT_BYTES + CODE_BYTES_MAX],
-    len: u8,
-}
-
-/// Room for the tenant before a code, so that digesting copies nothing.
-const TENANT_BYTES: usize = 2;
-
-impl Drop for Code {
-    fn drop(&mut self) {
-        // What lies behind was never written. Wiping is byte by byte, so wiping all would cost more than
-        // hashing.
-        self.bytes[..TENANT_BYTES + usize::from(self.len)].zeroize();
-    }
-}
-
-impl Code {
-    /// Brings a code into the one form that counts: Unicode NFKC, without white space, zero-width and
-    /// direction marks; case and hyphens stay.
-    ///
-    /// # Errors
-    /// If it is no text, or too short or too long.
-    pub fn normalise(code: &[u8]) -> Result<Code, CodeError> {
-        let mut normal = Code { bytes: [0; TENANT_BYTES + CODE_BYTES_MAX], len: 0 };
-        let bytes = &mut normal.bytes[TENANT_BYTES..];
-        let mut len = 0;
-        if code.iter().all(u8::is_ascii_graphic) {
-            // Most codes are plain ASCII, which is its own normal form.
-            len = code.len();
-            if let Some(place) = bytes.get_mut(..len) {
-                place.copy_from_slice(code);
-            }
-        } else {
-            let text = std::str::from_utf8(code).map_err(|_| CodeError::NotText)?;
-            for character in what_counts(text) {
-                if character.is_control() {
-                    return Err(CodeError::NotText);
-                }
-                let end = len + character.len_utf8();
-                if let Some(place) = bytes.get_mut(len..end) {
-                    character.encode_utf8(place);
-                    // Now, so that it is wiped even if a later character is refused.
-                    normal.len = end as u8;
-                }
-                len = end;
-            }
-        }
-        normal.len = len.min(CODE_BYTES_MAX) as u8;
-        if (CODE_BYTES_MIN..=CODE_BYTES_MAX).contains(&len) {
-            Ok(normal)
-        } else {
-            Err(CodeError::Length(len))
-        }
-    }
-
-    #[inline]
-    fn digest(&mut self, tenant: TenantId, lookup: &[u8; 32]) -> CardDigest {
-        // The tenant has a fixed length, so a code never runs into it.
-        self.bytes[..TENANT_BYTES].copy_from_slice(&tenant.0.to_le_bytes());
-        let hash = blake3::keyed_hash(lookup, &self.bytes[..TENANT_BYTES + usize::from(self.len)]);
-        let digest = u128::from_le_bytes(hash.as_bytes()[..16].try_into().expect("sixteen bytes"));
-        // The index marks an empty slot by a zero high half.
-        CardDigest(if digest >> 64 == 0 { digest | 1 << 64 } else { digest })
-    }
-
-    /// The normalised bytes.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[TENANT_BYTES..TENANT_BYTES + usize::from(self.len)]
-    }
-}
-
-/// The characters of a text that count, wherever it was typed or copied from.
-fn what_counts(text: &str) -> impl Iterator<Item = char> {
-    text.nfkc().filter(|character| !character.is_whitespace() && !is_invisible(*character))
-}
-
-/// Zero-width characters, joiners, direction marks and the byte-order mark: they come along when codes
-/// are copied from chats and spreadsheets, and nobody sees them.
-const fn is_invisible(character: char) -> bool {
-    matches!(character, '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-        | '\u{2060}'..='\u{2064}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// The key that opens the codes of one batch.
@@ -199,7 +96,7 @@ impl fmt::Debug for DataKey {
 
 /// The store's secrets.
 pub struct Vault {
-    lookup: Zeroizing<[u8; 32]>,
+    lookup: LookupKey,
     keyring: Keyring,
 }
 
@@ -211,49 +108,15 @@ impl Vault {
     pub fn open(medium: std::sync::Arc<dyn Medium>, create: bool) -> Result<Vault, KeyError> {
         // The ring is made last, so that beside one nothing else may be missing.
         let create = create && !Keyring::is_there(&*medium)?;
-        let lookup = secret(&*medium, LOOKUP_FILE, create)?;
+        let lookup = LookupKey::open(&*medium, create)?;
         Ok(Vault { lookup, keyring: Keyring::open(medium, create)? })
     }
 
-    /// A value that tells these keys from others without giving anything away; kept with the store.
-    #[must_use]
-    pub fn check_value(&self) -> [u8; 16] {
-        let hash = blake3::keyed_hash(&self.lookup, b"kami store key check v1");
-        hash.as_bytes()[..16].try_into().expect("sixteen bytes")
-    }
-
-    /// The key that request ids are hashed with where nobody may foresee the hashes.
-    #[must_use]
-    pub fn mark_key(&self) -> MarkKey {
-        MarkKey(*blake3::keyed_hash(&self.lookup, b"kami trail marks v1").as_bytes())
-    }
-
-    /// The digest of a normalised code of a tenant.
+    /// What digests of codes are made with.
     #[inline]
     #[must_use]
-    pub fn digest(&self, tenant: TenantId, code: &mut Code) -> CardDigest {
-        code.digest(tenant, &self.lookup)
-    }
-
-    /// The digest of a card's PIN, which is brought into the same form as a code first: what a supplier's
-    /// file has in full-width digits is typed in plain ones. What is no text counts as it is.
-    #[must_use]
-    pub fn pin_digest(&self, card: CardDigest, pin: &[u8]) -> PinDigest {
-        let mut hasher = blake3::Hasher::new_keyed(&self.lookup);
-        hasher.update(b"kami pin v1").update(&card.0.to_le_bytes());
-        match std::str::from_utf8(pin) {
-            Ok(text) if !pin.iter().all(u8::is_ascii_graphic) => {
-                let mut bytes = [0; 4];
-                for character in what_counts(text) {
-                    hasher.update(character.encode_utf8(&mut bytes).as_bytes());
-                    bytes.zeroize();
-                }
-            }
-            _ => {
-                hasher.update(pin);
-            }
-        }
-        PinDigest(hasher.finalize().as_bytes()[..16].try_into().expect("sixteen bytes"))
+    pub fn lookup(&self) -> &LookupKey {
+        &self.lookup
     }
 
     /// Makes a data key and stores it, wrapped and durable, before anything is sealed with it.
@@ -292,20 +155,6 @@ impl Vault {
     pub fn settle(&self) -> Result<(), KeyError> {
         self.keyring.settle()
     }
-}
-
-/// The digest of a code by the look-up key on `keys`: for whoever holds that key and wants to know whether a proof is
-/// of the card with this code. Needs no store.
-///
-/// # Errors
-/// If the key cannot be read, or `code` can be no code, which is `Ok(Err(_))`.
-pub fn lookup_digest(
-    keys: &dyn Medium,
-    tenant: TenantId,
-    code: &[u8],
-) -> Result<Result<CardDigest, CodeError>, KeyError> {
-    let lookup = secret(keys, LOOKUP_FILE, false)?;
-    Ok(Code::normalise(code).map(|mut code| code.digest(tenant, &lookup)))
 }
 
 /// Reads a key file, or makes one with a new key.
@@ -402,30 +251,6 @@ impl CodeList {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[track_caller]
-    fn check(code: &str, normal: Result<&str, CodeError>) {
-        let found = Code::normalise(code.as_bytes());
-        let found = found.as_ref().map(|code| std::str::from_utf8(code.as_bytes()).unwrap());
-        assert_eq!(found.map_err(|error| *error), normal, "{code:?}");
-    }
-
-    #[test]
-    fn codes_have_one_normal_form() {
-        check("ABCD-1234", Ok("ABCD-1234"));
-        check("abcd-1234", Ok("abcd-1234"));
-        check(" AB CD\t-12 34 \r\n", Ok("ABCD-1234"));
-        check("ＡＢＣＤ－１２３４", Ok("ABCD-1234"));
-        check("\u{feff}ABCD\u{200b}1234", Ok("ABCD1234"));
-        check("卡密一二", Ok("卡密一二"));
-        check("AB\u{0}CD", Err(CodeError::NotText));
-        check("AB1", Err(CodeError::Length(3)));
-        check(" A ", Err(CodeError::Length(1)));
-        check(&"x".repeat(128), Ok(&"x".repeat(128)));
-        check(&"x".repeat(129), Err(CodeError::Length(129)));
-        check(&"卡".repeat(43), Err(CodeError::Length(129)));
-        assert!(matches!(Code::normalise(b"\xff\xfe\xfd\xfc"), Err(CodeError::NotText)));
-    }
 
     #[test]
     fn a_sealed_code_opens_only_in_its_place_and_unaltered() {

@@ -84,7 +84,7 @@ pub fn verify(data: Arc<dyn Medium>, keys: Arc<dyn Medium>) -> Result<Verificati
     let identity = Identity::read(&*data)?.ok_or(VerifyError::Empty)?;
     let vault = Vault::open(Arc::clone(&keys), false)?;
     let mut problems = Vec::new();
-    if identity.key_check != vault.check_value() {
+    if identity.key_check != vault.lookup().check_value() {
         return Err(KeyError::Wrong { file: "lookup.key" }.into());
     }
     let mut rebuild = Rebuild::new(Arc::clone(&data), identity.store);

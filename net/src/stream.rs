@@ -288,6 +288,9 @@ impl Stream {
         'batch: while let Some(mut piece) = self.input.pop_front() {
             let mut rest: &[u8] = &piece;
             let more = loop {
+                if self.splitter.is_between_frames() {
+                    self.desk.look_ahead(rest);
+                }
                 let split = self.splitter.next(&mut rest, |head| self.desk.frame_bytes_max(head));
                 match split {
                     Ok(Split::More) => break true,

@@ -6,6 +6,7 @@ use kami_wal::File;
 
 use super::{ImportRow, ImportSpec};
 use crate::batch::{COLUMNS, DIGEST_BYTES, FileHasher, Layout, ORIGINS};
+use crate::code::{CODE_BYTES_MAX, Code};
 use crate::identity::{BatchId, Caller, CardDigest, RequestId};
 use crate::index::Index;
 use crate::origin::Origin;
@@ -14,7 +15,7 @@ use crate::reply::{Duplicate, ImportReport, Reply, ReplyBody};
 use crate::sequencer::Sequencer;
 use crate::status::Status;
 use crate::table::Batch;
-use crate::vault::{CODE_BYTES_MAX, Code, DataKey, TAG_BYTES, Vault};
+use crate::vault::{DataKey, TAG_BYTES, Vault};
 use crate::word::CardRef;
 
 use super::seen::Seen;
@@ -144,10 +145,11 @@ impl Staged {
         let new = Worth::of(sequencer, *caller, spec);
         // Wiped when it is cleared, and only then: nothing is moved out of it, which would leave a copy behind. It never
         // grows.
-        let mut group: Vec<(ImportRow<'_>, Code, CardDigest)> = Vec::with_capacity(GROUP);
+        let mut group: Vec<(ImportRow<'_>, Code)> = Vec::with_capacity(GROUP);
+        let mut new_digests: Vec<CardDigest> = Vec::with_capacity(GROUP);
         loop {
             for (given, number) in rows.take(GROUP).zip(number..) {
-                let mut code = Code::normalise(given.code).map_err(|_| Bad::Row(number))?;
+                let code = Code::normalise(given.code).map_err(|_| Bad::Row(number))?;
                 let fits = code.as_bytes().len() <= usize::from(layout.code_bytes_max)
                     && number < spec.rows
                     && given.pin.is_some() == layout.pins
@@ -159,12 +161,14 @@ impl Staged {
                 if !fits {
                     return Err(Bad::Row(number));
                 }
-                let digest = vault.digest(caller.tenant, &mut code);
-                group.push((given, code, digest));
+                group.push((given, code));
             }
             if group.is_empty() {
                 return Ok(number - *received);
             }
+            new_digests.clear();
+            let codes = group.iter_mut().map(|(_, code)| code);
+            vault.lookup().digests(caller.tenant, codes, |digest| new_digests.push(digest));
             seen.reserve(GROUP as u64, |again| {
                 read_digests(&**file, layout, base, again)?;
                 digests(&buffers[0]).for_each(again);
@@ -172,12 +176,11 @@ impl Staged {
             })
             .map_err(Bad::Io)?;
             let guard = Index::pin();
-            for (_, _, digest) in &group {
+            for digest in &new_digests {
                 sequencer.index.prefetch(*digest, &guard);
                 seen.prefetch(*digest);
             }
-            for (given, code, digest) in &group {
-                let digest = *digest;
+            for ((given, code), &digest) in group.iter().zip(&new_digests) {
                 let there = sequencer.index.find(digest, &guard);
                 let twice = match there.filter(|card| sequencer.table.batch_of(*card).is_some()) {
                     Some(card) => Some((Some(BatchId(card.batch())), card.row())),
@@ -207,7 +210,7 @@ impl Staged {
                 key.seal(CardRef::new(layout.batch, row), cell);
                 buffers[1].extend_from_slice(cell);
                 if let Some(pin) = given.pin {
-                    buffers[2].extend_from_slice(&vault.pin_digest(digest, pin).0);
+                    buffers[2].extend_from_slice(&vault.lookup().pin_digest(digest, pin).0);
                 }
                 if let Some(face) = given.face {
                     buffers[3].extend_from_slice(&face.to_le_bytes());

@@ -66,7 +66,7 @@ impl<'a> Items<'a> {
     }
 
     /// Each of them, in order.
-    pub fn iter(&self) -> impl Iterator<Item = Item<'a>> {
+    pub fn iter(&self) -> impl Iterator<Item = Item<'a>> + Clone {
         let mut rows = self.rows.clone();
         (0..self.len()).map_while(move |i| match &mut rows {
             Rows::Given(items) => items.get(i).copied(),

@@ -175,6 +175,19 @@ impl Splitter {
     }
 }
 
+/// The frames at the beginning of `piece` that lie whole in it, for a look at what a [`Splitter`] will hand on next. Ends
+/// where the splitter would refuse something, too.
+#[inline]
+pub(crate) fn whole_frames(piece: &[u8], head_bytes: usize) -> impl Iterator<Item = &[u8]> {
+    let (splitter, mut rest) = (Splitter::new(head_bytes), piece);
+    std::iter::from_fn(move || {
+        let length = splitter.length(rest.get(..head_bytes)?).ok()?;
+        let (frame, behind) = rest.split_at_checked(length)?;
+        rest = behind;
+        Some(frame)
+    })
+}
+
 impl Drop for Splitter {
     fn drop(&mut self) {
         self.carry.zeroize();

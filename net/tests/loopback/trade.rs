@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use kami_engine::{
-    AccountKind, AccountSpec, Caller, CardProof, Confirmation, ConsistencyProof, DocumentId, ImportReport,
-    ImportRow, ImportSpec, Leg, Lifecycle, Line, OrderId, OrderState, Posting, PrincipalId, ProductSpec,
-    ProofCheckpoint, Purchase, ReplyFlags, RequestId, Role, Status, VerifierKey,
+    AccountKind, AccountSpec, Caller, CardProof, Command, Confirmation, ConsistencyProof, DocumentId,
+    ImportReport, ImportRow, ImportSpec, Leg, Lifecycle, Line, OrderId, OrderState, Posting, PrincipalId,
+    ProductSpec, ProofCheckpoint, Purchase, ReplyFlags, RequestId, Role, Status, TenantId, VerifierKey,
 };
 use kami_net::ClientError;
 use kami_net::client::{Delivery, RedeemOptions, ReverseOptions, Row, RowList, Rows, Staged};
-use kami_net::frame::request::{ChunkRows, Item, OneImport};
-use kami_net::frame::{Body, Request, Secret};
+use kami_net::frame::request::{ChunkRows, Item, OneCard, OneImport, Redeem};
+use kami_net::frame::{Body, Request, RequestHead, Secret};
 
+use crate::hostile::{answers, frame, raw};
 use crate::house::{House, code, import, sold, stock};
 
 fn refused<T: std::fmt::Debug>(result: Result<T, ClientError>) -> Status {
@@ -79,6 +80,49 @@ async fn a_card_is_sold_redeemed_and_reversed() {
     assert_eq!(client.product_list().await.unwrap().value.rows.len(), 1);
     assert_eq!(client.stats().await.unwrap().value.cards, 100);
     client.close().await;
+    house.shut_down().await;
+}
+
+/// Redemptions that come close behind each other have their codes digested together. Each must still be of its own card,
+/// however the code was typed and whatever stands between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_of_many_redemptions_in_one_write_is_of_its_own_card() {
+    let house = House::open().await;
+    let codes = sold(&house.client().await, 1000).await;
+    let (mut all, mut expected) = (Vec::new(), Vec::new());
+    for (n, code) in codes.iter().enumerate() {
+        let typed = match n % 7 {
+            2 => [b" ", &code[..4], b"\t", &code[4..]].concat(),
+            5 => String::from_utf8(code.clone()).unwrap().replace('0', "\u{ff10}").into_bytes(),
+            _ => code.clone(),
+        };
+        let redeem = |code| Request::Redeem(Redeem { amount: 0, code: Secret(code), pin: None });
+        let (request, status) = match n % 11 {
+            3 => (Request::Query(OneCard { code: Secret(code) }), Status::Ok),
+            4 => (redeem(&b"x"[..]), Status::CardNotValid),
+            // The card before it again, within the same read, by another who asks.
+            5 => (redeem(&codes[n - 3]), Status::AlreadyRedeemed),
+            _ => (redeem(&typed[..]), Status::Ok),
+        };
+        all.extend_from_slice(&frame(
+            &RequestHead::new(request.opcode(), RequestId(1 + n as u128)),
+            &request,
+        ));
+        expected.push(status);
+    }
+    let connection = raw(&house, Some(&house.admin), b"kami/1").await.unwrap();
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    send.write_all(&all).await.unwrap();
+    let answers = answers(&mut recv, codes.len()).await;
+    for (n, (answer, status)) in answers.iter().zip(expected).enumerate() {
+        assert_eq!((answer.head.request, answer.head.status), (RequestId(1 + n as u128), status), "card {n}");
+    }
+    for (n, code) in codes.iter().enumerate() {
+        let card = house.engine.digest(TenantId(0), code).unwrap();
+        let outcome = house.ask(Command::OutcomeOf { card, request: RequestId(1 + n as u128) });
+        let expected = if matches!(n % 11, 3..=5) { Status::NoEffect } else { Status::Ok };
+        assert_eq!(outcome.status, expected, "card {n}");
+    }
     house.shut_down().await;
 }
 
