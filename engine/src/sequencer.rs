@@ -154,6 +154,7 @@ impl Sequencer {
         self.wal.kick();
     }
 
+    #[inline]
     pub(crate) fn batch_of(&self, card: Option<CardRef>) -> Option<(&Batch, CardRef)> {
         let card = card?;
         Some((self.table.batch_of(card)?, card))

@@ -92,6 +92,7 @@ pub enum Action {
 
 impl Action {
     /// Whether it is decided without regard to what is on the card.
+    #[inline]
     pub(crate) const fn leaves_value(self) -> bool {
         matches!(
             self,
@@ -108,6 +109,7 @@ impl Action {
     }
 
     /// The end of validity that it gives the card, once it is done at `now_ms`.
+    #[inline]
     pub(crate) const fn end_ms(self, now_ms: u64) -> Option<u64> {
         match self {
             Action::Extend { expires_ms } => Some(expires_ms),
@@ -117,6 +119,7 @@ impl Action {
     }
 
     /// Whether an entry of this kind is what the action leaves in the log.
+    #[inline]
     pub(super) const fn is_recorded_as(self, kind: Kind) -> bool {
         match self {
             Action::Redeem { .. } => matches!(kind, Kind::Redeem),
@@ -155,6 +158,7 @@ pub enum Pin {
 
 impl Pin {
     /// Why the card cannot be used with it.
+    #[inline]
     pub(crate) const fn refusal(self) -> Option<Status> {
         match self {
             Pin::Right => None,

@@ -60,6 +60,7 @@ impl Subject<'_> {
     }
 
     /// Whoever used the card with its PIN begins to count wrong ones anew.
+    #[inline]
     pub(super) fn count_right_pin(
         &self,
         tried: Option<Pin>,

@@ -59,6 +59,7 @@ pub(crate) fn count_validity(
 
 impl Subject<'_> {
     /// When a card expires once `kind` moved it: an activation may begin its validity.
+    #[inline]
     pub(super) fn expires_after(
         &self,
         kind: Kind,
