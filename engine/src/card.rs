@@ -99,26 +99,22 @@ impl View {
     }
 }
 
-/// How a card moves that is used as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Move {
-    /// What is recorded.
-    pub kind: Kind,
-    /// The lifecycle afterwards.
-    pub lifecycle: Lifecycle,
-    /// The flags afterwards.
-    pub flags: Flags,
-    /// What the caller is told.
-    pub status: Status,
-    /// Of a reversal: the original's place.
-    pub original: Option<Lsn>,
-}
-
 /// The decision, but where the card's value changes. Small, because every command makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Something changes.
-    Move(Move),
+    Move {
+        /// What is recorded.
+        kind: Kind,
+        /// The lifecycle afterwards.
+        lifecycle: Lifecycle,
+        /// The flags afterwards.
+        flags: Flags,
+        /// What the caller is told.
+        status: Status,
+        /// Of a reversal: the original's place.
+        original: Option<Lsn>,
+    },
     /// The request had its effect before: [`Past::same`].
     Replay,
     /// Nothing changes.
@@ -176,13 +172,13 @@ pub(crate) fn before(view: &View, past: &Past, action: Action, asker: &Asker) ->
         } else if past.tombstones >= TOMBSTONES_MAX {
             Refuse(Status::ReversalsExhausted)
         } else {
-            Outcome::Move(Move {
+            Outcome::Move {
                 kind: Kind::Tombstone,
                 lifecycle: view.word.lifecycle(),
                 flags: view.word.flags().with(Flags::HAS_EFFECTS),
                 status: Status::Tombstoned,
                 original: None,
-            })
+            }
         });
     }
     None
@@ -226,14 +222,12 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
     }
     let lifecycle = view.lifecycle();
     let flags = view.word.flags().with(Flags::HAS_EFFECTS);
-    let stay = |kind, flags| {
-        Outcome::Move(Move {
-            kind,
-            lifecycle: view.word.lifecycle(),
-            flags,
-            status: Status::Ok,
-            original: None,
-        })
+    let stay = |kind, flags| Outcome::Move {
+        kind,
+        lifecycle: view.word.lifecycle(),
+        flags,
+        status: Status::Ok,
+        original: None,
     };
     match action {
         Action::Redeem { amount, pin, .. } => {
@@ -257,13 +251,13 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
                     Status::IllegalTransition
                 });
             }
-            Outcome::Move(Move {
+            Outcome::Move {
                 kind: Kind::Redeem,
                 lifecycle: Lifecycle::Redeemed,
                 flags: flags.with(Flags::USED),
                 status: Status::Ok,
                 original: None,
-            })
+            }
         }
         Action::Reverse(_) => match past.original {
             Some(original) if original.kind == Kind::Hold => Refuse(match past.resolved {
@@ -288,13 +282,13 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
                 Refuse(Status::ReverseWindowClosed)
             }
             Some(_) if past.reversals >= REVERSALS_MAX => Refuse(Status::ReversalsExhausted),
-            Some(original) => Outcome::Move(Move {
+            Some(original) => Outcome::Move {
                 kind: Kind::Reverse,
                 lifecycle: Lifecycle::Sold,
                 flags: flags.without(Flags::USED),
                 status: Status::Ok,
                 original: Some(original.lsn),
-            }),
+            },
             // Dealt with before.
             None => Refuse(Status::Tombstoned),
         },
@@ -307,34 +301,34 @@ pub fn decide(view: &View, past: &Past, action: Action, asker: &Asker) -> Outcom
             Lifecycle::Available | Lifecycle::Expired | Lifecycle::Returned
                 if lifecycle != Lifecycle::Voided =>
             {
-                Outcome::Move(Move {
+                Outcome::Move {
                     kind: Kind::Void,
                     lifecycle: Lifecycle::Voided,
                     flags,
                     status: Status::Ok,
                     original: None,
-                })
+                }
             }
             Lifecycle::Sold if view.held => Refuse(Status::IllegalTransition),
-            Lifecycle::Sold if asker.second == Second::Approved => Outcome::Move(Move {
+            Lifecycle::Sold if asker.second == Second::Approved => Outcome::Move {
                 kind: Kind::Void,
                 lifecycle: Lifecycle::Voided,
                 flags,
                 status: Status::Ok,
                 original: None,
-            }),
+            },
             Lifecycle::Sold => Refuse(Status::ApprovalRequired),
             Lifecycle::Redeemed | Lifecycle::Reserved => Refuse(Status::IllegalTransition),
             _ => Refuse(Status::Voided),
         },
         Action::Restock { .. } => match view.word.lifecycle() {
-            Lifecycle::Returned => Outcome::Move(Move {
+            Lifecycle::Returned => Outcome::Move {
                 kind: Kind::Restock,
                 lifecycle: Lifecycle::Voided,
                 flags,
                 status: Status::Ok,
                 original: None,
-            }),
+            },
             Lifecycle::Voided => Refuse(Status::Voided),
             _ => Refuse(Status::IllegalTransition),
         },

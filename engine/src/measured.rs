@@ -76,7 +76,7 @@ impl Decisions {
         let redeemed = |view: &&View| {
             // Nothing may be worked out ahead: the sequencer does not know any of this either.
             let (past, action, asker) = (black_box(&Past::NONE), black_box(action), black_box(&self.asker));
-            matches!(black_box(decide(black_box(view), past, action, asker)), Outcome::Move(..))
+            matches!(black_box(decide(black_box(view), past, action, asker)), Outcome::Move { .. })
         };
         self.views.iter().filter(redeemed).count()
     }

@@ -205,8 +205,9 @@ impl Subject<'_> {
             }
             Outcome::Refuse(status) => self.refuse(status, reply),
             Outcome::Replay => self.replay(prepared, batch, card, &view, reply),
-            Outcome::Move(moved) => {
+            Outcome::Move { kind, lifecycle, flags, status, original } => {
                 let Some(group) = group else { return Some(self.refuse(self.short, reply)) };
+                let moved = (kind, lifecycle, flags, status, original);
                 self.move_card((prepared, batch, card, &view), action, moved, group, moves, tills, reply);
             }
         }

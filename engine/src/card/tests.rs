@@ -145,7 +145,7 @@ fn check(line: &str, asker: &Asker) {
     let found = match decide(&view, &past, action(name), asker) {
         Outcome::Refuse(status) => status.code().to_owned(),
         Outcome::Replay => format!("replay-{}", past.same.unwrap().kind.name()),
-        Outcome::Move(Move { kind, lifecycle, flags, status, original }) => {
+        Outcome::Move { kind, lifecycle, flags, status, original } => {
             assert!(flags.contains(Flags::HAS_EFFECTS), "{line}");
             assert_eq!(original.is_some(), kind == Kind::Reverse, "{line}");
             assert_eq!(status == Status::Tombstoned, kind == Kind::Tombstone, "{line}");
@@ -427,7 +427,7 @@ fn total_and_within_the_rules() {
         for (first, second) in modifiers.iter().flat_map(|a| modifiers.iter().map(move |b| (a, b))) {
             let view = view(&format!("{lifecycle}{first}{second}"));
             for (before, name) in pasts.iter().flat_map(|p| actions.iter().map(move |a| (p, a))) {
-                let Outcome::Move(Move { kind, lifecycle: to, .. }) =
+                let Outcome::Move { kind, lifecycle: to, .. } =
                     decide(&view, &past(before), action(name), &ASKER)
                 else {
                     continue;

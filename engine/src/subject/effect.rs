@@ -9,7 +9,7 @@ use kami_wal::Lsn;
 
 use super::Subject;
 use super::reply::{report, told};
-use crate::card::{Action, Asker, Move, View};
+use crate::card::{Action, Asker, View};
 use crate::identity::RequestId;
 use crate::limits::Tills;
 use crate::pins::PinChange;
@@ -20,7 +20,7 @@ use crate::sequencer::{Moves, Prepared, Wallet};
 use crate::status::Status;
 use crate::table::Batch;
 use crate::value::Movement;
-use crate::word::{CardRef, Word};
+use crate::word::{CardRef, Flags, Lifecycle, Word};
 
 impl Subject<'_> {
     /// Records what a card does that is used as a whole, and says so.
@@ -30,7 +30,7 @@ impl Subject<'_> {
         &self,
         (prepared, batch, card, view): (&Prepared, &Batch, CardRef, &View),
         action: Action,
-        Move { kind, lifecycle, flags, status, original }: Move,
+        (kind, lifecycle, flags, status, original): (Kind, Lifecycle, Flags, Status, Option<Lsn>),
         group: &mut GroupWriter<'_>,
         moves: &mut Moves,
         tills: Option<&mut Tills>,
