@@ -164,6 +164,18 @@ impl<'a> Group<'a> {
         })
     }
 
+    /// What its entries are about, in their order and without a closer look at them: of most of them a card. Ends where
+    /// no further entry can begin.
+    pub(crate) fn subjects(&self) -> impl Iterator<Item = u64> + use<'a> {
+        let (mut rest, mut left) = (&self.payload[self.at..], self.left);
+        std::iter::from_fn(move || {
+            left = left.checked_sub(1)?;
+            let subject = u64_at(rest.get(..HEAD_BYTES)?, 48);
+            rest = rest.get(u32_at(rest, 4) as usize..)?;
+            Some(subject)
+        })
+    }
+
     /// The entry that begins at `lsn`, which must lie in this group.
     ///
     /// # Errors
