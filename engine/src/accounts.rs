@@ -302,7 +302,7 @@ impl Accounts {
         self.accounts.iter_mut().for_each(|state| state.account.held = 0);
     }
 
-    /// Checks invariant I5: balances sum to zero, and no account is below what it may be.
+    /// Checks that money closes: balances sum to zero, and no account is below what it may be.
     ///
     /// # Errors
     /// The first disagreement, in words.

@@ -1,19 +1,23 @@
 //! The rule of a single card: what may happen to it, and when.
 //!
 //! [`decide`] is pure and total: for every view of a card and every command it says what moves or why
-//! not, and touches nothing. The sequencer calls it under its lock; the table test below calls it for
+//! not, and touches nothing. The sequencer calls it under its lock; the table tests (`card/tests.rs`) call it for
 //! all states times all commands.
 
+mod action;
+mod past;
 #[cfg(test)]
 mod tests;
 
+pub use action::{Action, Asker, Pin, Second};
+pub use past::{Effect, Past};
+
 use kami_wal::{Lsn, planted};
 
-use crate::identity::{DocumentId, MerchantId, PrincipalId, RequestId};
 use crate::product::{CardKind, Money};
 use crate::record::Kind;
 use crate::status::Status;
-use crate::word::{CardRef, Flags, Lifecycle, Word};
+use crate::word::{Flags, Lifecycle, Word};
 
 /// A card keeps at most this many tombstones, so that a hostile till cannot lengthen its chain at will.
 pub const TOMBSTONES_MAX: u32 = 64;
@@ -93,227 +97,6 @@ impl View {
     pub fn is_frozen(&self) -> bool {
         self.frozen || self.word.flags().contains(Flags::FROZEN)
     }
-}
-
-/// An earlier effect on the same card.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Effect {
-    /// What it was.
-    pub kind: Kind,
-    /// Where it stands.
-    pub lsn: Lsn,
-    /// When it happened, milliseconds.
-    pub time_ms: u64,
-    /// Who asked for it.
-    pub principal: PrincipalId,
-    /// For which merchant.
-    pub merchant: MerchantId,
-    /// Checksum of what was asked.
-    pub body: u32,
-    /// Whether it was reversed since.
-    pub reversed: bool,
-    /// What it moved; only of entries that tell a card's value, as the three below.
-    pub amount: Money,
-    /// What was on the card afterwards.
-    pub remaining: Money,
-    /// What was held of it.
-    pub held: Money,
-    /// Of a hold its deadline, milliseconds.
-    pub deadline_ms: u64,
-    /// Of a replacement the card that took the place.
-    pub other: Option<CardRef>,
-}
-
-/// What the card's chain of entries says about a request. A card without
-/// [`Flags::HAS_EFFECTS`] has the default: nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Past {
-    /// The effect that the request's own id had on this card.
-    pub same: Option<Effect>,
-    /// Of a redemption: its id stands in a tombstone. Of a reversal: the original's id does.
-    pub tombstone: bool,
-    /// Of a reversal: the effect that the original's id had on this card.
-    pub original: Option<Effect>,
-    /// How many tombstones the card has.
-    pub tombstones: u32,
-    /// How many of its redemptions were reversed.
-    pub reversals: u32,
-    /// Whether an entry reverses what the request's own id did, and one what the original's did: found before
-    /// the effects themselves, which are older.
-    pub same_reversed: bool,
-    /// See `same_reversed`.
-    pub original_reversed: bool,
-    /// Whether the request's own id stands in a tombstone.
-    pub poisoned: bool,
-    /// Of what ends a hold: how the hold ended.
-    pub resolved: Option<Kind>,
-    /// Whether the original was refunded, in part at least.
-    pub was_refunded: bool,
-    /// How much of the original was refunded.
-    pub refunded: Money,
-    /// When it was activated by itself last, milliseconds, if its newest entries say so; else 0.
-    pub activated_ms: u64,
-    /// When it was sold, milliseconds; only read for cards whose validity counts from an event of their own.
-    pub sold_ms: u64,
-    /// When it was used first in the system that it comes from, milliseconds, if it was, and not used up; only read as
-    /// `sold_ms`.
-    pub used_ms: u64,
-    /// The card that stands in its place, if it was replaced, as it was when `same` was looked for there, too.
-    pub successor: Option<(CardRef, Word)>,
-}
-
-impl Past {
-    /// Of what has none.
-    pub(crate) const NONE: Past = Past {
-        same: None,
-        tombstone: false,
-        original: None,
-        tombstones: 0,
-        reversals: 0,
-        same_reversed: false,
-        original_reversed: false,
-        poisoned: false,
-        resolved: None,
-        was_refunded: false,
-        refunded: 0,
-        activated_ms: 0,
-        sold_ms: 0,
-        used_ms: 0,
-        successor: None,
-    };
-}
-
-/// What came of the PIN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pin {
-    /// It was right, or none is needed.
-    Right,
-    /// It was wrong or missing.
-    Wrong,
-    /// Whoever sent it tried too many wrong ones: whether this one is right is not told.
-    Locked,
-}
-
-impl Pin {
-    /// Why the card cannot be used with it.
-    pub(crate) const fn refusal(self) -> Option<Status> {
-        match self {
-            Pin::Right => None,
-            Pin::Wrong => Some(Status::CardNotValid),
-            Pin::Locked => Some(Status::PinLocked),
-        }
-    }
-}
-
-/// What is asked of a card.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Use it up.
-    Redeem {
-        /// How much; 0 is all.
-        amount: Money,
-        /// What came of the PIN.
-        pin: Pin,
-        /// Whether less will do.
-        partial: bool,
-    },
-    /// Undo the redemption with this id.
-    Reverse(RequestId),
-    /// Keep part of its value for a payment that is not decided yet.
-    Hold {
-        /// How much; 0 as for a redemption.
-        amount: Money,
-        /// What came of the PIN.
-        pin: Pin,
-        /// Whether less will do.
-        partial: bool,
-        /// How long, if not as long as the product says.
-        seconds: u32,
-    },
-    /// Redeem what is held.
-    Capture {
-        /// The hold.
-        hold: RequestId,
-        /// How much of it; 0 is all.
-        amount: Money,
-    },
-    /// Give up what is held.
-    Release {
-        /// The hold.
-        hold: RequestId,
-    },
-    /// The hold's time is over.
-    HoldTimeout {
-        /// The hold.
-        hold: RequestId,
-    },
-    /// Add value.
-    Load {
-        /// How much.
-        amount: Money,
-    },
-    /// Give value back that can be reversed no more.
-    Refund {
-        /// The redemption.
-        original: RequestId,
-        /// How much; 0 is all that is left of it.
-        amount: Money,
-    },
-    /// Settle what was redeemed.
-    Settle,
-    /// Freeze it.
-    Freeze,
-    /// End the freeze.
-    Unfreeze,
-    /// Make it void.
-    Void,
-    /// Lift the locks that wrong PINs put on it.
-    PinUnlock {
-        /// Whether there are any.
-        locked: bool,
-    },
-    /// Make it redeemable.
-    Activate,
-    /// Make it not redeemable.
-    Deactivate,
-    /// Move the end of its validity.
-    Extend {
-        /// The new end, milliseconds.
-        expires_ms: u64,
-    },
-    /// End its validity now.
-    Expire,
-    /// Send it back to its supplier.
-    Restock {
-        /// With what.
-        reference: DocumentId,
-    },
-}
-
-/// Who asks, as far as the rule cares.
-#[derive(Clone, Copy, Debug)]
-pub struct Asker {
-    /// The caller.
-    pub principal: PrincipalId,
-    /// The caller's merchant.
-    pub merchant: MerchantId,
-    /// Whether the caller may act for every merchant.
-    pub any_merchant: bool,
-    /// Checksum of what is asked.
-    pub body: u32,
-    /// What is known of a second person.
-    pub second: Second,
-}
-
-/// Whether a second person stands behind what is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Second {
-    /// None does, and some commands always take one.
-    None,
-    /// None does, and the tenant wants one for refunds.
-    Wanted,
-    /// One approved it.
-    Approved,
 }
 
 /// The decision, but where the card's value changes. Small, because every command makes one.
@@ -599,57 +382,5 @@ fn lived(view: &View, action: Action, asker: &Asker) -> Result<(Kind, Flags), St
         }
         Action::Expire if !view.is_expired() => Ok((Kind::Expire, flags.with(Flags::OWN_END))),
         _ => Err(Status::IllegalTransition),
-    }
-}
-
-impl Action {
-    /// Whether it is decided without regard to what is on the card.
-    pub(crate) const fn leaves_value(self) -> bool {
-        matches!(
-            self,
-            Action::Freeze
-                | Action::Unfreeze
-                | Action::Void
-                | Action::PinUnlock { .. }
-                | Action::Activate
-                | Action::Deactivate
-                | Action::Extend { .. }
-                | Action::Expire
-                | Action::Restock { .. }
-        )
-    }
-
-    /// The end of validity that it gives the card, once it is done at `now_ms`.
-    pub(crate) const fn end_ms(self, now_ms: u64) -> Option<u64> {
-        match self {
-            Action::Extend { expires_ms } => Some(expires_ms),
-            Action::Expire => Some(now_ms),
-            _ => None,
-        }
-    }
-
-    /// Whether an entry of this kind is what the action leaves in the log.
-    const fn is_recorded_as(self, kind: Kind) -> bool {
-        match self {
-            Action::Redeem { .. } => matches!(kind, Kind::Redeem),
-            Action::Reverse(_) => matches!(kind, Kind::Reverse | Kind::Tombstone),
-            Action::Freeze => matches!(kind, Kind::Freeze),
-            Action::Unfreeze => matches!(kind, Kind::Unfreeze),
-            Action::Void => matches!(kind, Kind::Void),
-            Action::PinUnlock { .. } => matches!(kind, Kind::PinUnlock),
-            Action::Hold { .. } => matches!(kind, Kind::Hold),
-            Action::Capture { .. } => matches!(kind, Kind::Capture),
-            Action::Release { .. } => matches!(kind, Kind::Release),
-            // The engine asks under no id.
-            Action::HoldTimeout { .. } => false,
-            Action::Load { .. } => matches!(kind, Kind::Load),
-            Action::Refund { .. } => matches!(kind, Kind::RefundValue),
-            Action::Settle => matches!(kind, Kind::Settle),
-            Action::Activate => matches!(kind, Kind::Activate),
-            Action::Deactivate => matches!(kind, Kind::Deactivate),
-            Action::Extend { .. } => matches!(kind, Kind::Extend),
-            Action::Expire => matches!(kind, Kind::Expire),
-            Action::Restock { .. } => matches!(kind, Kind::Restock),
-        }
     }
 }

@@ -3,50 +3,35 @@
 //! A [`Request`] is small and owns no heap memory for the commands of the hot path. Codes do not
 //! appear here: the caller turns the typed code into a [`CardDigest`] with
 //! [`Engine::digest`](crate::Engine::digest) at the door, and the plaintext ends there.
+//!
+//! Here is what a command says, and what follows from its kind alone. Who asks is in `request.rs`, what it is about in
+//! `target.rs`, how it is told from another under the same id in `body.rs`, how much of the log it may take in `room.rs`.
 
-use std::time::Instant;
+mod body;
+mod request;
+mod room;
+mod target;
 
-use crate::account::{AccountPut, LEGS_MAX, NOTE_BYTES_MAX, Posting};
-use crate::accounts::StoredAccount;
-use crate::control::{self, DualControl, StoredControl};
-use crate::exceptions::{ADVICE_BYTES, Advice, ExceptionNote, StoredNote};
-use crate::grounds::Grounds;
-use crate::identity::{
-    AccountId, BatchId, Caller, CardDigest, ChannelId, DocumentId, OrderId, PinDigest, PrincipalId,
-    PrincipalSpec, ProductId, ProposalId, Renewal, RequestId, Role, TenantId, TerminalId,
-};
-use crate::limit::LimitSpec;
-use crate::limits::StoredLimit;
-use crate::limits::{CROSSED_MAX, CROSSING_ENTRY_BYTES};
-use crate::order::{Confirmation, GivenBack, ORDER_LINES_MAX, Purchase, SHARED_PLAIN_MAX};
-use crate::orders::OrderState;
-use crate::pair::{PAIR_ENTRY_BYTES, Replace, Transfer};
-use crate::product::{Money, ProductSpec};
-use crate::record::{self, Head, Kind, Stored};
-use crate::sequencer::GROUP_BYTES;
-use crate::status::Status;
-use crate::tenants::{StoredTenant, TenantSpec};
-use crate::word::{CardRef, Word};
+pub use request::Request;
+pub(crate) use room::order_bytes_max;
+
 use kami_wal::Lsn;
 
-/// One request: who, through what, by when, and what.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// The id that makes a retry safe.
-    pub id: RequestId,
-    /// Who asks.
-    pub caller: Caller,
-    /// The till.
-    pub terminal: TerminalId,
-    /// The sales channel.
-    pub channel: ChannelId,
-    /// Not executed when this has passed before the decision.
-    pub deadline: Option<Instant>,
-    /// What is asked.
-    pub command: Command,
-    /// Why, and under whose approval: only with commands that [take them](Command::takes_grounds).
-    pub grounds: Option<Box<Grounds>>,
-}
+use crate::account::{AccountPut, Posting};
+use crate::control::DualControl;
+use crate::exceptions::{Advice, ExceptionNote};
+use crate::identity::{
+    AccountId, BatchId, CardDigest, DocumentId, OrderId, PinDigest, PrincipalId, PrincipalSpec, ProductId,
+    ProposalId, Renewal, RequestId, Role, TenantId,
+};
+use crate::limit::LimitSpec;
+use crate::order::{Confirmation, GivenBack, Purchase};
+use crate::orders::OrderState;
+use crate::pair::{Replace, Transfer};
+use crate::product::{Money, ProductSpec};
+use crate::status::Status;
+use crate::tenants::TenantSpec;
+use crate::word::{CardRef, Word};
 
 /// What is asked. `docs/wire-protocol.md` has one opcode for each.
 #[derive(Clone, Debug)]
@@ -421,46 +406,10 @@ pub const ACCOUNTS_PER_LIST: u32 = 500;
 /// The most lines of a statement in one reply. Each may cost a read of the disk.
 pub const STATEMENT_LINES_MAX: u32 = 100;
 
-/// The most bytes of the log that an order of so many cards takes.
-pub(crate) fn order_bytes_max(cards: u64, lines: usize, legs: usize) -> usize {
-    let cards = cards.min(u64::from(ORDER_CARDS_MAX)) as u32;
-    2 * GROUP_BYTES
-        + CROSSED_MAX * CROSSING_ENTRY_BYTES
-        + record::OrderFacts::entry_bytes_max(cards, lines.min(ORDER_LINES_MAX), legs.min(LEGS_MAX))
-}
-
-/// The most bytes of the log an administrative entry takes: its object is small.
-const OBJECT_ENTRY_BYTES_MAX: usize = 2048;
-
 impl Command {
-    /// The card it is about, if it is about one.
-    #[inline]
-    #[must_use]
-    pub fn card(&self) -> Option<CardDigest> {
-        match self {
-            Command::Redeem { card, .. }
-            | Command::Reverse { card, .. }
-            | Command::Query { card }
-            | Command::History { card }
-            | Command::Freeze { card }
-            | Command::Unfreeze { card }
-            | Command::Void { card }
-            | Command::PinUnlock { card }
-            | Command::OutcomeOf { card, .. }
-            | Command::Hold { card, .. }
-            | Command::Capture { card, .. }
-            | Command::Release { card, .. }
-            | Command::Load { card, .. }
-            | Command::RefundValue { card, .. }
-            | Command::Settle { card }
-            | Command::Activate { card }
-            | Command::Deactivate { card }
-            | Command::Extend { card, .. }
-            | Command::Expire { card }
-            | Command::Restock { card, .. } => Some(*card),
-            Command::Advice(advice) => Some(advice.card),
-            _ => None,
-        }
+    /// Whether it asks for the PIN: what is behind that is told to nobody who does not know it.
+    pub(crate) const fn is_behind_pin(&self) -> bool {
+        matches!(self, Command::Redeem { .. } | Command::Hold { .. } | Command::Advice(_))
     }
 
     /// Whether it is about a card's value, however the card is used.
@@ -476,79 +425,6 @@ impl Command {
                 | Command::Settle { .. }
                 | Command::Advice(_)
         )
-    }
-
-    /// The earlier request that it wants to undo or to end.
-    pub(crate) const fn original(&self) -> Option<RequestId> {
-        match self {
-            Command::Reverse { original, .. } | Command::RefundValue { original, .. } => Some(*original),
-            Command::Capture { hold, .. }
-            | Command::Release { hold, .. }
-            | Command::HoldTimeout { hold, .. } => Some(*hold),
-            _ => None,
-        }
-    }
-
-    /// The order it is about, if it is about one.
-    #[must_use]
-    pub fn order(&self) -> Option<OrderId> {
-        match self {
-            Command::Sell { order, .. }
-            | Command::OrderFetch { order, .. }
-            | Command::OutcomeOfOrder { order, .. } => Some(*order),
-            Command::SellLines(purchase) | Command::Reserve(purchase) => Some(purchase.order),
-            Command::Confirm(confirmation) => Some(confirmation.order),
-            Command::Return(given) => Some(given.order),
-            Command::Cancel(order) | Command::ReserveTimeout(order) | Command::OrderStatus(order) => {
-                Some(*order)
-            }
-            _ => None,
-        }
-    }
-
-    /// Whether it asks for the PIN: what is behind that is told to nobody who does not know it.
-    pub(crate) const fn is_behind_pin(&self) -> bool {
-        matches!(self, Command::Redeem { .. } | Command::Hold { .. } | Command::Advice(_))
-    }
-
-    /// The request whose effect is looked for in the target's past: this one, or the one that is asked about.
-    pub(crate) const fn sought(&self, own: RequestId) -> RequestId {
-        match self {
-            Command::OutcomeOf { request, .. }
-            | Command::OutcomeOfOrder { request, .. }
-            | Command::OutcomeOfDocument { request, .. } => *request,
-            _ => own,
-        }
-    }
-
-    /// The card that it is about, or the first of two: what a caller's guesses are counted by.
-    #[inline]
-    #[must_use]
-    pub fn named_card(&self) -> Option<CardDigest> {
-        match self {
-            Command::Replace(pair) => Some(pair.card),
-            Command::Transfer(pair) => Some(pair.from),
-            command => command.card(),
-        }
-    }
-
-    /// Whether it moves two cards.
-    pub(crate) const fn is_of_pair(&self) -> bool {
-        matches!(self, Command::Replace(_) | Command::Transfer(_))
-    }
-
-    /// The batch it changes, if it changes one.
-    pub(crate) fn batch(&self) -> Option<BatchId> {
-        match self {
-            Command::BatchActivate(batch)
-            | Command::BatchDeactivate(batch)
-            | Command::BatchFreeze(batch)
-            | Command::BatchUnfreeze(batch)
-            | Command::BatchVoid(batch)
-            | Command::BatchExtend { batch, .. }
-            | Command::BatchRows { batch, .. } => Some(*batch),
-            _ => None,
-        }
     }
 
     /// What is said to `role` when there is no such card. To a reversal the answer is that of a card which
@@ -583,69 +459,6 @@ impl Command {
                 }
                 _ => false,
             }
-    }
-
-    /// The most bytes of the log that executing it takes. A command that is about no card ends the group
-    /// before it and needs one for itself.
-    pub(crate) fn log_bytes_max(&self) -> usize {
-        match self {
-            Command::Query { .. } | Command::History { .. } | Command::OutcomeOf { .. } => 0,
-            Command::Sell { count, .. } => {
-                let entry = record::OrderFacts::plain_entry_bytes_max((*count).min(ORDER_CARDS_MAX));
-                // Of cards that are sold many times it has another form.
-                let entry =
-                    entry.max(record::OrderFacts::entry_bytes_max((*count).min(SHARED_PLAIN_MAX), 0, 0));
-                2 * GROUP_BYTES + CROSSED_MAX * CROSSING_ENTRY_BYTES + entry
-            }
-            Command::SellLines(purchase) | Command::Reserve(purchase) => {
-                let cards = purchase.lines.iter().map(|line| u64::from(line.count)).sum();
-                order_bytes_max(cards, purchase.lines.len(), purchase.legs.len())
-            }
-            Command::Post(posting) => {
-                let (legs, note) = (posting.legs.len().min(LEGS_MAX), posting.note.len().min(NOTE_BYTES_MAX));
-                2 * GROUP_BYTES + record::HEAD_BYTES + record::PostedDocument::tail_bytes(legs, note) + 8
-            }
-            Command::Replace(_) | Command::Transfer(_) => 2 * GROUP_BYTES + 2 * PAIR_ENTRY_BYTES,
-            // Its exception, and the lock that a wrong PIN may put beside it.
-            Command::Advice(_) => 2 * record::HEAD_BYTES + ADVICE_BYTES + record::PIN_LOCK_BYTES,
-            command if command.card().is_some() => record::HEAD_BYTES + record::ORIGINAL_BYTES,
-            command if command.is_read() => GROUP_BYTES,
-            _ => 2 * GROUP_BYTES + OBJECT_ENTRY_BYTES_MAX,
-        }
-    }
-
-    /// As [`Command::log_bytes_max`], for a command about an order that is known.
-    pub(crate) fn order_bytes_max(&self, cards: u32, facts: &record::OrderFacts) -> usize {
-        let asked = match self {
-            Command::Confirm(confirmation) => confirmation.legs.len(),
-            Command::Return(given) => given.legs.len(),
-            Command::Cancel(_) | Command::ReserveTimeout(_) => 0,
-            _ => return self.log_bytes_max(),
-        };
-        order_bytes_max(u64::from(cards), facts.lines.len(), asked.max(facts.legs.len()))
-            .max(self.log_bytes_max())
-    }
-
-    fn is_read(&self) -> bool {
-        matches!(
-            self,
-            Command::BatchList { .. }
-                | Command::ProductList
-                | Command::Stock { .. }
-                | Command::PrincipalList
-                | Command::TenantList
-                | Command::ProposalList { .. }
-                | Command::AccountQuery { .. }
-                | Command::AccountList { .. }
-                | Command::AccountStatement { .. }
-                | Command::LimitList
-                | Command::ExceptionList { .. }
-                | Command::OrderList(_)
-                | Command::Stats
-                | Command::OrderStatus(_)
-                | Command::OutcomeOfOrder { .. }
-                | Command::OutcomeOfDocument { .. }
-        )
     }
 
     /// Whether it changes a batch, product, principal, account or limit, or is about a proposal.
@@ -694,172 +507,25 @@ impl Command {
         matches!(self, Command::LimitPut(_) | Command::ExceptionList { .. })
     }
 
-    /// A checksum of what is asked, by which a retry is told from another request with the same id.
-    pub(crate) fn body(&self) -> u32 {
-        let mut bytes = [0; 32];
-        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-        match self {
-            // A redemption that was made offline is the one that may have arrived before under its id.
-            Command::Advice(advice) => put(0, &advice.amount.to_le_bytes()),
-            Command::Redeem { amount, partial, .. } => {
-                put(0, &amount.to_le_bytes());
-                put(8, &[u8::from(*partial)]);
-            }
-            Command::Hold { amount, partial, seconds, .. } => {
-                put(0, &amount.to_le_bytes());
-                put(8, &[u8::from(*partial)]);
-                put(12, &seconds.to_le_bytes());
-            }
-            Command::Capture { hold, amount, .. } => {
-                put(0, &hold.0.to_le_bytes());
-                put(16, &amount.to_le_bytes());
-            }
-            Command::Release { hold, .. } => put(0, &hold.0.to_le_bytes()),
-            Command::Load { amount, .. } => put(0, &amount.to_le_bytes()),
-            Command::RefundValue { original, amount, .. } => {
-                put(0, &original.0.to_le_bytes());
-                put(16, &amount.to_le_bytes());
-            }
-            Command::Reverse { original, .. } => put(0, &original.0.to_le_bytes()),
-            Command::Sell { product, count, validity_s_min, .. } => {
-                put(0, &product.0.to_le_bytes());
-                put(4, &count.to_le_bytes());
-                put(8, &validity_s_min.to_le_bytes());
-            }
-            Command::BatchExtend { expires_ms, .. } | Command::Extend { expires_ms, .. } => {
-                put(0, &expires_ms.to_le_bytes());
-            }
-            Command::Restock { reference, .. } => put(0, &reference.0.to_le_bytes()),
-            Command::Replace(pair) => {
-                put(0, &pair.with.map_or(0, |with| with.0).to_le_bytes());
-                put(16, &[u8::from(pair.with.is_some())]);
-            }
-            Command::Transfer(pair) => {
-                put(0, &pair.to.0.to_le_bytes());
-                put(16, &pair.amount.to_le_bytes());
-            }
-            Command::BatchRows { from, rows, .. } => {
-                put(0, &from.to_le_bytes());
-                put(8, &rows.to_le_bytes());
-                put(16, &[1]);
-            }
-            Command::SellLines(purchase) | Command::Reserve(purchase) => return purchase.body(),
-            Command::Confirm(confirmation) => return confirmation.body(),
-            Command::Return(given) => return given.body(),
-            Command::ProductAdd(spec) | Command::ProductSet(spec) => {
-                let known = crc32c::crc32c(&record::StoredProduct::from((&**spec, TenantId(0))).encode());
-                let terms = record::StoredTerms::of(&spec.terms);
-                return terms.map_or(known, |terms| crc32c::crc32c_append(known, &terms.encode()));
-            }
-            Command::PrincipalAdd(spec) => {
-                let known = crc32c::crc32c(&record::StoredPrincipal::from(&**spec).encode());
-                let place = record::StoredPlace::of(spec);
-                return place.map_or(known, |place| crc32c::crc32c_append(known, &place.encode()));
-            }
-            Command::AccountPut(put) => {
-                let known = crc32c::crc32c(&StoredAccount::of(&put.spec, TenantId(0)).encode());
-                return crc32c::crc32c_append(known, &[u8::from(put.new)]);
-            }
-            Command::TenantPut(spec) => return crc32c::crc32c(spec.name.as_bytes()),
-            Command::TenantControl { tenant, control } => {
-                put(0, &control.reveal_cards.to_le_bytes());
-                put(4, &control.lapse_s.to_le_bytes());
-                put(8, &[1, u8::from(control.on)]);
-                put(12, &tenant.0.to_le_bytes());
-            }
-            Command::Export { batch, count } => {
-                put(0, &batch.0.to_le_bytes());
-                put(4, &count.to_le_bytes());
-            }
-            Command::Propose(command) => return control::body(command),
-            Command::Approve(id) | Command::ProposalWithdraw(id) => put(0, &id.0.to_le_bytes()),
-            Command::LimitPut(spec) => {
-                return crc32c::crc32c(&StoredLimit::of(spec, TenantId(0)).encode());
-            }
-            Command::Post(posting) => {
-                let legs = posting.legs.iter().fold(0, |sum, leg| {
-                    let sum = crc32c::crc32c_append(sum, &leg.account.0.to_le_bytes());
-                    crc32c::crc32c_append(sum, &leg.amount.to_le_bytes())
-                });
-                return crc32c::crc32c_append(legs, posting.note.as_bytes());
-            }
-            Command::ExceptionResolve(given) => return crc32c::crc32c(given.note.as_bytes()),
-            Command::PrincipalRenew(renewal) => {
-                let note = renewal.certificate;
-                let parts = [&renewal.key[..], &note.serial.to_le_bytes(), &note.expires_ms.to_le_bytes()];
-                return crc32c::crc32c(&parts.concat());
-            }
-            _ => {}
-        }
-        crc32c::crc32c(&bytes)
-    }
-
-    /// The encoded object of a command that adds or changes one.
-    pub(crate) fn object_tail(&self, tenant: TenantId) -> Vec<u8> {
-        match self {
-            Command::ProductAdd(spec) | Command::ProductSet(spec) => {
-                let terms = record::StoredTerms::of(&spec.terms);
-                record::StoredProduct::from((&**spec, tenant)).entry_tail_with(terms.as_ref())
-            }
-            Command::PrincipalAdd(spec) => {
-                let place = record::StoredPlace::of(spec);
-                record::StoredPrincipal::from(&**spec).entry_tail_with(place.as_ref())
-            }
-            Command::AccountPut(put) => StoredAccount::of(&put.spec, tenant).entry_tail(),
-            Command::LimitPut(spec) => StoredLimit::of(spec, tenant).entry_tail(),
-            Command::ExceptionResolve(given) => StoredNote { note: given.note.clone() }.entry_tail(),
-            Command::TenantPut(spec) => StoredTenant { name: spec.name.clone() }.entry_tail(),
-            Command::TenantControl { control, .. } => StoredControl::of(*control).entry_tail(),
-            _ => Vec::new(),
-        }
-    }
-}
-
-impl Request {
-    /// [`Command::body`] of what is asked, its grounds included.
-    #[inline]
-    pub(crate) fn body(&self) -> u32 {
-        let body = self.command.body();
-        match &self.grounds {
-            None => body,
-            Some(grounds) => grounds.body(body),
-        }
-    }
-
-    /// What its grounds take in an entry, in bytes.
-    #[inline]
-    pub(crate) fn grounds_bytes(&self) -> usize {
-        // What cannot be recorded is refused, and takes nothing, however long it is.
-        self.grounds.as_ref().filter(|grounds| grounds.is_sane()).map_or(0, |grounds| grounds.bytes())
-    }
-
-    /// Whether its grounds cannot be recorded.
-    #[inline]
-    pub(crate) fn has_bad_grounds(&self) -> bool {
-        self.grounds.as_ref().is_some_and(|grounds| {
-            !grounds.is_sane()
-                || !self.command.takes_grounds()
-                // Who approved what is for the engine to say; a caller names a proposal to fetch what it lets be fetched.
-                || grounds.approver.is_some()
-                || grounds.approval.is_some() && !matches!(self.command, Command::OrderFetch { .. })
-        })
-    }
-
-    /// The head of an entry that records this request; post, subject and prev are the caller's. `body` is
-    /// [`Command::body`], which takes a while.
-    pub(crate) fn head(&self, kind: Kind, body: u32) -> Head {
-        Head {
-            kind,
-            request: self.id,
-            principal: self.caller.principal,
-            terminal: self.terminal,
-            merchant: self.caller.merchant,
-            tenant: self.caller.tenant,
-            channel: self.channel,
-            body,
-            post: 0,
-            subject: 0,
-            prev: 0,
-        }
+    fn is_read(&self) -> bool {
+        matches!(
+            self,
+            Command::BatchList { .. }
+                | Command::ProductList
+                | Command::Stock { .. }
+                | Command::PrincipalList
+                | Command::TenantList
+                | Command::ProposalList { .. }
+                | Command::AccountQuery { .. }
+                | Command::AccountList { .. }
+                | Command::AccountStatement { .. }
+                | Command::LimitList
+                | Command::ExceptionList { .. }
+                | Command::OrderList(_)
+                | Command::Stats
+                | Command::OrderStatus(_)
+                | Command::OutcomeOfOrder { .. }
+                | Command::OutcomeOfDocument { .. }
+        )
     }
 }

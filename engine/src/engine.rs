@@ -1,166 +1,39 @@
 //! The engine: open, execute, wait, close.
 
+mod imports;
+mod options;
+
+pub use options::{EngineOptions, OpenError, RevealError};
+
 use std::future::Future;
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
-use kami_wal::{
-    CommitPath, DiskMedium, DiskOptions, Durable, DurableWaiter, Lsn, Medium, Poisoned, WalOptions, planted,
-};
+use kami_wal::{CommitPath, Durable, DurableWaiter, Lsn, Medium, Poisoned, planted};
 
 use crate::batch;
 use crate::checkpoint::{self, CheckpointError};
-use crate::clock::{Clock, ClockStep, Running, SystemClock, check_step};
+use crate::clock::{Running, check_step};
 use crate::code::{Code, CodeError, CodeGroup};
 use crate::command::{Command, Request};
 use crate::grounds::Grounds;
-use crate::identity::{
-    BatchId, Caller, CardDigest, ChannelId, PinDigest, Principal, RequestId, TenantId, TerminalId,
-};
+use crate::identity::{Caller, CardDigest, ChannelId, PinDigest, Principal, RequestId, TenantId, TerminalId};
 use crate::import::Imports;
-use crate::import::{ImportRow, ImportSpec};
 use crate::proof::Prover;
 use crate::record::{CLOCKS_BYTES, HEAD_BYTES, Kind};
 use crate::recovery::{newest_snapshot, remove_orphans, replay};
-use crate::replay::{Rebuild, ReplayError};
+use crate::replay::Rebuild;
 use crate::reply::{Checkpoint, ImportReport, Reply, ReplyBody};
 use crate::sequencer::{Sequencer, Work};
 use crate::state::State;
-use crate::store::{Identity, IdentityError};
+use crate::store::Identity;
 use crate::sync::Ordering;
 use crate::sync::coarse::{AtomicU64, Mutex};
 use crate::upkeep::Rotations;
 use crate::vault::{CodeList, KeyError, Vault};
 use crate::word::CardRef;
 
-/// Where a store lies and how it is kept.
-pub struct EngineOptions {
-    /// Where the data goes.
-    pub data: Arc<dyn Medium>,
-    /// Where the keys go: never inside the data, so that a backup of the data carries no key.
-    pub keys: Arc<dyn Medium>,
-    /// How the log is kept; `store_id` is filled in.
-    pub wal: WalOptions,
-    /// The clocks.
-    pub clock: Box<dyn Clock>,
-    /// Accept a step of the wall clock by more than 10 minutes. Default no.
-    pub accept_clock: bool,
-}
-
-impl EngineOptions {
-    /// A store in directory `data` with its keys in directory `keys`, made if they are not there. If the
-    /// log ever fails, the process is ended, because nothing may be acknowledged after that.
-    ///
-    /// # Errors
-    /// If a directory cannot be used: no permission, in use by another process, no real file system, no
-    /// store and yet not empty; or if there is a store and no directory with its keys. Directories that were
-    /// made for this are gone again.
-    pub fn on_disk(data: &Path, keys: &Path, options: DiskOptions) -> Result<EngineOptions, OpenError> {
-        let data = DiskMedium::open(data, options)?;
-        let opened = Identity::read(&data).map_err(OpenError::from).and_then(|identity| {
-            if identity.is_some() && !keys.exists() {
-                return Err(KeyError::Missing { file: "lookup.key" }.into());
-            }
-            Ok(DiskMedium::open(keys, options)?)
-        });
-        let keys = match opened {
-            Ok(keys) => keys,
-            Err(error) => {
-                data.discard();
-                return Err(error);
-            }
-        };
-        let wal = WalOptions {
-            on_poison: Some(Box::new(|what| {
-                eprintln!("kami: the log failed, nothing more will be acknowledged: {what}");
-                std::process::exit(EXIT_POISONED);
-            })),
-            ..WalOptions::default()
-        };
-        Ok(EngineOptions {
-            keys: Arc::new(keys),
-            data: Arc::new(data),
-            wal,
-            clock: Box::new(SystemClock::new().map_err(OpenError::Clock)?),
-            accept_clock: false,
-        })
-    }
-}
-
 /// The exit code of a process whose log failed.
 pub const EXIT_POISONED: i32 = 5;
-
-/// Why a store cannot be opened. Nothing was changed that a second attempt would miss.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// The directory cannot be used.
-    #[error(transparent)]
-    Disk(#[from] kami_wal::DiskError),
-    /// The directory is no store, or not one of this version.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The keys cannot be used.
-    #[error(transparent)]
-    Keys(#[from] KeyError),
-    /// The log cannot be used.
-    #[error(transparent)]
-    Log(#[from] kami_wal::OpenError),
-    /// What the snapshot or the log says cannot be put in place.
-    #[error(transparent)]
-    Replay(#[from] ReplayError),
-    /// The wall clock is not believed.
-    #[error(transparent)]
-    ClockStep(#[from] ClockStep),
-    /// The kernel does not tell the time.
-    #[error("the machine's clocks cannot be read")]
-    Clock(#[source] io::Error),
-    /// A file of the store cannot be read or written.
-    #[error("a file of the store cannot be read or written: {what}")]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// Why not.
-        source: io::Error,
-    },
-    /// Two committed batches have the same card.
-    #[error("the store holds a card twice: batch=`{batch}` row=`{row}`")]
-    DuplicateCard {
-        /// The later batch.
-        batch: BatchId,
-        /// Its row.
-        row: u64,
-    },
-    /// There is no room to record the start.
-    #[error("the disk is full: make room and start again")]
-    DiskFull,
-}
-
-/// Why codes could not be read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RevealError {
-    /// The reply that lists them is not durable yet.
-    #[error("codes are revealed only after their reply is durable")]
-    NotDurable,
-    /// The batch file cannot be read.
-    #[error("a batch file cannot be read: batch=`{batch}`")]
-    Io {
-        /// The batch.
-        batch: BatchId,
-        /// Why.
-        source: io::Error,
-    },
-    /// The ciphertext was altered.
-    #[error("a code does not open: the batch file is damaged: batch=`{batch}` row=`{row}`")]
-    Damaged {
-        /// The batch.
-        batch: BatchId,
-        /// The row.
-        row: u64,
-    },
-}
 
 /// The engine: a cheap handle, clones share one store.
 ///
@@ -395,95 +268,6 @@ impl Engine {
         let id = *state.principal_keys.get(key)?;
         let principal = &state.principals[id.0 as usize - 1].principal;
         (!principal.revoked).then(|| principal.clone())
-    }
-
-    /// Stages an import; `id` names it from here on. Blocking, as all imports are; done again it goes on
-    /// where it was.
-    ///
-    /// # Errors
-    /// If the log failed, as for the four calls below.
-    pub fn import_begin(&self, caller: Caller, id: RequestId, spec: ImportSpec) -> Result<Reply, Poisoned> {
-        let Shared { sequencer, vault, imports, .. } = &*self.shared;
-        let reply = imports.begin(sequencer, vault, caller, id, spec);
-        // It says that the product exists, and that no such import was committed.
-        sequencer.wal.wait_durable(sequencer.wal.tail())?;
-        Ok(reply)
-    }
-
-    /// Adds rows; `first_row` is the number of the first, and rows received before are skipped. A chunk is
-    /// taken as a whole or not at all: after MALFORMED the reply names the bad row.
-    ///
-    /// # Errors
-    /// See [`Engine::import_begin`].
-    pub fn import_chunk(
-        &self,
-        caller: Caller,
-        id: RequestId,
-        first_row: u64,
-        rows: &mut dyn Iterator<Item = ImportRow<'_>>,
-    ) -> Result<Reply, Poisoned> {
-        let Shared { sequencer, vault, imports, .. } = &*self.shared;
-        self.settled(imports.chunk(sequencer, vault, caller, id, first_row, rows))
-    }
-
-    /// How far a staged import is.
-    ///
-    /// # Errors
-    /// See [`Engine::import_begin`].
-    pub fn import_status(&self, caller: Caller, id: RequestId) -> Result<Reply, Poisoned> {
-        self.settled(self.shared.imports.status(&self.shared.sequencer, caller, id))
-    }
-
-    /// Lists the rows of a staged import whose cards are there already: up to
-    /// [`DUPLICATES_MAX`](crate::DUPLICATES_MAX) from the `from`-th on, counted from 0. PARTIAL says that
-    /// there are more.
-    ///
-    /// # Errors
-    /// See [`Engine::import_begin`].
-    pub fn import_duplicates(&self, caller: Caller, id: RequestId, from: u64) -> Result<Reply, Poisoned> {
-        let Shared { sequencer, imports, .. } = &*self.shared;
-        self.settled(imports.duplicates(sequencer, caller, id, from))
-    }
-
-    /// Commits a staged import as one batch. If cards of it are there already, the reply says which, and
-    /// what was staged is given up, unless the import was begun to skip them.
-    ///
-    /// # Errors
-    /// See [`Engine::import_begin`].
-    pub fn import_commit(&self, caller: Caller, id: RequestId) -> Result<Reply, Poisoned> {
-        self.import_commit_on(caller, id, None)
-    }
-
-    /// The same, on grounds that are kept with the batch. Cards that come with what they were in another system are
-    /// committed on grounds only: REASON_MISSING without.
-    ///
-    /// # Errors
-    /// See [`Engine::import_begin`].
-    pub fn import_commit_on(
-        &self,
-        caller: Caller,
-        id: RequestId,
-        grounds: Option<&Grounds>,
-    ) -> Result<Reply, Poisoned> {
-        let sequencer = &self.shared.sequencer;
-        sequencer.wait_space();
-        self.settled(self.shared.imports.commit(sequencer, &self.shared.vault, caller, id, grounds))
-    }
-
-    /// Gives a staged import up.
-    ///
-    /// # Errors
-    /// See [`Engine::import_begin`].
-    pub fn import_abort(&self, caller: Caller, id: RequestId) -> Result<Reply, Poisoned> {
-        let Shared { sequencer, vault, imports, .. } = &*self.shared;
-        self.settled(imports.abort(sequencer, vault, caller, id))
-    }
-
-    /// Gives up the staged imports that nobody has touched for a day, and returns how many: their files take up
-    /// room on the disk. It may remove large files, so it is called on a thread that may block, now and then.
-    pub fn give_up_imports(&self) -> usize {
-        let Shared { sequencer, vault, imports, .. } = &*self.shared;
-        imports.give_up_abandoned(sequencer, vault)
     }
 
     /// Waits until what the reply rests on is durable. Rows that were staged rest on nothing in the log,

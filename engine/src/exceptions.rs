@@ -25,22 +25,24 @@
 //!   the time of the till, which counts as now if it is ahead, must not be before the sale, and is too old after
 //!   [`ADVICE_AGE_MAX_MS`].
 
+mod list;
+mod stored;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use list::is_shown;
+pub use stored::{ADVICE_BYTES, Kept, StoredException, StoredNote};
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use kami_wal::Lsn;
 
-use crate::admin::Change;
-use crate::command::{Command, Request};
 use crate::identity::{
-    Caller, CardDigest, ChannelId, MerchantId, PinDigest, PrincipalId, RequestId, Role, TenantId, TerminalId,
+    CardDigest, ChannelId, MerchantId, PinDigest, PrincipalId, RequestId, TenantId, TerminalId,
 };
 use crate::product::Money;
-use crate::record::{self, Entry, FormatError, Head, Kind, stored};
-use crate::reply::{Reply, ReplyBody, ReplyFlags};
-use crate::sequencer::{Turn, Work};
-use crate::state::Scope;
+use crate::record::Head;
 use crate::status::Status;
-use crate::table::Table;
 use crate::word::CardRef;
 
 /// The most open exceptions of one principal.
@@ -290,9 +292,6 @@ pub fn is_kept(status: Status) -> bool {
         && !matches!(status, Status::ReversedBeforeArrival | Status::ExceptionsFull)
 }
 
-/// Bytes of the tail of ADVICE.
-pub const ADVICE_BYTES: usize = 48;
-
 impl ExceptionState {
     /// The exception that an entry of this head is about.
     #[must_use]
@@ -317,285 +316,6 @@ impl ExceptionState {
             digest: kept.digest,
             body: head.body,
             lsn,
-        }
-    }
-}
-
-/// What an entry says of an exception beside its head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// The card, if there is one.
-    pub card: Option<CardRef>,
-    /// The code.
-    pub digest: CardDigest,
-    /// How much.
-    pub amount: Money,
-    /// When it was made.
-    pub made_ms: u64,
-    /// Why it did not fit.
-    pub reason: Status,
-}
-
-impl Kept {
-    /// Writes the tail of ADVICE.
-    pub fn encode(&self, tail: &mut [u8]) {
-        tail[..8].copy_from_slice(&self.card.map_or(u64::MAX, CardRef::to_bits).to_le_bytes());
-        tail[8..24].copy_from_slice(&self.digest.0.to_le_bytes());
-        tail[24..32].copy_from_slice(&self.amount.to_le_bytes());
-        tail[32..40].copy_from_slice(&self.made_ms.to_le_bytes());
-        tail[40..42].copy_from_slice(&self.reason.number().to_le_bytes());
-        tail[42..].fill(0);
-    }
-
-    /// Reads the tail of ADVICE.
-    ///
-    /// # Errors
-    /// If it is too short or gives a reason that this version does not know.
-    pub fn of(entry: &Entry<'_>) -> Result<Kept, FormatError> {
-        let wrong = FormatError { what: "offline redemption damaged", lsn: entry.lsn };
-        let tail = entry.bytes().get(record::HEAD_BYTES..).filter(|tail| tail.len() >= ADVICE_BYTES);
-        let Some(tail) = tail else { return Err(wrong) };
-        let number = |at: usize| u64::from_le_bytes(tail[at..at + 8].try_into().expect("eight bytes"));
-        let reason = Status::from_number(u16::from_le_bytes([tail[40], tail[41]])).ok_or(wrong)?;
-        Ok(Kept {
-            card: (number(0) != u64::MAX).then(|| CardRef::from_bits(number(0))),
-            digest: CardDigest(u128::from(number(8)) | u128::from(number(16)) << 64),
-            amount: number(24).cast_signed(),
-            made_ms: number(32),
-            reason,
-        })
-    }
-}
-
-/// A resolution in the log.
-#[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-pub struct StoredNote {
-    /// What was done.
-    pub note: String,
-}
-
-/// An exception in a snapshot.
-#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-pub struct StoredException {
-    id: u64,
-    card: u64,
-    digest: u128,
-    reason: u16,
-    request: u128,
-    principal: u32,
-    terminal: u32,
-    merchant: u32,
-    channel: u16,
-    tenant: u16,
-    body: u32,
-    amount: i64,
-    made_ms: u64,
-    time_ms: u64,
-    lsn: u64,
-    last: u64,
-    /// Who resolved it, when and how.
-    resolution: Option<(u32, u64, String)>,
-}
-
-stored!(StoredNote);
-
-impl StoredException {
-    fn of(state: &ExceptionState) -> StoredException {
-        let ExceptionState { exception, tenant, digest, body, lsn } = state;
-        let resolution = exception.resolution.as_ref();
-        StoredException {
-            id: exception.id,
-            card: exception.card.map_or(u64::MAX, CardRef::to_bits),
-            digest: digest.0,
-            reason: exception.reason.number(),
-            request: exception.request.0,
-            principal: exception.principal.0,
-            terminal: exception.terminal.0,
-            merchant: exception.merchant.0,
-            channel: exception.channel.0,
-            tenant: tenant.0,
-            body: *body,
-            amount: exception.amount,
-            made_ms: exception.made_ms,
-            time_ms: exception.time_ms,
-            lsn: exception.lsn.bytes(),
-            last: lsn.bytes(),
-            resolution: resolution.map(|end| (end.principal.0, end.time_ms, end.note.clone())),
-        }
-    }
-
-    fn state(&self) -> Option<ExceptionState> {
-        let resolution = self.resolution.clone().map(|(principal, time_ms, note)| Resolution {
-            principal: PrincipalId(principal),
-            time_ms,
-            note,
-        });
-        Some(ExceptionState {
-            exception: Exception {
-                id: self.id,
-                card: (self.card != u64::MAX).then(|| CardRef::from_bits(self.card)),
-                reason: Status::from_number(self.reason)?,
-                request: RequestId(self.request),
-                principal: PrincipalId(self.principal),
-                terminal: TerminalId(self.terminal),
-                merchant: MerchantId(self.merchant),
-                channel: ChannelId(self.channel),
-                amount: self.amount,
-                made_ms: self.made_ms,
-                time_ms: self.time_ms,
-                lsn: Lsn::from_bytes(self.lsn)?,
-                resolution,
-            },
-            tenant: TenantId(self.tenant),
-            digest: CardDigest(self.digest),
-            body: self.body,
-            lsn: Lsn::from_bytes(self.last)?,
-        })
-    }
-}
-
-impl Turn<'_> {
-    /// Lists exceptions.
-    pub(crate) fn list_exceptions(&self, request: &Request) -> Reply {
-        let &Command::ExceptionList { after, count, all } = &request.command else {
-            unreachable!("the caller matched the command")
-        };
-        let count = count.clamp(1, EXCEPTIONS_PER_LIST) as usize;
-        let mut page = ExceptionPage { rows: Vec::new(), reached: after };
-        let mut more = false;
-        for (looked_at, state) in self.state.exceptions.after(request.caller.tenant, after, all).enumerate() {
-            let is_shown = self.shows_exception(request, state);
-            if looked_at == LOOKED_AT_MAX || is_shown && page.rows.len() == count {
-                more = true;
-                break;
-            }
-            page.reached = state.exception.id;
-            if is_shown {
-                page.rows.push(state.exception.clone());
-            }
-        }
-        let mut reply = self.reply(request, Status::Ok, None, ReplyBody::Exceptions(page));
-        if more {
-            reply.flags = ReplyFlags::PARTIAL;
-        }
-        reply
-    }
-
-    fn shows_exception(&self, request: &Request, state: &ExceptionState) -> bool {
-        let scope = self.state.scope(request.caller.principal).unwrap_or_default();
-        is_shown(&self.sequencer.table, scope, &request.caller, state)
-    }
-
-    /// Notes what was done about an exception.
-    pub(crate) fn resolve_exception(&mut self, work: &Work, at: usize) -> Option<Reply> {
-        let request = &work.requests[at];
-        let Command::ExceptionResolve(given) = &request.command else {
-            unreachable!("the caller matched the command")
-        };
-        let (id, tenant) = (given.id, request.caller.tenant);
-        let known =
-            self.state.exceptions.find(id, tenant).filter(|state| self.shows_exception(request, state));
-        let refusal = match known.map(|state| &state.exception) {
-            _ if !is_note(&given.note) => Some(Status::Malformed),
-            None => Some(Status::NotFound),
-            Some(Exception { resolution: Some(_), .. }) => Some(Status::IllegalTransition),
-            Some(_) => None,
-        };
-        let (principal, note) = (request.caller.principal, given.note.clone());
-        let change = Change {
-            kind: Kind::ExceptionResolve,
-            subject: id,
-            refusal,
-            apply: &|state, lsn| {
-                let time_ms = state.now_ms;
-                let resolution = Resolution { principal, time_ms, note: note.clone() };
-                state.exceptions.resolve(id, resolution, lsn);
-            },
-            show: &|state| {
-                let shown = state.exceptions.find(id, tenant).map(|state| state.exception.clone());
-                ReplyBody::Exceptions(ExceptionPage { rows: shown.into_iter().collect(), reached: id })
-            },
-        };
-        self.change(work, at, &change)
-    }
-}
-
-fn is_note(note: &str) -> bool {
-    (1..=RESOLUTION_BYTES_MAX).contains(&note.len()) && !note.chars().any(char::is_control)
-}
-
-/// Whether a caller may be told of another merchant's exceptions.
-pub(crate) const fn sees(role: Role, own: MerchantId, merchant: MerchantId) -> bool {
-    matches!(role, Role::Admin) || own.0 == 0 || own.0 == merchant.0
-}
-
-/// Whether an exception is told to a caller with this scope: it is of the tenant, of the merchant if the caller belongs to
-/// one, and of a product in the scope if there is one.
-pub(crate) fn is_shown(table: &Table, scope: Scope<'_>, caller: &Caller, state: &ExceptionState) -> bool {
-    state.tenant == caller.tenant
-        && sees(caller.role, caller.merchant, state.exception.merchant)
-        && (scope.is_all()
-            || state
-                .exception
-                .card
-                .and_then(|card| table.batch_of(card))
-                .is_some_and(|batch| scope.covers(batch.product)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn state(id: u64, principal: u32) -> ExceptionState {
-        let kept = Kept {
-            card: id.is_multiple_of(2).then(|| CardRef::new(1, id)),
-            digest: CardDigest(u128::from(id)),
-            amount: -1,
-            made_ms: 5,
-            reason: Status::Frozen,
-        };
-        let head = Head {
-            subject: id,
-            request: RequestId(7),
-            principal: PrincipalId(principal),
-            ..Head::of_engine(Kind::Advice)
-        };
-        ExceptionState::of(&head, &kept, Lsn::from_bytes(64 * id).unwrap(), 9)
-    }
-
-    #[test]
-    fn numbers_run_and_what_is_there_stays_as_it_is() {
-        let mut list = Exceptions::default();
-        assert!(list.add(state(1, 3)) && list.add(state(2, 3)) && list.add(state(3, 4)));
-        assert!(!list.add(state(5, 3)), "one is missing");
-        let resolution = Resolution { principal: PrincipalId(8), time_ms: 10, note: "paid".to_owned() };
-        list.resolve(2, resolution.clone(), Lsn::from_bytes(4096).unwrap());
-        assert!(list.add(state(2, 3)), "replay brings it again");
-        assert_eq!(list.find(2, TenantId(0)).unwrap().exception.resolution, Some(resolution));
-        assert_eq!((list.open_of(PrincipalId(3)), list.open_of(PrincipalId(8))), (1, 0));
-        let ids = |after, all| -> Vec<u64> {
-            list.after(TenantId(0), after, all).map(|it| it.exception.id).collect()
-        };
-        assert_eq!(list.after(TenantId(1), 0, true).count(), 0);
-        assert!(list.may_be_of(CardDigest(3)) && !Exceptions::default().may_be_of(CardDigest(3)));
-        assert_eq!((ids(0, false), ids(1, false), ids(0, true)), (vec![1, 3], vec![3], vec![1, 2, 3]));
-        assert!(list.find(2, TenantId(1)).is_none() && list.find(0, TenantId(0)).is_none());
-        assert!(list.reported(CardDigest(3), RequestId(7)).is_some());
-        assert!(list.reported(CardDigest(3), RequestId(8)).is_none());
-        // And through a snapshot.
-        let mut again = Exceptions::default();
-        assert!(again.restore(&list.rows(0, 2)) && again.restore(&list.rows(2, 9)));
-        assert_eq!((again.all, again.open, again.open_of), (list.all, list.open, list.open_of));
-        assert_eq!((again.of_tenant, again.filter), (list.of_tenant, list.filter));
-    }
-
-    #[test]
-    fn what_is_the_tills_own_fault_or_comes_again_is_no_exception() {
-        for status in [Status::CardNotValid, Status::Frozen, Status::LimitTerminal, Status::PinLocked] {
-            assert!(is_kept(status), "{status:?}");
-        }
-        for status in [Status::Ok, Status::Busy, Status::IdReused, Status::ReversedBeforeArrival] {
-            assert!(!is_kept(status), "{status:?}");
         }
     }
 }

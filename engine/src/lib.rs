@@ -14,17 +14,17 @@
 //! VOIDED 作废     FREEZE and UNFREEZE 冻结 set a flag and leave the state;
 //!                 EXPIRED 过期 follows from engine time and the card's end of validity
 //! ```
-//! RESERVED 占用 and RETURNED 退回 are assigned and come with reservations and returns.
+//! An order that is to be paid keeps its cards RESERVED 占用 until then; what comes back by RETURN goes into stock again if
+//! nobody saw its code, and is RETURNED 退回 otherwise (`order.rs`).
 //!
 //! # The path of a command
 //! ```text
-//! net/connection.rs    bytes -> Request; digest of the code at the door
-//! engine/index.rs      digest -> CardRef, prefetched as a group
-//! engine/chain.rs      cards with a past: read it from the log, before the lock
-//! engine/sequencer.rs  lock; for each (subject.rs, order.rs, admin.rs): decide -> entry at the tail; publish; words
-//! engine/card.rs       decide(view, past, action) -> Outcome            pure, total
-//! wal                  append in place, publish the tail; commit; durable_end
-//! net/connection.rs    wait until durable_end >= the tail after the decisions; reply
+//! net/desk.rs                  bytes -> Request; digest of the code at the door
+//! engine/sequencer/prepare.rs  before the lock: digest -> CardRef (index.rs), prefetched as a group; pasts read (chain.rs)
+//! engine/sequencer/turn.rs     the lock; for each (subject.rs, order.rs, admin.rs): decide -> entry at the tail; publish; words
+//! engine/card.rs               decide(view, past, action) -> Outcome            pure, total
+//! wal                          append in place, publish the tail; commit; durable_end
+//! net/outbox.rs                wait until durable_end >= the tail after the decisions; reply
 //! ```
 //! **No reply leaves before the state it was decided on is durable**: sales, refusals and reads alike.
 //! Changing memory before the log is durable is sound, because whatever rests on the change gets a later

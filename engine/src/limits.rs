@@ -15,7 +15,9 @@
 //! * Scope, product and window of a limit never change: what was counted would mean something else.
 //! * What is open is derived from the orders, never stored.
 
+mod open;
 mod stored;
+mod subject;
 #[cfg(test)]
 mod tests;
 mod tills;
@@ -24,47 +26,20 @@ use std::collections::{BTreeSet, HashMap};
 
 use kami_wal::Lsn;
 
-use crate::identity::{AccountId, LimitId, MerchantId, PrincipalId, ProductId, TenantId, TerminalId};
+use self::open::Open;
+use crate::identity::{LimitId, ProductId, TenantId};
 use crate::limit::{Exceeded, Limit, LimitAction, LimitScope, LimitSpec, LimitWindow, Subject};
-use crate::record::Head;
 use crate::sharded::Sharded;
-use crate::status::Status;
 use crate::window::Window;
 
 pub use stored::{LimitRow, StoredLimit, UsageRow};
+pub use subject::{Buyer, Till};
 pub(crate) use tills::{CROSSING_ENTRY_BYTES, CROSSINGS_PER_REQUEST, Tills};
 
 /// The most limits that stand in one tenant at a time.
 pub const LIMITS_MAX: usize = 64;
 /// The most crossings that one command records; what is over is recorded by the next that crosses.
 pub const CROSSED_MAX: usize = 4;
-
-/// So much may be reserved and not paid at a time where the tenant sets no limit of its own for it: so that
-/// nobody can hoard the stock, whoever forgets to set limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpenCap {
-    /// Cards.
-    pub cards: u64,
-    /// Orders.
-    pub orders: u64,
-}
-
-impl OpenCap {
-    /// Of an account: two of the largest orders.
-    pub const ACCOUNT: OpenCap = OpenCap { cards: 200_000, orders: 1_000 };
-    /// Of an address: one of the largest orders.
-    pub const IP: OpenCap = OpenCap { cards: 100_000, orders: 100 };
-    /// Of whoever sends the orders, who buys for many: what memory bears.
-    pub const BUYER: OpenCap = OpenCap { cards: 50_000_000, orders: 1_000_000 };
-
-    const fn of(subject: Subject) -> OpenCap {
-        match subject {
-            Subject::Account(_) => OpenCap::ACCOUNT,
-            Subject::Ip(_) => OpenCap::IP,
-            _ => OpenCap::BUYER,
-        }
-    }
-}
 
 /// Subjects looked at for forgetting with each command that counts.
 const FORGOTTEN_PER_TAKE: usize = 2;
@@ -80,32 +55,6 @@ pub struct LimitState {
     pub since: Lsn,
     /// Its last entry.
     pub lsn: Lsn,
-}
-
-/// Who buys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Buyer {
-    /// The tenant.
-    pub tenant: TenantId,
-    /// The account; 0 is none.
-    pub account: AccountId,
-    /// A hash of the address; 0 is none.
-    pub ip: u64,
-    /// Who sends the order. Only what is reserved counts for it.
-    pub principal: PrincipalId,
-}
-
-/// Who redeems.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Till {
-    /// The tenant.
-    pub tenant: TenantId,
-    /// The merchant.
-    pub merchant: MerchantId,
-    /// The till.
-    pub terminal: TerminalId,
-    /// The principal.
-    pub principal: PrincipalId,
 }
 
 /// A limit that a command crosses whose action is [`LimitAction::Alert`]: what its LIMIT_CROSSED entry says.
@@ -140,13 +89,6 @@ impl Usage {
         });
         &mut self.windows[at].1
     }
-}
-
-/// What is reserved by one subject and not paid.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Open {
-    cards: u64,
-    orders: u64,
 }
 
 /// The limits.
@@ -305,30 +247,6 @@ impl Limits {
             found.into_iter().for_each(|exceeded| worse(&mut worst, exceeded));
         }
         worst.map_or(Ok(()), Err)
-    }
-
-    /// What stands against a reservation of so many cards where no limit of the tenant's own speaks of it.
-    fn weigh_caps(&self, buyer: &Buyer, cards: u64) -> Option<Exceeded> {
-        let own = |subject, window| {
-            let mut standing = self.standing_in(buyer.tenant).map(|state| &state.limit.spec);
-            standing.any(|spec| spec.window == window && buyer.subject(spec) == Some(subject))
-        };
-        let mut reserving = buyer.reserving();
-        reserving.find_map(|subject| {
-            let open = self.open.get(&(buyer.tenant, subject)).copied().unwrap_or_default();
-            let cap = OpenCap::of(subject);
-            let parts = [
-                (LimitWindow::OpenCards, open.cards, cards, cap.cards),
-                (LimitWindow::OpenOrders, open.orders, 1, cap.orders),
-            ];
-            let mut over = parts.into_iter().filter(|(_, used, wanted, max)| used + wanted > *max);
-            over.find(|(window, ..)| !own(subject, *window)).map(|(_, used, _, max)| Exceeded {
-                limit: LimitId(0),
-                status: Status::LimitReservations,
-                left: max.saturating_sub(used),
-                opens_ms: u64::MAX,
-            })
-        })
     }
 
     /// Whether a card of `product` may be redeemed at `till` now; `pending` are redemptions that were decided
@@ -513,106 +431,11 @@ impl Limits {
         windows.iter().filter_map(of).max().unwrap_or(0)
     }
 
-    /// An order of so many cards is reserved and not paid from now on.
-    pub fn open(&mut self, buyer: &Buyer, cards: u64) {
-        for subject in buyer.reserving() {
-            let open = self.open.entry((buyer.tenant, subject)).or_default();
-            open.cards += cards;
-            open.orders += 1;
-        }
-    }
-
-    /// It is paid, cancelled or timed out.
-    pub fn close(&mut self, buyer: &Buyer, cards: u64) {
-        for subject in buyer.reserving() {
-            let key = (buyer.tenant, subject);
-            let Some(open) = self.open.get_mut(&key) else { continue };
-            open.cards = open.cards.saturating_sub(cards);
-            open.orders = open.orders.saturating_sub(1);
-            if *open == Open::default() {
-                self.open.remove(&key);
-            }
-        }
-    }
-
-    /// Nothing is open any more: before what is open is derived anew.
-    pub fn close_all(&mut self) {
-        self.open.clear();
-    }
-
     /// How many subjects are remembered.
     #[must_use]
     #[cfg(test)]
     pub fn subjects(&self) -> u64 {
         self.usage.count()
-    }
-}
-
-impl LimitSpec {
-    /// Whether this subject is one of those it counts.
-    fn counts(&self, subject: Subject) -> bool {
-        match (self.scope, subject) {
-            _ if self.window.is_open() => false,
-            (LimitScope::Account(Some(one)), Subject::Account(id)) => one == id,
-            (LimitScope::Account(None), Subject::Account(_))
-            | (LimitScope::Ip, Subject::Ip(_))
-            | (LimitScope::Terminal, Subject::Terminal(..))
-            | (LimitScope::Principal, Subject::Principal(_)) => true,
-            _ => false,
-        }
-    }
-}
-
-impl Buyer {
-    /// The subjects that a purchase counts for.
-    fn subjects(&self) -> impl Iterator<Item = Subject> + use<> {
-        let account = (self.account != AccountId(0)).then_some(Subject::Account(self.account));
-        let ip = (self.ip != 0).then_some(Subject::Ip(self.ip));
-        account.into_iter().chain(ip)
-    }
-
-    /// The subjects that a reservation counts for as long as it is not paid.
-    fn reserving(&self) -> impl Iterator<Item = Subject> + use<> {
-        let buyer = (self.principal != PrincipalId(0)).then_some(Subject::Principal(self.principal));
-        self.subjects().chain(buyer)
-    }
-
-    /// The one that a limit counts, if it counts one.
-    fn subject(&self, spec: &LimitSpec) -> Option<Subject> {
-        match spec.scope {
-            LimitScope::Principal if spec.window.is_open() => {
-                Some(Subject::Principal(self.principal)).filter(|_| self.principal != PrincipalId(0))
-            }
-            LimitScope::Account(Some(one)) if one != self.account => None,
-            LimitScope::Account(_) => self.subjects().find(|subject| matches!(subject, Subject::Account(_))),
-            LimitScope::Ip => self.subjects().find(|subject| matches!(subject, Subject::Ip(_))),
-            _ => None,
-        }
-    }
-}
-
-impl Till {
-    /// The till of an entry, or of a request that is about to be one.
-    #[must_use]
-    pub fn of(head: &Head) -> Till {
-        Till {
-            tenant: head.tenant,
-            merchant: head.merchant,
-            terminal: head.terminal,
-            principal: head.principal,
-        }
-    }
-
-    fn subjects(&self) -> [Subject; 2] {
-        [Subject::Terminal(self.merchant, self.terminal), Subject::Principal(self.principal)]
-    }
-
-    fn subject(&self, scope: LimitScope) -> Option<Subject> {
-        match scope {
-            LimitScope::Terminal => Some(self.subjects()[0]),
-            LimitScope::Principal => Some(self.subjects()[1]),
-            _ => None,
-        }
     }
 }
 

@@ -16,9 +16,9 @@
 //!   as a whole or not at all.
 //! * What is held of the first card is held for somebody: as long as it is, neither command moves the card.
 //! * The sum of what is left on both cards is the same before and after. What came from another card counts as loaded,
-//!   and what went to one is taken off that (I3).
-//! * A card that was replaced belongs to no order any more, and never leaves VOIDED (I9). Its replacement was in stock,
-//!   its code unseen, and belongs to one order (I2, I10).
+//!   and what went to one is taken off that.
+//! * A card that was replaced belongs to no order any more, and never leaves VOIDED. Its replacement was in stock,
+//!   its code unseen, and belongs to one order.
 
 mod read;
 mod turn;

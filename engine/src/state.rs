@@ -4,6 +4,16 @@
 //! after recovery is memory before the crash. Cursors, free lists, counters and look-up maps are derived:
 //! they are kept here while running and computed again at recovery.
 
+mod for_sale;
+mod hash;
+mod order_move;
+mod principals;
+#[cfg(test)]
+mod tests;
+
+pub use order_move::OrderMove;
+pub use principals::{PrincipalState, Scope};
+
 use std::collections::{BTreeSet, HashMap};
 
 use kami_wal::Lsn;
@@ -15,26 +25,21 @@ use crate::control::Proposals;
 use crate::exceptions::Exceptions;
 use crate::holds::{HeldOf, Holds};
 use crate::identity::{
-    AccountId, BatchId, Caller, DocumentId, Principal, PrincipalId, PrincipalSpec, ProductId, Renewal,
-    RequestId, TenantId, TerminalId,
+    BatchId, Caller, DocumentId, PrincipalId, PrincipalSpec, ProductId, RequestId, TenantId,
 };
-use crate::limits::{Buyer, Limits};
-use crate::order::list::opens;
-use crate::order::{Line, units};
-use crate::orders::{OrderKey, OrderState, OrderWord, Orders, Reservation};
-use crate::pins::{PinKey, Pins};
+use crate::limits::Limits;
+use crate::orders::Orders;
+use crate::pins::Pins;
 use crate::product::{CardKind, Money, Product, ProductSpec};
-use crate::record::{Allocation, Clocks, Kind, OrderFacts, Purse, Stored, StoredPlace, StoredPrincipal};
-use crate::reply::StockLine;
+use crate::record::{Clocks, Purse};
 use crate::sharded::Sharded;
-use crate::stock::Counted;
-use crate::stock::{Search, Shared, SharedRow, Stock};
+use crate::stock::{Counted, Shared, SharedRow, Stock};
 use crate::table::{Batch, Table};
 use crate::tenants::Tenants;
 use crate::value::Value;
 use crate::word::{CardRef, Flags, Lifecycle, Word};
 
-/// Products, batches' stock, orders and principals.
+/// All that commands read and change under the lock, beside the words of cards.
 #[derive(Default)]
 pub struct State {
     /// Engine time: of the last group in the log, milliseconds.
@@ -101,62 +106,6 @@ impl ProductState {
             || caller.acts_for_all()
             || (terms.merchants.is_empty() || terms.merchants.contains(&caller.merchant))
                 && (terms.stores.is_empty() || terms.stores.contains(&store))
-    }
-}
-
-/// A principal.
-pub struct PrincipalState {
-    /// The principal.
-    pub principal: Principal,
-    /// Its last entry.
-    pub lsn: Lsn,
-}
-
-/// What a principal may touch, and where it stands.
-#[derive(Clone, Copy, Default)]
-pub struct Scope<'a> {
-    /// The products; an empty list is all. They never change.
-    products: &'a [ProductId],
-    /// The classes of products that its commands about cards may be about; none is all. A product's class may
-    /// change.
-    classes: u64,
-    store: u32,
-}
-
-impl<'a> Scope<'a> {
-    /// The products, none for all.
-    #[must_use]
-    pub fn products(self) -> &'a [ProductId] {
-        self.products
-    }
-
-    /// Whether the product is among them.
-    #[inline]
-    #[must_use]
-    pub fn covers(self, product: ProductId) -> bool {
-        self.products.is_empty() || self.products.contains(&product)
-    }
-
-    /// Whether commands about cards of the product are denied for its class or, if they `use` the card, for the
-    /// merchant or the store. Almost no product and no principal is bound, which costs two comparisons.
-    #[inline]
-    #[must_use]
-    pub fn denies(self, product: &ProductState, caller: &Caller, uses: bool) -> bool {
-        (self.classes != 0 || product.is_bound)
-            && (self.classes != 0 && self.classes >> (product.product.spec.terms.class & 63) & 1 == 0
-                || uses && !product.admits(caller, self.store))
-    }
-
-    /// Whether it is all products.
-    #[must_use]
-    pub fn is_all(self) -> bool {
-        self.products.is_empty()
-    }
-
-    /// Whether it is all products and all classes.
-    #[must_use]
-    pub fn is_boundless(self) -> bool {
-        self.products.is_empty() && self.classes == 0
     }
 }
 
@@ -334,19 +283,6 @@ impl State {
         }
     }
 
-    fn principal_lsn(&self, id: PrincipalId) -> Option<Lsn> {
-        self.principals.get((id.0 as usize).checked_sub(1)?).map(|state| state.lsn)
-    }
-
-    /// The tail of the entry that records a renewal; empty if there is no such principal.
-    pub fn renewed_tail(&self, renewal: Renewal) -> Vec<u8> {
-        let known = self.principals.get((renewal.principal.0 as usize).wrapping_sub(1));
-        let renewed = known.map(|state| renewal.applied_to(&state.principal.spec));
-        renewed.map_or_else(Vec::new, |spec| {
-            StoredPrincipal::from(&spec).entry_tail_with(StoredPlace::of(&spec).as_ref())
-        })
-    }
-
     /// The stock of a batch, if it is committed and the tenant's.
     #[must_use]
     pub fn batch_stock(&self, id: BatchId, tenant: TenantId) -> Option<&Stock> {
@@ -359,29 +295,6 @@ impl State {
         batch.install(row, new);
         if self.stock_mut(batch.id).moved(batch, row, old, new) {
             self.note_stock(batch);
-        }
-    }
-
-    /// Whether the batch has cards that could be sold has changed, perhaps: orders are to look at it, or not.
-    #[cold]
-    pub fn note_stock(&mut self, batch: &Batch) {
-        let stock = self.stock(batch.id);
-        let offers = !batch.is_frozen() && !batch.is_voided() && stock.standing(batch, None) > 0;
-        let place = stock.place;
-        let stocked = &mut self.products[batch.product.0 as usize - 1].stocked;
-        if offers {
-            stocked.insert(place);
-        } else {
-            stocked.remove(&place);
-        }
-    }
-
-    /// After looking for cards, whatever came of it: batches whose cards have all expired are looked at no more.
-    pub fn pass_over(&mut self, table: &Table, found: &Search) {
-        for &id in &found.over {
-            let place = self.stock(id).place;
-            let product = table.batch(id).expect("it was looked at").product;
-            self.products[product.0 as usize - 1].stocked.remove(&place);
         }
     }
 
@@ -407,41 +320,6 @@ impl State {
         }
     }
 
-    /// Adds a principal, or puts a renewed one in its place.
-    pub fn put_principal(&mut self, principal: Principal, lsn: Lsn) {
-        let (index, key, id) = (principal.id.0 as usize - 1, principal.spec.key, principal.id);
-        if let Some(state) = self.principals.get_mut(index) {
-            self.principal_keys.remove(&state.principal.spec.key);
-            *state = PrincipalState { principal, lsn };
-        } else {
-            self.principals.push(PrincipalState { principal, lsn });
-        }
-        self.principal_keys.insert(key, id);
-    }
-
-    /// What a principal may touch. The engine itself and principals of whoever embeds it, which no list
-    /// here knows, may touch everything; a revoked one nothing, which is what `None` says.
-    #[inline]
-    #[must_use]
-    pub fn scope(&self, id: PrincipalId) -> Option<Scope<'_>> {
-        match self.principals.get((id.0 as usize).wrapping_sub(1)) {
-            None => Some(Scope::default()),
-            Some(state) if state.principal.revoked => None,
-            Some(state) => {
-                let PrincipalSpec { products, classes, store, .. } = &state.principal.spec;
-                Some(Scope { products, classes: *classes, store: *store })
-            }
-        }
-    }
-
-    /// Whose tries of a card's PIN are counted together: a principal's of the store, or a till's of another, for whom
-    /// whoever embeds the engine answers.
-    #[must_use]
-    pub fn pin_key(&self, card: CardRef, principal: PrincipalId, terminal: TerminalId) -> PinKey {
-        let known = (principal.0 as usize).wrapping_sub(1) < self.principals.len();
-        (card.to_bits(), principal, if known { TerminalId(0) } else { terminal })
-    }
-
     /// Adds a batch and its stock, whose cards are as they were imported.
     pub fn put_batch(&mut self, batch: &Batch, counted: Counted) {
         let tenant = batch.tenant;
@@ -461,176 +339,6 @@ impl State {
         self.note_stock(batch);
     }
 
-    /// Looks for the cards of one line of an order, oldest batch first, in row order, and adds them to what was
-    /// found. Changes nothing. The result says whether there were enough.
-    pub fn allocate(
-        &self,
-        table: &Table,
-        tenant: TenantId,
-        line: &Line,
-        validity_s_min: u32,
-        found: &mut Search,
-    ) -> bool {
-        let Some(product) = self.product(line.product, tenant) else { return false };
-        if self.is_product_frozen(product) || !product.product.spec.terms.listed {
-            return false;
-        }
-        let valid_until = self.now_ms + u64::from(validity_s_min) * 1000;
-        let mut missing = u64::from(line.count);
-        let known = |place: u32| {
-            let id = product.batches[place as usize];
-            (table.batch(id).expect("a product's batches are committed"), self.stock(id))
-        };
-        if line.face.is_some() {
-            // Rows of one face value may lie anywhere: what cannot be enough is not looked for.
-            let stocked = product.stocked.iter().map(|place| known(*place));
-            let most: u64 = stocked.map(|(batch, stock)| stock.standing(batch, line.face)).sum();
-            if most < missing {
-                return false;
-            }
-        }
-        for &place in &product.stocked {
-            if missing == 0 {
-                break;
-            }
-            let (batch, stock) = known(place);
-            found.batches += 1;
-            if stock.is_over(batch, self.now_ms) {
-                found.over.push(batch.id);
-            } else {
-                stock.find(batch, self.now_ms, valid_until, line.face, |_| true, &mut missing, found);
-            }
-        }
-        missing == 0
-    }
-
-    /// After cards were looked for: the next order begins behind those that were found, if they were `taken`, and
-    /// behind what is not for sale in any case.
-    pub fn advance(&mut self, found: &Search, taken: bool) {
-        for passed in found.passed() {
-            let cursor = if taken { passed.taken } else { passed.left };
-            self.stock_mut(passed.batch).pass(passed.face, cursor);
-        }
-    }
-
-    /// Where the tenant's last order was opened.
-    #[must_use]
-    pub fn order_head(&self, tenant: TenantId) -> Option<Lsn> {
-        Lsn::from_bytes(self.order_heads.get(usize::from(tenant.0)).copied()?).filter(|lsn| lsn.bytes() > 0)
-    }
-
-    /// See [`State::order_head`]; of all tenants that have one.
-    pub fn order_heads(&self) -> impl Iterator<Item = (TenantId, Lsn)> + '_ {
-        let tenants = (0..self.order_heads.len()).map(|tenant| TenantId(tenant as u16));
-        tenants.filter_map(|tenant| Some((tenant, self.order_head(tenant)?)))
-    }
-
-    /// An order of the tenant was opened at `lsn`. An earlier one than is known changes nothing.
-    pub fn set_order_head(&mut self, tenant: TenantId, lsn: Lsn) {
-        let at = usize::from(tenant.0);
-        if self.order_heads.len() <= at {
-            self.order_heads.resize(at + 1, 0);
-        }
-        self.order_heads[at] = self.order_heads[at].max(lsn.bytes());
-    }
-
-    /// Moves an order, its cards and its money. What has moved on since (in a replay over a later snapshot) is left
-    /// as it is. Returns the reservation that the order had.
-    ///
-    /// # Errors
-    /// The account whose chain the entry does not continue; nothing may be used then.
-    pub fn apply_order(
-        &mut self,
-        table: &Table,
-        order: &OrderMove<'_>,
-    ) -> Result<Option<Reservation>, AccountId> {
-        let OrderMove { kind, lsn, time_ms, key, principal, cards, facts } = *order;
-        let (lifecycle, added) = OrderMove::post(kind, facts.sealed);
-        for (card, old) in cards.whole_cards() {
-            let batch = table.batch_of(card).expect("an order's cards are committed");
-            if batch.word(card.row()).lsn() < Some(lsn) {
-                self.install(batch, card.row(), old, Word::new(lsn, lifecycle, old.flags().with(added)));
-            }
-        }
-        for used in &cards.shared {
-            let (batch, row) =
-                (table.batch_of(used.card).expect("an order's cards are committed"), used.card.row());
-            if let Some((lifecycle, added)) = OrderMove::post_of_shared(kind, facts.sealed, used.word)
-                && batch.word(row).lsn() < Some(lsn)
-            {
-                let new = Word::new(lsn, lifecycle, used.word.flags().with(added));
-                self.install(batch, row, used.word, new);
-            }
-            self.stock_mut(batch.id).move_use(row, kind, facts.sealed, lsn);
-            self.note_stock(batch);
-        }
-        let state = match kind {
-            Kind::Reserve => OrderState::Reserved,
-            Kind::Cancel => OrderState::Cancelled,
-            Kind::ReserveTimeout => OrderState::TimedOut,
-            _ => OrderState::Sold,
-        };
-        let before = OrderWord::from_bits(facts.prev);
-        if opens(kind) {
-            self.set_order_head(key.0, lsn);
-        }
-        self.orders.put(key, OrderWord::new(lsn, state, before.is_some_and(OrderWord::is_fetched)));
-        let buyer = Buyer { tenant: key.0, account: AccountId(facts.account), ip: facts.ip, principal };
-        match kind {
-            // A plain sale names its product alone.
-            Kind::Sell if facts.lines.is_empty() => {}
-            // Nothing counts what nothing limits.
-            _ if self.limits.standing(key.0) == 0 => {}
-            Kind::Sell | Kind::Reserve | Kind::Realloc => {
-                self.limits.take(&buyer, &units(&facts.lines), time_ms, lsn);
-            }
-            Kind::Cancel | Kind::ReserveTimeout => {
-                let taken = before.map_or(lsn, OrderWord::lsn);
-                self.limits.give_back(&buyer, &units(&facts.lines), (taken, facts.moment_ms), time_ms, lsn);
-            }
-            _ => {}
-        }
-        // Everything from a snapshot's start on is replayed in order, so this may be done again.
-        let opens = matches!(kind, Kind::Sell | Kind::Export);
-        let closed = if opens { None } else { self.orders.close(&key) };
-        if kind == Kind::Reserve {
-            self.orders.open(key, Reservation::of(principal, cards.count(), facts));
-        } else {
-            self.accounts.post(&facts.legs, lsn)?;
-        }
-        Ok(closed)
-    }
-
-    /// Keeps what open orders hold: the one with this key was opened, or the one it had is closed.
-    pub fn set_aside(&mut self, key: OrderKey, closed: Option<&Reservation>) {
-        let State { orders, accounts, limits, .. } = self;
-        if let Some(closed) = closed {
-            accounts.release(&closed.legs);
-            limits.close(&closed.buyer(key.0), u64::from(closed.cards));
-        }
-        if let Some(open) = orders.reservation(&key) {
-            accounts.hold(&open.legs);
-            limits.open(&open.buyer(key.0), u64::from(open.cards));
-        }
-    }
-
-    /// The stock of a batch, to be shown.
-    pub fn stock_line(&mut self, batch: &Batch) -> StockLine {
-        let now_ms = self.now_ms;
-        let product = &self.product_of(batch).product;
-        let frozen = batch.is_frozen() || self.is_product_frozen(self.product_of(batch));
-        let closed = frozen || batch.is_voided() || !product.spec.terms.listed;
-        let stock = self.stock_mut(batch.id);
-        let sellable = if closed { 0 } else { stock.sellable(batch, now_ms) };
-        StockLine {
-            product: batch.product,
-            batch: batch.id,
-            imported: batch.rows(),
-            sellable,
-            counts: stock.counts,
-        }
-    }
-
     /// After recovery: computes what open orders hold, and moves every cursor past the rows that are not for
     /// sale, so that the first order need not.
     pub fn settle(&mut self, table: &Table) {
@@ -647,7 +355,7 @@ impl State {
         }
     }
 
-    /// Checks that counters, words and orders agree, and that money closes: invariants I1, I2 and I5. Reads every word; for tests,
+    /// Checks that counters, words and orders agree, and that money closes. Reads every word; for tests,
     /// recovery and verification.
     ///
     /// # Errors
@@ -693,145 +401,5 @@ impl State {
             return Err(format!("{reserved} cards are reserved, and {waiting} are in orders that wait"));
         }
         self.accounts.check_all()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
-
-    use super::*;
-    use crate::engine::{Engine, EngineOptions};
-    use crate::identity::OrderId;
-    use crate::import::{ImportRow, ImportSpec};
-    use crate::reply::ReplyBody;
-    use crate::session::Session;
-
-    fn open() -> Engine {
-        let medium = |seed| Arc::new(SimMedium::new(seed, SimMode::Direct)) as Arc<dyn Medium>;
-        let wal = WalOptions { segment_bytes: 4 << 20, drive: Drive::Manual, ..WalOptions::default() };
-        let clock = Box::new(crate::clock::SystemClock::new().unwrap());
-        Engine::open(EngineOptions { data: medium(1), keys: medium(2), wal, clock, accept_clock: false })
-            .unwrap()
-    }
-
-    /// How many batches an order of one card looks at.
-    fn looked_at(engine: &Engine, product: ProductId) -> usize {
-        let sequencer = engine.sequencer();
-        let mut state = sequencer.state();
-        let mut found = Search::default();
-        let line = Line { product, count: 1, face: None };
-        state.allocate(&sequencer.table, TenantId(0), &line, 0, &mut found);
-        state.pass_over(&sequencer.table, &found);
-        found.batches
-    }
-
-    /// A product that is imported every day has thousands of batches, most of them sold out, void or over. An order
-    /// looks at those that have something for it.
-    #[test]
-    fn an_order_passes_over_batches_that_are_sold_out_void_frozen_or_over() {
-        const BATCHES: u32 = 60;
-        let engine = open();
-        let session = Session::new(&engine, Caller::LOCAL);
-        let mut id = 0;
-        let mut next = || {
-            id += 1;
-            RequestId(id)
-        };
-        let spec = ProductSpec::single("daily", *b"CNY", 100);
-        let product = session.add_product(next(), spec).wait().unwrap().id;
-        let mut import = |name: String, expires_ms: u64| {
-            let codes: Vec<String> = (0..2).map(|row| format!("{name}-{row}")).collect();
-            let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() });
-            let spec = ImportSpec { expires_ms, ..ImportSpec::of(product, 2, 32) };
-            session.import(next(), spec, rows, |_| ()).unwrap();
-        };
-        let soon_ms = engine.now_ms() + 1000;
-        (0..BATCHES).for_each(|n| import(format!("OVER-{n}"), soon_ms + u64::from(n % 2) * 3_600_000));
-        engine.sequencer().state().now_ms = soon_ms;
-        assert_eq!(looked_at(&engine, product), 2, "one that is over, and the next");
-        (0..BATCHES).for_each(|n| import(format!("SOLD-{n}"), 0));
-        let order = RequestId(1 << 64);
-        session.sell(order, OrderId(order.0), product, BATCHES + 2 * BATCHES - 1).wait().unwrap();
-        assert_eq!(looked_at(&engine, product), 1, "only the last has a card");
-        engine.sequencer().state().check(&engine.sequencer().table).unwrap();
-        let last = RequestId(1 << 65);
-        session.sell(last, OrderId(last.0), product, 1).wait().unwrap();
-        assert_eq!(looked_at(&engine, product), 0);
-
-        let ask = |id: u128, command: Command| -> ReplyBody {
-            let mut work = crate::sequencer::Work::default();
-            let (terminal, channel) = (TerminalId(0), crate::identity::ChannelId(0));
-            let (id, caller) = (RequestId(1 << 66 | id), Caller::LOCAL);
-            work.requests.push(crate::command::Request {
-                id,
-                caller,
-                terminal,
-                channel,
-                deadline: None,
-                grounds: None,
-                command,
-            });
-            engine.execute(&mut work);
-            let reply = work.replies.pop().unwrap();
-            assert!(reply.status.is_done(), "{:?}", reply.status);
-            reply.body
-        };
-        let first = BatchId(1);
-        ask(1, Command::BatchExtend { batch: first, expires_ms: soon_ms + 7_200_000 });
-        assert_eq!(looked_at(&engine, product), 1, "it is for sale again");
-        ask(2, Command::BatchFreeze(first));
-        assert_eq!(looked_at(&engine, product), 0);
-        ask(3, Command::BatchUnfreeze(first));
-        assert_eq!(looked_at(&engine, product), 1);
-        ask(4, Command::BatchVoid(first));
-        assert_eq!(looked_at(&engine, product), 0);
-        engine.sequencer().state().check(&engine.sequencer().table).unwrap();
-    }
-}
-
-/// One entry about an order: what moves which cards.
-#[derive(Clone, Copy)]
-pub struct OrderMove<'a> {
-    /// What happens.
-    pub kind: Kind,
-    /// Where it stands.
-    pub lsn: Lsn,
-    /// When, in milliseconds.
-    pub time_ms: u64,
-    /// The order.
-    pub key: OrderKey,
-    /// Who asked for it.
-    pub principal: PrincipalId,
-    /// Its cards, with the words they had.
-    pub cards: &'a Allocation,
-    /// What else the entry says.
-    pub facts: &'a OrderFacts,
-}
-
-impl OrderMove<'_> {
-    /// Where the cards of such an entry stand afterwards, and the flag they gain. Of a RETURN `sealed` says that
-    /// nobody saw the codes.
-    #[must_use]
-    pub fn post(kind: Kind, sealed: bool) -> (Lifecycle, Flags) {
-        match kind {
-            Kind::Reserve => (Lifecycle::Reserved, Flags::NONE),
-            Kind::Cancel | Kind::ReserveTimeout => (Lifecycle::Available, Flags::NONE),
-            Kind::Return if sealed => (Lifecycle::Available, Flags::NONE),
-            Kind::Return => (Lifecycle::Returned, Flags::NONE),
-            _ if sealed => (Lifecycle::Sold, Flags::NONE),
-            _ => (Lifecycle::Sold, Flags::REVEALED),
-        }
-    }
-
-    /// The same of a card that is sold many times and whose word was `before`; `None` if its word does not move, as it
-    /// does with its first sale alone.
-    #[must_use]
-    pub fn post_of_shared(kind: Kind, sealed: bool, before: Word) -> Option<(Lifecycle, Flags)> {
-        let sells = matches!(kind, Kind::Sell | Kind::Confirm | Kind::Realloc);
-        let first = sells && before.lifecycle() == Lifecycle::Available;
-        first.then(|| OrderMove::post(kind, sealed))
     }
 }

@@ -9,7 +9,7 @@
 //! redemption does not stand behind an order of 100,000 codes. Imports have a stream of their own, and
 //! so have a load generator ([`Client::channel`]) and every subscription to the log ([`Client::subscribe`]).
 
-mod calls;
+mod cards;
 mod channel;
 mod control;
 mod feed;
@@ -17,9 +17,12 @@ mod import;
 mod lane;
 mod money;
 mod orders;
-mod tenants;
+mod principals;
+mod receipt;
+mod stock;
 mod tills;
 mod top_up;
+mod upkeep;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -39,15 +42,17 @@ use crate::frame::{Answer, Body, CloseCode, Opcode, Request, RequestFlags, Reque
 use crate::tls::Identity;
 use crate::transport;
 
-pub use calls::{HoldOptions, Proof, Receipt, RedeemOptions, ReverseOptions, SellOptions, Sold};
+pub use cards::{HoldOptions, RedeemOptions, ReverseOptions};
 pub use channel::{ChannelLost, ChannelReceiver, ChannelSender, RawReply, Received};
 pub use control::Wish;
 pub use feed::Subscription;
 pub use import::{Row, RowList, Rows, Staged};
 use lane::Lane;
-pub use orders::Delivery;
+pub use orders::{Delivery, SellOptions, Sold};
+pub use receipt::Receipt;
 pub use tills::{Advised, Offline, Target};
 pub use top_up::{Fulfiller, Fulfilment, Job, TopUp, ToppedUp};
+pub use upkeep::Proof;
 
 /// Where to connect, as whom, and how long to try. [`ClientOptions::new`] gives the defaults.
 #[derive(Clone, Debug)]

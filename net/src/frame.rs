@@ -44,11 +44,13 @@ mod feed;
 pub mod money;
 pub mod opcode;
 pub mod order;
+mod principal;
 pub mod reply;
 mod report;
 pub mod request;
 mod rows;
 pub mod split;
+mod stock;
 pub mod wire;
 
 use bytes::BytesMut;

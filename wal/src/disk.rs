@@ -254,6 +254,15 @@ impl Medium for DiskMedium {
         Ok(Box::new(DiskFile(OpenOptions::new().read(true).write(true).open(self.path(path))?)))
     }
 
+    fn open_to_scan(&self, path: &str) -> io::Result<Option<Box<dyn File>>> {
+        if self.commit_path != CommitPath::Direct {
+            return Ok(None);
+        }
+        let flags = OFlags::DIRECT.bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(self.path(path))?;
+        Ok(Some(Box::new(ScannedFile(file))))
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.path(from), self.path(to))
     }
@@ -312,6 +321,20 @@ impl File for DiskFile {
         self.0.sync_all()?;
         // Drops the pages that are clean, and by now all are. To the end of the file.
         Ok(rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed)?)
+    }
+}
+
+/// A file that is read past the page cache. A large read keeps the device busy by itself, and advice would fetch into the
+/// cache.
+struct ScannedFile(StdFile);
+
+impl File for ScannedFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
     }
 }
 

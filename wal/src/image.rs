@@ -3,6 +3,7 @@
 
 use std::io;
 
+use crate::buffer::Buffer;
 use crate::error::OpenError;
 use crate::format::{
     BLOCK_BYTES, HEAD_BYTES, InvalidSegment, RECORD_HEAD_BYTES, RECORD_MAGIC, RecordHead, RecordKind,
@@ -11,8 +12,8 @@ use crate::format::{
 use crate::medium::{File, Medium};
 use crate::segment::{Geometry, segment_path};
 
-/// Read at a time.
-const CHUNK_BYTES: usize = 1 << 20;
+/// Read at a time; enough for a device to work on many places at once.
+const CHUNK_BYTES: usize = 4 << 20;
 /// Read at a time where a chunk cannot be read.
 const SECTOR_BYTES: usize = 512;
 /// Stands for bytes that cannot be read. Not zero: zeros could pass for an unused block.
@@ -34,7 +35,7 @@ pub(crate) struct SegmentImage {
     pub number: u32,
     pub path: String,
     /// The file's bytes with the newest tail slot laid over its block; as long as a segment.
-    pub bytes: Vec<u8>,
+    pub bytes: Buffer,
     /// The header, or `None` if it is blank or damaged.
     pub head: Option<SegmentHead>,
     pub slots: [Slot; 2],
@@ -56,16 +57,18 @@ impl SegmentImage {
         medium: &dyn Medium,
         expected: Expected,
         number: u32,
-        mut buffer: Vec<u8>,
+        mut buffer: Buffer,
     ) -> Result<Self, OpenError> {
         let path = segment_path(number);
         let file = medium.open(&path).map_err(OpenError::io("opening a segment", &path))?;
-        let file_bytes = file.len().map_err(OpenError::io("reading a segment", &path))?;
+        let io = || OpenError::io("reading a segment", &path);
+        let file_bytes = file.len().map_err(io())?;
         let segment_bytes = expected.geometry.segment_bytes;
-        buffer.resize(segment_bytes as usize, 0);
+        buffer.set_len(segment_bytes).map_err(io())?;
         let there = file_bytes.min(segment_bytes);
-        read_tolerantly(&*file, &mut buffer[..there as usize])
-            .map_err(OpenError::io("reading a segment", &path))?;
+        let scan =
+            if there.is_multiple_of(BLOCK_BYTES) { medium.open_to_scan(&path).map_err(io())? } else { None };
+        read_tolerantly(&*file, scan.as_deref(), &mut buffer[..there as usize]).map_err(io())?;
         buffer[there as usize..].fill(0);
 
         let head = checked_head(&buffer, &path, expected, number)?;
@@ -194,7 +197,7 @@ pub(crate) fn peek_start(
         return Ok(None);
     }
     let mut bytes = vec![0; (HEAD_BYTES + BLOCK_BYTES) as usize];
-    read_tolerantly(&*file, &mut bytes).map_err(io())?;
+    read_tolerantly(&*file, None, &mut bytes).map_err(io())?;
     if let Some(start) = start_in(&bytes[HEAD_BYTES as usize..], expected, number) {
         return Ok(Some(start));
     }
@@ -222,7 +225,7 @@ pub(crate) fn peek_head(medium: &dyn Medium, number: u32) -> Result<Option<Segme
         return Ok(None);
     }
     let mut bytes = vec![0; BLOCK_BYTES as usize];
-    read_tolerantly(&*file, &mut bytes).map_err(io())?;
+    read_tolerantly(&*file, None, &mut bytes).map_err(io())?;
     head_of(&bytes, &path)
 }
 
@@ -292,11 +295,12 @@ fn slot_at(bytes: &[u8], offset: u64, expected: Expected, number: u32) -> Slot {
 }
 
 /// Reads the beginning of `file` into `buffer`. Sectors that the device reports as unreadable come out
-/// as [`UNREADABLE`]: whether that matters is for the recovery rules to say.
-fn read_tolerantly(file: &dyn File, buffer: &mut [u8]) -> io::Result<()> {
+/// as [`UNREADABLE`]: whether that matters is for the recovery rules to say. `scan` is the same file, see
+/// [`Medium::open_to_scan`].
+fn read_tolerantly(file: &dyn File, scan: Option<&dyn File>, buffer: &mut [u8]) -> io::Result<()> {
     for (index, chunk) in buffer.chunks_mut(CHUNK_BYTES).enumerate() {
         let offset = (index * CHUNK_BYTES) as u64;
-        match file.read_at(offset, chunk) {
+        match scan.unwrap_or(file).read_at(offset, chunk) {
             Err(error) if is_unreadable(&error) => {
                 for (sector_index, sector) in chunk.chunks_mut(SECTOR_BYTES).enumerate() {
                     match file.read_at(offset + (sector_index * SECTOR_BYTES) as u64, sector) {

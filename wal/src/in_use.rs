@@ -16,6 +16,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::buffer::Buffer;
 use crate::chain::ChainPoint;
 use crate::error::OpenError;
 use crate::format::{BLOCK_BYTES, HEAD_BYTES, RECORD_HEAD_BYTES, RecordHead, RecordKind};
@@ -97,7 +98,7 @@ impl<'a> DurableLog<'a> {
     ///
     /// # Errors
     /// If the segment is missing or damaged below the durable end, or the medium fails.
-    pub fn segment(&self, number: u32, mut buffer: Vec<u8>) -> Result<DurableSegment, OpenError> {
+    pub fn segment(&self, number: u32, mut buffer: Buffer) -> Result<DurableSegment, OpenError> {
         let geometry = self.expected.geometry;
         let path = segment_path(number);
         for attempt in 0.. {
@@ -163,7 +164,7 @@ impl DurableChain {
 pub struct DurableSegment {
     number: u32,
     end: Lsn,
-    bytes: Vec<u8>,
+    bytes: Buffer,
     base: u64,
 }
 
@@ -198,7 +199,7 @@ impl DurableSegment {
 
     /// Gives the memory back.
     #[must_use]
-    pub fn into_buffer(self) -> Vec<u8> {
+    pub fn into_buffer(self) -> Buffer {
         self.bytes
     }
 
@@ -239,7 +240,7 @@ fn newest_durable_end(
 ) -> Result<Option<Lsn>, OpenError> {
     let mut end = None;
     let mut in_use = 0;
-    let mut buffer = Vec::new();
+    let mut buffer = Buffer::default();
     for number in numbers.iter().rev().copied() {
         if peek_start(medium, expected, number)?.is_none() {
             continue;

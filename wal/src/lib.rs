@@ -48,12 +48,13 @@
 //! # Where to read on
 //! `append` and `space` (the hot path), `commit` (blocks, slots, the seal), `durable` and `parker` (waiting),
 //! `replay` (the decision table), `recover` (the steps), `verify`, `in_use` (reading beside the process that
-//! writes), `cursor` (following the log while it is open); `medium` is the seam to storage with `disk`, `read_only`
-//! and `simulated` behind it.
+//! writes), `cursor` (following the log while it is open); `buffer` is what segments are read into; `medium` is the seam
+//! to storage with `disk`, `read_only` and `simulated` behind it.
 
 pub mod chain;
 pub mod format;
 
+mod buffer;
 mod lsn;
 mod medium;
 mod memory;
@@ -91,6 +92,7 @@ mod simulated;
 mod loom_models;
 
 pub use append::Appended;
+pub use buffer::Buffer;
 pub use cursor::Cursor;
 pub use disk::{CommitChoice, DiskError, DiskMedium, DiskOptions};
 pub use durable::{Durable, Poisoned};

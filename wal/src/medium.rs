@@ -62,6 +62,15 @@ pub trait Medium: Send + Sync + 'static {
     /// # Errors
     /// `NotFound`.
     fn open(&self, path: &str) -> io::Result<Box<dyn File>>;
+    /// Opens an existing file a second time to be read once from one end to the other, past all caches, if this medium can:
+    /// what is read then takes no room from what is used. Reads are of whole blocks, into memory aligned to blocks.
+    ///
+    /// # Errors
+    /// As [`Medium::open`].
+    fn open_to_scan(&self, path: &str) -> io::Result<Option<Box<dyn File>>> {
+        let _ = path;
+        Ok(None)
+    }
     /// Renames a file, replacing `to` if it exists.
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let _ = (from, to);

@@ -61,7 +61,7 @@ unsafe impl Sync for WriteToken {}
 
 /// Anonymous memory of `bytes` bytes that was touched: in huge pages where the machine has them, as the log's tail
 /// runs through it at gigabytes a second.
-fn touched(bytes: u64) -> io::Result<MmapMut> {
+pub(crate) fn touched(bytes: u64) -> io::Result<MmapMut> {
     let length = usize::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
     let map = MmapOptions::new().len(length).map_anon()?;
     // Neither is more than advice: without them it works as well, a little slower.

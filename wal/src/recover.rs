@@ -17,6 +17,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 
 use crate::append::position;
+use crate::buffer::Buffer;
 use crate::chain::{Chain, ChainPoint};
 use crate::error::OpenError;
 use crate::format::{BLOCK_BYTES, HEAD_BYTES, RecordKind};
@@ -142,7 +143,7 @@ impl Recovery<'_> {
             }
         }
         for (number, used) in walked.later.iter().copied().filter(|(_, used)| BLOCK_BYTES < *used) {
-            let image = SegmentImage::load(self.medium, expected, number, Vec::new())?;
+            let image = SegmentImage::load(self.medium, expected, number, Buffer::default())?;
             self.quarantine(&image, BLOCK_BYTES, used, walked.tail, quarantined)?;
         }
 
@@ -293,7 +294,7 @@ pub(crate) fn identify(
         store_id: options.store_id.unwrap_or_else(random_id),
     };
     for number in numbers {
-        let image = SegmentImage::load(medium, expected, *number, Vec::new())?;
+        let image = SegmentImage::load(medium, expected, *number, Buffer::default())?;
         if image.holds_any_record(HEAD_BYTES) {
             return Err(OpenError::DamagedHead { file: image.path, offset: 0 });
         }

@@ -28,6 +28,7 @@
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crate::append::position;
+use crate::buffer::Buffer;
 use crate::chain::ChainPoint;
 use crate::error::OpenError;
 use crate::format::{
@@ -165,9 +166,10 @@ impl Walk<'_> {
         if let Some(from) = self.from {
             walked.durable_end = from.lsn.bytes().max(from.durable_end_hint.map_or(0, Lsn::bytes));
         }
-        let mut overlays = Vec::new();
-        let broken = std::thread::scope(|scope| self.follow(scope, walked, &mut overlays, visit))?;
-        self.look_beyond(walked)?;
+        let (mut overlays, mut spare) = (Vec::new(), Buffer::default());
+        let broken =
+            std::thread::scope(|scope| self.follow(scope, walked, &mut overlays, &mut spare, visit))?;
+        self.look_beyond(walked, spare)?;
         // A block that was repaired is in the last segment only if the log ends there.
         if let Some(last) = &walked.last {
             walked.repairs.retain(|(number, ..)| *number != last.number);
@@ -182,12 +184,12 @@ impl Walk<'_> {
         scope: &'scope Scope<'scope, 'env>,
         walked: &mut Walked,
         overlays: &mut Vec<Overlay>,
+        spare: &mut Buffer,
         visit: &mut dyn FnMut(Found<'_>) -> Result<(), OpenError>,
     ) -> Result<Break, OpenError> {
         let geometry = self.expected.geometry;
         let mut number = self.from.map_or(1, |from| geometry.segment_ending_at(from.lsn.bytes()).max(1));
         let first = number;
-        let mut spare = Vec::new();
         let mut ahead: Option<ScopedJoinHandle<'_, Result<SegmentImage, OpenError>>> = None;
         loop {
             let next = Break {
@@ -202,12 +204,12 @@ impl Walk<'_> {
             let image = match ahead.take().map(ScopedJoinHandle::join) {
                 Some(Ok(image)) => image?,
                 // It could not be started, or panicked: once more, here.
-                _ => SegmentImage::load(self.medium, self.expected, number, Vec::new())?,
+                _ => SegmentImage::load(self.medium, self.expected, number, Buffer::default())?,
             };
             if READ_AHEAD_BYTES_MIN <= geometry.segment_bytes
                 && self.numbers.binary_search(&(number + 1)).is_ok()
             {
-                let buffer = std::mem::take(&mut spare);
+                let buffer = std::mem::take(spare);
                 let load = move || SegmentImage::load(self.medium, self.expected, number + 1, buffer);
                 ahead = Builder::new().name("wal-replay".to_owned()).spawn_scoped(scope, load).ok();
             }
@@ -222,7 +224,7 @@ impl Walk<'_> {
             walked.tail = image.base() + end.offset;
             let previous = walked.last.replace(image);
             if let Some(previous) = previous {
-                spare = previous.bytes;
+                *spare = previous.bytes;
             }
             if !end.left {
                 overlays.extend(overlay);
@@ -396,7 +398,7 @@ impl Walk<'_> {
     }
 
     /// D and the epoch from everything valid beyond the break.
-    fn look_beyond(&self, walked: &mut Walked) -> Result<(), OpenError> {
+    fn look_beyond(&self, walked: &mut Walked, mut spare: Buffer) -> Result<(), OpenError> {
         let (mut durable_end, mut epoch) = (walked.durable_end, walked.epoch);
         let mut note = |head: &RecordHead| {
             durable_end = durable_end.max(head.durable_end.map_or(0, Lsn::bytes));
@@ -407,12 +409,15 @@ impl Walk<'_> {
             last.scan(walked.tail - last.base(), self.expected, &mut note);
             after = last.number;
         }
-        let mut spare = Vec::new();
         for number in self.numbers.iter().copied().filter(|number| after < *number) {
             let image = SegmentImage::load(self.medium, self.expected, number, spare)?;
-            self.check_head(&image)?;
-            image.scan(HEAD_BYTES, self.expected, &mut note);
-            walked.later.push((number, image.used_end(BLOCK_BYTES)));
+            let used_end = image.used_end(BLOCK_BYTES);
+            // Most were only prepared: but for their header they hold nothing, and there is nothing to look for.
+            if BLOCK_BYTES < used_end {
+                self.check_head(&image)?;
+                image.scan(HEAD_BYTES, self.expected, &mut note);
+            }
+            walked.later.push((number, used_end));
             spare = image.bytes;
         }
         (walked.durable_end, walked.epoch) = (durable_end, epoch);

@@ -5,7 +5,8 @@ use std::io;
 
 use kami_wal::chain::ChainPoint;
 use kami_wal::{
-    DurableChain, DurableLog, DurableSegment, File, Lsn, Medium, OpenError, Record, RecordKind, segment_path,
+    Buffer, DurableChain, DurableLog, DurableSegment, File, Lsn, Medium, OpenError, Record, RecordKind,
+    segment_path,
 };
 
 use super::manifest::SEGMENTS;
@@ -167,7 +168,7 @@ impl Run<'_> {
         let last = of_kind(FileKind::Segment).next_back();
         let whole =
             of_kind(FileKind::Segment).filter(|file| Some(file.number) < last.map(|last| last.number));
-        let mut buffer = Vec::new();
+        let mut buffer = Buffer::default();
         for file in whole {
             if self.is_there(&file) {
                 self.files.push(file);

@@ -1,6 +1,7 @@
 //! The state machine of cards, by tables.
 
 use super::*;
+use crate::identity::{DocumentId, MerchantId, PrincipalId, RequestId};
 
 const NOW: u64 = 1_000_000;
 const ME: PrincipalId = PrincipalId(7);
@@ -375,7 +376,7 @@ fn a_redemption_is_reversed_once_in_time_by_its_own_shop() {
     check("redeemed of-other-shop reverse REVERSE>SOLD", &operator);
 }
 
-/// No state, past or action makes it panic, and what it never may do it never does (I9).
+/// No state, past or action makes it panic, and what it never may do it never does.
 #[test]
 fn total_and_within_the_rules() {
     let lifecycles =

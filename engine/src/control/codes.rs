@@ -1,6 +1,6 @@
 //! How codes leave under an approval: by an export, or by fetching those of another's order.
 //!
-//! Both are deliveries of an order, and every page of them is a logged reveal: see `order.rs`. Here stands which cards an
+//! Both are deliveries of an order, and every page of them is a logged reveal: see `order/reveal.rs`. Here stands which cards an
 //! export takes, and who may fetch what.
 
 use kami_wal::{Lsn, planted};

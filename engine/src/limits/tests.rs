@@ -1,6 +1,10 @@
+//! What limits count and refuse, by cases and against a list of all that was ever taken.
+
 use proptest::prelude::*;
 
+use super::open::OpenCap;
 use super::*;
+use crate::identity::{AccountId, MerchantId, PrincipalId, TerminalId};
 
 const HERE: TenantId = TenantId(0);
 const DAY_MS: u64 = 24 * 3_600_000;

@@ -154,7 +154,7 @@ fn check(line: &str) {
             let purse = moved.purse;
             assert!(purse.is_sound(), "{line}: {purse:?}");
             let before = value.purse.initial();
-            assert_eq!(purse.initial(), before, "I3: {line}");
+            assert_eq!(purse.initial(), before, "value came from nowhere: {line}");
             let part = if moved.status == Status::OkPartial { "~" } else { "" };
             let flag = |flag, name| if moved.flags.contains(flag) { name } else { "" };
             format!(

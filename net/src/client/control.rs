@@ -3,7 +3,7 @@
 use kami_engine::{BatchId, DualControl, OrderId, Proposal, ProposalId, ReplyFlags, RequestId, TenantId};
 
 use super::Client;
-use super::calls::Receipt;
+use super::receipt::Receipt;
 use crate::error::ClientError;
 use crate::frame::control::{Asked, Export, OneProposal, ProposalList, Proposals, TenantControl};
 use crate::frame::request::{OneCard, OrderFetch, RefundValue};

@@ -11,8 +11,8 @@ use kami_engine::{Class, Event, FeedSpec, Lsn, RequestId, Status, TotalLine, Tot
 use quinn::SendStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::calls::receipt;
 use super::channel::{ChannelReceiver, Received};
+use super::receipt::receipt;
 use super::{BACKOFF_MAX, BACKOFF_MIN, Client, Receipt};
 use crate::error::ClientError;
 use crate::frame::{

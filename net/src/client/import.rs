@@ -16,8 +16,9 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::Client;
-use super::calls::{Receipt, batches, receipt};
 use super::channel::Received;
+use super::receipt::{Receipt, receipt};
+use super::stock::batches;
 use crate::error::ClientError;
 use crate::frame::request::{Chunk, ChunkRows, Columns, DuplicatesOf, OneImport};
 use crate::frame::{Body, Listing, Request, RequestHead};

@@ -5,7 +5,7 @@ use kami_engine::{
 };
 
 use super::Client;
-use super::calls::Receipt;
+use super::receipt::Receipt;
 use crate::error::ClientError;
 use crate::frame::money::{AccountList, AccountQuery, AccountStatement, OneAccount, Statement};
 use crate::frame::{Body, Listing, Request};

@@ -1,12 +1,32 @@
-//! The typed calls about orders that are more than a plain sale.
+//! The typed calls about orders: what is bought, reserved, paid, given up, given back, and its codes.
 
-use kami_engine::{Confirmation, Leg, OrderId, OrderPage, OrderQuery, OrderReport, Purchase, RequestId};
+use kami_engine::{
+    Confirmation, Leg, OrderId, OrderPage, OrderQuery, OrderReport, ProductId, Purchase, RequestId,
+};
 
 use super::Client;
-use super::calls::{Receipt, Sold};
+use super::receipt::Receipt;
 use crate::error::ClientError;
 use crate::frame::order::{GiveBack, OneOrder};
-use crate::frame::{Body, Request, Secret};
+use crate::frame::reply::Codes;
+use crate::frame::request::{OrderFetch, Sell};
+use crate::frame::{Body, Request, Secret, SoldCard};
+
+/// Options of [`Client::sell`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SellOptions {
+    /// Cards that expire sooner than this many seconds from now are not sold.
+    pub validity_s_min: u32,
+    /// The request id; a new one if absent.
+    pub request: Option<RequestId>,
+}
+
+/// What an order bought. `Debug` shows no code.
+#[derive(Clone, Debug)]
+pub struct Sold {
+    /// The cards with their codes.
+    pub cards: Vec<SoldCard>,
+}
 
 /// What a sale brought.
 #[derive(Clone, Debug)]
@@ -16,6 +36,9 @@ pub enum Delivery {
     /// The order was asked to be sealed: [`Client::order`] gives out its codes.
     Sealed(Box<OrderReport>),
 }
+
+/// Codes asked for in one ORDER_FETCH: what fits a frame whatever their length.
+const FETCH_COUNT: u32 = 7000;
 
 /// The id of a command about an order. Whoever keeps it before the first attempt can send the same command again
 /// after a restart.
@@ -31,6 +54,34 @@ fn report(body: Body) -> Option<OrderReport> {
 }
 
 impl Client {
+    /// Sells cards and collects all their codes, however many replies that takes.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] if nothing was sold. After any other error the order may stand: the same
+    /// call with the same request id, or [`Client::order`], brings its codes.
+    pub async fn sell(
+        &self,
+        order: OrderId,
+        product: ProductId,
+        count: u32,
+        options: SellOptions,
+    ) -> Result<Receipt<Sold>, ClientError> {
+        let body = Sell { order, product, count, validity_s_min: options.validity_s_min };
+        let id = options.request.unwrap_or_else(RequestId::random);
+        let receipt = self.call(id, &Request::Sell(body), codes).await?;
+        self.collect(order, receipt).await
+    }
+
+    /// Collects all codes of an order again. Only the principal that bought it may.
+    ///
+    /// # Errors
+    /// As [`Client::redeem`].
+    pub async fn order(&self, order: OrderId) -> Result<Receipt<Sold>, ClientError> {
+        let body = OrderFetch { order, from: 0, count: FETCH_COUNT };
+        let receipt = self.call(RequestId::random(), &Request::OrderFetch(body), codes).await?;
+        self.collect(order, receipt).await
+    }
+
     /// Sells cards of one or more products under one order id, all or nothing.
     ///
     /// # Errors
@@ -139,5 +190,31 @@ impl Client {
             Body::Order(report) => Ok(head.clone_head(Delivery::Sealed(report))),
             _ => unreachable!("only these two were let through"),
         }
+    }
+
+    async fn collect(&self, order: OrderId, first: Receipt<Codes>) -> Result<Receipt<Sold>, ClientError> {
+        let mut receipt = first.clone_head(Sold { cards: Vec::new() });
+        let mut page = first.value;
+        loop {
+            let next = page.from.saturating_add(u32::try_from(page.cards.len()).unwrap_or(u32::MAX));
+            let nothing = page.cards.is_empty();
+            receipt.value.cards.append(&mut page.cards);
+            if next >= page.total {
+                return Ok(receipt);
+            }
+            if nothing {
+                let read = u32::try_from(receipt.value.cards.len()).unwrap_or(u32::MAX);
+                return Err(ClientError::CodesUnreadable { read, total: page.total });
+            }
+            let body = OrderFetch { order, from: next, count: FETCH_COUNT.min(page.total - next) };
+            page = self.call(RequestId::random(), &Request::OrderFetch(body), codes).await?.value;
+        }
+    }
+}
+
+fn codes(body: Body) -> Option<Codes> {
+    match body {
+        Body::Codes(codes) => Some(codes),
+        _ => None,
     }
 }

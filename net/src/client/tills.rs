@@ -6,7 +6,7 @@ use kami_engine::{
 };
 
 use super::Client;
-use super::calls::Receipt;
+use super::receipt::Receipt;
 use crate::error::ClientError;
 use crate::frame::request::{Advice, ExceptionList, OneCard, OutcomeQuery};
 use crate::frame::{Body, Exceptions, Request, Secret};

@@ -30,7 +30,8 @@ use aws_lc_rs::digest;
 use kami_engine::{Class, Money, ProductId, ReplyFlags, RequestId, Status, ValueReport};
 
 use super::Client;
-use super::calls::{HoldOptions, Receipt, RedeemOptions};
+use super::cards::{HoldOptions, RedeemOptions};
+use super::receipt::Receipt;
 use crate::error::ClientError;
 
 /// One top-up. Whoever asks for it keeps it, and a way to the code, until its outcome is known.

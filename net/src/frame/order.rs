@@ -8,6 +8,43 @@ use kami_engine::{
 
 use super::wire::{Field, Malformed, Reader, Secret, Wire, wire};
 
+/// The body of SELL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sell {
+    /// The order, chosen by the buyer.
+    pub order: OrderId,
+    /// What to sell.
+    pub product: ProductId,
+    /// How many.
+    pub count: u32,
+    /// Cards that expire sooner than this many seconds from now are not sold.
+    pub validity_s_min: u32,
+}
+
+wire!(Sell: "SELL" {
+    order: OrderId, "order id, chosen by the buyer, never 0; the target of the request id";
+    product: ProductId, "what to sell";
+    count: u32, "how many cards, 1 to 100,000";
+    validity_s_min: u32, "cards that expire sooner than this many seconds from now are not sold";
+});
+
+/// The body of ORDER_FETCH.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrderFetch {
+    /// The order.
+    pub order: OrderId,
+    /// The first card wanted.
+    pub from: u32,
+    /// How many at most.
+    pub count: u32,
+}
+
+wire!(OrderFetch: "ORDER_FETCH" {
+    order: OrderId, "the order";
+    from: u32, "the first card wanted, counted from 0 in the order's own sequence";
+    count: u32, "how many cards at most";
+});
+
 /// The body of CANCEL and ORDER_STATUS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OneOrder {

@@ -1,27 +1,29 @@
 //! What the body of each request holds.
 //!
-//! The bodies are declared once, as fields in order (`wire!`); the two that carry rows stand in
-//! `rows.rs`. Codes and PINs are borrowed from the frame and go no further than the door, where
-//! the engine takes their digest.
-
-use bytes::BytesMut;
-use kami_engine::{
-    AccountPut, BatchId, CardKind, CertificateNote, Confirmation, ExceptionNote, FeedSpec, Grounds,
-    ImportSpec, LimitSpec, MerchantId, Money, OrderId, OrderQuery, Origin, Posting, PrincipalId,
-    PrincipalSpec, ProductId, ProductSpec, ProductTerms, Purchase, Renewal, RequestId, Role, TenantId,
-    TenantSpec, TotalKey, TotalsQuery, ValidFrom,
-};
+//! The bodies are declared once, as fields in order (`wire!`), by what they are about: `card.rs`, `order.rs`, `stock.rs`,
+//! `principal.rs`, `money.rs`, `control.rs`, `feed.rs`; the two that carry rows stand in `rows.rs`. Codes and PINs are
+//! borrowed from the frame and go no further than the door, where the engine takes their digest.
 
 pub use super::card::{
     Advice, Capture, ExceptionList, Extend, Hold, Load, OneCard, OutcomeQuery, Redeem, RefundValue, Release,
     Replace, Restock, Reverse, Transfer,
 };
-use super::control::{Asked, Export, OneProposal, ProposalList, TenantControl};
 pub use super::feed::{FeedAck, FeedOpen};
-use super::money::{AccountList, AccountQuery, AccountStatement, OneAccount};
-pub use super::order::{GiveBack, OneOrder};
-use super::rows::ROW_FIELDS;
+pub use super::order::{GiveBack, OneOrder, OrderFetch, Sell};
+pub use super::principal::{OnePrincipal, OneTenant};
 pub use super::rows::{BATCH_ITEMS_MAX, Chunk, ChunkRows, Columns, Item, Items};
+pub use super::stock::{BatchExtend, BatchRows, DuplicatesOf, OfProduct, OneBatch, OneImport, OneProduct};
+
+use bytes::BytesMut;
+use kami_engine::{
+    AccountPut, CertificateNote, Confirmation, ExceptionNote, FeedSpec, Grounds, ImportSpec, LimitSpec,
+    OrderQuery, Origin, Posting, PrincipalSpec, ProductSpec, ProductTerms, Purchase, Renewal, TenantSpec,
+    TotalKey, TotalsQuery,
+};
+
+use super::control::{Asked, Export, OneProposal, ProposalList, TenantControl};
+use super::money::{AccountList, AccountQuery, AccountStatement, OneAccount};
+use super::rows::ROW_FIELDS;
 use super::wire::{Field, Malformed, Reader, Secret, Wire, wire};
 use super::{Opcode, RequestHead, close_frame};
 
@@ -374,158 +376,6 @@ impl Request<'_> {
     }
 }
 
-/// The body of SELL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sell {
-    /// The order, chosen by the buyer.
-    pub order: OrderId,
-    /// What to sell.
-    pub product: ProductId,
-    /// How many.
-    pub count: u32,
-    /// Cards that expire sooner than this many seconds from now are not sold.
-    pub validity_s_min: u32,
-}
-
-wire!(Sell: "SELL" {
-    order: OrderId, "order id, chosen by the buyer, never 0; the target of the request id";
-    product: ProductId, "what to sell";
-    count: u32, "how many cards, 1 to 100,000";
-    validity_s_min: u32, "cards that expire sooner than this many seconds from now are not sold";
-});
-
-/// The body of ORDER_FETCH.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OrderFetch {
-    /// The order.
-    pub order: OrderId,
-    /// The first card wanted.
-    pub from: u32,
-    /// How many at most.
-    pub count: u32,
-}
-
-wire!(OrderFetch: "ORDER_FETCH" {
-    order: OrderId, "the order";
-    from: u32, "the first card wanted, counted from 0 in the order's own sequence";
-    count: u32, "how many cards at most";
-});
-
-/// The body of the commands about one batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OneBatch {
-    /// The batch.
-    pub batch: BatchId,
-}
-
-wire!(OneBatch: "ONE_BATCH" {
-    batch: BatchId, "the batch";
-});
-
-/// The body of BATCH_EXTEND.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchExtend {
-    /// The batch.
-    pub batch: BatchId,
-    /// The new end of validity.
-    pub expires_ms: u64,
-}
-
-wire!(BatchExtend: "BATCH_EXTEND" {
-    batch: BatchId, "the batch";
-    expires_ms: u64, "the new end of validity, ms since 1970; cards whose own end is later, or was set by EXTEND or EXPIRE, keep it";
-});
-
-/// The body of the commands about some rows of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchRows {
-    /// The batch.
-    pub batch: BatchId,
-    /// The first row.
-    pub from: u64,
-    /// How many.
-    pub rows: u64,
-}
-
-wire!(BatchRows: "BATCH_ROWS" {
-    batch: BatchId, "the batch";
-    from: u64, "the first row, counted from 0 in the order of the import";
-    rows: u64, "how many rows; the batch must have all of them";
-});
-
-/// The body of lists that may be narrowed to one product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OfProduct {
-    /// Only this product's.
-    pub product: Option<ProductId>,
-}
-
-wire!(OfProduct: "OF_PRODUCT" {
-    product: Option<ProductId>, "only this product's; 0xffffffff: all";
-});
-
-/// The body of the commands about one product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OneProduct {
-    /// The product.
-    pub product: ProductId,
-}
-
-wire!(OneProduct: "ONE_PRODUCT" {
-    product: ProductId, "the product";
-});
-
-/// The body of PRINCIPAL_REVOKE.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OnePrincipal {
-    /// The principal.
-    pub principal: PrincipalId,
-}
-
-wire!(OnePrincipal: "ONE_PRINCIPAL" {
-    principal: PrincipalId, "the principal";
-});
-
-/// The body of the commands about one tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OneTenant {
-    /// The tenant.
-    pub tenant: TenantId,
-}
-
-wire!(OneTenant: "ONE_TENANT" {
-    tenant: TenantId, "the tenant, not the house";
-});
-
-wire!(TenantSpec: "TENANT_SPEC" {
-    name: String, "1 to 64 bytes, unique";
-});
-
-/// The body of the commands about an import that was announced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OneImport {
-    /// The request id of its IMPORT_BEGIN.
-    pub import: RequestId,
-}
-
-wire!(OneImport: "ONE_IMPORT" {
-    import: RequestId, "the request id of its IMPORT_BEGIN";
-});
-
-/// The body of IMPORT_DUPLICATES.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DuplicatesOf {
-    /// The request id of its IMPORT_BEGIN.
-    pub import: RequestId,
-    /// The first one wanted.
-    pub from: u64,
-}
-
-wire!(DuplicatesOf: "DUPLICATES_OF" {
-    import: RequestId, "the request id of its IMPORT_BEGIN";
-    from: u64, "how many of the duplicates are left out: those that were listed before";
-});
-
 /// The body of PROOF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProofOf<'a> {
@@ -555,71 +405,6 @@ pub struct ConsistencyOf {
 wire!(ConsistencyOf: "CONSISTENCY_OF" {
     old: u64, "the size of the older checkpoint, at least 1";
     new: u64, "the size of the newer checkpoint, at least the older's";
-});
-
-wire!(ProductSpec: "PRODUCT_SPEC" {
-    face: Money, "face value in minor units, not negative";
-    valid_days: u32, "days from import until a card expires; 0: never";
-    reversal_s: u32, "how long after a redemption it may be reversed, in seconds";
-    kind: CardKind, "1 SINGLE, 2 MULTI_USE, 3 STORED_VALUE, 4 SHARED";
-    currency: [u8; 3], "ISO 4217, upper case";
-    name: String, "1 to 64 bytes, unique in the tenant";
-    terms: ProductTerms, "what else is agreed about its cards";
-});
-
-wire!(ProductTerms: "PRODUCT_TERMS" {
-    valid_from: ValidFrom, "from when the days of validity count: 0 import, 1 activation, 2 sale, 3 first use";
-    reserve_s: u32, "how long cards stay reserved for an order that is not paid, in seconds";
-    hold_s: u32, "how long a hold stands, in seconds";
-    uses: u32, "MULTI_USE: how often a card can be used; SHARED: how often its code can be sold, at most 32,768";
-    value_max: Money, "STORED_VALUE: the most a card can hold; 0: its face value";
-    partial: bool, "whether a redemption for more than what is left takes what is left";
-    listed: bool, "whether it can be sold";
-    class: u8, "its class, 0 to 63";
-    merchants: Vec<MerchantId>, "the merchants that may redeem it, at most 64; none: all";
-    stores: Vec<u32>, "the stores that may redeem it, at most 64; none: all";
-    attributes: String, "what the merchant keeps with it; at most 255 bytes";
-});
-
-wire!(PrincipalSpec: "PRINCIPAL_SPEC" {
-    key: [u8; 32], "SHA-256 of its public key's DER SubjectPublicKeyInfo";
-    merchant: MerchantId, "the merchant it redeems for, or 0";
-    tenant: TenantId, "its tenant; 0: the house. A tenant's own admin adds principals of that tenant alone";
-    role: Role, "1 admin, 2 issuer, 3 seller, 4 redeemer, 5 operator, 6 finance, 7 auditor";
-    certificate: CertificateNote, "the certificate that was issued for the key";
-    misses_per_minute: u32, "wrong codes a minute it may send on average; 0: the server's usual";
-    store: u32, "the store it stands in, or 0";
-    classes: u64, "the classes of products its commands about cards may be about, a bit each; 0: all";
-    products: Vec<ProductId>, "the products it may touch, at most 64; none: all";
-    name: String, "1 to 64 bytes, unique";
-});
-
-wire!(CertificateNote: "CERTIFICATE_NOTE" {
-    serial: u128, "its serial number; 0: none was noted";
-    expires_ms: u64, "when it expires, ms since 1970; 0: none was noted";
-});
-
-wire!(Renewal: "RENEWAL" {
-    principal: PrincipalId, "the principal";
-    key: [u8; 32], "SHA-256 of its public key from now on, as in PRINCIPAL_SPEC";
-    certificate: CertificateNote, "its new certificate";
-});
-
-wire!(ImportSpec: "IMPORT_SPEC" {
-    content: u128, "a digest of what is imported, of the importer's choosing; 0: none. Another one is another import";
-    rows: u64, "how many rows will come, duplicates included";
-    face: Option<Money>, "face value of the batch's cards; the lowest i64: the product's";
-    valid_from_ms: u64, "from when the batch's cards can be redeemed, ms since 1970; 0: at once";
-    expires_ms: u64, "when the batch's cards expire, ms since 1970; 0: the product's rule";
-    product: ProductId, "the product";
-    code_bytes_max: u8, "the longest normalised code, 4 to 128";
-    pins: bool, "1: rows carry a PIN";
-    faces: bool, "1: rows carry a face value";
-    expiries: bool, "1: rows carry an end of validity";
-    active: bool, "1: redeemable once sold, without a later activation";
-    skip_duplicates: bool, "1: rows whose card is there already are left out; 0: one such row refuses the commit";
-    origins: bool, "1: rows say what they were in the system they come from: an admin's import, committed with a reason";
-    label: String, "the importer's label, 0 to 128 bytes, no control characters";
 });
 
 /// Every layout of a request, for the document and the golden tests: name and fields.

@@ -6,9 +6,10 @@
 
 use kami_engine::{CardKind, Lifecycle, Money, Origin, ProductSpec, ValidFrom};
 
+use super::card::Last;
 use super::header::Columns;
 use super::record::Record;
-use super::{BadLine, CardFile, Last, sheet};
+use super::{BadLine, CardFile, sheet};
 use crate::{ids, money, time};
 
 /// The cards that lines are to be, as their product and batch say.

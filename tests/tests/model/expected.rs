@@ -193,7 +193,7 @@ impl Expected {
 }
 
 fn same_lines(expected: &[Line], came: &[StatementLine]) -> bool {
-    // I8: positions fall from line to line; what was so elsewhere stands where its import does.
+    // Positions fall from line to line; what was so elsewhere stands where its import does.
     let falls = came.windows(2).all(|pair| {
         pair[1].lsn < pair[0].lsn || pair[0].kind == Kind::Migrated && pair[1].lsn == pair[0].lsn
     });
@@ -205,7 +205,7 @@ fn same_lines(expected: &[Line], came: &[StatementLine]) -> bool {
 }
 
 fn same_history(expected: &[HistoryLine], came: &[HistoryEvent]) -> bool {
-    // I8: positions fall from line to line; what was so elsewhere stands where its import does.
+    // Positions fall from line to line; what was so elsewhere stands where its import does.
     let falls = came.windows(2).all(|pair| {
         pair[1].lsn < pair[0].lsn || pair[0].kind == Kind::Migrated && pair[1].lsn == pair[0].lsn
     });

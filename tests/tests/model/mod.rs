@@ -4,7 +4,8 @@
 //! | file | what |
 //! |---|---|
 //! | `oracle.rs` | what a store must hold; events and their effect |
-//! | `rules.rs`, `object_rules.rs` | what the reply to every command must be |
+//! | `rules.rs`, `object_rules.rs`, `value_rules.rs`, `pair_rules.rs` | what the reply to every command must be |
+//! | `order_rules.rs` | the same for orders, their lists (`list.rs`), and what becomes of them (`change.rs`) |
 //! | `till_rules.rs` | the same for wrong PINs and for requests without an answer |
 //! | `control_rules.rs` | the same for proposals and approvals |
 //! | `money_rules.rs` | the same for accounts, postings and limits |
@@ -13,7 +14,7 @@
 //! | `imports.rs` | imports beside the oracle |
 //! | `restart.rs` | ends of process and machine; what must survive; the invariants |
 //! | `follow.rs` | who follows the log, and the totals, beside the oracle |
-//! | `workload.rs` | what is asked, by seed |
+//! | `workload.rs` | what is asked, by seed: of cards, orders and money, other objects, and with two people |
 //! | `backup.rs` | backups at any moment, restored to any point |
 //! | `proof.rs` | signed checkpoints and proofs, through crashes |
 //!

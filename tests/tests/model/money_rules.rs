@@ -565,7 +565,7 @@ impl Oracle {
         }
     }
 
-    /// I5, over the oracle itself.
+    /// Whether money closes, over the oracle itself.
     pub fn check_money(&self) {
         let currencies: BTreeSet<_> =
             self.accounts.values().map(|book| (book.account.tenant, book.account.spec.currency)).collect();
@@ -575,13 +575,13 @@ impl Oracle {
                 .values()
                 .map(|book| &book.account)
                 .filter(|account| (account.tenant, account.spec.currency) == currency);
-            assert_eq!(own.map(|account| account.balance).sum::<i64>(), 0, "I5: money closes");
+            assert_eq!(own.map(|account| account.balance).sum::<i64>(), 0, "money closes");
         }
         for book in self.accounts.values() {
             let account = &book.account;
             assert_eq!(book.lines.iter().map(|line| line.line.amount).sum::<i64>(), account.balance);
             let bound = account.spec.kind == AccountKind::External;
-            assert!(bound || account.balance + account.spec.credit_limit >= account.held, "I5: {account:?}");
+            assert!(bound || account.balance + account.spec.credit_limit >= account.held, "{account:?}");
         }
     }
 }

@@ -416,7 +416,10 @@ impl Oracle {
                     self.card_mut(owner).past[at].reversed = true;
                 }
                 let card = self.card_mut(place);
-                assert!(card.lifecycle != Lifecycle::Voided || lifecycle == Lifecycle::Voided, "I9");
+                assert!(
+                    card.lifecycle != Lifecycle::Voided || lifecycle == Lifecycle::Voided,
+                    "a void card is void for good"
+                );
                 match event.kind {
                     Kind::Hold => {
                         let merchant = event.ask.caller.merchant;

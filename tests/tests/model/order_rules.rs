@@ -1,13 +1,16 @@
 //! The oracle's rules for orders.
 
+mod change;
+mod list;
+
 use kami_engine::{
     AccountId, CardKind, CardRef, Flags, Kind, LEGS_MAX, Leg, Lifecycle, Line, ORDER_CARDS_MAX,
-    ORDER_LINES_MAX, OrderId, OrderLine, OrderQuery, OrderReport, OrderState, PrincipalId, ProductId,
-    Purchase, RETURN_CARDS_MAX, ReplyFlags, Role, Status,
+    ORDER_LINES_MAX, OrderId, OrderReport, OrderState, ProductId, Purchase, RETURN_CARDS_MAX, ReplyFlags,
+    Role, Status,
 };
 
 use super::expected::{At, Body, Expected, Listed};
-use super::oracle::{Batch, Card, Effect, Event, Oracle, Order, OrderChange, Past, Place};
+use super::oracle::{Effect, Event, Oracle, Order, OrderChange, Place};
 use super::rules::Verdict;
 use crate::ask::{Ask, What};
 
@@ -395,7 +398,7 @@ impl Oracle {
         (self.new_report(report), Some(self.event(ask, Kind::Return, Effect::Order(Box::new(change)))))
     }
 
-    /// I10: whether somebody may have seen the code: it was given out, or the card was asked for by it since its sale, or
+    /// whether somebody may have seen the code: it was given out, or the card was asked for by it since its sale, or
     /// tried, or reported.
     fn was_seen(&self, place: Place) -> bool {
         let card = self.card(place);
@@ -425,102 +428,6 @@ impl Oracle {
             OrderState::TimedOut => self.refuse(Status::ReservationExpired),
             OrderState::Migrated => unreachable!("no order of this store"),
         }
-    }
-
-    /// The orders of the tenant that the caller may see, newest first.
-    pub fn list_orders(&self, ask: &Ask, query: &OrderQuery) -> Verdict {
-        let sees_all =
-            matches!(ask.caller.role, Role::Admin | Role::Operator | Role::Finance | Role::Auditor);
-        let mut own: Vec<&Order> = self
-            .orders
-            .iter()
-            .filter(|(key, _)| key.0 == ask.caller.tenant.0)
-            .map(|(_, order)| order)
-            .collect();
-        own.sort_by_key(|order| std::cmp::Reverse(order.number));
-        let (mut lines, mut read) = (Vec::new(), 0);
-        let hidden = !sees_all && query.buyer.is_some_and(|buyer| buyer != ask.caller.principal);
-        for order in own.iter().take(if hidden { 0 } else { usize::MAX }) {
-            if lines.len() == query.count.clamp(1, 100) as usize {
-                break;
-            }
-            read += 1;
-            let product = match &order.past[0].ask.what {
-                What::Sell { product, .. } => Some(ProductId(*product)),
-                _ => (order.lines.len() == 1).then(|| order.lines[0].product),
-            };
-            let wanted = (sees_all || order.buyer() == ask.caller.principal)
-                && query.buyer.is_none_or(|buyer| buyer == order.buyer())
-                && query.account.is_none_or(|account| account.0 == order.account)
-                && query.product.is_none_or(|wanted| product == Some(wanted));
-            if wanted {
-                lines.push((order, product));
-            }
-        }
-        let next = own.get(read).filter(|_| !hidden).map(|order| order.past[0].lsn);
-        lines.retain(|(order, _)| query.state.is_none_or(|state| state == order.state));
-        let line = |(order, product): (&&Order, Option<ProductId>)| {
-            let line = OrderLine {
-                order: OrderId(order.id),
-                state: order.state,
-                fetched: order.fetched,
-                buyer: order.buyer(),
-                account: AccountId(order.account),
-                product,
-                cards: order.opened_with,
-                opened_ms: order.past[0].time_ms,
-                lsn: kami_engine::Lsn::START,
-            };
-            (order.past[0].lsn, line)
-        };
-        let body = Body::Orders { lines: lines.into_iter().map(line).collect(), next };
-        (Expected { body, ..Expected::plain(Status::Ok, self.now_ms) }, None)
-    }
-
-    /// The batches that have cards of an order of another system, with those cards, first batch first.
-    fn cards_of_old(&self, (tenant, order): (u16, u128)) -> Vec<(&Batch, Vec<&Card>)> {
-        let named = |card: &&Card| card.origin.and_then(|origin| origin.order) == Some(OrderId(order));
-        let own = self.batches.values().filter(|batch| batch.tenant == tenant);
-        let found = own.map(|batch| (batch, batch.cards.iter().filter(named).collect::<Vec<_>>()));
-        found.filter(|(_, cards)| !cards.is_empty()).collect()
-    }
-
-    fn is_order_of_old(&self, key: (u16, u128)) -> bool {
-        !self.cards_of_old(key).is_empty()
-    }
-
-    fn answer_of_old(&self, ask: &Ask, key: (u16, u128)) -> Verdict {
-        let found = self.cards_of_old(key);
-        let own = found[0].0.imported_by == ask.caller.principal;
-        let looks_after = matches!(ask.caller.role, Role::Admin | Role::Operator);
-        let looks_at = looks_after || matches!(ask.caller.role, Role::Finance | Role::Auditor);
-        match ask.what {
-            What::OrderStatus(_) if own || looks_at => {}
-            What::OrderStatus(_) => return self.refuse(Status::NotFound),
-            _ if own || looks_after => return self.refuse(Status::Migrated),
-            _ => return self.refuse(Status::NotFound),
-        }
-        let mut lines: Vec<Line> = Vec::new();
-        for (batch, cards) in &found {
-            let (product, count) = (ProductId(batch.product), cards.len() as u32);
-            match lines.iter_mut().find(|line| line.product == product) {
-                Some(line) => line.count += count,
-                None => lines.push(Line { product, count, face: None }),
-            }
-        }
-        let keeps = |card: &&&Card| matches!(card.lifecycle, Lifecycle::Sold | Lifecycle::Redeemed);
-        let cards = found.iter().map(|(_, cards)| cards.iter().filter(keeps).count() as u32).sum();
-        let report = OrderReport {
-            order: OrderId(key.1),
-            state: OrderState::Migrated,
-            fetched: false,
-            buyer: found[0].0.imported_by,
-            account: AccountId(0),
-            cards,
-            deadline_ms: 0,
-            lines,
-        };
-        (Expected { body: Body::Order(report), ..Expected::plain(Status::Ok, self.now_ms) }, None)
     }
 
     fn reveal(&self, ask: &Ask, order: &Order, from: u32, count: u32, flags: ReplyFlags) -> Verdict {
@@ -559,158 +466,4 @@ pub fn is_too_large(wanted: &Purchase, plain: bool, payload_bytes: u64) -> bool 
         64 + cards * 24 + wanted.lines.len() as u64 * 16 + wanted.legs.len() as u64 * 32
     };
     cards > u64::from(ORDER_CARDS_MAX) || 16 + 64 + alerts + order > payload_bytes
-}
-
-impl Order {
-    pub fn buyer(&self) -> PrincipalId {
-        self.past[0].ask.caller.principal
-    }
-
-    /// Its cards but for those that came back.
-    pub fn left(&self) -> impl Iterator<Item = Place> + '_ {
-        self.cards.iter().copied()
-    }
-
-    fn report(&self) -> OrderReport {
-        OrderReport {
-            order: OrderId(self.id),
-            state: self.state,
-            fetched: self.fetched,
-            buyer: self.buyer(),
-            account: AccountId(self.account),
-            cards: 0,
-            deadline_ms: self.deadline_ms,
-            lines: self.lines.clone(),
-        }
-    }
-
-    /// A new order, before its first entry.
-    fn new(change: &OrderChange) -> Order {
-        Order {
-            opened_with: change.cards.len() as u32,
-            id: change.order,
-            number: 0,
-            state: OrderState::Sold,
-            cards: Vec::new(),
-            sealed: false,
-            fetched: false,
-            deadline_ms: change.deadline_ms,
-            account: change.account,
-            ip: change.ip,
-            lines: change.lines.clone(),
-            legs: change.legs.clone(),
-            past: Vec::new(),
-            sold_lsn: None,
-            last_lsn: None,
-        }
-    }
-}
-
-impl OrderChange {
-    fn of(ask: &Ask) -> OrderChange {
-        OrderChange {
-            tenant: ask.caller.tenant.0,
-            order: ask.what.order().expect("about an order"),
-            subject: 0,
-            cards: Vec::new(),
-            sealed: false,
-            deadline_ms: 0,
-            account: 0,
-            ip: 0,
-            lines: Vec::new(),
-            legs: Vec::new(),
-        }
-    }
-}
-
-impl Oracle {
-    /// Moves an order and its cards.
-    pub fn apply_order(&mut self, event: &Event, change: &OrderChange) {
-        let (from, to) = match event.kind {
-            Kind::Sell | Kind::Export | Kind::Realloc => (Lifecycle::Available, Lifecycle::Sold),
-            Kind::Reserve => (Lifecycle::Available, Lifecycle::Reserved),
-            Kind::Confirm => (Lifecycle::Reserved, Lifecycle::Sold),
-            Kind::Return if change.sealed => (Lifecycle::Sold, Lifecycle::Available),
-            Kind::Return => (Lifecycle::Sold, Lifecycle::Returned),
-            _ => (Lifecycle::Reserved, Lifecycle::Available),
-        };
-        for &place in &change.cards {
-            if self.is_shared(place) {
-                self.apply_use(event, change, place);
-                continue;
-            }
-            let mut flags = self.card(place).flags;
-            if to == Lifecycle::Sold && !change.sealed {
-                flags = flags.with(Flags::REVEALED);
-            }
-            let past = event.past(to, flags, change.order);
-            let card = self.card_mut(place);
-            assert_eq!(card.lifecycle, from, "I2: a card in two orders");
-            assert!(to != Lifecycle::Available || !flags.contains(Flags::REVEALED), "I10");
-            (card.lifecycle, card.flags) = (to, flags);
-            card.past.push(past);
-        }
-        if event.kind != Kind::Reserve {
-            self.move_money(event, change.order, &change.legs);
-        }
-        let key = (change.tenant, change.order);
-        let known = self.orders.get(&key).map(|order| (order.state, order.legs.clone()));
-        match known {
-            None if event.kind == Kind::Reserve => self.set_aside(&change.legs, 1),
-            // Whatever ends a reservation ends what it set aside.
-            Some((OrderState::Reserved, legs)) => self.set_aside(&legs, -1),
-            _ => {}
-        }
-        if matches!(event.kind, Kind::Cancel | Kind::ReserveTimeout) {
-            self.counted.iter_mut().filter(|it| it.order == Some(key)).for_each(|it| it.given_back = true);
-        }
-        let number = self.orders.len();
-        let order = self.orders.entry(key).or_insert_with(|| Order { number, ..Order::new(change) });
-        order.past.push(event.past(to, Flags::NONE, 0));
-        order.last_lsn = event.lsn;
-        match event.kind {
-            Kind::Return => order.cards.retain(|place| !change.cards.contains(place)),
-            Kind::Cancel => order.state = OrderState::Cancelled,
-            Kind::ReserveTimeout => order.state = OrderState::TimedOut,
-            kind => {
-                order.state = if kind == Kind::Reserve { OrderState::Reserved } else { OrderState::Sold };
-                order.cards.clone_from(&change.cards);
-                order.sealed = change.sealed;
-                order.sold_lsn = event.lsn;
-            }
-        }
-    }
-
-    /// A use of a card that is sold many times moves with its order; the card only with its first sale.
-    fn apply_use(&mut self, event: &Event, change: &OrderChange, place: Place) {
-        let card = self.card(place);
-        let (mut lifecycle, mut flags, mut uses) = (card.lifecycle, card.flags, card.uses);
-        match event.kind {
-            Kind::Reserve => uses.reserved += 1,
-            Kind::Cancel | Kind::ReserveTimeout => uses.reserved -= 1,
-            Kind::Return if change.sealed => uses.sold -= 1,
-            Kind::Return => uses.returned += 1,
-            kind => {
-                uses.reserved -= u32::from(kind == Kind::Confirm);
-                uses.sold += 1;
-                if lifecycle == Lifecycle::Available {
-                    lifecycle = Lifecycle::Sold;
-                    flags = if change.sealed { flags } else { flags.with(Flags::REVEALED) };
-                }
-            }
-        }
-        let past = event.past(lifecycle, flags, change.order);
-        let card = self.card_mut(place);
-        (card.lifecycle, card.flags, card.uses) = (lifecycle, flags, uses);
-        card.past.push(past);
-    }
-
-    /// Codes of an order were given out that had not been delivered with it.
-    pub fn apply_first_reveal(&mut self, event: &Event, key: (u16, u128)) {
-        let past: Past = event.past(Lifecycle::Sold, Flags::NONE, 0);
-        let order = self.orders.get_mut(&key).expect("known");
-        order.fetched = true;
-        order.past.push(past);
-        order.last_lsn = None;
-    }
 }

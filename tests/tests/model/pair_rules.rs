@@ -378,7 +378,7 @@ impl Oracle {
         let past = Past { moved, ..event.past(lifecycle, flags, bits(other)) };
         let card = self.card_mut(place);
         let from = if event.kind == Kind::Replacement { Lifecycle::Available } else { Lifecycle::Sold };
-        assert_eq!(card.lifecycle, from, "I2, I9");
+        assert_eq!(card.lifecycle, from, "a card that was not where its pair left it");
         (card.lifecycle, card.flags) = (lifecycle, flags);
         card.past.push(past);
         if let (Kind::Replace, Some(key)) = (event.kind, order) {
@@ -396,9 +396,9 @@ impl Oracle {
             let second = if past.kind == Kind::Replace { Kind::Replacement } else { Kind::Receive };
             let mut others = self.card(place_of(past.related)).past.iter();
             let other = others.find(|other| other.kind == second && other.ask.id == past.ask.id);
-            let other = other.expect("I11: one card of a pair moved without the other");
+            let other = other.expect("one card of a pair moved without the other");
             assert_eq!(other.related, bits(place));
-            assert_eq!(other.moved.amount, past.moved.amount, "I3");
+            assert_eq!(other.moved.amount, past.moved.amount, "what one card lost the other did not get");
         }
     }
 }

@@ -157,7 +157,7 @@ impl World {
         }
         let mut last_lsn = 0;
         for (index, (survivor, event)) in survivors.iter().zip(&mut self.log).enumerate() {
-            assert!(last_lsn < survivor.lsn, "I8: positions rise");
+            assert!(last_lsn < survivor.lsn, "positions rise");
             last_lsn = survivor.lsn;
             compare(index, survivor, event);
             event.lsn = Some(survivor.lsn);
@@ -281,7 +281,7 @@ fn compare(index: usize, survivor: &Survivor, event: &Event) {
         assert_eq!(head.post, post, "entry {index} {:?} leaves another state", event.kind);
     }
     let prev = kami_engine::Word::from_bits(head.prev).and_then(|word| word.lsn()).map(Lsn::bytes);
-    assert!(prev < Some(survivor.lsn), "I8: a chain falls");
+    assert!(prev < Some(survivor.lsn), "a chain falls");
 }
 
 impl Oracle {
@@ -300,20 +300,20 @@ impl Oracle {
                 let undone =
                     done.clone().filter(|past| past.reversed || self.was_refunded(place, past.ask.id));
                 let redeemed = done.count() - undone.count();
-                assert!(redeemed <= 1, "I3: {} redeemed twice", card.code);
+                assert!(redeemed <= 1, "{} redeemed twice", card.code);
                 let elsewhere = card.flags.contains(Flags::MIGRATED);
                 let used = redeemed == 1 || elsewhere;
-                assert!(redeemed == 0 || !elsewhere, "I3: {} redeemed here and elsewhere", card.code);
-                assert_eq!(used, card.lifecycle == Lifecycle::Redeemed, "I3: {}", card.code);
-                assert_eq!(redeemed == 1, card.flags.contains(Flags::USED), "I3: {}", card.code);
+                assert!(redeemed == 0 || !elsewhere, "{} redeemed here and elsewhere", card.code);
+                assert_eq!(used, card.lifecycle == Lifecycle::Redeemed, "redeemed or not: {}", card.code);
+                assert_eq!(redeemed == 1, card.flags.contains(Flags::USED), "redeemed or not: {}", card.code);
             }
             let kinds = [Kind::Sell, Kind::Confirm, Kind::Realloc, Kind::Export, Kind::Replacement];
             let sold: usize = kinds.into_iter().map(count).sum();
-            assert!(sold <= count(Kind::Return) + 1 || self.is_shared(place), "I2: {} sold twice", card.code);
+            assert!(sold <= count(Kind::Return) + 1 || self.is_shared(place), "{} sold twice", card.code);
             let mut ids: Vec<u128> =
                 card.past.iter().filter(|past| past.has_id()).map(|past| past.ask.id).collect();
             ids.sort_unstable();
-            assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "I6: {} one id, two effects", card.code);
+            assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "{} one id, two effects", card.code);
         }
         for (key, order) in &self.orders {
             let sold = order.cards.iter().filter(|place| {
@@ -322,20 +322,29 @@ impl Oracle {
                     past.kind.is_order() && past.related == key.1 || past.kind == Kind::Replacement
                 })
             });
-            assert_eq!(sold.count(), order.cards.len(), "I11: an order in part");
+            assert_eq!(sold.count(), order.cards.len(), "an order in part");
         }
         let open = self.orders.values().filter(|order| order.state == OrderState::Reserved);
         let reserved = self.places().map(|(_, place)| {
             let card = self.card(place);
             usize::from(card.lifecycle == Lifecycle::Reserved) + card.uses.reserved as usize
         });
-        assert_eq!(open.map(|order| order.cards.len()).sum::<usize>(), reserved.sum::<usize>(), "I4");
-        // I2: the orders of a card that is sold many times are as many as its uses.
+        assert_eq!(
+            open.map(|order| order.cards.len()).sum::<usize>(),
+            reserved.sum::<usize>(),
+            "cards are reserved, and no order waits for them, or the other way round"
+        );
+        // The orders of a card that is sold many times are as many as its uses.
         for (_, place) in self.places().filter(|(_, place)| self.is_shared(*place)) {
             let Uses { sold, reserved, returned } = self.card(place).uses;
             let own = self.orders.values().filter(|order| order.cards.contains(&place));
             let stands = |order: &&Order| matches!(order.state, OrderState::Reserved | OrderState::Sold);
-            assert_eq!(own.filter(stands).count() as u32, sold + reserved - returned, "I2");
+            assert_eq!(
+                own.filter(stands).count() as u32,
+                sold + reserved - returned,
+                "as many orders as uses: {}",
+                self.card(place).code
+            );
         }
     }
 }

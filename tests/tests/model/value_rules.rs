@@ -655,25 +655,34 @@ impl Oracle {
         Ok(self.moves_value(ask, place, Kind::Settle, Status::Ok, state, 0, moved))
     }
 
-    /// I3 of one card: what is on it is what it was sold with, less what was taken; and what is held is there.
+    /// Of one card: what is on it is what it was sold with, less what was taken; and what is held is there.
     pub fn check_value(&self, place: Place) {
         let card = self.card(place);
         let (left, (held, _)) = (self.left(place), self.held(place));
-        assert!(0 <= held && held <= left, "I3: {} holds {held} of {left}", card.code);
-        assert_eq!(!card.holds.is_empty(), card.flags.contains(Flags::HELD), "I3: {}", card.code);
+        assert!(0 <= held && held <= left, "{} holds {held} of {left}", card.code);
+        assert_eq!(
+            !card.holds.is_empty(),
+            card.flags.contains(Flags::HELD),
+            "redeemed or not: {}",
+            card.code
+        );
         if self.kind(place) == CardKind::Single {
             return;
         }
-        assert_eq!(self.used(place) > 0, card.flags.contains(Flags::USED), "I3: {}", card.code);
+        assert_eq!(self.used(place) > 0, card.flags.contains(Flags::USED), "redeemed or not: {}", card.code);
         if self.is_shared(place) {
             // Each use has one owner, who used it, or not, or gave it back.
             let Uses { sold, reserved, returned } = card.uses;
             let uses = self.products[&self.batches[&place.0].product].spec.terms.uses;
-            assert!(sold + reserved <= uses, "I2: {} is sold too often: {:?}", card.code, card.uses);
-            assert!(self.used(place) + i64::from(returned) <= i64::from(sold), "I3: {}", card.code);
+            assert!(sold + reserved <= uses, "{} is sold too often: {:?}", card.code, card.uses);
+            assert!(
+                self.used(place) + i64::from(returned) <= i64::from(sold),
+                "redeemed or not: {}",
+                card.code
+            );
             return;
         }
         let last = card.past.iter().rfind(|past| past.moved != Moved::default());
-        assert!(last.is_none_or(|last| last.moved.remaining == left), "I3: {} has {left}", card.code);
+        assert!(last.is_none_or(|last| last.moved.remaining == left), "{} has {left}", card.code);
     }
 }

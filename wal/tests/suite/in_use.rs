@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use kami_wal::format::SLOT_OFFSETS;
 use kami_wal::{
-    CommitChoice, DiskError, DiskMedium, DiskOptions, Drive, DurableLog, Lsn, Medium, NoSpace, OpenError,
-    ReadOnlyDisk, RecordHead, RecordKind, SimMedium, SimMode, Wal, WalOptions,
+    Buffer, CommitChoice, DiskError, DiskMedium, DiskOptions, Drive, DurableLog, Lsn, Medium, NoSpace,
+    OpenError, ReadOnlyDisk, RecordHead, RecordKind, SimMedium, SimMode, Wal, WalOptions,
 };
 
 use crate::world::{
@@ -21,7 +21,7 @@ const STORE: u64 = 0x4B61_6D69;
 fn read(medium: &dyn Medium) -> Result<(Vec<Kept>, u64), OpenError> {
     let Some(log) = DurableLog::open(medium, STORE)? else { return Ok((Vec::new(), 0)) };
     let mut kept = Vec::new();
-    let mut buffer = Vec::new();
+    let mut buffer = Buffer::default();
     for number in log.first_segment()..=log.last_segment() {
         let segment = log.segment(number, buffer)?;
         for record in segment.records().filter(|record| record.kind == RecordKind::Data) {
