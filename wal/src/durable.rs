@@ -2,8 +2,9 @@
 //!
 //! `durable_end` only grows, and only after the device has reported success; never again after it has reported a
 //! failure, to whomever: both are noted under the lock. A waiter registers under the lock and looks at `durable_end`
-//! again before it lets go; the committer stores `durable_end` first and looks for waiters afterwards. So either the waiter sees the new end or the committer sees the
-//! waiter, and nobody sleeps through a commit. A waiter is woken once, by the commit that covers it.
+//! again before it lets go; the committer stores `durable_end` first and looks for waiters afterwards. So either the
+//! waiter sees the new end or the committer sees the waiter, and nobody sleeps through a commit. A waiter is woken once,
+//! by the commit that covers it.
 
 use std::future::Future;
 use std::pin::Pin;
