@@ -5,7 +5,7 @@
 //! every weak order of memory. What is made of a hundred thousand steps it cannot; here shuttle runs such compositions of
 //! the production code, by `cfg(shuttle)`, in schedules that a seed chooses: every use of a lock, an atomic or a thread is
 //! a point where another may go on. Even seeds choose at random, odd ones by PCT (few preemptions, at chosen steps). A
-//! schedule in which nobody can go on is a failure too. Orders of memory weaker than sequential are loom's matter.
+//! schedule in which nobody can go on, or that does not end, is a failure too. Orders of memory weaker than sequential are loom's matter.
 //!
 //! `campaign run schedules`, or one seed by the command that a failure prints. Nothing else of this program runs under
 //! `cfg(shuttle)`, where locks work only inside of a schedule.
