@@ -17,5 +17,6 @@ mod proof;
 mod prover;
 mod session;
 mod shared;
+mod store;
 mod upkeep;
 mod value;
