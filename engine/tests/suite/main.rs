@@ -1,7 +1,6 @@
 //! The engine through its public functions, over the simulated disk and over real ones.
 
 mod advice;
-mod clock;
 mod control;
 mod faults;
 mod format_document;

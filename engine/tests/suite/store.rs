@@ -105,6 +105,19 @@ impl Store {
         store
     }
 
+    /// The disks as they would be found if the process were killed now, once more; nothing runs on them.
+    pub fn copy(&self) -> Store {
+        Store {
+            data: self.data.kill(),
+            keys: self.keys.kill(),
+            clock: self.clock.clone(),
+            segment_bytes: self.segment_bytes,
+            engine: None,
+            ids: self.ids.clone(),
+            work: RefCell::default(),
+        }
+    }
+
     /// How the engine is opened.
     pub fn options(&self) -> EngineOptions {
         EngineOptions {
