@@ -94,6 +94,14 @@ mod verify;
 mod window;
 mod word;
 
+/// The store of the integration tests, for tests that look inside the engine on it.
+#[cfg(test)]
+#[path = "../tests/suite/store.rs"]
+#[allow(dead_code, reason = "few of them ask and sell")]
+mod tested;
+#[cfg(test)]
+extern crate self as kami_engine;
+
 pub use account::{
     Account, AccountKind, AccountPut, AccountSpec, LEGS_MAX, Leg, MONEY_MAX, NOTE_BYTES_MAX, Posting,
 };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kami_engine::{
     Caller, CheckpointError, Engine, EngineOptions, ImportRow, ImportSpec, OpenError, ProductId, ProductSpec,
-    RequestId, Role, Session, Status,
+    Reply, RequestId, Role, Session, Status, Work,
 };
 use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
 
@@ -24,22 +24,25 @@ fn world() -> World {
     world
 }
 
-fn rows(codes: &[&str]) -> Vec<Row> {
-    let row =
-        |code: &&str| Row { code: (*code).to_owned(), pin: None, face: None, expires_ms: 0, origin: None };
-    codes.iter().map(row).collect()
-}
-
 /// Stages all rows of an import.
 fn stage(world: &mut World, id: u128, codes: &[&str]) {
     let importer = caller(8, Role::Issuer, 0, 0);
     world.import_begin(importer, id, &ImportSpec::of(ProductId(1), codes.len() as u64, 20));
-    world.import_chunk(importer, id, 0, &rows(codes));
+    let rows = codes.iter().map(|code| Row { code: (*code).to_owned(), ..Row::default() });
+    world.import_chunk(importer, id, 0, &rows.collect::<Vec<_>>());
 }
 
 /// Commits a staged import.
 fn commit(world: &mut World, id: u128) {
     world.import_commit(caller(8, Role::Issuer, 0, 0), id, None);
+}
+
+/// What the engine answers, past the oracle.
+fn told(world: &World, asks: &[Ask]) -> Vec<Reply> {
+    let mut work = Work::default();
+    work.requests.extend(asks.iter().map(|ask| ask.request(world.engine(), false)));
+    world.engine().execute(&mut work);
+    work.replies
 }
 
 /// The bytes all files of a store take.
@@ -61,17 +64,12 @@ fn a_till_could_tell_an_unknown_code_from_one_not_sold() {
     let mut world = world();
     stage(&mut world, 2, &["UNSOLD-1"]);
     commit(&mut world, 2);
-    let told = |world: &mut World, what: What| {
-        let engine = world.engine().clone();
-        let mut work = kami_engine::Work::default();
-        work.requests.push(Ask::new(3, TILLS[0], what).request(&engine, false));
-        engine.execute(&mut work);
-        work.replies.pop().expect("one reply").status
-    };
     for code in ["UNSOLD-1", "NOBODY-1"] {
         let code = code.to_owned();
-        assert_eq!(told(&mut world, What::Query { code: code.clone() }), Status::CardNotValid);
-        assert_eq!(told(&mut world, What::History { code }), Status::CardNotValid);
+        for what in [What::Query { code: code.clone() }, What::History { code }] {
+            let replies = told(&world, &[Ask::new(3, TILLS[0], what)]);
+            assert_eq!(replies[0].status, Status::CardNotValid);
+        }
     }
 }
 
@@ -186,17 +184,11 @@ fn the_first_principal_could_read_the_platforms_orders() {
     stage(&mut world, 2, &["OWN-1"]);
     commit(&mut world, 2);
     let sell = What::Sell { order: 5, product: 1, count: 1, validity_s_min: 0 };
-    let told = |world: &mut World, asks: &[Ask]| {
-        let engine = world.engine().clone();
-        let mut work = kami_engine::Work::default();
-        work.requests.extend(asks.iter().map(|ask| ask.request(&engine, false)));
-        engine.execute(&mut work);
-        work.replies.iter().map(|reply| reply.status).collect::<Vec<_>>()
-    };
-    assert_eq!(told(&mut world, &[Ask::new(4, kami_engine::Caller::LOCAL, sell)]), [Status::Ok]);
+    let sold = told(&world, &[Ask::new(4, Caller::LOCAL, sell)]);
+    assert_eq!(sold[0].status, Status::Ok);
     let fetch = What::Fetch { order: 5, from: 0, count: 1 };
     let first = caller(1, Role::Seller, 0, 0);
-    assert_eq!(told(&mut world, &[Ask::new(6, first, fetch)]), [Status::NotFound]);
+    assert_eq!(told(&world, &[Ask::new(6, first, fetch)])[0].status, Status::NotFound);
 }
 
 /// Reads whose deadline had passed parted the changes around them into groups that nobody had asked room
@@ -409,15 +401,9 @@ fn a_card_was_given_back_without_end() {
 fn a_history_without_end_was_read_as_a_whole() {
     let mut world = world();
     sold(&mut world, &["ICE-1"]);
-    let engine = world.engine().clone();
-    let execute = |asks: &[Ask]| {
-        let mut work = kami_engine::Work::default();
-        work.requests.extend(asks.iter().map(|ask| ask.request(&engine, false)));
-        engine.execute(&mut work);
-        work.replies
-    };
-    let history = || {
-        let reply = execute(&[Ask::new(9, OPERATOR, What::History { code: "ICE-1".to_owned() })]).remove(0);
+    let history = |world: &World| {
+        let ask = Ask::new(9, OPERATOR, What::History { code: "ICE-1".to_owned() });
+        let reply = told(world, &[ask]).remove(0);
         let kami_engine::ReplyBody::History(events) = reply.body else { panic!("{:?}", reply.body) };
         (events, reply.flags.contains(kami_engine::ReplyFlags::PARTIAL))
     };
@@ -425,14 +411,14 @@ fn a_history_without_end_was_read_as_a_whole() {
     for n in 1..1024 {
         let code = "ICE-1".to_owned();
         let what = if n % 2 == 1 { What::Freeze { code } } else { What::Unfreeze { code } };
-        assert_eq!(execute(&[Ask::new(100 + n, OPERATOR, what)])[0].status, Status::Ok);
+        assert_eq!(told(&world, &[Ask::new(100 + n, OPERATOR, what)])[0].status, Status::Ok);
         assert!(world.drive());
     }
-    let (events, partial) = history();
+    let (events, partial) = history(&world);
     assert_eq!((events.len(), partial), (kami_engine::HISTORY_MAX + 1, false));
     assert_eq!(events.last().unwrap().kind, kami_engine::Kind::Import);
-    execute(&[Ask::new(5000, OPERATOR, What::Unfreeze { code: "ICE-1".to_owned() })]);
-    let (events, partial) = history();
+    told(&world, &[Ask::new(5000, OPERATOR, What::Unfreeze { code: "ICE-1".to_owned() })]);
+    let (events, partial) = history(&world);
     assert_eq!((events.len(), partial), (kami_engine::HISTORY_MAX, true));
     assert_eq!(events[0].kind, kami_engine::Kind::Unfreeze);
 }
@@ -456,13 +442,7 @@ fn an_unreadable_entry_told_that_there_is_a_card() {
     world.restart_for_good(End::Close);
     let first = world.medium.list("log").unwrap().into_iter().min().unwrap();
     world.medium.edit(&format!("log/{first}"), |bytes| bytes[4096..].fill(0xee));
-    let engine = world.engine().clone();
-    let told = |caller, what| {
-        let mut work = kami_engine::Work::default();
-        work.requests.push(Ask::new(12, caller, what).request(&engine, false));
-        engine.execute(&mut work);
-        work.replies.remove(0)
-    };
+    let told = |caller, what| told(&world, &[Ask::new(12, caller, what)]).remove(0);
     let query = || What::Query { code: "STOCK-1".to_owned() };
     assert_eq!(told(OPERATOR, query()).status, Status::Busy, "who may know of it is told");
     for reply in [told(TILLS[0], reverse(13)), told(TILLS[0], reverse(11))] {

@@ -221,13 +221,7 @@ fn sell(session: &Session, order: u64) -> Result<Option<Vec<String>>, ()> {
 fn stock(engine: &Engine, race: &Race, scale: Scale) {
     let admin = Session::new(engine, Caller::LOCAL);
     let import = |id: u128, product, codes: Vec<String>| {
-        let rows = codes.iter().map(|code| ImportRow {
-            code: code.as_bytes(),
-            pin: None,
-            face: None,
-            expires_ms: 0,
-            origin: None,
-        });
+        let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() });
         let spec = ImportSpec::of(product, codes.len() as u64, 20);
         admin.import(RequestId(id), spec, rows, |_| ()).expect("imported");
     };

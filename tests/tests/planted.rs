@@ -29,7 +29,7 @@ pub fn sold(ends_in_ms: u64) -> World {
     if ends_in_ms != 0 {
         spec.expires_ms = world.oracle.now_ms + ends_in_ms;
     }
-    let row = |n| Row { code: format!("CARD-{n}"), pin: None, face: None, expires_ms: 0, origin: None };
+    let row = |n| Row { code: format!("CARD-{n}"), ..Row::default() };
     world.import_begin(importer, 2, &spec);
     world.import_chunk(importer, 2, 0, &[row(1), row(2), row(3)]);
     world.import_commit(importer, 2, None);

@@ -7,15 +7,38 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use kami_engine::{
     AccountKind, AccountSpec, Caller, CardKind, ChannelId, Command, DiskOptions, Engine, EngineOptions,
     Failure, ImportRow, ImportSpec, Kind, Lifecycle, LimitAction, LimitScope, LimitSpec, LimitWindow,
-    MerchantId, OrderId, Part, PrincipalId, ProductSpec, Purchase, ReplyBody, Request, RequestId, Role,
-    Session, Status, TenantId, TerminalId, Work,
+    MerchantId, OrderId, Part, PrincipalId, ProductId, ProductSpec, Purchase, ReplyBody, Request, RequestId,
+    Role, Session, Status, TenantId, TerminalId, Work,
 };
+use tempfile::TempDir;
 
 use kami_tests::random::Random;
 
 const CARDS: u64 = 400;
 const THREADS: u64 = 6;
 const ORDERS: u64 = 60;
+
+/// A place for a store on a real disk, gone with the test.
+fn directory() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory")
+}
+
+fn open(directory: &TempDir) -> Engine {
+    let disk = DiskOptions { unsafe_filesystem: true, ..DiskOptions::default() };
+    let [data, keys] = ["data", "keys"].map(|name| directory.path().join(name));
+    let mut options = EngineOptions::on_disk(&data, &keys, disk).expect("a place for a store");
+    options.wal.segment_bytes = 1 << 20;
+    Engine::open(options).expect("the store opens")
+}
+
+/// Adds a product with so many cards; their codes.
+fn stock(admin: &Session, spec: ProductSpec, count: u64) -> (ProductId, Vec<String>) {
+    let product = admin.add_product(RequestId(1), spec).wait().expect("a product").id;
+    let codes: Vec<String> = (0..count).map(|n| format!("RACE-{n:06}")).collect();
+    let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() });
+    admin.import(RequestId(2), ImportSpec::of(product, count, 20), rows, |_| ()).expect("imported");
+    (product, codes)
+}
 
 fn seller(thread: u64) -> Caller {
     Caller {
@@ -31,21 +54,10 @@ fn seller(thread: u64) -> Caller {
 /// finds it so.
 #[test]
 fn races_sell_each_order_and_redeem_each_card_once() {
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-    let disk = DiskOptions { unsafe_filesystem: true, ..DiskOptions::default() };
-    let open = || {
-        let (data, keys) = (directory.path().join("data"), directory.path().join("keys"));
-        let mut options = EngineOptions::on_disk(&data, &keys, disk).expect("a place for a store");
-        options.wal.segment_bytes = 1 << 20;
-        Engine::open(options).expect("the store opens")
-    };
-    let engine = open();
+    let directory = directory();
+    let engine = open(&directory);
     let admin = Session::new(&engine, Caller::LOCAL);
-    let spec = ProductSpec::single("coffee", *b"CNY", 100);
-    let product = admin.add_product(RequestId(1), spec).wait().expect("a product").id;
-    let codes: Vec<String> = (0..CARDS).map(|n| format!("RACE-{n:06}")).collect();
-    let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() });
-    admin.import(RequestId(2), ImportSpec::of(product, CARDS, 20), rows, |_| ()).expect("imported");
+    let (product, codes) = stock(&admin, ProductSpec::single("coffee", *b"CNY", 100), CARDS);
 
     let (barrier, redeemed) = (Barrier::new(THREADS as usize), AtomicU64::new(0));
     let results: Vec<_> = std::thread::scope(|scope| {
@@ -118,7 +130,7 @@ fn races_sell_each_order_and_redeem_each_card_once() {
     let hash = look(&engine);
     drop(admin);
     engine.close().expect("everything is durable");
-    let engine = open();
+    let engine = open(&directory);
     assert_eq!(look(&engine), hash, "the second start leads to the same state");
 }
 
@@ -129,28 +141,12 @@ fn races_for_pairs_of_cards_make_and_lose_nothing() {
     const CARDS: u64 = 1_000;
     const THREADS: u64 = 5;
     const OWN: u32 = 20;
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-    let disk = DiskOptions { unsafe_filesystem: true, ..DiskOptions::default() };
-    let open = || {
-        let (data, keys) = (directory.path().join("data"), directory.path().join("keys"));
-        let mut options = EngineOptions::on_disk(&data, &keys, disk).expect("a place for a store");
-        options.wal.segment_bytes = 1 << 20;
-        Engine::open(options).expect("the store opens")
-    };
-    let engine = open();
+    let directory = directory();
+    let engine = open(&directory);
     let admin = Session::new(&engine, Caller::LOCAL);
     let mut spec = ProductSpec { kind: CardKind::StoredValue, ..ProductSpec::single("gift", *b"CNY", 100) };
     spec.terms.value_max = 1_000;
-    let product = admin.add_product(RequestId(1), spec).wait().expect("a product").id;
-    let codes: Vec<String> = (0..CARDS).map(|n| format!("PAIR-{n:06}")).collect();
-    let rows = codes.iter().map(|code| ImportRow {
-        code: code.as_bytes(),
-        pin: None,
-        face: None,
-        expires_ms: 0,
-        origin: None,
-    });
-    admin.import(RequestId(2), ImportSpec::of(product, CARDS, 20), rows, |_| ()).expect("imported");
+    let (product, codes) = stock(&admin, spec, CARDS);
     for order in 0..THREADS {
         let (id, order) = (RequestId(u128::from(100 + order)), OrderId(u128::from(order)));
         admin.sell(id, order, product, OWN).wait().expect("sold");
@@ -221,7 +217,7 @@ fn races_for_pairs_of_cards_make_and_lose_nothing() {
     let hash = engine.state_hash();
     drop(admin);
     engine.close().expect("everything is durable");
-    let engine = open();
+    let engine = open(&directory);
     assert_eq!(engine.state_hash(), hash, "the second start leads to the same state");
     look(&engine);
 }
@@ -232,15 +228,8 @@ fn races_for_pairs_of_cards_make_and_lose_nothing() {
 #[test]
 fn cards_that_come_into_being_under_the_lock_move_one_step_at_a_time() {
     const IMPORTS: u64 = 150;
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-    let disk = DiskOptions { unsafe_filesystem: true, ..DiskOptions::default() };
-    let open = || {
-        let (data, keys) = (directory.path().join("data"), directory.path().join("keys"));
-        let mut options = EngineOptions::on_disk(&data, &keys, disk).expect("a place for a store");
-        options.wal.segment_bytes = 1 << 20;
-        Engine::open(options).expect("the store opens")
-    };
-    let engine = open();
+    let directory = directory();
+    let engine = open(&directory);
     let admin = Session::new(&engine, Caller::LOCAL);
     let spec = ProductSpec::single("coffee", *b"CNY", 100);
     let product = admin.add_product(RequestId(1), spec).wait().expect("a product").id;
@@ -304,7 +293,7 @@ fn cards_that_come_into_being_under_the_lock_move_one_step_at_a_time() {
     let hash = engine.state_hash();
     drop(admin);
     engine.close().expect("everything is durable");
-    assert_eq!(open().state_hash(), hash, "the second start leads to the same state");
+    assert_eq!(open(&directory).state_hash(), hash, "the second start leads to the same state");
     assert!(0 < histories, "nothing raced");
     assert!(odd.is_none(), "a history was answered with another body: {odd:?}");
 }
@@ -322,24 +311,10 @@ impl Drop for Until<'_> {
 #[test]
 fn races_sell_no_more_than_a_limit_allows() {
     const MOST: u64 = 25;
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-    let (data, keys) = (directory.path().join("data"), directory.path().join("keys"));
-    let disk = DiskOptions { unsafe_filesystem: true, ..DiskOptions::default() };
-    let mut options = EngineOptions::on_disk(&data, &keys, disk).expect("a place for a store");
-    options.wal.segment_bytes = 1 << 20;
-    let engine = Engine::open(options).expect("the store opens");
+    let directory = directory();
+    let engine = open(&directory);
     let admin = Session::new(&engine, Caller::LOCAL);
-    let spec = ProductSpec::single("coffee", *b"CNY", 100);
-    let product = admin.add_product(RequestId(1), spec).wait().expect("a product").id;
-    let codes: Vec<String> = (0..CARDS).map(|n| format!("LIMIT-{n:06}")).collect();
-    let rows = codes.iter().map(|code| ImportRow {
-        code: code.as_bytes(),
-        pin: None,
-        face: None,
-        expires_ms: 0,
-        origin: None,
-    });
-    admin.import(RequestId(2), ImportSpec::of(product, CARDS, 20), rows, |_| ()).expect("imported");
+    let (product, _) = stock(&admin, ProductSpec::single("coffee", *b"CNY", 100), CARDS);
     let spec = LimitSpec {
         name: "a day".to_owned(),
         scope: LimitScope::Account(None),

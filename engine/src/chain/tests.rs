@@ -1,35 +1,22 @@
 //! How much of the log a command has to read.
 
-use std::sync::Arc;
-
-use kami_wal::{Drive, SimMedium, SimMode, WalOptions};
-
 use super::*;
+use crate::Status;
 use crate::command::Command;
-use crate::identity::{Caller, OrderId, RequestId, TenantId};
+use crate::identity::{OrderId, RequestId};
 use crate::index::Index;
 use crate::product::{CardKind, ProductSpec};
-use crate::{Engine, EngineOptions, ImportRow, ImportSpec, Session, Status, SystemClock};
+use crate::tested::Store;
 
 /// A card's last redemption was said to cost little more than its first, and nothing would have told if it did not.
 #[test]
 fn the_last_of_many_redemptions_walks_no_further_than_the_first() {
-    let engine = Engine::open(EngineOptions {
-        data: Arc::new(SimMedium::new(1, SimMode::Direct)),
-        keys: Arc::new(SimMedium::new(2, SimMode::Direct)),
-        wal: WalOptions { segment_bytes: 4 << 20, drive: Drive::Manual, ..WalOptions::default() },
-        clock: Box::new(SystemClock::new().unwrap()),
-        accept_clock: false,
-    })
-    .unwrap();
-    let session = Session::new(&engine, Caller::LOCAL);
-    let spec = ProductSpec { kind: CardKind::StoredValue, ..ProductSpec::single("gift", *b"CNY", 1 << 40) };
-    let product = session.add_product(RequestId(1), spec).wait().unwrap().id;
-    let row = ImportRow { code: b"GIFT-1", ..Default::default() };
-    session.import(RequestId(2), ImportSpec::of(product, 1, 16), [row].into_iter(), |_| ()).unwrap();
-    session.sell(RequestId(3), OrderId(1), product, 1).wait().unwrap();
-    let card = engine.digest(TenantId(0), b"GIFT-1").unwrap();
-    let sequencer = engine.sequencer();
+    let store = Store::new();
+    let gift = ProductSpec::single("gift", *b"CNY", 1 << 40);
+    let product = store.stock(ProductSpec { kind: CardKind::StoredValue, ..gift }, 1);
+    store.sell(product, 1);
+    let card = store.digest("gift-0");
+    let (session, sequencer) = (store.session(), store.engine().sequencer());
     let mut buffer = Vec::new();
     // How many entries the next request, or one that comes again, has read.
     let mut reads = |id: u128| {
@@ -60,22 +47,12 @@ fn the_last_of_many_redemptions_walks_no_further_than_the_first() {
 /// A code that was sold a thousand times is redeemed as one that was sold once: its own chain has its first sale.
 #[test]
 fn no_command_about_a_code_walks_over_its_sales() {
-    let engine = Engine::open(EngineOptions {
-        data: Arc::new(SimMedium::new(1, SimMode::Direct)),
-        keys: Arc::new(SimMedium::new(2, SimMode::Direct)),
-        wal: WalOptions { segment_bytes: 4 << 20, drive: Drive::Manual, ..WalOptions::default() },
-        clock: Box::new(SystemClock::new().unwrap()),
-        accept_clock: false,
-    })
-    .unwrap();
-    let session = Session::new(&engine, Caller::LOCAL);
+    let store = Store::new();
     let mut spec = ProductSpec { kind: CardKind::Shared, ..ProductSpec::single("vpn", *b"CNY", 100) };
     spec.terms.uses = 5000;
-    let product = session.add_product(RequestId(1), spec).wait().unwrap().id;
-    let row = ImportRow { code: b"VPN-1", ..Default::default() };
-    session.import(RequestId(2), ImportSpec::of(product, 1, 16), [row].into_iter(), |_| ()).unwrap();
-    let card = engine.digest(TenantId(0), b"VPN-1").unwrap();
-    let sequencer = engine.sequencer();
+    let product = store.stock(spec, 1);
+    let card = store.digest("vpn-0");
+    let (session, sequencer) = (store.session(), store.engine().sequencer());
     let mut buffer = Vec::new();
     for n in 0..1000_u128 {
         session.sell(RequestId(1000 + n), OrderId(n), product, 1).wait().unwrap();

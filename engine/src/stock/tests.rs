@@ -1,119 +1,60 @@
 //! What looking for cards to sell reads.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
-
 use super::*;
-use crate::clock::Clock;
 use crate::order::{GivenBack, Purchase};
-use crate::record::Clocks;
-use crate::{
-    Caller, Command, Engine, EngineOptions, ImportRow, ImportSpec, OrderId, ProductId, ProductSpec, Request,
-    RequestId, Session, Status, Work,
-};
+use crate::tested::{BEGUN_MS, End, Store};
+use crate::{Command, ImportRow, ImportSpec, OrderId, ProductId, ProductSpec, Status};
 
-#[derive(Clone, Default)]
-struct Hand(Arc<AtomicU64>);
-
-const BEGAN_MS: u64 = 1_800_000_000_000;
-
-impl Clock for Hand {
-    fn read(&self) -> Clocks {
-        Clocks { wall_ms: BEGAN_MS + self.boot_ms(), boot_ms: self.boot_ms(), boot_id: 1 }
-    }
-
-    fn boot_ms(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
+/// A store with a product whose cards have face values and ends of validity of their own.
 struct Shop {
-    data: SimMedium,
-    keys: SimMedium,
-    clock: Hand,
-    engine: Engine,
-    next: u128,
-}
-
-fn open(data: &SimMedium, keys: &SimMedium, clock: &Hand) -> Engine {
-    let medium = |medium: &SimMedium| Arc::new(medium.clone()) as Arc<dyn Medium>;
-    Engine::open(EngineOptions {
-        data: medium(data),
-        keys: medium(keys),
-        wal: WalOptions { segment_bytes: 4 << 20, drive: Drive::Manual, ..WalOptions::default() },
-        clock: Box::new(clock.clone()),
-        accept_clock: false,
-    })
-    .unwrap()
+    store: Store,
+    product: ProductId,
 }
 
 impl Shop {
     fn new() -> Shop {
-        let (data, keys) = (SimMedium::new(1, SimMode::Direct), SimMedium::new(2, SimMode::Direct));
-        let clock = Hand::default();
-        clock.0.store(5_000, Ordering::Relaxed);
-        let engine = open(&data, &keys, &clock);
-        let session = Session::new(&engine, Caller::LOCAL);
-        session.add_product(RequestId(1), ProductSpec::single("mixed", *b"CNY", 100)).wait().unwrap();
-        Shop { data, keys, clock, engine, next: 100 }
+        let store = Store::new();
+        let product = store.product(ProductSpec::single("mixed", *b"CNY", 100));
+        Shop { store, product }
     }
 
     /// Imports a batch of so many rows, with a face value and an end of validity each.
-    fn import(&mut self, rows: u64, of_row: impl Fn(u64) -> (Money, u64)) {
-        self.next += 1;
-        let codes: Vec<String> = (0..rows).map(|row| format!("CARD-{}-{row}", self.next)).collect();
-        let expires = (0..rows).any(|row| of_row(row).1 != 0);
-        let spec = ImportSpec { faces: true, expiries: expires, ..ImportSpec::of(ProductId(1), rows, 24) };
+    fn import(&self, rows: u64, of_row: impl Fn(u64) -> (Money, u64)) {
+        let id = self.store.id();
+        let codes: Vec<String> = (0..rows).map(|row| format!("CARD-{}-{row}", id.0 as u32)).collect();
+        let expiries = (0..rows).any(|row| of_row(row).1 != 0);
+        let spec = ImportSpec { faces: true, expiries, ..ImportSpec::of(self.product, rows, 24) };
         let rows = codes.iter().enumerate().map(|(row, code)| {
             let (face, expires_ms) = of_row(row as u64);
-            ImportRow { code: code.as_bytes(), pin: None, face: Some(face), expires_ms, origin: None }
+            ImportRow { code: code.as_bytes(), face: Some(face), expires_ms, ..ImportRow::default() }
         });
-        let session = Session::new(&self.engine, Caller::LOCAL);
-        session.import(RequestId(self.next), spec, rows, |_| ()).unwrap();
+        self.store.session().import(id, spec, rows, |_| ()).unwrap();
     }
 
-    fn ask(&mut self, command: Command) -> Status {
-        self.next += 1;
-        let mut work = Work::default();
-        work.requests.push(Request {
-            id: RequestId(self.next),
-            caller: Caller::LOCAL,
-            terminal: crate::TerminalId(0),
-            channel: crate::ChannelId(0),
-            deadline: None,
-            grounds: None,
-            command,
-        });
-        self.engine.execute(&mut work);
-        self.engine.drive().unwrap();
-        work.replies.pop().unwrap().status
+    fn ask(&self, command: Command) -> Status {
+        self.store.ask(command).status
     }
 
-    fn sell(&mut self, face: Money, count: u32, validity_s_min: u32) -> (OrderId, Status) {
-        let order = OrderId(self.next);
+    fn sell(&self, face: Money, count: u32, validity_s_min: u32) -> (OrderId, Status) {
+        let order = OrderId(self.store.id().0);
         let mut purchase =
-            Purchase { sealed: true, validity_s_min, ..Purchase::of(order, ProductId(1), count) };
+            Purchase { sealed: true, validity_s_min, ..Purchase::of(order, self.product, count) };
         purchase.lines[0].face = Some(face);
         (order, self.ask(Command::SellLines(Box::new(purchase))))
     }
 
     /// The row that would be sold next, and how many rows are looked at to find it.
     fn next(&self, face: Option<Money>, validity_s_min: u32) -> (Option<u64>, u64) {
-        let sequencer = self.engine.sequencer();
+        let sequencer = self.store.engine().sequencer();
         let mut found = Search::default();
-        let line = Line { product: ProductId(1), count: 1, face };
+        let line = Line { product: self.product, count: 1, face };
         sequencer.state().allocate(&sequencer.table, TenantId(0), &line, validity_s_min, &mut found);
         let row = found.cards.cards().next().map(|(card, _)| card.row());
         (row, found.looked)
     }
 
     fn restart(&mut self) {
-        self.engine.check().unwrap();
-        self.data = self.data.kill();
-        self.engine = open(&self.data, &self.keys, &self.clock);
-        self.engine.check().unwrap();
+        self.store.restart(End::Kill);
     }
 }
 
@@ -140,7 +81,7 @@ fn an_order_for_a_face_value_passes_over_the_others_once() {
     assert_eq!(shop.ask(back(order)), Status::Ok);
     assert_eq!(shop.next(Some(1_000), 0), (Some(0), 0));
     assert_eq!(shop.next(None, 0), (Some(0), 1));
-    let any = Purchase { sealed: true, ..Purchase::of(OrderId(7), ProductId(1), 4) };
+    let any = Purchase { sealed: true, ..Purchase::of(OrderId(7), shop.product, 4) };
     assert_eq!(shop.ask(Command::SellLines(Box::new(any))), Status::Ok);
     assert_eq!(shop.next(Some(1_000), 0).0, Some(4));
     assert_eq!(shop.ask(back(OrderId(7))), Status::Ok);
@@ -171,14 +112,14 @@ fn values_that_take_turns_are_each_looked_through_once() {
 fn what_does_not_last_is_not_looked_through_again() {
     const DAY_S: u32 = 24 * 3_600;
     let mut shop = Shop::new();
-    let soon = BEGAN_MS + 10 * u64::from(DAY_S) * 1000;
+    let soon = BEGUN_MS + 10 * u64::from(DAY_S) * 1000;
     shop.import(1_000, |row| (100, soon + row % 2));
     assert_eq!(shop.next(None, 20 * DAY_S), (None, 0));
     assert_eq!(shop.next(Some(100), 20 * DAY_S), (None, 0));
     assert_eq!(shop.next(Some(100), DAY_S), (Some(0), 1));
     // One that lasts, behind all the others.
     shop.import(1_000, |row| (100, if row == 999 { 0 } else { soon }));
-    shop.clock.0.fetch_add(11 * u64::from(DAY_S) * 1000, Ordering::Relaxed);
+    shop.store.clock.advance(11 * u64::from(DAY_S) * 1000);
     assert_eq!(shop.sell(100, 2, 0).1, Status::OutOfStock, "they were counted before they expired");
     assert_eq!(shop.next(Some(100), 0), (Some(999), 1));
     assert_eq!(shop.sell(100, 1, 0).1, Status::Ok);

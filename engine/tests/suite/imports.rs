@@ -1,35 +1,21 @@
 //! Imports that are interrupted, repeated and overtaken.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use kami_engine::{
-    Caller, Clock, Command, Duplicate, Engine, EngineOptions, Failure, ImportRow, ImportSpec, PrincipalSpec,
-    ProductSpec, Reply, ReplyBody, RequestId, Role, Session, Status,
+    BatchId, Caller, Duplicate, Engine, EngineOptions, Failure, ImportRow, ImportSpec, Lifecycle, ProductId,
+    ProductSpec, Reply, ReplyBody, ReplyFlags, RequestId, Role, Status,
 };
-use kami_wal::{CommitPath, Drive, File, Medium, SimMedium, SimMode, WalOptions};
+use kami_wal::{CommitPath, File, Medium, SimMedium};
 
-use crate::clock::HandClock;
+use crate::store::{End, Store, caller};
 
-fn open(data: &SimMedium, keys: &SimMedium) -> Engine {
-    open_at(data, keys, Box::<HandClock>::default())
-}
-
-fn open_at(data: &SimMedium, keys: &SimMedium, clock: Box<dyn Clock>) -> Engine {
-    Engine::open(EngineOptions {
-        data: Arc::new(data.clone()),
-        keys: Arc::new(keys.clone()),
-        wal: WalOptions {
-            segment_bytes: 1 << 16,
-            ready_segments: 1,
-            drive: Drive::Manual,
-            ..WalOptions::default()
-        },
-        clock,
-        accept_clock: false,
-    })
-    .unwrap()
+/// A store with a product and no cards.
+fn empty() -> Store {
+    let store = Store::with_segments(1 << 16);
+    store.product(ProductSpec::single("p", *b"CNY", 100));
+    store
 }
 
 fn rows(codes: &[String]) -> impl Iterator<Item = ImportRow<'_>> {
@@ -42,7 +28,7 @@ fn codes(count: u32) -> Vec<String> {
 
 fn stage(engine: &Engine, id: u128, codes: &[String]) {
     let caller = Caller::LOCAL;
-    let spec = ImportSpec::of(kami_engine::ProductId(1), codes.len() as u64, 16);
+    let spec = ImportSpec::of(ProductId(1), codes.len() as u64, 16);
     assert_eq!(engine.import_begin(caller, RequestId(id), spec).unwrap().status, Status::Ok);
     let reply = engine.import_chunk(caller, RequestId(id), 0, &mut rows(codes)).unwrap();
     assert_eq!(reply.status, Status::Ok);
@@ -56,17 +42,15 @@ fn commit(engine: &Engine, id: u128) -> Reply {
 /// second overtakes it, the first is tried again. Only one may have the cards.
 #[test]
 fn an_overtaken_import_does_not_bring_its_cards_a_second_time() {
-    let (data, keys) = (SimMedium::new(1, SimMode::Direct), SimMedium::new(2, SimMode::Direct));
-    let engine = open(&data, &keys);
-    let session = Session::new(&engine, Caller::LOCAL);
-    session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
+    let mut store = empty();
+    let (engine, session) = (store.engine(), store.session());
     // Not the same list, or it would be known as the same batch.
     let (first, second) = (codes(200), codes(100));
-    stage(&engine, 10, &first);
-    stage(&engine, 11, &second);
+    stage(engine, 10, &first);
+    stage(engine, 11, &second);
 
     // No room for another segment: the log fills up until nothing can be recorded.
-    data.set_capacity(Some(0));
+    store.data.set_capacity(Some(0));
     // A reversal of nothing takes less room than any commit.
     let mut id = 100;
     loop {
@@ -77,33 +61,30 @@ fn an_overtaken_import_does_not_bring_its_cards_a_second_time() {
             Err(other) => panic!("{other}"),
         }
     }
-    assert_eq!(commit(&engine, 10).status, Status::DiskFull);
-    data.set_capacity(None);
-    engine.drive().unwrap();
-    assert_eq!(commit(&engine, 11).status, Status::Ok);
-    assert_eq!(commit(&engine, 10).status, Status::DuplicateCard);
+    assert_eq!(commit(engine, 10).status, Status::DiskFull);
+    store.data.set_capacity(None);
+    store.drive();
+    assert_eq!(commit(engine, 11).status, Status::Ok);
+    assert_eq!(commit(engine, 10).status, Status::DuplicateCard);
     let stock = session.stock(None).wait().unwrap();
     assert_eq!(stock.iter().map(|line| line.imported).sum::<u64>(), 100);
     assert_eq!(session.query(&first[150]).wait().unwrap_err().to_string(), refused(Status::NotFound));
 
-    let hash = engine.state_hash();
-    engine.close().unwrap();
-    assert_eq!(open(&data, &keys).state_hash(), hash, "a card that is there twice would refuse to open");
+    // A card that is there twice would refuse to open.
+    store.restart(End::Close);
 }
 
 #[test]
 fn a_commit_that_found_no_room_can_be_repeated() {
-    let (data, keys) = (SimMedium::new(3, SimMode::Direct), SimMedium::new(4, SimMode::Direct));
-    let engine = open(&data, &keys);
-    let session = Session::new(&engine, Caller::LOCAL);
-    session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
+    let store = empty();
+    let (engine, session) = (store.engine(), store.session());
     let codes = codes(50);
-    stage(&engine, 10, &codes);
-    assert_eq!(commit(&engine, 10).status, Status::Ok);
-    let again = commit(&engine, 10);
+    stage(engine, 10, &codes);
+    assert_eq!(commit(engine, 10).status, Status::Ok);
+    let again = commit(engine, 10);
     assert_eq!(again.status, Status::Ok);
-    assert!(again.flags.contains(kami_engine::ReplyFlags::REPLAYED));
-    stage_again_is_known(&engine, &codes);
+    assert!(again.flags.contains(ReplyFlags::REPLAYED));
+    stage_again_is_known(engine, &codes);
     assert_eq!(session.stock(None).wait().unwrap()[0].imported, 50);
 }
 
@@ -119,15 +100,13 @@ fn refused(status: Status) -> String {
 /// A chunk is taken as a whole or not at all: what was found in one that was refused is forgotten with it.
 #[test]
 fn a_refused_chunk_leaves_no_duplicates_behind() {
-    let (data, keys) = (SimMedium::new(5, SimMode::Direct), SimMedium::new(6, SimMode::Direct));
-    let engine = open(&data, &keys);
-    let session = Session::new(&engine, Caller::LOCAL);
-    session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
+    let store = empty();
+    let (engine, session) = (store.engine(), store.session());
     let mut codes = codes(200);
     codes[5] = codes[4].clone();
     let right = std::mem::replace(&mut codes[150], "bad".to_owned());
     let (caller, id) = (Caller::LOCAL, RequestId(10));
-    let spec = ImportSpec { skip_duplicates: true, ..ImportSpec::of(kami_engine::ProductId(1), 200, 16) };
+    let spec = ImportSpec { skip_duplicates: true, ..ImportSpec::of(ProductId(1), 200, 16) };
     engine.import_begin(caller, id, spec).unwrap();
     let report = |reply: Reply| match reply.body {
         ReplyBody::Import(report) => (reply.status, report.rows, report.duplicates),
@@ -143,9 +122,9 @@ fn a_refused_chunk_leaves_no_duplicates_behind() {
     let listed = engine.import_duplicates(caller, id, 0).unwrap();
     let ReplyBody::Duplicates(listed) = listed.body else { panic!() };
     assert_eq!((listed[0].row, listed[0].other_row, listed[0].batch), (195, 194, None));
-    assert_eq!(commit(&engine, 10).status, Status::Ok);
+    assert_eq!(commit(engine, 10).status, Status::Ok);
     for code in &codes {
-        assert_eq!(session.query(code).wait().unwrap().lifecycle, kami_engine::Lifecycle::Available);
+        assert_eq!(session.query(code).wait().unwrap().lifecycle, Lifecycle::Available);
     }
     assert_eq!(session.stock(None).wait().unwrap()[0].imported, 199);
     engine.check().unwrap();
@@ -155,12 +134,10 @@ fn a_refused_chunk_leaves_no_duplicates_behind() {
 /// memory and after a start.
 #[test]
 fn an_import_with_rows_left_out_is_whole_after_a_start() {
-    let (data, keys) = (SimMedium::new(7, SimMode::Direct), SimMedium::new(8, SimMode::Direct));
-    let engine = open(&data, &keys);
-    let session = Session::new(&engine, Caller::LOCAL);
-    session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
-    stage(&engine, 10, &codes(100));
-    assert_eq!(commit(&engine, 10).status, Status::Ok);
+    let mut store = empty();
+    let engine = store.engine();
+    stage(engine, 10, &codes(100));
+    assert_eq!(commit(engine, 10).status, Status::Ok);
     let codes = codes(5000);
     let row = |n: usize| ImportRow {
         code: codes[n].as_bytes(),
@@ -173,7 +150,7 @@ fn an_import_with_rows_left_out_is_whole_after_a_start() {
         skip_duplicates: true,
         faces: true,
         expiries: true,
-        ..ImportSpec::of(kami_engine::ProductId(1), 6000, 16)
+        ..ImportSpec::of(ProductId(1), 6000, 16)
     };
     let (caller, id) = (Caller::LOCAL, RequestId(11));
     engine.import_begin(caller, id, spec).unwrap();
@@ -182,22 +159,15 @@ fn an_import_with_rows_left_out_is_whole_after_a_start() {
         let mut rows = (first..first + 500).map(|n| row(n % 5000));
         assert_eq!(engine.import_chunk(caller, id, first as u64, &mut rows).unwrap().status, Status::Ok);
     }
-    assert_eq!(commit(&engine, 11).status, Status::Ok);
-    let check = |engine: &Engine| {
-        let session = Session::new(engine, Caller::LOCAL);
+    assert_eq!(commit(engine, 11).status, Status::Ok);
+    for _ in 0..2 {
         for n in [100, 101, 2500, 4999] {
-            let card = session.query(&codes[n]).wait().unwrap();
+            let card = store.card(&codes[n]);
             let expires_ms = if n % 2 == 0 { 1_900_000_000_000 + n as u64 } else { 0 };
             assert_eq!((card.face, card.expires_ms, card.card.row()), (n as i64, expires_ms, n as u64 - 100));
         }
-        engine.check().unwrap();
-        engine.state_hash()
-    };
-    let hash = check(&engine);
-    engine.close().unwrap();
-    assert_eq!(check(&open(&data, &keys)), hash);
-    let verified = kami_engine::verify(Arc::new(data.clone()), Arc::new(keys.clone())).unwrap();
-    assert!(verified.problems.is_empty(), "{:?}", verified.problems);
+        store.restart(End::Close);
+    }
 }
 
 /// Asking how far an import is, and beginning it again, never wait for whoever works on it: a commit may take
@@ -205,13 +175,11 @@ fn an_import_with_rows_left_out_is_whole_after_a_start() {
 /// is told to come again.
 #[test]
 fn nobody_waits_for_somebody_elses_work_on_an_import() {
-    let (data, keys) = (SimMedium::new(11, SimMode::Direct), SimMedium::new(12, SimMode::Direct));
-    let engine = open(&data, &keys);
-    let session = Session::new(&engine, Caller::LOCAL);
-    session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
+    let store = empty();
+    let engine = store.engine();
     let (caller, id) = (Caller::LOCAL, RequestId(10));
     let codes = codes(2000);
-    let spec = ImportSpec::of(kami_engine::ProductId(1), 2000, 16);
+    let spec = ImportSpec::of(ProductId(1), 2000, 16);
     engine.import_begin(caller, id, spec.clone()).unwrap();
     engine.import_chunk(caller, id, 0, &mut rows(&codes[..1000])).unwrap();
 
@@ -256,7 +224,7 @@ fn nobody_waits_for_somebody_elses_work_on_an_import() {
     assert_eq!(working.join().unwrap().status, Status::Ok);
     let ReplyBody::Import(report) = engine.import_status(caller, id).unwrap().body else { panic!() };
     assert_eq!(report.rows, 2000);
-    assert_eq!(commit(&engine, 10).status, Status::Ok);
+    assert_eq!(commit(engine, 10).status, Status::Ok);
 }
 
 /// A disk of keys whose next directory sync takes as long as the test likes.
@@ -299,25 +267,17 @@ impl Medium for SlowKeys {
 /// import, nor who works on one, nor who sends the same again.
 #[test]
 fn nobody_waits_for_the_key_of_an_import_that_begins() {
-    let data = SimMedium::new(31, SimMode::Direct);
-    let keys = Arc::new(SlowKeys { disk: SimMedium::new(32, SimMode::Direct), gate: Mutex::default() });
-    let engine = Engine::open(EngineOptions {
-        data: Arc::new(data),
-        keys: keys.clone(),
-        wal: WalOptions { segment_bytes: 1 << 16, drive: Drive::Manual, ..WalOptions::default() },
-        clock: Box::<HandClock>::default(),
-        accept_clock: false,
-    })
-    .unwrap();
-    let session = Session::new(&engine, Caller::LOCAL);
-    session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
+    let mut store = empty();
+    store.end(End::Close);
+    let keys = Arc::new(SlowKeys { disk: store.keys.clone(), gate: Mutex::default() });
+    let engine = Engine::open(EngineOptions { keys: keys.clone(), ..store.options() }).unwrap();
     let codes = codes(100);
     stage(&engine, 10, &codes);
 
     let (begun, has_begun) = mpsc::channel();
     let (go_on, may_go_on) = mpsc::channel();
     *keys.gate.lock().unwrap() = Some((begun, may_go_on));
-    let (caller, spec) = (Caller::LOCAL, ImportSpec::of(kami_engine::ProductId(1), 100, 16));
+    let (caller, spec) = (Caller::LOCAL, ImportSpec::of(ProductId(1), 100, 16));
     let beginning = std::thread::spawn({
         let (engine, spec) = (engine.clone(), spec.clone());
         move || engine.import_begin(caller, RequestId(11), spec).unwrap().status
@@ -349,16 +309,11 @@ fn nobody_waits_for_the_key_of_an_import_that_begins() {
 /// nor in which place, nor that its whole list is somebody else's.
 #[test]
 fn an_issuer_learns_of_another_ones_codes_that_they_are_known_and_no_more() {
-    let (data, keys) = (SimMedium::new(33, SimMode::Direct), SimMedium::new(34, SimMode::Direct));
-    let engine = open(&data, &keys);
-    let session = Session::new(&engine, Caller::LOCAL);
-    session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
-    let issuer = |n: u32| {
-        let principal = kami_engine::PrincipalId(900 + n);
-        Caller { principal, role: Role::Issuer, ..Caller::LOCAL }
-    };
+    let store = empty();
+    let engine = store.engine();
+    let issuer = |n: u32| caller(900 + n, Role::Issuer);
     let import = |caller, id, codes: &[String]| {
-        let spec = ImportSpec::of(kami_engine::ProductId(1), codes.len() as u64, 16);
+        let spec = ImportSpec::of(ProductId(1), codes.len() as u64, 16);
         engine.import_begin(caller, RequestId(id), spec).unwrap();
         engine.import_chunk(caller, RequestId(id), 0, &mut rows(codes)).unwrap();
         let told = engine.import_duplicates(caller, RequestId(id), 0).unwrap();
@@ -379,7 +334,7 @@ fn an_issuer_learns_of_another_ones_codes_that_they_are_known_and_no_more() {
     let (status, told, _) = import(issuer(2), 12, &all[..10]);
     assert_eq!((status, told.len(), told[9]), (Status::DuplicateCard, 10, Duplicate::elsewhere(9)));
     // Two lists at a time: the second to be committed is overtaken.
-    let spec = ImportSpec::of(kami_engine::ProductId(1), 5, 16);
+    let spec = ImportSpec::of(ProductId(1), 5, 16);
     engine.import_begin(issuer(2), RequestId(13), spec).unwrap();
     engine.import_chunk(issuer(2), RequestId(13), 0, &mut rows(&all[15..])).unwrap();
     assert_eq!(import(issuer(1), 14, &all[15..]).0, Status::Ok);
@@ -389,10 +344,7 @@ fn an_issuer_learns_of_another_ones_codes_that_they_are_known_and_no_more() {
 
     // Its own, and those who look after all, are told.
     let (status, told, _) = import(issuer(1), 15, &all[..10]);
-    assert_eq!(
-        (status, told[9].batch, told[9].other_row),
-        (Status::DuplicateBatch, Some(kami_engine::BatchId(1)), 9)
-    );
+    assert_eq!((status, told[9].batch, told[9].other_row), (Status::DuplicateBatch, Some(BatchId(1)), 9));
     let (status, told, _) = import(Caller::LOCAL, 16, &all[3..6]);
     assert_eq!((status, told[0].other_row), (Status::DuplicateCard, 3));
 }
@@ -402,35 +354,24 @@ fn an_issuer_learns_of_another_ones_codes_that_they_are_known_and_no_more() {
 #[test]
 fn staged_imports_are_bounded_by_principal_and_by_time() {
     const MINUTE: u64 = 60_000;
-    let (data, keys) = (SimMedium::new(13, SimMode::Direct), SimMedium::new(14, SimMode::Direct));
-    let clock = HandClock::default();
-    let engine = open_at(&data, &keys, Box::new(clock.clone()));
-    let pass = |ms| clock.0.fetch_add(ms, Ordering::Relaxed);
-    let session = Session::new(&engine, Caller::LOCAL);
-    let issuer = |n: u8| {
-        let spec = PrincipalSpec::of(&format!("issuer {n}"), Role::Issuer, [n; 32]);
-        let add = Command::PrincipalAdd(Box::new(spec));
-        let reply = session.run(RequestId(90 + u128::from(n)), add).wait().unwrap();
-        let ReplyBody::Principals(added) = reply.body else { panic!() };
-        Caller { principal: added[0].id, role: Role::Issuer, ..Caller::LOCAL }
-    };
-    session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
-    let (one, other) = (issuer(1), issuer(2));
-    let spec = ImportSpec::of(kami_engine::ProductId(1), 10, 16);
+    let store = empty();
+    let (engine, data) = (store.engine(), &store.data);
+    let (one, other) = (store.enrol("one", Role::Issuer), store.enrol("other", Role::Issuer));
+    let spec = ImportSpec::of(ProductId(1), 10, 16);
     let begin = |caller, id| {
         // Engine time goes on with what is asked.
-        session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
+        store.now_ms();
         engine.import_begin(caller, RequestId(id), spec.clone()).unwrap().status
     };
     for id in 10..18 {
         assert_eq!(begin(one, id), Status::Ok);
-        pass(MINUTE);
+        store.clock.advance(MINUTE);
     }
     assert_eq!(begin(one, 18), Status::Busy, "one more than it may");
     assert_eq!(begin(other, 19), Status::Ok, "the other has its own places");
     assert_eq!(begin(one, 10), Status::Ok, "gone on with");
     // The one that was left alone the longest gives way, as soon as that is long enough.
-    pass(5 * MINUTE);
+    store.clock.advance(5 * MINUTE);
     let there = |caller, id| engine.import_status(caller, RequestId(id)).unwrap().status;
     assert_eq!(begin(one, 18), Status::Ok);
     assert_eq!((there(one, 10), there(one, 11), there(one, 12)), (Status::Ok, Status::NotFound, Status::Ok));
@@ -439,7 +380,7 @@ fn staged_imports_are_bounded_by_principal_and_by_time() {
 
     let files = || data.list("batches").unwrap().len();
     assert_eq!((files(), engine.give_up_imports()), (9, 0));
-    pass(24 * 60 * MINUTE + 1);
+    store.clock.advance(24 * 60 * MINUTE + 1);
     assert_eq!(engine.give_up_imports(), 9, "nobody has to ask for anything");
     assert_eq!((files(), engine.give_up_imports()), (0, 0));
     assert_eq!(there(other, 19), Status::NotFound);
@@ -448,12 +389,10 @@ fn staged_imports_are_bounded_by_principal_and_by_time() {
 /// A label is shown to whoever lists the batches: one that steers their terminals is no label.
 #[test]
 fn a_label_is_text() {
-    let (data, keys) = (SimMedium::new(7, SimMode::Direct), SimMedium::new(8, SimMode::Direct));
-    let engine = open(&data, &keys);
-    let session = Session::new(&engine, Caller::LOCAL);
-    session.add_product(RequestId(1), ProductSpec::single("p", *b"CNY", 100)).wait().unwrap();
+    let store = empty();
+    let engine = store.engine();
     let begin = |id, label: &str| {
-        let spec = ImportSpec { label: label.to_owned(), ..ImportSpec::of(kami_engine::ProductId(1), 1, 16) };
+        let spec = ImportSpec { label: label.to_owned(), ..ImportSpec::of(ProductId(1), 1, 16) };
         engine.import_begin(Caller::LOCAL, RequestId(id), spec).unwrap().status
     };
     for (id, label) in [(10, "PO\u{1b}[2J"), (11, "PO\n17"), (12, "PO\u{9b}"), (13, &"x".repeat(129))] {

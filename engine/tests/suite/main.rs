@@ -1,7 +1,6 @@
 //! The engine through its public functions, over the simulated disk and over real ones.
 
 mod advice;
-mod clock;
 mod control;
 mod faults;
 mod format_document;
@@ -17,5 +16,6 @@ mod proof;
 mod prover;
 mod session;
 mod shared;
+mod store;
 mod upkeep;
 mod value;

@@ -1,84 +1,22 @@
 //! Cards that come from another system with what they were there; also after a restart, with and without a snapshot.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
 use kami_engine::{
-    BatchId, Caller, CardKind, CardReport, Command, Engine, EngineOptions, Flags, Grounds, HistoryEvent,
-    ImportRow, ImportSpec, Kind, Lifecycle, Money, OrderId, OrderState, Origin, PrincipalId, ProductId,
-    ProductSpec, Reply, ReplyBody, Request, RequestId, Role, Session, Status, ValidFrom, Work, verify,
+    BatchId, Caller, CardKind, Command, Flags, Grounds, HistoryEvent, ImportRow, ImportSpec, Kind, Lifecycle,
+    OrderId, OrderState, Origin, ProductId, ProductSpec, Reply, ReplyBody, RequestId, Role, Status,
+    ValidFrom,
 };
-use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
 
-use crate::clock::HandClock;
+use crate::store::{End, Store, caller};
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
 const ORDER: OrderId = OrderId(0x0dd);
 
-struct Store {
-    data: SimMedium,
-    keys: SimMedium,
-    clock: HandClock,
-    engine: Engine,
-    next: u128,
-}
-
-fn open(data: &SimMedium, keys: &SimMedium, clock: &HandClock) -> Engine {
-    let medium = |medium: &SimMedium| Arc::new(medium.clone()) as Arc<dyn Medium>;
-    Engine::open(EngineOptions {
-        data: medium(data),
-        keys: medium(keys),
-        wal: WalOptions { segment_bytes: 4 << 20, drive: Drive::Manual, ..WalOptions::default() },
-        clock: Box::new(clock.clone()),
-        accept_clock: false,
-    })
-    .unwrap()
-}
-
 impl Store {
-    fn new() -> Store {
-        let (data, keys) = (SimMedium::new(1, SimMode::Direct), SimMedium::new(2, SimMode::Direct));
-        let clock = HandClock::default();
-        let engine = open(&data, &keys, &clock);
-        Store { data, keys, clock, engine, next: 100 }
-    }
-
-    fn id(&mut self) -> RequestId {
-        self.next += 1;
-        RequestId(self.next)
-    }
-
-    fn later(&self, ms: u64) {
-        self.clock.0.fetch_add(ms, Ordering::Relaxed);
-    }
-
-    fn product(&mut self, spec: ProductSpec) -> ProductId {
-        let id = self.id();
-        Session::new(&self.engine, Caller::LOCAL).add_product(id, spec).wait().unwrap().id
-    }
-
-    fn now_ms(&mut self) -> u64 {
-        self.ask(Command::Stats).time_ms
-    }
-
-    fn ask(&mut self, command: Command) -> Reply {
-        let id = self.id();
-        self.ask_as(Caller::LOCAL, id, command)
-    }
-
-    fn ask_as(&mut self, caller: Caller, id: RequestId, command: Command) -> Reply {
-        let mut work = Work::default();
-        let (terminal, channel) = (kami_engine::TerminalId(0), kami_engine::ChannelId(0));
-        work.requests.push(Request { id, caller, terminal, channel, deadline: None, grounds: None, command });
-        self.engine.execute(&mut work);
-        work.replies.pop().unwrap()
-    }
-
     /// Stages rows as `caller`; the last reply, and the import's name.
-    fn stage(&mut self, caller: Caller, spec: &ImportSpec, rows: &[(&str, Origin)]) -> (Reply, RequestId) {
+    fn stage(&self, caller: Caller, spec: &ImportSpec, rows: &[(&str, Origin)]) -> (Reply, RequestId) {
         let id = self.id();
         let spec = ImportSpec { rows: rows.len() as u64, origins: true, ..spec.clone() };
-        let begun = self.engine.import_begin(caller, id, spec).unwrap();
+        let begun = self.engine().import_begin(caller, id, spec).unwrap();
         if begun.status != Status::Ok {
             return (begun, id);
         }
@@ -87,65 +25,22 @@ impl Store {
             origin: Some(*origin),
             ..ImportRow::default()
         });
-        (self.engine.import_chunk(caller, id, 0, &mut rows).unwrap(), id)
+        (self.engine().import_chunk(caller, id, 0, &mut rows).unwrap(), id)
     }
 
-    fn migrate(&mut self, spec: &ImportSpec, rows: &[(&str, Origin)]) -> BatchId {
+    fn migrate(&self, spec: &ImportSpec, rows: &[(&str, Origin)]) -> BatchId {
         let (staged, id) = self.stage(Caller::LOCAL, spec, rows);
         assert_eq!(staged.status, Status::Ok);
         let grounds = Grounds::because("moved from the old shop");
-        let done = self.engine.import_commit_on(Caller::LOCAL, id, Some(&grounds)).unwrap();
+        let done = self.engine().import_commit_on(Caller::LOCAL, id, Some(&grounds)).unwrap();
         assert_eq!(done.status, Status::Ok);
         let ReplyBody::Batches(batches) = done.body else { panic!("{done:?}") };
         batches[0].id
     }
 
-    fn digest(&self, code: &str) -> kami_engine::CardDigest {
-        self.engine.digest(Caller::LOCAL.tenant, code.as_bytes()).unwrap()
-    }
-
-    fn card(&mut self, code: &str) -> CardReport {
-        let card = self.digest(code);
-        match self.ask(Command::Query { card }).body {
-            ReplyBody::Card(card) => card,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn history(&mut self, code: &str) -> Vec<HistoryEvent> {
-        let card = self.digest(code);
-        match self.ask(Command::History { card }).body {
-            ReplyBody::History(events) => events,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn redeem(&mut self, code: &str, amount: Money) -> Reply {
-        let card = self.digest(code);
-        self.ask(Command::Redeem { card, pin: None, amount, partial: false })
-    }
-
-    fn reverse(&mut self, code: &str, original: RequestId) -> Status {
-        let card = self.digest(code);
-        self.ask(Command::Reverse { card, original }).status
-    }
-
-    fn counts(&mut self, batch: BatchId) -> [u64; Lifecycle::COUNT] {
-        let product = None;
-        match self.ask(Command::Stock { product }).body {
-            ReplyBody::Stock(lines) => lines.iter().find(|line| line.batch == batch).unwrap().counts,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn reopened(self) -> Store {
-        let Store { data, keys, clock, engine, next } = self;
-        engine.close().unwrap();
-        let whole = verify(Arc::new(data.clone()), Arc::new(keys.clone())).unwrap();
-        assert!(whole.problems.is_empty(), "{:?}", whole.problems);
-        let engine = open(&data, &keys, &clock);
-        engine.check().unwrap();
-        Store { data, keys, clock, engine, next }
+    fn counts(&self, batch: BatchId) -> [u64; Lifecycle::COUNT] {
+        let lines = self.session().stock(None).wait().unwrap();
+        lines.iter().find(|line| line.batch == batch).unwrap().counts
     }
 }
 
@@ -167,7 +62,7 @@ fn every_state(now_ms: u64) -> [(&'static str, Origin); 7] {
     ]
 }
 
-fn coffee(store: &mut Store) -> (ProductId, ImportSpec) {
+fn coffee(store: &Store) -> (ProductId, ImportSpec) {
     let product = store.product(ProductSpec::single("coffee", *b"CNY", 100));
     (product, ImportSpec::of(product, 0, 16))
 }
@@ -176,7 +71,7 @@ fn coffee(store: &mut Store) -> (ProductId, ImportSpec) {
 fn cards_stand_as_they_stood_in_every_life() {
     for snapshot in [false, true] {
         let mut store = Store::new();
-        let (product, spec) = coffee(&mut store);
+        let (product, spec) = coffee(&store);
         let now_ms = store.now_ms();
         let batch = store.migrate(&spec, &every_state(now_ms));
         for life in 0..2 {
@@ -195,9 +90,9 @@ fn cards_stand_as_they_stood_in_every_life() {
                 assert_eq!(store.redeem(code, 0).status, status, "{code}");
             }
             if snapshot && life == 0 {
-                store.engine.checkpoint().unwrap();
+                store.engine().checkpoint().unwrap();
             }
-            store = store.reopened();
+            store.restart(End::Close);
         }
         // One is for sale, and no more.
         let sell =
@@ -208,12 +103,12 @@ fn cards_stand_as_they_stood_in_every_life() {
         let redeemed = store.redeem("OLD-SOLD", 0);
         assert_eq!(redeemed.status, Status::Ok);
         assert_eq!(
-            store.reverse("OLD-SOLD", redeemed.request),
+            store.reverse("OLD-SOLD", redeemed.request).status,
             Status::Ok,
             "what was done here is undone here"
         );
         assert_eq!(store.redeem("OLD-SOLD", 0).status, Status::Ok);
-        let mut store = store.reopened();
+        store.restart(End::Close);
         assert_eq!(store.counts(batch), [1, 0, 2, 2, 0, 1, 1, 0]);
         assert_eq!(store.redeem("OLD-SOLD", 0).status, Status::AlreadyRedeemed);
     }
@@ -223,24 +118,32 @@ fn cards_stand_as_they_stood_in_every_life() {
 #[test]
 fn what_was_redeemed_elsewhere_is_not_undone_here() {
     let mut store = Store::new();
-    let (_, spec) = coffee(&mut store);
+    let (_, spec) = coffee(&store);
     let now_ms = store.now_ms();
     store.migrate(&spec, &every_state(now_ms));
-    assert_eq!(store.reverse("OLD-REDEEMED", RequestId(7)), Status::Migrated);
+    assert_eq!(store.reverse("OLD-REDEEMED", RequestId(7)).status, Status::Migrated);
     let (card, original) = (store.digest("OLD-REDEEMED"), RequestId(7));
     assert_eq!(store.ask(Command::RefundValue { card, original, amount: 0 }).status, Status::Migrated);
-    assert_eq!(store.reverse("OLD-SOLD", RequestId(7)), Status::Tombstoned, "it can still be redeemed");
+    assert_eq!(
+        store.reverse("OLD-SOLD", RequestId(7)).status,
+        Status::Tombstoned,
+        "it can still be redeemed"
+    );
     let freeze = Command::Freeze { card };
     assert_eq!(store.ask(freeze).status, Status::Ok);
-    let mut store = store.reopened();
-    assert_eq!(store.reverse("OLD-REDEEMED", RequestId(7)), Status::Migrated, "whatever was done since");
+    store.restart(End::Close);
+    assert_eq!(
+        store.reverse("OLD-REDEEMED", RequestId(7)).status,
+        Status::Migrated,
+        "whatever was done since"
+    );
     assert_eq!(store.card("OLD-REDEEMED").lifecycle, Lifecycle::Redeemed);
 }
 
 #[test]
 fn history_tells_what_was_when_and_why_it_is_here() {
-    let mut store = Store::new();
-    let (_, spec) = coffee(&mut store);
+    let store = Store::new();
+    let (_, spec) = coffee(&store);
     let now_ms = store.now_ms();
     store.migrate(&spec, &every_state(now_ms));
     let told = |events: &[HistoryEvent]| -> Vec<_> {
@@ -274,26 +177,26 @@ fn history_tells_what_was_when_and_why_it_is_here() {
 #[test]
 fn an_order_of_old_is_found_and_never_filled_again() {
     let mut store = Store::new();
-    let (product, spec) = coffee(&mut store);
+    let (product, spec) = coffee(&store);
     let tea = store.product(ProductSpec::single("tea", *b"CNY", 50));
     let now_ms = store.now_ms();
-    let seller = Caller { role: Role::Seller, principal: PrincipalId(900), ..Caller::LOCAL };
+    let seller = caller(900, Role::Seller);
     let order = Command::Sell { order: ORDER, product, count: 1, validity_s_min: 0 };
     store.migrate(&spec, &every_state(now_ms));
     let sold = Origin { order: Some(ORDER), ..of(Lifecycle::Sold) };
     store.migrate(&ImportSpec::of(tea, 0, 16), &[("TEA-1", sold), ("TEA-2", sold)]);
-    let mut store = store.reopened();
+    store.restart(End::Close);
     let id = store.id();
-    assert_eq!(store.ask_as(seller, id, order.clone()).status, Status::Migrated);
-    assert_eq!(store.ask_as(seller, id, Command::OrderStatus(ORDER)).status, Status::NotFound);
+    assert_eq!(store.ask_as(id, seller, order.clone()).status, Status::Migrated);
+    assert_eq!(store.ask_as(id, seller, Command::OrderStatus(ORDER)).status, Status::NotFound);
     let shown = store.ask(Command::OrderStatus(ORDER));
     let ReplyBody::Order(report) = shown.body else { panic!("{shown:?}") };
     assert_eq!((report.state, report.cards, report.lines.len()), (OrderState::Migrated, 4, 2));
     let fetch = Command::OrderFetch { order: ORDER, from: 0, count: 1 };
     assert_eq!(store.ask(fetch.clone()).status, Status::Migrated);
-    assert_eq!(store.ask_as(seller, id, fetch).status, Status::NotFound);
+    assert_eq!(store.ask_as(id, seller, fetch).status, Status::NotFound);
     let other = Command::Sell { order: OrderId(ORDER.0 + 1), product, count: 1, validity_s_min: 0 };
-    assert_eq!(store.ask_as(seller, id, other).status, Status::Ok);
+    assert_eq!(store.ask_as(id, seller, other).status, Status::Ok);
 }
 
 #[test]
@@ -311,7 +214,7 @@ fn value_is_what_was_left() {
         &[("GIFT-1", used(300)), ("GIFT-2", spent), ("GIFT-3", of(Lifecycle::Sold))],
     );
     store.migrate(&ImportSpec::of(wash, 0, 16), &[("WASH-1", used(2))]);
-    let mut store = store.reopened();
+    store.restart(End::Close);
     assert_eq!(store.card("GIFT-1").remaining, 300);
     assert_eq!(store.redeem("GIFT-1", 301).status, Status::InsufficientValue);
     assert_eq!(store.redeem("GIFT-1", 100).status, Status::Ok);
@@ -319,19 +222,19 @@ fn value_is_what_was_left() {
     assert_eq!(store.card("GIFT-2").remaining, 0);
     assert_eq!(store.redeem("GIFT-2", 1).status, Status::AlreadyRedeemed);
     assert_eq!(store.card("GIFT-3").remaining, 1000);
-    let mut store = store.reopened();
+    store.restart(End::Close);
     assert_eq!(store.card("GIFT-1").remaining, 200);
     for left in [1, 0] {
         assert_eq!(store.redeem("WASH-1", 0).status, Status::Ok);
         assert_eq!(store.card("WASH-1").remaining, left);
     }
     assert_eq!(store.redeem("WASH-1", 0).status, Status::UsesExhausted);
-    let _ = store.reopened();
+    store.restart(End::Close);
 }
 
 #[test]
 fn validity_counts_from_the_sale_of_then() {
-    let mut store = Store::new();
+    let store = Store::new();
     let mut spec = ProductSpec::single("pass", *b"CNY", 100);
     (spec.valid_days, spec.terms.valid_from) = (30, ValidFrom::Sale);
     let product = store.product(spec);
@@ -341,25 +244,25 @@ fn validity_counts_from_the_sale_of_then() {
     assert_eq!(store.card("PASS-1").expires_ms, now_ms + DAY_MS);
     assert_eq!(store.redeem("PASS-2", 0).status, Status::Expired);
     assert_eq!(store.redeem("PASS-1", 0).status, Status::Ok);
-    store.later(1);
+    store.clock.advance(1);
 }
 
 #[test]
 fn only_an_admin_who_says_why_makes_sold_cards() {
-    let mut store = Store::new();
-    let (_, spec) = coffee(&mut store);
+    let store = Store::new();
+    let (_, spec) = coffee(&store);
     let now_ms = store.now_ms();
     let rows = [("OLD-1", Origin { sold_ms: now_ms, ..of(Lifecycle::Sold) })];
-    let issuer = Caller { role: Role::Issuer, principal: PrincipalId(901), ..Caller::LOCAL };
+    let issuer = caller(901, Role::Issuer);
     assert_eq!(store.stage(issuer, &spec, &rows).0.status, Status::Forbidden);
     let (_, id) = store.stage(Caller::LOCAL, &spec, &rows);
-    assert_eq!(store.engine.import_commit(Caller::LOCAL, id).unwrap().status, Status::ReasonMissing);
+    assert_eq!(store.engine().import_commit(Caller::LOCAL, id).unwrap().status, Status::ReasonMissing);
     let why = Grounds::because("moved");
-    let done = store.engine.import_commit_on(Caller::LOCAL, id, Some(&why)).unwrap();
+    let done = store.engine().import_commit_on(Caller::LOCAL, id, Some(&why)).unwrap();
     assert_eq!(done.status, Status::Ok, "what was staged is still there");
     // Another reason is no other import: it is there already.
     let again =
-        store.engine.import_commit_on(Caller::LOCAL, id, Some(&Grounds::because("once more"))).unwrap();
+        store.engine().import_commit_on(Caller::LOCAL, id, Some(&Grounds::because("once more"))).unwrap();
     assert_eq!((again.status, again.lsn), (Status::Ok, done.lsn));
     let wrong = [("OLD-2", rows[0].1), ("OLD-3", Origin { redeemed_ms: 7, ..rows[0].1 })];
     let (refused, _) = store.stage(Caller::LOCAL, &spec, &wrong);
@@ -374,22 +277,19 @@ fn a_power_cut_leaves_all_states_or_no_cards() {
     let mut commits = 0;
     for cut in 1.. {
         let mut store = Store::new();
-        let (_, spec) = coffee(&mut store);
+        let (_, spec) = coffee(&store);
         let now_ms = store.now_ms();
         let rows = every_state(now_ms);
         let (_, id) = store.stage(Caller::LOCAL, &spec, &rows);
         let before = store.data.operations();
         store.data.cut_power_at(before + cut);
         let why = Grounds::because("moved");
-        let done = store.engine.import_commit_on(Caller::LOCAL, id, Some(&why));
+        let done = store.engine().import_commit_on(Caller::LOCAL, id, Some(&why));
         let told = done.as_ref().is_ok_and(|reply| reply.status == Status::Ok);
         let survived = !store.data.is_cut();
-        let Store { data, keys, clock, engine, next } = store;
-        drop(engine);
-        let (data, keys) = (data.crash(cut), keys.crash(cut));
-        let engine = open(&data, &keys, &clock);
-        engine.check().unwrap();
-        let mut store = Store { data, keys, clock, engine, next };
+        store.end(End::PowerCut(cut));
+        store.open();
+        store.engine().check().unwrap();
         if store.redeem("OLD-SOLD", 0).status == Status::Ok {
             commits += 1;
             assert_eq!(store.redeem("OLD-REDEEMED", 0).status, Status::AlreadyRedeemed);

@@ -1,95 +1,26 @@
 //! Accounts, postings and limits through the whole engine: retries, refusals, statements, snapshots, verification.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
 use kami_engine::{
-    AccountId, AccountKind, AccountPut, AccountSpec, Caller, CardDigest, ChannelId, Command, DocumentId,
-    Engine, EngineOptions, ImportRow, ImportSpec, Kind, LEGS_MAX, Leg, LimitAction, LimitId, LimitScope,
-    LimitSpec, LimitWindow, MerchantId, OrderId, Posting, PrincipalId, ProductId, ProductSpec, Reply,
-    ReplyBody, ReplyFlags, Request, RequestId, Role, Session, Status, TenantId, TerminalId, Work, verify,
+    AccountId, AccountKind, AccountPut, AccountSpec, Caller, CardDigest, Command, DocumentId, Kind, LEGS_MAX,
+    LIMITS_MAX, Leg, LimitAction, LimitId, LimitScope, LimitSpec, LimitWindow, Lsn, MerchantId, Posting,
+    PrincipalId, PrincipalSpec, ProductId, ProductSpec, Reply, ReplyBody, ReplyFlags, Request, RequestId,
+    Role, Status, Subject, TenantId, TerminalId,
 };
-use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
 
-use crate::clock::HandClock;
-
-struct Store {
-    data: SimMedium,
-    keys: SimMedium,
-    clock: HandClock,
-    engine: Engine,
-    ids: std::cell::Cell<u128>,
-}
+use crate::store::{End, Store};
 
 const FINANCE: Caller = caller(900, Role::Finance, 0);
 const SELLER: Caller = caller(901, Role::Seller, 0);
 const OPERATOR: Caller = caller(902, Role::Operator, 0);
 
 const fn caller(principal: u32, role: Role, tenant: u16) -> Caller {
-    Caller { tenant: TenantId(tenant), principal: PrincipalId(principal), role, merchant: MerchantId(1) }
+    Caller { tenant: TenantId(tenant), merchant: MerchantId(1), ..crate::store::caller(principal, role) }
 }
 
 impl Store {
-    fn new() -> Store {
-        let (data, keys) = (SimMedium::new(1, SimMode::Direct), SimMedium::new(2, SimMode::Direct));
-        let clock = HandClock::default();
-        let engine = Store::open(&data, &keys, &clock);
-        Store { data, keys, clock, engine, ids: 1000.into() }
-    }
-
-    fn open(data: &SimMedium, keys: &SimMedium, clock: &HandClock) -> Engine {
-        Engine::open(EngineOptions {
-            data: Arc::new(data.clone()) as Arc<dyn Medium>,
-            keys: Arc::new(keys.clone()),
-            wal: WalOptions { segment_bytes: 1 << 18, drive: Drive::Manual, ..WalOptions::default() },
-            clock: Box::new(clock.clone()),
-            accept_clock: false,
-        })
-        .unwrap()
-    }
-
-    /// The process is killed and starts again: from the newest snapshot, or from the log alone.
-    fn restart(&mut self) {
-        self.engine.drive().unwrap();
-        let hash = self.engine.state_hash();
-        self.data = self.data.kill();
-        self.engine = Store::open(&self.data, &self.keys, &self.clock);
-        assert_eq!(self.engine.state_hash(), hash, "recovery leads to another state");
-        self.engine.check().unwrap();
-    }
-
-    fn pass(&self, ms: u64) {
-        self.clock.0.fetch_add(ms, Ordering::Relaxed);
-    }
-
-    fn id(&self) -> u128 {
-        self.ids.set(self.ids.get() + 1);
-        self.ids.get()
-    }
-
-    fn ask_as(&self, id: u128, caller: Caller, terminal: u32, command: Command) -> Reply {
-        let mut work = Work::default();
-        work.requests.push(Request {
-            id: RequestId(id),
-            caller,
-            terminal: TerminalId(terminal),
-            channel: ChannelId(7),
-            deadline: None,
-            grounds: None,
-            command,
-        });
-        self.engine.execute(&mut work);
-        self.engine.drive().unwrap();
-        work.replies.pop().unwrap()
-    }
-
-    fn ask(&self, caller: Caller, command: Command) -> Reply {
-        self.ask_as(self.id(), caller, 3, command)
-    }
-
     #[track_caller]
     fn done(&self, caller: Caller, command: Command) -> Reply {
-        let reply = self.ask(caller, command);
+        let reply = self.ask_by(caller, command);
         assert_eq!(reply.status, Status::Ok, "{reply:?}");
         reply
     }
@@ -107,38 +38,21 @@ impl Store {
     }
 
     /// A product with so many sold cards.
-    fn cards(&self, name: &str, count: u32) -> (ProductId, Vec<CardDigest>) {
-        let session = Session::new(&self.engine, Caller::LOCAL);
-        let spec = ProductSpec::single(name, *b"CNY", 100);
-        let product = session.add_product(RequestId(self.id()), spec).wait().unwrap().id;
-        let codes: Vec<_> = (0..count).map(|n| format!("{name}-{n:06}")).collect();
-        let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() });
-        let spec = ImportSpec::of(product, count.into(), 20);
-        session.import(RequestId(self.id()), spec, rows, |_| ()).unwrap();
-        session.sell(RequestId(self.id()), OrderId(self.id()), product, count).wait().unwrap();
-        let digest = |code: &String| self.engine.digest(TenantId(0), code.as_bytes()).unwrap();
-        (product, codes.iter().map(digest).collect())
+    fn sold(&self, name: &str, count: u32) -> (ProductId, Vec<CardDigest>) {
+        let product = self.stock(ProductSpec::single(name, *b"CNY", 100), count.into());
+        self.sell(product, count);
+        (product, (0..count).map(|row| self.digest(&format!("{name}-{row}"))).collect())
     }
 
     /// The alerts in the log: of which limit, set off by whom, with how much in the window.
-    fn crossings(&self) -> Vec<(u64, (kami_engine::Subject, u64))> {
+    fn crossings(&self) -> Vec<(u64, (Subject, u64))> {
         let mut crossings = Vec::new();
-        let found = kami_wal::verify(&self.data.kill(), &WalOptions::default(), &mut |record| {
-            if record.kind == kami_wal::RecordKind::Data {
-                let group = kami_engine::record::Group::parse(record.payload, record.payload_lsn).unwrap();
-                let entries = group.map(Result::unwrap).filter(|entry| entry.head.kind == Kind::LimitCrossed);
-                crossings.extend(entries.map(|entry| (entry.head.subject, entry.crossing().unwrap())));
+        self.entries(|_, entry| {
+            if entry.head.kind == Kind::LimitCrossed {
+                crossings.push((entry.head.subject, entry.crossing().unwrap()));
             }
         });
-        found.unwrap();
         crossings
-    }
-
-    #[track_caller]
-    fn verified(&self) {
-        let found = verify(Arc::new(self.data.kill()), Arc::new(self.keys.clone())).unwrap();
-        assert_eq!(found.problems, Vec::<String>::new());
-        assert_eq!(found.state_hash, self.engine.state_hash());
     }
 }
 
@@ -159,14 +73,14 @@ fn limit(name: &str, scope: LimitScope, window: LimitWindow, max: u64, action: L
 
 #[test]
 fn money_moves_once_and_closes() {
-    let mut store = Store::new();
+    let mut store = Store::with_segments(1 << 18);
     let bank = store.account("bank", AccountKind::External, 0, 0);
     let shop = store.account("shop", AccountKind::Customer, 500, 0);
     let income = store.account("income", AccountKind::Income, 0, 0);
 
-    let first = store.ask_as(1, FINANCE, 0, post(1, &[(bank, -1000), (shop, 1000)]));
+    let first = store.ask_as(RequestId(1), FINANCE, post(1, &[(bank, -1000), (shop, 1000)]));
     assert_eq!((first.status, first.flags), (Status::Ok, ReplyFlags::default()));
-    let again = store.ask_as(1, FINANCE, 0, post(1, &[(bank, -1000), (shop, 1000)]));
+    let again = store.ask_as(RequestId(1), FINANCE, post(1, &[(bank, -1000), (shop, 1000)]));
     assert_eq!((again.status, again.flags, again.lsn), (Status::Ok, ReplyFlags::REPLAYED, first.lsn));
     let (ReplyBody::Posted(one), ReplyBody::Posted(two)) = (&first.body, &again.body) else { panic!() };
     assert_eq!(one, two, "the first effect's reply again");
@@ -183,7 +97,7 @@ fn money_moves_once_and_closes() {
         (8, caller(900, Role::Finance, 1), post(2, &[(bank, -1), (shop, 1)]), Status::NotFound),
     ];
     for (id, caller, command, expected) in refusals {
-        let reply = store.ask_as(id, caller, 0, command.clone());
+        let reply = store.ask_as(RequestId(id), caller, command.clone());
         assert_eq!(reply.status, expected, "{command:?}");
         if expected == Status::InsufficientFunds {
             assert!(matches!(reply.body, ReplyBody::Account(account) if account == shop));
@@ -199,8 +113,8 @@ fn money_moves_once_and_closes() {
         store.done(FINANCE, post(n, &[(shop, -100), (income, 60), (shop, -1), (income, 41)]));
     }
     assert_eq!([bank, shop, income].map(|id| store.balance(id)), [-1000, 394, 606]);
-    store.restart();
-    let again = store.ask_as(1, FINANCE, 0, post(1, &[(bank, -1000), (shop, 1000)]));
+    store.restart(End::Kill);
+    let again = store.ask_as(RequestId(1), FINANCE, post(1, &[(bank, -1000), (shop, 1000)]));
     assert_eq!((again.flags, again.lsn), (ReplyFlags::REPLAYED, first.lsn), "after a restart, too");
 
     // The statement, in pages of four, newest first.
@@ -224,21 +138,21 @@ fn money_moves_once_and_closes() {
     assert!(lines.iter().all(|(kind, ..)| *kind == Kind::Post));
     // A place that is none, or another account's.
     for wrong in [8, 4096, first.lsn.unwrap().bytes() + 8] {
-        let from = kami_engine::Lsn::from_bytes(wrong);
-        let reply = store.ask(FINANCE, Command::AccountStatement { account: income, from, count: 4 });
+        let from = Lsn::from_bytes(wrong);
+        let reply = store.ask_by(FINANCE, Command::AccountStatement { account: income, from, count: 4 });
         assert_eq!(reply.status, Status::Malformed, "{wrong}");
     }
     let from = first.lsn;
-    let reply = store.ask(FINANCE, Command::AccountStatement { account: income, from, count: 4 });
+    let reply = store.ask_by(FINANCE, Command::AccountStatement { account: income, from, count: 4 });
     assert_eq!(reply.status, Status::Malformed, "that entry moved no money of it");
-    store.verified();
+    store.restart(End::Kill);
 }
 
 #[test]
 fn accounts_are_changed_as_all_objects_are() {
-    let mut store = Store::new();
-    let first = store.ask_as(1, FINANCE, 0, put("shop", AccountKind::Customer, 500, 0, true));
-    let again = store.ask_as(1, FINANCE, 0, put("shop", AccountKind::Customer, 500, 0, true));
+    let mut store = Store::with_segments(1 << 18);
+    let first = store.ask_as(RequestId(1), FINANCE, put("shop", AccountKind::Customer, 500, 0, true));
+    let again = store.ask_as(RequestId(1), FINANCE, put("shop", AccountKind::Customer, 500, 0, true));
     assert_eq!((again.status, again.flags, again.lsn), (Status::Ok, ReplyFlags::REPLAYED, first.lsn));
     let bank = store.account("bank", AccountKind::External, 0, 0);
     let shop = AccountId(1);
@@ -270,33 +184,33 @@ fn accounts_are_changed_as_all_objects_are() {
         (post(4, &[(shop, -1), (bank, 1)]), Status::Frozen),
     ];
     for (command, expected) in cases {
-        let reply = store.ask(FINANCE, command.clone());
+        let reply = store.ask_by(FINANCE, command.clone());
         assert_eq!(reply.status, expected, "{command:?} {reply:?}");
     }
     // A retry is recognised behind later changes.
-    let again = store.ask_as(1, FINANCE, 0, put("shop", AccountKind::Customer, 500, 0, true));
+    let again = store.ask_as(RequestId(1), FINANCE, put("shop", AccountKind::Customer, 500, 0, true));
     assert_eq!((again.status, again.lsn), (Status::Ok, first.lsn));
-    store.engine.checkpoint().unwrap();
-    store.restart();
+    store.engine().checkpoint().unwrap();
+    store.restart(End::Kill);
     store.done(FINANCE, Command::AccountUnfreeze(shop));
     store.done(FINANCE, post(4, &[(shop, -1), (bank, 1)]));
-    store.verified();
+    store.restart(End::Kill);
 
     // Whose account it is decides who pays from it and who sees it.
-    let key = |n| kami_engine::PrincipalSpec::of(&format!("p{n}"), Role::Seller, [n; 32]);
+    let key = |n| PrincipalSpec::of(&format!("p{n}"), Role::Seller, [n; 32]);
     for n in [1, 2] {
         store.done(Caller::LOCAL, Command::PrincipalAdd(Box::new(key(n))));
     }
     store.account("own", AccountKind::Customer, 100, 1);
     let (owner, other) = (caller(1, Role::Seller, 0), caller(2, Role::Seller, 0));
     let own = Command::AccountQuery { account: AccountId(0), name: "own".to_owned() };
-    assert_eq!(store.ask(owner, own.clone()).status, Status::Ok);
-    assert_eq!(store.ask(other, own).status, Status::NotFound);
+    assert_eq!(store.ask_by(owner, own.clone()).status, Status::Ok);
+    assert_eq!(store.ask_by(other, own).status, Status::NotFound);
     let statement = Command::AccountStatement { account: AccountId(3), from: None, count: 9 };
-    assert_eq!(store.ask(other, statement).status, Status::NotFound);
+    assert_eq!(store.ask_by(other, statement).status, Status::NotFound);
     // The desk lets no seller post; whoever embeds the engine may.
-    assert_eq!(store.ask(other, post(9, &[(AccountId(3), -1), (bank, 1)])).status, Status::Forbidden);
-    assert_eq!(store.ask(owner, post(9, &[(AccountId(3), -1), (bank, 1)])).status, Status::Ok);
+    assert_eq!(store.ask_by(other, post(9, &[(AccountId(3), -1), (bank, 1)])).status, Status::Forbidden);
+    assert_eq!(store.ask_by(owner, post(9, &[(AccountId(3), -1), (bank, 1)])).status, Status::Ok);
 
     let page = |after, count| Command::AccountList { after: AccountId(after), count };
     let listed = store.done(FINANCE, page(0, 2));
@@ -308,12 +222,12 @@ fn accounts_are_changed_as_all_objects_are() {
 
 #[test]
 fn limits_are_set_changed_and_taken_away() {
-    let mut store = Store::new();
-    let (product, _) = store.cards("tea", 1);
+    let mut store = Store::with_segments(1 << 18);
+    let (product, _) = store.sold("tea", 1);
     let day = LimitWindow::Day { offset_min: 480 };
     let of = |name: &str| limit(name, LimitScope::Account(None), day, 10, LimitAction::Refuse);
     let set = |spec: &LimitSpec| Command::LimitPut(Box::new(spec.clone()));
-    let first = store.ask_as(1, OPERATOR, 0, set(&of("a day")));
+    let first = store.ask_as(RequestId(1), OPERATOR, set(&of("a day")));
     assert_eq!(first.status, Status::Ok);
     let cases = [
         (LimitSpec { max: 20, ..of("a day") }, Status::Ok),
@@ -334,13 +248,13 @@ fn limits_are_set_changed_and_taken_away() {
         (LimitSpec { ended: true, ..of("a day") }, Status::Ok),
     ];
     for (spec, expected) in cases {
-        assert_eq!(store.ask(OPERATOR, set(&spec)).status, expected, "{spec:?}");
+        assert_eq!(store.ask_by(OPERATOR, set(&spec)).status, expected, "{spec:?}");
     }
     // The name is free again, and the retry of the first is still a retry.
-    let again = store.ask_as(1, OPERATOR, 0, set(&of("a day")));
+    let again = store.ask_as(RequestId(1), OPERATOR, set(&of("a day")));
     assert_eq!((again.status, again.flags, again.lsn), (Status::Ok, ReplyFlags::REPLAYED, first.lsn));
     store.done(OPERATOR, set(&of("a day")));
-    let again = store.ask_as(1, OPERATOR, 0, set(&of("a day")));
+    let again = store.ask_as(RequestId(1), OPERATOR, set(&of("a day")));
     assert_eq!((again.flags, again.lsn), (ReplyFlags::REPLAYED, first.lsn));
     let listed = |store: &Store| {
         let reply = store.done(OPERATOR, Command::LimitList);
@@ -348,31 +262,28 @@ fn limits_are_set_changed_and_taken_away() {
         limits.iter().map(|limit| limit.id).collect::<Vec<_>>()
     };
     assert_eq!(listed(&store), [LimitId(2)]);
-    store.restart();
-    store.engine.checkpoint().unwrap();
-    store.restart();
+    store.restart(End::Kill);
+    store.engine().checkpoint().unwrap();
+    store.restart(End::Kill);
     assert_eq!(listed(&store), [LimitId(2)]);
-    for n in 1..kami_engine::LIMITS_MAX {
+    for n in 1..LIMITS_MAX {
         store.done(OPERATOR, set(&of(&format!("limit {n}"))));
     }
-    assert_eq!(store.ask(OPERATOR, set(&of("one more"))).status, Status::TooLarge);
-    store.verified();
+    assert_eq!(store.ask_by(OPERATOR, set(&of("one more"))).status, Status::TooLarge);
+    store.restart(End::Kill);
 }
 
 #[test]
 fn tills_redeem_no_faster_than_they_may() {
-    let mut store = Store::new();
-    let (_, cards) = store.cards("tea", 40);
+    let mut store = Store::with_segments(1 << 18);
+    let (_, cards) = store.sold("tea", 40);
     let mut cards = cards.into_iter();
     let till = caller(800, Role::Redeemer, 0);
     let mut redeem = |store: &Store, terminal| {
         let card = cards.next().unwrap();
-        store.ask_as(
-            store.id(),
-            till,
-            terminal,
-            Command::Redeem { card, pin: None, amount: 0, partial: false },
-        )
+        let terminal = TerminalId(terminal);
+        let redeem = Command::Redeem { card, pin: None, amount: 0, partial: false };
+        store.run(Request { caller: till, terminal, ..store.request(redeem) })
     };
     assert_eq!(redeem(&store, 1).status, Status::Ok);
     let velocity = LimitWindow::Rolling { seconds: 60 };
@@ -385,79 +296,63 @@ fn tills_redeem_no_faster_than_they_may() {
     for _ in 0..3 {
         assert_eq!(redeem(&store, 1).status, Status::Ok);
     }
-    store.pass(20_000);
+    store.clock.advance(20_000);
     let refused = redeem(&store, 1);
     assert_eq!((refused.status, refused.lsn), (Status::LimitTerminal, None));
     let ReplyBody::Exceeded(exceeded) = refused.body else { panic!("{refused:?}") };
     assert_eq!((exceeded.limit, exceeded.left, exceeded.opens_ms), (LimitId(1), 0, 40_000));
     assert_eq!(redeem(&store, 2).status, Status::Ok, "another till");
-    store.engine.checkpoint().unwrap();
+    store.engine().checkpoint().unwrap();
     assert_eq!(redeem(&store, 2).status, Status::Ok, "the fifth of the principal: an alert");
-    store.restart();
+    store.restart(End::Kill);
     assert_eq!(redeem(&store, 1).status, Status::LimitTerminal, "after a restart, too");
     assert_eq!(redeem(&store, 2).status, Status::Ok);
     assert_eq!(redeem(&store, 2).status, Status::LimitTerminal);
-    store.pass(40_000);
+    store.clock.advance(40_000);
     assert_eq!(redeem(&store, 1).status, Status::Ok, "it opened");
 
     // In one batch, before any of it is installed.
-    let mut work = Work::default();
-    let batch = cards.by_ref().take(6).enumerate().map(|(n, card)| Request {
-        id: RequestId(5000 + n as u128),
-        caller: till,
-        terminal: TerminalId(9),
-        channel: ChannelId(0),
-        deadline: None,
-        grounds: None,
-        command: Command::Redeem { card, pin: None, amount: 0, partial: false },
+    let batch = cards.by_ref().take(6).map(|card| {
+        let redeem = Command::Redeem { card, pin: None, amount: 0, partial: false };
+        Request { caller: till, terminal: TerminalId(9), ..store.request(redeem) }
     });
-    work.requests.extend(batch);
-    store.engine.execute(&mut work);
-    store.engine.drive().unwrap();
-    let statuses: Vec<_> = work.replies.iter().map(|reply| reply.status).collect();
+    let batch: Vec<Request> = batch.collect();
+    let replies = store.execute(batch.clone());
+    store.drive();
+    let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
     assert_eq!(statuses[..3], [Status::Ok; 3]);
     assert_eq!(statuses[3..], [Status::LimitTerminal; 3]);
     // A retry has its effect already.
-    store.engine.execute(&mut work);
-    assert_eq!(work.replies[0].flags, ReplyFlags::REPLAYED);
-    assert_eq!(work.replies[3].status, Status::LimitTerminal);
-    store.engine.drive().unwrap();
+    let replies = store.execute(batch);
+    assert_eq!(replies[0].flags, ReplyFlags::REPLAYED);
+    assert_eq!(replies[3].status, Status::LimitTerminal);
+    store.drive();
 
     let crossings = store.crossings();
-    assert_eq!(
-        crossings,
-        [(2, (kami_engine::Subject::Principal(PrincipalId(800)), 5))],
-        "once in the window"
-    );
-    store.verified();
+    assert_eq!(crossings, [(2, (Subject::Principal(PrincipalId(800)), 5))], "once in the window");
+    store.restart(End::Kill);
 }
 
 /// The second redemption of a batch set the alert off, the third counted behind it, and the note that it had been
 /// recorded was lost: it was recorded again.
 #[test]
 fn an_alert_within_a_batch_is_recorded_once() {
-    let mut store = Store::new();
-    let (_, cards) = store.cards("tea", 8);
+    let mut store = Store::with_segments(1 << 18);
+    let (_, cards) = store.sold("tea", 8);
     let window = LimitWindow::Rolling { seconds: 60 };
     let alert = limit("watch", LimitScope::Principal, window, 1, LimitAction::Alert);
     store.done(OPERATOR, Command::LimitPut(Box::new(alert)));
     for some in cards.chunks(4) {
-        let mut work = Work::default();
-        work.requests.extend(some.iter().map(|card| Request {
-            id: RequestId(store.id()),
-            caller: caller(800, Role::Redeemer, 0),
-            terminal: TerminalId(9),
-            channel: ChannelId(0),
-            deadline: None,
-            grounds: None,
-            command: Command::Redeem { card: *card, pin: None, amount: 0, partial: false },
-        }));
-        store.engine.execute(&mut work);
-        store.engine.drive().unwrap();
-        assert!(work.replies.iter().all(|reply| reply.status == Status::Ok), "{:?}", work.replies);
+        let some = some.iter().map(|card| {
+            let redeem = Command::Redeem { card: *card, pin: None, amount: 0, partial: false };
+            let caller = caller(800, Role::Redeemer, 0);
+            Request { caller, terminal: TerminalId(9), ..store.request(redeem) }
+        });
+        let replies = store.execute(some.collect());
+        store.drive();
+        assert!(replies.iter().all(|reply| reply.status == Status::Ok), "{replies:?}");
     }
-    let expected = [(1, (kami_engine::Subject::Principal(PrincipalId(800)), 2))];
+    let expected = [(1, (Subject::Principal(PrincipalId(800)), 2))];
     assert_eq!(store.crossings(), expected);
-    store.restart();
-    store.verified();
+    store.restart(End::Kill);
 }

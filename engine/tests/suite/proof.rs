@@ -1,81 +1,36 @@
 //! Proofs of cards and checkpoints: what is proven holds, nothing that was changed passes, and nothing is signed that
 //! contradicts what was signed.
 
-use std::sync::Arc;
-
 use kami_engine::{
-    Caller, CardProof, ConsistencyProof, Engine, EngineOptions, ImportRow, ImportSpec, Lifecycle, OrderId,
-    ProductSpec, ProofCheckpoint, ProofError, ReplyBody, RequestId, Session, Status, TenantId, VerifierKey,
-    verify,
+    Caller, CardProof, ConsistencyProof, Kind, Lifecycle, ProductSpec, ProofCheckpoint, ProofError,
+    ReplyBody, RequestId, Status, VerifierKey, copy_keys, merkle,
 };
-use kami_wal::{Drive, Medium, SimMedium, SimMode, WalOptions};
+use kami_wal::{Medium, SimMedium, SimMode};
 
-use crate::clock::HandClock;
+use crate::store::{End, Store};
 
-/// A store whose disks outlive its engine.
-struct Store {
-    data: SimMedium,
-    keys: SimMedium,
-    engine: Option<Engine>,
-}
+const SEGMENT_BYTES: u64 = 1 << 18;
 
 impl Store {
-    fn new() -> Store {
-        let (data, keys) = (SimMedium::new(1, SimMode::Direct), SimMedium::new(2, SimMode::Direct));
-        let mut store = Store { data, keys, engine: None };
-        store.open();
-        store
-    }
-
-    fn open(&mut self) {
-        let medium = |medium: &SimMedium| Arc::new(medium.clone()) as Arc<dyn Medium>;
-        let options = EngineOptions {
-            data: medium(&self.data),
-            keys: medium(&self.keys),
-            wal: WalOptions { segment_bytes: 1 << 18, drive: Drive::Manual, ..WalOptions::default() },
-            clock: Box::<HandClock>::default(),
-            accept_clock: false,
-        };
-        self.engine = Some(Engine::open(options).unwrap());
-    }
-
-    /// Ends the process and leaves the disk as it is.
-    fn stop(&mut self) {
-        self.engine.take().unwrap().close().unwrap();
-        self.data = self.data.kill();
-        self.keys = self.keys.kill();
-    }
-
-    fn restart(&mut self) {
-        self.stop();
-        self.open();
-    }
-
-    fn engine(&self) -> &Engine {
-        self.engine.as_ref().unwrap()
-    }
-
-    /// Cards of a batch of their own, sold, and some of them redeemed and reversed.
+    /// Cards of a batch of their own, sold, and some of them redeemed and reversed; their codes.
     fn trade(&self, batch: u32, cards: u64) -> Vec<String> {
-        let session = Session::new(self.engine(), Caller::LOCAL);
-        let id = |n: u32| RequestId(u128::from(batch) << 32 | u128::from(n));
-        let spec = ProductSpec::single(&format!("product {batch}"), *b"CNY", 100);
-        let product = session.add_product(id(1), spec).wait().unwrap().id;
-        let codes: Vec<String> = (0..cards).map(|n| format!("CODE-{batch}-{n:06}")).collect();
-        let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() });
-        session.import(id(2), ImportSpec::of(product, cards, 16), rows, |_| ()).unwrap();
-        session.sell(id(3), OrderId(batch.into()), product, cards as u32 * 2 / 3).wait().unwrap();
+        let prefix = format!("CODE-{batch}");
+        let product = self.product(ProductSpec::single(&prefix, *b"CNY", 100));
+        self.import(product, &prefix, cards);
+        self.sell(product, cards as u32 * 2 / 3);
+        let codes: Vec<String> = (0..cards).map(|row| format!("{prefix}-{row}")).collect();
         for (n, code) in codes.iter().enumerate().take(cards as usize / 2) {
-            session.redeem(id(1000 + n as u32), code).wait().unwrap();
+            let redeemed = self.redeem(code, 0);
+            assert_eq!(redeemed.status, Status::Ok);
             if n % 3 == 0 {
-                session.reverse(id(5000 + n as u32), code, id(1000 + n as u32)).wait().unwrap();
+                assert_eq!(self.reverse(code, redeemed.request).status, Status::Ok);
             }
         }
         codes
     }
 
     fn sign(&self) -> Result<(ProofCheckpoint, VerifierKey), Status> {
-        let reply = self.engine().sign_checkpoint(Caller::LOCAL, RequestId::random()).unwrap();
+        let reply = self.engine().sign_checkpoint(Caller::LOCAL, self.id()).unwrap();
         match reply.body {
             ReplyBody::SignedNote(note) => {
                 Ok((ProofCheckpoint::parse(&note.note).unwrap(), note.key.parse().unwrap()))
@@ -85,8 +40,7 @@ impl Store {
     }
 
     fn prove(&self, code: &str) -> Result<String, Status> {
-        let digest = self.engine().digest(TenantId(0), code.as_bytes()).unwrap();
-        let reply = self.engine().prove_card(Caller::LOCAL, RequestId::random(), digest, 0, 0).unwrap();
+        let reply = self.engine().prove_card(Caller::LOCAL, self.id(), self.digest(code), 0, 0).unwrap();
         match reply.body {
             ReplyBody::ProofPart(part) => Ok(String::from_utf8(part.bytes).unwrap()),
             _ => Err(reply.status),
@@ -94,20 +48,16 @@ impl Store {
     }
 
     fn path(&self, old: u64, new: u64) -> Vec<[u8; 32]> {
-        let reply = self.engine().prove_consistency(Caller::LOCAL, RequestId(9), old, new).unwrap();
+        let reply = self.engine().prove_consistency(Caller::LOCAL, self.id(), old, new).unwrap();
         let ReplyBody::Path(path) = reply.body else { panic!("{:?}", reply.status) };
         path
-    }
-
-    fn problems(&self) -> Vec<String> {
-        verify(Arc::new(self.data.clone()), Arc::new(self.keys.clone())).unwrap().problems
     }
 }
 
 /// More than a thousand entries, so that there are complete tiles.
 #[test]
 fn every_card_is_proven_and_its_proof_survives_restarts() {
-    let mut store = Store::new();
+    let mut store = Store::with_segments(SEGMENT_BYTES);
     let codes = store.trade(1, 900);
     let (old, key) = store.sign().unwrap();
     let mut proofs = Vec::new();
@@ -124,7 +74,7 @@ fn every_card_is_proven_and_its_proof_survives_restarts() {
         proofs.push(text);
     }
     for again in 0..3 {
-        store.restart();
+        store.restart(End::Close);
         if again == 1 {
             store.data.remove("proofs/tiles").unwrap();
         }
@@ -139,13 +89,13 @@ fn every_card_is_proven_and_its_proof_survives_restarts() {
     }
     // A proof is made for good.
     assert!(proofs.iter().all(|text| CardProof::parse(text).unwrap().verify(&key).is_ok()));
-    store.stop();
-    assert_eq!(store.problems(), Vec::<String>::new());
+    store.end(End::Close);
+    assert_eq!(store.verify().problems, Vec::<String>::new());
 }
 
 #[test]
 fn no_byte_of_a_proof_can_change() {
-    let store = Store::new();
+    let store = Store::with_segments(SEGMENT_BYTES);
     let codes = store.trade(1, 200);
     let (old, key) = store.sign().unwrap();
     let text = store.prove(&codes[3]).unwrap();
@@ -182,7 +132,7 @@ fn no_byte_of_a_proof_can_change() {
 /// Whoever makes proofs from parts of others, or leaves something out, is found out.
 #[test]
 fn events_cannot_be_left_out_or_borrowed() {
-    let store = Store::new();
+    let store = Store::with_segments(SEGMENT_BYTES);
     let codes = store.trade(1, 200);
     let (_, key) = store.sign().unwrap();
     let proof = |n: usize| CardProof::parse(&store.prove(&codes[n]).unwrap()).unwrap();
@@ -217,9 +167,9 @@ fn events_cannot_be_left_out_or_borrowed() {
 /// The text travels in parts, all of them to one checkpoint, whatever happens meanwhile.
 #[test]
 fn a_proof_travels_in_parts() {
-    let store = Store::new();
+    let store = Store::with_segments(SEGMENT_BYTES);
     let codes = store.trade(1, 60);
-    let digest = store.engine().digest(TenantId(0), codes[3].as_bytes()).unwrap();
+    let digest = store.digest(&codes[3]);
     let part = |size, from| {
         let reply =
             store.engine().prove_card(Caller::LOCAL, RequestId::random(), digest, size, from).unwrap();
@@ -229,8 +179,7 @@ fn a_proof_travels_in_parts() {
         }
     };
     let whole = part(0, 0).unwrap();
-    let session = Session::new(store.engine(), Caller::LOCAL);
-    session.freeze(RequestId(99), &codes[3]).wait().unwrap();
+    store.session().freeze(store.id(), &codes[3]).wait().unwrap();
     let rest = part(whole.size, 100).unwrap();
     assert_eq!((rest.total, rest.from), (whole.total, 100));
     assert_eq!(rest.bytes, whole.bytes[100..]);
@@ -245,19 +194,13 @@ fn a_proof_travels_in_parts() {
 /// machine in his hands could.
 fn tamper(store: &Store) {
     let mut places = Vec::new();
-    kami_wal::verify(&store.data, &WalOptions::default(), &mut |record| {
-        if record.kind == kami_wal::RecordKind::Data {
-            for entry in kami_engine::record::Group::parse(record.payload, record.payload_lsn).unwrap() {
-                let entry = entry.unwrap();
-                if entry.head.kind == kami_engine::Kind::Redeem {
-                    places.push((record.lsn.bytes(), entry.lsn.bytes()));
-                }
-            }
+    store.entries(|record, entry| {
+        if entry.head.kind == Kind::Redeem {
+            places.push((record.bytes(), entry.lsn.bytes()));
         }
-    })
-    .unwrap();
+    });
     let (record, entry) = places[0];
-    let base = 1 << 18;
+    let base = SEGMENT_BYTES;
     store.data.edit("log/0000000001.segment", |bytes| {
         // The till of the redemption.
         bytes[(entry - base + 28) as usize] ^= 1;
@@ -276,7 +219,7 @@ fn reseal(bytes: &mut [u8], at: usize) {
 /// Makes the chain values of the first segment anew, one after the other.
 fn rechain(store: &Store) {
     store.data.edit("log/0000000001.segment", |bytes| {
-        let base = 1_u64 << 18;
+        let base = SEGMENT_BYTES;
         let (mut at, mut from, mut value) = (16384_usize, 16384_usize, [0_u8; 32]);
         while u16::from_le_bytes(bytes[at + 4..at + 6].try_into().unwrap()) == 0xCA4D {
             let length = u32::from_le_bytes(bytes[at + 24..at + 28].try_into().unwrap()) as usize;
@@ -298,12 +241,12 @@ fn rechain(store: &Store) {
 
 #[test]
 fn a_tampered_log_is_caught() {
-    let mut store = Store::new();
+    let mut store = Store::with_segments(SEGMENT_BYTES);
     let codes = store.trade(1, 300);
     let (old, key) = store.sign().unwrap();
-    store.stop();
+    store.end(End::Close);
     tamper(&store);
-    let problems = store.problems();
+    let problems = store.verify().problems;
     assert!(
         problems.iter().any(|problem| problem.contains("the log is not what was signed")),
         "checksums and chain fit, the signature does not: {problems:?}"
@@ -324,7 +267,7 @@ fn a_tampered_log_is_caught() {
         } else {
             assert_eq!(store.sign().unwrap_err(), Status::NotProvable);
         }
-        store.stop();
+        store.end(End::Close);
     }
     // And without what the key directory remembers, whoever kept a checkpoint sees it.
     store.keys.remove("proof.last").unwrap();
@@ -334,26 +277,25 @@ fn a_tampered_log_is_caught() {
     assert_ne!(other_key, key);
     assert!(matches!(new.verify(&key), Err(ProofError::Origin { .. })), "another log by its name");
     let path = store.path(old.size(), new.size());
-    let forked = kami_engine::merkle::is_consistent(old.size(), old.root(), new.size(), new.root(), &path);
+    let forked = merkle::is_consistent(old.size(), old.root(), new.size(), new.root(), &path);
     assert!(!forked, "the fork shows");
 }
 
 /// An older copy of the store, under the keys of today.
 #[test]
 fn an_older_copy_signs_nothing() {
-    let mut store = Store::new();
+    let mut store = Store::with_segments(SEGMENT_BYTES);
     store.trade(1, 60);
     store.sign().unwrap();
-    store.stop();
+    store.end(End::Close);
     let copy = store.data.kill();
     store.open();
     store.trade(2, 60);
     let (signed, _) = store.sign().unwrap();
-    store.stop();
+    store.end(End::Close);
 
     store.data = copy;
-    let found = verify(Arc::new(store.data.clone()), Arc::new(store.keys.clone())).unwrap();
-    assert_eq!(found.signed_beyond, Some(signed.size()));
+    assert_eq!(store.verify().signed_beyond, Some(signed.size()));
     store.open();
     assert_eq!(store.sign().unwrap_err(), Status::NotProvable, "shorter than what was signed");
     store.trade(2, 100);
@@ -365,25 +307,25 @@ fn an_older_copy_signs_nothing() {
 /// A copy of the keys signs what the original signs, and knows what was signed.
 #[test]
 fn keys_are_copied_whole() {
-    let mut store = Store::new();
+    let mut store = Store::with_segments(SEGMENT_BYTES);
     let copy = |store: &Store| {
         let to = SimMedium::new(3, SimMode::Direct);
-        kami_engine::copy_keys(&store.keys, &to).unwrap();
+        copy_keys(&store.keys, &to).unwrap();
         to
     };
     assert_eq!(copy(&store).bytes("lookup.key"), store.keys.bytes("lookup.key"), "before anything is signed");
     store.trade(1, 60);
     let (_, key) = store.sign().unwrap();
-    store.stop();
+    store.end(End::Close);
     let old = store.data.kill();
     store.open();
     store.trade(2, 10);
     store.sign().unwrap();
-    store.stop();
+    store.end(End::Close);
     store.keys = copy(&store);
     store.open();
     assert_eq!(store.sign().unwrap().1, key);
-    store.stop();
+    store.end(End::Close);
     store.data = old;
     store.open();
     assert_eq!(store.sign().unwrap_err(), Status::NotProvable);
@@ -392,11 +334,11 @@ fn keys_are_copied_whole() {
 /// A lost or exchanged key is no reason to make another in silence.
 #[test]
 fn without_its_key_nothing_is_signed() {
-    let mut store = Store::new();
+    let mut store = Store::with_segments(SEGMENT_BYTES);
     store.trade(1, 60);
     store.sign().unwrap();
-    store.stop();
-    let other = Store::new();
+    store.end(End::Close);
+    let other = Store::with_segments(SEGMENT_BYTES);
     other.trade(1, 10);
     other.sign().unwrap();
     let key = store.keys.bytes("proof.key");
@@ -404,12 +346,12 @@ fn without_its_key_nothing_is_signed() {
     store.keys.remove("proof.key").unwrap();
     store.open();
     assert_eq!(store.sign().unwrap_err(), Status::NotProvable);
-    store.stop();
+    store.end(End::Close);
     let file = store.keys.create("proof.key").unwrap();
     file.write_at(0, &other.keys.bytes("proof.key")).unwrap();
     store.open();
     assert_eq!(store.sign().unwrap_err(), Status::NotProvable);
-    store.stop();
+    store.end(End::Close);
     store.keys.edit("proof.key", |bytes| *bytes = key);
     store.open();
     store.sign().unwrap();

@@ -1,43 +1,15 @@
 //! The engine as a platform that embeds it uses it: typed calls about value, orders and money.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
 use kami_engine::{
-    AccountId, AccountKind, AccountSpec, Caller, CardKind, Confirmation, Delivery, DocumentId, Engine,
-    EngineOptions, Failure, ImportRow, ImportSpec, Kind, Leg, LimitAction, LimitScope, LimitSpec,
-    LimitWindow, OrderId, OrderState, Part, Posting, PrincipalId, ProductId, ProductSpec, ProductTerms,
-    Purchase, RequestId, Session, Status,
+    AccountId, AccountKind, AccountSpec, CardKind, Confirmation, Delivery, DocumentId, Failure, Kind, Leg,
+    LimitAction, LimitScope, LimitSpec, LimitWindow, OrderId, OrderState, Part, Posting, PrincipalId,
+    ProductSpec, ProductTerms, Purchase, RequestId, Status,
 };
-use kami_wal::{Drive, SimMedium, SimMode, WalOptions};
 
-use crate::clock::HandClock;
-
-fn open() -> (Session, HandClock) {
-    let clock = HandClock::default();
-    let engine = Engine::open(EngineOptions {
-        data: Arc::new(SimMedium::new(1, SimMode::Direct)),
-        keys: Arc::new(SimMedium::new(2, SimMode::Direct)),
-        wal: WalOptions { drive: Drive::Manual, segment_bytes: 1 << 18, ..WalOptions::default() },
-        clock: Box::new(clock.clone()),
-        accept_clock: false,
-    });
-    (Session::new(&engine.unwrap(), Caller::LOCAL), clock)
-}
+use crate::store::Store;
 
 fn id(n: u128) -> RequestId {
     RequestId(n)
-}
-
-/// A product with cards `{name}-00000000` and so on.
-fn stock(session: &Session, spec: ProductSpec, count: usize) -> ProductId {
-    let name = spec.name.to_uppercase();
-    let product = session.add_product(RequestId::random(), spec).wait().unwrap().id;
-    let codes: Vec<String> = (0..count).map(|n| format!("{name}-{n:08}")).collect();
-    let rows = codes.iter().map(|code| ImportRow { code: code.as_bytes(), ..ImportRow::default() });
-    let spec = ImportSpec::of(product, count as u64, 24);
-    session.import(RequestId::random(), spec, rows, |_| ()).unwrap();
-    product
 }
 
 fn status<T>(result: Result<T, Failure>) -> Status {
@@ -49,13 +21,14 @@ fn status<T>(result: Result<T, Failure>) -> Status {
 
 #[test]
 fn what_is_on_a_card_is_spent_held_loaded_and_refunded() {
-    let (session, clock) = open();
+    let store = Store::with_segments(1 << 18);
+    let session = store.session();
     let terms = ProductTerms { value_max: 15_000, ..ProductTerms::default() };
     let kind = CardKind::StoredValue;
     let spec = ProductSpec { kind, terms, ..ProductSpec::single("gift", *b"CNY", 10_000) };
-    let product = stock(&session, spec, 1);
+    let product = store.stock(spec, 1);
     session.sell(id(1), OrderId(1), product, 1).wait().unwrap();
-    let card = "GIFT-00000000";
+    let card = "gift-0";
 
     let part = Part { amount: 1250, ..Part::default() };
     let first = session.redeem_part(id(2), card, part).wait().unwrap();
@@ -80,7 +53,7 @@ fn what_is_on_a_card_is_spent_held_loaded_and_refunded() {
     assert_eq!(status(session.load(id(12), card, 1).wait()), Status::ValueLimit);
     session.redeem_part(id(13), card, part).wait().unwrap();
     session.settle(id(14), card).wait().unwrap();
-    clock.0.fetch_add(1000, Ordering::Relaxed);
+    store.clock.advance(1000);
     assert_eq!(status(session.reverse(id(15), card, id(13)).wait()), Status::Settled);
     assert_eq!(session.refund_value(id(16), card, id(13), 250).wait().unwrap().value.remaining, 14_000);
     assert_eq!(session.query(card).wait().unwrap().remaining, 14_000);
@@ -88,8 +61,9 @@ fn what_is_on_a_card_is_spent_held_loaded_and_refunded() {
 
 #[test]
 fn an_order_is_reserved_paid_and_taken_back_and_money_says_why_it_does_not_move() {
-    let (session, clock) = open();
-    let tea = stock(&session, ProductSpec::single("tea", *b"CNY", 2000), 10);
+    let store = Store::with_segments(1 << 18);
+    let session = store.session();
+    let tea = store.stock(ProductSpec::single("tea", *b"CNY", 2000), 10);
     let account = |n, name: &str, kind, credit_limit| {
         let spec =
             AccountSpec { name: name.into(), currency: *b"CNY", kind, credit_limit, owner: PrincipalId(0) };
@@ -173,7 +147,7 @@ fn an_order_is_reserved_paid_and_taken_back_and_money_says_why_it_does_not_move(
     match session.sell_lines(id(18), purchase(7, 1, 1000)).wait() {
         Err(Failure::Limit { status, exceeded }) => {
             assert_eq!((status, exceeded.limit, exceeded.left), (Status::LimitAccount, limit.id, 0));
-            clock.0.fetch_add(exceeded.opens_ms, Ordering::Relaxed);
+            store.clock.advance(exceeded.opens_ms);
         }
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it was sold"),

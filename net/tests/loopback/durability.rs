@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use kami_engine::{RequestId, Status};
 use kami_net::client::{Received, RedeemOptions};
-use kami_net::frame::request::{OneCard, Redeem};
+use kami_net::frame::request::OneCard;
 use kami_net::frame::{Opcode, Request, RequestHead, Secret};
 use kami_net::{ClientError, ServerError};
 use kami_wal::Drive;
 use tokio::time::timeout;
 
-use crate::house::{House, sold};
+use crate::house::{House, push_redeem, sold};
 
 const A_WHILE: Duration = Duration::from_millis(200);
 
@@ -45,15 +45,11 @@ async fn a_reply_waits_for_the_disk_whatever_it_says() {
 
     let (mut sender, mut receiver) = client.channel().await.unwrap();
     // A success, then what rests on it: a refusal, a read and an absence.
-    let redeem = |code: &[u8], sender: &mut kami_net::client::ChannelSender| {
-        let body = Request::Redeem(Redeem { amount: 0, code: Secret(code), pin: None });
-        sender.push(&RequestHead::new(Opcode::Redeem, RequestId::random()), &body).unwrap();
-    };
-    redeem(&codes[0], &mut sender);
-    redeem(&codes[0], &mut sender);
+    push_redeem(&mut sender, &codes[0]);
+    push_redeem(&mut sender, &codes[0]);
     let query = Request::Query(OneCard { code: Secret(&codes[0]) });
     sender.push(&RequestHead::new(Opcode::Query, RequestId::random()), &query).unwrap();
-    redeem(&nobody, &mut sender);
+    push_redeem(&mut sender, &nobody);
     sender.flush().await.unwrap();
     let mut statuses = Vec::new();
     let early = timeout(A_WHILE, receiver.receive(|reply| statuses.push(reply.head().unwrap().status))).await;
@@ -92,8 +88,7 @@ async fn what_was_decided_is_delivered_though_nothing_more_is_read() {
     let mut streams = Vec::new();
     for code in &codes[..2] {
         let (mut sender, receiver) = client.channel().await.unwrap();
-        let body = Request::Redeem(Redeem { amount: 0, code: Secret(code), pin: None });
-        sender.push(&RequestHead::new(Opcode::Redeem, RequestId::random()), &body).unwrap();
+        push_redeem(&mut sender, code);
         sender.flush().await.unwrap();
         streams.push((Some(sender), receiver));
     }
@@ -123,7 +118,9 @@ async fn a_failed_log_acknowledges_nothing_and_ends_the_server() {
     client.redeem(&codes[0], RedeemOptions::default()).await.unwrap();
     house.disk.fail_sync_at(house.disk.syncs() + 1);
     let lost = client.redeem(&codes[1], RedeemOptions::default()).await;
-    assert!(matches!(lost, Err(ClientError::Unknown { .. })), "{lost:?}");
+    // The next sync may have been the idle log's own: then it was dead before it was asked.
+    let refused = matches!(&lost, Err(ClientError::Refused { status: Status::ReadOnly, .. }));
+    assert!(refused || matches!(lost, Err(ClientError::Unknown { .. })), "{lost:?}");
     let ended = timeout(Duration::from_secs(15), house.serving).await.unwrap().unwrap();
     assert!(matches!(ended, Err(ServerError::LogFailed)), "{ended:?}");
 }

@@ -8,9 +8,11 @@ use std::time::Duration;
 use kami_engine::{
     Caller, CardKind, ChannelId, Command, Engine, EngineOptions, ImportSpec, MerchantId, OrderId,
     PrincipalSpec, ProductId, ProductSpec, Reply, Request, RequestId, Role, Status, SystemClock, TenantId,
-    TerminalId,
+    TerminalId, Work,
 };
-use kami_net::client::{Row, RowList};
+use kami_net::client::{ChannelSender, Row, RowList};
+use kami_net::frame::request::Redeem;
+use kami_net::frame::{self, Opcode, RequestHead, Secret};
 use kami_net::{Authority, Client, ClientOptions, Identity, Server, ServerError, ServerOptions};
 use kami_wal::{Drive, SimMedium, SimMode, WalOptions};
 use tokio::task::JoinHandle;
@@ -91,18 +93,7 @@ impl House {
 
     /// Asks the engine itself.
     pub fn ask(&self, command: Command) -> Reply {
-        let mut work = kami_engine::Work::default();
-        work.requests.push(Request {
-            id: RequestId::random(),
-            caller: Caller::LOCAL,
-            terminal: TerminalId(0),
-            channel: ChannelId(0),
-            deadline: None,
-            grounds: None,
-            command,
-        });
-        self.engine.execute(&mut work);
-        work.replies.pop().unwrap()
+        ask_by(&self.engine, Caller::LOCAL, command)
     }
 
     pub fn options(&self, identity: &Identity) -> ClientOptions {
@@ -137,6 +128,28 @@ impl House {
         self.server.shutdown();
         self.serving.await.unwrap().unwrap();
     }
+}
+
+/// Asks an engine in somebody's name.
+pub fn ask_by(engine: &Engine, caller: Caller, command: Command) -> Reply {
+    let mut work = Work::default();
+    work.requests.push(Request {
+        id: RequestId::random(),
+        caller,
+        terminal: TerminalId(0),
+        channel: ChannelId(0),
+        deadline: None,
+        grounds: None,
+        command,
+    });
+    engine.execute(&mut work);
+    work.replies.pop().unwrap()
+}
+
+/// A redemption of a code, to go with the next flush.
+pub fn push_redeem(sender: &mut ChannelSender, code: &[u8]) {
+    let body = frame::Request::Redeem(Redeem { amount: 0, code: Secret(code), pin: None });
+    sender.push(&RequestHead::new(Opcode::Redeem, RequestId::random()), &body).unwrap();
 }
 
 pub fn code(n: usize) -> Vec<u8> {

@@ -4,15 +4,13 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use kami_engine::{Lifecycle, RequestId, Role};
+use kami_engine::{Caller, Command, Lifecycle, ReplyBody, RequestId, Role};
 use kami_net::client::{Received, RedeemOptions};
-use kami_net::frame::request::Redeem;
-use kami_net::frame::{Opcode, Request, RequestHead, Secret};
 use kami_net::{Client, ClientError, Server, ServerOptions};
 use kami_wal::Drive;
 use tokio::time::{sleep, timeout};
 
-use crate::house::{House, sold};
+use crate::house::{House, ask_by, push_redeem, sold};
 
 /// Every redemption the engine did before the drain is answered; none that it did not do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -24,8 +22,7 @@ async fn a_drain_delivers_what_was_decided() {
     let push = tokio::spawn(async move {
         for chunk in codes.chunks(64) {
             for code in chunk {
-                let body = Request::Redeem(Redeem { amount: 0, code: Secret(code), pin: None });
-                sender.push(&RequestHead::new(Opcode::Redeem, RequestId::random()), &body).unwrap();
+                push_redeem(&mut sender, code);
             }
             if sender.flush().await.is_err() {
                 break;
@@ -51,24 +48,10 @@ async fn a_drain_delivers_what_was_decided() {
     }
     timeout(Duration::from_secs(15), house.serving).await.unwrap().unwrap().unwrap();
     push.abort();
-    let kami_engine::ReplyBody::Stats(stats) = ask_stats(&house.engine) else { panic!() };
+    let stats = ask_by(&house.engine, Caller::LOCAL, Command::Stats).body;
+    let ReplyBody::Stats(stats) = stats else { panic!("{stats:?}") };
     assert_eq!(stats.counts[Lifecycle::Redeemed as usize], done.len() as u64);
     assert!(done.len() > 2000);
-}
-
-fn ask_stats(engine: &kami_engine::Engine) -> kami_engine::ReplyBody {
-    let mut work = kami_engine::Work::default();
-    work.requests.push(kami_engine::Request {
-        id: RequestId::random(),
-        caller: kami_engine::Caller::LOCAL,
-        terminal: kami_engine::TerminalId(0),
-        channel: kami_engine::ChannelId(0),
-        deadline: None,
-        grounds: None,
-        command: kami_engine::Command::Stats,
-    });
-    engine.execute(&mut work);
-    work.replies.pop().unwrap().body
 }
 
 /// A server that comes back on the same address: the client reconnects, and the same id has one effect.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kami_engine::{
     CertificateNote, Command, Lifecycle, OrderId, PrincipalSpec, ProductSpec, Renewal, ReplyBody, ReplyFlags,
-    Request as EngineRequest, RequestId, Role, Status,
+    RequestId, Role, Status,
 };
 use kami_net::client::{RedeemOptions, SellOptions};
 use kami_net::frame::reply::Answer;
@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use crate::hostile::{SOON, answers, frame, ping, raw};
-use crate::house::{House, code, import, sold, stock};
+use crate::house::{House, ask_by, code, import, push_redeem, sold, stock};
 
 /// Every role sends every number there is; the table itself is held against another in `frames/roles.rs`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -187,18 +187,6 @@ async fn one_write_gets_no_more_of_a_card_than_many() {
     assert_eq!(statuses[..5], [Status::CardNotValid; 5]);
     assert!(statuses[5..].iter().all(|status| *status == Status::RateLimited), "{statuses:?}");
     house.shut_down().await;
-}
-
-fn local() -> EngineRequest {
-    EngineRequest {
-        id: RequestId::random(),
-        caller: kami_engine::Caller::LOCAL,
-        terminal: kami_engine::TerminalId(0),
-        channel: kami_engine::ChannelId(0),
-        deadline: None,
-        grounds: None,
-        command: Command::Stats,
-    }
 }
 
 /// A till that guesses is turned away and told for how long; nobody else notices, least of all the
@@ -398,8 +386,7 @@ async fn nothing_is_decided_behind_a_revocation() {
         pushers.spawn(async move {
             for chunk in part.chunks(64) {
                 for code in chunk {
-                    let body = Request::Redeem(Redeem { amount: 0, code: Secret(code), pin: None });
-                    sender.push(&RequestHead::new(Opcode::Redeem, RequestId::random()), &body).unwrap();
+                    push_redeem(&mut sender, code);
                 }
                 if sender.flush().await.is_err() {
                     return;
@@ -427,10 +414,7 @@ async fn nothing_is_decided_behind_a_revocation() {
         Command::Query { card },
         Command::ProductList,
     ] {
-        let mut work = kami_engine::Work::default();
-        work.requests.push(EngineRequest { caller, command, ..local() });
-        house.engine.execute(&mut work);
-        assert_eq!(work.replies[0].status, Status::Unauthenticated);
+        assert_eq!(ask_by(&house.engine, caller, command).status, Status::Unauthenticated);
     }
     house.shut_down().await;
 }

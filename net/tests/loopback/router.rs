@@ -3,15 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use kami_engine::{RequestId, Status};
+use kami_engine::Status;
 use kami_net::client::Received;
-use kami_net::frame::request::Redeem;
-use kami_net::frame::{Opcode, Request, RequestHead, Secret};
 use kami_net::{Client, ClientOptions};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
-use crate::house::{House, sold};
+use crate::house::{House, push_redeem, sold};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
@@ -64,8 +62,7 @@ async fn a_till_behind_a_router_that_changes_its_port_goes_on() {
         if number % 5 == 4 {
             change.send(number as u32).unwrap();
         }
-        let body = Request::Redeem(Redeem { amount: 0, code: Secret(code), pin: None });
-        sender.push(&RequestHead::new(Opcode::Redeem, RequestId::random()), &body).unwrap();
+        push_redeem(&mut sender, code);
         sender.flush().await.unwrap();
         let mut status = None;
         let received = receiver.receive(|reply| status = Some(reply.head().unwrap().status)).await.unwrap();

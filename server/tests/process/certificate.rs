@@ -4,10 +4,10 @@
 use std::fs;
 use std::time::Duration;
 
-use kami_net::{Authority, Certificate, Client, ClientOptions, Identity, Validity};
+use kami_net::{Authority, Certificate, Identity, Validity};
 use rustix::process::Signal;
 
-use crate::store::{Home, Server};
+use crate::store::Home;
 use crate::watch::{get, metric};
 
 fn now_ms() -> u64 {
@@ -41,20 +41,13 @@ fn started_once() -> Home {
     home
 }
 
-async fn connect(home: &Home, server: &Server<'_>) -> Client {
-    let identity = Identity::load(&home.path("kami-data.keys/admin")).unwrap();
-    let options =
-        ClientOptions { timeout: Duration::from_secs(5), ..ClientOptions::new(server.address, identity) };
-    Client::connect(options).await.unwrap()
-}
-
 #[test]
 fn a_running_server_renews_its_certificate_and_takes_up_another() {
     let home = Home::new();
     let port = free_port();
     let server = home.serve_logged(&["--metrics", &port]);
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let before = runtime.block_on(connect(&home, &server));
+    let before = runtime.block_on(server.client(Duration::from_secs(5)));
     // Two thirds of its time are over in about four seconds.
     let soon = Validity { from_ms: now_ms() - 20_000, until_ms: now_ms() + 16_000 };
     replace(&home, &authority(&home), soon);

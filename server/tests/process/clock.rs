@@ -46,9 +46,7 @@ fn engine_time_never_goes_back_however_the_clock_jumps() {
     let mut off = 0;
     set_clock(&home, off);
     let mut server = serve(&home, &library, &[]).unwrap();
-    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
-    home.file("tea.txt", (0..=jumps * 2).map(|n| format!("TEA-{n:08}\n")).collect::<String>());
-    server.json(&["import", "tea.txt", "--product", "tea"]);
+    server.stock("tea", "5", (0..=jumps * 2).map(|n| format!("TEA-{n:08}\n")).collect::<String>());
     server.json(&["sell", "tea", "--count", &(jumps * 2 + 1).to_string(), "--order", "1"]);
     // Engine time of a change, as the card's history has it.
     let change = |server: &Server<'_>, card: u64| -> u64 {

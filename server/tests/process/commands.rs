@@ -175,9 +175,7 @@ fn principals_may_what_their_role_allows_until_they_are_revoked() {
 fn a_server_ends_in_order_and_starts_again_at_once() {
     let home = Home::new();
     let server = home.serve();
-    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
-    home.file("tea.txt", (0..20_000).map(|n| format!("TEA-{n:08}\n")).collect::<String>());
-    server.json(&["import", "tea.txt", "--product", "tea"]);
+    server.stock("tea", "5", (0..20_000).map(|n| format!("TEA-{n:08}\n")).collect::<String>());
     server.json(&["sell", "tea", "--count", "20000", "--order", "all"]);
     let begun = Instant::now();
     server.signal(Signal::INT);

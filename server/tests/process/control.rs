@@ -16,10 +16,8 @@ fn what_takes_two_people_is_done_by_two_once() {
     for (name, role) in [("anna", "operator"), ("bo", "operator"), ("shop", "seller"), ("till", "redeemer")] {
         server.json(&["principal", "add", name, "--role", role, "--out", name]);
     }
-    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
     let codes: Vec<String> = (1..=9).map(|number| format!("TEA-000{number}")).collect();
-    home.file("cards.txt", &(codes.join("\n") + "\n"));
-    server.json(&["import", "cards.txt", "--product", "tea"]);
+    server.stock("tea", "5", codes.join("\n") + "\n");
     by(&server, "shop", &["sell", "tea", "--count", "3", "--order", "7"]).json();
 
     // VOID of a sold card.

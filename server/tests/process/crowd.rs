@@ -13,7 +13,7 @@ use kami_engine::RequestId;
 use kami_net::client::RedeemOptions;
 use kami_net::frame::request::OneCard;
 use kami_net::frame::{Opcode, Request, RequestHead, Secret};
-use kami_net::{Authority, Client, ClientOptions, Identity};
+use kami_net::{Authority, Client};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::store::{Home, Server};
+use crate::store::{ADMIN, Home, Server};
 
 /// Each kind of peer, by turns.
 const KINDS: usize = 8;
@@ -237,10 +237,8 @@ fn honest_tills_are_served_in_a_hostile_crowd() {
     let hostile: usize = std::env::var("KAMI_HOSTILE").map_or(100, |number| number.parse().unwrap());
     let home = Home::new();
     let server = home.serve();
-    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
     let cards = HONEST * HONEST_CARDS;
-    home.file("tea.txt", (0..cards).map(|n| format!("TEA-{n:09}\n")).collect::<String>());
-    server.json(&["import", "tea.txt", "--product", "tea"]);
+    server.stock("tea", "5", (0..cards).map(|n| format!("TEA-{n:09}\n")).collect::<String>());
     server.json(&["sell", "tea", "--count", &cards.to_string(), "--order", "1"]);
     let mut configs = Vec::new();
     let ca = home.path("kami-data.keys/ca");
@@ -277,8 +275,7 @@ fn honest_tills_are_served_in_a_hostile_crowd() {
         }
         let mut tills = JoinSet::new();
         for n in 0..HONEST {
-            let identity = Identity::load(&home.path(&format!("till-{n}"))).unwrap();
-            let options = ClientOptions::new(server.address, identity);
+            let options = server.options(&format!("till-{n}"));
             tills.spawn(async move {
                 let client = Client::connect(options).await.unwrap();
                 let mut slowest = Duration::ZERO;
@@ -301,8 +298,7 @@ fn honest_tills_are_served_in_a_hostile_crowd() {
             }
         }
         most = most.max(rss_mib(&server));
-        let admin = Identity::load(&home.path("kami-data.keys/admin")).unwrap();
-        let admin = Client::connect(ClientOptions::new(server.address, admin)).await.unwrap();
+        let admin = Client::connect(server.options(ADMIN)).await.unwrap();
         let stats = admin.stats().await.unwrap().value;
         admin.close().await;
         crowd.stop.store(true, Ordering::Relaxed);

@@ -19,9 +19,7 @@ fn refused(home: &Home, more: &[&str]) -> Ended {
 fn stopped_store() -> Home {
     let home = Home::new();
     let server = home.serve();
-    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
-    home.file("tea.txt", (0..1000).map(|n| format!("TEA-{n:08}\n")).collect::<String>());
-    server.json(&["import", "tea.txt", "--product", "tea"]);
+    server.stock("tea", "5", (0..1000).map(|n| format!("TEA-{n:08}\n")).collect::<String>());
     server.json(&["sell", "tea", "--count", "10", "--order", "1"]);
     server.kill();
     home

@@ -8,9 +8,7 @@ use crate::store::Home;
 fn what_happened_comes_as_lines_and_as_tables() {
     let home = Home::new();
     let server = home.serve();
-    server.json(&["product", "add", "=coffee", "--face", "28", "--currency", "CNY"]);
-    home.file("cards.txt", "COFFEE-0001\nCOFFEE-0002\nCOFFEE-0003\n");
-    server.json(&["import", "cards.txt", "--product", "=coffee"]);
+    server.stock("=coffee", "28", "COFFEE-0001\nCOFFEE-0002\nCOFFEE-0003\n");
     server.run(&["sell", "=coffee", "--count", "2", "--order", "1"]);
     let redeemed = server.json(&["redeem", "COFFEE-0001", "--terminal", "7"]);
     let request = redeemed["request"].as_str().unwrap();

@@ -6,9 +6,7 @@ use crate::store::Home;
 fn bad_card_files_import_nothing() {
     let home = Home::new();
     let server = home.serve();
-    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
-    home.file("present.txt", "PRESENT-1\nPRESENT-2\n");
-    server.json(&["import", "present.txt", "--product", "tea"]);
+    server.stock("tea", "5", "PRESENT-1\nPRESENT-2\n");
 
     let import = |name: &str| server.run(&["import", name, "--product", "tea", "--report", "report.csv"]);
     let report = || std::fs::read_to_string(home.path("report.csv")).unwrap();
@@ -89,9 +87,7 @@ fn bad_card_files_import_nothing() {
 fn what_is_not_imported_can_be_left_out_and_is_reported() {
     let home = Home::new();
     let server = home.serve();
-    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
-    home.file("present.txt", "PRESENT-1\nPRESENT-2\n");
-    server.json(&["import", "present.txt", "--product", "tea"]);
+    server.stock("tea", "5", "PRESENT-1\nPRESENT-2\n");
     // In GB18030, with columns of other names, a code of full width, one twice, one that is known, one that
     // is none.
     let text = "序号,到期日,兑换码\r\n1,2099-12-31,ＴＥＡ－0001\r\n2,,TEA-0002\r\n3,,TEA-0001\r\n4,,PRESENT-2\r\n\

@@ -19,12 +19,12 @@ use kami_engine::{Flags, Lifecycle, OrderId, ProductId, RequestId, Status};
 use kami_net::client::{Received, RedeemOptions, SellOptions};
 use kami_net::frame::request::OneCard;
 use kami_net::frame::{Request, RequestHead, Secret};
-use kami_net::{Client, ClientError, ClientOptions, Identity};
+use kami_net::{Client, ClientError};
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, openat, unlinkat};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::store::{Home, Server};
+use crate::store::Home;
 
 const IMAGE_BYTES: u64 = 1 << 30;
 /// Cards that are frozen and unfrozen in turn until the log is full. So many, because what was done to one card lengthens
@@ -38,6 +38,8 @@ const LOOKED_AT: usize = 1_000;
 /// Cards of an order of the traders.
 const ORDER_CARDS: u32 = 3;
 const TRADERS: u64 = 4;
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// ext4 on an image, mounted where the store will be.
 struct Disk {
@@ -111,12 +113,6 @@ struct Course {
 struct Told {
     sold: Vec<(OrderId, Vec<Vec<u8>>)>,
     redeemed: Vec<(Vec<u8>, RequestId)>,
-}
-
-async fn connect(home: &Home, server: &Server<'_>) -> Client {
-    let identity = Identity::load(&home.path("kami-data.keys/admin")).unwrap();
-    let timeout = Duration::from_secs(2);
-    Client::connect(ClientOptions { timeout, ..ClientOptions::new(server.address, identity) }).await.unwrap()
 }
 
 fn code(card: usize) -> String {
@@ -283,12 +279,8 @@ fn a_full_disk_refuses_changes_answers_reads_and_heals() {
     let serve =
         || home.try_serve(&["--data", "disk/kami", "--keys", "kami-data.keys", "--checkpoint-mib", "64"]);
     let server = serve().unwrap();
-    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
-    server.json(&["product", "add", "burnt", "--face", "5", "--currency", "CNY"]);
-    home.file("tea.txt", (0..100_000).map(|n| format!("TEA-{n:09}\n")).collect::<String>());
-    home.file("burnt.txt", (0..BURNT).map(|card| code(card) + "\n").collect::<String>());
-    server.json(&["import", "tea.txt", "--product", "tea"]);
-    server.json(&["import", "burnt.txt", "--product", "burnt"]);
+    server.stock("tea", "5", (0..100_000).map(|n| format!("TEA-{n:09}\n")).collect::<String>());
+    server.stock("burnt", "5", (0..BURNT).map(|card| code(card) + "\n").collect::<String>());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut burnt = Burnt { frozen: vec![false; BURNT], next: 0, open: 0..0 };
     let mut all = Told::default();
@@ -302,12 +294,12 @@ fn a_full_disk_refuses_changes_answers_reads_and_heals() {
         let (server, told, last) = runtime.block_on(async {
             let mut traders = JoinSet::new();
             for trader in 0..TRADERS {
-                let client = connect(&home, &server).await;
+                let client = server.client(PATIENCE).await;
                 let first = 1 + u128::from(round << 32 | trader << 24);
                 traders.spawn(trade(client, first, Arc::clone(&course), over.clone()));
             }
-            let reader = tokio::spawn(read(connect(&home, &server).await, Arc::clone(&course), over.clone()));
-            let burner = connect(&home, &server).await;
+            let reader = tokio::spawn(read(server.client(PATIENCE).await, Arc::clone(&course), over.clone()));
+            let burner = server.client(PATIENCE).await;
             let burner = tokio::spawn(burn(burner, burnt.clone(), Arc::clone(&course), over));
             let load = |of: &AtomicU64| of.load(Ordering::Relaxed);
             until("load", || load(&course.changed) > 1_000, || ()).await;
@@ -342,7 +334,7 @@ fn a_full_disk_refuses_changes_answers_reads_and_heals() {
             Some(server) => server,
         };
         runtime.block_on(async {
-            let client = connect(&home, &server).await;
+            let client = server.client(PATIENCE).await;
             for told in told {
                 let (sold, redeemed) = (told.sold.len(), told.redeemed.len());
                 all.sold.extend(told.sold.into_iter().skip(sold.saturating_sub(LOOKED_AT / 4)));
@@ -356,7 +348,7 @@ fn a_full_disk_refuses_changes_answers_reads_and_heals() {
     }
     let server = running.expect("it runs between rounds");
     runtime.block_on(async {
-        let client = connect(&home, &server).await;
+        let client = server.client(PATIENCE).await;
         for (order, codes) in &all.sold {
             let cards = client.order(*order).await.unwrap().value.cards;
             let found: Vec<Vec<u8>> = cards.iter().map(|card| card.code.to_vec()).collect();

@@ -31,7 +31,7 @@ use kami_tests::random::{Random, for_seeds};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use crate::store::{Home, Server};
+use crate::store::{ADMIN, Home, Server};
 
 const CLIENTS: u64 = 8;
 /// Cards of each of the two products that the clients race for.
@@ -243,7 +243,7 @@ fn history(runtime: &tokio::runtime::Runtime, seed: u64) -> (u64, u64) {
     let mut random = Random::new(seed);
     let home = Home::new();
     let mut server = home.serve();
-    let identity = Identity::load(&home.path("kami-data.keys/admin")).unwrap();
+    let identity = Identity::load(&home.path(ADMIN)).unwrap();
     let world = Arc::new(World {
         race: Race::new(2 * CARDS as usize),
         next_order: AtomicU64::new(1),

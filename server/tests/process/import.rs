@@ -5,14 +5,16 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use kami_engine::{RequestId, Status};
+use kami_net::Client;
 use kami_net::frame::request::OneImport;
 use kami_net::frame::{Body, Request};
-use kami_net::{Client, ClientOptions, Identity};
 
 use crate::store::{Ended, Home, Server};
 
 const ID: &str = "00000000000000000000000000001d1d";
 const CARDS: u64 = 120_000;
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn cards(home: &Home) {
     let mut text = String::from("卡号,密码\r\n");
@@ -20,13 +22,6 @@ fn cards(home: &Home) {
         text += &format!("RESUME-{n:010}-ABCD,{:06}\r\n", n % 1_000_000);
     }
     home.file("cards.csv", text);
-}
-
-async fn connect(home: &Home, server: &Server<'_>) -> Client {
-    let identity = Identity::load(&home.path("kami-data.keys/admin")).unwrap();
-    let options =
-        ClientOptions { timeout: Duration::from_secs(5), ..ClientOptions::new(server.address, identity) };
-    Client::connect(options).await.unwrap()
 }
 
 /// Rows that the server has staged of the import; `None` if it knows of none.
@@ -71,7 +66,7 @@ async fn a_killed_client_goes_on_where_it_was() {
     let server = home.serve();
     server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
     cards(&home);
-    let client = connect(&home, &server).await;
+    let client = server.client(PATIENCE).await;
     let mut child = begin(&server, &client, &[]).await;
     child.kill().unwrap();
     child.wait().unwrap();
@@ -103,7 +98,7 @@ async fn a_killed_server_is_told_again() {
     let server = home.serve();
     server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
     cards(&home);
-    let client = connect(&home, &server).await;
+    let client = server.client(PATIENCE).await;
     let child = begin(&server, &client, &["--timeout", "60"]).await;
     let address = server.address.to_string();
     server.kill();
@@ -124,7 +119,7 @@ async fn a_file_that_is_replaced_meanwhile_is_not_mixed_in() {
     let server = home.serve();
     server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
     cards(&home);
-    let client = connect(&home, &server).await;
+    let client = server.client(PATIENCE).await;
     let mut child = begin(&server, &client, &[]).await;
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();

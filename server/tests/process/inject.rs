@@ -8,10 +8,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use kami_engine::{OrderId, ProductId, RequestId};
+use kami_net::ClientError;
 use kami_net::client::SellOptions;
-use kami_net::{Client, ClientError, ClientOptions, Identity};
 
 use crate::store::{Home, Server};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The calls by which a store's bytes reach the disk.
 const CALLS: &str = "pwrite64,pwritev,pwritev2,fdatasync,fsync,msync";
@@ -39,28 +42,19 @@ fn fail_nth(server: &Server<'_>, nth: u64) -> Option<Tracer> {
     said.contains("attached").then_some(tracer)
 }
 
-async fn connect(home: &Home, server: &Server<'_>) -> Client {
-    let identity = Identity::load(&home.path("kami-data.keys/admin")).unwrap();
-    let options =
-        ClientOptions { timeout: Duration::from_secs(3), ..ClientOptions::new(server.address, identity) };
-    Client::connect(options).await.unwrap()
-}
-
 #[test]
 fn a_write_that_fails_ends_the_server_and_loses_nothing() {
     for nth in [2, 7] {
         let home = Home::new();
         let server = home.serve();
-        server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
-        home.file("tea.txt", (0..600).map(|n| format!("TEA-{n:09}\n")).collect::<String>());
-        server.json(&["import", "tea.txt", "--product", "tea"]);
+        server.stock("tea", "5", (0..600).map(|n| format!("TEA-{n:09}\n")).collect::<String>());
         let Some(tracer) = fail_nth(&server, nth) else {
             println!("NOT RUN: strace is not installed, or may not look at processes here");
             return;
         };
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let told = runtime.block_on(async {
-            let client = connect(&home, &server).await;
+            let client = server.client(PATIENCE).await;
             let mut told = Vec::new();
             for order in 1..=100 {
                 let request = RequestId::random();
@@ -80,7 +74,7 @@ fn a_write_that_fails_ends_the_server_and_loses_nothing() {
         assert_eq!(ended.code, Some(5), "{ended:?}");
         let server = home.serve();
         runtime.block_on(async {
-            let client = connect(&home, &server).await;
+            let client = server.client(PATIENCE).await;
             for (order, cards) in &told {
                 assert_eq!(client.order(*order).await.unwrap().value.cards, *cards, "order {order}");
             }

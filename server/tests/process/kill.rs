@@ -11,7 +11,7 @@ use std::time::Duration;
 use kami_engine::record::Kind;
 use kami_engine::{OrderId, ProductId, RequestId, Status};
 use kami_net::client::{RedeemOptions, SellOptions};
-use kami_net::{Client, ClientError, ClientOptions, Identity};
+use kami_net::{Client, ClientError};
 use tokio::task::JoinSet;
 
 use crate::store::{Home, Server};
@@ -20,6 +20,8 @@ use crate::store::{Home, Server};
 const TASKS: u64 = 256;
 /// Cards in each order.
 const ORDER_CARDS: u32 = 3;
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a task was told.
 #[derive(Default)]
@@ -35,13 +37,6 @@ struct Told {
 enum Open {
     Sell(OrderId, RequestId),
     Redeem(Vec<u8>, RequestId),
-}
-
-async fn connect(home: &Home, server: &Server<'_>) -> Client {
-    let identity = Identity::load(&home.path("kami-data.keys/admin")).unwrap();
-    let options =
-        ClientOptions { timeout: Duration::from_secs(3), ..ClientOptions::new(server.address, identity) };
-    Client::connect(options).await.unwrap()
 }
 
 /// Sells and redeems until the server is gone.
@@ -88,10 +83,8 @@ fn a_killed_server_keeps_every_outcome_that_it_acknowledged() {
     let home = Home::new();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut server = home.serve();
-    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
     let cards = 60_000 * rounds;
-    home.file("tea.txt", (0..cards).map(|n| format!("TEA-{n:09}\n")).collect::<String>());
-    server.json(&["import", "tea.txt", "--product", "tea"]);
+    server.stock("tea", "5", (0..cards).map(|n| format!("TEA-{n:09}\n")).collect::<String>());
 
     // What was acknowledged, over all rounds.
     let mut sold: HashMap<Vec<u8>, OrderId> = HashMap::new();
@@ -102,7 +95,7 @@ fn a_killed_server_keeps_every_outcome_that_it_acknowledged() {
         let client = {
             let _guard = runtime.enter();
             // It does not heal: a call that meets the kill comes back as unknown.
-            let mut client = runtime.block_on(connect(&home, &server));
+            let mut client = runtime.block_on(server.client(PATIENCE));
             client = client.clone();
             for task in 0..TASKS {
                 let first_order = 1 + u128::from(round << 32 | task << 20);
@@ -121,7 +114,7 @@ fn a_killed_server_keeps_every_outcome_that_it_acknowledged() {
         runtime.block_on(client.close());
         let told = runtime.block_on(tasks.join_all());
         server = home.serve();
-        runtime.block_on(resolve_and_check(&home, &server, told, &mut sold, &mut redeemed));
+        runtime.block_on(resolve_and_check(&server, told, &mut sold, &mut redeemed));
     }
 
     let counts = server.json(&["stats"])["states"].clone();
@@ -135,13 +128,12 @@ fn a_killed_server_keeps_every_outcome_that_it_acknowledged() {
 
 /// Resolves what is open, and asks the recovered server about everything that was told in this round.
 async fn resolve_and_check(
-    home: &Home,
     server: &Server<'_>,
     told: Vec<Told>,
     sold: &mut HashMap<Vec<u8>, OrderId>,
     redeemed: &mut HashMap<Vec<u8>, RequestId>,
 ) {
-    let client = connect(home, server).await;
+    let client = server.client(PATIENCE).await;
     let mut open = 0;
     let mut of_this_round = Vec::new();
     for task in told {

@@ -111,9 +111,7 @@ fn a_wholesaler_keeps_its_books() {
 fn a_till_over_its_limit_is_refused_until_it_opens() {
     let home = Home::new();
     let server = home.serve();
-    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
-    home.file("cards.txt", "TEA-0001\nTEA-0002\nTEA-0003\n");
-    server.json(&["import", "cards.txt", "--product", "tea"]);
+    server.stock("tea", "5", "TEA-0001\nTEA-0002\nTEA-0003\n");
     server.json(&["sell", "tea", "--count", "3", "--order", "1"]);
     server.run(&["limit", "set", "velocity", "--max", "2"]).fails(2, "--scope");
     let set = ["limit", "set", "velocity", "--scope", "terminal", "--window", "12h", "--max", "2"];

@@ -3,15 +3,9 @@
 
 use serde_json::{Value, json};
 
-use crate::store::{Ended, Home};
+use crate::store::Home;
 
 const FIRST: &str = "0123456789abcdef0123456789abcd01";
-
-/// What a command that was done printed.
-fn done(ended: Ended) -> String {
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    ended.out
-}
 
 fn kinds(history: &Value) -> Vec<&str> {
     let events = history["events"].as_array().expect("events");
@@ -22,9 +16,7 @@ fn kinds(history: &Value) -> Vec<&str> {
 fn an_operator_replaces_a_card_and_only_its_buyer_reads_the_new_code() {
     let home = Home::new();
     let server = home.serve();
-    server.json(&["product", "add", "coffee", "--face", "28", "--currency", "CNY"]);
-    home.file("cards.txt", "COFFEE-0001\nCOFFEE-0002\nCOFFEE-0003\nCOFFEE-0004\n");
-    server.json(&["import", "cards.txt", "--product", "coffee"]);
+    server.stock("coffee", "28", "COFFEE-0001\nCOFFEE-0002\nCOFFEE-0003\nCOFFEE-0004\n");
     for (name, role) in [("shop", "seller"), ("ops", "operator")] {
         server.json(&["principal", "add", name, "--role", role, "--out", name]);
     }
@@ -33,17 +25,7 @@ fn an_operator_replaces_a_card_and_only_its_buyer_reads_the_new_code() {
     let replaced = server.json(&replace);
     assert_eq!((&replaced["card"], &replaced["replayed"]), (&json!("1/2"), &json!(false)));
     assert_eq!((&replaced["state"], &replaced["remaining_minor"]), (&json!("SOLD"), &json!(2800)));
-    let text = server.run(&[
-        "replace",
-        "COFFEE-0001",
-        "--why",
-        "lost in the post",
-        "--id",
-        FIRST,
-        "--identity",
-        "ops",
-    ]);
-    let shown = done(text);
+    let shown = server.run(&replace).done();
     assert!(shown.contains("earlier, by the same request") && !shown.contains("COFFEE-0003"), "{shown}");
     server.run(&["order", "2026-1", "--identity", "ops"]).fails(3, "APPROVAL_REQUIRED");
     let order = server.json(&["order", "2026-1", "--identity", "shop"]);
@@ -68,12 +50,12 @@ fn an_operator_replaces_a_card_and_only_its_buyer_reads_the_new_code() {
     let new = server.json(&["history", "COFFEE-0003"]);
     assert_eq!(kinds(&new), ["REPLACEMENT", "IMPORT"]);
     assert_eq!(new["events"][0]["other_card"], "1/0");
-    assert!(done(server.run(&["history", "COFFEE-0003"])).contains("REPLACEMENT of 1/0"));
+    assert!(server.run(&["history", "COFFEE-0003"]).done().contains("REPLACEMENT of 1/0"));
     let changes = server.json(&["changes"]);
     let changes = changes["changes"].as_array().unwrap();
     assert!(changes.iter().any(|change| change["kind"] == "REPLACE" && change["other_card"] == "1/2"));
     server.stop();
-    done(home.run(&["verify", "--data", "kami-data"]));
+    home.run(&["verify", "--data", "kami-data"]).done();
 }
 
 #[test]
@@ -92,12 +74,12 @@ fn value_goes_from_one_card_to_another() {
     let again = server.json(&["transfer", "GIFT-0001", "GIFT-0002", "--amount", "40", "--id", FIRST]);
     assert_eq!((&again["replayed"], &again["lsn"]), (&json!(true), &moved["lsn"]));
     server.json(&["redeem", "GIFT-0002", "--amount", "90"]);
-    let all = done(server.run(&["transfer", "GIFT-0001", "GIFT-0002", "--why", "one card for both"]));
+    let all = server.run(&["transfer", "GIFT-0001", "GIFT-0002", "--why", "one card for both"]).done();
     assert!(all.contains("transferred 60.00 CNY from ****0001 to ****0002; 0.00 CNY left"), "{all}");
     assert_eq!(server.json(&["query", "GIFT-0002"])["remaining_minor"], 11_000);
     let gone = server.json(&["query", "GIFT-0001"]);
     assert_eq!((&gone["state"], &gone["remaining_minor"]), (&json!("VOIDED"), &json!(0)));
     assert_eq!(kinds(&server.json(&["history", "GIFT-0002"]))[..3], ["RECEIVE", "REDEEM", "RECEIVE"]);
     server.stop();
-    done(home.run(&["verify", "--data", "kami-data"]));
+    home.run(&["verify", "--data", "kami-data"]).done();
 }

@@ -119,9 +119,7 @@ fn a_scope_and_a_budget_at_the_command_line() {
     let home = Home::new();
     let server = home.serve();
     for (product, code) in [("coffee", "COFFEE-0001"), ("tea", "TEA-0001")] {
-        server.json(&["product", "add", product, "--face", "5", "--currency", "CNY"]);
-        home.file("cards.txt", format!("{code}\n"));
-        server.json(&["import", "cards.txt", "--product", product]);
+        server.stock(product, "5", format!("{code}\n"));
         server.json(&["sell", product, "--count", "1", "--order", product]);
     }
     let add = [

@@ -3,19 +3,12 @@
 
 use std::os::unix::fs::FileExt;
 
-use crate::store::{Ended, Home, Server};
-
-#[track_caller]
-fn done(ended: &Ended) {
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-}
+use crate::store::{Home, Server};
 
 /// What a command that must be done prints.
 #[track_caller]
 fn ok(server: &Server<'_>, arguments: &[&str]) -> String {
-    let ended = server.run(arguments);
-    done(&ended);
-    ended.out
+    server.run(arguments).done()
 }
 
 /// A stranger's machine: neither store nor keys, and no server to ask.
@@ -31,10 +24,8 @@ fn stranger(files: &[(&str, &str)]) -> Home {
 fn a_card_is_proven_to_a_stranger_and_a_tampered_log_is_caught() {
     let home = Home::new();
     let server = home.serve();
-    ok(&server, &["product", "add", "coffee", "--face", "28", "--currency", "CNY"]);
     let codes: Vec<String> = (0..300).map(|n| format!("COFFEE-{n:08}")).collect();
-    home.file("cards.txt", codes.join("\n"));
-    ok(&server, &["import", "cards.txt", "--product", "coffee"]);
+    server.stock("coffee", "28", codes.join("\n"));
     ok(&server, &["sell", "coffee", "--count", "10", "--order", "2026-0001"]);
     ok(&server, &["redeem", &codes[3], "--terminal", "17"]);
     let key = ok(&server, &["proof", "key"]).trim().to_owned();
@@ -93,7 +84,7 @@ fn a_card_is_proven_to_a_stranger_and_a_tampered_log_is_caught() {
     assert!(verified.out.contains("checkpoints of this log by its key"), "{verified:?}");
 
     // A start puts in place what only a tail slot held.
-    done(&home.serve().stop());
+    home.serve().stop().done();
     // Somebody changes the till of the redemption. (That checksums and chain made anew do not help him is a test of
     // the engine.)
     let lsn = proven["events"][0]["lsn"].as_u64().unwrap();
@@ -113,17 +104,15 @@ fn a_card_is_proven_to_a_stranger_and_a_tampered_log_is_caught() {
 fn a_restored_store_does_not_sign_against_itself() {
     let home = Home::new();
     let server = home.serve();
-    ok(&server, &["product", "add", "coffee", "--face", "28", "--currency", "CNY"]);
-    home.file("cards.txt", "COFFEE-00000001\nCOFFEE-00000002\nCOFFEE-00000003\n");
-    ok(&server, &["import", "cards.txt", "--product", "coffee"]);
-    done(&home.run(&["backup", "--data", "kami-data", "--out", "kept"]));
+    server.stock("coffee", "28", "COFFEE-00000001\nCOFFEE-00000002\nCOFFEE-00000003\n");
+    home.run(&["backup", "--data", "kami-data", "--out", "kept"]).done();
     ok(&server, &["sell", "coffee", "--count", "2", "--order", "2026-0001"]);
     ok(&server, &["proof", "checkpoint", "--out", "old.checkpoint"]);
     let key = ok(&server, &["proof", "key"]).trim().to_owned();
     assert_eq!(server.stop().code, Some(0));
 
     std::fs::remove_dir_all(home.path("kami-data")).unwrap();
-    done(&home.run(&["restore", "--from", "kept", "--data", "kami-data"]));
+    home.run(&["restore", "--from", "kept", "--data", "kami-data"]).done();
     let server = home.serve_logged(&[]);
     server.run(&["proof", "checkpoint"]).fails(3, "NOT_PROVABLE");
     home.wait_for_log("does not begin with what was signed before", 1);
@@ -148,7 +137,7 @@ fn a_restored_store_does_not_sign_against_itself() {
     let asked = server.run(&["proof", "consistency", "old.checkpoint", "new.checkpoint", "--key", &key]);
     asked.fails(1, "another log");
     assert_eq!(server.stop().code, Some(0));
-    done(&home.run(&["verify", "--data", "kami-data"]));
+    home.run(&["verify", "--data", "kami-data"]).done();
 }
 
 /// A restore that is told of the keys leaves the one behind that signed what is left out, and the log announces another.
@@ -157,15 +146,13 @@ fn a_restored_store_does_not_sign_against_itself() {
 fn a_restore_with_its_keys_takes_the_proof_key_only_if_it_may_go_on() {
     let home = Home::new();
     let server = home.serve();
-    ok(&server, &["product", "add", "coffee", "--face", "28", "--currency", "CNY"]);
-    home.file("cards.txt", "COFFEE-00000001\nCOFFEE-00000002\nCOFFEE-00000003\n");
-    ok(&server, &["import", "cards.txt", "--product", "coffee"]);
+    server.stock("coffee", "28", "COFFEE-00000001\nCOFFEE-00000002\nCOFFEE-00000003\n");
     ok(&server, &["proof", "checkpoint", "--out", "first.checkpoint"]);
     let key = ok(&server, &["proof", "key"]).trim().to_owned();
     let sold = server.json(&["sell", "coffee", "--count", "1", "--order", "2026-0001"]);
     ok(&server, &["proof", "checkpoint", "--out", "old.checkpoint"]);
     assert_eq!(server.stop().code, Some(0));
-    done(&home.run(&["backup", "--data", "kami-data", "--out", "kept"]));
+    home.run(&["backup", "--data", "kami-data", "--out", "kept"]).done();
 
     // All of it: the key goes on.
     let restore = ["restore", "--from", "kept", "--keys", "kami-data.keys", "--json"];
@@ -197,14 +184,14 @@ fn a_restore_with_its_keys_takes_the_proof_key_only_if_it_may_go_on() {
     let fork = ["proof", "consistency", "first.checkpoint", "new.checkpoint", "--key", &key];
     server.run(&[&fork[..], &admin[..]].concat()).fails(1, "another log");
     assert_eq!(server.stop().code, Some(0));
-    done(&home.run(&["verify", "--data", "before"]));
+    home.run(&["verify", "--data", "before"]).done();
     // Where the keys cannot go, the store is there all the same.
     std::fs::create_dir(home.path("third.keys")).unwrap();
     home.file("third.keys/mine", "");
     let third = ["restore", "--from", "kept", "--keys", "kami-data.keys", "--data", "third"];
     home.run(&third)
         .fails(6, "the store is restored, but not its keys: the directory for the copy is not empty");
-    done(&home.run(&["verify", "--data", "third", "--keys", "kami-data.keys"]));
+    home.run(&["verify", "--data", "third", "--keys", "kami-data.keys"]).done();
 }
 
 /// Tuesday's checkpoint went over Monday's, which nobody else had kept; a full disk left half of one under the name.
@@ -214,9 +201,7 @@ fn what_an_auditor_kept_was_written_over() {
 
     let home = Home::new();
     let server = home.serve();
-    ok(&server, &["product", "add", "coffee", "--face", "28", "--currency", "CNY"]);
-    home.file("cards.txt", "COFFEE-00000001\n");
-    ok(&server, &["import", "cards.txt", "--product", "coffee"]);
+    server.stock("coffee", "28", "COFFEE-00000001\n");
     ok(&server, &["proof", "checkpoint", "--out", "monday.checkpoint"]);
     let monday = home.text("monday.checkpoint");
     ok(&server, &["sell", "coffee", "--count", "1", "--order", "1"]);

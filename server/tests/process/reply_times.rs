@@ -14,14 +14,14 @@
 use std::time::Instant;
 
 use kami_engine::{Lsn, OrderId, ProductId, RequestId, Status};
+use kami_net::Client;
 use kami_net::client::{ChannelReceiver, ChannelSender, Received, SellOptions};
 use kami_net::frame::request::Redeem;
 use kami_net::frame::{Body, Opcode, Request, RequestHead, Secret};
-use kami_net::{Client, ClientOptions, Identity};
 use kami_tests::random::Random;
 use kami_tests::timing::Comparison;
 
-use crate::store::Home;
+use crate::store::{ADMIN, Home};
 
 const KINDS: [&str; 3] = ["unknown", "unsold", "wrong PIN"];
 /// From so many replies of each kind on their times are judged.
@@ -84,11 +84,9 @@ fn codes_that_are_refused_alike_take_alike() {
     home.file("sold.csv", file(&kinds[2]));
     home.file("unsold.csv", file(&kinds[1]));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let identity = |name: &str| Identity::load(&home.path(name)).unwrap();
     server.json(&["import", "sold.csv", "--product", "tea"]);
     runtime.block_on(async {
-        let admin = ClientOptions::new(server.address, identity("kami-data.keys/admin"));
-        let admin = Client::connect(admin).await.unwrap();
+        let admin = Client::connect(server.options(ADMIN)).await.unwrap();
         for (order, first) in (0..all).step_by(10_000).enumerate() {
             let cards = (all - first).min(10_000) as u32;
             let order = OrderId(order as u128 + 1);
@@ -102,7 +100,7 @@ fn codes_that_are_refused_alike_take_alike() {
     kinds.iter_mut().for_each(|codes| shuffle(&mut random, codes));
     let mut times: Vec<Vec<u64>> = vec![Vec::with_capacity(count); KINDS.len()];
     runtime.block_on(async {
-        let client = Client::connect(ClientOptions::new(server.address, identity("till"))).await.unwrap();
+        let client = Client::connect(server.options("till")).await.unwrap();
         let (mut send, mut receive) = client.channel().await.unwrap();
         let [unknown, unsold, wrong] = &kinds[..] else { unreachable!("three kinds") };
         for (round, codes) in unknown.iter().zip(unsold).zip(wrong).enumerate() {

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use kami_engine::{ImportSpec, OrderId, ProductId, RequestId, Status};
 use kami_net::client::{RedeemOptions, Row, RowList, SellOptions};
-use kami_net::{Client, ClientError, ClientOptions, Identity};
+use kami_net::{Client, ClientError};
 use zeroize::Zeroizing;
 
-use crate::store::{Ended, Home, Server};
+use crate::store::{ADMIN, Ended, Home, Server};
 use crate::watch::get;
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
@@ -152,9 +152,7 @@ fn the_memory_of_a_server_keeps_no_code_that_it_stored() {
     let server = home.serve();
     server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let identity = Identity::load(&home.path("kami-data.keys/admin")).unwrap();
-    let options = ClientOptions::new(server.address, identity);
-    let client = runtime.block_on(Client::connect(options)).unwrap();
+    let client = runtime.block_on(Client::connect(server.options(ADMIN))).unwrap();
     // The command line would bring them into plain letters first.
     let rows: Vec<Row> = codes
         .iter()

@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use kami_net::{Client, ClientOptions, Identity};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// Where the identity lies that the first start makes.
+pub const ADMIN: &str = "kami-data.keys/admin";
 
 /// A directory for one test.
 pub struct Home {
@@ -131,7 +135,15 @@ impl Ended {
         Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 
+    /// What a command printed that was done.
+    #[track_caller]
+    pub fn done(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self.out
+    }
+
     /// The one JSON object of a command that was done.
+    #[track_caller]
     pub fn json(&self) -> Value {
         assert_eq!(self.code, Some(0), "{self:?}");
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
@@ -201,6 +213,24 @@ impl Server<'_> {
         let mut arguments = arguments.to_vec();
         arguments.push("--json");
         self.run(&arguments).json()
+    }
+
+    /// Adds a product of this face value in CNY, and imports a card file with this text.
+    #[track_caller]
+    pub fn stock(&self, product: &str, face: &str, cards: impl AsRef<[u8]>) {
+        self.json(&["product", "add", product, "--face", face, "--currency", "CNY"]);
+        self.home.file("cards.txt", cards);
+        self.json(&["import", "cards.txt", "--product", product]);
+    }
+
+    /// How whoever has an identity of this home connects.
+    pub fn options(&self, identity: &str) -> ClientOptions {
+        ClientOptions::new(self.address, Identity::load(&self.home.path(identity)).unwrap())
+    }
+
+    /// A client of the admin, who waits so long for an answer.
+    pub async fn client(&self, timeout: Duration) -> Client {
+        Client::connect(ClientOptions { timeout, ..self.options(ADMIN) }).await.unwrap()
     }
 
     /// A number of the ready line.

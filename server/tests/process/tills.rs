@@ -9,9 +9,7 @@ const SECOND: &str = "0123456789abcdef0123456789abcd02";
 fn a_till_asks_what_became_of_its_request() {
     let home = Home::new();
     let server = home.serve();
-    server.json(&["product", "add", "coffee", "--face", "28", "--currency", "CNY"]);
-    home.file("cards.txt", "COFFEE-0001\nCOFFEE-0002\n");
-    server.json(&["import", "cards.txt", "--product", "coffee"]);
+    server.stock("coffee", "28", "COFFEE-0001\nCOFFEE-0002\n");
     server.json(&["sell", "coffee", "--count", "1", "--order", "2026-1"]);
     for name in ["till-1", "till-2"] {
         server.json(&["principal", "add", name, "--role", "redeemer", "--merchant", "3", "--out", name]);
@@ -48,9 +46,7 @@ fn a_till_asks_what_became_of_its_request() {
 fn wrong_pins_lock_a_card_for_one_till_until_an_operator_sees_to_it() {
     let home = Home::new();
     let server = home.serve();
-    server.json(&["product", "add", "gift", "--face", "28", "--currency", "CNY"]);
-    home.file("cards.csv", "code,pin\nGIFT-0001,4711\n");
-    server.json(&["import", "cards.csv", "--product", "gift"]);
+    server.stock("gift", "28", "code,pin\nGIFT-0001,4711\n");
     server.json(&["sell", "gift", "--count", "1", "--order", "1"]);
     server.run(&["pin-unlock", "GIFT-0001"]).fails(3, "ILLEGAL_TRANSITION");
     for name in ["till-1", "till-2"] {
@@ -89,9 +85,7 @@ fn wrong_pins_lock_a_card_for_one_till_until_an_operator_sees_to_it() {
 fn a_redemption_made_offline_is_one_or_waits_for_an_operator() {
     let home = Home::new();
     let server = home.serve();
-    server.json(&["product", "add", "coffee", "--face", "28", "--currency", "CNY"]);
-    home.file("cards.txt", "COFFEE-0001\nCOFFEE-0002\n");
-    server.json(&["import", "cards.txt", "--product", "coffee"]);
+    server.stock("coffee", "28", "COFFEE-0001\nCOFFEE-0002\n");
     server.json(&["sell", "coffee", "--count", "2", "--order", "1"]);
     server.json(&["principal", "add", "till", "--role", "redeemer", "--merchant", "3", "--out", "till"]);
     let now = server.json(&["stats"])["time_ms"].as_u64().unwrap();

@@ -3,17 +3,15 @@
 use std::fs;
 
 use kami_engine::RequestId;
+use kami_net::Client;
 use kami_net::client::RedeemOptions;
-use kami_net::{Client, ClientOptions, Identity};
 use tokio::task::JoinSet;
 
-use crate::store::{Home, Server};
+use crate::store::{ADMIN, Home, Server};
 
 fn stocked(home: &Home) -> crate::store::Server<'_> {
     let server = home.serve();
-    server.json(&["product", "add", "tea", "--face", "5", "--currency", "CNY"]);
-    home.file("tea.txt", (0..1000).map(|n| format!("TEA-{n:08}\n")).collect::<String>());
-    server.json(&["import", "tea.txt", "--product", "tea"]);
+    server.stock("tea", "5", (0..1000).map(|n| format!("TEA-{n:08}\n")).collect::<String>());
     server
 }
 
@@ -84,11 +82,10 @@ fn a_new_master_key_opens_old_and_new_batches_and_the_old_key_nothing() {
 }
 
 /// Redeems cards that were sold, many at once: 73 to 128 bytes of log each.
-fn redeem(home: &Home, server: &Server<'_>, codes: &[&str]) {
-    let identity = Identity::load(&home.path("kami-data.keys/admin")).unwrap();
+fn redeem(server: &Server<'_>, codes: &[&str]) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let client = Client::connect(ClientOptions::new(server.address, identity)).await.unwrap();
+        let client = Client::connect(server.options(ADMIN)).await.unwrap();
         let mut tasks = JoinSet::new();
         for codes in codes.chunks(codes.len().div_ceil(256)) {
             let client = client.clone();
@@ -118,11 +115,11 @@ fn a_snapshot_is_due_by_what_was_logged_since_the_last_one() {
     let sold = server.run(&["sell", "tea", "--count", "16000", "--order", "1"]).out;
     let codes: Vec<&str> = sold.lines().collect();
     let snapshots = || fs::read_dir(home.path("kami-data/snapshots")).map_or(0, Iterator::count);
-    redeem(&home, &server, &codes[..8000]);
+    redeem(&server, &codes[..8000]);
     server.kill();
     assert_eq!(snapshots(), 0, "too little was logged");
     let server = home.serve_logged(&["--checkpoint-mib", "1"]);
-    redeem(&home, &server, &codes[8000..]);
+    redeem(&server, &codes[8000..]);
     home.wait_for_log("wrote a snapshot", 1);
     server.kill();
     // A new start begins a new segment of the log, which is no growth.

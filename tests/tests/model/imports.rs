@@ -11,7 +11,7 @@ use super::world::World;
 use crate::ask::{Ask, What};
 
 /// A row as the importer has it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Row {
     pub code: String,
     pub pin: Option<String>,

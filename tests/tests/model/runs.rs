@@ -65,9 +65,7 @@ impl World {
             && self.random.percent(4)
         {
             let codes = twin.cards.iter().map(|card| card.code.clone());
-            let plain =
-                |code| super::imports::Row { code, pin: None, face: None, expires_ms: 0, origin: None };
-            rows = codes.map(plain).collect();
+            rows = codes.map(|code| super::imports::Row { code, ..Default::default() }).collect();
             spec = kami_engine::ImportSpec::of(spec.product, rows.len() as u64, 20);
         }
         if self.random.percent(8) {

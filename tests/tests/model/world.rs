@@ -86,10 +86,30 @@ pub struct Pending {
 impl World {
     /// A new store on a new disk.
     pub fn new(seed: u64, mode: SimMode, segment_bytes: u64) -> World {
-        let mut world = World {
+        let mut world = World::on(SimMedium::new(seed, mode), segment_bytes, seed);
+        let engine = Engine::open(world.options(false)).expect("a new store opens");
+        world.opened(engine);
+        world
+    }
+
+    /// A world with the same past on another disk, which holds a prefix of it. Nothing was promised about that one.
+    pub fn beside(&mut self, medium: SimMedium) -> World {
+        World {
+            verbose: self.verbose,
+            clock: self.clock.clone(),
+            log: self.log.clone(),
+            specs: self.specs.clone(),
+            looking: self.looking.clone(),
+            ..World::on(medium, self.segment_bytes, self.random.next())
+        }
+    }
+
+    /// A world without a past, whose engine is not open.
+    fn on(medium: SimMedium, segment_bytes: u64, seed: u64) -> World {
+        World {
             verbose: false,
             random: Random::new(seed),
-            medium: SimMedium::new(seed, mode),
+            medium,
             segment_bytes,
             engine: None,
             clock: ManualClock::new(EPOCH_MS),
@@ -115,45 +135,6 @@ impl World {
             published: Published::default(),
             met: BTreeMap::new(),
             looking: Random::new(!seed),
-            subscribers: super::follow::Subscriber::some(),
-            work: Work::default(),
-        };
-        let engine = Engine::open(world.options(false)).expect("a new store opens");
-        world.opened(engine);
-        world
-    }
-
-    /// A world with the same past on another disk, which holds a prefix of it. Nothing was promised about that one.
-    pub fn beside(&mut self, medium: SimMedium) -> World {
-        World {
-            verbose: self.verbose,
-            random: Random::new(self.random.next()),
-            medium,
-            segment_bytes: self.segment_bytes,
-            engine: None,
-            clock: self.clock.clone(),
-            oracle: Oracle::default(),
-            log: self.log.clone(),
-            base: Oracle::default(),
-            base_len: 0,
-            promised: 0,
-            promised_ms: 0,
-            pending: VecDeque::new(),
-            running: (0, 0),
-            commands: 0,
-            refused: 0,
-            misses: 0,
-            last_lsn: 0,
-            tight: false,
-            fresh: false,
-            staged: BTreeMap::new(),
-            specs: self.specs.clone(),
-            next_batch: 1,
-            read_as: BTreeMap::new(),
-            asked: Vec::new(),
-            published: Published::default(),
-            met: BTreeMap::new(),
-            looking: self.looking.clone(),
             subscribers: super::follow::Subscriber::some(),
             work: Work::default(),
         }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use kami_engine::{Backup, BackupError, Caller, OrderId, ProductId, RequestId, Session, Until, backup};
+use kami_engine::{Backup, BackupError, ProductId, Until, backup};
 use kami_wal::format::HEAD_BYTES;
 use kami_wal::{Medium, OpenError, RecordHead, SimMedium, SimMode};
 
-use crate::upkeep::store::{open, store};
+use crate::store::End;
+use crate::upkeep::traded;
 
 const BATCH: &str = "batches/00000001.batch";
 
@@ -23,10 +24,12 @@ fn is_whole(out: &SimMedium) {
 
 /// A store with several segments, and a backup of it.
 fn backed_up() -> (SimMedium, SimMedium) {
-    let (data, keys, _) = store();
+    let (mut store, _) = traded();
     for _ in 0..2 {
-        open(&data, &keys).close().unwrap();
+        store.open();
+        store.end(End::Close);
     }
+    let data = store.data;
     let out = SimMedium::new(3, SimMode::Direct);
     run(&data, &out).unwrap();
     is_whole(&out);
@@ -106,18 +109,16 @@ fn a_log_whose_chain_is_broken_is_not_backed_up() {
 /// The chain is followed from where the backup ends, also over the end of a segment.
 #[test]
 fn the_chain_is_checked_in_what_is_new() {
-    let (data, keys, _) = store();
+    let (mut store, _) = traded();
     let out = SimMedium::new(3, SimMode::Direct);
-    run(&data, &out).unwrap();
-    for order in 0..3 {
-        let engine = open(&data, &keys);
-        let session = Session::new(&engine, Caller::LOCAL);
-        for n in 0..20 {
-            let id = 100_000 + order * 100 + n;
-            session.sell(RequestId(id), OrderId(id), ProductId(1), 2).wait().unwrap();
+    run(&store.data, &out).unwrap();
+    for _ in 0..3 {
+        store.open();
+        for _ in 0..20 {
+            store.sell(ProductId(1), 2);
         }
-        engine.close().unwrap();
-        run(&data, &out).unwrap();
+        store.end(End::Close);
+        run(&store.data, &out).unwrap();
         is_whole(&out);
     }
 }
