@@ -34,7 +34,7 @@ pub struct Build {
     pub release: bool,
     /// Whether with loom in place of the standard library's atomics. Only the libraries' own tests are built then.
     pub loom: bool,
-    /// Whether with shuttle in place of the standard library's locks, atomics and threads: see [`SCHEDULED`].
+    /// Whether with shuttle in place of the standard library's locks, atomics and threads: see `SCHEDULED`.
     pub shuttle: bool,
     /// Whether with AddressSanitizer around whatever Rust allocates. Only the libraries' own tests are built then.
     pub address: bool,
