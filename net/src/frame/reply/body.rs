@@ -145,7 +145,7 @@ impl Body {
     }
 
     /// What the engine answered, as it travels. Codes do not: they are read once the reply is durable
-    /// and written by [`CodesFrame`].
+    /// and written by [`CodesFrame`](crate::frame::codes::CodesFrame).
     #[must_use]
     pub fn from_engine(body: ReplyBody) -> Option<Body> {
         Some(match body {
