@@ -86,6 +86,13 @@ mod tests {
     /// every run with PostgreSQL looked disturbed.
     #[test]
     fn the_work_of_a_servers_processes_was_somebody_elses() {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+        if u64::from_str_radix(ignored, 16).unwrap() & 1 << 2 != 0 {
+            // As in the background of a shell. A shell cannot undo that, unlike the servers this is about.
+            eprintln!("NOT RUN: QUIT is ignored here, and so it is by the shell that stands for a server");
+            return;
+        }
         let directory = tempfile::tempdir().unwrap();
         let server = "trap 'kill $!; wait; exit 0' QUIT
             (i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done; echo done; exec sleep 30) & wait";
