@@ -17,8 +17,9 @@ fn bench(directory: &Path, args: &[&str]) -> Output {
 #[test]
 fn a_soak_tells_both_thirds_and_fails_for_memory_alone() {
     let directory = tempfile::tempdir().expect("a directory");
+    // Half as long again as a soak must be: beside other work its first and its last second may not be whole.
     let soak =
-        ["soak", "--minutes", "0.1", "--rate", "1000", "--connections", "4", "--checkpoint-every", "2"];
+        ["soak", "--minutes", "0.15", "--rate", "1000", "--connections", "4", "--checkpoint-every", "2"];
     // A machine that builds something beside this has any p99; no memory is half of itself.
     let strict = ["--p99-factor", "1000000", "--memory-factor", "0.5"];
     let output = bench(directory.path(), &[&soak[..], &strict].concat());
@@ -34,7 +35,7 @@ fn a_soak_tells_both_thirds_and_fails_for_memory_alone() {
     assert!(1.0 <= number("checkpoints"));
     // Every redemption leaves an entry, every query may.
     assert!(20.0 < number("log_bytes_a_command"));
-    assert!((5_900..=6_100).contains(&result["ops"].as_u64().expect("a number")));
+    assert!((8_900..=9_100).contains(&result["ops"].as_u64().expect("a number")));
 }
 
 #[test]
