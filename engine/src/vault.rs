@@ -6,7 +6,7 @@
 //! the moment of a sale's reply, the plaintext. A card never changes its code and a batch never shares
 //! its key, so no nonce is ever used twice.
 //!
-//! Two secrets never lie in the data directory that a backup copies: the look-up key here, and the master key with
+//! Two secrets never lie in the data directory that a backup copies: the look-up key (`code.rs`), and the master key with
 //! the ring of data keys, see `keyring.rs`.
 
 use std::fmt;

@@ -3,25 +3,29 @@
 //! A desk gathers the requests of one stream until a batch is full or nothing more has arrived, has
 //! the engine decide them together, and puts the replies into the stream's [`Outbox`] in the order of
 //! the frames. What the engine need not be asked (unknown, forbidden or malformed requests) takes its
-//! place in the same line. Codes and PINs end here: only their digests go on.
+//! place in the same line. Codes and PINs end here (`desk/code.rs`): only their digests go on.
+
+mod blocking;
+mod code;
+mod command;
+
+pub(crate) use blocking::{Blocking, run_blocking};
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use kami_engine::{
-    Advice, CardDigest, CodeError, CodeGroup, CodeSet, Command, DocumentId, GivenBack, Grounds, ImportRow,
-    ImportSpec, OrderId, PastError, PinDigest, Poisoned, Replace, Reply, ReplyBody, Request as EngineRequest,
-    RequestId, Status, TotalsQuery, Transfer, Work,
+    CodeGroup, CodeSet, Command, Grounds, Reply, ReplyBody, Request as EngineRequest, RequestId, Status, Work,
 };
 use zeroize::Zeroizing;
 
+use self::command::Translated;
 use crate::frame::opcode::SMALL_FRAME_BYTES_MAX;
-use crate::frame::request::{BATCH_ITEMS_MAX, Items, OutcomeQuery, Redeem};
-use crate::frame::split::whole_frames;
+use crate::frame::request::{BATCH_ITEMS_MAX, Items, Redeem};
 use crate::frame::{
     BadFrame, Body, FRAME_BYTES_MAX, FeedOpen, ItemReport, Listing, Malformed, Opcode, REQUEST_HEAD_BYTES,
-    ReplyHead, Request, RequestFlags, RequestHead, Secret, VERSION, Wait, Welcome,
+    ReplyHead, Request, RequestFlags, RequestHead, VERSION, Wait, Welcome,
 };
 use crate::outbox::{Leave, Outbox};
 use crate::registry::Peer;
@@ -97,45 +101,6 @@ pub(crate) enum Admitted<'a> {
     Blocking(RequestHead, Blocking),
 }
 
-/// A command that waits for the disk.
-pub(crate) enum Blocking {
-    Begin(Box<ImportSpec>),
-    Status(RequestId),
-    Commit(RequestId, Option<Box<Grounds>>),
-    Abort(RequestId),
-    Duplicates(RequestId, u64),
-    Checkpoint,
-    KeyRotate(Option<Box<Grounds>>),
-    /// Reads much of the log, beside all other such work.
-    Totals(TotalsQuery),
-    SignedCheckpoint,
-    Proof {
-        card: CardDigest,
-        size: u64,
-        from: u64,
-    },
-    Consistency {
-        old: u64,
-        new: u64,
-    },
-    /// The whole frame, to be read again by the thread that works on it.
-    Chunk(Zeroizing<Vec<u8>>),
-}
-
-impl Blocking {
-    /// The same on grounds; only with opcodes that take them.
-    fn on_grounds(self, grounds: Option<Box<Grounds>>) -> Blocking {
-        match self {
-            Blocking::Commit(import, _) => Blocking::Commit(import, grounds),
-            Blocking::KeyRotate(_) => Blocking::KeyRotate(grounds),
-            other => {
-                debug_assert!(grounds.is_none(), "a reason that would be dropped");
-                other
-            }
-        }
-    }
-}
-
 impl Desk {
     pub(crate) fn new(shared: Arc<Shared>, peer: Arc<Peer>) -> Desk {
         Desk {
@@ -167,43 +132,6 @@ impl Desk {
         match opcode {
             Some(opcode) if opcode.allows(self.peer.caller.role) => opcode.frame_bytes_max(),
             _ => SMALL_FRAME_BYTES_MAX,
-        }
-    }
-
-    /// Takes the digests of the redemptions that `piece` begins with, together, which costs a fraction of taking each when
-    /// its turn comes. Nothing else is done about them.
-    #[inline]
-    pub(crate) fn look_ahead(&mut self, piece: &[u8]) {
-        if self.ahead.is_spent() {
-            let redemptions = whole_frames(piece, REQUEST_HEAD_BYTES).map_while(|frame| {
-                let is_redemption = frame[6..8] == Opcode::Redeem.number().to_le_bytes();
-                let body = is_redemption.then(|| Redeem::decode(&frame[REQUEST_HEAD_BYTES..]))?;
-                body.ok().map(|redeem| redeem.code)
-            });
-            let room = self.batch_max.saturating_sub(self.line.len());
-            self.digest_ahead(redemptions.take(room));
-        }
-    }
-
-    #[inline]
-    fn digest_ahead<'c>(&mut self, codes: impl Iterator<Item = Secret<'c>>) {
-        self.ahead.clear();
-        for code in codes.take(CodeGroup::CODES_MAX) {
-            // What cannot be a code is left out and answered when its turn comes.
-            let _ = self.ahead.push(code.0);
-        }
-        if self.ahead.len() > 1 {
-            self.shared.engine.digest_group(self.peer.caller.tenant, &mut self.ahead);
-        } else {
-            self.ahead.clear();
-        }
-    }
-
-    #[inline]
-    fn digest(&mut self, code: Secret<'_>) -> Result<CardDigest, CodeError> {
-        match self.ahead.take(code.0) {
-            Some(digest) => Ok(digest),
-            None => self.shared.engine.digest(self.peer.caller.tenant, code.0),
         }
     }
 
@@ -387,235 +315,6 @@ impl Desk {
         });
     }
 
-    /// What the engine is to be asked. A code that cannot be one is answered like one nobody has.
-    #[inline]
-    fn command<'a>(&mut self, request: Request<'a>, partial: bool) -> Result<Translated<'a>, Refusal> {
-        let command = match request {
-            Request::Redeem(body) => self.redeem(body.code, body.pin, body.amount, partial)?,
-            Request::Reverse(body) => {
-                let card = self.card(body.code, Status::CardNotValid)?;
-                Command::Reverse { card, original: body.original }
-            }
-            Request::Hold(body) => {
-                let (card, pin) = self.card_and_pin(body.code, body.pin)?;
-                Command::Hold { card, pin, amount: body.amount, partial, seconds: body.seconds }
-            }
-            Request::Capture(body) => {
-                let card = self.card(body.code, Status::CardNotValid)?;
-                Command::Capture { card, hold: body.hold, amount: body.amount }
-            }
-            Request::Release(body) => {
-                Command::Release { card: self.card(body.code, Status::CardNotValid)?, hold: body.hold }
-            }
-            Request::Load(body) => Command::Load { card: self.known(body.code)?, amount: body.amount },
-            Request::RefundValue(body) => {
-                let card = self.known(body.code)?;
-                Command::RefundValue { card, original: body.original, amount: body.amount }
-            }
-            Request::Settle(body) => Command::Settle { card: self.known(body.code)? },
-            Request::PinUnlock(body) => Command::PinUnlock { card: self.known(body.code)? },
-            Request::OutcomeQuery(body) => self.outcome(&body)?,
-            Request::Advice(body) => {
-                let (card, pin) = self.card_and_pin(body.code, body.pin)?;
-                let (amount, made_ms) = (body.amount, body.made_ms);
-                Command::Advice(Box::new(Advice { card, pin, amount, made_ms }))
-            }
-            Request::ExceptionList(body) => {
-                Command::ExceptionList { after: body.after, count: body.count, all: body.all }
-            }
-            Request::ExceptionResolve(given) => Command::ExceptionResolve(given),
-            Request::Query(body) => Command::Query { card: self.known(body.code)? },
-            Request::History(body) => Command::History { card: self.known(body.code)? },
-            Request::Freeze(body) => Command::Freeze { card: self.known(body.code)? },
-            Request::Unfreeze(body) => Command::Unfreeze { card: self.known(body.code)? },
-            Request::Void(body) => Command::Void { card: self.known(body.code)? },
-            Request::Activate(body) => Command::Activate { card: self.known(body.code)? },
-            Request::Deactivate(body) => Command::Deactivate { card: self.known(body.code)? },
-            Request::Extend(body) => {
-                Command::Extend { card: self.known(body.code)?, expires_ms: body.expires_ms }
-            }
-            Request::Expire(body) => Command::Expire { card: self.known(body.code)? },
-            Request::Restock(body) => {
-                Command::Restock { card: self.known(body.code)?, reference: body.reference }
-            }
-            Request::Replace(body) => {
-                let card = self.known(body.code)?;
-                let with = body.with.map(|with| self.other(with)).transpose()?;
-                Command::Replace(Box::new(Replace { card, with }))
-            }
-            Request::Transfer(body) => {
-                let (from, amount) = (self.known(body.code)?, body.amount);
-                Command::Transfer(Box::new(Transfer { from, to: self.other(body.to)?, amount }))
-            }
-            Request::Sell(body) => Command::Sell {
-                order: body.order,
-                product: body.product,
-                count: body.count,
-                validity_s_min: body.validity_s_min,
-            },
-            Request::OrderFetch(body) => {
-                Command::OrderFetch { order: body.order, from: body.from, count: body.count }
-            }
-            Request::BatchActivate(body) => Command::BatchActivate(body.batch),
-            Request::BatchDeactivate(body) => Command::BatchDeactivate(body.batch),
-            Request::BatchFreeze(body) => Command::BatchFreeze(body.batch),
-            Request::BatchUnfreeze(body) => Command::BatchUnfreeze(body.batch),
-            Request::BatchVoid(body) => Command::BatchVoid(body.batch),
-            Request::BatchExtend(body) => {
-                Command::BatchExtend { batch: body.batch, expires_ms: body.expires_ms }
-            }
-            Request::BatchActivateRows(body) => {
-                Command::BatchRows { batch: body.batch, from: body.from, rows: body.rows, active: true }
-            }
-            Request::BatchDeactivateRows(body) => {
-                Command::BatchRows { batch: body.batch, from: body.from, rows: body.rows, active: false }
-            }
-            Request::BatchList(body) => Command::BatchList { product: body.product },
-            Request::ProductAdd(spec) => Command::ProductAdd(spec),
-            Request::ProductSet(spec) => Command::ProductSet(spec),
-            Request::ProductFreeze(body) => Command::ProductFreeze(body.product),
-            Request::ProductUnfreeze(body) => Command::ProductUnfreeze(body.product),
-            Request::ProductList => Command::ProductList,
-            Request::Stock(body) => Command::Stock { product: body.product },
-            Request::PrincipalAdd(spec) => Command::PrincipalAdd(spec),
-            Request::PrincipalRevoke(body) => Command::PrincipalRevoke(body.principal),
-            Request::PrincipalRenew(renewal) => Command::PrincipalRenew(renewal),
-            Request::PrincipalList => Command::PrincipalList,
-            Request::SellLines(purchase) => Command::SellLines(purchase),
-            Request::Reserve(purchase) => Command::Reserve(purchase),
-            Request::Confirm(confirmation) => Command::Confirm(confirmation),
-            Request::Cancel(body) => Command::Cancel(body.order),
-            Request::OrderStatus(body) => Command::OrderStatus(body.order),
-            Request::Return(body) => {
-                let tenant = self.peer.caller.tenant;
-                let digest = |code: &Secret<'_>| self.shared.engine.digest(tenant, code.0);
-                let cards = body.codes.iter().map(digest).collect::<Result<_, _>>();
-                let cards = cards.map_err(|_| Refusal::Status(Status::NotFound))?;
-                Command::Return(Box::new(GivenBack { order: body.order, cards, legs: body.legs }))
-            }
-            Request::AccountPut(put) => Command::AccountPut(put),
-            Request::AccountFreeze(body) => Command::AccountFreeze(body.account),
-            Request::AccountUnfreeze(body) => Command::AccountUnfreeze(body.account),
-            Request::Post(posting) => Command::Post(posting),
-            Request::AccountQuery(body) => Command::AccountQuery { account: body.account, name: body.name },
-            Request::AccountList(body) => Command::AccountList { after: body.after, count: body.count },
-            Request::TenantPut(spec) => Command::TenantPut(spec),
-            Request::TenantFreeze(body) => Command::TenantFreeze(body.tenant),
-            Request::TenantUnfreeze(body) => Command::TenantUnfreeze(body.tenant),
-            Request::TenantList => Command::TenantList,
-            Request::TenantControl(body) => {
-                Command::TenantControl { tenant: body.tenant, control: body.control }
-            }
-            Request::Export(body) => Command::Export { batch: body.batch, count: body.count },
-            Request::Propose(asked) => match self.command(asked.request, false)? {
-                Translated::Command(command) => Command::Propose(Box::new(command)),
-                _ => return Err(Refusal::Status(Status::Unsupported)),
-            },
-            Request::Approve(body) => Command::Approve(body.proposal),
-            Request::ProposalWithdraw(body) => Command::ProposalWithdraw(body.proposal),
-            Request::ProposalList(body) => {
-                Command::ProposalList { after: body.after, count: body.count, all: body.all }
-            }
-            Request::LimitPut(spec) => Command::LimitPut(spec),
-            Request::LimitList => Command::LimitList,
-            Request::AccountStatement(body) => {
-                Command::AccountStatement { account: body.account, from: body.from, count: body.count }
-            }
-            Request::OrderList(query) => Command::OrderList(query),
-            Request::Stats => Command::Stats,
-            Request::RedeemBatch(items) => return Ok(Translated::Items(items)),
-            Request::ImportBegin(spec) => return Ok(Translated::Blocking(Blocking::Begin(spec))),
-            Request::ImportChunk(_) => return Ok(Translated::Chunk),
-            Request::ImportStatus(body) => return Ok(Translated::Blocking(Blocking::Status(body.import))),
-            Request::ImportCommit(body) => {
-                return Ok(Translated::Blocking(Blocking::Commit(body.import, None)));
-            }
-            Request::ImportAbort(body) => return Ok(Translated::Blocking(Blocking::Abort(body.import))),
-            Request::ImportDuplicates(body) => {
-                return Ok(Translated::Blocking(Blocking::Duplicates(body.import, body.from)));
-            }
-            Request::Checkpoint => return Ok(Translated::Blocking(Blocking::Checkpoint)),
-            Request::KeyRotate => return Ok(Translated::Blocking(Blocking::KeyRotate(None))),
-            Request::Reconcile(query) => return Ok(Translated::Blocking(Blocking::Totals(query))),
-            Request::FeedOpen(open) => return Ok(Translated::Feed(open)),
-            // This stream is no feed.
-            Request::FeedAck(_) => return Err(Refusal::Status(Status::IllegalTransition)),
-            Request::SignedCheckpoint => return Ok(Translated::Blocking(Blocking::SignedCheckpoint)),
-            Request::Proof(body) => {
-                let proof =
-                    Blocking::Proof { card: self.known(body.code)?, size: body.size, from: body.from };
-                return Ok(Translated::Blocking(proof));
-            }
-            Request::Consistency(body) => {
-                return Ok(Translated::Blocking(Blocking::Consistency { old: body.old, new: body.new }));
-            }
-            Request::Ping => return Ok(Translated::Ping),
-            Request::Hello => return Ok(Translated::Hello),
-        };
-        Ok(Translated::Command(command))
-    }
-
-    fn outcome(&mut self, body: &OutcomeQuery<'_>) -> Result<Command, Refusal> {
-        let request = body.asked;
-        Ok(match (body.target, body.code.0.is_empty(), body.id) {
-            (OutcomeQuery::CARD, false, 0) => {
-                Command::OutcomeOf { card: self.card(body.code, Status::NoEffect)?, request }
-            }
-            (OutcomeQuery::ORDER, true, id) => Command::OutcomeOfOrder { order: OrderId(id), request },
-            (OutcomeQuery::DOCUMENT, true, id) => {
-                Command::OutcomeOfDocument { document: DocumentId(id), request }
-            }
-            _ => return Err(Refusal::Status(Status::Malformed)),
-        })
-    }
-
-    fn redeem(
-        &mut self,
-        code: Secret<'_>,
-        pin: Option<Secret<'_>>,
-        amount: i64,
-        partial: bool,
-    ) -> Result<Command, Refusal> {
-        let (card, pin) = self.card_and_pin(code, pin)?;
-        Ok(Command::Redeem { card, pin, amount, partial })
-    }
-
-    /// A card that is used, with the PIN that was given for it.
-    #[inline]
-    fn card_and_pin(
-        &mut self,
-        code: Secret<'_>,
-        pin: Option<Secret<'_>>,
-    ) -> Result<(CardDigest, Option<PinDigest>), Refusal> {
-        let card = self.card(code, Status::CardNotValid)?;
-        Ok((card, pin.map(|pin| self.shared.engine.pin_digest(card, pin.0))))
-    }
-
-    /// The card that a code names, unless the caller has sent too many wrong ones. What cannot be a code is
-    /// `nobodys`; it tells a guesser nothing, and is not counted.
-    #[inline]
-    fn card(&mut self, code: Secret<'_>, nobodys: Status) -> Result<CardDigest, Refusal> {
-        let card = self.digest(code).map_err(|_| Refusal::Status(nobodys))?;
-        if !self.codes.insert(card) {
-            return Err(Refusal::Again);
-        }
-        self.shared.guesses.admit(&self.peer.guesser, card.spread(), self.received).map_err(|wait| {
-            let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).saturating_add(1);
-            Refusal::Limited(Wait { wait_ms })
-        })?;
-        Ok(card)
-    }
-
-    fn known(&mut self, code: Secret<'_>) -> Result<CardDigest, Refusal> {
-        self.card(code, Status::NotFound)
-    }
-
-    /// The second card of a request that names two. What comes of it is counted by the first, which was let in.
-    fn other(&self, code: Secret<'_>) -> Result<CardDigest, Refusal> {
-        let digest = self.shared.engine.digest(self.peer.caller.tenant, code.0);
-        digest.map_err(|_| Refusal::Status(Status::NotFound))
-    }
-
     fn welcome(&self) -> Welcome {
         let caller = self.peer.caller;
         Welcome {
@@ -692,7 +391,7 @@ impl Desk {
             self.codes.clear();
             for _ in 0..self.batch_max {
                 if self.ahead.is_spent() {
-                    self.digest_ahead(items.clone().map(|item| item.code));
+                    self.digest_ahead(items.clone().take(self.batch_max).map(|item| item.code));
                 }
                 let Some(item) = items.peek() else { break };
                 let mut report = ItemReport::nothing(item.request);
@@ -805,16 +504,6 @@ impl Desk {
 #[derive(Debug)]
 pub(crate) struct EngineFault;
 
-enum Translated<'a> {
-    Command(Command),
-    Ping,
-    Hello,
-    Items(Items<'a>),
-    Feed(FeedOpen),
-    Blocking(Blocking),
-    Chunk,
-}
-
 /// What is wrong with a frame whose head can be read.
 enum BadHead {
     Status(Status),
@@ -865,55 +554,4 @@ fn engine_head(opcode: u16, request: RequestId, reply: &Reply) -> ReplyHead {
         lsn: reply.lsn,
         time_ms: reply.time_ms,
     }
-}
-
-/// Carries out a command that waits for the disk; called on a thread that may.
-pub(crate) fn run_blocking(
-    shared: &Shared,
-    peer: &Peer,
-    head: &RequestHead,
-    work: Blocking,
-    left: &AtomicBool,
-) -> Result<(ReplyHead, Body), Poisoned> {
-    let (engine, caller) = (&shared.engine, peer.caller);
-    let reply = match work {
-        Blocking::Begin(spec) => engine.import_begin(caller, head.request, *spec)?,
-        Blocking::Status(import) => engine.import_status(caller, import)?,
-        Blocking::Commit(import, grounds) => engine.import_commit_on(caller, import, grounds.as_deref())?,
-        Blocking::Abort(import) => engine.import_abort(caller, import)?,
-        Blocking::Duplicates(import, from) => engine.import_duplicates(caller, import, from)?,
-        Blocking::Checkpoint => engine.checkpoint_reply(caller, head.request)?,
-        Blocking::Totals(query) => {
-            return Ok(match engine.totals(caller, &query, left) {
-                Ok(totals) => (ReplyHead::local(head, Status::Ok), Body::Totals(totals)),
-                Err(error) => {
-                    if !matches!(error, PastError::Refused(_)) {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::error!(error, "the log cannot be read for totals");
-                    }
-                    (ReplyHead::local(head, error.status()), Body::None)
-                }
-            });
-        }
-        Blocking::KeyRotate(grounds) => engine.rotate_master_on(caller, head.request, grounds)?,
-        Blocking::SignedCheckpoint => engine.sign_checkpoint(caller, head.request)?,
-        Blocking::Proof { card, size, from } => {
-            let reply = engine.prove_card(caller, head.request, card, size, from)?;
-            if reply.miss {
-                shared.guesses.miss(&peer.guesser, card.spread(), Instant::now());
-            }
-            reply
-        }
-        Blocking::Consistency { old, new } => engine.prove_consistency(caller, head.request, old, new)?,
-        Blocking::Chunk(frame) => match Request::decode(Opcode::ImportChunk, &frame[REQUEST_HEAD_BYTES..]) {
-            Ok(Request::ImportChunk(chunk)) => {
-                let mut rows = chunk.rows();
-                let rows: &mut dyn Iterator<Item = ImportRow<'_>> = &mut rows;
-                engine.import_chunk(caller, chunk.import, chunk.first_row, rows)?
-            }
-            // It was decoded before it was handed over.
-            _ => return Ok((ReplyHead::local(head, Status::Malformed), Body::None)),
-        },
-    };
-    Ok((engine_head(head.opcode, head.request, &reply), Body::from_engine(reply.body).unwrap_or(Body::None)))
 }

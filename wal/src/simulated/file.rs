@@ -39,21 +39,22 @@ impl FileState {
         Some(image)
     }
 
-    pub(super) fn after_power_cut(&self, random: &mut Random) -> Self {
+    /// What a reader finds, and the pages of it that are not durable.
+    fn newest(&self) -> (Vec<u8>, BTreeSet<usize>) {
         let mut dirty = self.dirty.clone();
-        let new = match self.memory_image() {
-            Some(image) => {
-                for page in 0..image.len() / PAGE {
-                    let range = page * PAGE..(page + 1) * PAGE;
-                    // Where a sync lied, not even the file's length is durable.
-                    if self.durable.get(range.clone()) != Some(&image[range]) {
-                        dirty.insert(page);
-                    }
-                }
-                image
+        let Some(image) = self.memory_image() else { return (self.live.clone(), dirty) };
+        for page in 0..image.len() / PAGE {
+            let range = page * PAGE..(page + 1) * PAGE;
+            // Where a sync lied, not even the file's length is durable.
+            if self.durable.get(range.clone()) != Some(&image[range]) {
+                dirty.insert(page);
             }
-            None => self.live.clone(),
-        };
+        }
+        (image, dirty)
+    }
+
+    pub(super) fn after_power_cut(&self, random: &mut Random) -> Self {
+        let (new, dirty) = self.newest();
         let mut left = self.durable.clone();
         if left.len() != new.len() && random.percent(50) {
             left.resize(new.len(), 0);
@@ -92,19 +93,7 @@ impl FileState {
     }
 
     pub(super) fn after_kill(&self) -> Self {
-        let mut dirty = self.dirty.clone();
-        let live = match self.memory_image() {
-            Some(image) => {
-                for page in 0..image.len() / PAGE {
-                    let range = page * PAGE..(page + 1) * PAGE;
-                    if self.durable.get(range.clone()) != Some(&image[range]) {
-                        dirty.insert(page);
-                    }
-                }
-                image
-            }
-            None => self.live.clone(),
-        };
+        let (live, dirty) = self.newest();
         Self {
             live,
             durable: self.durable.clone(),
