@@ -1,6 +1,7 @@
 //! The connections of a run: one client each, one stream each, all on one thread, driven as fast as their windows allow
 //! or at the pace of an open loop.
 
+use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -15,8 +16,12 @@ use crate::pace::Pace;
 use crate::redeem::Done;
 use crate::traffic::{Shape, Source, closed_loop, open_loop};
 
-/// The drive of one connection.
-pub type Drive = Pin<Box<dyn Future<Output = Result<Done>>>>;
+/// The drive of one connection. It hands the connection back: closing a thousand takes a server as long as a thousand
+/// commands, and those whose answers are still to come would wait for it.
+pub type Drive = Pin<Box<dyn Future<Output = Result<(Done, Open)>>>>;
+
+/// Keeps a connection open.
+pub type Open = Box<dyn Any>;
 
 /// One connection and its one stream.
 pub struct Line {
@@ -38,20 +43,21 @@ impl Line {
 
     /// Runs the commands of `source`: all with the window full, or `count` of them when it is their turn.
     pub async fn drive(
-        &mut self,
+        mut self,
         mut source: impl Source + Clone,
         turn: Option<Turn>,
         count: u64,
         shape: Shape,
         begun: Instant,
-    ) -> Result<Done> {
-        let Line { send, receive, .. } = self;
-        match turn {
+    ) -> Result<(Done, Open)> {
+        let Line { send, receive, .. } = &mut self;
+        let done = match turn {
             Some(Turn { pace, part }) => {
-                open_loop(send, receive, &mut source, (&pace, part), count, begun + shape.warm_up).await
+                open_loop(send, receive, &mut source, (&pace, part), count, begun + shape.warm_up).await?
             }
-            None => closed_loop(send, receive, &mut source, shape, begun).await,
-        }
+            None => closed_loop(send, receive, &mut source, shape, begun).await?,
+        };
+        Ok((done, Box::new(self)))
     }
 }
 
@@ -67,8 +73,11 @@ pub struct Turn {
 pub async fn together(drives: Vec<Drive>) -> Result<Done> {
     let tasks: Vec<_> = drives.into_iter().map(tokio::task::spawn_local).collect();
     let mut total = Done::default();
+    let mut open = Vec::new();
     for task in tasks {
-        total.add(&task.await??);
+        let (done, connection) = task.await??;
+        total.add(&done);
+        open.push(connection);
     }
     ensure!(total.done + total.errors != 0, "the run ended before its warm-up was over");
     Ok(total)

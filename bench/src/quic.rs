@@ -16,7 +16,7 @@ use kami_net::frame::{Body, Request, Secret};
 use crate::args::{Args, Workload, YesNo};
 use crate::codes::{Codes, Scattered};
 use crate::echo;
-use crate::lines::{Drive, allow_files, together};
+use crate::lines::{Drive, Open, allow_files, together};
 use crate::mix::{Mix, Step};
 use crate::network::{Network, Shop, on_client_core, start};
 use crate::redeem::Done;
@@ -34,13 +34,13 @@ pub fn redeem(args: &Args, report: &mut Report) -> Result<()> {
     let count = Network::count(args, args.cards)?;
     let network = Network::start(args, args.cards, report)?;
     let codes = Codes::new(args.seed);
-    let done = network.run(args, connections, report, |part, mut line, begun, turn| {
+    let done = network.run(args, connections, report, |part, line, begun, turn| {
         let parts = u64::from(connections);
         let walk = Scattered::part(args.cards, part, parts);
         // Parts of the commands and of the cards are rounded each for itself.
         let share = (count * (part + 1) / parts - count * part / parts).min(walk.len() as u64);
         let source = Redemptions { codes, left: share, ask: walk.clone(), expect: walk };
-        Box::pin(async move { line.drive(source, turn, share, shape, begun).await })
+        Box::pin(line.drive(source, turn, share, shape, begun))
     })?;
     let redeemed = network.count_of(args, Lifecycle::Redeemed)?;
     finish(report, &done, redeemed, connections, shape);
@@ -54,12 +54,12 @@ pub fn mixed(args: &Args, report: &mut Report) -> Result<()> {
     let count = Network::count(args, most)?;
     let network = Network::start(args, sold, report)?;
     let (codes, shop) = (Codes::new(args.seed), network.shop);
-    let done = network.run(args, connections, report, |part, mut line, begun, turn| {
+    let done = network.run(args, connections, report, |part, line, begun, turn| {
         let parts = u64::from(connections);
         let share = count * (part + 1) / parts - count * part / parts;
         let mix = Mix::part(sold, count, part, parts);
         let source = Mixed::new(codes, shop, mix, sold);
-        Box::pin(async move { line.drive(source, turn, share, shape, begun).await })
+        Box::pin(line.drive(source, turn, share, shape, begun))
     })?;
     report.add("mix", Mix::IN_WORDS);
     let done_there = done.done + done.warm;
@@ -77,11 +77,11 @@ pub fn sell(args: &Args, report: &mut Report) -> Result<()> {
     ensure!(orders != 0, "fewer cards than one order takes");
     let network = Network::start(args, 0, report)?;
     let (codes, shop) = (Codes::new(args.seed), network.shop);
-    let done = network.run(args, connections, report, |part, mut line, begun, turn| {
+    let done = network.run(args, connections, report, |part, line, begun, turn| {
         let parts = u64::from(connections);
         let (from, to) = (orders * part / parts, orders * (part + 1) / parts);
         let source = Orders { codes, shop, count: args.order_cards, ask: from, to, expect: from };
-        Box::pin(async move { line.drive(source, turn, to - from, shape, begun).await })
+        Box::pin(line.drive(source, turn, to - from, shape, begun))
     })?;
     report.add("order_cards", order_cards);
     let sold = network.count_of(args, Lifecycle::Sold)?;
@@ -112,7 +112,8 @@ pub fn echo(args: &Args, report: &mut Report) -> Result<()> {
             let walk = Scattered::part(args.cards, part, parts);
             let mut source = Redemptions { codes, left: share, ask: walk.clone(), expect: walk };
             let drive = async move {
-                closed_loop(&mut line.send, &mut line.receive, &mut source, shape, begun).await
+                let done = closed_loop(&mut line.send, &mut line.receive, &mut source, shape, begun).await?;
+                Ok((done, Box::new(line) as Open))
             };
             Box::pin(drive) as Drive
         };

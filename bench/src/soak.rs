@@ -49,10 +49,10 @@ pub fn run(args: &Args, report: &mut Report) -> Result<()> {
     let log_from = network.log_end(&args)?;
     let checkpoints = Checkpoints::start(network.options(), args.checkpoint_every);
     let (codes, shop, sold) = (Codes::new(args.seed), network.shop, args.cards);
-    let done = network.run(&args, connections, report, |part, mut line, begun, turn| {
+    let done = network.run(&args, connections, report, |part, line, begun, turn| {
         let share = count * (part + 1) / parts - count * part / parts;
         let source = Mixed::new(codes, shop, Mix::lasting(sold, count, part, parts), sold);
-        Box::pin(async move { line.drive(source, turn, share, shape, begun).await })
+        Box::pin(line.drive(source, turn, share, shape, begun))
     })?;
     let took_ms = checkpoints.end()?;
     let log_bytes = network.log_end(&args)? - log_from;
