@@ -175,6 +175,21 @@ impl Engine {
         self.shared.sequencer.execute(work);
     }
 
+    /// As [`Engine::execute`], for whoever has more to decide at once: a commit costs the same however much it covers, so
+    /// none is asked for. The log becomes durable up to [`Work::durable_at`] only after [`Engine::commit_soon`], which
+    /// must be called before anybody waits for that.
+    ///
+    /// # Panics
+    /// As that.
+    pub fn decide(&self, work: &mut Work) {
+        self.shared.sequencer.decide(work);
+    }
+
+    /// Asks for a commit of all that was decided, and returns at once.
+    pub fn commit_soon(&self) {
+        self.shared.sequencer.wal.kick();
+    }
+
     /// Decides one request and waits, blocking the thread, until its reply may be believed.
     ///
     /// # Errors

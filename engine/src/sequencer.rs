@@ -125,6 +125,12 @@ impl Sequencer {
     /// # Panics
     /// If there are more than [`Work::REQUESTS_MAX`].
     pub fn execute(&self, work: &mut Work) {
+        self.decide(work);
+        self.wal.kick();
+    }
+
+    /// The same without asking for a commit. See [`Engine::decide`](crate::Engine::decide).
+    pub fn decide(&self, work: &mut Work) {
         assert!(work.requests.len() <= Work::REQUESTS_MAX, "at most 64 requests an execution");
         work.replies.clear();
         let mut from = 0;
@@ -151,7 +157,6 @@ impl Sequencer {
         if planted("refusals-do-not-wait") && refused == work.replies.len() {
             work.durable_at = Some(self.wal.durable_end());
         }
-        self.wal.kick();
     }
 
     #[inline]

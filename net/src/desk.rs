@@ -436,7 +436,10 @@ impl Desk {
         if self.work.requests.is_empty() {
             return Ok(Leave::default());
         }
-        self.shared.engine.execute(&mut self.work);
+        self.shared.engine.decide(&mut self.work);
+        if let Some(end) = self.work.durable_at() {
+            self.shared.gather.add(&self.shared.engine, end);
+        }
         if self.work.replies.len() != self.work.requests.len() {
             return Err(EngineFault);
         }

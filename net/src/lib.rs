@@ -98,6 +98,7 @@ mod connection;
 mod desk;
 mod error;
 mod feed;
+mod gather;
 mod guesses;
 mod meter;
 mod outbox;

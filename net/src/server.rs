@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use crate::connection;
 use crate::error::{IdentityError, ServerError};
 use crate::frame::CloseCode;
+use crate::gather::Gather;
 use crate::guesses::{Guesses, MissLimits};
 use crate::meter::{Meter, Refusal, ServerFigures};
 use crate::registry::{self, Registry};
@@ -167,6 +168,8 @@ pub(crate) struct Shared {
     /// Bytes of replies that all connections keep.
     pub(crate) pending_bytes: Arc<AtomicUsize>,
     pub(crate) meter: Arc<Meter>,
+    /// What was decided and waits for a commit.
+    pub(crate) gather: Gather,
     /// Permits for commands that wait for the disk.
     pub(crate) blocking: Arc<Semaphore>,
     /// A permit for totals, which read much of the log: one at a time.
@@ -259,6 +262,7 @@ impl Server {
             authority_until_ms,
             pending_bytes,
             meter,
+            gather: Gather::default(),
             blocking,
             reports: Arc::new(Semaphore::new(1)),
             proofs: Arc::new(Semaphore::new(1)),
@@ -317,6 +321,10 @@ impl Server {
     /// If the log failed: the process must end, for nothing is acknowledged any more.
     pub async fn serve(&self) -> Result<(), ServerError> {
         let mut phase = self.shared.phase.subscribe();
+        // Ends after the connections, which wait for it.
+        let mut gathering = JoinSet::new();
+        let shared = Arc::clone(&self.shared);
+        gathering.spawn(async move { shared.gather.keep(&shared.engine).await });
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {

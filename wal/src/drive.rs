@@ -18,7 +18,7 @@ pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
         Ok(preparer) => Ok(vec![committer, preparer]),
         Err(error) => {
             shared.stopping.store(true, Ordering::Release);
-            shared.committer_parker.wake();
+            shared.commit_bell.parker.wake();
             let _ = committer.join();
             Err(error)
         }
@@ -26,21 +26,20 @@ pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
 }
 
 fn commit_loop(shared: &Shared) {
-    let has_work = || {
-        shared.durability.end() < shared.tail.load(Ordering::Acquire)
-            || shared.stopping.load(Ordering::Acquire)
-    };
+    let bell = &shared.commit_bell;
+    let has_work = || bell.is_rung() || shared.stopping.load(Ordering::Acquire);
     while !shared.stopping.load(Ordering::Acquire) {
-        match shared.commit() {
+        // The tail is looked at after the answer, so that it covers what everybody who asked had appended.
+        match if bell.answer() { shared.commit() } else { Ok(false) } {
             Ok(true) => {}
             Ok(false) => {
                 // Sealing costs a write, so only a pause is worth one, not every gap between commits.
-                shared.committer_parker.sleep(Some(shared.options.seal_after), has_work);
+                bell.parker.sleep(Some(shared.options.seal_after), has_work);
                 if !has_work() {
                     if shared.seal().is_err() {
                         return;
                     }
-                    shared.committer_parker.sleep(None, has_work);
+                    bell.parker.sleep(None, has_work);
                 }
             }
             Err(_) => return,

@@ -7,14 +7,14 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 
-use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
 
 use crate::drive;
 use crate::durable::{Durability, Poisoned, Waiter};
 use crate::format::{HEAD_BYTES, SEGMENT_BYTES_MIN};
 use crate::memory::SegmentMemory;
-use crate::parker::Parker;
+use crate::parker::{Bell, Parker};
 use crate::replay::Record;
 use crate::simulated::{SimMedium, SimMode};
 use crate::wal::{Drive, Wal, WalOptions};
@@ -118,6 +118,33 @@ fn loom_a_sleeper_does_not_miss_work() {
             parker.sleep(None, || work.load(Ordering::Acquire) != seen || seen == 2);
         }
         producer.join().unwrap();
+    });
+}
+
+/// Whoever asked for a commit gets one that covers what it appended before, whoever else asked.
+#[test]
+fn loom_a_commit_that_was_asked_for_comes() {
+    loom::model(|| {
+        let (bell, tail) = (Arc::new(Bell::new(false)), Arc::new(AtomicU64::new(0)));
+        let append = || {
+            let (bell, tail) = (Arc::clone(&bell), Arc::clone(&tail));
+            thread::spawn(move || {
+                tail.fetch_add(1, Ordering::Relaxed);
+                bell.ring();
+            })
+        };
+        let appenders = [append(), append()];
+        let mut durable = 0;
+        while durable < 2 {
+            if bell.answer() {
+                durable = tail.load(Ordering::Relaxed);
+            } else {
+                bell.parker.sleep(None, || bell.is_rung());
+            }
+        }
+        for appender in appenders {
+            appender.join().unwrap();
+        }
     });
 }
 

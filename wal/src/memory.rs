@@ -66,8 +66,18 @@ pub(crate) fn touched(bytes: u64) -> io::Result<MmapMut> {
     let map = MmapOptions::new().len(length).map_anon()?;
     // Neither is more than advice: without them it works as well, a little slower.
     let _ = map.advise(Advice::HugePage);
-    let _ = map.advise(Advice::PopulateWrite);
+    touch(&map, Advice::PopulateWrite);
     Ok(map)
+}
+
+/// Has the kernel make `map` present, in small steps. It keeps the process's map of memory locked for a step: another thread
+/// whose allocator asks for memory would wait for all of it, 150 ms of the only processor for a segment.
+fn touch(map: &MmapMut, populate: Advice) {
+    const STEP_BYTES: usize = 2 << 20;
+    for from in (0..map.len()).step_by(STEP_BYTES) {
+        // No more than advice either.
+        let _ = map.advise_range(populate, from, STEP_BYTES.min(map.len() - from));
+    }
 }
 
 impl SegmentMemory {
@@ -95,7 +105,8 @@ impl SegmentMemory {
         let length = usize::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
         // SAFETY: the store's lock keeps other processes of ours away from the file, and nothing here
         // truncates a segment. A foreign process that writes into it breaks what no type can protect.
-        let map = unsafe { MmapOptions::new().len(length).populate().map_mut(file)? };
+        let map = unsafe { MmapOptions::new().len(length).map_mut(file)? };
+        touch(&map, Advice::PopulateRead);
         Ok(Self::over(map, None))
     }
 

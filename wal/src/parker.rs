@@ -49,3 +49,33 @@ impl Parker {
         self.asleep.store(false, Ordering::Relaxed);
     }
 }
+
+/// A parker whose sleeper does what it is asked for, and nothing unasked. What was done before somebody asked is seen by
+/// the answer that follows, however many asked.
+pub(crate) struct Bell {
+    rung: AtomicBool,
+    pub(crate) parker: Parker,
+}
+
+impl Bell {
+    pub(crate) fn new(rung: bool) -> Self {
+        Self { rung: AtomicBool::new(rung), parker: Parker::new() }
+    }
+
+    /// Asks, and wakes the sleeper if it sleeps.
+    pub(crate) fn ring(&self) {
+        // Also where it is rung already: the answer takes the last of these and with it what was done before each.
+        self.rung.swap(true, Ordering::AcqRel);
+        self.parker.wake();
+    }
+
+    /// Whether somebody asked. Whoever asks from now on is answered another time.
+    pub(crate) fn answer(&self) -> bool {
+        self.rung.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether somebody has asked since.
+    pub(crate) fn is_rung(&self) -> bool {
+        self.rung.load(Ordering::Acquire)
+    }
+}

@@ -16,7 +16,7 @@ use crate::format::{RECORD_HEAD_BYTES, RecordHead, segment_bytes_allowed};
 use crate::histogram::Distribution;
 use crate::lsn::Lsn;
 use crate::medium::{CommitPath, Medium};
-use crate::parker::Parker;
+use crate::parker::{Bell, Parker};
 use crate::planted::planted;
 use crate::read::SegmentFiles;
 use crate::recover::{Recovered, Recovery};
@@ -123,7 +123,8 @@ pub(crate) struct Shared {
     pub files: SegmentFiles,
     /// The number of the segment to prepare next; locked while one is being prepared.
     pub next_segment: Mutex<u32>,
-    pub committer_parker: Parker,
+    /// Asks for a commit.
+    pub commit_bell: Bell,
     pub preparer_parker: Parker,
     pub stopping: AtomicBool,
 }
@@ -225,7 +226,8 @@ impl Wal {
             held: RwLock::new(vec![active]),
             files: SegmentFiles::default(),
             next_segment: Mutex::new(number + 1),
-            committer_parker: Parker::new(),
+            // Opening may have appended.
+            commit_bell: Bell::new(true),
             preparer_parker: Parker::new(),
             stopping: AtomicBool::new(false),
             options,
@@ -360,9 +362,11 @@ impl Wal {
         self.shared.space_waiters.wait(|| self.shared.has_space());
     }
 
-    /// Wakes the committer if it sleeps. To be called after appending, without holding a lock.
+    /// Asks the committer for a commit of all that was appended, and wakes it if it sleeps. Nothing is committed unasked, so
+    /// whoever appends calls this before anybody waits, without holding a lock; who will append more soon may
+    /// do that first, since a commit costs the same however much it covers.
     pub fn kick(&self) {
-        self.shared.committer_parker.wake();
+        self.shared.commit_bell.ring();
     }
 
     /// Where the next record goes. Everything below is complete in memory and can be read, by any thread
@@ -485,7 +489,7 @@ impl Wal {
 impl Drop for Wal {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Release);
-        self.shared.committer_parker.wake();
+        self.shared.commit_bell.parker.wake();
         self.shared.preparer_parker.wake();
         for thread in self.threads.drain(..) {
             // A panic in it was reported by its own hook; there is nobody to hand it to here.

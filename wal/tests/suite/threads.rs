@@ -64,6 +64,32 @@ fn what_every_thread_was_promised_survives_a_power_cut() {
     });
 }
 
+/// The committer may sleep or be in the midst of another commit when it is asked, and what one thread asks for covers what
+/// others appended before. Nothing is committed unasked.
+#[test]
+fn a_commit_that_was_asked_for_covers_all_that_was_appended() {
+    let medium = SimMedium::new(1, SimMode::Direct);
+    let (wal, _) = open_with(Arc::new(medium), threaded(), None).unwrap();
+    for round in 0..500 {
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| try_append(&wal, &[1; 8]).unwrap());
+            }
+        });
+        let end = wal.tail();
+        wal.kick();
+        let begun = Instant::now();
+        while wal.durable_end() < end {
+            assert!(begun.elapsed() < Duration::from_secs(10), "round {round}: asked for, and never made");
+            std::thread::yield_now();
+        }
+    }
+    let end = wal.tail();
+    try_append(&wal, &[1; 8]).unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(wal.durable_end(), end, "whoever asks for none may have more to append");
+}
+
 #[test]
 fn an_idle_log_seals_itself() {
     let medium = SimMedium::new(1, SimMode::Direct);
