@@ -58,8 +58,9 @@ fn options(args: &Args, identity: Identity) -> ServerOptions {
 pub fn serve(args: &Args) -> Result<()> {
     let directory = args.store.as_deref().context("no --store")?;
     identities(directory)?;
-    let runtime = runtime(args)?;
+    // The log's threads are the scheduler's to place, as the threads behind any peer's server are.
     let mut store = Store::open(args, directory)?;
+    let runtime = runtime(args)?;
     store.add_product(0)?;
     let key = Identity::load(&directory.join(CLIENT))?.key_fingerprint()?;
     let spec = PrincipalSpec::of("bench", Role::Admin, key);
