@@ -3,16 +3,18 @@
 //! A commit takes as much processor time as ten lone commands, and while the server is busy it takes that time from those who
 //! decide. So streams only say that something waits. One task asks for the commits, and lets all others have their turn
 //! first. Where there is nothing else to do, that is at once. Under load it is when a round of turns has brought nothing
-//! new, after [`ROUNDS_MAX`] rounds, or when [`GATHERED_BYTES_MAX`] wait: then one commit serves many streams. The processor
+//! new, after [`GATHERING_MAX`], or when [`GATHERED_BYTES_MAX`] wait: then one commit serves many streams. The processor
 //! never idles while something waits for a commit that nobody asked for.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use kami_engine::{Engine, Lsn};
 use tokio::sync::Notify;
 
-/// So often the other tasks have their turn first; tokio gives a yielding task its own after 61 of theirs.
-const ROUNDS_MAX: usize = 16;
+/// So long the other tasks have their turn first, 61 of them a round. Who floods the server with what changes nothing, or with
+/// a little now and then, makes nobody wait longer than that and a round.
+const GATHERING_MAX: Duration = Duration::from_millis(2);
 /// More of the log than this waits for nothing.
 const GATHERED_BYTES_MAX: u64 = 256 << 10;
 
@@ -43,11 +45,11 @@ impl Gather {
     pub(crate) async fn keep(&self, engine: &Engine) {
         loop {
             self.notify.notified().await;
-            let mut seen = engine.tail();
-            for _ in 0..ROUNDS_MAX {
+            let (begun, mut seen) = (Instant::now(), engine.tail());
+            loop {
                 tokio::task::yield_now().await;
                 let tail = engine.tail();
-                if tail == seen {
+                if tail == seen || begun.elapsed() >= GATHERING_MAX {
                     break;
                 }
                 seen = tail;
