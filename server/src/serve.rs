@@ -85,6 +85,15 @@ pub struct Serve {
     /// Write a snapshot whenever the log has grown by so much.
     #[arg(long, value_name = "MIB", env = "KAMI_CHECKPOINT_MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
     checkpoint_mib: u64,
+    /// How many connections there may be; each may cost up to 12 MiB if its peer leaves everything unread.
+    #[arg(long, value_name = "COUNT", env = "KAMI_CONNECTIONS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    connections: u32,
+    /// How many of them from one address; tills behind one router share theirs.
+    #[arg(long, value_name = "COUNT", env = "KAMI_CONNECTIONS_PER_ADDRESS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    connections_per_address: u32,
+    /// How many of them of one principal; tills with one identity share theirs.
+    #[arg(long, value_name = "COUNT", env = "KAMI_CONNECTIONS_PER_PRINCIPAL", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    connections_per_principal: u32,
     /// Serve metrics and health over HTTP here; keep it off public networks.
     #[arg(long, value_name = "ADDR", env = "KAMI_METRICS")]
     metrics: Option<SocketAddr>,
@@ -193,7 +202,12 @@ fn open(
     let furnished = sandbox.map(furnish).transpose()?;
     let certificate = Arc::new(Certificate::open(&keys, names(&options), options.certificate_days)?);
     let house = House { engine, certificate, watched, logging, settings, notify: Notify::of_environment() };
-    let net = ServerOptions::new(options.listen, house.certificate.identity());
+    let net = ServerOptions {
+        connections_max: options.connections as usize,
+        connections_per_address_max: options.connections_per_address as usize,
+        connections_per_principal_max: options.connections_per_principal as usize,
+        ..ServerOptions::new(options.listen, house.certificate.identity())
+    };
     let engine = house.engine.clone();
     let ready = (furnished, *output);
     runtime.block_on(serve(Arc::new(house), net, options.checkpoint_mib, hangup, ready))?;

@@ -1,9 +1,12 @@
 //! Flags, variables, the configuration file and defaults, as a server and its operator see them.
 
+use std::time::Duration;
+
+use kami_net::{Client, ClientOptions};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::store::{Ended, Home};
+use crate::store::{ADMIN, Ended, Home};
 
 fn shown(home: &Home, arguments: &[&str], variables: &[(&str, &str)]) -> Value {
     let mut command = home.kami(&["serve", "--print-config", "--json"]);
@@ -105,5 +108,28 @@ fn a_server_from_a_file_reloads_it() {
         for field in ["timestamp", "level", "target", "message"] {
             assert!(event[field].is_string(), "{line}");
         }
+    }
+}
+
+/// A hall's tills come from one address and may share an identity; who runs it says how many that are.
+#[test]
+fn so_many_connections_as_the_settings_allow() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for limit in ["--connections", "--connections-per-address", "--connections-per-principal"] {
+        let home = Home::new();
+        let server = home.serve_logged(&[limit, "2"]);
+        runtime.block_on(async {
+            let patience = Duration::from_secs(2);
+            let (first, second) = (server.client(patience).await, server.client(patience).await);
+            first.stats().await.unwrap();
+            second.stats().await.unwrap();
+            let options = ClientOptions { timeout: patience, ..server.options(ADMIN) };
+            let third = async { Client::connect(options).await?.stats().await };
+            assert!(third.await.is_err(), "{limit} 2 let a third in");
+            first.stats().await.unwrap();
+            first.close().await;
+            second.close().await;
+        });
+        server.json(&["stats"]);
     }
 }
