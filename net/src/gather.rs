@@ -1,10 +1,10 @@
 //! When what was decided is committed: once nobody has more to decide.
 //!
-//! A commit takes as much processor time as ten lone commands, and while the server is busy it takes that time from those who
+//! A commit takes as much processor time as some lone commands, and while the server is busy it takes that time from those who
 //! decide. So streams only say that something waits. One task asks for the commits, and lets all others have their turn
 //! first. Where there is nothing else to do, that is at once. Under load it is when a round of turns has brought nothing
-//! new, after [`GATHERING_MAX`], or when [`GATHERED_BYTES_MAX`] wait: then one commit serves many streams. The processor
-//! never idles while something waits for a commit that nobody asked for.
+//! new, after [`GATHERING_MAX`], or when [`GATHERED_BYTES_MAX`] wait: then one commit serves many streams. The thread
+//! that gathers never idles while something waits for a commit that nobody asked for.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

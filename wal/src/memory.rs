@@ -71,7 +71,7 @@ pub(crate) fn touched(bytes: u64) -> io::Result<MmapMut> {
 }
 
 /// Has the kernel make `map` present, in small steps. It keeps the process's map of memory locked for a step: another thread
-/// whose allocator asks for memory would wait for all of it, 150 ms of the only processor for a segment.
+/// whose allocator asks for memory would wait for all of it, up to 150 ms of the only processor for a segment.
 fn touch(map: &MmapMut, populate: Advice) {
     const STEP_BYTES: usize = 2 << 20;
     for from in (0..map.len()).step_by(STEP_BYTES) {
