@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::{self, File as StdFile, OpenOptions};
 use std::io::{self, Read, Write};
 use std::num::NonZeroU64;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,6 +25,9 @@ const LOCK_FILE: &str = "LOCK";
 const PROBE_FILE: &str = "direct-io-probe";
 /// Zeros are written this many bytes at a time.
 const ZERO_BYTES: usize = 1 << 20;
+
+/// The unit in which the system counts what a file takes of the disk; see stat(2).
+const STAT_BLOCK_BYTES: u64 = 512;
 
 /// Reads of at least this many bytes are taken for part of a sequential one.
 const SEQUENTIAL_BYTES_MIN: usize = 1 << 20;
@@ -203,7 +206,7 @@ impl DiskMedium {
 
     fn make_segment(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn Segment>> {
         let direct = self.commit_path == CommitPath::Direct;
-        let file = if direct { open_direct(path) } else { open_new(path) }?;
+        let file = if direct { open_direct(&mut new_file(), path) } else { new_file().open(path) }?;
         rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
         let parent = path.parent().unwrap_or(&self.directory);
         if direct {
@@ -247,7 +250,7 @@ impl Medium for DiskMedium {
     }
 
     fn create(&self, path: &str) -> io::Result<Box<dyn File>> {
-        Ok(Box::new(DiskFile(open_new(&self.path(path))?)))
+        Ok(Box::new(DiskFile(new_file().open(self.path(path))?)))
     }
 
     fn open(&self, path: &str) -> io::Result<Box<dyn File>> {
@@ -285,6 +288,22 @@ impl Medium for DiskMedium {
             }
             other => other,
         }
+    }
+
+    /// Not for mapped commits: a file that was copied may share its blocks with another, and a store to mapped memory that
+    /// finds no room for its own ends the process. A direct write says what it found.
+    fn reuse_segment(&self, path: &str, bytes: u64) -> io::Result<Option<Box<dyn Segment>>> {
+        if self.commit_path != CommitPath::Direct {
+            return Ok(None);
+        }
+        let file = open_direct(OpenOptions::new().read(true).write(true), &self.path(path))?;
+        let there = file.metadata()?;
+        // A copy may have holes where there were zeros.
+        if there.len() != bytes || there.blocks() * STAT_BLOCK_BYTES < bytes {
+            return Ok(None);
+        }
+        let memory = SegmentMemory::pooled(&self.pool, bytes)?;
+        Ok(Some(Box::new(DirectSegment { file, memory })))
     }
 }
 
@@ -393,13 +412,15 @@ fn write_zeros(file: &StdFile, bytes: u64, zeros: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn open_new(path: &Path) -> io::Result<StdFile> {
-    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+/// How a file that must not exist yet is opened.
+fn new_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    options
 }
 
-fn open_direct(path: &Path) -> io::Result<StdFile> {
-    let flags = (OFlags::DIRECT | OFlags::DSYNC).bits().cast_signed();
-    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
+fn open_direct(options: &mut OpenOptions, path: &Path) -> io::Result<StdFile> {
+    options.custom_flags((OFlags::DIRECT | OFlags::DSYNC).bits().cast_signed()).open(path)
 }
 
 fn probe_direct(directory: &Path) -> io::Result<()> {
@@ -410,7 +431,7 @@ fn probe_direct(directory: &Path) -> io::Result<()> {
     }
     // A mapping, because direct writes need aligned memory.
     let zeros = MmapMut::map_anon(BLOCK_BYTES as usize)?;
-    let result = open_direct(&path).and_then(|file| write_direct(&file, 0, &zeros));
+    let result = open_direct(&mut new_file(), &path).and_then(|file| write_direct(&file, 0, &zeros));
     let _ = fs::remove_file(&path);
     result
 }

@@ -95,6 +95,16 @@ pub trait Medium: Send + Sync + 'static {
         let _ = (path, bytes);
         refused()
     }
+    /// Opens a segment that an earlier process made with [`Medium::create_segment`] and never wrote a record to, if this
+    /// medium can vouch that all of it is still allocated. The caller knows that it reads as zeros, and that it was
+    /// synced before its header was written.
+    ///
+    /// # Errors
+    /// `NotFound`; whatever the device reports.
+    fn reuse_segment(&self, path: &str, bytes: u64) -> io::Result<Option<Box<dyn Segment>>> {
+        let _ = (path, bytes);
+        Ok(None)
+    }
 }
 
 /// One ordinary file of a [`Medium`].

@@ -8,8 +8,9 @@
 //! 2. What lies beyond the end is copied into `quarantine/`, synced. Nothing there is overwritten, ever.
 //! 3. Blocks that only a tail slot had whole are written in place, the rest of the segment is zeroed;
 //!    synced. Everything acknowledged in such a block is in the slot, so a torn write loses nothing.
-//! 4. Later segments are removed, the directory synced.
-//! 5. The next segment is made. Its first record names the end of the log, so nothing behind that
+//! 4. Later segments are removed, the directory synced. The next one stays if it was prepared and nothing was ever
+//!    written to it.
+//! 5. The next segment is made, or that one taken. Its first record names the end of the log, so nothing behind that
 //!    end is ever taken for part of the log again. It is durable before the log is used.
 
 use std::collections::hash_map::RandomState;
@@ -27,7 +28,7 @@ use crate::medium::{CommitPath, Medium};
 use crate::planted::planted;
 use crate::replay::{Record, ReplayFrom, Walk, Walked};
 use crate::segment::{
-    Geometry, LOG_DIR, QUARANTINE_DIR, ReadySegment, create, segment_numbers, segment_path,
+    Geometry, LOG_DIR, QUARANTINE_DIR, ReadySegment, create, reuse, segment_numbers, segment_path,
 };
 use crate::wal::WalOptions;
 
@@ -94,9 +95,7 @@ impl Recovery<'_> {
         self.cut(&mut walked, expected, &mut quarantined)?;
         self.sync_from(&walked, expected.geometry)?;
         let chain = self.chain_to_tail(&walked, expected.geometry)?;
-        let number = walked.last.as_ref().map_or(1, |last| last.number + 1);
-        let first = create(self.medium, expected.geometry, expected.store_id, number)
-            .map_err(OpenError::io("making a segment", &segment_path(number)))?;
+        let first = self.next_segment(&walked, expected)?;
         let recovered = Recovered {
             store_id: expected.store_id,
             segment_bytes: expected.geometry.segment_bytes,
@@ -142,9 +141,9 @@ impl Recovery<'_> {
                 self.quarantine(last, tail, used, walked.tail, quarantined)?;
             }
         }
-        for (number, used) in walked.later.iter().copied().filter(|(_, used)| BLOCK_BYTES < *used) {
-            let image = SegmentImage::load(self.medium, expected, number, Buffer::default())?;
-            self.quarantine(&image, BLOCK_BYTES, used, walked.tail, quarantined)?;
+        for later in walked.later.iter().filter(|later| later.is_used()) {
+            let image = SegmentImage::load(self.medium, expected, later.number, Buffer::default())?;
+            self.quarantine(&image, BLOCK_BYTES, later.used_end, walked.tail, quarantined)?;
         }
 
         for (number, block, bytes) in &walked.repairs {
@@ -170,14 +169,33 @@ impl Recovery<'_> {
             }
         }
 
-        for (number, _) in walked.later.iter().rev() {
-            let path = segment_path(*number);
-            self.medium.remove(&path).map_err(OpenError::io("removing a segment", &path))?;
+        let prepared = walked.prepared();
+        for later in walked.later.iter().rev().filter(|later| Some(later.number) != prepared) {
+            self.remove(later.number)?;
         }
         if !walked.later.is_empty() {
             self.medium.sync_dir(LOG_DIR).map_err(OpenError::io("syncing a directory", LOG_DIR))?;
         }
         Ok(())
+    }
+
+    fn remove(&self, number: u32) -> Result<(), OpenError> {
+        let path = segment_path(number);
+        self.medium.remove(&path).map_err(OpenError::io("removing a segment", &path))
+    }
+
+    /// Step 5.
+    fn next_segment(&self, walked: &Walked, expected: Expected) -> Result<ReadySegment, OpenError> {
+        let Expected { geometry, store_id } = expected;
+        let number = walked.next_number();
+        let making = |error| OpenError::io("making a segment", &segment_path(number))(error);
+        if walked.prepared().is_some() {
+            if let Some(ready) = reuse(self.medium, geometry, store_id, number).map_err(making)? {
+                return Ok(ready);
+            }
+            self.remove(number)?;
+        }
+        create(self.medium, geometry, store_id, number).map_err(making)
     }
 
     fn write(&self, path: &str, ranges: &[(u64, impl AsRef<[u8]>)]) -> Result<(), OpenError> {

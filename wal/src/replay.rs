@@ -124,9 +124,8 @@ pub(crate) struct Walked {
     pub tail: u64,
     /// The segment it ends in.
     pub last: Option<SegmentImage>,
-    /// The segments behind that one, and where what lies in them ends; what is not in use ends with
-    /// its header.
-    pub later: Vec<(u32, u64)>,
+    /// The segments behind that one.
+    pub later: Vec<Later>,
     /// D of the legend.
     pub durable_end: u64,
     /// The highest epoch seen, beyond the break too.
@@ -145,6 +144,23 @@ pub(crate) struct WalkCounts {
     pub records: u64,
     pub data_records: u64,
     pub data_bytes: u64,
+}
+
+/// A segment behind the end of the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Later {
+    pub number: u32,
+    /// Where what lies in it ends; what is not in use ends with its header.
+    pub used_end: u64,
+    /// Whether it has a valid header. It is written last, when all else of the segment is durable.
+    pub is_headed: bool,
+}
+
+impl Later {
+    /// Whether anything but a header lies in it.
+    pub(crate) fn is_used(&self) -> bool {
+        BLOCK_BYTES < self.used_end
+    }
 }
 
 /// Where the log broke off, for the report.
@@ -167,9 +183,9 @@ impl Walk<'_> {
             walked.durable_end = from.lsn.bytes().max(from.durable_end_hint.map_or(0, Lsn::bytes));
         }
         let (mut overlays, mut spare) = (Vec::new(), Buffer::default());
-        let broken =
+        let (broken, beyond) =
             std::thread::scope(|scope| self.follow(scope, walked, &mut overlays, &mut spare, visit))?;
-        self.look_beyond(walked, spare)?;
+        self.look_beyond(walked, beyond, spare)?;
         // A block that was repaired is in the last segment only if the log ends there.
         if let Some(last) = &walked.last {
             walked.repairs.retain(|(number, ..)| *number != last.number);
@@ -178,7 +194,8 @@ impl Walk<'_> {
         self.check_overlays(walked, overlays)
     }
 
-    /// Takes segment after segment up to the break, reading the next one meanwhile.
+    /// Takes segment after segment up to the break, reading the next one meanwhile. The first one beyond the break comes
+    /// back with it, if it was read.
     fn follow<'scope, 'env>(
         &'env self,
         scope: &'scope Scope<'scope, 'env>,
@@ -186,7 +203,7 @@ impl Walk<'_> {
         overlays: &mut Vec<Overlay>,
         spare: &mut Buffer,
         visit: &mut dyn FnMut(Found<'_>) -> Result<(), OpenError>,
-    ) -> Result<Break, OpenError> {
+    ) -> Result<(Break, Option<SegmentImage>), OpenError> {
         let geometry = self.expected.geometry;
         let mut number = self.from.map_or(1, |from| geometry.segment_ending_at(from.lsn.bytes()).max(1));
         let first = number;
@@ -199,7 +216,7 @@ impl Walk<'_> {
                 missing: false,
             };
             if self.numbers.binary_search(&number).is_err() {
-                return Ok(Break { missing: true, ..next });
+                return Ok((Break { missing: true, ..next }, None));
             }
             let image = match ahead.take().map(ScopedJoinHandle::join) {
                 Some(Ok(image)) => image?,
@@ -216,7 +233,7 @@ impl Walk<'_> {
             self.check_head(&image)?;
             let Some(start) = self.follows(&image, walked, number == first)? else {
                 // Its records, if it has any, are looked at with those beyond the break.
-                return Ok(next);
+                return Ok((next, Some(image)));
             };
             walked.counts.segments += 1;
             let end = self.parse(&image, start, walked, visit)?;
@@ -229,12 +246,15 @@ impl Walk<'_> {
             if !end.left {
                 overlays.extend(overlay);
                 let image = walked.last.as_ref().expect("just put there");
-                return Ok(Break {
+                let broken = Break {
                     file: image.path.clone(),
                     offset: end.offset,
                     position: walked.tail,
                     missing: false,
-                });
+                };
+                // One that could not be read is read once more, and the error is told then.
+                let beyond = ahead.and_then(|ahead| ahead.join().ok()).and_then(Result::ok);
+                return Ok((broken, beyond));
             }
             if let (Some(overlay), Some(image)) = (&overlay, walked.last.as_ref()) {
                 let block = overlay.block as usize..(overlay.block + BLOCK_BYTES) as usize;
@@ -398,7 +418,12 @@ impl Walk<'_> {
     }
 
     /// D and the epoch from everything valid beyond the break.
-    fn look_beyond(&self, walked: &mut Walked, mut spare: Buffer) -> Result<(), OpenError> {
+    fn look_beyond(
+        &self,
+        walked: &mut Walked,
+        mut beyond: Option<SegmentImage>,
+        mut spare: Buffer,
+    ) -> Result<(), OpenError> {
         let (mut durable_end, mut epoch) = (walked.durable_end, walked.epoch);
         let mut note = |head: &RecordHead| {
             durable_end = durable_end.max(head.durable_end.map_or(0, Lsn::bytes));
@@ -410,14 +435,18 @@ impl Walk<'_> {
             after = last.number;
         }
         for number in self.numbers.iter().copied().filter(|number| after < *number) {
-            let image = SegmentImage::load(self.medium, self.expected, number, spare)?;
+            let image = match beyond.take_if(|image| image.number == number) {
+                Some(image) => image,
+                None => SegmentImage::load(self.medium, self.expected, number, spare)?,
+            };
             let used_end = image.used_end(BLOCK_BYTES);
+            let later = Later { number, used_end, is_headed: image.head.is_some() };
             // Most were only prepared: but for their header they hold nothing, and there is nothing to look for.
-            if BLOCK_BYTES < used_end {
+            if later.is_used() {
                 self.check_head(&image)?;
                 image.scan(HEAD_BYTES, self.expected, &mut note);
             }
-            walked.later.push((number, used_end));
+            walked.later.push(later);
             spare = image.bytes;
         }
         (walked.durable_end, walked.epoch) = (durable_end, epoch);
@@ -437,6 +466,18 @@ impl Walked {
             repairs: Vec::new(),
             counts: WalkCounts::default(),
         }
+    }
+
+    /// The segment that the log goes on in.
+    pub(crate) fn next_number(&self) -> u32 {
+        self.last.as_ref().map_or(1, |last| last.number + 1)
+    }
+
+    /// That segment, if it was prepared and nothing was ever written to it.
+    pub(crate) fn prepared(&self) -> Option<u32> {
+        let next = self.next_number();
+        let is_prepared = |later: &Later| later.number == next && later.is_headed && !later.is_used();
+        self.later.iter().any(is_prepared).then_some(next)
     }
 }
 

@@ -117,6 +117,29 @@ pub(crate) fn create(
         return Err(io::Error::other("the log has reached its last position"));
     }
     let segment = medium.create_segment(&segment_path(number), geometry.segment_bytes)?;
+    ready(segment, geometry, store_id, number)
+}
+
+/// Takes a segment that an earlier process made and never wrote a record to, if the medium can; see
+/// [`Medium::reuse_segment`].
+pub(crate) fn reuse(
+    medium: &dyn Medium,
+    geometry: Geometry,
+    store_id: u64,
+    number: u32,
+) -> io::Result<Option<ReadySegment>> {
+    let segment = medium.reuse_segment(&segment_path(number), geometry.segment_bytes)?;
+    segment.map(|segment| ready(segment, geometry, store_id, number)).transpose()
+}
+
+/// Writes the header of a segment of zeros, durably; also of one that was there already, whose header may have been on
+/// its way when the last process ended.
+fn ready(
+    segment: Box<dyn Segment>,
+    geometry: Geometry,
+    store_id: u64,
+    number: u32,
+) -> io::Result<ReadySegment> {
     let memory = segment.memory();
     let head = SegmentHead { store_id, segment_bytes: geometry.segment_bytes, segment: number };
     memory.write_head(0, HEAD_BYTES, &[&head.encode()]);

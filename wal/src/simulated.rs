@@ -303,11 +303,24 @@ impl Medium for SimMedium {
             }
             return Err(error);
         }
+        Ok(Box::new(self.segment(&mut state, id, bytes)?))
+    }
+
+    fn reuse_segment(&self, path: &str, bytes: u64) -> io::Result<Option<Box<dyn Segment>>> {
+        let mut state = self.state.lock();
+        state.readable()?;
+        let id = state.find(path)?;
+        Ok(Some(Box::new(self.segment(&mut state, id, bytes)?)))
+    }
+}
+
+impl SimMedium {
+    fn segment(&self, state: &mut State, id: usize, bytes: u64) -> io::Result<SimSegment> {
         let memory = Arc::new(SegmentMemory::anonymous(bytes)?);
         if self.mode == SimMode::Mapped {
             state.files[id].memory = Some(Arc::clone(&memory));
         }
-        Ok(Box::new(SimSegment { state: Arc::clone(&self.state), id, memory }))
+        Ok(SimSegment { state: Arc::clone(&self.state), id, memory })
     }
 }
 

@@ -116,10 +116,12 @@ fn tail_verdict(walked: &Walked) -> Verdict {
             return Verdict::TornTail { file: last.path.clone(), offset: tail, bytes: used - tail };
         }
     }
-    match walked.later.iter().find(|(_, used)| BLOCK_BYTES < *used) {
-        Some((number, used)) => {
-            Verdict::TornTail { file: segment_path(*number), offset: BLOCK_BYTES, bytes: used - BLOCK_BYTES }
-        }
+    match walked.later.iter().find(|later| later.is_used()) {
+        Some(later) => Verdict::TornTail {
+            file: segment_path(later.number),
+            offset: BLOCK_BYTES,
+            bytes: later.used_end - BLOCK_BYTES,
+        },
         None => Verdict::Clean,
     }
 }

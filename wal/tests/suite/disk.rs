@@ -1,12 +1,14 @@
 //! The real disk: locks, permissions, refusals. The directory lies in the build directory, which is not
 //! a tmpfs on a machine that builds on disk; where it is, the flag lets the tests run.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Arc;
 
 use kami_wal::{CommitChoice, CommitPath, DiskError, DiskMedium, DiskOptions, Medium};
 
-use crate::world::{append, open_with, options, payload};
+use rustix::fs::{FallocateFlags, fallocate};
+
+use crate::world::{SEGMENT_BYTES, append, open_with, options, payload};
 
 fn unsafe_ok() -> DiskOptions {
     DiskOptions { unsafe_filesystem: true, ..DiskOptions::default() }
@@ -82,4 +84,44 @@ fn a_log_moves_between_the_commit_paths() {
         // Half the rounds end as a killed process does.
         if round < 2 { wal.close().unwrap() } else { drop(wal) }
     }
+}
+
+/// A start takes the segment that lies prepared, unless something speaks against it; the log is the same either way.
+#[test]
+fn a_prepared_segment_is_taken_if_all_of_it_is_allocated_and_blank() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let segment = |number: u64| directory.path().join(format!("log/{number:010}.segment"));
+    let medium = || Arc::new(DiskMedium::open(directory.path(), unsafe_ok()).unwrap());
+    let is_direct = medium().commit_path() == CommitPath::Direct;
+    let mut history = Vec::new();
+    let mut round = |number: u64, spoil: &dyn Fn(&std::fs::File)| {
+        let (wal, kept) = open_with(medium(), options(), None).unwrap();
+        assert_eq!(kept, history);
+        history.push(append(&wal, &payload(1, number, 4000)));
+        wal.commit().unwrap();
+        wal.prepare().unwrap();
+        drop(wal);
+        let next = segment(number + 1);
+        spoil(&std::fs::OpenOptions::new().write(true).open(&next).unwrap());
+        // A second name tells the same file from a new one.
+        std::fs::hard_link(&next, directory.path().join(format!("link-{number}"))).unwrap();
+        let (wal, kept) = open_with(medium(), options(), None).unwrap();
+        assert_eq!(kept, history);
+        drop(wal);
+        let found = std::fs::metadata(&next).unwrap();
+        assert!(!is_direct || SEGMENT_BYTES <= found.blocks() * 512, "it has holes");
+        found.nlink() == 2
+    };
+    assert_eq!(round(1, &|_| {}), is_direct);
+    // The start that looked left a record in each of these, and took the next number.
+    let hole = |file: &std::fs::File| {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(file, flags, 32 << 10, 16 << 10).unwrap();
+    };
+    assert!(!round(3, &hole), "a file with a hole was taken");
+    let bytes =
+        |file: &std::fs::File| std::os::unix::fs::FileExt::write_all_at(file, b"left", 40_000).unwrap();
+    assert!(!round(5, &bytes), "a file that is not blank was taken");
+    let head = |file: &std::fs::File| std::os::unix::fs::FileExt::write_all_at(file, &[0; 64], 0).unwrap();
+    assert!(!round(7, &head), "a file without a header was taken");
 }

@@ -51,3 +51,27 @@ fn a_log_on_a_full_disk_is_not_harmed_by_trying_to_open_it() {
     medium.set_capacity(None);
     assert_eq!(open(&medium).unwrap().1, [kept]);
 }
+
+#[test]
+fn a_start_needs_no_room_where_a_segment_lies_prepared() {
+    for mode in [SimMode::Direct, SimMode::Mapped] {
+        let medium = SimMedium::new(1, mode);
+        medium.set_capacity(Some(2 * SEGMENT_BYTES));
+        let (wal, _) = open(&medium).unwrap();
+        let kept = append(&wal, &payload(1, 1, 4000));
+        wal.commit().unwrap();
+        assert_eq!(wal.prepare(), Err(NoSpace::DiskFull), "one is prepared, and no room for more");
+        drop(wal);
+
+        let (wal, found) = open(&medium).unwrap();
+        assert_eq!((found, wal.epoch()), (vec![kept.clone()], 2));
+        let second = append(&wal, &payload(1, 2, 4000));
+        wal.commit().unwrap();
+        drop(wal);
+
+        // There is none prepared now.
+        open(&medium.crash(1)).unwrap_err();
+        medium.set_capacity(None);
+        assert_eq!(open(&medium.crash(1)).unwrap().1, [kept, second]);
+    }
+}
