@@ -29,6 +29,8 @@ const SHARDS: usize = 1 << SHARD_BITS;
 /// A slot: high half of the digest, low half, card reference.
 const SLOT_WORDS: usize = 3;
 const CAPACITY_MIN: usize = if cfg!(any(loom, shuttle)) { 2 } else { 16 };
+/// Entries whose memory is asked for together.
+const GROUP: usize = 32;
 /// A table is rebuilt rather than filled beyond this share of its slots (in percent)…
 const LOAD_MAX_PERCENT: usize = 85;
 /// …and a new one is made so large that this share is used.
@@ -83,6 +85,44 @@ impl Table {
         }
     }
 
+    /// Asks for the memory that [`Table::probe`] will read first.
+    #[inline]
+    fn prefetch(&self, low: u64) {
+        let at = self.home(low) * SLOT_WORDS;
+        prefetch(&self.slots[at]);
+        // A slot is 24 bytes: one in three begins in one line and ends in the next, and half of all
+        // searches go on to a neighbour.
+        prefetch(&self.slots[(at + 5).min(self.slots.len() - 1)]);
+    }
+
+    /// Adds an entry, and says whether its digest is new. If it is there already, `replace` says of its present card
+    /// whether it may be replaced. Only under the shard's lock, and there must be room.
+    ///
+    /// # Errors
+    /// The present card, if it may not.
+    fn put(
+        &self,
+        digest: CardDigest,
+        card: CardRef,
+        replace: impl FnOnce(CardRef) -> bool,
+    ) -> Result<bool, CardRef> {
+        let (high, low) = halves(digest);
+        match self.probe(high, low) {
+            Ok(at) => {
+                let present = CardRef::from_bits(self.slots[at + 2].load(Ordering::Relaxed));
+                if !replace(present) {
+                    return Err(present);
+                }
+                self.slots[at + 2].store(card.to_bits(), Ordering::Release);
+                Ok(false)
+            }
+            Err(at) => {
+                self.fill(at, high, low, card.to_bits());
+                Ok(true)
+            }
+        }
+    }
+
     /// Fills an empty slot. Only under the shard's lock, or before the table is published.
     fn fill(&self, at: usize, high: u64, low: u64, card: u64) {
         self.slots[at + 1].store(low, Ordering::Relaxed);
@@ -93,6 +133,11 @@ impl Table {
 
 const fn halves(digest: CardDigest) -> (u64, u64) {
     ((digest.0 >> 64) as u64, digest.0 as u64)
+}
+
+/// The shard of a digest, by its high half.
+const fn shard_of(high: u64) -> usize {
+    (high >> (64 - SHARD_BITS)) as usize
 }
 
 impl Index {
@@ -110,19 +155,14 @@ impl Index {
     }
 
     fn shard(&self, high: u64) -> &Shard {
-        &self.shards[(high >> (64 - SHARD_BITS)) as usize]
+        &self.shards[shard_of(high)]
     }
 
     /// Asks for the memory that [`Index::find`] will read first.
     #[inline]
     pub fn prefetch(&self, digest: CardDigest, guard: &Guard) {
         let (high, low) = halves(digest);
-        let table = self.shard(high).table(guard);
-        let at = table.home(low) * SLOT_WORDS;
-        prefetch(&table.slots[at]);
-        // A slot is 24 bytes: one in three begins in one line and ends in the next, and half of all
-        // searches go on to a neighbour.
-        prefetch(&table.slots[(at + 5).min(table.slots.len() - 1)]);
+        self.shard(high).table(guard).prefetch(low);
     }
 
     /// The card with this digest. The caller checks that its batch is committed.
@@ -154,63 +194,33 @@ impl Index {
         }
     }
 
-    /// Adds entries, with their memory asked for in groups ahead. `replace` is asked with the new card and
-    /// the present one; what it does not allow goes to `refused`, likewise.
+    /// Adds entries, shard by shard, so that each lock is taken once and threads that add others seldom meet. `replace` is
+    /// asked with the new card and the present one; what it does not allow goes to `refused`, likewise.
     pub fn insert_all(
         &self,
-        entries: impl Iterator<Item = (CardDigest, CardRef)>,
+        entries: &mut [(CardDigest, CardRef)],
         replace: impl Fn(CardRef, CardRef) -> bool,
         mut refused: impl FnMut(CardRef, CardRef),
     ) {
-        const GROUP: usize = 32;
-        let mut entries = entries.peekable();
-        let mut group = Vec::with_capacity(GROUP);
-        while entries.peek().is_some() {
-            group.clear();
-            group.extend(entries.by_ref().take(GROUP));
+        let shard_of = |(digest, _): &(CardDigest, CardRef)| shard_of(halves(*digest).0);
+        // Of two with the same digest the first is to be first.
+        entries.sort_by_key(shard_of);
+        for entries in entries.chunk_by(|one, next| shard_of(one) == shard_of(next)) {
             let guard = Index::pin();
-            for (digest, _) in &group {
-                self.prefetch(*digest, &guard);
-            }
-            for &(digest, card) in &group {
-                if let Err(present) = self.insert(digest, card, |present| replace(card, present)) {
-                    refused(card, present);
+            let shard = &self.shards[shard_of(&entries[0])];
+            let mut held = shard.entries.lock();
+            shard.grow_for(*held + entries.len(), &guard);
+            let table = shard.table(&guard);
+            for group in entries.chunks(GROUP) {
+                group.iter().for_each(|(digest, _)| table.prefetch(halves(*digest).1));
+                for &(digest, card) in group {
+                    match table.put(digest, card, |present| replace(card, present)) {
+                        Ok(is_new) => *held += usize::from(is_new),
+                        Err(present) => refused(card, present),
+                    }
                 }
             }
         }
-    }
-
-    /// Adds an entry. If the digest is there already, `replace` says of its present card whether it may
-    /// be replaced.
-    ///
-    /// # Errors
-    /// The present card, if it may not.
-    pub fn insert(
-        &self,
-        digest: CardDigest,
-        card: CardRef,
-        replace: impl FnOnce(CardRef) -> bool,
-    ) -> Result<(), CardRef> {
-        let (high, low) = halves(digest);
-        let guard = Index::pin();
-        let shard = self.shard(high);
-        let mut entries = shard.entries.lock();
-        shard.grow_for(*entries + 1, &guard);
-        let table = shard.table(&guard);
-        match table.probe(high, low) {
-            Ok(at) => {
-                let present = CardRef::from_bits(table.slots[at + 2].load(Ordering::Relaxed));
-                if !replace(present) {
-                    return Err(present);
-                }
-                table.slots[at + 2].store(card.to_bits(), Ordering::Release);
-            }
-            Err(at) => {
-                table.fill(at, high, low, card.to_bits());
-                *entries += 1;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -255,6 +265,25 @@ impl Drop for Shard {
         // SAFETY: `&mut self` proves that there are no readers; the pointer is not null (see `table`)
         // and is destroyed once.
         unsafe { guard.defer_destroy(table) };
+    }
+}
+
+#[cfg(test)]
+impl Index {
+    /// Adds one entry, or says which card is there.
+    fn insert(
+        &self,
+        digest: CardDigest,
+        card: CardRef,
+        replace: impl Fn(CardRef) -> bool,
+    ) -> Result<(), CardRef> {
+        let mut refused = None;
+        self.insert_all(
+            &mut [(digest, card)],
+            |_, present| replace(present),
+            |_, present| refused = Some(present),
+        );
+        refused.map_or(Ok(()), Err)
     }
 }
 
@@ -348,6 +377,41 @@ mod tests {
         assert_eq!(before, capacities());
         let slots: usize = before.iter().sum();
         assert!(slots * 24 / 50_000 <= 36, "{} bytes an entry", slots * 24 / 50_000);
+    }
+
+    /// Two threads, as when a large batch is committed, and rows of each that the other has, too.
+    #[test]
+    fn of_threads_that_add_the_same_cards_one_has_each() {
+        let index = Index::new();
+        let taken: Vec<Vec<u64>> = std::thread::scope(|scope| {
+            let add = |batch: u32| {
+                let mut refused = Vec::new();
+                for first in (0..60_000).step_by(1000) {
+                    let row = |row: u64| (digest(row), CardRef::new(batch, row));
+                    let mut entries: Vec<_> = (first..first + 1000).map(row).collect();
+                    index.insert_all(
+                        &mut entries,
+                        |_, _| false,
+                        |card, present| {
+                            assert_eq!((card.batch(), card.row()), (batch, present.row()));
+                            refused.push(card.row());
+                        },
+                    );
+                }
+                refused
+            };
+            let threads = [1, 2].map(|batch| scope.spawn(move || add(batch)));
+            threads.map(|thread| thread.join().unwrap()).into()
+        });
+        let guard = Index::pin();
+        let mut refused = [0, 0];
+        for n in 0..60_000 {
+            let card = index.find(digest(n), &guard).unwrap();
+            assert_eq!(card.row(), n);
+            refused[2 - card.batch() as usize] += 1;
+        }
+        assert_eq!(taken.iter().map(Vec::len).collect::<Vec<_>>(), refused);
+        assert_eq!(index.shards.iter().map(|shard| *shard.entries.lock()).sum::<usize>(), 60_000);
     }
 
     #[test]

@@ -19,7 +19,8 @@ impl LookUps {
         let index = Index::new();
         index.reserve(cards.len());
         let entries = cards.iter().zip(0..).map(|(digest, row)| (*digest, CardRef::new(1, row)));
-        index.insert_all(entries, |_, _| false, |_, _| ());
+        let mut entries: Vec<_> = entries.collect();
+        index.insert_all(&mut entries, |_, _| false, |_, _| ());
         LookUps(index)
     }
 

@@ -6,6 +6,8 @@
 //! * One commit at a time touches the index: of two imports with one card, whoever commits first has it.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use kami_wal::planted;
 
@@ -27,6 +29,11 @@ use crate::word::{CardRef, Flags, Lifecycle, Word};
 
 /// Rows whose digests go to the index together.
 const INDEX_ROWS: u64 = 4096;
+/// From so many rows on another thread is worth its start.
+const HELPER_ROWS_MIN: u64 = 100_000;
+const HELPERS_MAX: u64 = 3;
+/// How far helpers step back for those who serve, as nice(2) counts.
+const HELPER_NICE: i32 = 10;
 
 enum Refused {
     Twice(BatchId),
@@ -216,7 +223,8 @@ fn known_duplicates(sequencer: &Sequencer, staged: &Staged) -> Result<(), Refuse
     Err(Refused::Duplicates(listed.collect()))
 }
 
-/// Adds a batch's digests to the index; returns those that were there.
+/// Adds a batch's digests to the index; returns the first of those that were there. Half of the time goes into memory that is
+/// touched for the first time, which processors can do side by side: of a large batch, idle ones take their part.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -228,30 +236,69 @@ pub(crate) fn index_batch(
 ) -> io::Result<Vec<Duplicate>> {
     let rows = file.layout.rows;
     index.reserve(rows as usize);
-    let mut duplicates = Vec::new();
+    let next = AtomicU64::new(0);
+    let idle = thread::available_parallelism().map_or(0, |processors| processors.get() as u64 - 1);
+    let helpers = idle.min(HELPERS_MAX).min(rows / HELPER_ROWS_MIN);
+    let mut duplicates = thread::scope(|scope| {
+        let help = || {
+            // It helps as well where it may not step back.
+            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), HELPER_NICE);
+            index_rows(index, table, file, batch, &next)
+        };
+        let start = |_| thread::Builder::new().name("kami-index".to_owned()).spawn_scoped(scope, help);
+        // One that cannot be started leaves more to the others.
+        let helpers: Vec<_> = (0..helpers).filter_map(|helper| start(helper).ok()).collect();
+        let mut duplicates = index_rows(index, table, file, batch, &next)?;
+        for helper in helpers {
+            duplicates.append(&mut helper.join().expect("adding to the index does not panic")?);
+        }
+        io::Result::Ok(duplicates)
+    })?;
+    duplicates.sort_unstable_by_key(|duplicate| duplicate.row);
+    duplicates.truncate(DUPLICATES_MAX);
+    Ok(duplicates)
+}
+
+/// Adds group after group of a batch's rows, beginning each time at `next`, until none is left. Returns the first of those that
+/// were there.
+fn index_rows(
+    index: &Index,
+    table: &Table,
+    file: &BatchFile,
+    batch: BatchId,
+    next: &AtomicU64,
+) -> io::Result<Vec<Duplicate>> {
+    let mut duplicates: Vec<Duplicate> = Vec::new();
     let mut digests = Vec::new();
-    let mut first = 0;
-    while first < rows {
-        let count = INDEX_ROWS.min(rows - first);
+    let mut entries = Vec::with_capacity(INDEX_ROWS as usize);
+    loop {
+        let first = next.fetch_add(INDEX_ROWS, Ordering::Relaxed);
+        if file.layout.rows <= first {
+            return Ok(duplicates);
+        }
+        let count = INDEX_ROWS.min(file.layout.rows - first);
         file.read(0, first, count as usize, &mut digests)?;
+        entries.clear();
+        let digests = staged::digests(&digests).zip(first..);
+        entries.extend(digests.map(|(digest, row)| (digest, CardRef::new(batch.0, row))));
+        // Of the rows of a group the later may be met first.
+        let told = duplicates.len() < DUPLICATES_MAX;
         index.insert_all(
-            staged::digests(&digests).zip(first..).map(|(digest, row)| (digest, CardRef::new(batch.0, row))),
+            &mut entries,
             // The entry may be there from an earlier attempt to commit this import. One of another batch
             // that is not committed is a remnant, or that import's loss: whoever commits first has the card.
             |card, present| {
                 present == card || present.batch() != batch.0 && table.batch_of(present).is_none()
             },
             |card, present| {
-                if duplicates.len() < DUPLICATES_MAX {
+                if told {
                     let other = BatchId(present.batch());
                     let batch = (other != batch).then_some(other);
                     duplicates.push(Duplicate { row: card.row(), batch, other_row: present.row() });
                 }
             },
         );
-        first += count;
     }
-    Ok(duplicates)
 }
 
 fn stored_batch(turn: &Turn<'_>, staged: &Staged) -> StoredBatch {

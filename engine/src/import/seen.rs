@@ -19,6 +19,8 @@ use crate::sync::Ordering;
 /// A place holds the row plus one below, and bits of the digest above.
 const ROW_BITS: u32 = 40;
 const ROW_MASK: u64 = (1 << ROW_BITS) - 1;
+/// Rows whose places are asked for together.
+const GROUP: usize = 32;
 /// A table is rebuilt rather than filled beyond this share, in percent.
 const LOAD_MAX_PERCENT: u64 = 70;
 const PLACES_MIN: u64 = 1 << 12;
@@ -67,7 +69,15 @@ impl Seen {
         again: impl FnOnce(&mut dyn FnMut(CardDigest)) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut new = Seen::with_places(places);
-        again(&mut |digest| new.put(digest, new.entries))?;
+        let mut group = Vec::with_capacity(GROUP);
+        again(&mut |digest| {
+            new.prefetch(digest);
+            group.push(digest);
+            if group.len() == GROUP {
+                group.drain(..).for_each(|digest| new.put(digest));
+            }
+        })?;
+        group.drain(..).for_each(|digest| new.put(digest));
         (new.fresh, new.rebuilt) = (std::mem::take(&mut self.fresh), true);
         new.fresh.clear();
         *self = new;
@@ -147,10 +157,10 @@ impl Seen {
         }
     }
 
-    /// Adds a row that is known to be new.
-    fn put(&mut self, digest: CardDigest, row: u64) {
+    /// Adds the next row, which is known to be new.
+    fn put(&mut self, digest: CardDigest) {
         // Nothing is compared, so nothing can fail.
-        let _ = self.insert(digest, row, |_| Ok(false));
+        let _ = self.insert(digest, self.entries, |_| Ok(false));
         self.fresh.clear();
     }
 }

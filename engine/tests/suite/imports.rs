@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use kami_engine::{
-    BatchId, Caller, Duplicate, Engine, EngineOptions, Failure, ImportRow, ImportSpec, Lifecycle, ProductId,
-    ProductSpec, Reply, ReplyBody, ReplyFlags, RequestId, Role, Status,
+    BatchId, Caller, DUPLICATES_MAX, Duplicate, Engine, EngineOptions, Failure, ImportRow, ImportSpec,
+    Lifecycle, ProductId, ProductSpec, Reply, ReplyBody, ReplyFlags, RequestId, Role, Status,
 };
 use kami_wal::{CommitPath, File, Medium, SimMedium};
 
@@ -72,6 +72,38 @@ fn an_overtaken_import_does_not_bring_its_cards_a_second_time() {
 
     // A card that is there twice would refuse to open.
     store.restart(End::Close);
+}
+
+/// Of batches this large, several threads add the digests to the index: one card stays one card, and what is told of the
+/// others is told in their order.
+#[test]
+fn large_imports_with_common_cards_are_told_apart_card_by_card() {
+    const ROWS: u32 = 250_000;
+    let mut store = empty();
+    let first = codes(ROWS);
+    let mut second: Vec<String> = (0..ROWS).map(|n| format!("MORE-{n:06}")).collect();
+    let common = || (10..ROWS).step_by(17);
+    common().for_each(|n| second[n as usize].clone_from(&first[(ROWS - n) as usize]));
+    stage(store.engine(), 10, &first);
+    stage(store.engine(), 11, &second);
+    let committed = commit(store.engine(), 10);
+    assert_eq!(committed.status, Status::Ok);
+    let refused = commit(store.engine(), 11);
+    assert_eq!(refused.status, Status::DuplicateCard);
+    let ReplyBody::Batches(batches) = committed.body else { panic!("{:?}", committed.body) };
+    let first_batch = batches[0].id;
+    let told = |n: u32| Duplicate { row: n.into(), batch: Some(first_batch), other_row: (ROWS - n).into() };
+    let ReplyBody::Duplicates(duplicates) = refused.body else { panic!("{:?}", refused.body) };
+    assert_eq!(duplicates, common().take(DUPLICATES_MAX).map(told).collect::<Vec<_>>());
+
+    // The index is built again, in the same way; a card that is there twice would refuse to open.
+    store.restart(End::Close);
+    let session = store.session();
+    for n in (0..ROWS).step_by(9973) {
+        assert_eq!(session.query(&first[n as usize]).wait().unwrap().lifecycle, Lifecycle::Available);
+        let only_there = !common().any(|common| common == n);
+        assert!(!only_there || session.query(&second[n as usize]).wait().is_err());
+    }
 }
 
 #[test]
