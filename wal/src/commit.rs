@@ -150,7 +150,10 @@ impl Shared {
                 committer.hashed = HEAD_BYTES;
                 committer.slot = 0;
                 committer.sealed = false;
-                self.release_held(segment.number);
+                let number = segment.number;
+                // Its memory goes back when the last handle does, and the preparer is told after that.
+                drop(segment);
+                self.release_held(number);
                 done = true;
                 continue;
             }

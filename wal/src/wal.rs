@@ -534,15 +534,13 @@ impl Shared {
         self.durability.is_poisoned() || self.space.lock().is_settled()
     }
 
-    /// How many segments may be ready or held at once: a disk slower than the appender must not let
-    /// memory grow.
-    fn memory_is_bounded(&self) -> bool {
-        self.held.read().len() <= 1 + self.options.ready_segments
-    }
-
-    /// Whether the preparer should make a segment now.
+    /// Whether the preparer should make a segment now. The memory of one that was left comes back as soon as it is
+    /// completely durable, and the next takes that while another is ready to go on in. A log that has none takes more, but
+    /// a disk slower than the appender must not let memory grow.
     pub(crate) fn wants_segment(&self) -> bool {
-        self.memory_is_bounded() && self.appender.lock().ready_count() < self.options.ready_segments
+        let ready = self.appender.lock().ready_count();
+        let held_max = if ready == 0 { 1 + self.options.ready_segments } else { 1 };
+        ready < self.options.ready_segments && self.held.read().len() <= held_max
     }
 
     /// See [`Wal::prepare`].

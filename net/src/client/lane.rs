@@ -1,6 +1,7 @@
 //! A stream shared by many calls: requests out in the order they came, replies in the same order.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -50,12 +51,14 @@ impl Lane {
 async fn run(connection: Connection, mut calls: mpsc::Receiver<Call>, queue: mpsc::WeakSender<Call>) {
     let Ok((mut send, recv)) = connection.open_bi().await else { return };
     let (expect, expected) = mpsc::unbounded_channel();
-    let writer = async move {
+    let waiting = AtomicU64::new(0);
+    let writer = async {
         let mut batch = Vec::with_capacity(WRITE_MAX);
         while calls.recv_many(&mut batch, WRITE_MAX).await > 0 {
             let mut frames = Vec::with_capacity(batch.len());
             for Call { id, frame, reply } in batch.drain(..) {
                 frames.push(frame);
+                waiting.fetch_add(1, Ordering::Relaxed);
                 // Expected before it is sent: no reply can come before its place in the line.
                 let _ = expect.send((id, reply));
             }
@@ -69,23 +72,24 @@ async fn run(connection: Connection, mut calls: mpsc::Receiver<Call>, queue: mps
     };
     tokio::select! {
         () = writer => {}
-        () = read(ChannelReceiver::new(recv), expected) => {}
-        () = nudge(&connection, queue) => {}
+        () = read(ChannelReceiver::new(recv), expected, &waiting) => {}
+        () = nudge(&connection, queue, &waiting) => {}
     }
 }
 
-/// While what was sent is not answered by a single packet, sends something small now and again. Never
-/// returns.
+/// While something is sent, or a reply is waited for, and not a single packet comes back, sends something small now and
+/// again. Never returns.
 ///
 /// A server that was restarted tells by a reset, at once, that it knows the connection no more, but only to
 /// who sends something; and QUIC by itself repeats what is not acknowledged after ever longer pauses, as long
-/// as the outage was.
-async fn nudge(connection: &Connection, queue: mpsc::WeakSender<Call>) {
+/// as the outage was, and nothing at all if the server had acknowledged everything before it died.
+async fn nudge(connection: &Connection, queue: mpsc::WeakSender<Call>, waiting: &AtomicU64) {
     let (mut sent, mut heard) = (0, 0);
     loop {
         tokio::time::sleep(NUDGE).await;
         let stats = connection.stats();
-        let silent = stats.udp_tx.datagrams != sent && stats.udp_rx.datagrams == heard;
+        let expecting = stats.udp_tx.datagrams != sent || waiting.load(Ordering::Relaxed) > 0;
+        let silent = expecting && stats.udp_rx.datagrams == heard;
         (sent, heard) = (stats.udp_tx.datagrams, stats.udp_rx.datagrams);
         let id = RequestId::random();
         if silent
@@ -102,6 +106,7 @@ async fn nudge(connection: &Connection, queue: mpsc::WeakSender<Call>) {
 async fn read(
     mut receiver: ChannelReceiver,
     mut expected: mpsc::UnboundedReceiver<(RequestId, oneshot::Sender<Answer>)>,
+    waiting: &AtomicU64,
 ) {
     let mut answers = VecDeque::new();
     loop {
@@ -111,6 +116,7 @@ async fn read(
         }
         for answer in answers.drain(..) {
             let (Ok(answer), Ok((id, reply))) = (answer, expected.try_recv()) else { return };
+            waiting.fetch_sub(1, Ordering::Relaxed);
             if answer.head.request != id {
                 // Out of step: no reply on this stream can be believed any more.
                 return;

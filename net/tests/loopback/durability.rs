@@ -10,29 +10,9 @@ use kami_net::{ClientError, ServerError};
 use kami_wal::Drive;
 use tokio::time::timeout;
 
-use crate::house::{House, push_redeem, sold};
+use crate::house::{Committer, House, push_redeem, sold};
 
 const A_WHILE: Duration = Duration::from_millis(200);
-
-/// Commits by hand until dropped.
-struct Committer(tokio::task::JoinHandle<()>);
-
-impl Committer {
-    fn start(house: &House) -> Committer {
-        let engine = house.engine.clone();
-        Committer(tokio::spawn(async move {
-            loop {
-                engine.drive().unwrap();
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        }))
-    }
-
-    async fn stop(self) {
-        self.0.abort();
-        let _ = self.0.await;
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_reply_waits_for_the_disk_whatever_it_says() {

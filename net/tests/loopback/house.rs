@@ -16,6 +16,7 @@ use kami_net::frame::{self, Opcode, RequestHead, Secret};
 use kami_net::{Authority, Client, ClientOptions, Identity, Server, ServerError, ServerOptions};
 use kami_wal::{Drive, SimMedium, SimMode, WalOptions};
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 pub struct House {
     dir: tempfile::TempDir,
@@ -127,6 +128,26 @@ impl House {
     pub async fn shut_down(self) {
         self.server.shutdown();
         self.serving.await.unwrap().unwrap();
+    }
+}
+
+/// Commits by hand until dropped.
+pub struct Committer(JoinHandle<()>);
+
+impl Committer {
+    pub fn start(house: &House) -> Committer {
+        let engine = house.engine.clone();
+        Committer(tokio::spawn(async move {
+            loop {
+                engine.drive().unwrap();
+                sleep(Duration::from_millis(1)).await;
+            }
+        }))
+    }
+
+    pub async fn stop(self) {
+        self.0.abort();
+        let _ = self.0.await;
     }
 }
 

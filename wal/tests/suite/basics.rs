@@ -202,3 +202,33 @@ fn threads_make_it_durable_on_a_real_disk() {
         wal.close().unwrap();
     }
 }
+
+/// The next segment is made in the memory of the one that was left, which comes back with the commit, unless there is none
+/// to go on in.
+#[test]
+fn a_segment_waits_for_the_memory_of_the_one_that_was_left() {
+    let medium = SimMedium::new(1, SimMode::Direct);
+    let (wal, _) = open(&medium).unwrap();
+    wal.prepare().unwrap();
+    let ready = || wal.stats().ready_segments;
+    assert_eq!(ready(), 2);
+    let leave_a_segment = || {
+        let before = ready();
+        while ready() == before {
+            append(&wal, &payload(1, 1, 4000));
+        }
+    };
+    leave_a_segment();
+    wal.prepare().unwrap();
+    assert_eq!(ready(), 1, "nothing was committed, so nothing came back");
+    wal.commit().unwrap();
+    wal.prepare().unwrap();
+    assert_eq!(ready(), 2);
+    leave_a_segment();
+    leave_a_segment();
+    wal.prepare().unwrap();
+    assert_eq!(ready(), 1, "a log that has none to go on in waits for nothing");
+    wal.commit().unwrap();
+    wal.prepare().unwrap();
+    assert_eq!(ready(), 2);
+}
