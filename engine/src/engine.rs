@@ -177,7 +177,7 @@ impl Engine {
 
     /// As [`Engine::execute`], for whoever has more to decide at once: a commit costs the same however much it covers, so
     /// none is asked for. The log becomes durable up to [`Work::durable_at`] only after [`Engine::commit_soon`], which
-    /// must be called before anybody waits for that.
+    /// must be called before anybody waits for that, or for room in the log.
     ///
     /// # Panics
     /// As that.

@@ -86,7 +86,7 @@ impl Table {
     }
 
     /// Asks for the memory that [`Table::probe`] will read first.
-    #[inline]
+    #[inline(always)]
     fn prefetch(&self, low: u64) {
         let at = self.home(low) * SLOT_WORDS;
         prefetch(&self.slots[at]);
@@ -240,7 +240,7 @@ impl Shard {
         if entries * 100 <= old.capacity * LOAD_MAX_PERCENT {
             return;
         }
-        // Without the second bound, single inserts would rebuild the table every few entries.
+        // Without the second bound, small batches would rebuild the table every few entries.
         let capacity = (entries * 100 / LOAD_NEW_PERCENT + 1).max(old.capacity + old.capacity / 8);
         let new = Table::new(capacity);
         for slot in old.slots.chunks_exact(SLOT_WORDS) {

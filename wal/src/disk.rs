@@ -290,17 +290,23 @@ impl Medium for DiskMedium {
         }
     }
 
-    /// Not for mapped commits: a file that was copied may share its blocks with another, and a store to mapped memory that
-    /// finds no room for its own ends the process. A direct write says what it found.
+    /// Only what is allocated for this file alone: a commit must not be what finds the disk full. Not for mapped commits,
+    /// where a store to memory that finds no room ends the process.
     fn reuse_segment(&self, path: &str, bytes: u64) -> io::Result<Option<Box<dyn Segment>>> {
         if self.commit_path != CommitPath::Direct {
             return Ok(None);
         }
         let file = open_direct(OpenOptions::new().read(true).write(true), &self.path(path))?;
         let there = file.metadata()?;
-        // A copy may have holes where there were zeros.
-        if there.len() != bytes || there.blocks() * STAT_BLOCK_BYTES < bytes {
+        // A copy may have holes where there were zeros, or be another name of the same file.
+        if there.len() != bytes || there.blocks() * STAT_BLOCK_BYTES < bytes || there.nlink() != 1 {
             return Ok(None);
+        }
+        // And it may share its blocks with what it was copied from, until one of them is written.
+        match rustix::fs::fallocate(&file, FallocateFlags::UNSHARE_RANGE, 0, bytes) {
+            // Refused where nothing is ever shared, as on ext4; where every write goes to new blocks, none is better.
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(_) => return Ok(None),
         }
         let memory = SegmentMemory::pooled(&self.pool, bytes)?;
         Ok(Some(Box::new(DirectSegment { file, memory })))

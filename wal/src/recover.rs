@@ -10,7 +10,8 @@
 //!    synced. Everything acknowledged in such a block is in the slot, so a torn write loses nothing.
 //! 4. Later segments are removed, the directory synced. The next one stays if it was prepared and nothing was ever
 //!    written to it.
-//! 5. The next segment is made, or that one taken. Its first record names the end of the log, so nothing behind that
+//! 5. That one is taken, its header written once more; or, if there is none or the medium cannot vouch for it, it is
+//!    removed and the next segment made. Its first record names the end of the log, so nothing behind that
 //!    end is ever taken for part of the log again. It is durable before the log is used.
 
 use std::collections::hash_map::RandomState;

@@ -310,7 +310,11 @@ impl Medium for SimMedium {
         let mut state = self.state.lock();
         state.readable()?;
         let id = state.find(path)?;
-        Ok(Some(Box::new(self.segment(&mut state, id, bytes)?)))
+        // As on a real disk, where only direct commits can vouch for it.
+        match self.mode {
+            SimMode::Direct => Ok(Some(Box::new(self.segment(&mut state, id, bytes)?))),
+            SimMode::Mapped => Ok(None),
+        }
     }
 }
 

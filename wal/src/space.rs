@@ -127,7 +127,8 @@ impl Space {
 }
 
 /// Those who wait for room. The preparer tells them whenever it has made a segment or cannot: there is
-/// no room only while a segment is being prepared, so nobody waits in vain.
+/// no room only while a segment is being prepared, or until the next commit gives memory back for one, and whoever
+/// appended asks for that before anybody waits. So nobody waits in vain.
 #[derive(Default)]
 pub(crate) struct SpaceWaiters {
     wakers: Mutex<Vec<Waker>>,

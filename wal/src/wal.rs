@@ -363,7 +363,7 @@ impl Wal {
     }
 
     /// Asks the committer for a commit of all that was appended, and wakes it if it sleeps. Nothing is committed unasked, so
-    /// whoever appends calls this before anybody waits, without holding a lock; who will append more soon may
+    /// whoever appends calls this before anybody waits, for a commit or for room, without holding a lock; who will append more soon may
     /// do that first, since a commit costs the same however much it covers.
     pub fn kick(&self) {
         self.shared.commit_bell.ring();
@@ -576,7 +576,12 @@ impl Shared {
 
     /// Lets go of the memory of a segment that is completely durable.
     pub(crate) fn release_held(&self, number: u32) {
-        self.held.write().retain(|held| held.number != number);
+        let released = {
+            let mut held = self.held.write();
+            held.iter().position(|held| held.number == number).map(|index| held.remove(index))
+        };
+        // Giving memory back may take a while, and readers and a rotation wait for the lock.
+        drop(released);
         self.preparer_parker.wake();
     }
 }

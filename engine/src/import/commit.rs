@@ -224,7 +224,7 @@ fn known_duplicates(sequencer: &Sequencer, staged: &Staged) -> Result<(), Refuse
 }
 
 /// Adds a batch's digests to the index; returns the first of those that were there. Half of the time goes into memory that is
-/// touched for the first time, which processors can do side by side: of a large batch, idle ones take their part.
+/// touched for the first time, which processors can do side by side: a large batch has helpers, who step back for all others.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -237,8 +237,12 @@ pub(crate) fn index_batch(
     let rows = file.layout.rows;
     index.reserve(rows as usize);
     let next = AtomicU64::new(0);
-    let idle = thread::available_parallelism().map_or(0, |processors| processors.get() as u64 - 1);
-    let helpers = idle.min(HELPERS_MAX).min(rows / HELPER_ROWS_MIN);
+    // Asking the system how many processors there are takes longer than a small batch.
+    let others = || thread::available_parallelism().map_or(0, |processors| processors.get() as u64 - 1);
+    let helpers = match rows / HELPER_ROWS_MIN {
+        0 => 0,
+        worth => worth.min(HELPERS_MAX).min(others()),
+    };
     let mut duplicates = thread::scope(|scope| {
         let help = || {
             // It helps as well where it may not step back.
@@ -277,7 +281,9 @@ fn index_rows(
             return Ok(duplicates);
         }
         let count = INDEX_ROWS.min(file.layout.rows - first);
-        file.read(0, first, count as usize, &mut digests)?;
+        // There is no use in what the others would still add.
+        file.read(0, first, count as usize, &mut digests)
+            .inspect_err(|_| next.store(file.layout.rows, Ordering::Relaxed))?;
         entries.clear();
         let digests = staged::digests(&digests).zip(first..);
         entries.extend(digests.map(|(digest, row)| (digest, CardRef::new(batch.0, row))));

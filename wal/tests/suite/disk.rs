@@ -102,15 +102,15 @@ fn a_prepared_segment_is_taken_if_all_of_it_is_allocated_and_blank() {
         wal.prepare().unwrap();
         drop(wal);
         let next = segment(number + 1);
-        spoil(&std::fs::OpenOptions::new().write(true).open(&next).unwrap());
-        // A second name tells the same file from a new one.
-        std::fs::hard_link(&next, directory.path().join(format!("link-{number}"))).unwrap();
+        // Kept open, so that a new file cannot have its number.
+        let before = std::fs::OpenOptions::new().write(true).open(&next).unwrap();
+        spoil(&before);
         let (wal, kept) = open_with(medium(), options(), None).unwrap();
         assert_eq!(kept, history);
         drop(wal);
         let found = std::fs::metadata(&next).unwrap();
         assert!(!is_direct || SEGMENT_BYTES <= found.blocks() * 512, "it has holes");
-        found.nlink() == 2
+        found.ino() == before.metadata().unwrap().ino()
     };
     assert_eq!(round(1, &|_| {}), is_direct);
     // The start that looked left a record in each of these, and took the next number.
@@ -124,4 +124,6 @@ fn a_prepared_segment_is_taken_if_all_of_it_is_allocated_and_blank() {
     assert!(!round(5, &bytes), "a file that is not blank was taken");
     let head = |file: &std::fs::File| std::os::unix::fs::FileExt::write_all_at(file, &[0; 64], 0).unwrap();
     assert!(!round(7, &head), "a file without a header was taken");
+    let named = |_: &std::fs::File| std::fs::hard_link(segment(10), directory.path().join("copy")).unwrap();
+    assert!(!round(9, &named), "a file that a copy of the directory may share was taken");
 }
