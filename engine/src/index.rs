@@ -66,7 +66,7 @@ impl Table {
     }
 
     /// Where the digest stands, or the empty slot where it would.
-    #[inline]
+    #[inline(always)]
     fn probe(&self, high: u64, low: u64) -> Result<usize, usize> {
         let mut slot = self.home(low);
         loop {
@@ -83,16 +83,6 @@ impl Table {
                 slot = 0;
             }
         }
-    }
-
-    /// Asks for the memory that [`Table::probe`] will read first.
-    #[inline(always)]
-    fn prefetch(&self, low: u64) {
-        let at = self.home(low) * SLOT_WORDS;
-        prefetch(&self.slots[at]);
-        // A slot is 24 bytes: one in three begins in one line and ends in the next, and half of all
-        // searches go on to a neighbour.
-        prefetch(&self.slots[(at + 5).min(self.slots.len() - 1)]);
     }
 
     /// Adds an entry, and says whether its digest is new. If it is there already, `replace` says of its present card
@@ -162,7 +152,12 @@ impl Index {
     #[inline]
     pub fn prefetch(&self, digest: CardDigest, guard: &Guard) {
         let (high, low) = halves(digest);
-        self.shard(high).table(guard).prefetch(low);
+        let table = self.shard(high).table(guard);
+        let at = table.home(low) * SLOT_WORDS;
+        prefetch(&table.slots[at]);
+        // A slot is 24 bytes: one in three begins in one line and ends in the next, and half of all
+        // searches go on to a neighbour.
+        prefetch(&table.slots[(at + 5).min(table.slots.len() - 1)]);
     }
 
     /// The card with this digest. The caller checks that its batch is committed.
@@ -212,7 +207,7 @@ impl Index {
             shard.grow_for(*held + entries.len(), &guard);
             let table = shard.table(&guard);
             for group in entries.chunks(GROUP) {
-                group.iter().for_each(|(digest, _)| table.prefetch(halves(*digest).1));
+                group.iter().for_each(|(digest, _)| self.prefetch(*digest, &guard));
                 for &(digest, card) in group {
                     match table.put(digest, card, |present| replace(card, present)) {
                         Ok(is_new) => *held += usize::from(is_new),
