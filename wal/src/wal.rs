@@ -363,8 +363,8 @@ impl Wal {
     }
 
     /// Asks the committer for a commit of all that was appended, and wakes it if it sleeps. Nothing is committed unasked, so
-    /// whoever appends calls this before anybody waits, for a commit or for room, without holding a lock; who will append more soon may
-    /// do that first, since a commit costs the same however much it covers.
+    /// whoever appends calls this before anybody waits, for a commit or for room, without holding a lock; who will
+    /// append more soon may do that first, since a commit costs the same however much it covers.
     pub fn kick(&self) {
         self.shared.commit_bell.ring();
     }
