@@ -24,6 +24,11 @@
 //! * No lock is held and nothing is allocated per request on the way of a redemption; per batch of up
 //!   to 64 there is one call of the engine, per commit of the log one wake-up a stream.
 //!
+//! # Builds with debug assertions
+//! quinn-proto up to 0.11.19 asserts what does not hold after a peer's address has changed and fallen silent (quinn
+//! issue 2658), and the panic ends the process. Release builds go on; others turn that crate's assertions off, as this
+//! workspace does: `[profile.dev.package.quinn-proto] debug-assertions = false`.
+//!
 //! # The stream model
 //! Few long-lived bidirectional streams; many frames a write; one reply a frame, in order per stream. A
 //! stream is one task with three waits in one poll (bytes to read, the log, room to write). A command

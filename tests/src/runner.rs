@@ -207,7 +207,7 @@ impl Course<'_> {
                 let mut command = binaries.test(&test)?;
                 let output = self.failing(command.env(variable, count.to_string()))?;
                 let repeat = format!("{variable}={count} {}", test.command());
-                Ok(output.map(|output| Failed { repeat, output: end_of(&output) }))
+                Ok(output.map(|output| Failed { repeat, output: excerpt(&text(&output)) }))
             }
             Work::Whole(tests, variables) => {
                 for test in tests {
@@ -216,7 +216,7 @@ impl Course<'_> {
                         let set: String =
                             variables.iter().map(|(name, value)| format!("{name}={value} ")).collect();
                         let repeat = format!("{set}{}", test.command());
-                        return Ok(Some(Failed { repeat, output: end_of(&output) }));
+                        return Ok(Some(Failed { repeat, output: excerpt(&text(&output)) }));
                     }
                 }
                 Ok(None)
@@ -244,7 +244,7 @@ impl Course<'_> {
         let mut said = Vec::new();
         for mut command in programs {
             if let Some(output) = self.failing(&mut command)? {
-                return Ok(Some(Failed { repeat: repeat.to_owned(), output: end_of(&output) }));
+                return Ok(Some(Failed { repeat: repeat.to_owned(), output: excerpt(&text(&output)) }));
             }
             said.append(&mut self.results.lock().expect("no worker panics"));
         }
@@ -262,16 +262,16 @@ impl Course<'_> {
     ) -> anyhow::Result<Failed> {
         let said = text(output);
         if let Some(repeat) = said.lines().find_map(|line| line.trim().strip_prefix("repeat: ")) {
-            return Ok(Failed { repeat: repeat.to_owned(), output: end_of(output) });
+            return Ok(Failed { repeat: repeat.to_owned(), output: excerpt(&said) });
         }
         for seed in seeds {
             let mut command = binaries.test(test)?;
             if let Some(output) = self.failing(command.env("KAMI_SEED", seed.to_string()))? {
                 let repeat = format!("KAMI_SEED={seed} {}", test.command());
-                return Ok(Failed { repeat, output: end_of(&output) });
+                return Ok(Failed { repeat, output: excerpt(&text(&output)) });
             }
         }
-        Ok(Failed { repeat: format!("{} (no seed fails by itself)", test.command()), output: end_of(output) })
+        Ok(Failed { repeat: format!("{} (no seed fails by itself)", test.command()), output: excerpt(&said) })
     }
 
     fn fuzz(&self, target: &str) -> anyhow::Result<Option<Failed>> {
@@ -295,7 +295,7 @@ impl Course<'_> {
         }
         let unit = said.lines().find_map(|line| line.split("Test unit written to ").nth(1));
         let repeat = format!("cargo +nightly fuzz run {target} {}", unit.unwrap_or(""));
-        Ok(Some(Failed { repeat, output: end_of(&output) }))
+        Ok(Some(Failed { repeat, output: excerpt(&said) }))
     }
 
     /// Runs a test; its output if it failed, or if there was none of that name. What it says of itself is kept.
@@ -356,10 +356,33 @@ fn text(output: &Output) -> String {
     format!("{out}\n{err}")
 }
 
-/// The last lines.
-fn end_of(output: &Output) -> String {
-    const LINES: usize = 60;
-    let all = text(output);
-    let lines: Vec<&str> = all.lines().collect();
-    lines[lines.len().saturating_sub(LINES)..].join("\n")
+/// What tells of a failure: the lines from the first panic on, which is the cause of those after it, and the last.
+fn excerpt(said: &str) -> String {
+    const FIRST: usize = 30;
+    const LAST: usize = 30;
+    let lines: Vec<&str> = said.lines().collect();
+    let last = lines.len().saturating_sub(LAST);
+    let panic = lines.iter().position(|line| line.contains("panicked at")).unwrap_or(last).min(last);
+    let first = &lines[panic..last.min(panic + FIRST)];
+    let between: &[&str] = if panic + FIRST < last { &["[...]"] } else { &[] };
+    [first, between, &lines[last..]].concat().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_panic_is_told_and_not_only_those_that_came_of_it() {
+        let mut said: Vec<String> = (0..100).map(|number| format!("before {number}")).collect();
+        said.push("thread 'a' panicked at first.rs:1:2:".to_owned());
+        said.extend((0..100).map(|number| format!("after {number}")));
+        let told = excerpt(&said.join("\n"));
+        assert!(told.starts_with("thread 'a' panicked at first.rs:1:2:\nafter 0\n"), "{told}");
+        assert!(told.contains("after 28\n[...]\nafter 70\n") && told.ends_with("after 99"), "{told}");
+        // Near the end, and nowhere.
+        assert_eq!(excerpt(&said[..101].join("\n")), said[71..101].join("\n"));
+        assert_eq!(excerpt(&said[..40].join("\n")), said[10..40].join("\n"));
+        assert_eq!(excerpt("short"), "short");
+    }
 }

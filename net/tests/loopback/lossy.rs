@@ -23,8 +23,9 @@ const LOST: u64 = 8;
 const DOUBLED: u64 = 8;
 const HELD: u64 = 15;
 const HELD_MS_MAX: u64 = 40;
-/// After so many datagrams the router forgets the client, and gives it another port.
-const FORGETS_AFTER: u64 = 60;
+/// After so many datagrams the router forgets the client, and gives it another port; by the seed. The shorter one leaves
+/// the server no time to make sure of an address before the next.
+const FORGETS_AFTER: [u64; 2] = [60, 12];
 /// Orders of three cards each.
 const ORDERS: u64 = 10;
 
@@ -92,6 +93,7 @@ async fn proxy(inward: Arc<UdpSocket>, server: SocketAddr, seed: u64, fate: Arc<
     let (mut there, mut back) = ([0; 1 << 16], [0; 1 << 16]);
     let mut client = None;
     let mut socket = outward().await;
+    let forgets_after = FORGETS_AFTER[(seed % 2) as usize];
     let mut datagrams = 0;
     loop {
         tokio::select! {
@@ -99,7 +101,7 @@ async fn proxy(inward: Arc<UdpSocket>, server: SocketAddr, seed: u64, fate: Arc<
                 let Ok((length, from)) = received else { continue };
                 client = Some(from);
                 datagrams += 1;
-                if datagrams % FORGETS_AFTER == 0 {
+                if datagrams % forgets_after == 0 {
                     // What is under way to the old port goes nowhere.
                     socket = outward().await;
                     fate.forgotten.fetch_add(1, Ordering::Relaxed);
