@@ -70,7 +70,7 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: "wal-every-bit",
-        what: "the log: every bit of a log of two segments flipped, one after the other",
+        what: "the log: every bit of a log of 128 KiB flipped, one after the other, and a bit of every byte of a log of 1 MiB",
         work: Work::Whole(
             &[wal("damage::a_flipped_bit_anywhere_is_refused_or_harmless")],
             &[("KAMI_LONG", "1")],
