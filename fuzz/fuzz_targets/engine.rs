@@ -1,5 +1,5 @@
 //! Sequences of operations for a whole engine on the simulated disk: commands, commits, snapshots, time, kills and power
-//! cuts. Every reply is held against the rule that the histories are judged by (`tests/tests/history/card.rs`), and after
+//! cuts. Every reply is held against the rule that the histories are judged by (`tests/src/history/card.rs`), and after
 //! every crash the store is in a state that it was in, with all that was acknowledged.
 
 #![no_main]

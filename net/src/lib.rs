@@ -16,7 +16,7 @@
 //!
 //! # Architecture invariants
 //! * `frame/` does no I/O and is the only place that knows bytes; it alone is fuzzed.
-//! * Only `server`, `connection`, `stream`, `feed`, `transport`, `tls` and `client/` touch quinn.
+//! * Only `server`, `registry`, `connection`, `stream`, `feed`, `transport`, `tls` and the client touch quinn.
 //! * A code is in memory here as bytes that were received and not yet decoded, as a carry buffer that is
 //!   wiped, or as a reply to the order that owns it, which is wiped when it has been acknowledged. No
 //!   `Debug`, trace or error shows one.

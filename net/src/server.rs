@@ -31,8 +31,9 @@ pub struct ServerOptions {
     pub listen: SocketAddr,
     /// The server's own identity; its authority is the one whose certificates are accepted.
     pub identity: Identity,
-    /// Connections in all, handshakes included. Default 1,024. Each may cost up to 12 MiB if its peer
-    /// reads nothing and leaves everything unread, see the crate's documentation.
+    /// Connections in all, handshakes included. Default 1,024. A peer that reads nothing and leaves
+    /// everything unread costs some 10 MiB while it is one of the first 128, and some 3 MiB from then on;
+    /// all 1,024 together about 2.5 GiB, see the crate's documentation.
     pub connections_max: usize,
     /// Connections from one address, or from one network of 64 bits of IPv6. Default 256.
     pub connections_per_address_max: usize,

@@ -222,9 +222,11 @@ impl From<LogError> for Failure {
                 Exit::Damaged,
                 format!("{text}; nothing was changed: restore the store from a backup"),
             ),
-            LogError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => Failure::environment(
-                format!("{text}; make room and start again: a start takes three segments, 192 MiB"),
-            ),
+            LogError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
+                Failure::environment(format!(
+                    "{text}; make room and start again: a start takes a segment of 64 MiB, and two more soon after"
+                ))
+            }
             _ => Failure::environment(format!("{text}; check the disk")),
         }
     }

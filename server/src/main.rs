@@ -12,7 +12,9 @@
 //! trade.rs value.rs card.rs         selling, redeeming, what is on a card, looking after single cards
 //! top_up.rs                         what is on a card, to an account elsewhere, by a program that does it
 //! account.rs limit.rs               money and who has how much of it; how much may be bought or redeemed
-//! orders.rs                         purchases: reserved, paid, cancelled, given back
+//! orders.rs order_list.rs           purchases: reserved, paid, cancelled, given back; lists of them
+//! pair.rs                           a card in the place of another, value from card to card
+//! control.rs                        what takes two people
 //! tills.rs                          what tills leave behind: outcomes, locked PINs, exceptions
 //! stock.rs principal.rs tenant.rs   figures; who may connect; merchants that share the store
 //! feed.rs reconcile.rs              the log's events as they come; its totals by day
@@ -91,7 +93,7 @@ use settings::{Setting, Stop};
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 proof failed, 2 usage, 3 refused by the engine or by the checks of a card file,
 4 server not reachable or outcome unknown, 5 damaged or unsupported data, 6 environment (busy port, locked
-directory, missing or wrong key, permission, clock).
+directory, missing or wrong key, permission, clock), 130 ended by a second signal or an interrupted demo.
 
 Environment: KAMI_SERVER and KAMI_IDENTITY stand for --server and --identity, KAMI_ and its name for every
 option of `serve`; KAMI_LOG sets what is logged to standard error (error, warn, info, debug; default warn,

@@ -2,9 +2,9 @@
 //!
 //! Adding one certifies a key by the store's authority and tells the server the public key. The key is made
 //! here, or it never leaves the till, which sends a signing request instead. The directory that comes out of
-//! it is what that person or machine needs. The authority's key is needed here and nowhere else; a server
-//! never issues anything. It stays with the house, whoever adds people: with it somebody could pass for the server. The
-//! admin of a tenant registers certificates that the house made of signing requests.
+//! it is what that person or machine needs. The authority's key is needed here, and by a server for its
+//! own certificate and the local admin's; it issues no other, but in a sandbox. The key stays with the house, whoever adds
+//! people: with it somebody could pass for the server. The admin of a tenant registers certificates that the house made of signing requests.
 
 use std::path::{Path, PathBuf};
 

@@ -2,7 +2,7 @@
 //!
 //! Eight bytes a place: the row, and 24 bits of the digest, which say where it is worth comparing. The
 //! digests themselves are in the staging file already, so a match is settled there, and a hundred
-//! million rows take a gigabyte for as long as they are staged, whatever their codes.
+//! million rows take one to two and a third gigabytes for as long as they are staged, whatever their codes.
 //!
 //! # Invariants
 //! * The table grows with the rows that have come, never with the number that was announced.
