@@ -104,7 +104,7 @@ impl Turn<'_> {
                 Command::SellLines(purchase) | Command::Reserve(purchase) => {
                     purchase.lines.iter().all(|line| scope.covers(line.product))
                 }
-                // Another's order is not found; one's own is of products that one could buy.
+                // One's own is of products that one could buy; whether another's is in the scope, is asked there.
                 command if command.order().is_some() => true,
                 // The engine's own.
                 Command::HoldTimeout { .. } => true,

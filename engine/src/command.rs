@@ -454,9 +454,9 @@ impl Command {
                 | Command::Advice(_)
                 | Command::Capture { .. }
                 | Command::Release { .. } => true,
-                Command::Query { .. } | Command::History { .. } | Command::OutcomeOf { .. } => {
-                    role == Role::Redeemer
-                }
+                // Those who may not ask for the card itself.
+                Command::OutcomeOf { .. } => matches!(role, Role::Redeemer | Role::Issuer),
+                Command::Query { .. } | Command::History { .. } => role == Role::Redeemer,
                 _ => false,
             }
     }

@@ -34,6 +34,12 @@ impl Grounds {
             && self.approval != Some(ProposalId(0))
     }
 
+    /// Whether a caller may give them with what it asks: a reason, and nothing about an approval, which is for the engine
+    /// to say.
+    pub(crate) fn is_reason(&self) -> bool {
+        self.is_sane() && self.approval.is_none() && self.approver.is_none()
+    }
+
     const FIXED_BYTES: usize = 21;
     /// The most bytes in an entry.
     pub(crate) const BYTES_MAX: usize = (Self::FIXED_BYTES + WHY_BYTES_MAX).next_multiple_of(8);

@@ -42,7 +42,7 @@ use crate::accounts::LegsRefused;
 use crate::card::Effect;
 use crate::command::{Command, Request};
 use crate::grounds::Grounds;
-use crate::identity::{AccountId, OrderId, PrincipalId, Role};
+use crate::identity::{AccountId, BatchId, OrderId, PrincipalId, Role};
 use crate::limits::{CROSSING_ENTRY_BYTES, Crossed};
 use crate::product::CardKind;
 use crate::record::{
@@ -113,16 +113,26 @@ impl Turn<'_> {
         Some(reply)
     }
 
-    /// An order is its buyer's; operators look after all, and auditors and finance may look at all.
+    /// An order is its buyer's; operators look after all within their scope, and auditors and finance may look at those.
     fn may_see(&self, request: &Request, past: &OrderPast) -> bool {
         let caller = &request.caller;
-        let own = past.buyer == caller.principal;
-        match request.command {
+        let role_may = match request.command {
             Command::OrderStatus(_) => {
-                own || matches!(caller.role, Role::Admin | Role::Operator | Role::Finance | Role::Auditor)
+                matches!(caller.role, Role::Admin | Role::Operator | Role::Finance | Role::Auditor)
             }
-            _ => own || matches!(caller.role, Role::Admin | Role::Operator),
-        }
+            _ => matches!(caller.role, Role::Admin | Role::Operator),
+        };
+        past.buyer == caller.principal || role_may && self.scope_covers(caller.principal, past)
+    }
+
+    /// Whether all cards of an order are within the principal's scope.
+    pub(crate) fn scope_covers(&self, principal: PrincipalId, past: &OrderPast) -> bool {
+        let scope = self.state.scope(principal).unwrap_or_default();
+        let is_covered = |batch: u32| {
+            let batch = self.sequencer.table.batch(BatchId(batch));
+            batch.is_some_and(|batch| scope.covers(batch.product))
+        };
+        scope.is_all() || past.cards.runs().all(|run| is_covered(run.first.batch()))
     }
 
     /// What the request's id says, if the order has seen it.

@@ -71,7 +71,7 @@ impl Rotations {
     ) -> Reply {
         let mut rotations = self.0.lock();
         let now_ms = sequencer.state().now_ms;
-        if grounds.as_ref().is_some_and(|grounds| !grounds.is_sane()) {
+        if grounds.as_ref().is_some_and(|grounds| !grounds.is_reason()) {
             return answer(request, Status::Malformed, now_ms);
         }
         if let Err(status) = standing(sequencer, caller) {

@@ -47,7 +47,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
         return;
     };
     // Asked again now that a revocation would find this connection: one in between is not missed.
-    if self::principal(&shared, &connection).is_none() {
+    if self::principal(&shared, &connection).is_none_or(|(_, now)| now.id != caller.principal) {
         close(&connection, CloseCode::Unauthenticated);
         return;
     }

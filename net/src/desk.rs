@@ -54,6 +54,8 @@ pub(crate) struct Desk {
     administers: bool,
     /// When the bytes being decoded were received.
     pub(crate) received: Instant,
+    /// When bytes that had waited here, behind replies that their peer did not take, came to be decoded.
+    pub(crate) resumed: Option<Instant>,
 }
 
 enum Place {
@@ -113,6 +115,7 @@ impl Desk {
             batch_max: 1,
             administers: false,
             received: Instant::now(),
+            resumed: None,
         }
     }
 
@@ -469,7 +472,8 @@ impl Desk {
         }
         let not_before = (self.work.misses() > 0).then(|| {
             let random = RequestId::random().0 as u64 % 1_000_000;
-            self.received + MISS_TIME + Duration::from_nanos(random)
+            // From when it could have been decided: a peer that lets its own bytes wait gets no earlier answer.
+            self.resumed.unwrap_or(self.received) + MISS_TIME + Duration::from_nanos(random)
         });
         Ok(Leave { durable_at: self.work.durable_at(), not_before })
     }
@@ -497,7 +501,9 @@ impl Desk {
             };
             if reply.status.is_done() {
                 // Which keys are good is the engine's to say: the request may be an old one that came again.
-                registry.close_strangers(principal, |key| engine.principal_by_key(key).is_some());
+                registry.close_strangers(principal, |key| {
+                    engine.principal_by_key(key).is_some_and(|owner| owner.id == principal)
+                });
             }
         }
     }

@@ -217,8 +217,12 @@ impl Stream {
             if !self.is_clear(cx)? {
                 return Ok(batch > 0);
             }
-            if self.input.is_empty() && !self.read(cx)? {
-                return Ok(batch > 0);
+            if self.input.is_empty() {
+                if !self.read(cx)? {
+                    return Ok(batch > 0);
+                }
+            } else if batch == 0 {
+                self.desk.resumed = Some(Instant::now());
             }
             if let Some((head, work)) = self.decide()? {
                 self.start_blocking(head, work);
@@ -276,7 +280,7 @@ impl Stream {
             }
             Poll::Ready(Err(_)) => return Err(End::Gone),
         }
-        self.desk.received = Instant::now();
+        (self.desk.received, self.desk.resumed) = (Instant::now(), None);
         Ok(true)
     }
 

@@ -100,13 +100,8 @@ impl Turn<'_> {
         if (past.buyer == caller.principal || planted("reveal-to-anyone")) && approval.is_none() {
             return Ok(grounds.clone());
         }
-        let scope = self.state.scope(caller.principal).unwrap_or_default();
-        let is_covered = |batch: u32| {
-            let batch = self.sequencer.table.batch(BatchId(batch));
-            scope.is_all() || batch.is_some_and(|batch| scope.covers(batch.product))
-        };
-        let covered = past.cards.runs().all(|run| is_covered(run.first.batch()));
-        if !(Proposed::OrderFetch { order, from, count }).allows(caller.role) || !covered {
+        let allowed = (Proposed::OrderFetch { order, from, count }).allows(caller.role);
+        if !allowed || !self.scope_covers(caller.principal, past) {
             return Err(Status::NotFound);
         }
         let control = self.state.proposals.control(caller.tenant);

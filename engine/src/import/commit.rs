@@ -58,7 +58,7 @@ impl Imports {
         id: RequestId,
         grounds: Option<&Grounds>,
     ) -> Reply {
-        if grounds.is_some_and(|grounds| !grounds.is_sane()) {
+        if grounds.is_some_and(|grounds| !grounds.is_reason()) {
             return plain(sequencer, id, Status::Malformed);
         }
         let import = match self.find(sequencer, caller, id) {

@@ -2,7 +2,7 @@
 //!
 //! The entry that opens an order names the one that opened the order before it in the same tenant, so a list is a walk
 //! down these entries: nothing is scanned, nothing is kept but where the newest stands, and a page costs what is on
-//! it. Whoever wants less than all of it (a seller sees its own) has the others passed over, [`READ_MAX`] at most for
+//! it. Whoever wants less than all of it (a seller sees its own, an operator those of its scope) has the others passed over, [`READ_MAX`] at most for
 //! one request, which then says where to go on. It is read before the lock; how the orders stand is asked under it.
 
 use kami_wal::Lsn;
@@ -56,6 +56,8 @@ pub struct OrderPage {
 /// What an entry that opened an order says of it.
 pub(crate) struct Opened {
     pub(crate) line: OrderLine,
+    /// What it is of.
+    products: Vec<ProductId>,
     /// The entry that opened the order before.
     pub(crate) before: Option<Lsn>,
 }
@@ -86,7 +88,12 @@ impl Sequencer {
             return Ok(Some(page));
         }
         let count = query.count.clamp(1, ORDERS_PER_LIST) as usize;
-        let head = self.state().order_head(caller.tenant);
+        let (head, scope) = {
+            let state = self.state();
+            // A revoked principal is refused before it is told anything.
+            let scope = state.scope(caller.principal).unwrap_or_default();
+            (state.order_head(caller.tenant), scope.products().to_vec())
+        };
         let mut next = query.from.or(head);
         let mut chain = Chain::new(&self.wal, buffer);
         for _ in 0..READ_MAX {
@@ -98,8 +105,10 @@ impl Sequencer {
                 Ok(None) => break,
                 Err(error) => return Err(error),
             };
-            let Opened { line, before } = opened;
-            let wanted = buyer.is_none_or(|buyer| line.buyer == buyer)
+            let Opened { line, products, before } = opened;
+            let in_scope = scope.is_empty() || products.iter().all(|product| scope.contains(product));
+            let wanted = (in_scope || line.buyer == caller.principal)
+                && buyer.is_none_or(|buyer| line.buyer == buyer)
                 && query.account.is_none_or(|account| line.account == account)
                 && query.product.is_none_or(|product| line.product == Some(product));
             if wanted {
@@ -124,9 +133,11 @@ impl Turn<'_> {
             return self.refuse(request, Status::Malformed);
         };
         for line in &mut page.lines {
-            let key = (request.caller.tenant, line.order);
-            let word =
-                self.state.orders.find(&key).expect("the entry that opened it was durable or published");
+            // The entry that opened an order was durable or published, so it is there; but it was looked for where the
+            // caller said.
+            let Some(word) = self.state.orders.find(&(request.caller.tenant, line.order)) else {
+                return self.refuse(request, Status::Malformed);
+            };
             (line.state, line.fetched) = (word.state(), word.is_fetched());
         }
         page.lines.retain(|line| query.state.is_none_or(|state| line.state == state));
@@ -144,12 +155,12 @@ impl Chain<'_> {
         }
         let before = entry.prev().lsn().filter(|before| *before < lsn);
         let (order, cards, facts) = entry.order()?;
-        let product = match (head.kind, head.subject, &facts.lines[..]) {
-            // The subject of an export is its batch.
-            (Kind::Export, _, [line]) | (_, 0, [line]) => Some(line.product),
-            (Kind::Export, ..) | (_, 0, _) => None,
-            (_, product, _) => Some(ProductId(product as u32)),
-        };
+        // The subject of an export is its batch.
+        let of_one =
+            (head.kind != Kind::Export && head.subject != 0).then_some(ProductId(head.subject as u32));
+        let lines = facts.lines.iter().map(|line| line.product);
+        let products: Vec<ProductId> = of_one.map_or_else(|| lines.collect(), |product| vec![product]);
+        let product = if let [product] = products[..] { Some(product) } else { None };
         let line = OrderLine {
             order,
             state: OrderState::Sold,
@@ -161,7 +172,7 @@ impl Chain<'_> {
             opened_ms: entry.time_ms,
             lsn,
         };
-        Ok(Some(Opened { line, before }))
+        Ok(Some(Opened { line, products, before }))
     }
 }
 

@@ -176,18 +176,23 @@ impl<'a> Group<'a> {
         })
     }
 
-    /// The entry that begins at `lsn`, which must lie in this group.
+    /// The entry that begins at `lsn`.
+    ///
+    /// The position may come from a peer, and the bytes inside an entry may be of another's choosing and look like one.
+    /// So entries are counted off from the first on, and a position between two beginnings is none.
     ///
     /// # Errors
-    /// If no entry can begin there.
+    /// If no entry begins there.
     pub fn entry_at(&self, lsn: Lsn) -> Result<Entry<'a>, FormatError> {
-        let at = lsn.bytes().checked_sub(self.payload_lsn.bytes());
-        match at {
-            Some(at) if at >= GROUP_HEAD_BYTES as u64 && at < self.payload.len() as u64 => {
-                self.decode(at as usize).map(|(entry, _)| entry)
+        let mut at = self.at;
+        for _ in 0..self.left {
+            let Some(head) = self.payload.get(at..at + HEAD_BYTES) else { break };
+            if self.payload_lsn.plus(at as u64) == lsn {
+                return self.decode(at).map(|(entry, _)| entry);
             }
-            _ => Err(FormatError { what: "entry outside its record", lsn }),
+            at += (u32_at(head, 4) as usize).max(HEAD_BYTES);
         }
+        Err(FormatError { what: "no entry begins there", lsn })
     }
 
     fn decode(&self, at: usize) -> Result<(Entry<'a>, usize), FormatError> {

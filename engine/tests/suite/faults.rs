@@ -3,8 +3,9 @@
 use kami_engine::record::Kind;
 use kami_engine::{
     AccountKind, AccountSpec, Advice, BatchId, Caller, CardDigest, CardKind, Command, GivenBack, Grounds,
-    Leg, Lifecycle, LimitAction, LimitScope, LimitSpec, LimitWindow, OrderId, PastError, PrincipalId,
-    ProductId, ProductSpec, Purchase, ReplyBody, ReplyFlags, Request, RequestId, Status, TotalsQuery, Work,
+    ImportRow, ImportSpec, Leg, Lifecycle, LimitAction, LimitScope, LimitSpec, LimitWindow, OrderId,
+    OrderQuery, PastError, PrincipalId, ProductId, ProductSpec, ProposalId, Purchase, ReplyBody, ReplyFlags,
+    Request, RequestId, Role, Status, TotalsQuery, Work,
 };
 
 use crate::store::{BEGUN_MS, End, Store};
@@ -443,4 +444,92 @@ fn a_hold_never_timed_out_on_a_card_that_had_seen_the_id_zero() {
     // It is somebody's id all the same.
     assert_eq!(as_zero(&store, Command::Unfreeze { card: cards[0] }), Status::IdReused);
     store.restart(End::Close);
+}
+
+/// ORDER_LIST begins where its caller says, and an entry about an order holds what its buyer chose: here the order's id,
+/// a line and a leg look like the entry of a sale. It was believed, its order was not there, and the process ended under
+/// the lock.
+#[test]
+fn a_list_of_orders_from_inside_an_entry_aborted_the_process() {
+    let store = Store::new();
+    let product = store.single("coffee", 2);
+    assert_eq!(product, ProductId(1), "the number of lines of the entry inside");
+    let account = |name: &str, kind| {
+        let (name, currency, owner) = (name.to_owned(), *b"CNY", PrincipalId(0));
+        let spec = AccountSpec { name, currency, kind, credit_limit: 0, owner };
+        store.session().add_account(store.id(), spec).wait().unwrap().id
+    };
+    let (bank, sales) = (account("bank", AccountKind::External), account("sales", AccountKind::Income));
+    let entry_inside = u128::from(Kind::Sell.number()) | 16 << 16 | (128 + 16) << 32;
+    let legs = vec![Leg { account: bank, amount: -5 }, Leg { account: sales, amount: 5 }];
+    let reserve = Purchase { legs, ..Purchase::of(OrderId(entry_inside), product, 1) };
+    let lsn = store.ask(Command::Reserve(Box::new(reserve))).lsn.unwrap();
+    let list = |from| Command::OrderList(Box::new(OrderQuery { from, count: 1, ..OrderQuery::default() }));
+    assert_eq!(store.ask(list(Some(lsn.plus(64)))).status, Status::Malformed);
+    assert_eq!(store.ask(list(Some(lsn))).status, Status::Ok);
+}
+
+/// An order that somebody else had bought was taken back, cancelled and listed whatever its products were: only sales
+/// had been held against a scope.
+#[test]
+fn an_operator_looked_after_orders_beyond_its_scope() {
+    let store = Store::new();
+    let (coffee, tea) = (store.single("coffee", 4), store.single("tea", 4));
+    let operator = store.enrol_for("op", Role::Operator, vec![coffee]);
+    let orders = [store.sell(coffee, 1), store.sell(tea, 1)];
+    let both = OrderId(store.id().0);
+    let mut purchase = Purchase::of(both, coffee, 1);
+    purchase.lines.extend(Purchase::of(both, tea, 1).lines);
+    assert_eq!(store.ask(Command::SellLines(Box::new(purchase))).status, Status::Ok);
+    let all = OrderQuery { count: 100, ..OrderQuery::default() };
+    let ReplyBody::Orders(page) = store.ask_by(operator, Command::OrderList(Box::new(all))).body else {
+        panic!("no page")
+    };
+    assert_eq!(page.lines.iter().map(|line| line.order).collect::<Vec<_>>(), [orders[0]]);
+    let back = |order| Command::Return(Box::new(GivenBack { order, cards: Vec::new(), legs: Vec::new() }));
+    for order in [orders[1], both] {
+        for command in [Command::OrderStatus(order), Command::Cancel(order), back(order)] {
+            assert_eq!(store.ask_by(operator, command).status, Status::NotFound);
+        }
+    }
+    assert_eq!(store.ask_by(operator, back(orders[0])).status, Status::Ok);
+}
+
+/// Who approved what is for the engine to say; the two commands that do not go through the sequencer took an approver's
+/// number from their caller into the log, where it stood for good, and every verification found fault with it.
+#[test]
+fn an_issuer_named_somebody_who_had_approved_nothing() {
+    let store = Store::new();
+    let product = store.product(ProductSpec::single("coffee", *b"CNY", 100));
+    let id = store.id();
+    let spec = ImportSpec::of(product, 1, 12);
+    assert_eq!(store.engine().import_begin(Caller::LOCAL, id, spec).unwrap().status, Status::Ok);
+    let row = ImportRow { code: b"COFFEE-00001", ..ImportRow::default() };
+    let rows = &mut std::iter::once(row);
+    assert_eq!(store.engine().import_chunk(Caller::LOCAL, id, 0, rows).unwrap().status, Status::Ok);
+    let forged = [
+        Grounds { approver: Some(PrincipalId(1)), ..Grounds::because("late") },
+        Grounds { approval: Some(ProposalId(1)), ..Grounds::because("late") },
+    ];
+    for grounds in forged {
+        let done = store.engine().import_commit_on(Caller::LOCAL, id, Some(&grounds)).unwrap();
+        assert_eq!(done.status, Status::Malformed);
+        let rotated = store.engine().rotate_master_on(Caller::LOCAL, store.id(), Some(Box::new(grounds)));
+        assert_eq!(rotated.unwrap().status, Status::Malformed);
+    }
+    assert_eq!(store.engine().import_commit(Caller::LOCAL, id).unwrap().status, Status::Ok);
+}
+
+/// Who imports cards may not ask for them; asked what became of a request it was told which are in stock.
+#[test]
+fn an_issuer_told_cards_in_stock_from_codes_nobody_has() {
+    let store = Store::new();
+    store.single("coffee", 1);
+    let issuer = store.enrol("issuer", Role::Issuer);
+    let outcome = |code: &str| {
+        let card = store.digest(code);
+        let reply = store.ask_by(issuer, Command::OutcomeOf { card, request: RequestId(1 << 90) });
+        (reply.status, reply.miss)
+    };
+    assert_eq!(outcome("coffee-0"), outcome("coffee-1"));
 }

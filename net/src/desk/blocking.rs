@@ -9,7 +9,7 @@ use kami_engine::{
 use zeroize::Zeroizing;
 
 use super::engine_head;
-use crate::frame::{Body, Opcode, REQUEST_HEAD_BYTES, ReplyHead, Request, RequestHead};
+use crate::frame::{Body, Opcode, REQUEST_HEAD_BYTES, ReplyHead, Request, RequestHead, Wait};
 use crate::registry::Peer;
 use crate::server::Shared;
 
@@ -83,6 +83,10 @@ pub(crate) fn run_blocking(
         Blocking::KeyRotate(grounds) => engine.rotate_master_on(caller, head.request, grounds)?,
         Blocking::SignedCheckpoint => engine.sign_checkpoint(caller, head.request)?,
         Blocking::Proof { card, size, from } => {
+            // Asked again: many may have been let in while one after the other waited for its turn.
+            if let Err(wait) = shared.guesses.admit(&peer.guesser, card.spread(), Instant::now()) {
+                return Ok((ReplyHead::local(head, Status::RateLimited), Body::Wait(Wait::of(wait))));
+            }
             let reply = engine.prove_card(caller, head.request, card, size, from)?;
             if reply.miss {
                 shared.guesses.miss(&peer.guesser, card.spread(), Instant::now());

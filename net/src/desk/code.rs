@@ -80,10 +80,8 @@ impl Desk {
         if !self.codes.insert(card) {
             return Err(Refusal::Again);
         }
-        self.shared.guesses.admit(&self.peer.guesser, card.spread(), self.received).map_err(|wait| {
-            let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).saturating_add(1);
-            Refusal::Limited(Wait { wait_ms })
-        })?;
+        let admitted = self.shared.guesses.admit(&self.peer.guesser, card.spread(), self.received);
+        admitted.map_err(|wait| Refusal::Limited(Wait::of(wait)))?;
         Ok(card)
     }
 

@@ -11,6 +11,8 @@ mod kind;
 pub use body::{Body, Exceptions, Listing, PathHash};
 pub use kind::BodyKind;
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use kami_engine::{
     Account, BatchReport, CardReport, Checkpoint, Duplicate, Event, Exceeded, Exception, HistoryEvent,
@@ -53,6 +55,13 @@ pub struct Welcome {
 pub struct Wait {
     /// Milliseconds.
     pub wait_ms: u32,
+}
+
+impl Wait {
+    /// At least so long.
+    pub(crate) fn of(wait: Duration) -> Wait {
+        Wait { wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).saturating_add(1) }
+    }
 }
 
 wire!(Wait: "WAIT" {

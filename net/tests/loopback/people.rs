@@ -10,7 +10,7 @@ use kami_engine::{
 };
 use kami_net::client::{RedeemOptions, SellOptions};
 use kami_net::frame::reply::Answer;
-use kami_net::frame::request::{Item, Items, OneCard, Redeem, Reverse};
+use kami_net::frame::request::{Item, Items, OneCard, ProofOf, Redeem, Reverse};
 use kami_net::frame::{Body, CloseCode, Opcode, Request, RequestHead, Secret, Wait};
 use kami_net::{Client, ClientError, MissLimits};
 use kami_wal::Drive;
@@ -302,6 +302,65 @@ async fn many_streams_do_not_multiply_a_budget() {
     }
     // Two threads.
     assert!((60..=121).contains(&missed), "{missed}");
+    house.shut_down().await;
+}
+
+/// Proofs are made one after the other, so that many of a peer's may wait; each had been let in while there was a budget.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proofs_that_waited_together_got_more_than_the_budget() {
+    let limits = MissLimits { principal_per_minute: 1, card_per_hour: 5, in_all_per_minute: 6000 };
+    let house = House::with(Drive::Threads, |options| options.misses = limits).await;
+    let identity = house.authority.issue("auditor").unwrap();
+    house.enrol("auditor", Role::Auditor, &identity);
+    let connection = raw(&house, Some(&identity), b"kami/1").await.unwrap();
+    let mut streams = Vec::new();
+    for number in 0..30 {
+        let (mut send, mut recv) = connection.open_bi().await.unwrap();
+        send.write_all(&ping(1)).await.unwrap();
+        answers(&mut recv, 1).await;
+        streams.push((number, send, recv));
+    }
+    for (number, send, _) in &mut streams {
+        let (head, card) = (RequestHead::new(Opcode::Proof, RequestId(2)), code(10_000 + *number));
+        let proof = ProofOf { code: Secret(&card), size: 0, from: 0 };
+        send.write_all(&frame(&head, &Request::Proof(proof))).await.unwrap();
+    }
+    let mut told = Vec::new();
+    for (_, _, recv) in &mut streams {
+        told.push(answers(recv, 1).await[0].head.status);
+    }
+    let limited = told.iter().filter(|status| **status == Status::RateLimited).count();
+    assert!((19..=20).contains(&limited), "ten in ten minutes, and perhaps the next: {told:?}");
+    house.shut_down().await;
+}
+
+/// A key that is taken from one principal and given to the next at once opened what the first had open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_went_on_as_who_had_the_key_before() {
+    let house = House::open().await;
+    let identity = house.authority.issue("till").unwrap();
+    house.enrol("till", Role::Redeemer, &identity);
+    let till = raw(&house, Some(&identity), b"kami/1").await.unwrap();
+    let (mut send, mut recv) = till.open_bi().await.unwrap();
+    send.write_all(&ping(1)).await.unwrap();
+    answers(&mut recv, 1).await;
+    let key = identity.key_fingerprint().unwrap();
+    let principal = house.engine.principal_by_key(&key).unwrap().id;
+    let next = house.authority.issue("till").unwrap().key_fingerprint().unwrap();
+    let renewal = Renewal { principal, key: next, certificate: CertificateNote::default() };
+    let spec = PrincipalSpec::of("another", Role::Auditor, key);
+    // Decided together: when the server looks, the key is known again.
+    let mut both = frame(
+        &RequestHead::new(Opcode::PrincipalRenew, RequestId(1)),
+        &Request::PrincipalRenew(Box::new(renewal)),
+    );
+    let add = RequestHead::new(Opcode::PrincipalAdd, RequestId(2));
+    both.extend(frame(&add, &Request::PrincipalAdd(Box::new(spec))));
+    let admin = raw(&house, Some(&house.admin), b"kami/1").await.unwrap();
+    let (mut send, mut recv) = admin.open_bi().await.unwrap();
+    send.write_all(&both).await.unwrap();
+    assert!(answers(&mut recv, 2).await.iter().all(|answer| answer.head.status == Status::Ok));
+    timeout(SOON, till.closed()).await.unwrap();
     house.shut_down().await;
 }
 

@@ -54,13 +54,14 @@ impl Oracle {
     }
 
     fn may_see(&self, ask: &Ask, order: &Order) -> bool {
-        let own = order.buyer() == ask.caller.principal;
-        own || match ask.what {
+        let role_may = match ask.what {
             What::OrderStatus(_) => {
                 matches!(ask.caller.role, Role::Admin | Role::Operator | Role::Finance | Role::Auditor)
             }
             _ => matches!(ask.caller.role, Role::Admin | Role::Operator),
-        }
+        };
+        let in_scope = |place: &Place| self.covers(ask.caller.principal, self.batches[&place.0].product);
+        order.buyer() == ask.caller.principal || role_may && order.cards.iter().all(in_scope)
     }
 
     /// What is said if the order has seen the request's id.
