@@ -504,7 +504,14 @@ impl Command {
     /// Whether it changes what turns are prepared for, or takes long enough that others are to have the lock next.
     #[inline]
     pub(crate) fn ends_turn(&self) -> bool {
-        matches!(self, Command::LimitPut(_) | Command::ExceptionList { .. })
+        matches!(
+            self,
+            Command::LimitPut(_)
+                | Command::ExceptionList { .. }
+                // Each looks at every card of its order.
+                | Command::OrderFetch { .. }
+                | Command::OrderStatus(_)
+        )
     }
 
     fn is_read(&self) -> bool {

@@ -28,7 +28,8 @@
 //!   each, so the most a principal ever misses at once is its burst times the server's threads.
 //! * **Memory is bounded**: one entry a principal that ever connected, each with at most [`CARDS_MAX`] cards
 //!   of 48 bytes. A card is known here by half of its digest, which is uniform. When they are full, the one with the most left goes; a guesser that means to push a blocked
-//!   card out pays a miss for each of the others, out of its own budget.
+//!   card out pays a miss for each of the others, out of its own budget. Once all are blocked, two cards that are tried
+//!   in turn push each other out: then the principal's own budget and the engine's wall are what bounds them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
