@@ -4,7 +4,9 @@
 //! look-up key, see `code.rs`. For delivery: an AES-256-GCM ciphertext under its batch's data key, with the card's
 //! reference as nonce and associated data, so that a row moved to another place does not open. And, for
 //! the moment of a sale's reply, the plaintext. A card never changes its code and a batch never shares
-//! its key, so no nonce is ever used twice.
+//! its key, so no nonce is used twice, but in one case: a chunk of an import whose writing failed midway, and whose rows
+//! come again with other codes. Of what was written first nothing is ever read, and only who reads the disk between
+//! the two learns from it; what the two codes have in common, of an importer's own batch.
 //!
 //! Two secrets never lie in the data directory that a backup copies: the look-up key (`code.rs`), and the master key with
 //! the ring of data keys, see `keyring.rs`.
