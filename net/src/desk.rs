@@ -1,7 +1,7 @@
 //! From a frame to the engine and back to a reply.
 //!
-//! A desk gathers the requests of one stream until a batch is full or nothing more has arrived, has
-//! the engine decide them together, and puts the replies into the stream's [`Outbox`] in the order of
+//! A desk gathers the requests of one stream until a batch is full, one may be answered at length or nothing more has
+//! arrived, has the engine decide them together, and puts the replies into the stream's [`Outbox`] in the order of
 //! the frames. What the engine need not be asked (unknown, forbidden or malformed requests) takes its
 //! place in the same line. Codes and PINs end here (`desk/code.rs`): only their digests go on.
 
@@ -50,6 +50,9 @@ pub(crate) struct Desk {
     line: Vec<Place>,
     /// How many requests the batch being gathered may hold.
     batch_max: usize,
+    /// Its last request may be answered at length. None is taken in behind it: beyond what the stream may keep it gets one
+    /// such reply, not one for each request of a batch.
+    long: bool,
     /// Whether the batch holds a command whose outcome concerns the server itself.
     administers: bool,
     /// When the bytes being decoded were received.
@@ -113,6 +116,7 @@ impl Desk {
             ahead: CodeGroup::default(),
             line: Vec::new(),
             batch_max: 1,
+            long: false,
             administers: false,
             received: Instant::now(),
             resumed: None,
@@ -126,7 +130,7 @@ impl Desk {
 
     /// Whether no more frames should be taken in before [`Desk::run`].
     pub(crate) fn is_full(&self) -> bool {
-        self.line.len() >= self.batch_max
+        self.line.len() >= self.batch_max || self.long
     }
 
     /// How long a frame with this head may be: short unless the caller may send long ones.
@@ -277,6 +281,7 @@ impl Desk {
             "opcode {:#06x} and its command differ in whether they say why",
             head.opcode
         );
+        self.long = command::is_answered_at_length(&command);
         self.place(&head, head.request, command, grounds);
         self.line.push(Place::Engine(head.opcode));
         Admitted::Placed
@@ -337,6 +342,7 @@ impl Desk {
         // Also where there is nothing to decide: what waits for the disk named its card and took no place.
         self.codes.clear();
         self.ahead.clear();
+        self.long = false;
         if self.line.is_empty() {
             return Ok(());
         }

@@ -38,11 +38,12 @@
 //! # Limits, and the worst they allow
 //! | What a peer can make the server keep | wide | narrow |
 //! |---|---:|---:|
-//! | unread bytes of a connection (QUIC's receive window) | 2 MiB | 128 KiB |
+//! | unread bytes of a connection (QUIC's receive window); what they keep in memory stands below | 2 MiB | 128 KiB |
 //! | sent and not acknowledged (send window) | 2 MiB | 128 KiB |
 //! | streams, each with a frame that is not complete: 4 KiB; 128 KiB for REDEEM_BATCH; 1 MiB for IMPORT_CHUNK | 32 | 8 |
 //! | replies waiting for the log or their reader, all streams | 2 MiB, or 64 KiB and one reply a stream | the same |
-//! | such replies of all connections | 256 MiB, or one batch a stream | the same |
+//! | of a reply with codes that QUIC has begun to take, what it took: it is wiped as a whole | 1 MiB a stream | the same |
+//! | replies waiting, of all connections | 256 MiB, or one batch a stream | the same |
 //! | feeds, each with a stretch of the log (256 KiB, or one record) and a frame of 64 KiB | 16 a principal, 64 in all | the same |
 //!
 //! Connections are wide while there are few: the first 16 of a principal, up to 128 in all.
@@ -51,9 +52,23 @@
 //! its opcode or the sender's role allows is stepped over. So a peer without a valid certificate costs
 //! the bounded state of a handshake (at most 1,024 wait, 256 are under way, 64 of them from one address, and
 //! from 64 on a new one must first prove its address); an enrolled till that is out to do harm costs some 8 MiB for a wide connection and 1.3
-//! MiB for a narrow one, beside the replies; the worst that 1,024 of them can do together is about 2.5 GiB, and
-//! one principal's 256 connections some 700 MiB. Only issuers can send longer frames. Replies that a peer
-//! takes none of for 30 seconds end its connection with TOO_SLOW.
+//! MiB for a narrow one, beside long replies and what unread bytes keep; the worst that 1,024 of them can do together is
+//! about 2.5 GiB, and one principal's 256 connections some 700 MiB. Only issuers can send longer frames. Replies that a
+//! peer takes none of for 30 seconds end its connection with TOO_SLOW.
+//!
+//! Long replies: a batch ends with the first request that may be answered at length, so a stream that may get more gets one
+//! such reply, of up to 1 MiB, and not 64. Codes wait as a list of cards; none are decrypted while as much as the stream
+//! may keep is ready and not taken. How much is in the clear is [`ServerFigures::clear_codes_bytes`]. Who may list as much,
+//! or owns an order of thousands of cards, can have one such reply wait on every stream: 32 MiB for a wide connection, 8 MiB
+//! for a narrow one, 2.4 GiB for one principal's 256 connections; twice that with one of codes that each stream has begun to take.
+//! Replies are counted by their length: the buffer of lists may be twice as long, and that of a few codes has 1 KiB to spare at most.
+//!
+//! What unread bytes keep: a piece of a stream is a part of what the kernel handed over together, up to 64 datagrams or 64 KiB,
+//! and keeps all of it. QUIC counts its datagram, and copies pieces together once their datagrams are more than two and a half
+//! times the unread bytes, and 32 KiB a stream more. So a peer whose datagrams carry little but padding can make a window keep 64
+//! times that: as reckoned, not measured, 320 MiB for a wide connection and 24 MiB for a narrow one. The pieces that a stream
+//! has taken from QUIC, up to 16, are copied into one as soon as they have to wait; a single one keeps its 64 KiB.
+//!
 //! Defaults, bounds and costs stand at each field of [`ServerOptions`].
 //!
 //! Overload: when the log has no room, streams wait for it before executing, and flow control passes the

@@ -2,7 +2,8 @@
 //!
 //! Counting costs no lock and no allocation, and nothing that is written by two cores at once as long
 //! as there are no more streams than stripes: a stream counts on its own stripe, once per run of replies
-//! with the same command and code, when the batch they came in leaves. Readers add the stripes up.
+//! with the same command and code, when the batch they came in leaves. Readers add the stripes up. Only what is in the clear is
+//! counted in one place, once per reply with codes.
 //!
 //! **What a time is**: from the moment the bytes of a batch were received to the moment the log was
 //! durable and the batch's replies were free to leave. All replies of a batch (up to 64 of one stream)
@@ -84,6 +85,10 @@ pub struct ServerFigures {
     pub feed_events: u64,
     /// Bytes of the durable log that the feed which is furthest behind has not read; 0 if there is none.
     pub feed_lag_bytes: u64,
+    /// Bytes of replies that wait for the log or for QUIC to take them; those with codes are reckoned until they are decrypted.
+    pub waiting_reply_bytes: u64,
+    /// Buffers of replies with codes that were decrypted and not yet acknowledged by their reader, who may take them slowly.
+    pub clear_codes_bytes: u64,
     /// Replies that were free to leave, by command and code; those never given are left out. Commands this
     /// version does not know are `UNKNOWN`, the items of a batch frame `REDEEM_BATCH_ITEM`.
     pub replies: Vec<(&'static str, Status, u64)>,
@@ -95,6 +100,7 @@ pub(crate) struct Meter {
     stripes: Box<[Stripe]>,
     next: AtomicUsize,
     streams: AtomicU64,
+    clear_codes_bytes: AtomicUsize,
     refused: [AtomicU64; Refusal::ALL.len()],
     /// Row by opcode number, column by status number.
     rows: Box<[u8]>,
@@ -146,6 +152,7 @@ impl Default for Meter {
             stripes: (0..cores.next_power_of_two().min(STRIPES_MAX)).map(stripe).collect(),
             next: AtomicUsize::new(0),
             streams: AtomicU64::new(0),
+            clear_codes_bytes: AtomicUsize::new(0),
             refused: Default::default(),
             rows: numbers(&mut opcodes.map(|(at, opcode)| (*opcode as u16, FIRST_OPCODE + at))),
             columns: numbers(&mut statuses.map(|(at, status)| (status.number(), at))),
@@ -159,6 +166,16 @@ impl Meter {
         let stripe = self.next.fetch_add(1, Ordering::Relaxed) % self.stripes.len();
         self.streams.fetch_add(1, Ordering::Relaxed);
         Tally { meter: Arc::clone(self), stripe, waiting: VecDeque::new() }
+    }
+
+    /// Codes were decrypted into a buffer of so many bytes.
+    pub(crate) fn add_clear(&self, bytes: usize) {
+        self.clear_codes_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Such a buffer is wiped.
+    pub(crate) fn sub_clear(&self, bytes: usize) {
+        self.clear_codes_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn refuse(&self, reason: Refusal) {
@@ -207,6 +224,8 @@ impl Meter {
             feeds: 0,
             feed_events: 0,
             feed_lag_bytes: 0,
+            waiting_reply_bytes: 0,
+            clear_codes_bytes: self.clear_codes_bytes.load(Ordering::Relaxed) as u64,
             refused: Refusal::ALL
                 .map(|reason| (reason, self.refused[reason as usize].load(Ordering::Relaxed))),
             replies,
@@ -216,6 +235,10 @@ impl Meter {
 }
 
 impl Tally {
+    pub(crate) fn meter(&self) -> Arc<Meter> {
+        Arc::clone(&self.meter)
+    }
+
     /// Takes in replies with one opcode and status to requests that were received at `received`.
     pub(crate) fn add(&mut self, opcode: u16, status: Status, replies: u32, received: Instant) {
         let (row, column) = (self.meter.row(opcode), self.meter.column(status));

@@ -3,7 +3,9 @@
 //! **No byte of a reply reaches QUIC before the log is durable up to where it stood after the
 //! decision.** Replies are encoded at once, into one buffer, and only the position up to which the
 //! log must be durable is kept beside them; when it is, the buffer's front is handed on without a
-//! copy. Only replies with codes wait undecoded: a code is not decrypted before the sale is durable.
+//! copy. Only replies with codes wait undecoded: a code is not decrypted before the sale is durable, nor while as much as a
+//! stream may keep is ready and its reader takes none of it. So what is in the clear is that much and one reply, however many
+//! were asked for; and of the one that QUIC has begun to take, all, because a reply is wiped as a whole.
 //!
 //! Replies to wrong codes leave at a time that is counted from their receipt and partly random, not when they are ready: so
 //! how long one took hides what had to be done for it.
@@ -24,7 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::frame::reply::CodesFrame;
 use crate::frame::{Body, FRAME_BYTES_MAX, ReplyHead, reply};
-use crate::meter::Tally;
+use crate::meter::{Meter, Tally};
 
 /// A stream may always keep this much, however much its connection's other streams keep.
 const SHARE_BYTES_MIN: usize = 64 << 10;
@@ -70,10 +72,11 @@ pub(crate) struct Outbox {
     encoded: BytesMut,
     /// What stands in `encoded`, and the replies with codes between.
     waiting: VecDeque<Waiting>,
-    /// Codes being decrypted: the front of the line.
-    revealing: Option<JoinHandle<Bytes>>,
+    /// Codes being decrypted: the front of the line, and by how many bytes they are counted meanwhile.
+    revealing: Option<(usize, JoinHandle<Bytes>)>,
     /// Durable and not yet taken by QUIC.
     pub(crate) ready: VecDeque<Bytes>,
+    ready_bytes: usize,
     /// The log is known to be durable up to here.
     durable: Option<Lsn>,
     /// Until the oldest reply may leave, if that is what it waits for.
@@ -168,6 +171,7 @@ impl Outbox {
             waiting: VecDeque::new(),
             revealing: None,
             ready: VecDeque::new(),
+            ready_bytes: 0,
             durable: None,
             still: None,
             replies: 0,
@@ -177,12 +181,16 @@ impl Outbox {
 
     /// Whether nothing more may be decided for this stream until some replies have left.
     pub(crate) fn is_full(&self) -> bool {
-        self.replies >= self.limits.replies_max
-            || self.bytes >= self.limits.bytes_max
-            || self.bytes >= SHARE_BYTES_MIN
+        self.replies >= self.limits.replies_max || self.is_enough(self.bytes)
+    }
+
+    /// Whether a stream with so many bytes has as much as it may have now.
+    fn is_enough(&self, bytes: usize) -> bool {
+        bytes >= self.limits.bytes_max
+            || bytes >= SHARE_BYTES_MIN
                 && self.connection_bytes.load(Ordering::Relaxed) >= self.limits.connection_bytes_max
             // One batch at a time is always possible, so nobody is shut out by those who take nothing.
-            || self.bytes > 0 && self.total_bytes.load(Ordering::Relaxed) >= self.limits.total_bytes_max
+            || bytes > 0 && self.total_bytes.load(Ordering::Relaxed) >= self.limits.total_bytes_max
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -222,7 +230,8 @@ impl Outbox {
         self.waiting.push_back(Waiting { leave, replies: 1, counted: 1, what });
     }
 
-    /// Moves to `ready` what may leave now. Registers for one wake-up: the oldest reply's.
+    /// Moves to `ready` what may leave now. Registers for one wake-up, the oldest reply's; or for none, if codes wait until
+    /// QUIC takes of `ready`, which is the caller's to offer and to register for.
     pub(crate) fn poll_durable(
         &mut self,
         engine: &Engine,
@@ -235,7 +244,7 @@ impl Outbox {
         }
         if encoded > 0 {
             // Behind nothing: codes flush what stands before them.
-            self.ready.push_back(self.encoded.split_to(encoded).freeze());
+            self.offer(encoded);
         }
         result
     }
@@ -248,7 +257,8 @@ impl Outbox {
         counted: &mut usize,
     ) -> Poll<Result<(), Poisoned>> {
         loop {
-            if let Some(revealing) = &mut self.revealing {
+            if let Some((reckoned, revealing)) = &mut self.revealing {
+                let reckoned = *reckoned;
                 // A thread that died ends the stream's task with it: were the reply left out, those behind it
                 // would pass for replies to other requests. Otherwise the runtime is going down.
                 let codes = ready!(Pin::new(revealing).poll(cx)).unwrap_or_else(|died| {
@@ -256,9 +266,13 @@ impl Outbox {
                         .map_or_else(|_| Bytes::new(), |panic| std::panic::resume_unwind(panic))
                 });
                 self.revealing = None;
-                self.ready.push_back(codes);
+                self.offer_codes(reckoned, codes);
             }
             let Some(front) = self.waiting.front() else { return Poll::Pending };
+            // As long as any of it is ready, the caller comes back when QUIC has taken some.
+            if matches!(front.what, What::Codes(..)) && self.is_enough(self.ready_bytes + *encoded) {
+                return Poll::Pending;
+            }
             let Leave { durable_at, not_before } = front.leave;
             if let Some(lsn) = durable_at
                 && self.durable < Some(lsn)
@@ -284,28 +298,39 @@ impl Outbox {
                 What::Encoded(bytes) => *encoded += bytes,
                 What::Codes(head, codes) => {
                     if *encoded > 0 {
-                        self.ready.push_back(self.encoded.split_to(std::mem::take(encoded)).freeze());
+                        self.offer(std::mem::take(encoded));
                     }
-                    self.release(codes_bytes(&codes));
+                    let (reckoned, meter) = (codes_bytes(&codes), self.tally.meter());
                     if codes.count <= INLINE_CODES_MAX {
-                        let frame = reveal(engine, &head, &codes);
-                        self.hold(frame.len());
-                        self.ready.push_back(frame);
+                        self.offer_codes(reckoned, reveal(engine, &head, &codes, meter));
                     } else {
                         let engine = engine.clone();
-                        self.hold(codes_bytes(&codes));
-                        self.revealing =
-                            Some(tokio::task::spawn_blocking(move || reveal(&engine, &head, &codes)));
+                        let work = move || reveal(&engine, &head, &codes, meter);
+                        self.revealing = Some((reckoned, tokio::task::spawn_blocking(work)));
                     }
                 }
             }
         }
     }
 
+    /// So many bytes of `encoded` may leave.
+    fn offer(&mut self, bytes: usize) {
+        self.ready_bytes += bytes;
+        self.ready.push_back(self.encoded.split_to(bytes).freeze());
+    }
+
+    /// A frame with codes may leave. It counts by its length from here on, no longer by what was reckoned.
+    fn offer_codes(&mut self, reckoned: usize, frame: Bytes) {
+        self.release(reckoned);
+        self.hold(frame.len());
+        self.ready_bytes += frame.len();
+        self.ready.push_back(frame);
+    }
+
     /// QUIC took so many bytes of `ready`.
     pub(crate) fn taken(&mut self, bytes: usize) {
-        // What is left of an estimate goes with the last byte.
-        self.release(if self.is_empty() { self.bytes } else { bytes });
+        self.ready_bytes -= bytes;
+        self.release(bytes);
     }
 
     fn account(&mut self, replies: usize, bytes: usize) {
@@ -320,8 +345,6 @@ impl Outbox {
     }
 
     fn release(&mut self, bytes: usize) {
-        // Codes are counted by an estimate until they are decrypted.
-        let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
         self.connection_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.total_bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -336,7 +359,7 @@ impl Drop for Outbox {
 }
 
 /// The frame with the codes, in a buffer that is wiped when QUIC has had it acknowledged.
-fn reveal(engine: &Engine, head: &ReplyHead, codes: &CodeList) -> Bytes {
+fn reveal(engine: &Engine, head: &ReplyHead, codes: &CodeList, meter: Arc<Meter>) -> Bytes {
     let mut frame = CodesFrame::begin(head, codes.total, codes.from, codes.count);
     let mut full = false;
     let result = engine.reveal(codes, &mut |card, code| {
@@ -352,17 +375,29 @@ fn reveal(engine: &Engine, head: &ReplyHead, codes: &CodeList) -> Bytes {
             CodesFrame::begin(head, codes.total, codes.from, codes.count)
         }
     };
-    Bytes::from_owner(Wiped(frame.finish()))
+    let frame = frame.finish();
+    meter.add_clear(frame.capacity());
+    Bytes::from_owner(Wiped { frame, meter })
 }
 
-struct Wiped(Zeroizing<Vec<u8>>);
+struct Wiped {
+    frame: Zeroizing<Vec<u8>>,
+    meter: Arc<Meter>,
+}
 
 impl AsRef<[u8]> for Wiped {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.frame
     }
 }
 
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        self.meter.sub_clear(self.frame.capacity());
+    }
+}
+
+/// By how many bytes a reply with codes is counted until they are decrypted.
 fn codes_bytes(codes: &CodeList) -> usize {
     (codes.count as usize).saturating_mul(8 + 1 + 32).min(FRAME_BYTES_MAX)
 }

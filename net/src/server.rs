@@ -306,6 +306,7 @@ impl Server {
             feeds: shared.registry.feeds() as u64,
             feed_events: shared.feed_events.load(Ordering::Relaxed),
             feed_lag_bytes: shared.registry.feeds_behind(shared.engine.durable_end()),
+            waiting_reply_bytes: shared.pending_bytes.load(Ordering::Relaxed) as u64,
             ..shared.meter.read(self.connection_count(), shared.guesses.counts())
         }
     }

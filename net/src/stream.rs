@@ -215,6 +215,7 @@ impl Stream {
                 return Ok(batch > 0);
             }
             if !self.is_clear(cx)? {
+                self.set_aside();
                 return Ok(batch > 0);
             }
             if self.input.is_empty() {
@@ -258,6 +259,16 @@ impl Stream {
             self.space = None;
         }
         Ok(true)
+    }
+
+    /// Makes one piece of what was received and has to wait. Each piece is a part of up to 64 KiB that arrived together, and
+    /// keeps all of them in memory, however short it is.
+    fn set_aside(&mut self) {
+        if self.input.len() > 1 {
+            let whole = self.input.make_contiguous().concat();
+            self.input.clear();
+            self.input.push_back(Bytes::from(whole));
+        }
     }
 
     /// Takes what has arrived from QUIC; whether there is anything.

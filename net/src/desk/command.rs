@@ -17,6 +17,34 @@ pub(super) enum Translated<'a> {
     Chunk,
 }
 
+/// A sale of more cards is answered at length.
+const FEW_CARDS: u32 = 256;
+
+/// Whether the reply may be long: a list, or the codes of many cards. How many a CONFIRM brings is not known here; like all
+/// codes they wait as a list of cards, and are decrypted when their reader takes what is before them.
+pub(super) fn is_answered_at_length(command: &Command) -> bool {
+    match command {
+        Command::Sell { count, .. } => *count > FEW_CARDS,
+        Command::SellLines(purchase) => {
+            purchase.lines.iter().map(|line| u64::from(line.count)).sum::<u64>() > FEW_CARDS.into()
+        }
+        Command::OrderFetch { count, .. } => *count > FEW_CARDS,
+        Command::History { .. }
+        | Command::OrderList(_)
+        | Command::BatchList { .. }
+        | Command::ProductList
+        | Command::Stock { .. }
+        | Command::PrincipalList
+        | Command::TenantList
+        | Command::AccountList { .. }
+        | Command::AccountStatement { .. }
+        | Command::LimitList
+        | Command::ExceptionList { .. }
+        | Command::ProposalList { .. } => true,
+        _ => false,
+    }
+}
+
 impl Desk {
     /// What the engine is to be asked. A code that cannot be one is answered like one nobody has.
     #[inline]

@@ -72,6 +72,10 @@ impl Wire<'_> for SoldCard {
     }
 }
 
+/// Room is made for the longest codes, and most are short. A frame that would wait for its reader with more room than this is
+/// copied to a buffer of its length; the one it was written to is wiped.
+const SPARE_BYTES_MAX: usize = 1 << 10;
+
 /// Writes a reply with codes piece by piece, as they are decrypted, into a buffer that is never
 /// reallocated (so that no copy of a code stays behind) and takes no more than a frame.
 pub struct CodesFrame {
@@ -104,7 +108,8 @@ impl CodesFrame {
             self.out[5] |= ReplyFlags::PARTIAL.0;
         }
         close_frame(&mut self.out, 0);
-        Zeroizing::new(Vec::from(self.out))
+        let frame = Zeroizing::new(Vec::from(self.out));
+        if frame.capacity() - frame.len() > SPARE_BYTES_MAX { Zeroizing::new(frame.to_vec()) } else { frame }
     }
 }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kami_engine::{RequestId, Status};
-use kami_net::client::RedeemOptions;
+use kami_engine::{Confirmation, OrderId, ProductSpec, Purchase, RequestId, Status};
+use kami_net::client::{Delivery, RedeemOptions};
 use kami_net::frame::reply::{self, Answer};
+use kami_net::frame::request::OrderFetch;
 use kami_net::frame::{
     Body, CloseCode, FRAME_BYTES_MAX, Opcode, REPLY_HEAD_BYTES, REQUEST_HEAD_BYTES, ReplyHead, Request,
     RequestHead, Secret, Split, Splitter, Welcome,
@@ -20,7 +21,7 @@ use time::OffsetDateTime;
 use tokio::net::UdpSocket;
 use tokio::time::{sleep, timeout};
 
-use crate::house::{House, sold};
+use crate::house::{House, import_codes, much_used, sold};
 
 pub const SOON: Duration = Duration::from_secs(5);
 
@@ -342,6 +343,103 @@ async fn a_slow_reader_is_stopped_and_others_are_served() {
     for (n, answer) in answers.iter().enumerate() {
         assert_eq!(answer.head.request.0, (n % 1000) as u128 + 1);
     }
+    house.shut_down().await;
+}
+
+/// The largest value of a figure until it has moved no more for a while. What comes later is not seen, so a busy machine
+/// finds too little, never too much.
+async fn most(figure: impl Fn() -> u64) -> u64 {
+    let (mut most, mut last, mut still) = (0, 0, 0);
+    while still < 50 {
+        sleep(Duration::from_millis(10)).await;
+        let now = figure();
+        still = if now == last { still + 1 } else { 0 };
+        (last, most) = (now, most.max(now));
+    }
+    most
+}
+
+/// 64 commands of a few bytes had the codes of 64 replies decrypted at once, up to 1 MiB each, and kept them for a peer that
+/// took none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn codes_are_not_decrypted_for_a_peer_that_takes_none() {
+    const CARDS: usize = 4000;
+    let house = House::open().await;
+    let client = house.client().await;
+    let product = client.product_add(ProductSpec::single("coffee", *b"CNY", 2000)).await.unwrap().value.id;
+    let codes = (0..CARDS).map(|n| format!("KAMI-{n:0115}").into_bytes()).collect();
+    import_codes(&client, product, codes).await;
+    client.reserve(Purchase::of(OrderId(1), product, CARDS as u32), None).await.unwrap();
+    let confirmation = Confirmation { order: OrderId(1), legs: Vec::new(), realloc: false, sealed: false };
+    let paid = RequestId(7);
+    let Delivery::Codes(sold) = client.confirm(confirmation.clone(), Some(paid)).await.unwrap().value else {
+        panic!("the codes were asked for");
+    };
+    assert_eq!(sold.cards.len(), CARDS);
+
+    // What says how many it wants, and what does not.
+    let fetch = Request::OrderFetch(OrderFetch { order: OrderId(1), from: 0, count: CARDS as u32 });
+    let fetches = (1..=64).map(|id| frame(&RequestHead::new(Opcode::OrderFetch, RequestId(id)), &fetch));
+    let confirm = frame(&RequestHead::new(Opcode::Confirm, paid), &Request::Confirm(Box::new(confirmation)));
+    let retries = vec![confirm; 64];
+    let connection = raw(&house, Some(&house.admin), b"kami/1").await.unwrap();
+    let mut streams = Vec::new();
+    for requests in [fetches.collect::<Vec<_>>().concat(), retries.concat()] {
+        let (mut send, recv) = connection.open_bi().await.unwrap();
+        send.write_all(&requests).await.unwrap();
+        streams.push((send, recv));
+    }
+    let held = most(|| house.server.figures().clear_codes_bytes).await as usize;
+    // A stream's bound and one reply, what QUIC has of a reply that it has not taken whole, and its window.
+    let reply = REPLY_HEAD_BYTES + 12 + CARDS * (8 + 1 + 120);
+    let bound = 2 * ((512 << 10) + 2 * reply) + (2 << 20);
+    assert!(held >= reply, "{held} bytes are in the clear: those of nothing");
+    assert!(
+        held <= bound,
+        "{held} bytes are in the clear for two streams of a peer that takes none; at most {bound}"
+    );
+
+    // When it reads at last, everything is there.
+    for (nth, (_send, recv)) in streams.iter_mut().enumerate() {
+        let answers = answers(recv, 64).await;
+        assert_eq!(answers.len(), 64);
+        for (answer, id) in answers.iter().zip(1..) {
+            let id = if nth == 0 { RequestId(id) } else { paid };
+            assert_eq!((answer.head.request, answer.head.status), (id, Status::Ok));
+            let Body::Codes(codes) = &answer.body else { panic!("not codes: {:?}", answer.head) };
+            assert!((codes.total, codes.from) == (CARDS as u32, 0) && codes.cards == sold.cards);
+        }
+    }
+    let kept = || house.server.figures();
+    while (kept().clear_codes_bytes, kept().waiting_reply_bytes) != (0, 0) {
+        sleep(Duration::from_millis(10)).await;
+    }
+    house.shut_down().await;
+}
+
+/// So were 64 lists made and kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_are_not_made_for_a_peer_that_takes_none() {
+    let house = House::open().await;
+    let client = house.client().await;
+    let code = much_used(&house, &client, 1000).await;
+    let history = Request::History(kami_net::frame::request::OneCard { code: Secret(&code) });
+    let requests = (1..=64).map(|id| frame(&RequestHead::new(Opcode::History, RequestId(id)), &history));
+    let connection = raw(&house, Some(&house.admin), b"kami/1").await.unwrap();
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    send.write_all(&requests.collect::<Vec<_>>().concat()).await.unwrap();
+    let held = most(|| house.server.figures().waiting_reply_bytes).await;
+    let answers = answers(&mut recv, 64).await;
+    assert_eq!(answers.len(), 64);
+    for (answer, id) in answers.iter().zip(1..) {
+        assert_eq!((answer.head.request, answer.head.status), (RequestId(id), Status::Ok));
+        let Body::History(events) = &answer.body else { panic!("{:?}", answer.head) };
+        assert_eq!(events.rows.len(), 1002, "its import, its sale and its redemptions");
+    }
+    let mut reply = bytes::BytesMut::new();
+    reply::encode(&answers[0].head, &answers[0].body, &mut reply);
+    let bound = (512 << 10) + reply.len() as u64;
+    assert!(held <= bound, "{held} bytes wait for a peer that takes none; at most {bound}");
     house.shut_down().await;
 }
 

@@ -185,9 +185,14 @@ pub async fn stock(client: &Client, product: &str, count: usize) -> ProductId {
 }
 
 pub async fn import(client: &Client, product: ProductId, from: usize, count: usize) {
-    let rows: Vec<Row> =
-        (from..from + count).map(|n| Row { code: code(n).into(), ..Row::default() }).collect();
-    let spec = ImportSpec::of(product, count as u64, 16);
+    import_codes(client, product, (from..from + count).map(code).collect()).await;
+}
+
+pub async fn import_codes(client: &Client, product: ProductId, codes: Vec<Vec<u8>>) {
+    let count = codes.len();
+    let rows: Vec<Row> = codes.into_iter().map(|code| Row { code: code.into(), ..Row::default() }).collect();
+    let longest = rows.iter().map(|row| row.code.len()).max().unwrap_or(0);
+    let spec = ImportSpec::of(product, count as u64, longest.max(16) as u8);
     let mut last = 0;
     let batch = client
         .import(RequestId::random(), &spec, &mut RowList::new(&rows), |report| last = report.rows)
