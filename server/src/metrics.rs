@@ -59,6 +59,8 @@ families! {
     FEEDS = Gauge "kami_feeds" None, [""], "Feeds that follow the log";
     FEED_EVENTS = Counter "kami_feed_events" None, [""], "Events that feeds were sent";
     FEED_LAG = Gauge "kami_feed_lag" Some(Unit::Bytes), [""], "Durable log that the feed which is furthest behind has not read; it grows while a subscriber does not keep up or grants nothing";
+    WAITING = Gauge "kami_waiting_replies" Some(Unit::Bytes), [""], "Replies that wait for the log or for their reader";
+    CLEAR = Gauge "kami_clear_codes" Some(Unit::Bytes), [""], "Decrypted codes that their reader has not acknowledged; they are wiped then";
     COMMANDS = Counter "kami_commands" None, [""], "Commands the engine decided, whether their replies left or not";
     COMMANDS_REFUSED = Counter "kami_commands_refused" None, [""], "Commands the engine decided against";
     MISSES = Counter "kami_misses" None, [""], "Commands whose code led to no card that their caller may know of: guesses, or mistyped";
@@ -275,7 +277,9 @@ impl Serving {
         out.counters(&REFUSED, refused.iter().map(|(labels, count)| (&labels[..], *count)))?;
         out.gauges(&FEEDS, [(&[][..], self.server.feeds as f64)])?;
         out.counters(&FEED_EVENTS, [(&[][..], self.server.feed_events)])?;
-        out.gauges(&FEED_LAG, [(&[][..], self.server.feed_lag_bytes as f64)])
+        out.gauges(&FEED_LAG, [(&[][..], self.server.feed_lag_bytes as f64)])?;
+        out.gauges(&WAITING, [(&[][..], self.server.waiting_reply_bytes as f64)])?;
+        out.gauges(&CLEAR, [(&[][..], self.server.clear_codes_bytes as f64)])
     }
 
     fn encode_engine(&self, out: &mut Writer<'_>) -> fmt::Result {
