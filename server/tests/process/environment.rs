@@ -218,7 +218,7 @@ fn a_store_of_another_version_is_refused() {
 }
 
 /// `command` as somebody who is not root; `None` where that cannot be done.
-fn as_nobody(home: &Home) -> Option<Command> {
+pub fn as_nobody(home: &Home) -> Option<Command> {
     // The test's directory is the owner's alone.
     fs::set_permissions(home.path("."), fs::Permissions::from_mode(0o755)).unwrap();
     let nobody = |program: &str| {
