@@ -164,6 +164,7 @@ fn open(
         watch_parent()?;
     }
     keys::check_apart(&data, &keys)?;
+    keys::check_private(&keys)?;
     check_address(options.listen)?;
     let metrics = options.metrics.map(http::bind).transpose()?;
 
