@@ -134,6 +134,6 @@ fn principal(shared: &Shared, connection: &Connection) -> Option<(CertificateFac
     Some((facts, principal))
 }
 
-fn close(connection: &Connection, code: CloseCode) {
+pub(crate) fn close(connection: &Connection, code: CloseCode) {
     connection.close(VarInt::from_u32(code.number()), code.code().as_bytes());
 }

@@ -51,8 +51,9 @@
 //! A frame's bytes are kept as they come, never by the length it announces, and one that is longer than
 //! its opcode or the sender's role allows is stepped over. So a peer without a valid certificate costs
 //! the bounded state of a handshake (at most 1,024 wait, 256 are under way, 64 of them from one address, and
-//! from 64 on a new one must first prove its address); an enrolled till that is out to do harm costs some 8 MiB for a wide connection and 1.3
-//! MiB for a narrow one, beside long replies and what unread bytes keep; the worst that 1,024 of them can do together is
+//! from 64 on a new one must first prove its address; a new one that finds no place takes that of the oldest, so those
+//! that fall silent keep nobody out, and at most some 4,000 that are closed wait for QUIC to forget them); an enrolled
+//! till that is out to do harm costs some 8 MiB for a wide connection and 1.3 MiB for a narrow one, beside long replies and what unread bytes keep; the worst that 1,024 of them can do together is
 //! about 2.5 GiB, and one principal's 256 connections some 700 MiB. Only issuers can send longer frames. Replies that a
 //! peer takes none of for 30 seconds end its connection with TOO_SLOW.
 //!

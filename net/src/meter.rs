@@ -35,7 +35,7 @@ const CLASSES: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Refusal {
-    /// There are as many connections, or handshakes under way, as there may be.
+    /// There are as many connections as there may be.
     Full,
     /// There are as many of them from its address as there may be.
     Address,
@@ -43,7 +43,7 @@ pub enum Refusal {
     Principal,
     /// Its certificate names nobody, or somebody who was revoked.
     Unauthenticated,
-    /// The handshake failed or took too long.
+    /// The handshake failed, took too long, or gave its place to a newer one.
     Handshake,
 }
 

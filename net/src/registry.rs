@@ -16,11 +16,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use dashmap::DashMap;
 use kami_engine::{Caller, Lsn, PrincipalId};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::frame::CloseCode;
 use crate::guesses::Guesser;
 use crate::meter::Refusal;
-use crate::server::ServerOptions;
 use crate::transport;
 
 /// Connections of one principal that have wide windows.
@@ -60,9 +60,8 @@ impl Peer {
 pub(crate) struct Registry {
     total: AtomicUsize,
     by_address: DashMap<IpAddr, usize>,
-    /// Handshakes under way, in all and by address.
-    handshakes: AtomicUsize,
-    handshakes_by_address: DashMap<IpAddr, usize>,
+    /// Handshakes under way, the oldest first; locked for no longer than going over them takes.
+    handshakes: Mutex<Vec<(IpAddr, Arc<Notify>)>>,
     by_principal: DashMap<PrincipalId, usize>,
     live: DashMap<usize, (quinn::Connection, Arc<Peer>)>,
     feeds: AtomicUsize,
@@ -72,6 +71,7 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
+    /// How many connections there are whose handshake is done.
     pub(crate) fn total(&self) -> usize {
         self.total.load(Ordering::Relaxed)
     }
@@ -100,26 +100,36 @@ impl Registry {
 
     /// How many handshakes are under way.
     pub(crate) fn handshakes(&self) -> usize {
-        self.handshakes.load(Ordering::Relaxed)
+        self.handshakes.lock().len()
     }
 
-    /// Counts a handshake, unless too many are under way.
+    /// A place for a handshake. Where there is none the oldest one under way gives its place up, which is the
+    /// slowest: an honest one takes a round trip, and whoever falls silent would else hold its place until the
+    /// time for it is over, and a few of those everybody's.
     ///
-    /// # Errors
-    /// Too many of what.
+    /// An address that has its share gives up the oldest of its own. So one that floods takes no place from others, and
+    /// tills that share an address with it get in as well.
     pub(crate) fn begin_handshake(
         self: &Arc<Self>,
         address: IpAddr,
-        options: &ServerOptions,
-    ) -> Result<HandshakePlace, Refusal> {
+        total_max: usize,
+        address_max: usize,
+    ) -> HandshakePlace {
         let address = network(address);
-        if self.handshakes() >= options.handshakes_max {
-            return Err(Refusal::Full);
+        let given_up = Arc::new(Notify::new());
+        let mut under_way = self.handshakes.lock();
+        let is_own = |(of, _): &(IpAddr, Arc<Notify>)| *of == address;
+        let oldest = if under_way.iter().filter(|one| is_own(one)).count() >= address_max {
+            under_way.iter().position(is_own)
+        } else {
+            (under_way.len() >= total_max).then_some(0)
+        };
+        if let Some(oldest) = oldest {
+            // Remembered, if nobody waits for it yet.
+            under_way.remove(oldest).1.notify_one();
         }
-        enter(&self.handshakes_by_address, address, options.handshakes_per_address_max)
-            .ok_or(Refusal::Address)?;
-        self.handshakes.fetch_add(1, Ordering::Relaxed);
-        Ok(HandshakePlace { registry: Arc::clone(self), address })
+        under_way.push((address, Arc::clone(&given_up)));
+        HandshakePlace { registry: Arc::clone(self), given_up }
     }
 
     /// Makes a connection known by its principal, unless that has too many.
@@ -198,16 +208,23 @@ impl Drop for AddressPlace {
     }
 }
 
-/// Counts a handshake under way until dropped.
+/// Counts a handshake under way until dropped, or until a newer one needs the place.
 pub(crate) struct HandshakePlace {
     registry: Arc<Registry>,
-    address: IpAddr,
+    given_up: Arc<Notify>,
+}
+
+impl HandshakePlace {
+    /// Resolves when a newer one has taken the place: the handshake must end.
+    pub(crate) async fn given_up(&self) {
+        self.given_up.notified().await;
+    }
 }
 
 impl Drop for HandshakePlace {
     fn drop(&mut self) {
-        leave(&self.registry.handshakes_by_address, self.address);
-        self.registry.handshakes.fetch_sub(1, Ordering::Relaxed);
+        // Not there any more if it was given up.
+        self.registry.handshakes.lock().retain(|(_, given_up)| !Arc::ptr_eq(given_up, &self.given_up));
     }
 }
 
@@ -274,6 +291,9 @@ fn leave<K: Hash + Eq>(counts: &DashMap<K, usize>, key: K) {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
     use super::*;
 
     /// Whoever has an IPv6 address has 2^64 of them, and so had as many times the places of one.
@@ -289,5 +309,31 @@ mod tests {
         assert_eq!(registry.total(), 3);
         drop(held);
         assert!(registry.by_address.is_empty() && registry.total() == 0);
+    }
+
+    /// Four addresses that began handshakes and fell silent kept everybody out for as long as one may take.
+    #[test]
+    fn the_oldest_handshake_gives_its_place_up() {
+        let registry = Arc::<Registry>::default();
+        let begin = |address: &str| registry.begin_handshake(address.parse().unwrap(), 4, 2);
+        let is_given_up = |place: &HandshakePlace| {
+            pin!(place.given_up()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+        };
+        let [a1, b1, b2] = ["192.0.2.1", "2001:db8:1:2::1", "2001:db8:1:2::2"].map(begin);
+        // One's own, though another's is older.
+        let b3 = begin("2001:db8:1:2::3");
+        assert_eq!([&a1, &b1, &b2, &b3].map(is_given_up), [false, true, false, false]);
+        // Anybody's, when there are no more in all.
+        let [c1, d1] = ["192.0.2.3", "192.0.2.4"].map(begin);
+        assert_eq!([&a1, &b2, &b3, &c1, &d1].map(is_given_up), [true, false, false, false, false]);
+        assert_eq!(registry.handshakes(), 4);
+        // What was given up is not given back once more, and what ended by itself leaves room.
+        drop((a1, b1));
+        assert_eq!(registry.handshakes(), 4);
+        drop(c1);
+        let e1 = begin("192.0.2.5");
+        assert_eq!([&b2, &b3, &d1, &e1].map(is_given_up), [false; 4]);
+        drop((b2, b3, d1, e1));
+        assert_eq!(registry.handshakes(), 0);
     }
 }

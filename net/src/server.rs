@@ -1,6 +1,6 @@
 //! The server: accepts connections, bounds how many, and takes them down in order.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -17,12 +17,16 @@ use crate::frame::CloseCode;
 use crate::gather::Gather;
 use crate::guesses::{Guesses, MissLimits};
 use crate::meter::{Meter, Refusal, ServerFigures};
-use crate::registry::{self, Registry};
+use crate::registry::{self, AddressPlace, Registry};
 use crate::tls::{Identity, Shown};
 use crate::transport;
 
 /// Feeds that read the log at a time.
 const FEED_READS_MAX: usize = 2;
+
+/// Connections beyond those that there may be, which are closed and which QUIC has not forgotten yet: it keeps one for some
+/// three seconds if its handshake gave way before the peer answered, and how many give way is up to strangers.
+const CLOSED_MAX: usize = 4096;
 
 /// How the server listens and what it bounds. [`ServerOptions::new`] gives the defaults.
 #[derive(Clone, Debug)]
@@ -31,7 +35,7 @@ pub struct ServerOptions {
     pub listen: SocketAddr,
     /// The server's own identity; its authority is the one whose certificates are accepted.
     pub identity: Identity,
-    /// Connections in all, handshakes included. Default 1,024. A peer that reads nothing and leaves
+    /// Connections in all; handshakes come beside. Default 1,024. A peer that reads nothing and leaves
     /// everything unread costs some 10 MiB while it is one of the first 128, and some 3 MiB from then on;
     /// all 1,024 together about 2.5 GiB, see the crate's documentation.
     pub connections_max: usize,
@@ -53,9 +57,10 @@ pub struct ServerOptions {
     /// Default 64.
     pub handshakes_unproven_max: usize,
     /// Handshakes under way, beside the connections that exist: whoever only begins takes no place from those that
-    /// trade. Default 256.
+    /// trade. Beyond it the oldest gives its place to the new one, so that peers that begin and fall silent keep
+    /// nobody out. Default 256.
     pub handshakes_max: usize,
-    /// Those from one address, counted as connections are. Default 64.
+    /// Those from one address, counted as connections are; beyond it the oldest of its own gives way. Default 64.
     pub handshakes_per_address_max: usize,
     /// How long a handshake may take. Default 10 s.
     pub handshake: Duration,
@@ -199,6 +204,13 @@ pub(crate) enum Phase {
 }
 
 impl Shared {
+    /// A place for a connection from this address; why there is none is counted.
+    fn admit(&self, address: IpAddr) -> Option<AddressPlace> {
+        let ServerOptions { connections_max, connections_per_address_max, .. } = self.options;
+        let place = self.registry.admit(address, connections_max, connections_per_address_max);
+        place.map_err(|reason| self.meter.refuse(reason)).ok()
+    }
+
     pub(crate) fn advance(&self, phase: Phase) {
         self.phase.send_if_modified(|now| {
             let modified = *now < phase;
@@ -286,7 +298,7 @@ impl Server {
     /// How many connections there are, handshakes included.
     #[must_use]
     pub fn connection_count(&self) -> usize {
-        self.shared.registry.total()
+        self.shared.registry.total() + self.shared.registry.handshakes()
     }
 
     /// Shows another certificate, of the same authority, to whoever connects from now on. Connections that
@@ -369,28 +381,35 @@ impl Server {
             let _ = incoming.retry();
             return;
         }
+        if self.endpoint.open_connections() >= options.connections_max + options.handshakes_max + CLOSED_MAX {
+            meter.refuse(Refusal::Full);
+            incoming.refuse();
+            return;
+        }
         let address = incoming.remote_address().ip();
-        let place = registry
-            .admit(address, options.connections_max, options.connections_per_address_max)
-            .and_then(|place| Ok((registry.begin_handshake(address, options)?, place)));
-        let (handshake, place) = match place {
-            Ok(places) => places,
-            Err(reason) => {
-                meter.refuse(reason);
-                incoming.refuse();
-                return;
-            }
-        };
+        // Whoever would find no place hears so before anything is computed for it. It takes one when it is known.
+        if self.shared.admit(address).is_none() {
+            incoming.refuse();
+            return;
+        }
+        // Before another gives way to it: not every first packet is one.
         let Ok(connecting) = incoming.accept() else { return };
+        let handshake =
+            registry.begin_handshake(address, options.handshakes_max, options.handshakes_per_address_max);
         let shared = Arc::clone(&self.shared);
         connections.spawn(async move {
-            let connected = tokio::time::timeout(shared.options.handshake, connecting).await;
+            let connected = tokio::select! {
+                biased;
+                connected = tokio::time::timeout(shared.options.handshake, connecting) => connected,
+                () = handshake.given_up() => return shared.meter.refuse(Refusal::Handshake),
+            };
+            let Ok(Ok(connection)) = connected else { return shared.meter.refuse(Refusal::Handshake) };
+            let place = shared.admit(address);
             drop(handshake);
-            match connected {
-                Ok(Ok(connection)) => connection::serve(shared, connection).await,
-                _ => shared.meter.refuse(Refusal::Handshake),
+            match &place {
+                Some(_) => connection::serve(shared, connection).await,
+                None => connection::close(&connection, CloseCode::Busy),
             }
-            drop(place);
         });
     }
 }

@@ -481,11 +481,20 @@ pub(crate) fn read(path: &Path) -> Result<String, IdentityError> {
 }
 
 fn read_key(path: &Path) -> Result<Zeroizing<String>, IdentityError> {
+    check_private(path)?;
+    read(path).map(Zeroizing::new)
+}
+
+/// Refuses a key file that others than its owner may read or write.
+///
+/// # Errors
+/// If they may, or it is not there.
+pub fn check_private(path: &Path) -> Result<(), IdentityError> {
     let metadata = fs::metadata(path).map_err(|source| file_error(path, source))?;
     if metadata.permissions().mode() & 0o077 != 0 {
         return Err(IdentityError::Exposed { path: path.to_owned() });
     }
-    read(path).map(Zeroizing::new)
+    Ok(())
 }
 
 pub(crate) fn file_error(path: &Path, source: io::Error) -> IdentityError {

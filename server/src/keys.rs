@@ -1,7 +1,7 @@
 //! What lies in the key directory beside the engine's own keys: the certificates.
 //!
 //! ```text
-//! lookup.key master.key ring    the engine's
+//! lookup.key master.key ring proof.key    the engine's
 //! ca/      ca.pem ca-key.pem            the authority that signs every certificate of this store
 //! server/  ca.pem cert.pem key.pem names   the server's identity and what it is called
 //! admin/   ca.pem cert.pem key.pem      the first principal, for the command line
@@ -18,7 +18,7 @@ use kami_engine::{
     Caller, Command, Engine, Principal, PrincipalSpec, Renewal, Reply, ReplyBody, RequestId, Role, Session,
     Stats,
 };
-use kami_net::{Authority, Identity};
+use kami_net::{Authority, Identity, IdentityError, tls};
 
 use crate::exit::Failure;
 use crate::principal;
@@ -56,6 +56,24 @@ pub fn check_apart(data: &Path, keys: &Path) -> Result<(), Failure> {
             "the keys must not lie in the data directory, whose backups would carry them; choose another \
              directory with --keys",
         ));
+    }
+    Ok(())
+}
+
+/// What the engine keeps in the key directory; the one before the last master key is there during a rotation.
+const ENGINE_KEYS: [&str; 5] = ["lookup.key", "master.key", "master.key.previous", "ring", "proof.key"];
+
+/// Refuses to serve with keys of the engine that others may read, as those of TLS are refused wherever they are loaded:
+/// a copy that was put back has the modes of whatever carried it. Of copies that are only read from this is not asked:
+/// they may lie on a file system without modes.
+pub fn check_private(keys: &Path) -> Result<(), Failure> {
+    for file in ENGINE_KEYS {
+        match tls::check_private(&keys.join(file)) {
+            // The engine knows what must be there.
+            Err(IdentityError::File { source, .. })
+                if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            checked => checked?,
+        }
     }
     Ok(())
 }

@@ -81,6 +81,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 // Their own crate, because the load generator reads card files too.
 use kami_server::{card_file, money, time};
@@ -185,6 +186,9 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     // Whoever asks for JSON gets it too when the rest of the command line cannot be read.
     let json = arguments.iter().any(|argument| argument == "--json");
+    if let Err(failure) = harden() {
+        return failed(&failure, &Output { json });
+    }
     let (cli, settings) = match settings::parse(&arguments) {
         Ok(parsed) => parsed,
         Err(Stop::Usage(error)) => {
@@ -202,6 +206,15 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(failure) => failed(&failure, &output),
     }
+}
+
+/// No core dumps, and no look into the memory by others of the same user: the server's holds keys, and codes on their way
+/// out, and so does that of whoever verifies, copies keys, imports or sells.
+fn harden() -> Result<(), Failure> {
+    let failed = |error| Failure::environment(format!("core dumps cannot be switched off: {error}"));
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .map_err(failed)?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed)
 }
 
 /// Says why, to the person and to the script.

@@ -22,7 +22,6 @@ use clap::{ArgAction, Args, ValueEnum};
 use kami_engine::{CommitPath, DiskOptions, Engine, EngineOptions, Work};
 use kami_net::{Server, ServerError, ServerOptions};
 use kami_wal::CommitChoice;
-use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -161,8 +160,11 @@ fn open(
     output: &Output,
 ) -> Result<Exit, Failure> {
     let logging = Logging::start(logging::filter(&options.log), options.log_format);
-    harden(options.end_with_parent)?;
+    if options.end_with_parent {
+        watch_parent()?;
+    }
     keys::check_apart(&data, &keys)?;
+    keys::check_private(&keys)?;
     check_address(options.listen)?;
     let metrics = options.metrics.map(http::bind).transpose()?;
 
@@ -472,15 +474,8 @@ fn check_address(listen: SocketAddr) -> Result<(), Failure> {
     }
 }
 
-/// No core dumps: memory holds keys, and codes on their way out.
-fn harden(end_with_parent: bool) -> Result<(), Failure> {
-    let failed = |error| Failure::environment(format!("core dumps cannot be switched off: {error}"));
-    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
-        .map_err(failed)?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed)?;
-    if end_with_parent {
-        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
-            .map_err(|error| Failure::environment(format!("cannot watch the parent process: {error}")))?;
-    }
-    Ok(())
+/// Has the system end this process in order when its parent ends.
+fn watch_parent() -> Result<(), Failure> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+        .map_err(|error| Failure::environment(format!("cannot watch the parent process: {error}")))
 }

@@ -157,7 +157,7 @@ fn server_limits() -> String {
         (
             "Handshakes under way, in all / of one address",
             format!("{} / {}", options.handshakes_max, options.handshakes_per_address_max),
-            "refused in the handshake",
+            "the oldest is dropped",
         ),
         ("Time for a handshake", format!("{} s", options.handshake.as_secs()), "dropped"),
         ("Silence", format!("{} s", options.idle.as_secs()), "dropped"),

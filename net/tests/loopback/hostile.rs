@@ -497,30 +497,60 @@ async fn half_open(house: &House) -> UdpSocket {
     socket
 }
 
+fn refused(house: &House, reason: Refusal) -> u64 {
+    let refused = house.server.figures().refused;
+    refused.iter().find(|(known, _)| *known == reason).unwrap().1
+}
+
 /// Handshakes took the places of connections: as many as there are, once begun and left, kept everybody out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handshakes_that_never_end_take_no_place_of_a_connection() {
     let house = House::with(Drive::Threads, |options| {
-        options.connections_max = 5;
+        options.connections_max = 2;
         options.handshakes_max = 3;
         options.handshakes_per_address_max = 2;
-        options.handshake = Duration::from_secs(2);
     })
     .await;
     let client = house.client().await;
     let mut begun = Vec::new();
     for _ in 0..6 {
         begun.push(half_open(&house).await);
-        // Whoever is turned away hears of it; the others hear the server's part of the handshake.
+        // It hears the server's part of the handshake.
         timeout(SOON, begun.last().unwrap().readable()).await.unwrap().unwrap();
     }
     assert_eq!(house.server.connection_count(), 1 + 2, "of one address no more than its share");
-    let refused = house.server.figures().refused;
-    let refused = |reason| refused.iter().find(|(known, _)| *known == reason).unwrap().1;
-    assert_eq!((refused(Refusal::Address), refused(Refusal::Full)), (4, 0));
     client.stats().await.expect("whoever is connected goes on");
-    // Their time is soon up, and whoever tries on gets in.
-    Client::connect(house.options(&house.admin)).await.unwrap().stats().await.unwrap();
+    timeout(AT_ONCE, house.client()).await.expect("a place of a connection is left").stats().await.unwrap();
+    assert_eq!((refused(&house, Refusal::Address), refused(&house, Refusal::Full)), (0, 0));
+    drop(begun);
+    house.shut_down().await;
+}
+
+/// Well below the time for a handshake.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// A handshake kept its place until its time was over, so that a stranger who began some and fell silent kept everybody
+/// out: 26 a second of four addresses were enough.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_handshakes_keep_nobody_from_connecting() {
+    let house = House::with(Drive::Threads, |options| options.handshakes_max = 3).await;
+    let mut begun = Vec::new();
+    for _ in 0..9 {
+        begun.push(half_open(&house).await);
+        timeout(SOON, begun.last().unwrap().readable()).await.unwrap().unwrap();
+    }
+    assert_eq!(house.server.connection_count(), 3, "no more at a time than there may be");
+    let client = timeout(AT_ONCE, house.client()).await.expect("the oldest handshake gives way");
+    client.stats().await.unwrap();
+    // Of nine and the client's own three kept their place, and the others ended when they lost it.
+    timeout(AT_ONCE, async {
+        while refused(&house, Refusal::Handshake) < 7 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("whatever gave its place up ends at once");
+    assert_eq!((house.server.connection_count(), refused(&house, Refusal::Handshake)), (1 + 2, 7));
     drop(begun);
     house.shut_down().await;
 }

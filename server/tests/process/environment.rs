@@ -76,6 +76,7 @@ fn keys_that_are_missing_or_anothers() {
     refused(&home, &[]).fails(6, "a key is missing");
     home.run(&["verify", "--data", "kami-data"]).fails(6, "a key is missing");
     fs::write(&key, [7; 32]).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     refused(&home, &[]).fails(6, "not this store's");
     fs::write(&key, &bytes[..31]).unwrap();
     refused(&home, &[]).fails(6, "not this store's");
@@ -96,6 +97,30 @@ fn keys_that_are_missing_or_anothers() {
     fs::rename(home.path("ca-kept-elsewhere"), keys.join("ca")).unwrap();
     let server = home.serve();
     assert_eq!(server.json(&["principal", "list"])["principals"][1]["name"], "admin-2");
+}
+
+/// Keys of a copy that came back with the modes of its carrier were taken without a word; only those of TLS were looked at.
+#[test]
+fn keys_that_others_may_read_are_refused() {
+    let home = stopped_store();
+    let key = |name: &str| home.path(&format!("kami-data.keys/{name}"));
+    // Left by a rotation that was cut short, and by whoever signed.
+    for name in ["master.key.previous", "proof.key"] {
+        fs::copy(key("master.key"), key(name)).unwrap();
+    }
+    for name in ["lookup.key", "master.key", "master.key.previous", "ring", "proof.key"] {
+        for mode in [0o644, 0o640, 0o602] {
+            fs::set_permissions(key(name), fs::Permissions::from_mode(mode)).unwrap();
+            let ended = refused(&home, &[]);
+            ended.fails(6, "others may read the key file; chmod it to 600 path=");
+            assert!(ended.err.contains(name), "{ended:?}");
+        }
+        fs::set_permissions(key(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    for name in ["master.key.previous", "proof.key"] {
+        fs::remove_file(key(name)).unwrap();
+    }
+    assert_eq!(home.serve().ready("cards"), 1000);
 }
 
 #[test]
@@ -218,7 +243,7 @@ fn a_store_of_another_version_is_refused() {
 }
 
 /// `command` as somebody who is not root; `None` where that cannot be done.
-fn as_nobody(home: &Home) -> Option<Command> {
+pub fn as_nobody(home: &Home) -> Option<Command> {
     // The test's directory is the owner's alone.
     fs::set_permissions(home.path("."), fs::Permissions::from_mode(0o755)).unwrap();
     let nobody = |program: &str| {

@@ -2,13 +2,17 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::{Child, Command};
+use std::time::Duration;
 
 use kami_engine::{ImportSpec, OrderId, ProductId, RequestId, Status};
 use kami_net::client::{RedeemOptions, Row, RowList, SellOptions};
 use kami_net::{Client, ClientError};
 use zeroize::Zeroizing;
 
+use crate::environment::as_nobody;
 use crate::store::{ADMIN, Ended, Home, Server};
 use crate::watch::get;
 
@@ -66,10 +70,7 @@ fn no_code_or_pin_is_ever_logged() {
     assert_eq!(run(&["checkpoint"]).code, Some(0));
     assert_eq!(home.run(&["backup", "--data", "kami-data", "--out", "backup"]).code, Some(0));
     // No core could be written that holds one.
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.id())).unwrap();
-    let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
-    let cores: Vec<&str> = cores.split_whitespace().skip(4).take(2).collect();
-    assert_eq!(cores, ["0", "0"]);
+    assert_eq!(core_limits(server.id()), ["0", "0"]);
     let ended = server.stop();
     assert_eq!(ended.code, Some(0));
     said.extend([ended.out, home.text("log")]);
@@ -89,6 +90,58 @@ fn no_code_or_pin_is_ever_logged() {
             assert!(!text.contains(shown), "a secret is told as bytes");
         }
     }
+}
+
+/// The soft and the hard limit of a process's core files.
+fn core_limits(process: u32) -> [String; 2] {
+    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let mut cores = cores.split_whitespace().skip(4).map(str::to_owned);
+    [(); 2].map(|()| cores.next().unwrap())
+}
+
+/// Ends a process that a test need not wait for.
+struct Waiting(Child);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Only the server kept its memory from cores and from other processes of its user; whoever verifies, copies keys, sells or
+/// imports holds keys and codes too.
+#[test]
+fn no_command_leaves_a_core_or_lets_its_memory_be_read() {
+    let home = Home::new();
+    let server = home.serve();
+    server.json(&["principal", "add", "till", "--role", "redeemer", "--out", "till"]);
+    // A server that never answers, so that the command waits, with its key in memory.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    silent.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let waits = |mut command: Command| {
+        command.args(["stats", "--timeout", "60", "--identity", "till", "--server", &address]);
+        let waiting = Waiting(command.spawn().unwrap());
+        silent.recv(&mut [0; 2048]).expect("it asks");
+        waiting
+    };
+    let process = waits(home.kami(&[]));
+    assert_eq!(core_limits(process.0.id()), ["0", "0"]);
+    drop(process);
+
+    // What is not dumpable belongs to root in /proc, whoever runs it.
+    let Some(command) = as_nobody(&home) else { return };
+    let given = Command::new("chown").args(["-R", "65534:65534"]).arg(home.path("till")).status().unwrap();
+    assert!(given.success());
+    while silent.set_read_timeout(Some(Duration::from_millis(200))).is_ok()
+        && silent.recv(&mut [0; 2048]).is_ok()
+    {}
+    silent.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let process = waits(command);
+    let owner = std::fs::metadata(format!("/proc/{}/mem", process.0.id())).unwrap().uid();
+    assert_eq!(owner, 0, "its user may read its memory");
 }
 
 /// Looks into every file below a directory: log, batch file, snapshot, key, backup. Returns how many.
