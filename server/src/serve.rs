@@ -84,7 +84,7 @@ pub struct Serve {
     /// Write a snapshot whenever the log has grown by so much.
     #[arg(long, value_name = "MIB", env = "KAMI_CHECKPOINT_MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
     checkpoint_mib: u64,
-    /// How many connections there may be; 1,024 whose peers leave everything unread cost about 2.5 GiB.
+    /// How many connections there may be; 1,024 whose peers leave everything unread cost about 2.5 GiB, long replies beside.
     #[arg(long, value_name = "COUNT", env = "KAMI_CONNECTIONS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
     /// How many of them from one address; tills behind one router share theirs.
